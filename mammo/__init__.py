@@ -1,0 +1,1 @@
+"""Deep fusion learning and patch voting for mammographic ROIs. Research software, no medical device."""

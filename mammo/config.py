@@ -1,0 +1,291 @@
+"""One frozen pydantic model for each section of `params.yaml`.
+
+The sections are named after the stages that read them, so that DVC reruns only what a change
+touches. Unknown keys are refused.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mammo.errors import ConfigError
+from mammo.records import MIN_PATCH_PX, ROI_SIDE_PX
+
+SourceName = Literal["mias_rois", "mini_mias", "phantom"]
+FUSIONS = ("baseline", "model1", "model2")
+FUSION_BACKBONES = ("compact", "vgg16", "vgg19", "vgg16_bn", "vgg19_bn", "densenet121", "resnet50", "mobilenet_v2")
+
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of the sections: immutable, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PhantomConfig(Section):
+    """Synthetic films in mini-MIAS format (read by `mammo phantom`, outside the DVC graph)."""
+
+    n_patients: Annotated[int, Field(ge=4, le=400)] = 40
+    """Patients; each gives a right and a left film."""
+    seed: Seed = 0
+
+
+class IngestConfig(Section):
+    """From the raw archive to the ROI table."""
+
+    source: SourceName = "mias_rois"
+    raw: str = "data/raw/MIAS_ROIs.zip"
+    """The archive or folder that holds the source's raw data."""
+    seed: Seed = 0
+    """Draws the normal ROIs of film sources."""
+    bounding_box: bool = True
+    """Film sources: crop to the first region's bounding box and stretch back, as the paper does
+    (a distortion, PAPER defect). False keeps the pixels' aspect."""
+
+
+class SplitConfig(Section):
+    """Who trains, who validates, who tests."""
+
+    protocol: Literal["published", "grouped_cv"] = "published"
+    n_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    n_repeats: Positive = 1
+    repeat: Annotated[int, Field(ge=0)] = 0
+    fold: Annotated[int, Field(ge=0)] = 0
+    """The fold that is the test part; the next one validates."""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _indices_exist(self) -> Self:
+        if self.fold >= self.n_folds:
+            raise ValueError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
+        if self.repeat >= self.n_repeats:
+            raise ValueError(f"repeat must be below n_repeats ({self.n_repeats}), got {self.repeat}")
+        return self
+
+
+class PatchesConfig(Section):
+    """Random draws for training and the grid that votes."""
+
+    size_px: int = 72
+    tumor_draws: Positive = 1000
+    """Random patches of each Tumor ROI of the training and validation parts."""
+    normal_draws: Positive = 250
+    whole_roi: bool = True
+    """Add the whole ROI as one more patch of each ROI, as the paper does."""
+    last_offset: bool = True
+    """Let random draws reach the last row and column; the paper's code never does."""
+    stride_px: Annotated[int, Field(ge=1, le=ROI_SIDE_PX)] = 12
+    """Step of the voting grid: 72 and 12 give 5 × 5 votes."""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> Self:
+        if not MIN_PATCH_PX <= self.size_px <= ROI_SIDE_PX:
+            raise ValueError(
+                f"size_px must be between {MIN_PATCH_PX} (the pooling of Model2 needs it) and "
+                f"{ROI_SIDE_PX} (the ROI's side), got {self.size_px}"
+            )
+        return self
+
+
+class AugmentConfig(Section):
+    """One random affine sampling of each training patch."""
+
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 180.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Each axis is scaled by a factor drawn from [1 − zoom, 1 + zoom]."""
+    flip_horizontal: bool = True
+    flip_vertical: bool = False
+    fill: Literal["patch", "roi"] = "patch"
+    """What lies outside the patch: its nearest border pixel (the paper) or the tissue of its ROI."""
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Grey levels are multiplied by a factor drawn from [1 − gain, 1 + gain]."""
+    offset: Annotated[float, Field(ge=0, le=128)] = 0.0
+    """Grey levels are shifted by a value drawn from [−offset, +offset]."""
+
+
+class RecipeConfig(Section):
+    """How to train: everything an optimiser needs."""
+
+    epochs: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    patches_per_epoch: Positive | None
+    """Patches seen in one epoch; null takes the whole patch set."""
+    optimizer: Literal["sgd", "adamw"]
+    head_lr: Annotated[float, Field(gt=0, lt=10)]
+    backbone_lr: Annotated[float, Field(ge=0, lt=10)]
+    """0 freezes the backbone."""
+    momentum: Rate
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    schedule: Literal["constant", "one_cycle"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    class_balance: bool
+    """Draw each epoch's patches half from Tumor, half from Normal ROIs."""
+    patience: Positive | None
+    """Stop after this many epochs without a better validation loss; null never stops early."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Exponential moving average of the weights, taken after each step; 0 keeps the last weights."""
+    validate_on: Literal["draws", "grid"] = "draws"
+    """What the validation loss is computed on: the random draws (the paper) or the voting grid."""
+    augment: AugmentConfig
+
+
+class TrainConfig(Section):
+    """Which recipe, and what differs from it in this run."""
+
+    recipe: str = "scratch"
+    """A key of `recipes`."""
+    seed: Seed = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the device computes it in hardware, else float32."""
+    epochs: Positive | None = None
+    """null: the recipe's own; likewise below."""
+    patches_per_epoch: Positive | None = None
+    head_lr: Annotated[float, Field(gt=0, lt=10)] | None = None
+    backbone_lr: Annotated[float, Field(ge=0, lt=10)] | None = None
+
+
+class ModelConfig(Section):
+    """Architecture and where its weights start."""
+
+    weights: str = "none"
+    """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
+    preprocessing: Literal["auto", "samplewise_center", "imagenet", "fixed_scale"] = "auto"
+    """auto: what belongs to the weights."""
+    head_units: Positive = 1024
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)] = [16, 32, 64, 96, 128]
+
+
+class VoteConfig(Section):
+    """From patch scores to the decision about a ROI."""
+
+    rule: Literal["majority", "mean_score"] = "majority"
+    tie: Literal["tumor", "normal"] = "tumor"
+    """The class that a tied vote goes to."""
+    patch_threshold: Rate = 0.5
+    """A patch votes Tumor when its score is above this (argmax of two classes: 0.5)."""
+    share_threshold: Rate = 0.5
+    """A ROI is Tumor when the share of Tumor votes (or the mean score) is above this."""
+
+
+class EvaluateConfig(Section):
+    """Intervals and what stands beside the systems."""
+
+    n_bootstrap: Annotated[int, Field(ge=100)] = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    seed: Seed = 0
+
+
+class RegisterConfig(Section):
+    """Which model becomes a version in the registry."""
+
+    model_name: str = "mammo-roi"
+    select_by: Literal["val_loss", "val_auc"] = "val_loss"
+    """Chosen on the validation part alone."""
+
+
+def split_system(system: str) -> tuple[str, str]:
+    """Split a system's name into backbone and fusion: `vgg16-model2` → (`vgg16`, `model2`).
+
+    Raises:
+        ConfigError: the backbone or the fusion does not exist.
+    """
+    backbone, _, fusion = system.rpartition("-")
+    if backbone not in FUSION_BACKBONES or fusion not in FUSIONS:
+        raise ConfigError(
+            f"params.yaml: systems are written BACKBONE-FUSION with a backbone of {list(FUSION_BACKBONES)} and a "
+            f"fusion of {list(FUSIONS)}, got {system!r}; for example compact-model2"
+        )
+    return backbone, fusion
+
+
+class Config(Section):
+    """The whole of `params.yaml`."""
+
+    phantom: PhantomConfig = PhantomConfig()
+    ingest: IngestConfig = IngestConfig()
+    split: SplitConfig = SplitConfig()
+    patches: PatchesConfig = PatchesConfig()
+    systems: Annotated[list[str], Field(min_length=1)] = ["compact-baseline", "compact-model1", "compact-model2"]
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    recipes: dict[str, RecipeConfig]
+    vote: VoteConfig = VoteConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for system in self.systems:
+            split_system(system)
+        if len(set(self.systems)) != len(self.systems):
+            raise ValueError(f"systems must differ from each other, got {self.systems}")
+        if self.train.recipe not in self.recipes:
+            raise ValueError(f"train.recipe must be one of {sorted(self.recipes)}, got {self.train.recipe!r}")
+        if self.ingest.source != "mias_rois" and self.split.protocol == "published":
+            raise ValueError(
+                f"split.protocol must be grouped_cv for ingest.source {self.ingest.source}: only mias_rois has "
+                "published folders"
+            )
+        return self
+
+    @property
+    def recipe(self) -> RecipeConfig:
+        """The chosen recipe with the overrides of `train` applied."""
+        overrides = {
+            key: value
+            for key in ("epochs", "patches_per_epoch", "head_lr", "backbone_lr")
+            if (value := getattr(self.train, key)) is not None
+        }
+        return self.recipes[self.train.recipe].model_copy(update=overrides)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and check a params file.
+
+        Raises:
+            ConfigError: the file is missing, is no YAML, or breaks a rule; the message names the key.
+        """
+        try:
+            values = yaml.safe_load(path.read_text())
+        except FileNotFoundError as error:
+            raise ConfigError(f"{path}: does not exist; run from the project's root, where params.yaml lies") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: is not valid YAML ({error})") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: must hold a mapping of sections, got {type(values).__name__}")
+        return cls.parse(values, path.name)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], name: str = "params.yaml") -> Self:
+        """Check a mapping of sections as `load` does a file's.
+
+        Raises:
+            ConfigError: a value breaks a rule.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_explain(name, detail) for detail in error.errors())) from error
+
+
+def _explain(name: str, detail: Any) -> str:
+    """One line for one broken rule: file, key, rule, value."""
+    key = ".".join(str(part) for part in detail["loc"])
+    message = detail["msg"]
+    if detail["type"] == "extra_forbidden":
+        return f"{name}: {key} is not a known key; remove it or correct its spelling"
+    if detail["type"] == "missing":
+        return f"{name}: {key} is required and missing"
+    if detail["type"] == "value_error":
+        section = f"{key}." if key else ""
+        return f"{name}: {section}{message.removeprefix('Value error, ')}"
+    return f"{name}: {key}: {message}, got {detail['input']!r}"

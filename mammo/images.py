@@ -1,0 +1,1 @@
+"""Decoding one picture from bytes into grey pixels, with limits that keep bad files out."""
