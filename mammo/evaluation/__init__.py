@@ -1,0 +1,1 @@
+"""Metrics, intervals, comparisons and calibration: pure functions on numpy arrays, free of torch."""

@@ -1,0 +1,34 @@
+"""Which device computes, and at which precision."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from mammo.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: `cuda` is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("params.yaml: train.device is cuda but no GPU is visible; set it to auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return capability == "AVX512" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """A context in which the forward pass runs at `precision` (`auto`, `float32` or `bfloat16`)."""
+    reduced = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced)

@@ -1,0 +1,97 @@
+"""Scoring patches and ROIs in batches: the one road of validation, evaluation, serving and batch scoring."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mammo.augment import PatchBatch, crop
+from mammo.devices import autocast
+from mammo.models.build import Classifier
+from mammo.models.bundle import Bundle
+from mammo.patches import grid_corners
+from mammo.records import RoiVote
+from mammo.voting import roi_votes
+
+FloatArray = npt.NDArray[np.float64]
+PATCHES_PER_BATCH: Final = 256
+
+
+@torch.inference_mode()
+def patch_logits(
+    classifier: Classifier,
+    images: Tensor,
+    patches: PatchBatch,
+    size_px: int,
+    precision: str = "auto",
+    batch_size: int = PATCHES_PER_BATCH,
+) -> Tensor:
+    """Logits of patches, without augmentation.
+
+    Args:
+        classifier: in evaluation mode, on the device of `images`.
+        images: uint8 `(N, S, S)`.
+        patches: `n` squares.
+        size_px: side to which patches are cut or resampled.
+        precision: as in `devices.autocast`.
+        batch_size: patches in one forward pass.
+
+    Returns:
+        float32 `(n, 2)` on the CPU.
+    """
+    pieces = []
+    for start in range(0, len(patches.roi), batch_size):
+        part = slice(start, start + batch_size)
+        batch = PatchBatch(patches.roi[part], patches.top[part], patches.left[part], patches.size[part])
+        pixels = crop(images, batch, size_px).contiguous(memory_format=torch.channels_last)
+        with autocast(images.device, precision):
+            logits = classifier(pixels)
+        pieces.append(logits.float().cpu())
+    return torch.cat(pieces) if pieces else torch.zeros(0, 2)
+
+
+def grid_batch(n_rois: int, size_px: int, stride_px: int, device: torch.device) -> PatchBatch:
+    """The voting grids of `n_rois` ROIs, one ROI after the other, row by row."""
+    corners = torch.from_numpy(grid_corners(size_px, stride_px)).to(device)
+    n_patches = len(corners)
+    return PatchBatch(
+        roi=torch.arange(n_rois, device=device).repeat_interleave(n_patches),
+        top=corners[:, 0].repeat(n_rois),
+        left=corners[:, 1].repeat(n_rois),
+        size=torch.full((n_rois * n_patches,), size_px, device=device),
+    )
+
+
+def tumor_scores(logits: Tensor) -> FloatArray:
+    """Probability of Tumor: logits `(…, 2)` → `(…,)`."""
+    scores: FloatArray = torch.softmax(logits.double(), dim=-1)[..., 1].numpy()
+    return scores
+
+
+@dataclass(frozen=True)
+class RoiScorer:
+    """Scores whole ROIs with a bundle's own grid and vote rule, on one device."""
+
+    bundle: Bundle
+    device: torch.device
+    precision: str = "auto"
+
+    @classmethod
+    def on(cls, bundle: Bundle, device: torch.device, precision: str = "auto") -> "RoiScorer":
+        """Move the bundle's network to the device and make it ready."""
+        bundle.classifier.to(device, memory_format=torch.channels_last).eval()
+        return cls(bundle, device, precision)
+
+    def patch_scores(self, images: npt.NDArray[np.uint8]) -> FloatArray:
+        """uint8 ROIs `(n, 120, 120)` → probability of Tumor of each grid patch, `(n, n_patches)`."""
+        stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        grid = grid_batch(len(images), self.bundle.size_px, self.bundle.stride_px, self.device)
+        logits = patch_logits(self.bundle.classifier, stack, grid, self.bundle.size_px, self.precision)
+        return tumor_scores(logits).reshape(len(images), -1)
+
+    def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
+        """uint8 ROIs `(n, 120, 120)` → one decision each."""
+        return roi_votes(self.patch_scores(images), self.bundle.vote)

@@ -1,0 +1,113 @@
+"""Backbones that name the feature maps of their blocks: patch → {`block1` … `block5`}.
+
+Contract: `blockK` has a stride of 2^K pixels, so Model1 and Model2 fit on every backbone here.
+For VGG the blocks are the outputs of the five pooling layers, as in Yu et al. 2020.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torchvision import models as tv
+from torchvision.models.feature_extraction import create_feature_extractor
+
+BLOCKS: Final = ("block1", "block2", "block3", "block4", "block5")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A feature extractor, the channels of its blocks, and how many channels its input has."""
+
+    module: nn.Module
+    channels: tuple[int, ...]
+    in_channels: int
+
+
+_VGG_CHANNELS: Final = (64, 128, 256, 512, 512)
+
+_TORCHVISION: Final[dict[str, tuple[tuple[str, ...], tuple[int, ...]]]] = {
+    "vgg16": (("features.4", "features.9", "features.16", "features.23", "features.30"), _VGG_CHANNELS),
+    "vgg19": (("features.4", "features.9", "features.18", "features.27", "features.36"), _VGG_CHANNELS),
+    "vgg16_bn": (("features.6", "features.13", "features.23", "features.33", "features.43"), _VGG_CHANNELS),
+    "vgg19_bn": (("features.6", "features.13", "features.26", "features.39", "features.52"), _VGG_CHANNELS),
+    "densenet121": (
+        ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "relu"),
+        (64, 256, 512, 1024, 1024),
+    ),
+    "resnet50": (("relu", "layer1", "layer2", "layer3", "layer4"), (64, 256, 512, 1024, 2048)),
+    "mobilenet_v2": (
+        ("features.1", "features.3", "features.6", "features.13", "features.18"),
+        (16, 24, 32, 96, 1280),
+    ),
+}
+"""Graph nodes and channels of each block."""
+
+
+def full_network(name: str) -> nn.Module:
+    """The whole torchvision network of a backbone, untrained: its state dict is what files hold."""
+    network: nn.Module = tv.get_model(name, weights=None)
+    return network
+
+
+def build_backbone(name: str, compact_channels: tuple[int, ...], network: nn.Module | None = None) -> Backbone:
+    """Build a backbone.
+
+    Args:
+        name: `compact` or a torchvision architecture.
+        compact_channels: channels of the five blocks of `compact`.
+        network: a torchvision network whose weights to keep; a new one if None.
+    """
+    if name == "compact":
+        return Backbone(compact(compact_channels), compact_channels, in_channels=1)
+    nodes, channels = _TORCHVISION[name]
+    extractor = create_feature_extractor(
+        network if network is not None else full_network(name), dict(zip(nodes, BLOCKS, strict=True))
+    )
+    return Backbone(extractor, channels, in_channels=3)
+
+
+class BlockSequence(nn.Module):
+    """Blocks one after the other; returns the output of each by name."""
+
+    def __init__(self, blocks: "OrderedDict[str, nn.Module]") -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict(blocks)
+
+    def forward(self, patches: Tensor) -> dict[str, Tensor]:
+        """`(n, c, p, p)` → `blockK`: `(n, channels[K − 1], p // 2^K, p // 2^K)`."""
+        features = {}
+        for name, block in self.blocks.items():
+            patches = block(patches)
+            features[name] = patches
+        return features
+
+
+def compact(channels: tuple[int, ...]) -> BlockSequence:
+    """A small five-block VGG with BatchNorm, for machines without a GPU or ImageNet weights.
+
+    One 3×3 convolution in the first block (most of the pixels, little to learn), two in the others.
+    """
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    previous = 1
+    for index, (name, width) in enumerate(zip(BLOCKS, channels, strict=True)):
+        convolutions = [_conv(previous, width)] + ([_conv(width, width)] if index else [])
+        blocks[name] = nn.Sequential(*convolutions, nn.MaxPool2d(2))
+        previous = width
+    return BlockSequence(blocks)
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Module:
+    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+def block_shapes(backbone: Backbone, patch_px: int) -> dict[str, tuple[int, ...]]:
+    """Shapes `(channels, height, width)` of the blocks for one patch of `patch_px` pixels."""
+    was_training = backbone.module.training
+    with torch.no_grad():
+        features = backbone.module.eval()(torch.zeros(1, backbone.in_channels, patch_px, patch_px))
+    backbone.module.train(was_training)
+    return {name: tuple(features[name].shape[1:]) for name in BLOCKS}

@@ -1,0 +1,99 @@
+"""A trained classifier on disk: safetensors weights and one JSON that says how to use them.
+
+The bundle carries its architecture, preprocessing, patch grid, vote rule, validation results and
+provenance, so that nothing has to be remembered beside it.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mammo.config import PatchesConfig, VoteConfig
+from mammo.errors import WeightsError
+from mammo.models.build import Architecture, Classifier
+from mammo.storage import atomic_path, read_json, sha256_of, write_json
+
+WEIGHTS_FILE: Final = "model.safetensors"
+DESCRIPTION_FILE: Final = "model.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A classifier in evaluation mode and everything that its decisions rest on.
+
+    Attributes:
+        classifier: the network.
+        size_px: side of a patch.
+        stride_px: step of the voting grid.
+        vote: the decision rule.
+        results: validation results of the chosen epoch.
+        provenance: data, commit, seeds and versions that made the weights.
+        synthetic: the training data were phantoms.
+    """
+
+    classifier: Classifier
+    size_px: int
+    stride_px: int
+    vote: VoteConfig
+    results: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    synthetic: bool = False
+
+    @property
+    def system(self) -> str:
+        """The system's name, such as `compact-model2`."""
+        return self.classifier.architecture.system
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write the weights and their description into `folder`."""
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        state = {name: value.detach().cpu().contiguous() for name, value in bundle.classifier.state_dict().items()}
+        save_file(state, temporary, metadata={"format": "pt"})
+    write_json(
+        folder / DESCRIPTION_FILE,
+        {
+            "architecture": bundle.classifier.architecture.to_dict(),
+            "size_px": bundle.size_px,
+            "stride_px": bundle.stride_px,
+            "vote": bundle.vote.model_dump(),
+            "results": bundle.results,
+            "synthetic": bundle.synthetic,
+            "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
+            "provenance": bundle.provenance,
+        },
+    )
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle; the classifier is in evaluation mode on the CPU.
+
+    Raises:
+        DataError: a file is missing or unreadable.
+        WeightsError: the weights are damaged or do not fit the description.
+    """
+    description = read_json(folder / DESCRIPTION_FILE)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file() or sha256_of(path) != description["weights_sha256"]:
+        raise WeightsError(
+            f"{path}: must be the file that {DESCRIPTION_FILE} describes (SHA-256 {description['weights_sha256']}); "
+            "restore it with `dvc checkout` or train again with `dvc repro`"
+        )
+    classifier = Classifier(Architecture.from_dict(description["architecture"]))
+    try:
+        classifier.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again") from error
+    PatchesConfig(size_px=description["size_px"], stride_px=description["stride_px"])
+    return Bundle(
+        classifier=classifier.eval(),
+        size_px=description["size_px"],
+        stride_px=description["stride_px"],
+        vote=VoteConfig(**description["vote"]),
+        results=description["results"],
+        provenance=description["provenance"],
+        synthetic=description["synthetic"],
+    )

@@ -1,0 +1,94 @@
+"""The three ways to turn a backbone's blocks into one vector: baseline, Model1, Model2.
+
+Source: Yu et al. 2020, Figs. 3 and 4. All end in the same head: BatchNorm, two dense layers, two logits.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from mammo.models.backbones import BLOCKS
+
+MODEL2_POOLS: Final = (16, 8, 4, 2, 1)
+"""Average pooling before each block's 1×1 convolution; 1 is none."""
+MODEL2_CHANNELS: Final = (32, 32, 32, 64, 64)
+
+
+def global_average(features: Tensor) -> Tensor:
+    """`(n, c, h, w)` → `(n, c)`."""
+    return features.mean(dim=(2, 3))
+
+
+class LastBlock(nn.Module):
+    """The baseline: global average of the last block only."""
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.out_features = channels[-1]
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Blocks → `(n, out_features)`."""
+        return global_average(features[BLOCKS[-1]])
+
+
+class Model1(nn.Module):
+    """Global averages of the five blocks, concatenated: 1,472 features for VGG."""
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.out_features = sum(channels)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Blocks → `(n, out_features)`."""
+        return torch.cat([global_average(features[name]) for name in BLOCKS], dim=1)
+
+
+class Model2(nn.Module):
+    """Each block through BatchNorm, pooling, a 1×1 convolution with ReLU and global averaging: 224 features.
+
+    Needs patches of at least 32 pixels, or the pooling of a block has nothing to pool.
+    """
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.out_features = sum(MODEL2_CHANNELS)
+        self.branches = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.BatchNorm2d(width),
+                    nn.AvgPool2d(pool) if pool > 1 else nn.Identity(),
+                    nn.Conv2d(width, out, 1),
+                    nn.ReLU(inplace=True),
+                )
+                for name, width, pool, out in zip(BLOCKS, channels, MODEL2_POOLS, MODEL2_CHANNELS, strict=True)
+            }
+        )
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Blocks → `(n, 224)`."""
+        return torch.cat([global_average(self.branches[name](features[name])) for name in BLOCKS], dim=1)
+
+
+def build_fusion(name: str, channels: tuple[int, ...]) -> LastBlock | Model1 | Model2:
+    """The fusion called `baseline`, `model1` or `model2` for a backbone with these channels."""
+    fusions: dict[str, type[LastBlock] | type[Model1] | type[Model2]] = {
+        "baseline": LastBlock,
+        "model1": Model1,
+        "model2": Model2,
+    }
+    return fusions[name](channels)
+
+
+def build_head(in_features: int, units: int, dropout: float) -> nn.Sequential:
+    """BatchNorm, Dense ReLU, Dense ReLU, two logits (Normal, Tumor)."""
+    return nn.Sequential(
+        nn.BatchNorm1d(in_features),
+        nn.Linear(in_features, units),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(units, units),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(units, 2),
+    )

@@ -1,0 +1,45 @@
+"""What happens to grey levels before a backbone sees them. It belongs to the weights and travels with them."""
+
+from typing import Final, Literal
+
+import torch
+from torch import Tensor, nn
+
+PreprocessingName = Literal["samplewise_center", "imagenet", "fixed_scale"]
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+FIXED_CENTER: Final = 128.0
+FIXED_SCALE: Final = 64.0
+
+
+class Preprocessing(nn.Module):
+    """Grey patches `(n, 1, p, p)`, 0 to 255 → the backbone's input `(n, in_channels, p, p)`.
+
+    - `samplewise_center`: subtract the mean of each patch and channel, no scaling (the paper).
+      It removes the brightness of the patch, which alone tells many lesions (PAPER defect 4).
+    - `imagenet`: what torchvision's weights were trained with.
+    - `fixed_scale`: one shift and scale for all, so that brightness survives.
+    """
+
+    def __init__(self, name: PreprocessingName, in_channels: int) -> None:
+        super().__init__()
+        self.name = name
+        self.in_channels = in_channels
+        if name == "imagenet" and in_channels == 3:
+            mean, std = IMAGENET_MEAN, IMAGENET_STD
+        else:
+            mean, std = (0.5,) * in_channels, (0.25,) * in_channels
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Grey levels → centred values, repeated over the backbone's channels."""
+        if self.name == "samplewise_center":
+            centred = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
+            return centred.expand(-1, self.in_channels, -1, -1)
+        if self.name == "imagenet":
+            return (patches.expand(-1, self.in_channels, -1, -1) / 255 - self.mean) / self.std
+        return ((patches - FIXED_CENTER) / FIXED_SCALE).expand(-1, self.in_channels, -1, -1)

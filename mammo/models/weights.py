@@ -1,0 +1,78 @@
+"""Where a backbone's weights come from: nowhere, torchvision's ImageNet cache, or a state dict on disk."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision import models as tv
+
+from mammo.errors import WeightsError
+
+_REMEDY = (
+    "set model.weights to none (with train.recipe scratch) to train from scratch, or to the path of a state dict"
+)
+
+
+def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
+    """Fill `network`, a whole torchvision network, with pretrained weights.
+
+    Args:
+        backbone: a torchvision architecture.
+        weights: `imagenet` or the path of a state dict (`.safetensors`, or `.pth` read as tensors only).
+
+    Raises:
+        WeightsError: the weights cannot be had, or do not fit the network.
+    """
+    if weights == "imagenet":
+        state = _imagenet_state(backbone)
+    else:
+        state = _state_from_file(Path(weights))
+    _fill(network, state, backbone, weights)
+
+
+def _imagenet_state(backbone: str) -> dict[str, Tensor]:
+    """Read torchvision's cache, or let torchvision download into it and check the hash in the file's name."""
+    entry = tv.get_model_weights(backbone).DEFAULT
+    try:
+        state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+        raise WeightsError(
+            f"model.weights: ImageNet weights of {backbone} are neither cached nor to be downloaded ({error}); "
+            f"download {entry.url} to {file}, or {_REMEDY}"
+        ) from error
+    return state
+
+
+def _state_from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"model.weights: must be none, imagenet or the path of a state dict, got {path}; {_REMEDY}")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - the readers raise types of their own for broken files
+        raise WeightsError(f"{path}: is not a readable state dict ({error}); {_REMEDY}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: must hold a plain state dict of tensors; save `model.state_dict()`, or {_REMEDY}")
+    return state
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], backbone: str, weights: str) -> None:
+    expected = network.state_dict()
+    # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
+    head = ("classifier.", "fc.")
+    wrong = [
+        name
+        for name, value in expected.items()
+        if not name.startswith(head) and (name not in state or state[name].shape != value.shape)
+    ]
+    if wrong:
+        raise WeightsError(
+            f"model.weights: {weights} does not fit {backbone}: {len(wrong)} tensors are missing or have another "
+            f"shape, first {wrong[0]}; give a state dict of torchvision's {backbone}"
+        )
+    kept = {name: state.get(name, value) for name, value in expected.items() if not name.startswith(head)}
+    network.load_state_dict(kept | {name: value for name, value in expected.items() if name.startswith(head)})
