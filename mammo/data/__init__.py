@@ -1,0 +1,1 @@
+"""Where ROIs come from: archives, films and phantoms behind one function."""

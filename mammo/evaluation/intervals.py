@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
-from mammo.errors import DataError
 from mammo.evaluation.metrics import (
     F1,
     PROPORTIONS,
@@ -68,7 +67,7 @@ class SeedSummary:
     """How a metric varies over training seeds: the spread of the training, not of the data.
 
     Attributes:
-        mean: mean over the seeds.
+        mean: mean over the seeds; NaN without any.
         sd: standard deviation with n - 1; NaN for one seed.
         ci_low: lower end of the t interval of the mean; NaN for one seed.
         ci_high: upper end; likewise.
@@ -219,9 +218,7 @@ def summarise(
     check_arrays(labels, decisions=decisions, scores=scores, vote_shares=vote_shares, groups=groups)
     table, cell_of = confusion(labels, decisions), cells(labels, decisions)
     n_groups = len(np.unique(groups))
-    estimates = {
-        name: wilson(*table.trials(name), confidence, n_groups=n_groups) for name in PROPORTIONS
-    }
+    estimates = {name: wilson(*table.trials(name), confidence, n_groups=n_groups) for name in PROPORTIONS}
     statistics: dict[str, Statistic] = {
         "f1": lambda weights: F1.of(weights @ cell_of),
         "balanced_accuracy": lambda weights: balanced_accuracy(weights @ cell_of),
@@ -237,15 +234,9 @@ def summarise(
 
 
 def over_seeds(values: Sequence[float], confidence: float = 0.95) -> SeedSummary:
-    """Mean, standard deviation and t interval of one metric over training seeds; NaN values are left out.
-
-    Raises:
-        DataError: no value is defined.
-    """
+    """Mean, standard deviation and t interval of one metric over training seeds; NaN values are left out."""
     defined = np.array([value for value in values if not np.isnan(value)], dtype=float)
-    if len(defined) == 0:
-        raise DataError(f"over_seeds: at least one seed must give a value, got {list(values)}; train one")
-    mean, sd, half = float(defined.mean()), np.nan, np.nan
+    mean, sd, half = float(defined.mean()) if len(defined) else np.nan, np.nan, np.nan
     if len(defined) > 1:
         sd = float(defined.std(ddof=1))
         half = float(stdtrit(len(defined) - 1, (1 + confidence) / 2)) * sd / len(defined) ** 0.5

@@ -29,6 +29,12 @@ IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
+def _quotient(top: FloatArray, bottom: FloatArray) -> FloatArray:
+    """`top / bottom`, NaN where `bottom` is 0: undefined."""
+    quotient: FloatArray = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+    return quotient
+
+
 @dataclass(frozen=True)
 class Rate:
     """A quotient of two sums of the counts (tp, fn, fp, tn), each given by its four coefficients."""
@@ -41,7 +47,7 @@ class Rate:
         """The rate of `counts`, shape `(..., 4)` → `(...)`; NaN where the denominator is 0."""
         bottom = counts @ np.array(self.denominator, dtype=float)
         top = counts @ np.array(self.numerator, dtype=float)
-        return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+        return _quotient(top, bottom)
 
 
 PROPORTIONS: Final[dict[str, Rate]] = {
@@ -109,7 +115,9 @@ def confusion(labels: IntArray, decisions: IntArray) -> Confusion:
 def cells(labels: IntArray, decisions: IntArray) -> npt.NDArray[np.float64]:
     """Say for each of `(n,)` ROIs which cell it falls into: `(n, 4)` of 0 and 1, tp, fn, fp, tn."""
     tumor, called = labels == Label.TUMOR, decisions == Label.TUMOR
-    return np.stack([tumor & called, tumor & ~called, ~tumor & called, ~tumor & ~called], axis=1).astype(float)
+    return np.stack([tumor & called, tumor & ~called, ~tumor & called, ~tumor & ~called], axis=1).astype(
+        float
+    )
 
 
 def balanced_accuracy(counts: FloatArray) -> FloatArray:
@@ -147,7 +155,7 @@ def weighted_auc(labels: IntArray, scores: FloatArray, weights: FloatArray) -> F
     normal_below = np.cumsum(normal_weight, axis=1) - normal_weight
     won = (tumor_weight * (normal_below + normal_weight / 2)).sum(axis=1)
     pairs = tumor_weight.sum(axis=1) * normal_weight.sum(axis=1)
-    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+    return _quotient(won, pairs)
 
 
 def roi_metrics(
@@ -182,8 +190,8 @@ def check_arrays(labels: IntArray, **arrays: npt.NDArray[Any]) -> None:
             )
         if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
             raise DataError(
-                f"evaluation: {name} must be numbers, got NaN for {int(np.isnan(values).sum())} of {len(values)} "
-                "ROIs; the model that made them diverged, train it again with a smaller learning rate"
+                f"evaluation: {name} must be numbers, got NaN for {int(np.isnan(values).sum())} of "
+                f"{len(values)} ROIs; their model diverged, train it again with a smaller learning rate"
             )
 
 
@@ -195,6 +203,6 @@ def check_classes(name: str, values: IntArray) -> None:
     """
     if values.ndim != 1 or not np.isin(values, (Label.NORMAL, Label.TUMOR)).all():
         raise DataError(
-            f"evaluation: {name} must be a vector of 0 (Normal) and 1 (Tumor), got shape {values.shape} with values "
-            f"{np.unique(values)[:5].tolist()}; recode them"
+            f"evaluation: {name} must be a vector of 0 (Normal) and 1 (Tumor), got shape {values.shape} "
+            f"with values {np.unique(values)[:5].tolist()}; recode them"
         )

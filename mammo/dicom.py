@@ -1,0 +1,86 @@
+"""Decoding a DICOM mammogram into 8-bit grey."""
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mammo.errors import DataError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from mammo.images import GreyImage, SizeCheck
+
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_SMALL, _LARGE = -(2**30), 2**30
+"""Stored values beyond any window or lookup table."""
+
+
+def decode_dicom(content: bytes, name: str, check_size: "SizeCheck") -> "GreyImage":
+    """Decode one uncompressed or RLE-compressed grey frame, shape (Rows, Columns), as a viewer shows it.
+
+    The file's own window or VOI lookup table maps its stored values to 0..255 (DICOM PS3.3, C.11.2).
+    Without one, values of up to 8 bits are kept and deeper ones are stretched from their minimum to
+    their maximum. MONOCHROME1 is inverted, so that dense tissue is always bright.
+
+    Raises:
+        DataError: the file is damaged, compressed otherwise, in colour, of several frames, or
+            `check_size` refuses its size.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    if _DEFLATED in content:
+        raise DataError(
+            f"{name}: deflated DICOM is not read, as its size cannot be checked first; inflate it"
+        )
+    try:
+        dataset = dcmread(BytesIO(content))
+        _check_header(dataset, name, check_size)
+        stored = dataset.pixel_array
+        grey = _displayed(stored, dataset)
+    except (InvalidDicomError, EOFError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{name}: is not a whole DICOM file ({error}); it is truncated or damaged, export it again"
+        ) from error
+    return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
+
+
+def _check_header(dataset: "Dataset", name: str, check_size: "SizeCheck") -> None:
+    if "PixelData" not in dataset:
+        raise DataError(f"{name}: a DICOM file must hold an image, got none; send the image object")
+    check_size(int(dataset.Columns), int(dataset.Rows), name)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise DataError(f"{name}: must hold one frame, got {frames} in the DICOM file; export one frame")
+    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DataError(
+            f"{name}: a mammogram must be grey, got DICOM {dataset.PhotometricInterpretation}; "
+            "convert it to MONOCHROME2"
+        )
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax.name != "RLE Lossless":
+        raise DataError(
+            f"{name}: DICOM must be uncompressed or RLE, got {syntax.name}; decompress it, for example with dcmdjpeg"
+        )
+
+
+def _displayed(stored: npt.NDArray[np.integer], dataset: "Dataset") -> "GreyImage":
+    """Stored values → 0..255 by the file's own window or table, else by their range."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    values = apply_modality_lut(stored, dataset)
+    if "WindowCenter" in dataset or "VOILUTSequence" in dataset:
+        # A window or table flattens everything beyond its ends: these two are its darkest and brightest.
+        ends = apply_voi_lut(np.array([_SMALL, _LARGE]), dataset)
+        low, high = float(ends.min()), float(ends.max())
+        values = apply_voi_lut(values, dataset)
+    elif dataset.BitsStored <= 8 and stored.min() >= 0:
+        return stored.astype(np.uint8)
+    else:
+        low, high = float(values.min()), float(values.max())
+    scale = 255 / (high - low) if high > low else 0.0
+    grey: GreyImage = np.rint((np.clip(values, low, high) - low) * scale).astype(np.uint8)
+    return grey

@@ -1,0 +1,167 @@
+"""Do scores mean what they say? Brier score, calibration error, reliability table, Platt's calibrator."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import expit, logit
+
+from mammo.errors import DataError
+from mammo.evaluation.intervals import wilson
+from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays
+from mammo.records import Label
+
+Binning = Literal["equal_mass", "equal_width"]
+
+SCORE_MARGIN = 1e-6
+"""Scores are kept this far from 0 and 1 before the logit, which is infinite there."""
+
+
+def brier(labels: IntArray, scores: FloatArray) -> float:
+    """Brier score: mean of (score - label)², 0 is perfect, 0.25 is always saying 0.5; NaN without ROIs.
+
+    Raises:
+        DataError: the arrays do not describe the same ROIs, or a score is no probability.
+    """
+    _check_probabilities(labels, scores)
+    return float(np.mean((scores - labels) ** 2)) if len(labels) else np.nan
+
+
+def reliability(
+    labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int = 10, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Group ROIs by score and set the mean score of each bin beside its share of Tumor ROIs.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        scores: probabilities of Tumor, shape `(n,)`.
+        binning: `equal_mass` splits the ROIs in order of score into bins of equal size (ROIs of one score
+            stay together); `equal_width` splits [0, 1] into bins of equal width, the last one closed.
+        n_bins: bins asked for; empty ones have no row.
+        confidence: of the share's Wilson interval.
+
+    Returns:
+        One row for each bin in order of score: `n`, `mean_score`, `tumor_share`, `ci_low`, `ci_high`.
+
+    Raises:
+        DataError: the arrays do not describe the same ROIs, or a score is no probability.
+    """
+    _check_probabilities(labels, scores)
+    index = _bin_index(scores, binning, n_bins)
+    rows = []
+    for bin_ in np.unique(index):
+        inside = index == bin_
+        share = wilson(int(labels[inside].sum()), int(inside.sum()), confidence)
+        rows.append((share.n, float(scores[inside].mean()), share.value, share.ci_low, share.ci_high))
+    return pd.DataFrame(rows, columns=["n", "mean_score", "tumor_share", "ci_low", "ci_high"])
+
+
+def expected_calibration_error(
+    labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int = 10
+) -> float:
+    """Expected calibration error: mean over ROIs of their bin's |mean score - Tumor share|; NaN without ROIs.
+
+    Its value depends on the bins, so report `binning` and `n_bins` with it. It is biased upwards on few
+    ROIs: even perfect scores give more than 0.
+
+    Raises:
+        DataError: the arrays do not describe the same ROIs, or a score is no probability.
+    """
+    table = reliability(labels, scores, binning=binning, n_bins=n_bins)
+    if table.empty:
+        return np.nan
+    gaps = (table["mean_score"] - table["tumor_share"]).abs()
+    return float(np.average(gaps, weights=table["n"]))
+
+
+def _bin_index(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.int64]:
+    if n_bins < 1:
+        raise DataError(f"calibration: n_bins must be 1 or more, got {n_bins}; 10 is usual")
+    if binning == "equal_width":
+        return np.minimum((scores * n_bins).astype(np.int64), n_bins - 1)
+    ordered = np.sort(scores)
+    return np.searchsorted(ordered, scores, side="left").astype(np.int64) * n_bins // max(len(scores), 1)
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """Platt's calibrator on the logit: probability = sigmoid(slope · logit(score) + intercept).
+
+    Slope 1 and intercept 0 change nothing. A slope below 1 tones down over-confident scores; a negative
+    one says that on the validation part higher scores belonged to Normal ROIs.
+    """
+
+    slope: float
+    intercept: float
+
+    def apply(self, scores: FloatArray) -> npt.NDArray[np.float64]:
+        """Calibrated probabilities of Tumor, same shape as `scores`."""
+        probabilities: npt.NDArray[np.float64] = expit(self.slope * _logits(scores) + self.intercept)
+        return probabilities
+
+    def to_dict(self) -> dict[str, float]:
+        """The two numbers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            DataError: a number is missing or not finite.
+        """
+        try:
+            calibrator = cls(float(fields["slope"]), float(fields["intercept"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"calibrator: slope and intercept must be numbers, got {fields!r}; fit the calibrator again"
+            ) from error
+        if not np.isfinite([calibrator.slope, calibrator.intercept]).all():
+            raise DataError(f"calibrator: slope and intercept must be finite, got {fields!r}; fit it again")
+        return calibrator
+
+
+def fit_platt(labels: IntArray, scores: FloatArray) -> Calibrator:
+    """Fit a calibrator on the validation part by logistic regression without a penalty.
+
+    The targets are Platt's smoothed ones, (n_tumor + 1) / (n_tumor + 2) and 1 / (n_normal + 2), so that
+    perfectly separated scores do not give an infinite slope (Platt 1999, "Probabilistic outputs for
+    support vector machines", section 2.2).
+
+    Raises:
+        DataError: a class is absent, or a score is no probability.
+    """
+    _check_probabilities(labels, scores)
+    n_tumor = int((labels == Label.TUMOR).sum())
+    n_normal = len(labels) - n_tumor
+    if min(n_tumor, n_normal) == 0:
+        raise DataError(
+            f"calibration: both classes are needed, got {n_tumor} Tumor and {n_normal} Normal ROIs; "
+            "calibrate on a part that holds both"
+        )
+    from sklearn.linear_model import LogisticRegression  # here: it takes 1 s to import
+
+    target = np.where(labels == Label.TUMOR, (n_tumor + 1) / (n_tumor + 2), 1 / (n_normal + 2))
+    logits = _logits(scores)
+    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
+        np.concatenate([logits, logits])[:, None],
+        np.repeat([1, 0], len(labels)),
+        sample_weight=np.concatenate([target, 1 - target]),
+    )
+    return Calibrator(float(model.coef_[0, 0]), float(model.intercept_[0]))
+
+
+def _logits(scores: FloatArray) -> npt.NDArray[np.float64]:
+    logits: npt.NDArray[np.float64] = logit(np.clip(scores.astype(float), SCORE_MARGIN, 1 - SCORE_MARGIN))
+    return logits
+
+
+def _check_probabilities(labels: IntArray, scores: FloatArray) -> None:
+    check_arrays(labels, scores=scores)
+    if len(scores) and (scores.min() < 0 or scores.max() > 1):
+        raise DataError(
+            f"calibration: scores must be probabilities between 0 and 1, got {scores.min():g} to "
+            f"{scores.max():g}; pass probabilities, not logits"
+        )

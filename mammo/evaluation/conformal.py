@@ -1,0 +1,150 @@
+"""Split-conformal prediction sets: which classes a score leaves open, with a guarantee of coverage.
+
+On exchangeable ROIs a set holds the true class with probability 1 - alpha at least (Vovk, Gammerman,
+Shafer 2005, "Algorithmic learning in a random world", chapters 2 and 4). The guarantee is an
+average over draws of the validation and the judged part; ROIs of another clinic or another scanner are not
+covered by it. A ROI whose set is not one single class is referred to a reader.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mammo.errors import DataError
+from mammo.evaluation.intervals import Estimate, wilson
+from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays
+from mammo.records import Label
+
+
+@dataclass(frozen=True)
+class Conformal:
+    """The two limits that make the sets: a class is in the set when 1 - its probability is at most its limit.
+
+    Attributes:
+        alpha: share of sets that may miss the true class.
+        limit_normal: largest 1 - P(Normal) that keeps Normal in the set; 1 keeps it always.
+        limit_tumor: likewise for Tumor.
+        class_conditional: whether each class has a limit of its own, so that coverage holds within each.
+        n_calibration: ROIs that the limits come from.
+    """
+
+    alpha: float
+    limit_normal: float
+    limit_tumor: float
+    class_conditional: bool
+    n_calibration: int
+
+    def sets(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
+        """Whether Normal and Tumor are in each ROI's set: probabilities of Tumor `(n,)` → `(n, 2)`."""
+        misfit = misfits(scores)
+        return misfit <= np.array([self.limit_normal, self.limit_tumor])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            DataError: a field is missing or unknown.
+        """
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise DataError(f"conformal limits: {error}; run `dvc repro` to fit them again") from error
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """What prediction sets do on ROIs with known labels.
+
+    Attributes:
+        coverage: share of the sets that hold the true class.
+        coverage_normal: the same among Normal ROIs.
+        coverage_tumor: the same among Tumor ROIs.
+        referral_rate: share of the ROIs whose set is not one single class.
+        n_both: sets that hold both classes.
+        n_empty: sets that hold none.
+    """
+
+    coverage: Estimate
+    coverage_normal: Estimate
+    coverage_tumor: Estimate
+    referral_rate: Estimate
+    n_both: int
+    n_empty: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields for JSON; NaN becomes None."""
+        rates = ("coverage", "coverage_normal", "coverage_tumor", "referral_rate")
+        return asdict(self) | {name: getattr(self, name).to_dict() for name in rates}
+
+
+def misfits(scores: FloatArray) -> FloatArray:
+    """Nonconformity of both classes, 1 - their probability: `(n,)` → `(n, 2)`, Normal then Tumor."""
+    return np.stack([scores, 1 - scores], axis=1)
+
+
+def fit_conformal(
+    labels: IntArray, scores: FloatArray, *, alpha: float = 0.1, class_conditional: bool = True
+) -> Conformal:
+    """Find the limits on the validation part: the ceil((n + 1)(1 - alpha))-th smallest misfit of the truth.
+
+    With fewer than 1 / alpha - 1 ROIs no finite limit has the coverage; the limit is 1 then, and the class
+    is in every set.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        scores: probabilities of Tumor, shape `(n,)`.
+        alpha: share of sets that may miss the true class.
+        class_conditional: hold the coverage within each class, not only on average.
+
+    Raises:
+        DataError: alpha is out of range, or the arrays do not describe the same ROIs.
+    """
+    check_arrays(labels, scores=scores)
+    if not 0 < alpha < 1:
+        raise DataError(f"conformal: alpha must lie between 0 and 1, got {alpha}; 0.1 is usual")
+    of_truth = misfits(scores)[np.arange(len(labels)), labels]
+    if class_conditional:
+        normal, tumor = (_limit(of_truth[labels == label], alpha) for label in (Label.NORMAL, Label.TUMOR))
+    else:
+        normal = tumor = _limit(of_truth, alpha)
+    return Conformal(alpha, normal, tumor, class_conditional, len(labels))
+
+
+def _limit(misfit: FloatArray, alpha: float) -> float:
+    rank = math.ceil(round((len(misfit) + 1) * (1 - alpha), 9))
+    return float(np.sort(misfit)[rank - 1]) if rank <= len(misfit) else 1.0
+
+
+def summarise_sets(labels: IntArray, sets: npt.NDArray[np.bool_], *, confidence: float = 0.95) -> SetSummary:
+    """Coverage and referral rate of `(n, 2)` sets, with Wilson intervals.
+
+    Raises:
+        DataError: the labels are no classes, or there is not one set for each.
+    """
+    if sets.shape != (len(labels), 2):
+        raise DataError(
+            f"conformal: sets must have shape ({len(labels)}, 2), got {sets.shape}; use Conformal.sets"
+        )
+    check_arrays(labels)
+    held = sets[np.arange(len(labels)), labels]
+    size = sets.sum(axis=1)
+
+    def share(of: npt.NDArray[np.bool_]) -> Estimate:
+        return wilson(int(of.sum()), len(of), confidence)
+
+    return SetSummary(
+        coverage=share(held),
+        coverage_normal=share(held[labels == Label.NORMAL]),
+        coverage_tumor=share(held[labels == Label.TUMOR]),
+        referral_rate=share(size != 1),
+        n_both=int((size == 2).sum()),
+        n_empty=int((size == 0).sum()),
+    )

@@ -1,0 +1,112 @@
+"""Sensitivity at a fixed specificity and the reverse, at thresholds chosen on the validation part.
+
+Choosing the threshold on the part that is then judged would report the best of many thresholds.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from mammo.errors import DataError
+from mammo.evaluation.intervals import Estimate, wilson
+from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, confusion
+from mammo.records import Label
+
+Fixed = Literal["recall", "specificity"]
+TARGETS: Final = (0.80, 0.90, 0.95)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One threshold and what it gives on the judged part.
+
+    Attributes:
+        fixed: the rate that validation held at `target`; `recall` is of Tumor (sensitivity).
+        target: the least value it had to reach there.
+        threshold: a ROI is called Tumor when its score is above this.
+        recall: Tumor recall on the judged part.
+        specificity: specificity on the judged part.
+    """
+
+    fixed: Fixed
+    target: float
+    threshold: float
+    recall: Estimate
+    specificity: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields for JSON; NaN becomes None."""
+        return asdict(self) | {
+            "recall": self.recall.to_dict(),
+            "specificity": self.specificity.to_dict(),
+        }
+
+
+def threshold_at(labels: IntArray, scores: FloatArray, fixed: Fixed, target: float) -> float:
+    """Choose the threshold that reaches `target` and is best for the other class.
+
+    For `specificity` it is the smallest threshold with at least that share of Normal ROIs at or below it,
+    for `recall` the largest with at least that share of Tumor ROIs above it.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        scores: any score that grows with the belief in Tumor, shape `(n,)`.
+        fixed: which rate to hold.
+        target: the least value it may have, above 0 and at most 1.
+
+    Raises:
+        DataError: the class of the fixed rate is absent, or the target is out of range.
+    """
+    check_arrays(labels, scores=scores)
+    if not 0 < target <= 1:
+        raise DataError(
+            f"operating point: the target must be above 0 and at most 1, got {target}; 0.9 is usual"
+        )
+    label = Label.TUMOR if fixed == "recall" else Label.NORMAL
+    ordered = np.sort(scores[labels == label])
+    if len(ordered) == 0:
+        raise DataError(
+            f"operating point: {fixed} needs {label.title} ROIs in the validation part, got none; "
+            "use a split whose validation part holds both classes"
+        )
+    n_needed = math.ceil(round(target * len(ordered), 9))  # 0.55 · 100 is 55.000000000000007
+    if fixed == "specificity":
+        return float(ordered[n_needed - 1])
+    return float(np.nextafter(ordered[-n_needed], ordered.dtype.type(-np.inf)))
+
+
+def operating_points(
+    val_labels: IntArray,
+    val_scores: FloatArray,
+    labels: IntArray,
+    scores: FloatArray,
+    *,
+    targets: tuple[float, ...] = TARGETS,
+    confidence: float = 0.95,
+) -> list[OperatingPoint]:
+    """Recall and specificity with Wilson intervals at each target: first specificity fixed, then recall.
+
+    Args:
+        val_labels: labels of the part that chooses the thresholds.
+        val_scores: scores of that part.
+        labels: labels of the part to be judged.
+        scores: scores of that part, by the same system.
+        targets: values that the fixed rate must reach on the choosing part.
+        confidence: of the intervals.
+
+    Raises:
+        DataError: arrays do not describe the same ROIs, or validation lacks a class.
+    """
+    check_arrays(labels, scores=scores)
+    points = []
+    fixed: Fixed
+    for fixed in ("specificity", "recall"):
+        for target in targets:
+            threshold = threshold_at(val_labels, val_scores, fixed, target)
+            table = confusion(labels, (scores > threshold).astype(np.int64))
+            recall = wilson(*table.trials("recall"), confidence)
+            specificity = wilson(*table.trials("specificity"), confidence)
+            points.append(OperatingPoint(fixed, target, threshold, recall, specificity))
+    return points

@@ -1,0 +1,198 @@
+"""MLflow's model registry: versions that are voters, and the aliases that say which one serves."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mammo.errors import TrackingError
+from mammo.layout import Workspace
+from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
+from mammo.promotion import CHALLENGER, CHAMPION, alias_of_new_version
+from mammo.storage import read_json
+from mammo.tracking import connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+WEIGHTS_TAG: Final = "mammo.weights_sha256"
+PREVIOUS_TAG: Final = "mammo.previous_champion"
+PACKAGE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version."""
+
+    number: str
+    aliases: tuple[str, ...]
+    system: str
+    run_id: str
+    weights_sha256: str
+    reason: str = ""
+
+
+def register(space: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
+    """Register a bundle as a version, once: the same weights give the version that is already there.
+
+    The first version becomes champion, a later one challenger.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    client = connect(space)
+    description = read_json(bundle / DESCRIPTION_FILE)
+    with _clear_errors(space):
+        number = _find_version(client, model_name, description["weights_sha256"])
+        if number is None:
+            number = _create_version(client, model_name, run_id, bundle, description)
+        champion = _aliased(client, model_name, CHAMPION)
+        reason = f"version {number} is already registered"
+        if champion != number and _aliased(client, model_name, CHALLENGER) != number:
+            decision = alias_of_new_version(champion)
+            client.set_registered_model_alias(model_name, decision.alias, number)
+            reason = decision.reason
+        return _version(client, model_name, number, reason)
+
+
+def _create_version(
+    client: "MlflowClient", model_name: str, run_id: str, bundle: Path, description: dict[str, Any]
+) -> str:
+    import mlflow
+
+    from mammo.serving.signature import pip_requirements, signature
+
+    system = description["architecture"]["system"]
+    tags = {WEIGHTS_TAG: description["weights_sha256"], "mammo.system": system}
+    tags["mammo.synthetic"] = str(description["synthetic"]).lower()
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name=system,
+            python_model=str(PACKAGE / "serving" / "voter.py"),
+            artifacts={name: str(bundle / name) for name in (WEIGHTS_FILE, DESCRIPTION_FILE)},
+            code_paths=[str(PACKAGE)],
+            signature=signature(),
+            pip_requirements=pip_requirements(),
+            metadata={"intended_use": "research software, no medical device"},
+        )
+    version = mlflow.register_model(info.model_uri, model_name, tags=tags, await_registration_for=60)
+    notice = "Synthetic (phantom) training data. " if description["synthetic"] else ""
+    client.update_model_version(
+        model_name, version.version, f"{notice}{system}; research software, no medical device."
+    )
+    return str(version.version)
+
+
+def versions(space: Workspace, model_name: str) -> list[Version]:
+    """All versions, newest first; empty if nothing is registered."""
+    client = connect(space)
+    with _clear_errors(space):
+        numbers = [v.version for v in client.search_model_versions(f"name = '{model_name}'")]
+        return [_version(client, model_name, str(n)) for n in sorted(numbers, key=int, reverse=True)]
+
+
+def promote(space: Workspace, model_name: str, number: str) -> Version:
+    """Make a version champion; the old champion is remembered for `rollback`.
+
+    Raises:
+        TrackingError: there is no such version.
+    """
+    client = connect(space)
+    with _clear_errors(space):
+        known = [str(v.version) for v in client.search_model_versions(f"name = '{model_name}'")]
+        if number not in known:
+            raise TrackingError(
+                f"{model_name}: version must be one of {sorted(known, key=int)}, got {number!r}; "
+                "list them with `mammo runs`, register one with `dvc repro`"
+            )
+        old = _aliased(client, model_name, CHAMPION)
+        if old == number:
+            return _version(client, model_name, number, f"version {number} is champion already")
+        if old is not None:
+            client.set_model_version_tag(model_name, number, PREVIOUS_TAG, old)
+        client.set_registered_model_alias(model_name, CHAMPION, number)
+        if _aliased(client, model_name, CHALLENGER) == number:
+            client.delete_registered_model_alias(model_name, CHALLENGER)
+        return _version(client, model_name, number, f"champion was version {old or 'none'}")
+
+
+def rollback(space: Workspace, model_name: str) -> Version:
+    """Give the champion alias back to the version that held it before the last promotion.
+
+    Raises:
+        TrackingError: there is no champion, or nothing to go back to.
+    """
+    client = connect(space)
+    with _clear_errors(space):
+        current = champion(space, model_name)
+        tags = client.get_model_version(model_name, current.number).tags
+        previous = tags.get(PREVIOUS_TAG)
+        if previous is None:
+            raise TrackingError(
+                f"{model_name}: rollback needs an earlier promotion, version {current.number} has been the only "
+                "champion; promote another with `mammo promote VERSION`"
+            )
+        client.set_registered_model_alias(model_name, CHAMPION, previous)
+        client.delete_model_version_tag(model_name, current.number, PREVIOUS_TAG)
+        return _version(client, model_name, previous, f"rolled back from version {current.number}")
+
+
+def champion(space: Workspace, model_name: str) -> Version:
+    """The version that serves.
+
+    Raises:
+        TrackingError: there is none.
+    """
+    client = connect(space)
+    with _clear_errors(space):
+        number = _aliased(client, model_name, CHAMPION)
+        if number is None:
+            raise TrackingError(
+                f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, and in a clone "
+                "whose stages are up to date but whose mlruns/ is empty `dvc repro --single-item --force register`"
+            )
+        return _version(client, model_name, number)
+
+
+def _find_version(client: "MlflowClient", model_name: str, weights_sha256: str) -> str | None:
+    found = client.search_model_versions(f"name = '{model_name}'")
+    return next((str(v.version) for v in found if v.tags.get(WEIGHTS_TAG) == weights_sha256), None)
+
+
+def _aliased(client: "MlflowClient", model_name: str, alias: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(model_name).aliases
+    except MlflowException:
+        return None
+    number = aliases.get(alias)
+    return None if number is None else str(number)
+
+
+def _version(client: "MlflowClient", model_name: str, number: str, reason: str = "") -> Version:
+    found = client.get_model_version(model_name, number)
+    return Version(
+        number=number,
+        aliases=tuple(sorted(found.aliases)),
+        system=found.tags.get("mammo.system", ""),
+        run_id=found.run_id or "",
+        weights_sha256=found.tags.get(WEIGHTS_TAG, ""),
+        reason=reason,
+    )
+
+
+@contextmanager
+def _clear_errors(space: Workspace) -> Iterator[None]:
+    """Turn MLflow's errors into ours; they are the store's fault or the caller's, never a traceback."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise TrackingError(
+            f"{space.mlruns}: the registry refused ({reason}); check the store with `mammo doctor`"
+        ) from error

@@ -1,0 +1,54 @@
+"""What a registered voter takes and gives, and what it needs installed."""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+REQUIREMENTS: Final = (
+    "filelock",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "psutil",
+    "pyarrow",
+    "pydantic",
+    "pydicom",
+    "pyyaml",
+    "safetensors",
+    "tifffile",
+    "torch",
+    "torchvision",
+)
+
+
+def pip_requirements() -> list[str]:
+    """The libraries that a voter imports, at the versions that made it."""
+    return [f"{name}=={version(name)}" for name in REQUIREMENTS]
+
+
+def signature() -> "ModelSignature":
+    """One row for each ROI: `image` (bytes of a picture file) or `pixels` (rows of grey levels)."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    inputs = Schema(
+        [
+            ColSpec(DataType.binary, name="image", required=False),
+            ColSpec(Array(Array(DataType.long)), name="pixels", required=False),
+        ]
+    )
+    outputs = Schema(
+        [
+            ColSpec(DataType.string, name="label"),
+            ColSpec(DataType.double, name="vote_share"),
+            ColSpec(Array(DataType.long), name="votes"),
+            ColSpec(DataType.double, name="score"),
+            ColSpec(DataType.string, name="model_name"),
+            ColSpec(DataType.string, name="model_version"),
+        ]
+    )
+    return ModelSignature(inputs, outputs)

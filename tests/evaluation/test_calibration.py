@@ -1,0 +1,140 @@
+"""Calibration against scikit-learn, hand-made bins and scores whose distortion is known."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
+
+from mammo.errors import DataError
+from mammo.evaluation.calibration import (
+    Calibrator,
+    brier,
+    expected_calibration_error,
+    fit_platt,
+    reliability,
+)
+from mammo.evaluation.metrics import FloatArray, IntArray, auc
+
+
+def honest(n: int, seed: int = 0) -> tuple[IntArray, FloatArray]:
+    """ROIs whose scores are the true probabilities of Tumor."""
+    rng = np.random.default_rng(seed)
+    scores = rng.beta(1.2, 1.8, n)
+    return (rng.random(n) < scores).astype(int), scores
+
+
+def test_the_brier_score_agrees_with_scikit_learn() -> None:
+    labels, scores = honest(300)
+    assert brier(labels, scores) == pytest.approx(brier_score_loss(labels, scores))
+
+
+def test_the_brier_score_of_nothing_is_undefined() -> None:
+    assert np.isnan(brier(np.array([], dtype=int), np.array([])))
+
+
+@pytest.mark.parametrize(("binning", "strategy"), [("equal_width", "uniform"), ("equal_mass", "quantile")])
+def test_the_reliability_table_agrees_with_scikit_learn(binning: str, strategy: str) -> None:
+    labels, scores = honest(400)
+    table = reliability(labels, scores, binning=binning, n_bins=8)  # type: ignore[arg-type]
+    share, mean = calibration_curve(labels, scores, n_bins=8, strategy=strategy)
+    assert table["tumor_share"].to_numpy() == pytest.approx(share)
+    assert table["mean_score"].to_numpy() == pytest.approx(mean)
+    assert table["n"].sum() == 400
+
+
+def test_equal_mass_bins_hold_equally_many_rois_and_keep_ties_together() -> None:
+    labels, scores = honest(400)
+    assert set(reliability(labels, scores, binning="equal_mass", n_bins=8)["n"]) == {50}
+    tied = np.array([0.2] * 30 + [0.7] * 10)
+    assert list(reliability(np.arange(40) % 2, tied, binning="equal_mass", n_bins=4)["n"]) == [30, 10]
+
+
+def test_a_score_of_exactly_one_falls_into_the_last_bin() -> None:
+    table = reliability(np.array([0, 1]), np.array([0.0, 1.0]), binning="equal_width", n_bins=10)
+    assert list(table["mean_score"]) == [0, 1]
+
+
+def test_the_calibration_error_is_the_weighted_gap_by_hand() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+    scores = np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.9])
+    # 6 ROIs at 0.1 of which half are Tumor (gap 0.4); 2 at 0.9 of which half are (gap 0.4).
+    assert expected_calibration_error(labels, scores, binning="equal_width") == pytest.approx(0.4)
+    # One bin: mean score 0.3, share 0.5.
+    assert expected_calibration_error(labels, scores, binning="equal_width", n_bins=1) == pytest.approx(0.2)
+
+
+@given(st.integers(1, 30), st.integers(0, 1000))
+def test_finer_equal_width_bins_never_hide_a_gap_that_one_bin_shows(n_bins: int, seed: int) -> None:
+    labels, scores = honest(60, seed)
+    coarse = expected_calibration_error(labels, scores, binning="equal_width", n_bins=1)
+    assert expected_calibration_error(labels, scores, binning="equal_width", n_bins=n_bins) >= coarse - 1e-12
+
+
+def test_a_known_distortion_of_the_logits_is_found_and_undone() -> None:
+    labels, truth = honest(40_000)
+    distorted = expit((logit(truth) - 0.8) / 0.4)
+    calibrator = fit_platt(labels, distorted)
+    assert (calibrator.slope, calibrator.intercept) == pytest.approx((0.4, 0.8), abs=0.05)
+    assert np.abs(calibrator.apply(distorted) - truth).max() < 0.02
+
+
+def test_calibration_lowers_the_error_and_keeps_the_ranking() -> None:
+    labels, truth = honest(2000)
+    distorted = expit(3 * logit(truth) + 1)
+    calibrated = fit_platt(labels[:1000], distorted[:1000]).apply(distorted[1000:])
+    before = expected_calibration_error(labels[1000:], distorted[1000:], binning="equal_mass")
+    assert expected_calibration_error(labels[1000:], calibrated, binning="equal_mass") < before / 2
+    assert auc(labels[1000:], calibrated) == auc(labels[1000:], distorted[1000:])
+
+
+def test_perfectly_separated_scores_give_finite_numbers_short_of_certainty() -> None:
+    labels = np.array([0] * 20 + [1] * 20)
+    calibrator = fit_platt(labels, labels.astype(float))
+    # Both groups are fitted exactly by Platt's targets.
+    assert calibrator.apply(np.array([0.0, 1.0])) == pytest.approx([1 / 22, 21 / 22], abs=1e-3)
+
+
+def test_the_fitted_calibrator_is_a_stationary_point_of_platts_loss() -> None:
+    labels, scores = honest(65, seed=3)
+    n_tumor = labels.sum()
+    target = np.where(labels == 1, (n_tumor + 1) / (n_tumor + 2), 1 / (65 - n_tumor + 2))
+    residual = fit_platt(labels, scores).apply(scores) - target
+    assert [residual.sum(), (residual * logit(scores)).sum()] == pytest.approx([0, 0], abs=1e-3)
+
+
+def test_slope_one_and_intercept_zero_change_nothing() -> None:
+    scores = np.array([0.0, 0.25, 0.5, 1.0])
+    assert Calibrator(1.0, 0.0).apply(scores) == pytest.approx(scores, abs=2e-6)
+
+
+def test_a_calibrator_survives_json_unchanged() -> None:
+    calibrator = fit_platt(*honest(100))
+    assert Calibrator.from_dict(json.loads(json.dumps(calibrator.to_dict()))) == calibrator
+
+
+@pytest.mark.parametrize(
+    "fields", [{"slope": 1.0}, {"slope": "x", "intercept": 0}, {"slope": 1e999, "intercept": 0}]
+)
+def test_a_broken_calibrator_file_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="slope and intercept must be"):
+        Calibrator.from_dict(fields)
+
+
+def test_what_is_no_probability_is_refused() -> None:
+    with pytest.raises(DataError, match="must be probabilities between 0 and 1, got -1 to 2"):
+        brier(np.array([0, 1]), np.array([-1.0, 2.0]))
+
+
+def test_one_class_alone_cannot_be_calibrated() -> None:
+    with pytest.raises(DataError, match="both classes are needed, got 0 Tumor and 2 Normal"):
+        fit_platt(np.array([0, 0]), np.array([0.1, 0.2]))
+
+
+def test_no_bins_are_refused() -> None:
+    with pytest.raises(DataError, match="n_bins must be 1 or more"):
+        reliability(np.array([0, 1]), np.array([0.1, 0.2]), binning="equal_mass", n_bins=0)

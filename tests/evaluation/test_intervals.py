@@ -1,0 +1,217 @@
+"""Intervals against published values, SciPy, closed forms and simulated coverage."""
+
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import f1_score, roc_auc_score
+
+from mammo.evaluation.intervals import Estimate, bootstrap, over_seeds, summarise, wilson
+from mammo.evaluation.metrics import TITLES, FloatArray, IntArray, weighted_auc
+
+
+def draw_rois(
+    n: int, true_auc: float, rng: np.random.Generator, share_tumor: float = 0.36
+) -> tuple[IntArray, FloatArray]:
+    """ROIs whose scores are two unit normals, so that their true AUC is known in closed form."""
+    labels = (np.arange(n) < round(share_tumor * n)).astype(int)
+    return labels, rng.normal(size=n) + labels * math.sqrt(2) * stats.norm.ppf(true_auc)
+
+
+def auc_estimate(labels: IntArray, scores: FloatArray, groups: IntArray, **settings: int) -> Estimate:
+    return bootstrap(lambda weights: weighted_auc(labels, scores, weights), groups, **settings)
+
+
+@pytest.mark.parametrize(
+    ("successes", "low", "high"), [(57, 0.791, 0.946), (56, 0.772, 0.935)], ids=["Model1", "Model2"]
+)
+def test_wilson_gives_the_known_intervals_of_the_papers_accuracies(
+    successes: int, low: float, high: float
+) -> None:
+    estimate = wilson(successes, 64)
+    assert (round(estimate.ci_low, 3), round(estimate.ci_high, 3)) == (low, high)
+    assert (estimate.n, estimate.method, estimate.confidence) == (64, "Wilson", 0.95)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 23), (23, 23), (1, 1), (12, 41)])
+def test_the_ends_of_a_wilson_interval_solve_its_equation(successes: int, n: int) -> None:
+    estimate = wilson(successes, n, 0.9)
+    z = stats.norm.ppf(0.95)
+    for end in (estimate.ci_low, estimate.ci_high):
+        assert abs(successes / n - end) == pytest.approx(z * math.sqrt(end * (1 - end) / n), abs=1e-9)
+
+
+def test_a_proportion_of_nothing_is_undefined_and_null_in_json() -> None:
+    fields = wilson(0, 0).to_dict()
+    assert (fields["value"], fields["ci_low"], fields["ci_high"], fields["n"]) == (None, None, None, 0)
+    json.dumps(fields, allow_nan=False)
+
+
+def test_the_bootstrap_agrees_with_scipys_bca() -> None:
+    labels, scores = draw_rois(120, 0.85, np.random.default_rng(1))
+
+    def auc_by_ranks(index: IntArray, axis: int) -> FloatArray:
+        tumor = labels[index]
+        n_tumor, n_normal = tumor.sum(axis), (1 - tumor).sum(axis)
+        ranks = (stats.rankdata(scores[index], axis=axis) * tumor).sum(axis)
+        won: FloatArray = (ranks - n_tumor * (n_tumor + 1) / 2) / (n_tumor * n_normal)
+        return won
+
+    ours = auc_estimate(labels, scores, np.arange(120), n_bootstrap=20_000)
+    reference = stats.bootstrap(
+        (np.arange(120),),
+        auc_by_ranks,
+        n_resamples=20_000,
+        vectorized=True,
+        method="BCa",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    assert ours.value == pytest.approx(roc_auc_score(labels, scores))
+    assert (ours.ci_low, ours.ci_high) == pytest.approx((reference.low, reference.high), abs=0.004)
+
+
+def test_copies_of_a_roi_in_one_group_add_no_certainty() -> None:
+    labels, scores = draw_rois(60, 0.85, np.random.default_rng(3))
+    once = auc_estimate(labels, scores, np.arange(60))
+    grouped = auc_estimate(np.repeat(labels, 4), np.repeat(scores, 4), np.repeat(np.arange(60), 4))
+    taken_as_independent = auc_estimate(np.repeat(labels, 4), np.repeat(scores, 4), np.arange(240))
+    assert (grouped.ci_low, grouped.ci_high) == pytest.approx((once.ci_low, once.ci_high))
+    assert (grouped.n, grouped.n_groups) == (240, 60)
+    width, naive_width = (e.ci_high - e.ci_low for e in (grouped, taken_as_independent))
+    assert naive_width < 0.6 * width
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
+    labels, scores = draw_rois(64, 0.8, np.random.default_rng(4))
+    groups = np.arange(64)
+    first, again, other = (auc_estimate(labels, scores, groups, seed=seed) for seed in (7, 7, 8))
+    assert first == again
+    assert first.value == other.value
+    assert first.ci_low != other.ci_low
+
+
+def test_resamples_without_one_class_are_left_out_and_counted() -> None:
+    labels = np.array([1, 1, 1, 0, 0, 0, 0, 0])
+    scores = np.array([0.9, 0.7, 0.3, 0.5, 0.4, 0.2, 0.1, 0.8])
+    estimate = auc_estimate(labels, scores, np.arange(8), n_bootstrap=4000)
+    expected = 4000 * ((3 / 8) ** 8 + (5 / 8) ** 8)
+    assert estimate.n_undefined == pytest.approx(expected, abs=4 * math.sqrt(expected))
+    assert 0 <= estimate.ci_low < estimate.value < estimate.ci_high <= 1
+
+
+def test_perfect_separation_states_no_interval_instead_of_a_point() -> None:
+    labels = np.array([0] * 10 + [1] * 10)
+    estimate = auc_estimate(labels, labels.astype(float), np.arange(20))
+    assert estimate.value == 1
+    assert math.isnan(estimate.ci_low)
+    assert estimate.to_dict()["ci_high"] is None
+
+
+def test_one_group_alone_states_no_interval() -> None:
+    labels, scores = draw_rois(20, 0.8, np.random.default_rng(5))
+    assert math.isnan(auc_estimate(labels, scores, np.zeros(20, dtype=int)).ci_low)
+
+
+def test_the_summary_gives_each_metric_its_own_denominator() -> None:
+    labels = np.array([1] * 6 + [0] * 10)
+    decisions = np.array([1, 1, 1, 1, 0, 0] + [1] * 3 + [0] * 7)
+    scores = np.linspace(0.9, 0.1, 16)[np.random.default_rng(6).permutation(16)]
+    summary = summarise(
+        labels, decisions, scores, scores.round(1), np.array(["left", "right"] * 8), n_bootstrap=200
+    )
+    assert list(summary) == list(TITLES)
+    assert {name: estimate.n for name, estimate in summary.items()} == {
+        "accuracy": 16,
+        "recall": 6,
+        "specificity": 10,
+        "precision": 7,
+        "f1": 9,
+        "balanced_accuracy": 16,
+        "auc_score": 16,
+        "auc_vote_share": 16,
+    }
+    assert {estimate.n_groups for estimate in summary.values()} == {2}
+    assert summary["f1"].value == pytest.approx(f1_score(labels, decisions))
+    assert summary["auc_score"].value == pytest.approx(roc_auc_score(labels, scores))
+    assert {name for name, estimate in summary.items() if estimate.method == "Wilson"} == {
+        "accuracy",
+        "recall",
+        "specificity",
+        "precision",
+    }
+
+
+def test_the_summary_of_no_rois_is_undefined_throughout() -> None:
+    nothing, no_scores = np.array([], dtype=int), np.array([], dtype=float)
+    summary = summarise(nothing, nothing, no_scores, no_scores, nothing)
+    assert all(math.isnan(estimate.value) and estimate.n == 0 for estimate in summary.values())
+
+
+def test_two_thousand_resamples_of_400_rois_take_less_than_a_second() -> None:
+    labels, scores = draw_rois(400, 0.87, np.random.default_rng(7))
+    start = time.process_time()
+    auc_estimate(labels, scores, np.arange(400), n_bootstrap=2000)
+    assert time.process_time() - start < 1
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    values = [0.81, 0.86, 0.84, 0.9, 0.79]
+    summary = over_seeds(values)
+    reference = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (summary.ci_low, summary.ci_high) == pytest.approx((reference.low, reference.high))
+    assert (summary.mean, summary.sd, summary.n_seeds) == pytest.approx((0.84, 0.0430116, 5))
+
+
+def test_one_seed_has_a_mean_and_no_spread() -> None:
+    assert over_seeds([0.8, math.nan]).to_dict() | {"method": ""} == {
+        "mean": 0.8,
+        "sd": None,
+        "ci_low": None,
+        "ci_high": None,
+        "n_seeds": 1,
+        "confidence": 0.95,
+        "method": "",
+    }
+
+
+@pytest.mark.slow
+def test_wilson_intervals_of_64_rois_cover_the_true_accuracy_at_the_nominal_rate() -> None:
+    rng = np.random.default_rng(2020)
+    covered = []
+    for accuracy in rng.uniform(0.75, 0.95, 4000):
+        estimate = wilson(int(rng.binomial(64, accuracy)), 64)
+        covered.append(estimate.ci_low <= accuracy <= estimate.ci_high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("true_auc", [0.75, 0.87])
+def test_bootstrap_intervals_of_200_rois_cover_the_true_auc_at_the_nominal_rate(true_auc: float) -> None:
+    rng = np.random.default_rng(2020)
+    covered = []
+    for seed in range(1000):
+        labels, scores = draw_rois(200, true_auc, rng)
+        estimate = auc_estimate(labels, scores, np.arange(200), n_bootstrap=1000, seed=seed)
+        covered.append(estimate.ci_low <= true_auc <= estimate.ci_high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.slow
+def test_resampling_groups_keeps_its_coverage_where_resampling_rois_loses_it() -> None:
+    rng = np.random.default_rng(2020)
+    by_group: list[bool] = []
+    by_roi: list[bool] = []
+    separation = 1.6
+    true_auc = stats.norm.cdf(separation / math.sqrt(2 * (1 + 1)))
+    for seed in range(400):
+        group_labels = (np.arange(80) < 30).astype(int)
+        labels, groups = np.repeat(group_labels, 3), np.repeat(np.arange(80), 3)
+        scores = rng.normal(size=240) + np.repeat(rng.normal(size=80), 3) + separation * labels
+        for covered, units in ((by_group, groups), (by_roi, np.arange(240))):
+            estimate = auc_estimate(labels, scores, units, n_bootstrap=500, seed=seed)
+            covered.append(estimate.ci_low <= true_auc <= estimate.ci_high)
+    assert np.mean(by_group) >= 0.92
+    assert np.mean(by_roi) < 0.9

@@ -1,0 +1,146 @@
+"""The metrics against hand counts, brute force over pairs and scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from mammo.errors import DataError
+from mammo.evaluation.metrics import (
+    TITLES,
+    Confusion,
+    auc,
+    confusion,
+    roi_metrics,
+    weighted_auc,
+)
+
+LABELS = np.array([1, 1, 1, 0, 0, 0, 0, 0])
+DECISIONS = np.array([1, 1, 0, 1, 0, 0, 0, 0])
+
+
+def pairs_won(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The AUC by its definition: over all pairs of a Tumor and a Normal ROI."""
+    pairs = [(t, n) for t in scores[labels == 1] for n in scores[labels == 0]]
+    return sum(1.0 if t > n else 0.5 if t == n else 0.0 for t, n in pairs) / len(pairs)
+
+
+def test_a_confusion_counts_each_pair_of_truth_and_decision() -> None:
+    assert confusion(LABELS, DECISIONS) == Confusion(tp=2, fn=1, fp=1, tn=4)
+
+
+def test_the_rates_equal_the_hand_computed_fractions() -> None:
+    values = Confusion(tp=2, fn=1, fp=1, tn=4).metrics()
+    expected = {
+        "accuracy": 6 / 8,
+        "recall": 2 / 3,
+        "specificity": 4 / 5,
+        "precision": 2 / 3,
+        "f1": 2 / 3,
+        "balanced_accuracy": (2 / 3 + 4 / 5) / 2,
+    }
+    assert values == pytest.approx(expected)
+
+
+def test_trials_are_the_successes_among_the_metrics_own_rois() -> None:
+    table = Confusion(tp=2, fn=1, fp=5, tn=4)
+    assert [table.trials(name) for name in ("accuracy", "recall", "specificity", "precision")] == [
+        (6, 12),
+        (2, 3),
+        (4, 9),
+        (2, 7),
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
+def test_the_rates_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    labels, decisions = np.array(pairs).T
+    values = confusion(labels, decisions).metrics()
+    undefined = {"zero_division": np.nan}
+    for name, reference in {
+        "accuracy": sk.accuracy_score(labels, decisions),
+        "recall": sk.recall_score(labels, decisions, **undefined),
+        "specificity": sk.recall_score(labels, decisions, pos_label=0, **undefined),
+        "precision": sk.precision_score(labels, decisions, **undefined),
+        "f1": sk.f1_score(labels, decisions, **undefined),
+    }.items():
+        assert values[name] == pytest.approx(reference, nan_ok=True), name
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=2, max_size=30))
+def test_the_auc_is_the_share_of_pairs_that_the_tumor_roi_wins(pairs: list[tuple[int, int]]) -> None:
+    labels, scores = np.array(pairs).T
+    if 0 < labels.sum() < len(labels):
+        assert auc(labels, scores / 6) == pytest.approx(pairs_won(labels, scores))
+    else:
+        assert math.isnan(auc(labels, scores / 6))
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10_000))
+def test_a_weight_counts_a_roi_as_often_as_repeating_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, scores = np.array([1, 0] * 6), rng.integers(0, 5, 12) / 4
+    weights = rng.integers(0, 4, (3, 12))
+    weights[:, :2] += 1
+    repeated = [auc(np.repeat(labels, row), np.repeat(scores, row)) for row in weights]
+    assert weighted_auc(labels, scores, weights.astype(float)) == pytest.approx(repeated)
+
+
+def test_the_auc_of_a_large_set_of_patches_agrees_with_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 20_000)
+    scores = (rng.normal(size=20_000) + labels).round(2)
+    assert auc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
+
+
+def test_undefined_metrics_are_nan_and_never_zero() -> None:
+    no_tumor = Confusion(tp=0, fn=0, fp=0, tn=3).metrics()
+    assert [name for name, value in no_tumor.items() if math.isnan(value)] == [
+        "recall",
+        "precision",
+        "f1",
+        "balanced_accuracy",
+    ]
+    assert math.isnan(auc(np.array([1, 1]), np.array([0.2, 0.3])))
+    assert math.isnan(auc(np.array([], dtype=int), np.array([])))
+
+
+def test_missing_every_tumor_roi_is_a_defined_f1_of_zero() -> None:
+    assert Confusion(tp=0, fn=3, fp=0, tn=3).metrics()["f1"] == 0
+
+
+def test_roi_metrics_hold_every_titled_metric_and_the_counts() -> None:
+    scores = np.array([0.9, 0.8, 0.4, 0.6, 0.1, 0.2, 0.3, 0.1])
+    values = roi_metrics(LABELS, DECISIONS, scores, scores.round())
+    assert set(values) == {*TITLES, "tp", "fn", "fp", "tn"}
+    assert values["auc_score"] == pytest.approx(14 / 15)
+    assert values["auc_vote_share"] == pytest.approx(pairs_won(LABELS, scores.round()))
+
+
+def test_the_auc_rests_on_scores_and_that_of_decisions_is_the_balanced_accuracy() -> None:
+    values = confusion(LABELS, DECISIONS).metrics()
+    assert auc(LABELS, DECISIONS.astype(float)) == pytest.approx(values["balanced_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "decisions", "rule"),
+    [
+        (np.array([0, 2]), np.array([0, 1]), "labels must be"),
+        (np.array([0, 1]), np.array([0, 3]), "decisions must be"),
+        (np.array([0, 1]), np.array([1]), "one value for each of the 2 ROIs"),
+    ],
+)
+def test_arrays_that_do_not_describe_the_same_rois_are_refused(
+    labels: np.ndarray, decisions: np.ndarray, rule: str
+) -> None:
+    with pytest.raises(DataError, match=rule):
+        confusion(labels, decisions)
+
+
+def test_a_nan_score_is_refused_instead_of_ranked() -> None:
+    with pytest.raises(DataError, match="got NaN for 1 of 2 ROIs"):
+        auc(np.array([0, 1]), np.array([0.1, np.nan]))
