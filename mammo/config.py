@@ -161,7 +161,7 @@ class ModelConfig(Section):
     """auto: what belongs to the weights."""
     head_units: Positive = 1024
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)] = [16, 32, 64, 96, 128]
+    compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)] = [16, 32, 64, 128, 256]
 
 
 class VoteConfig(Section):

@@ -33,15 +33,22 @@ def decode_dicom(content: bytes, name: str, check_size: "SizeCheck") -> "GreyIma
     from pydicom.errors import InvalidDicomError
 
     if _DEFLATED in content:
-        raise DataError(
-            f"{name}: deflated DICOM is not read, as its size cannot be checked first; inflate it"
-        )
+        raise DataError(f"{name}: DICOM must not be deflated, as its size cannot be told first; inflate it")
     try:
         dataset = dcmread(BytesIO(content))
         _check_header(dataset, name, check_size)
         stored = dataset.pixel_array
         grey = _displayed(stored, dataset)
-    except (InvalidDicomError, EOFError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (
+        InvalidDicomError,
+        EOFError,
+        OSError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+    ) as error:
         raise DataError(
             f"{name}: is not a whole DICOM file ({error}); it is truncated or damaged, export it again"
         ) from error
@@ -63,13 +70,14 @@ def _check_header(dataset: "Dataset", name: str, check_size: "SizeCheck") -> Non
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated and syntax.name != "RLE Lossless":
         raise DataError(
-            f"{name}: DICOM must be uncompressed or RLE, got {syntax.name}; decompress it, for example with dcmdjpeg"
+            f"{name}: DICOM must be uncompressed or RLE, got {syntax.name}; decompress it, for example with "
+            "dcmdjpeg or gdcmconv"
         )
 
 
 def _displayed(stored: npt.NDArray[np.integer], dataset: "Dataset") -> "GreyImage":
     """Stored values → 0..255 by the file's own window or table, else by their range."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     values = apply_modality_lut(stored, dataset)
     if "WindowCenter" in dataset or "VOILUTSequence" in dataset:

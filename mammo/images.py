@@ -135,7 +135,7 @@ def _check_image_size(width: int, height: int, name: str) -> None:
         )
     if width * height > MAX_PIXELS:
         raise DataError(
-            f"{name}: an image must have at most {MAX_PIXELS} pixels, got {width} x {height}; crop or reduce it"
+            f"{name}: an image must have at most {MAX_PIXELS} pixels, got {width} x {height}; crop it"
         )
 
 

@@ -1,7 +1,7 @@
 """Which alias a new version gets: a pure decision with its reason. `registry.py` carries it out."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
@@ -24,3 +24,14 @@ def alias_of_new_version(champion: str | None) -> Decision:
     if champion is None:
         return Decision(CHAMPION, "no champion yet: the first version becomes champion")
     return Decision(CHALLENGER, f"version {champion} is champion: promote with `mammo promote VERSION`")
+
+
+def best_system(results: dict[str, dict[str, Any]], by: str) -> str:
+    """The system with the best validation result; the earlier one in the list wins a tie.
+
+    Args:
+        results: validation results of each system, with the key `by`.
+        by: `val_loss` (lower is better) or `val_auc` (higher is better).
+    """
+    sign = 1 if by == "val_loss" else -1
+    return min(results, key=lambda system: sign * float(results[system][by]))

@@ -1,0 +1,186 @@
+"""The `mammo` command. Rooms are imported inside the commands, so that `mammo --help` answers at once."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mammo.entry import guarded
+from mammo.layout import Workspace
+
+app = typer.Typer(
+    help="Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. "
+    "Research software, no medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder with params.yaml and mlruns/ (default: the current one).")
+]
+HERE = Path()
+
+
+@app.command()
+def fetch(
+    archive: Annotated[Path | None, typer.Option(help="A copy of MIAS_ROIs.zip on this machine.")] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Bring the raw data of params.yaml's source into data/raw/ and check them."""
+    from mammo.config import Config
+    from mammo.data.fetch import fetch_raw
+
+    space = Workspace(workspace)
+    path = fetch_raw(Config.load(space.params).ingest, space.root, archive)
+    Console().print(f"{path}: in place and checked. Next: dvc repro", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="Folder for the films and Info.txt.")] = Path("data/raw/phantom"),
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Write synthetic films in mini-MIAS format."""
+    from mammo.config import Config
+    from mammo.data.phantom import write_phantom
+
+    space = Workspace(workspace)
+    config = Config.load(space.params).phantom
+    target = out if out.is_absolute() else space.root / out
+    write_phantom(config, target)
+    Console().print(f"{target}: films of {config.n_patients} phantom patients", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    workspace: Annotated[Path, typer.Option(help="Folder for the demo's own workspace.")] = Path("demo"),
+) -> None:
+    """Run the whole pipeline on phantoms, in a workspace of its own, and show what it made."""
+    from mammo.demo import run_demo
+
+    run_demo(Path(), workspace, Console())
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Pictures of ROIs: PNG, PGM, TIFF or DICOM, 120 × 120.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each file.")] = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Let the registered champion vote on pictures of ROIs."""
+    from mammo.prediction import predict_files
+
+    space = Workspace(workspace)
+    rows = predict_files(space, files)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+        return
+    from mammo.reporting.terminal import votes_table
+
+    Console().print(votes_table(rows))
+
+
+@app.command()
+def promote(version: str, workspace: WorkspaceOption = HERE) -> None:
+    """Make a registered version champion."""
+    from mammo import registry
+
+    _say_version(registry.promote(Workspace(workspace), _model_name(workspace), version))
+
+
+@app.command()
+def rollback(workspace: WorkspaceOption = HERE) -> None:
+    """Give the champion alias back to the version that held it before."""
+    from mammo import registry
+
+    _say_version(registry.rollback(Workspace(workspace), _model_name(workspace)))
+
+
+@app.command()
+def runs(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each run.")] = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Compare the runs of this workspace, and show the registered versions."""
+    from mammo.registry import versions
+    from mammo.tracking import comparison_rows
+
+    space = Workspace(workspace)
+    rows, registered = comparison_rows(space), versions(space, _model_name(workspace))
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row | {"started": row["started"].isoformat()}))
+        return
+    from mammo.reporting.terminal import runs_table, versions_table
+
+    Console().print(runs_table(rows), versions_table(registered))
+
+
+@app.command()
+def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = HERE) -> None:
+    """Start the MLflow UI on this workspace's runs (one lean worker)."""
+    from mammo.servers import run_mlflow_ui
+
+    run_mlflow_ui(Workspace(workspace), host, port)
+
+
+@app.command()
+def serve(port: int = 8000, host: str = "127.0.0.1", workspace: WorkspaceOption = HERE) -> None:
+    """Serve the champion: a page for people, JSON for programs."""
+    from mammo.servers import run_service
+
+    run_service(Workspace(workspace), host, port)
+
+
+@app.command()
+def seeds(
+    n_seeds: Annotated[int, typer.Option(min=2, help="How many training seeds.")] = 5,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
+    from mammo.config import Config
+    from mammo.seeds import run_seeds
+
+    space = Workspace(workspace)
+    run_seeds(space, Config.load(space.params), n_seeds, Console())
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = HERE) -> None:
+    """Check versions, devices, data, weights and the store; say what is missing and how to get it."""
+    from mammo.doctor import examine
+    from mammo.reporting.terminal import findings_table
+
+    findings = examine(Workspace(workspace))
+    Console().print(findings_table(findings))
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(2)
+
+
+def _model_name(workspace: Path) -> str:
+    from mammo.config import Config
+
+    return Config.load(Workspace(workspace).params).register_.model_name
+
+
+def _say_version(version: object) -> None:
+    fields = asdict(version)  # type: ignore[call-overload]
+    Console().print(
+        f"version {fields['number']} ({fields['system']}): {', '.join(fields['aliases']) or 'no alias'}; "
+        f"{fields['reason']}",
+        highlight=False,
+    )
+
+
+def main() -> None:
+    """The console script."""
+    guarded(app)
+
+
+if __name__ == "__main__":
+    main()

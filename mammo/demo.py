@@ -1,0 +1,127 @@
+"""`mammo demo`: the same pipeline on phantoms, in a workspace of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from rich.console import Console
+
+from mammo.config import Config
+from mammo.data.phantom import write_phantom
+from mammo.entry import OFFLINE
+from mammo.errors import MammoError
+from mammo.layout import Workspace
+from mammo.patches import grid_corners
+from mammo.prediction import load_champion
+from mammo.registry import versions
+from mammo.reporting.terminal import results_table, versions_table
+from mammo.storage import read_json, write_bytes
+
+COPIED: Final = ("dvc.yaml", ".dvcignore")
+FOLDERS: Final = ("pipelines", "mammo")
+"""The code that the stages depend on is copied too: DVC then sees in the workspace what has changed."""
+
+SETTINGS: Final[dict[str, dict[str, Any]]] = {
+    "phantom": {"n_patients": 60},
+    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "split": {"protocol": "grouped_cv"},
+    "patches": {"tumor_draws": 100, "normal_draws": 100},
+    "train": {"epochs": 12, "patches_per_epoch": 1024},
+}
+"""What differs from params.yaml, so that the demo ends within minutes."""
+
+
+def run_demo(project: Path, folder: Path, console: Console) -> None:
+    """Make or refresh the workspace, reproduce it, and show the results, the champion and one vote.
+
+    Args:
+        project: the checkout, with `dvc.yaml` and `params.yaml`.
+        folder: the demo's workspace.
+        console: where to show.
+
+    Raises:
+        MammoError: `project` is no checkout, or a stage failed.
+    """
+    space = prepare(project, folder)
+    config = Config.load(space.params)
+    console.print(f"phantom films of {config.phantom.n_patients} patients (synthetic) …", highlight=False)
+    write_phantom(config.phantom, space.root / config.ingest.raw)
+    reproduce(space.root)
+    show(space, config, console)
+
+
+def prepare(project: Path, folder: Path) -> Workspace:
+    """Copy the pipeline into `folder` with the demo's settings; files that are equal stay untouched."""
+    if not (project / "dvc.yaml").is_file():
+        raise MammoError(f"{project.resolve()}: has no dvc.yaml; run `mammo demo` from the project's root")
+    folder.mkdir(parents=True, exist_ok=True)
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    for section, changes in SETTINGS.items():
+        values[section] |= changes
+    Config.parse(values)
+    write_bytes(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False).encode())
+    for name in COPIED:
+        shutil.copy2(project / name, folder / name)
+    for name in FOLDERS:
+        shutil.copytree(
+            project / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    if not (folder / ".dvc").is_dir():
+        _dvc(folder, "init", "--no-scm", "--quiet")
+        _dvc(folder, "config", "core.analytics", "false")
+    return Workspace(folder)
+
+
+def reproduce(folder: Path) -> None:
+    """Run `dvc repro` in a workspace.
+
+    Raises:
+        MammoError: a stage failed; its own message stands above.
+    """
+    if _dvc(folder, "repro", check=False) != 0:
+        raise MammoError(f"{folder}: `dvc repro` failed; the stage's message stands above, mend it and run again")
+
+
+def _dvc(folder: Path, *arguments: str, check: bool = True) -> int:
+    binaries = Path(sys.executable).parent
+    # The stages say `python`: it must be this environment's.
+    environment = {**os.environ, **OFFLINE, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, check=check).returncode
+
+
+def show(space: Workspace, config: Config, console: Console) -> None:
+    """Print the results and the champion; draw the vote on one test ROI."""
+    results = read_json(space.reports / "evaluate" / "results.json")
+    console.print(results_table(results))
+    console.print(versions_table(versions(space, config.register_.model_name)))
+    picture = draw_one_vote(space, config)
+    console.print(
+        f"picture of a vote: {picture}\n"
+        f"results: {space.reports / 'evaluate' / 'results.md'}\n"
+        "next: make ui    (compare the runs in MLflow)\n"
+        "      make serve (send a ROI to the champion)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def draw_one_vote(space: Workspace, config: Config) -> Path:
+    """Let the registered champion vote on the first Tumor ROI of the test part, and draw it."""
+    from mammo.reporting.sheets import vote_picture
+    from mammo.systems import read_part
+
+    test = read_part(space, "test")
+    index = int(test.labels.argmax())
+    voter = load_champion(space).unwrap_python_model()
+    vote = voter.votes(test.images[index : index + 1])[0]
+    bundle = voter.scorer.bundle
+    path = space.reports / "vote.png"
+    corners = grid_corners(bundle.size_px, bundle.stride_px)
+    note = f"{'PHANTOM (synthetic)' if bundle.synthetic else 'MIAS'} ROI {test.table['roi_id'][index]}"
+    vote_picture(test.images[index], vote, corners, bundle.size_px, path, note)
+    return path

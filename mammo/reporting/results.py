@@ -1,0 +1,81 @@
+"""The files of the evaluation: numbers for programs, tables and pictures for people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mammo.assessment import FLOOR, Assessment
+from mammo.evaluation.intervals import Estimate
+from mammo.evaluation.metrics import Confusion
+from mammo.layout import Workspace
+from mammo.patches import grid_corners
+from mammo.reporting.plots import ScoredSystem, confusion_matrices, roc_and_precision_recall, training_curves
+from mammo.reporting.sheets import VotedRoi, wrong_rois_sheet
+from mammo.reporting.tables import results_markdown
+from mammo.storage import atomic_path, write_bytes, write_json
+from mammo.systems import Scored
+from mammo.voting import roi_votes
+
+
+def write_results(space: Workspace, assessment: Assessment) -> None:
+    """Write `reports/evaluate/` and the flat `reports/metrics.json` that `dvc metrics diff` compares."""
+    folder = space.reports / "evaluate"
+    results = assessment.results
+    write_json(folder / "results.json", results)
+    write_json(space.reports / "metrics.json", flat_metrics(results))
+    write_bytes(folder / "results.md", results_markdown(results).encode())
+    with atomic_path(folder / "predictions.csv") as temporary:
+        assessment.predictions.to_csv(temporary, index=False)
+    draw_results(space, assessment, folder)
+
+
+def flat_metrics(results: dict[str, Any]) -> dict[str, Any]:
+    """The values alone: system → metric → value, with the floor and the number of ROIs."""
+    judged = {**results["systems"], FLOOR: results[FLOOR]}
+    values = {
+        name: {metric: estimate["value"] for metric, estimate in entry["roi"].items()} | {"n_rois": entry["n_rois"]}
+        for name, entry in judged.items()
+    }
+    return {"test": values, "selected": {"system": results["selected"]["system"]}}
+
+
+def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None:
+    """Draw the curves of all systems and the floor, the confusion matrices, the training curves, the errors."""
+    note = assessment.results["data"]["note"]
+    judged = {**assessment.scored, FLOOR: assessment.floor}
+    entries = {**assessment.results["systems"], FLOOR: assessment.results[FLOOR]}
+    curves = [
+        ScoredSystem(name, scored.scores, _estimate(entries[name]["roi"]["auc_score"]))
+        for name, scored in judged.items()
+    ]
+    roc_and_precision_recall(assessment.test.labels, curves, folder / "curves.png", note)
+    confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
+    confusion_matrices(confusions, folder / "confusion.png", note)
+    for name, scored in assessment.scored.items():
+        history = pd.read_csv(space.reports / "train" / f"{name}.csv")
+        training_curves(history, name, folder / f"training-{name}.png", note.replace("test ROIs", "test ROIs held out"))
+        draw_errors(assessment, name, scored, folder / f"errors-{name}.png")
+
+
+def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -> None:
+    """Draw the sheet of a system's wrong ROIs with their votes."""
+    bundle = assessment.bundles[name]
+    voted = [
+        VotedRoi(roi_id, image, int(label), vote)
+        for roi_id, image, label, vote in zip(
+            assessment.test.table["roi_id"],
+            assessment.test.images,
+            scored.labels,
+            roi_votes(scored.patch_scores, bundle.vote),
+            strict=True,
+        )
+    ]
+    corners = grid_corners(bundle.size_px, bundle.stride_px)
+    wrong_rois_sheet(voted, corners, path, assessment.results["data"]["note"], title=f"Wrong ROIs of {name}")
+
+
+def _estimate(fields: Mapping[str, Any]) -> Estimate:
+    """The inverse of `Estimate.to_dict`: null is NaN again."""
+    return Estimate(**{key: float("nan") if value is None else value for key, value in fields.items()})

@@ -1,0 +1,43 @@
+"""The table over training seeds."""
+
+from typing import Any, Final
+
+from mammo.evaluation.metrics import TITLES
+from mammo.reporting.tables import NOTICE, cell
+
+COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
+
+
+def seeds_markdown(summary: dict[str, Any]) -> str:
+    """Mean ± standard deviation of every metric over the seeds, the floor beside it."""
+    data = summary["data"]
+    lines = [
+        f"# Test results over {summary['n_seeds']} training seeds",
+        "",
+        f"**{data['note']}** ({data['n_tumor']} Tumor, {data['n_normal']} Normal). Mean ± standard deviation over the "
+        f"seeds; never the best seed. {NOTICE}",
+        "",
+        "| system | mean val loss | " + " | ".join(TITLES[name] for name in COLUMNS) + " | AUC minus floor's |",
+        "|---|---|" + "---|" * (len(COLUMNS) + 1),
+        *[_row(name, entry, name == summary["selected"]) for name, entry in summary["systems"].items()],
+        "| floor (one fit, 95% interval) | | "
+        + " | ".join(cell(summary["floor"]["roi"].get(name)) for name in COLUMNS)
+        + " | |",
+        "",
+        f"Chosen by {summary['selected_by']}, on the validation part alone: **{summary['selected']}**. The spread over "
+        "seeds does not hold the uncertainty of so few test ROIs; for that see the intervals of the evaluation.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, entry: dict[str, Any], selected: bool) -> str:
+    cells = [_spread(entry["test"][metric]) for metric in COLUMNS] + [_spread(entry["minus_floor_auc"])]
+    title = f"**{name}**" if selected else name
+    return f"| {title} | {entry['validation']['val_loss']:.4f} | " + " | ".join(cells) + " |"
+
+
+def _spread(estimate: dict[str, Any]) -> str:
+    if estimate["mean"] is None:
+        return ""
+    return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")

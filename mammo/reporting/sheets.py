@@ -1,0 +1,182 @@
+"""ROIs with the votes that decided them: one ROI for a demonstration, a sheet of all wrong ones."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mammo.evaluation.metrics import IntArray
+from mammo.records import Label, RoiVote
+from mammo.reporting.canvas import INK, LABEL_COLOURS, SCORE_COLOURS, new_figure, save, say_empty
+
+MAX_TILES: Final = 24
+_COLUMNS: Final = 3
+_LARGEST_WRITTEN_GRID: Final = 7
+"""Grids of more rows or columns than this show colours only: numbers would not be legible."""
+
+
+@dataclass(frozen=True)
+class VotedRoi:
+    """A ROI with its truth and its votes: `image` is grey, shape `(side, side)`."""
+
+    roi_id: str
+    image: npt.NDArray[np.uint8]
+    label: Label
+    vote: RoiVote
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the vote missed the truth."""
+        return self.vote.label != self.label.title
+
+
+def vote_picture(
+    image: npt.NDArray[np.uint8],
+    vote: RoiVote,
+    corners: IntArray,
+    size_px: int,
+    path: Path,
+    data_note: str,
+) -> None:
+    """Draw one ROI with its patches' centres and, beside it, the map of its votes.
+
+    Args:
+        image: the grey ROI, shape `(side, side)`.
+        vote: the decision and the patch scores behind it.
+        corners: top and left of each patch in pixels, in the order of the scores, shape `(n_patches, 2)`.
+        size_px: side of the patches in pixels.
+        path: the PNG to write.
+        data_note: which data the picture rests on.
+    """
+    title = f"Called {vote.label}: {_tally(vote)}, mean score {vote.score:.2f}"
+    figure = new_figure(9.2, 4.5, title, data_note)
+    roi_axes, map_axes = figure.subplots(1, 2)
+    _draw_roi(roi_axes, image)
+    centres = corners + size_px / 2 - 0.5
+    roi_axes.scatter(
+        centres[:, 1],
+        centres[:, 0],
+        c=vote.patch_scores,
+        cmap=SCORE_COLOURS,
+        norm=Normalize(0, 1),
+        s=26,
+        edgecolors=INK,
+        linewidths=0.6,
+    )
+    top, left = corners[0]
+    roi_axes.add_patch(
+        Rectangle(
+            (left - 0.5, top - 0.5), size_px, size_px, fill=False, edgecolor="white", linestyle="dashed"
+        )
+    )
+    roi_axes.set_title("ROI; dots: patch centres; dashed: first patch", fontsize=9, color=INK, loc="left")
+    _draw_votes(map_axes, vote, corners, number_pt=11)
+    map_axes.set_title("Vote of each patch, where its centre lies", fontsize=9, color=INK, loc="left")
+    _colour_bar(figure, [roi_axes, map_axes])
+    save(figure, path)
+
+
+def wrong_rois_sheet(
+    rois: Sequence[VotedRoi], corners: IntArray, path: Path, data_note: str, *, title: str = "Wrong ROIs"
+) -> None:
+    """Draw every wrongly decided ROI beside its vote map: missed Tumor ROIs first, the surest errors leading.
+
+    At most `MAX_TILES` are drawn; the title says how many there are.
+
+    Args:
+        rois: all judged ROIs; the right ones are only counted.
+        corners: top and left of each patch in pixels, in the order of the scores, shape `(n_patches, 2)`.
+        path: the PNG to write.
+        data_note: which data the picture rests on.
+        title: what the sheet is of, such as the system's name.
+    """
+    wrong = sorted((roi for roi in rois if roi.wrong), key=_severity)
+    shown = wrong[:MAX_TILES]
+    heading = f"{title}: {len(wrong)} of {len(rois)} ROIs decided wrongly"
+    if len(wrong) > len(shown):
+        heading += f", the first {len(shown)} shown"
+    columns, rows = min(_COLUMNS, max(1, len(shown))), max(1, math.ceil(len(shown) / _COLUMNS))
+    figure = new_figure(max(6.6, 4.1 * columns), 2.35 * rows + (0.6 if shown else 0), heading, data_note)
+    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+    for axes in grid.ravel()[2 * len(shown) :]:
+        axes.set_axis_off()
+    for (roi_axes, map_axes), roi in zip(grid.reshape(-1, 2), shown, strict=False):
+        _draw_roi(roi_axes, roi.image)
+        roi_axes.set_title(
+            f"{_shorten(roi.roi_id)}\n{roi.label.title}, called {roi.vote.label}",
+            fontsize=8,
+            color=INK,
+            loc="left",
+        )
+        for spine in roi_axes.spines.values():
+            spine.set(visible=True, color=LABEL_COLOURS[roi.label], linewidth=2)
+        _draw_votes(map_axes, roi.vote, corners, number_pt=6.5)
+        map_axes.set_title(_tally(roi.vote).replace(" voted", "\nvoted"), fontsize=8, color=INK, loc="left")
+    if shown:
+        _colour_bar(figure, list(grid.ravel()))
+    else:
+        say_empty(grid[0, 0], "no ROI was decided wrongly" if rois else "no ROI was judged")
+    save(figure, path)
+
+
+def _severity(roi: VotedRoi) -> tuple[bool, float]:
+    missed = roi.label == Label.TUMOR
+    return not missed, roi.vote.vote_share if missed else -roi.vote.vote_share
+
+
+def _tally(vote: RoiVote) -> str:
+    return f"{sum(vote.votes)} of {len(vote.votes)} patches voted Tumor"
+
+
+def _shorten(name: str, length: int = 26) -> str:
+    return name if len(name) <= length else f"…{name[1 - length :]}"
+
+
+def _draw_roi(axes: Axes, image: npt.NDArray[np.uint8]) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+
+
+def _draw_votes(axes: Axes, vote: RoiVote, corners: IntArray, number_pt: float) -> None:
+    rows, row_of = np.unique(corners[:, 0], return_inverse=True)
+    columns, column_of = np.unique(corners[:, 1], return_inverse=True)
+    scores = np.full((len(rows), len(columns)), np.nan)
+    scores[row_of, column_of] = vote.patch_scores
+    axes.imshow(scores, cmap=SCORE_COLOURS, norm=Normalize(0, 1), interpolation="nearest")
+    written = max(scores.shape) <= _LARGEST_WRITTEN_GRID
+    for row, column, score, voted in zip(row_of, column_of, vote.patch_scores, vote.votes, strict=True):
+        if voted:
+            axes.add_patch(Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, **_VOTED))
+        if written:
+            # White on the two deep ends, ink on the pale middle.
+            colour = "white" if abs(score - 0.5) > 0.32 else INK
+            text = {"ha": "center", "va": "center", "fontsize": number_pt, "color": colour}
+            axes.text(column, row, f"{score:.2f}", **text)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+_VOTED: Final[dict[str, Any]] = {"fill": False, "edgecolor": INK, "linewidth": 1.3}
+
+
+def _colour_bar(figure: Figure, axes: Sequence[Axes]) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), SCORE_COLOURS),
+        ax=axes,
+        location="bottom",
+        aspect=60,
+        shrink=0.6,
+        pad=0.02,
+    )
+    bar.set_label("patch score: probability of Tumor (framed cells voted Tumor)", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+    bar.outline.set_visible(False)  # type: ignore[operator]

@@ -1,0 +1,84 @@
+"""Results as markdown tables, with intervals and n in every cell."""
+
+from typing import Any, Final
+
+from mammo.evaluation.metrics import TITLES
+
+COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
+NOTICE: Final = "Research software, no medical device."
+
+
+def cell(estimate: dict[str, Any] | None) -> str:
+    """`0.891 (0.791 to 0.946)`, or an empty cell where there is no number."""
+    if estimate is None or estimate["value"] is None:
+        return ""
+    if estimate["ci_low"] is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} ({estimate['ci_low']:.3f} to {estimate['ci_high']:.3f})"
+
+
+def results_markdown(results: dict[str, Any]) -> str:
+    """The table of one evaluation: systems, the floor and the paper's reported numbers."""
+    data, selected = results["data"], results["selected"]
+    confidence = next(iter(results["systems"].values()))["roi"]["accuracy"]["confidence"]
+    lines = [
+        "# Test results",
+        "",
+        f"**{data['note']}** ({data['n_tumor']} Tumor, {data['n_normal']} Normal; {data['n_groups']} groups of ROIs that "
+        f"share a patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}). One training seed; see "
+        f"the seeds report for the spread. {NOTICE}",
+        "",
+        f"Values with {confidence:.0%} intervals: Wilson for accuracy, recall, specificity and precision; bootstrap over "
+        "the groups (BCa) for the AUCs.",
+        "",
+        *systems_table(results),
+        "",
+        f"Chosen on the validation part alone (`{selected['by']}` {selected[selected['by']]:.4f}): "
+        f"**{selected['system']}**. Its test AUC minus the floor's: {cell(results['selected_minus_floor_auc'])}.",
+        "",
+        "## Are they different?",
+        "",
+        *[f"- {comparison['verdict']}" for comparison in results["comparisons"]],
+        "",
+        "## Patch level",
+        "",
+        *patch_table(results),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def systems_table(results: dict[str, Any]) -> list[str]:
+    """ROI-level rows: our systems, the floor, the paper."""
+    rows = [_row(name, entry, entry["n_rois"]) for name, entry in results["systems"].items()]
+    rows.append(_row("floor: logistic regression on 8 intensity statistics", results["floor"], results["data"]["n_rois"]))
+    if results["data"]["source"] == "mias_rois" and results["data"]["protocol"] == "published":
+        for reported in results["paper"]["systems"]:
+            n = 64 if reported["confusion"] else None
+            rows.append(_row(f"paper: {reported['system']} (as reported)", reported, n))
+    return [
+        "| system | n ROIs | TP / FN / FP / TN | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
+        "|---|---|---|" + "---|" * len(COLUMNS),
+        *rows,
+    ]
+
+
+def _row(title: str, entry: dict[str, Any], n_rois: int | None) -> str:
+    counts = entry["confusion"]
+    shown = "" if counts is None else f"{counts['tp']} / {counts['fn']} / {counts['fp']} / {counts['tn']}"
+    cells = " | ".join(cell(entry["roi"].get(name)) for name in COLUMNS)
+    return f"| {title} | {'' if n_rois is None else n_rois} | {shown} | {cells} |"
+
+
+def patch_table(results: dict[str, Any]) -> list[str]:
+    """Patch-level rows; every interval resamples groups of ROIs, because patches of a ROI are not independent."""
+    names = ("accuracy", "recall", "specificity", "precision", "auc_score")
+    titles = [TITLES[name].replace(" of the mean patch score", " of the patch score") for name in names]
+    return [
+        "| system | n patches | " + " | ".join(titles) + " |",
+        "|---|---|" + "---|" * len(names),
+        *[
+            f"| {system} | {entry['n_patches']} | " + " | ".join(cell(entry["patch"][name]) for name in names) + " |"
+            for system, entry in results["systems"].items()
+        ],
+    ]

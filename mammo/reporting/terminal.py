@@ -1,0 +1,82 @@
+"""Tables for the terminal."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mammo.doctor import Finding
+    from mammo.registry import Version
+
+NOTICE = "Research software, no medical device."
+
+
+def votes_table(rows: list[dict[str, Any]]) -> Table:
+    """One row for each file of `mammo predict`."""
+    table = Table("file", "label", "vote share", "votes", "mean score", "model", caption=NOTICE)
+    for row in rows:
+        votes = f"{sum(row['votes'])} of {len(row['votes'])}"
+        model = f"{row['model_name']} v{row['model_version']}"
+        table.add_row(row["file"], row["label"], f"{row['vote_share']:.2f}", votes, f"{row['score']:.3f}", model)
+    return table
+
+
+def runs_table(rows: list[dict[str, Any]]) -> Table:
+    """The runs side by side, with the intervals of the test metrics."""
+    headings = ("experiment", "system", "run", "status", "best val loss", "test accuracy", "test recall", "test AUC")
+    table = Table(*headings, title="Runs", caption=f"Intervals: 95% unless params.yaml says otherwise. {NOTICE}")
+    for row in rows:
+        metrics = row["metrics"]
+        table.add_row(
+            row["experiment"],
+            row["system"],
+            row["run_id"][:8],
+            row["status"],
+            _number(metrics.get("best_val_loss")),
+            *(_interval(metrics, f"test_{name}") for name in ("accuracy", "recall", "auc_score")),
+        )
+    return table
+
+
+def versions_table(versions: "list[Version]") -> Table:
+    """The registered versions and their aliases."""
+    table = Table("version", "system", "aliases", "run", title="Registered versions")
+    for version in versions:
+        table.add_row(version.number, version.system, ", ".join(version.aliases), version.run_id[:8])
+    return table
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """The test results of one evaluation."""
+    data = results["data"]
+    table = Table("system", "accuracy", "Tumor recall", "specificity", "AUC", title=data["note"], caption=NOTICE)
+    selected = results["selected"]["system"]
+    for name, entry in {**results["systems"], "floor": results["floor"]}.items():
+        estimates = [entry["roi"][metric] for metric in ("accuracy", "recall", "specificity", "auc_score")]
+        mark = " (chosen on validation)" if name == selected else ""
+        table.add_row(f"{name}{mark}", *(_ends(e["value"], e["ci_low"], e["ci_high"]) for e in estimates))
+    return table
+
+
+def findings_table(findings: "list[Finding]") -> Table:
+    """What `mammo doctor` found."""
+    colours = {"ok": "green", "note": "yellow", "error": "red"}
+    table = Table("", "what", "found", "remedy", title="mammo doctor", caption=NOTICE)
+    for finding in findings:
+        colour = colours[finding.level]
+        table.add_row(f"[{colour}]{finding.level}[/{colour}]", finding.what, finding.found, finding.remedy)
+    return table
+
+
+def _interval(metrics: dict[str, float], name: str) -> str:
+    return _ends(*(metrics.get(f"{name}{end}") for end in ("", "_ci_low", "_ci_high")))
+
+
+def _ends(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return _number(value)
+    return f"{value:.3f} ({low:.3f}–{high:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,67 @@
+"""The servers that people start: MLflow's UI and the voting service."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from mammo.errors import MammoError
+from mammo.layout import Workspace
+from mammo.tracking import QUIET, connect, tracking_uri
+
+
+def mlflow_ui_command(space: Workspace, host: str, port: int) -> list[str]:
+    """The lean MLflow server: one worker, no job runners."""
+    return [
+        str(Path(sys.executable).parent / "mlflow"),
+        "server",
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        tracking_uri(space),
+        "--artifacts-destination",
+        str((space.mlruns / "artifacts").resolve()),
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
+
+
+def run_mlflow_ui(space: Workspace, host: str, port: int) -> None:
+    """Replace this process by the MLflow server.
+
+    Raises:
+        MammoError: the port is taken, or the store cannot be used.
+    """
+    _check_port(host, port)
+    connect(space)
+    environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = mlflow_ui_command(space, host, port)
+    sys.stderr.write(f"MLflow UI: http://{host}:{port} (stop with Ctrl-C)\n")
+    os.execve(command[0], command, environment)  # noqa: S606 - the command is ours, no shell
+
+
+def run_service(space: Workspace, host: str, port: int) -> None:
+    """Serve the champion until stopped.
+
+    Raises:
+        MammoError: the port is taken, or there is no champion.
+    """
+    _check_port(host, port)
+    import uvicorn
+
+    from mammo.serving.app import create_app
+
+    app = create_app(space)
+    sys.stderr.write(f"voting service: http://{host}:{port} (stop with Ctrl-C)\n")
+    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise MammoError(f"{host}:{port}: cannot be listened on ({error}); choose another with --port") from error

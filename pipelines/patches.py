@@ -1,0 +1,27 @@
+"""Stage `patches`: split → patch sets (an index of squares), and the expectations of them."""
+
+from mammo.entry import guarded
+from mammo.config import Config
+from mammo.data.expectations import check_patches
+from mammo.layout import Workspace
+from mammo.patches import drawn_patches, grid_patches
+from mammo.storage import write_json, write_table
+from mammo.systems import read_part
+
+
+def main() -> None:
+    """Run the stage in the current folder."""
+    space = Workspace()
+    config = Config.load(space.params).patches
+    parts = {name: read_part(space, name) for name in ("train", "val")}
+    patch_sets = {name: drawn_patches(part.table, config) for name, part in parts.items()}
+    # The test part only gets the voting grid; its ROIs are not looked at before `evaluate`.
+    patch_sets["test"] = grid_patches(read_part(space, "test").table, config)
+    folder = space.reports / "expectations"
+    write_json(folder / "patches.json", check_patches(space, patch_sets, folder / "patches"))
+    for name, table in patch_sets.items():
+        write_table(space.patches(name), table)
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,19 @@
+"""Stage `validate`: expectations of the ROI table and the images; a critical failure stops the pipeline."""
+
+from mammo.entry import guarded
+from mammo.data.expectations import check_rois
+from mammo.data.sources import read_rois
+from mammo.layout import Workspace
+from mammo.storage import write_json
+
+
+def main() -> None:
+    """Run the stage in the current folder."""
+    space = Workspace()
+    rois = read_rois(space.rois)
+    folder = space.reports / "expectations"
+    write_json(folder / "rois.json", check_rois(rois.table, rois.images, folder / "rois"))
+
+
+if __name__ == "__main__":
+    guarded(main)

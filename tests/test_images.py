@@ -1,0 +1,313 @@
+"""Pictures are decoded exactly or refused with a reason; nothing huge is ever decoded."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless
+
+from mammo.errors import DataError
+from mammo.images import GreyImage, check_roi_array, decode_image, decode_roi, read_roi
+
+
+@pytest.fixture
+def roi() -> GreyImage:
+    return np.random.default_rng(0).integers(0, 256, (120, 120), dtype=np.uint8)
+
+
+def encode(pixels: npt.NDArray[Any], file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG whose header names a size that its pixels do not fill."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def dicom(
+    stored: npt.NDArray[Any],
+    bits: int,
+    syntax: str = ExplicitVRLittleEndian,
+    encapsulated: bool = False,
+    **fields: Any,
+) -> bytes:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.2"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = 8 * stored.dtype.itemsize
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits - 1, 0
+    dataset.PixelData = stored.tobytes()
+    dataset["PixelData"].VR = "OB" if stored.dtype == np.uint8 else "OW"
+    for name, value in fields.items():
+        setattr(dataset, name, value)
+    if encapsulated:
+        from pydicom.encaps import encapsulate
+
+        dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(96)])
+        dataset["PixelData"].VR = "OB"
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "PPM", "TIFF"])
+def test_lossless_8_bit_grey_is_taken_as_it_is(roi: GreyImage, file_format: str) -> None:
+    assert np.array_equal(decode_roi(encode(roi, file_format), "roi"), roi)
+
+
+def test_a_plain_text_pgm_is_read(roi: GreyImage) -> None:
+    text = "P2\n# made by hand\n120 120\n255\n" + "\n".join(" ".join(map(str, row)) for row in roi)
+
+    assert np.array_equal(decode_roi(text.encode(), "roi.pgm"), roi)
+
+
+def test_a_jpeg_is_read_within_its_loss() -> None:
+    ramp = np.tile(np.arange(120, dtype=np.uint8), (120, 1))
+
+    decoded = decode_roi(encode(ramp, "JPEG", quality=95), "roi.jpg")
+
+    assert np.abs(decoded.astype(int) - ramp).max() <= 4
+
+
+def test_rgb_with_equal_channels_is_grey(roi: GreyImage) -> None:
+    assert np.array_equal(decode_roi(encode(np.dstack([roi] * 3), "PNG"), "roi"), roi)
+
+
+def test_a_white_is_zero_tiff_is_shown_bright(roi: GreyImage) -> None:
+    content = encode(roi, "TIFF", tiffinfo={262: 0})
+
+    assert np.array_equal(decode_roi(content, "roi.tif"), np.array(Image.open(io.BytesIO(content))))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "PPM", "TIFF", "JPEG"])
+def test_a_truncated_image_is_refused(roi: GreyImage, file_format: str) -> None:
+    content = encode(roi, file_format)
+    for length in (len(content) // 2, 12):
+        with pytest.raises(DataError, match="truncated or damaged"):
+            decode_roi(content[:length], "half")
+
+
+@given(st.integers(0, 2**31), st.sampled_from(["PNG", "PPM", "TIFF", "JPEG"]))
+def test_damaged_bytes_give_pixels_or_a_data_error(seed: int, file_format: str) -> None:
+    rng = np.random.default_rng(seed)
+    content = bytearray(encode(rng.integers(0, 256, (120, 120), dtype=np.uint8), file_format))
+    for position in rng.integers(0, min(len(content), 400), 4):
+        content[position] = rng.integers(0, 256)
+    try:
+        assert decode_roi(bytes(content), "damaged").shape == (120, 120)
+    except DataError as error:
+        assert "damaged: " in str(error)
+
+
+def test_something_that_is_no_image_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"notes\.txt: an image must be PNG, PGM .* got bytes that start with b'Dear"
+    ):
+        decode_roi(b"Dear colleague", "notes.txt")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(DataError, match=r"empty\.png: an image file must not be empty"):
+        read_roi(tmp_path / "empty.png")
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="got a folder; name a file inside it"):
+        read_roi(tmp_path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_roi(tmp_path / "none.png")
+
+
+def test_a_file_is_read_from_disk(tmp_path: Path, roi: GreyImage) -> None:
+    (tmp_path / "roi.png").write_bytes(encode(roi, "PNG"))
+
+    assert np.array_equal(read_roi(tmp_path / "roi.png"), roi)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_is_refused(roi: GreyImage, file_format: str) -> None:
+    with pytest.raises(DataError, match="8-bit grey is required"):
+        decode_roi(encode(roi.astype(np.uint16) * 257, file_format), "deep")
+
+
+def test_16_bit_rgb_is_refused_although_pillow_reads_it_as_8_bit(roi: GreyImage) -> None:
+    content = bytearray(encode(np.dstack([roi] * 3), "PNG"))
+    content[24] = 16
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+
+    with pytest.raises(DataError, match="8-bit grey is required"):
+        decode_roi(bytes(content), "deep")
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_is_refused(roi: GreyImage, channels: int) -> None:
+    with pytest.raises(DataError, match="must not have an alpha channel"):
+        decode_roi(encode(np.dstack([roi] * channels), "PNG"), "alpha")
+
+
+def test_colour_is_refused(roi: GreyImage) -> None:
+    with pytest.raises(DataError, match="got colour pixels"):
+        decode_roi(encode(np.dstack([roi, roi, 255 - roi]), "PNG"), "colour")
+
+
+def test_a_palette_is_refused(roi: GreyImage) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(roi).convert("P").save(buffer, "PNG")
+    with pytest.raises(DataError, match="got PNG mode P"):
+        decode_roi(buffer.getvalue(), "palette")
+
+
+def test_several_frames_are_refused(roi: GreyImage) -> None:
+    frames = [Image.fromarray(roi), Image.fromarray(255 - roi)]
+    for file_format in ("TIFF", "PNG"):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, file_format, save_all=True, append_images=frames[1:])
+        with pytest.raises(DataError, match="must hold one frame"):
+            decode_roi(buffer.getvalue(), "frames")
+
+
+def test_one_pixel_is_refused() -> None:
+    content = encode(np.zeros((1, 1), dtype=np.uint8), "PNG")
+    with pytest.raises(DataError, match="at least 32 pixels on each side, got 1 x 1"):
+        decode_image(content, "dot")
+    with pytest.raises(DataError, match="must be 120 x 120 pixels, got 1 x 1"):
+        decode_roi(content, "dot")
+
+
+def test_8000_by_8000_is_refused_from_its_header_alone() -> None:
+    content = encode(np.zeros((8000, 8000), dtype=np.uint8), "PNG", compress_level=1)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="at most 32000000 pixels, got 8000 x 8000"):
+        decode_image(content, "huge")
+    with pytest.raises(DataError, match="must be 120 x 120 pixels, got 8000 x 8000; crop"):
+        decode_roi(content, "huge")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak_bytes < 4 * len(content) + 2**20
+
+
+def test_a_decompression_bomb_is_refused_without_a_warning() -> None:
+    with pytest.raises(DataError, match="got 100000 x 100000"):
+        decode_image(png_claiming(100_000, 100_000), "bomb")
+
+
+def test_a_film_of_any_reasonable_size_is_an_image() -> None:
+    film = np.random.default_rng(1).integers(0, 256, (64, 200), dtype=np.uint8)
+
+    assert np.array_equal(decode_image(encode(film, "PNG"), "film"), film)
+
+
+def test_8_bit_dicom_is_taken_as_it_is_and_monochrome1_is_inverted(roi: GreyImage) -> None:
+    assert np.array_equal(decode_roi(dicom(roi, 8), "roi.dcm"), roi)
+    inverted = dicom(roi, 8, PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(decode_roi(inverted, "roi.dcm"), 255 - roi)
+
+
+def test_deep_dicom_without_a_window_is_stretched_over_its_range() -> None:
+    stored = np.full((120, 120), 1000, dtype=np.uint16)
+    stored[0, 0], stored[0, 1] = 0, 4000
+
+    decoded = decode_roi(dicom(stored, 12), "roi.dcm")
+
+    assert (decoded[0, 0], decoded[0, 1], decoded[5, 5]) == (0, 255, 64)  # 1000 / 4000 · 255 = 63.75
+
+
+def test_constant_deep_dicom_is_black() -> None:
+    assert not decode_roi(dicom(np.full((120, 120), 7, dtype=np.uint16), 12), "flat.dcm").any()
+
+
+def test_dicom_window_is_the_standards_formula() -> None:
+    stored = np.arange(120 * 120, dtype=np.uint16).reshape(120, 120) % 4096
+    centre, width = 2000, 1001
+
+    decoded = decode_roi(dicom(stored, 12, WindowCenter=centre, WindowWidth=width), "roi.dcm")
+
+    # DICOM PS3.3 C.11.2.1.2.1: y = ((x − (c − 0.5)) / (w − 1) + 0.5) · range, clipped.
+    expected = 255 * np.clip((stored - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
+    assert np.abs(decoded - expected).max() <= 0.5 + 1e-6
+
+
+def test_several_dicom_frames_are_refused(roi: GreyImage) -> None:
+    with pytest.raises(DataError, match="must hold one frame, got 3"):
+        decode_roi(dicom(roi, 8, NumberOfFrames=3), "roi.dcm")
+
+
+def test_colour_dicom_is_refused(roi: GreyImage) -> None:
+    with pytest.raises(DataError, match="got DICOM RGB"):
+        decode_roi(dicom(roi, 8, PhotometricInterpretation="RGB"), "roi.dcm")
+
+
+def test_dicom_of_the_wrong_size_is_refused_before_its_pixels_are_read() -> None:
+    content = dicom(np.zeros((2, 2), dtype=np.uint8), 8, Rows=8000, Columns=8000)
+    with pytest.raises(DataError, match="got 8000 x 8000"):
+        decode_roi(content, "huge.dcm")
+
+
+def test_truncated_dicom_is_refused(roi: GreyImage) -> None:
+    content = dicom(roi, 8)
+    for length in (140, 300, len(content) - 5000):
+        with pytest.raises(DataError, match="DICOM"):
+            decode_roi(content[:length], "half.dcm")
+
+
+def test_compressed_dicom_is_refused_with_a_way_out(roi: GreyImage) -> None:
+    with pytest.raises(DataError, match="must not be deflated"):
+        decode_roi(dicom(roi, 8, DeflatedExplicitVRLittleEndian), "roi.dcm")
+    with pytest.raises(DataError, match=r"got JPEG 2000 .*; decompress it"):
+        decode_roi(dicom(roi, 8, JPEG2000Lossless, encapsulated=True), "roi.dcm")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_a_roi_array_of_whole_grey_levels_is_kept(roi: GreyImage, dtype: str) -> None:
+    checked = check_roi_array(roi.astype(dtype), "array")
+
+    assert checked.dtype == np.uint8
+    assert np.array_equal(checked, roi)
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [(-1.0, "0..255"), (256.0, "0..255"), (0.5, "whole numbers"), (np.nan, "finite"), (np.inf, "finite")],
+)
+def test_a_roi_array_with_an_impossible_grey_level_is_refused(value: float, rule: str) -> None:
+    array = np.zeros((120, 120))
+    array[3, 4] = value
+    with pytest.raises(DataError, match=rule):
+        check_roi_array(array, "array")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((120, 120, 3)), np.zeros((72, 72)), [[1], [2, 3]], None, np.zeros((120, 120), dtype=bool)],
+)
+def test_an_array_that_is_no_roi_is_refused(array: Any) -> None:
+    with pytest.raises(DataError, match="a ROI"):
+        check_roi_array(array, "array")
