@@ -10,7 +10,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +46,7 @@ _DICOM_MARK: Final = slice(128, 132)
 _BROKEN: Final = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error)
 """What Pillow raises for damaged content, its format classes included."""
 
-_PILLOW_LOCK: Final = threading.Lock()
+_WARNINGS_LOCK: Final = threading.Lock()
 """`warnings.catch_warnings` changes the whole process, so one thread at a time uses it."""
 
 
@@ -153,26 +154,34 @@ def _decode(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
     if content[_DICOM_MARK] == b"DICM":
         from mammo.dicom import decode_dicom
 
-        return decode_dicom(content, name, check_size)
+        with _without_warnings():
+            return decode_dicom(content, name, check_size)
     for magic, title, open_format in _PILLOW_FORMATS:
         if magic.match(content):
-            return _decode_with_pillow(content, name, title, open_format, check_size)
+            with _without_warnings():
+                return _decode_with_pillow(content, name, title, open_format, check_size)
     raise DataError(
         f"{name}: an image must be PNG, PGM (P2 or P5), TIFF, JPEG or DICOM, got bytes that start with "
         f"{content[:8]!r}; convert it to PNG"
     )
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence the decoders: what they warn about is either harmless or raises soon after."""
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _decode_with_pillow(
     content: bytes, name: str, title: str, open_format: Callable[..., ImageFile], check_size: SizeCheck
 ) -> GreyImage:
     try:
-        with _PILLOW_LOCK, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damage raises below; a warning would only repeat it
-            with open_format(BytesIO(content)) as image:
-                check_size(image.width, image.height, name)
-                _check_grey(image, content, name, title)
-                pixels = np.array(image)
+        with open_format(BytesIO(content)) as image:
+            check_size(image.width, image.height, name)
+            _check_grey(image, content, name, title)
+            pixels = np.array(image)
     except _BROKEN as error:
         raise DataError(
             f"{name}: is not a whole {title} file ({error}); it is truncated or damaged, export it again"

@@ -47,6 +47,7 @@ def train_recorded(space: Workspace, config: Config, system: str) -> None:
         trained = _train_with_progress(space, config, system, parts, patch_sets, run)
         digest = _write(space, config, trained)
         _log_files(space, system, run)
+        run.log_metrics({f"best_{name}": float(value) for name, value in trained.bundle.results.items()})
         run.set_tags({"mammo.weights_sha256": digest})
         note_run(note, run.run_id, mark, digest)
     space.checkpoint(system).unlink(missing_ok=True)
@@ -64,7 +65,7 @@ def _train_with_progress(
     n_epochs = config.recipe.epochs
 
     def report(record: EpochRecord) -> None:
-        console.print(epoch_line(system, record, n_epochs), highlight=False)
+        console.print(epoch_line(system, record, n_epochs), highlight=False, soft_wrap=True)
         run.log_metrics(_metrics(vars(record)), step=record.epoch)
 
     with training_progress(system, n_epochs, console) as on_step:
@@ -143,7 +144,7 @@ def training_context(space: Workspace, config: Config, system: str, parts: dict[
         | {"recipe": config.recipe.model_dump(), "system": system}
     )
     datasets = tuple(
-        (f"{config.ingest.source}/{name}", part.table, hashes.get("data/rois", ""), use[name])
+        (f"{config.ingest.source}-{name}", part.table, hashes.get("data/rois", ""), use[name])
         for name, part in parts.items()
     )
     return RunContext(experiment_name(config), system, params, tags, datasets)
@@ -165,6 +166,8 @@ def ensure_run(space: Workspace, config: Config, system: str) -> str:
     with open_run(space, replace(context, tags=context.tags | {"mammo.rebuilt": "from DVC outputs"})) as run:
         _complete_history(space, run, pd.read_csv(space.reports / "train" / f"{system}.csv"))
         _log_files(space, system, run)
+        results = read_json(space.reports / "train" / f"{system}.json")
+        run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
         run.set_tags({"mammo.weights_sha256": digest})
         return run.run_id
 
@@ -197,6 +200,7 @@ def register_best(space: Workspace, config: Config) -> dict[str, Any]:
         f"{config.register_.model_name} version {version.number} ({system}): {version.reason}; "
         f"aliases {', '.join(version.aliases) or 'none'}",
         highlight=False,
+        soft_wrap=True,
     )
     return {
         "model_name": config.register_.model_name,

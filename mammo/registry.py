@@ -1,8 +1,9 @@
 """MLflow's model registry: versions that are voters, and the aliases that say which one serves."""
 
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,7 +67,9 @@ def _create_version(
     system = description["architecture"]["system"]
     tags = {WEIGHTS_TAG: description["weights_sha256"], "mammo.system": system}
     tags["mammo.synthetic"] = str(description["synthetic"]).lower()
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        # The signature is explicit; an example picture would only repeat it, at the price of a test run.
+        warnings.filterwarnings("ignore", message=".*input example was not provided.*", category=UserWarning)
         info = mlflow.pyfunc.log_model(
             name=system,
             python_model=str(PACKAGE / "serving" / "voter.py"),
@@ -76,7 +79,11 @@ def _create_version(
             pip_requirements=pip_requirements(),
             metadata={"intended_use": "research software, no medical device"},
         )
-    version = mlflow.register_model(info.model_uri, model_name, tags=tags, await_registration_for=60)
+    if not client.search_registered_models(f"name = '{model_name}'"):
+        client.create_registered_model(model_name, description="Normal or Tumor: patch voting on mammographic ROIs.")
+    version = client.create_model_version(
+        model_name, info.artifact_path, run_id=run_id, tags=tags, model_id=info.model_id
+    )
     notice = "Synthetic (phantom) training data. " if description["synthetic"] else ""
     client.update_model_version(
         model_name, version.version, f"{notice}{system}; research software, no medical device."

@@ -63,7 +63,7 @@ def one_outcome(space: Workspace, config: Config, system: str, seed: int, folder
         "fingerprint": mark,
         "system": system,
         "seed": seed,
-        "best_epoch": trained.bundle.results["best_epoch"],
+        "best_epoch": trained.bundle.results["epoch"],
         "val_loss": trained.bundle.results["val_loss"],
         "val_auc": trained.bundle.results["val_auc"],
         "test": {name: estimate["value"] for name, estimate in judged["roi"].items()},

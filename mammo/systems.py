@@ -125,7 +125,7 @@ def train_system(
         stride_px=config.patches.stride_px,
         vote=config.vote,
         results={
-            "best_epoch": best.epoch,
+            "epoch": best.epoch,
             "n_epochs": len(history),
             "val_loss": best.val_loss,
             "val_auc": best.val_auc,

@@ -4,6 +4,7 @@ With `registry.py` and `serving/` the only importer of MLflow. The store lies un
 workspace unless `MLFLOW_TRACKING_URI` names another.
 """
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ QUIET: Final = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "2",
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """No telemetry, no pickles, and system metrics often enough for runs of minutes."""
@@ -49,6 +51,7 @@ def connect(space: Workspace) -> "MlflowClient":
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri(space)
     if uri.startswith("sqlite:///"):
         _check_sqlite(Path(uri.removeprefix("sqlite:///")))
@@ -195,10 +198,11 @@ def _exists(client: "MlflowClient", run_id: str) -> bool:
 
 def _log_dataset(name: str, table: pd.DataFrame, digest: str, use: str) -> None:
     import mlflow
+    from mlflow.data.code_dataset_source import CodeDatasetSource
 
     # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; floats do not.
     plain = table.apply(lambda column: column.astype("float64") if column.dtype.kind in "iu" else column)
-    dataset = mlflow.data.from_pandas(plain, source=f"dvc:{name}", name=name.replace("/", "-"))
+    dataset = mlflow.data.from_pandas(plain, source=CodeDatasetSource({"dvc.path": "data/rois"}), name=name)
     mlflow.log_input(dataset, context=use, tags={"dvc_md5": digest or "not versioned"})
 
 

@@ -8,9 +8,10 @@ Groups are resampled, not ROIs: ROIs of one patient, or ROIs that share pixels, 
 Wilson interval takes each ROI as independent, so it is too narrow where groups hold many ROIs.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,9 @@ from mammo.evaluation.metrics import (
 
 Statistic = Callable[[FloatArray], FloatArray]
 """A metric under B weightings of the ROIs: `(B, n)` → `(B,)`, NaN where undefined."""
+
+_SLICE: Final = 250
+"""Resamples that are evaluated at a time."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,10 @@ def bootstrap(
     value, low, high, n_undefined = np.nan, np.nan, np.nan, 0
     if len(names):
         value = float(statistic(np.ones((1, len(groups))))[0])
-        draws = statistic(resampled_weights(len(names), member_of, n_bootstrap, seed))
+        counts = resampled_counts(len(names), n_bootstrap, seed)
+        # In slices: the weights of 2,000 resamples of thousands of patches would fill the memory.
+        slices = np.array_split(counts, math.ceil(n_bootstrap / _SLICE))
+        draws = np.concatenate([statistic(part[:, member_of].astype(float)) for part in slices])
         left_one_out = statistic((member_of != np.arange(len(names))[:, None]).astype(float))
         n_undefined = int(np.isnan(draws).sum())
         low, high = bca(value, draws, left_one_out, confidence)
@@ -157,12 +164,10 @@ def bootstrap(
     )
 
 
-def resampled_weights(n_groups: int, member_of: IntArray, n_bootstrap: int, seed: int) -> FloatArray:
-    """How often each resample holds each ROI: `(n_bootstrap, n)`, for ROIs of groups `member_of`."""
+def resampled_counts(n_groups: int, n_bootstrap: int, seed: int) -> npt.NDArray[np.int64]:
+    """How often each resample, drawn with replacement, holds each group: `(n_bootstrap, n_groups)`."""
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_bootstrap)
-    weights: FloatArray = counts[:, member_of].astype(float)
-    return weights
+    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_bootstrap)
 
 
 def bca(value: float, draws: FloatArray, left_one_out: FloatArray, confidence: float) -> tuple[float, float]:

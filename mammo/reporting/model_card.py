@@ -46,7 +46,10 @@ def model_card(champion: dict[str, Any], results: dict[str, Any], description: d
         "",
         "## Results on the test part",
         "",
-        *[f"- {TITLES[name]}: {cell(estimate)}, n = {estimate['n']}" for name, estimate in judged["roi"].items()],
+        *[
+            f"- {TITLES[name]}: {cell(estimate)}, n = {estimate['n']}"
+            for name, estimate in judged["roi"].items()
+        ],
         "",
         f"AUC minus the floor's: {cell(results['selected_minus_floor_auc'])}.",
         "",

@@ -135,7 +135,7 @@ def confusion_matrices(confusions: Mapping[str, Confusion], path: Path, data_not
     A cell's colour deepens with its share of the row, so that recall and specificity can be seen.
     """
     columns, rows = min(4, max(1, len(confusions))), max(1, math.ceil(len(confusions) / 4))
-    figure = new_figure(max(5.0, 2.7 * columns), 2.8 * rows, "Confusion matrices, ROI level", data_note)
+    figure = new_figure(max(5.0, 2.7 * columns), 3.2 * rows, "Confusion matrices, ROI level", data_note)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, table) in zip(grid, confusions.items(), strict=False):
         _draw_matrix(axes, name, table)
@@ -204,11 +204,10 @@ def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: s
     _draw_lines(loss_axes, history, ["train_loss", "val_loss"])
     _draw_lines(metric_axes, history, [str(column) for column in metrics])
     if history["val_loss"].notna().any():
-        best = int(history.loc[history["val_loss"].idxmin(), "epoch"])  # type: ignore[arg-type]
+        best = int(history["epoch"].to_numpy()[np.nanargmin(history["val_loss"].to_numpy())])
+        line: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (2, 2)), "zorder": 1}
         for axes in (loss_axes, metric_axes):
-            axes.axvline(
-                best, color=MUTED, linewidth=0.9, linestyle="dashed", zorder=1, label=f"kept: epoch {best}"
-            )
+            axes.axvline(best, label=f"lowest validation loss: epoch {best}", **line)
     for axes in (loss_axes, metric_axes):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, loc="best")
@@ -233,8 +232,13 @@ def _draw_lines(axes: Axes, history: pd.DataFrame, columns: Sequence[str]) -> No
             marker=marker if len(history) <= 40 else "",
             markersize=4,
             linewidth=1.6,
-            label=column.replace("train_", "training ").replace("val_", "validation ").replace("_", " "),
+            label=_in_words(column),
         )
+
+
+def _in_words(column: str) -> str:
+    words = {"train": "training", "val": "validation", "auc": "AUC"}
+    return " ".join(words.get(part, part) for part in column.split("_"))
 
 
 def reliability_diagram(
@@ -254,31 +258,30 @@ def reliability_diagram(
         DataError: a system's scores are no probabilities or not those of the labelled ROIs.
     """
     title = f"Reliability, {n_bins} bins of {'equal mass' if binning == 'equal_mass' else 'equal width'}"
-    figure = new_figure(6.4, 6.2 + 0.22 * len(systems), title, data_note)
-    main, spread = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    styles = system_styles([system.name for system in systems])
+    legend_in = 0.24 * len(systems) + 0.1
+    figure = new_figure(6.4, 6.4 + legend_in, title, data_note)
+    main, spread, below = figure.subplots(3, 1, height_ratios=(5, 1.4, legend_in))
     tidy(main, "", "", "share of Tumor ROIs")
     tidy(spread, "", "score (probability of Tumor)", "ROIs")
     main.plot([0, 1], [0, 1], color=PALE, linewidth=1)
     main.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    spread.set_xlim(-0.02, 1.02)
     entries = []
-    for position, system in enumerate(systems):
-        style = system_style(system.name)
+    for system in systems:
+        style = styles[system.name]
         table = reliability(labels, system.scores, binning=binning, n_bins=n_bins)
         gaps = np.clip(
             [table["tumor_share"] - table["ci_low"], table["ci_high"] - table["tumor_share"]], 0, None
         )
-        # Interval bars of several systems are moved apart by a hair.
-        shift = 0.006 * (position - (len(systems) - 1) / 2)
-        x = table["mean_score"] + shift
-        main.plot(x, table["tumor_share"], marker="o", markersize=5, linewidth=1.6, **style)
-        main.errorbar(
-            x, table["tumor_share"], yerr=gaps, fmt="none", ecolor=style["color"], elinewidth=1, alpha=0.6
-        )
+        x, y = table["mean_score"], table["tumor_share"]
+        main.plot(x, y, marker="o", markersize=5, linewidth=1.6, **style)
+        main.errorbar(x, y, yerr=gaps, fmt="none", ecolor=style["color"], elinewidth=1, alpha=0.6)
         spread.hist(system.scores, bins=20, range=(0, 1), histtype="step", linewidth=1.4, **style)
         error = expected_calibration_error(labels, system.scores, binning=binning, n_bins=n_bins)
         label = f"{system.name}: Brier {brier(labels, system.scores):.3f}, calibration error {error:.3f}"
         entries.append(Line2D([], [], marker="o", markersize=5, linewidth=1.6, label=label, **style))
     if not len(labels):
         say_empty(main, "no ROI was scored")
-    _legend_below(figure, entries, columns=1)
+    _legend_in(below, entries, columns=1)
     save(figure, path)

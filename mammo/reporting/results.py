@@ -11,6 +11,7 @@ from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
 from mammo.layout import Workspace
 from mammo.patches import grid_corners
+from mammo.records import Label
 from mammo.reporting.plots import ScoredSystem, confusion_matrices, roc_and_precision_recall, training_curves
 from mammo.reporting.sheets import VotedRoi, wrong_rois_sheet
 from mammo.reporting.tables import results_markdown
@@ -35,7 +36,8 @@ def flat_metrics(results: dict[str, Any]) -> dict[str, Any]:
     """The values alone: system → metric → value, with the floor and the number of ROIs."""
     judged = {**results["systems"], FLOOR: results[FLOOR]}
     values = {
-        name: {metric: estimate["value"] for metric, estimate in entry["roi"].items()} | {"n_rois": entry["n_rois"]}
+        name: {metric: estimate["value"] for metric, estimate in entry["roi"].items()}
+        | {"n_rois": entry["n_rois"]}
         for name, entry in judged.items()
     }
     return {"test": values, "selected": {"system": results["selected"]["system"]}}
@@ -55,7 +57,9 @@ def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None
     confusion_matrices(confusions, folder / "confusion.png", note)
     for name, scored in assessment.scored.items():
         history = pd.read_csv(space.reports / "train" / f"{name}.csv")
-        training_curves(history, name, folder / f"training-{name}.png", note.replace("test ROIs", "test ROIs held out"))
+        training_curves(
+            history, name, folder / f"training-{name}.png", note.replace("test ROIs", "test ROIs held out")
+        )
         draw_errors(assessment, name, scored, folder / f"errors-{name}.png")
 
 
@@ -63,7 +67,7 @@ def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -
     """Draw the sheet of a system's wrong ROIs with their votes."""
     bundle = assessment.bundles[name]
     voted = [
-        VotedRoi(roi_id, image, int(label), vote)
+        VotedRoi(roi_id, image, Label(int(label)), vote)
         for roi_id, image, label, vote in zip(
             assessment.test.table["roi_id"],
             assessment.test.images,

@@ -17,7 +17,9 @@ def seeds_markdown(summary: dict[str, Any]) -> str:
         f"**{data['note']}** ({data['n_tumor']} Tumor, {data['n_normal']} Normal). Mean ± standard deviation over the "
         f"seeds; never the best seed. {NOTICE}",
         "",
-        "| system | mean val loss | " + " | ".join(TITLES[name] for name in COLUMNS) + " | AUC minus floor's |",
+        "| system | mean val loss | "
+        + " | ".join(TITLES[name] for name in COLUMNS)
+        + " | AUC minus floor's |",
         "|---|---|" + "---|" * (len(COLUMNS) + 1),
         *[_row(name, entry, name == summary["selected"]) for name, entry in summary["systems"].items()],
         "| floor (one fit, 95% interval) | | "

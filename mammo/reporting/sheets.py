@@ -69,15 +69,15 @@ def vote_picture(
         cmap=SCORE_COLOURS,
         norm=Normalize(0, 1),
         s=26,
+        zorder=3,
         edgecolors=INK,
         linewidths=0.6,
     )
     top, left = corners[0]
-    roi_axes.add_patch(
-        Rectangle(
-            (left - 0.5, top - 0.5), size_px, size_px, fill=False, edgecolor="white", linestyle="dashed"
-        )
-    )
+    # White dashes on ink can be seen on bright and on dark tissue.
+    for colour, dashes in ((INK, "solid"), ("white", (0, (4, 4)))):
+        frame: dict[str, Any] = {"fill": False, "edgecolor": colour, "linestyle": dashes, "zorder": 1.5}
+        roi_axes.add_patch(Rectangle((left - 0.5, top - 0.5), size_px, size_px, **frame))
     roi_axes.set_title("ROI; dots: patch centres; dashed: first patch", fontsize=9, color=INK, loc="left")
     _draw_votes(map_axes, vote, corners, number_pt=11)
     map_axes.set_title("Vote of each patch, where its centre lies", fontsize=9, color=INK, loc="left")
@@ -104,28 +104,32 @@ def wrong_rois_sheet(
     heading = f"{title}: {len(wrong)} of {len(rois)} ROIs decided wrongly"
     if len(wrong) > len(shown):
         heading += f", the first {len(shown)} shown"
-    columns, rows = min(_COLUMNS, max(1, len(shown))), max(1, math.ceil(len(shown) / _COLUMNS))
-    figure = new_figure(max(6.6, 4.1 * columns), 2.35 * rows + (0.6 if shown else 0), heading, data_note)
-    grid = figure.subplots(rows, 2 * columns, squeeze=False)
-    for axes in grid.ravel()[2 * len(shown) :]:
+    if shown:
+        figure = _tiles(shown, corners, heading, data_note)
+    else:
+        figure = new_figure(7, 1.2, heading, data_note)
+        axes = figure.subplots()
         axes.set_axis_off()
-    for (roi_axes, map_axes), roi in zip(grid.reshape(-1, 2), shown, strict=False):
+        say_empty(axes, "no ROI was decided wrongly" if rois else "no ROI was judged")
+    save(figure, path)
+
+
+def _tiles(shown: Sequence[VotedRoi], corners: IntArray, heading: str, data_note: str) -> Figure:
+    columns, rows = min(_COLUMNS, len(shown)), math.ceil(len(shown) / _COLUMNS)
+    figure = new_figure(max(6.6, 4.3 * columns), 2.4 * rows + 0.6, heading, data_note)
+    # The third column of each tile is empty: it keeps a ROI nearer to its own votes than to the next ROI.
+    grid = figure.subplots(rows, 3 * columns, squeeze=False, width_ratios=(1, 1, 0.08) * columns)
+    for axes in (*grid.ravel()[3 * len(shown) :], *grid[:, 2::3].ravel()):
+        axes.set_axis_off()
+    for (roi_axes, map_axes, _), roi in zip(grid.reshape(-1, 3), shown, strict=False):
         _draw_roi(roi_axes, roi.image)
-        roi_axes.set_title(
-            f"{_shorten(roi.roi_id)}\n{roi.label.title}, called {roi.vote.label}",
-            fontsize=8,
-            color=INK,
-            loc="left",
-        )
-        for spine in roi_axes.spines.values():
-            spine.set(visible=True, color=LABEL_COLOURS[roi.label], linewidth=2)
+        title = f"{_shorten(roi.roi_id)}\n{roi.label.title}, called {roi.vote.label}"
+        roi_axes.set_title(title, fontsize=8, color=INK, loc="left")
+        roi_axes.spines[:].set(color=LABEL_COLOURS[roi.label], linewidth=2)
         _draw_votes(map_axes, roi.vote, corners, number_pt=6.5)
         map_axes.set_title(_tally(roi.vote).replace(" voted", "\nvoted"), fontsize=8, color=INK, loc="left")
-    if shown:
-        _colour_bar(figure, list(grid.ravel()))
-    else:
-        say_empty(grid[0, 0], "no ROI was decided wrongly" if rois else "no ROI was judged")
-    save(figure, path)
+    _colour_bar(figure, list(grid.ravel()))
+    return figure
 
 
 def _severity(roi: VotedRoi) -> tuple[bool, float]:
@@ -157,10 +161,9 @@ def _draw_votes(axes: Axes, vote: RoiVote, corners: IntArray, number_pt: float) 
         if voted:
             axes.add_patch(Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, **_VOTED))
         if written:
-            # White on the two deep ends, ink on the pale middle.
-            colour = "white" if abs(score - 0.5) > 0.32 else INK
-            text = {"ha": "center", "va": "center", "fontsize": number_pt, "color": colour}
-            axes.text(column, row, f"{score:.2f}", **text)
+            # Only the deep blue end is too dark for ink.
+            colour = "white" if score < 0.18 else INK
+            axes.text(column, row, f"{score:.2f}", ha="center", va="center", fontsize=number_pt, color=colour)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
@@ -179,4 +182,4 @@ def _colour_bar(figure: Figure, axes: Sequence[Axes]) -> None:
     )
     bar.set_label("patch score: probability of Tumor (framed cells voted Tumor)", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)

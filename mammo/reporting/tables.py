@@ -51,7 +51,13 @@ def results_markdown(results: dict[str, Any]) -> str:
 def systems_table(results: dict[str, Any]) -> list[str]:
     """ROI-level rows: our systems, the floor, the paper."""
     rows = [_row(name, entry, entry["n_rois"]) for name, entry in results["systems"].items()]
-    rows.append(_row("floor: logistic regression on 8 intensity statistics", results["floor"], results["data"]["n_rois"]))
+    rows.append(
+        _row(
+            "floor: logistic regression on 8 intensity statistics",
+            results["floor"],
+            results["data"]["n_rois"],
+        )
+    )
     if results["data"]["source"] == "mias_rois" and results["data"]["protocol"] == "published":
         for reported in results["paper"]["systems"]:
             n = 64 if reported["confusion"] else None
@@ -78,7 +84,9 @@ def patch_table(results: dict[str, Any]) -> list[str]:
         "| system | n patches | " + " | ".join(titles) + " |",
         "|---|---|" + "---|" * len(names),
         *[
-            f"| {system} | {entry['n_patches']} | " + " | ".join(cell(entry["patch"][name]) for name in names) + " |"
+            f"| {system} | {entry['n_patches']} | "
+            + " | ".join(cell(entry["patch"][name]) for name in names)
+            + " |"
             for system, entry in results["systems"].items()
         ],
     ]

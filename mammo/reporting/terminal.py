@@ -13,18 +13,32 @@ NOTICE = "Research software, no medical device."
 
 def votes_table(rows: list[dict[str, Any]]) -> Table:
     """One row for each file of `mammo predict`."""
-    table = Table("file", "label", "vote share", "votes", "mean score", "model", caption=NOTICE)
+    table = Table("label", "vote share", "votes", "mean score", "model", caption=NOTICE)
+    table.add_column("file", overflow="fold")
     for row in rows:
         votes = f"{sum(row['votes'])} of {len(row['votes'])}"
         model = f"{row['model_name']} v{row['model_version']}"
-        table.add_row(row["file"], row["label"], f"{row['vote_share']:.2f}", votes, f"{row['score']:.3f}", model)
+        table.add_row(
+            row["file"], row["label"], f"{row['vote_share']:.2f}", votes, f"{row['score']:.3f}", model
+        )
     return table
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Table:
     """The runs side by side, with the intervals of the test metrics."""
-    headings = ("experiment", "system", "run", "status", "best val loss", "test accuracy", "test recall", "test AUC")
-    table = Table(*headings, title="Runs", caption=f"Intervals: 95% unless params.yaml says otherwise. {NOTICE}")
+    headings = (
+        "experiment",
+        "system",
+        "run",
+        "status",
+        "best val loss",
+        "test accuracy",
+        "test recall",
+        "test AUC",
+    )
+    table = Table(
+        *headings, title="Runs", caption=f"Intervals: 95% unless params.yaml says otherwise. {NOTICE}"
+    )
     for row in rows:
         metrics = row["metrics"]
         table.add_row(
@@ -49,7 +63,9 @@ def versions_table(versions: "list[Version]") -> Table:
 def results_table(results: dict[str, Any]) -> Table:
     """The test results of one evaluation."""
     data = results["data"]
-    table = Table("system", "accuracy", "Tumor recall", "specificity", "AUC", title=data["note"], caption=NOTICE)
+    table = Table(
+        "system", "accuracy", "Tumor recall", "specificity", "AUC", title=data["note"], caption=NOTICE
+    )
     selected = results["selected"]["system"]
     for name, entry in {**results["systems"], "floor": results["floor"]}.items():
         estimates = [entry["roi"][metric] for metric in ("accuracy", "recall", "specificity", "auc_score")]

@@ -29,8 +29,9 @@ class Voter(PythonModel):  # type: ignore[misc]
         self.scorer = RoiScorer.on(load_bundle(weights.parent), choose_device("auto"))
         self.model_name, self.model_version = _registered_as(weights.parent.parent)
 
-    def predict(
-        self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None
+    # MLflow reads a type hint of `model_input` as a schema of its own; the signature is the schema here.
+    def predict(  # type: ignore[no-untyped-def]
+        self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """One row for each ROI: label, vote_share, votes, score, model_name, model_version.
 
