@@ -50,7 +50,9 @@ def assess(space: Workspace, config: Config) -> Assessment:
     bundles = {system: load_bundle(space.bundle(system)) for system in config.systems}
     scored = {system: score_part(bundle, test, config) for system, bundle in bundles.items()}
     floor = score_floor(train, test)
-    selected = best_system({name: bundle.results for name, bundle in bundles.items()}, config.register_.select_by)
+    selected = best_system(
+        {name: bundle.results for name, bundle in bundles.items()}, config.register_.select_by
+    )
     results = {
         "data": describe_data(config, test),
         "selected": {"system": selected, "by": config.register_.select_by, **bundles[selected].results},
@@ -76,9 +78,17 @@ def score_floor(train: Part, test: Part) -> Scored:
 
 def judge(scored: Scored, config: EvaluateConfig, patches: bool = True) -> dict[str, Any]:
     """Confusion counts and every metric with its interval, at ROI level and (on request) at patch level."""
-    settings = {"n_bootstrap": config.n_bootstrap, "seed": config.seed, "confidence": config.confidence}
     table = confusion(scored.labels, scored.decided)
-    roi = summarise(scored.labels, scored.decided, scored.scores, scored.votes, scored.groups, **settings)
+    roi = summarise(
+        scored.labels,
+        scored.decided,
+        scored.scores,
+        scored.votes,
+        scored.groups,
+        n_bootstrap=config.n_bootstrap,
+        seed=config.seed,
+        confidence=config.confidence,
+    )
     judged: dict[str, Any] = {
         "confusion": {"tp": table.tp, "fn": table.fn, "fp": table.fp, "tn": table.tn},
         "n_rois": table.n,
@@ -154,7 +164,9 @@ def _paper(config: Config) -> dict[str, Any]:
         reported.append(
             {
                 "system": result.system,
-                "confusion": None if counts is None else {k: getattr(counts, k) for k in ("tp", "fn", "fp", "tn")},
+                "confusion": None
+                if counts is None
+                else {k: getattr(counts, k) for k in ("tp", "fn", "fp", "tn")},
                 "roi": {name: estimate.to_dict() for name, estimate in estimates.items()},
             }
         )

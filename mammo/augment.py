@@ -86,7 +86,8 @@ def _draw(n: int, config: AugmentConfig, generator: torch.Generator) -> tuple[Te
     cos, sin = angle.cos(), angle.sin()
     scale_x, scale_y = zoom_x * flip_x, zoom_y * flip_y
     matrices = torch.stack(
-        [torch.stack([cos * scale_x, -sin * scale_y], -1), torch.stack([sin * scale_x, cos * scale_y], -1)], -2
+        [torch.stack([cos * scale_x, -sin * scale_y], -1), torch.stack([sin * scale_x, cos * scale_y], -1)],
+        -2,
     )
     gain = 1 + (2 * uniform[5] - 1) * config.gain
     offset = (2 * uniform[6] - 1) * config.offset

@@ -23,7 +23,9 @@ class Checkpoint:
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors under `name.`, without that prefix."""
         prefix = f"{name}."
-        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+        return {
+            key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)
+        }
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
@@ -42,6 +44,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
             note = json.loads(file.metadata()["mammo"])
             if note["fingerprint"] != fingerprint:
                 return None
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, note["history"], note["best_epoch"])  # noqa: SIM118
+            names = list(file.keys())
+            return Checkpoint({name: file.get_tensor(name) for name in names}, note["history"], note["best_epoch"])
     except (FileNotFoundError, SafetensorError):
         return None

@@ -20,7 +20,8 @@ app = typer.Typer(
 )
 
 WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder with params.yaml and mlruns/ (default: the current one).")
+    Path,
+    typer.Option("--workspace", "-w", help="Folder with params.yaml and mlruns/ (default: the current one)."),
 ]
 HERE = Path()
 
@@ -52,7 +53,9 @@ def phantom(
     config = Config.load(space.params).phantom
     target = out if out.is_absolute() else space.root / out
     write_phantom(config, target)
-    Console().print(f"{target}: films of {config.n_patients} phantom patients", highlight=False, soft_wrap=True)
+    Console().print(
+        f"{target}: films of {config.n_patients} phantom patients", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()
@@ -67,7 +70,9 @@ def demo(
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Pictures of ROIs: PNG, PGM, TIFF or DICOM, 120 × 120.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Pictures of ROIs: PNG, PGM, TIFF or DICOM, 120 × 120.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each file.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:

@@ -15,7 +15,16 @@ from mammo.records import MIN_PATCH_PX, ROI_SIDE_PX
 
 SourceName = Literal["mias_rois", "mini_mias", "phantom"]
 FUSIONS = ("baseline", "model1", "model2")
-FUSION_BACKBONES = ("compact", "vgg16", "vgg19", "vgg16_bn", "vgg19_bn", "densenet121", "resnet50", "mobilenet_v2")
+FUSION_BACKBONES = (
+    "compact",
+    "vgg16",
+    "vgg19",
+    "vgg16_bn",
+    "vgg19_bn",
+    "densenet121",
+    "resnet50",
+    "mobilenet_v2",
+)
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -129,8 +138,6 @@ class RecipeConfig(Section):
     """Draw each epoch's patches half from Tumor, half from Normal ROIs."""
     patience: Positive | None
     """Stop after this many epochs without a better validation loss; null never stops early."""
-    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Exponential moving average of the weights, taken after each step; 0 keeps the last weights."""
     validate_on: Literal["draws", "grid"] = "draws"
     """What the validation loss is computed on: the random draws (the paper) or the voting grid."""
     augment: AugmentConfig
@@ -214,7 +221,11 @@ class Config(Section):
     ingest: IngestConfig = IngestConfig()
     split: SplitConfig = SplitConfig()
     patches: PatchesConfig = PatchesConfig()
-    systems: Annotated[list[str], Field(min_length=1)] = ["compact-baseline", "compact-model1", "compact-model2"]
+    systems: Annotated[list[str], Field(min_length=1)] = [
+        "compact-baseline",
+        "compact-model1",
+        "compact-model2",
+    ]
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     recipes: dict[str, RecipeConfig]
@@ -257,7 +268,9 @@ class Config(Section):
         try:
             values = yaml.safe_load(path.read_text())
         except FileNotFoundError as error:
-            raise ConfigError(f"{path}: does not exist; run from the project's root, where params.yaml lies") from error
+            raise ConfigError(
+                f"{path}: does not exist; run from the project's root, where params.yaml lies"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: is not valid YAML ({error})") from error
         if not isinstance(values, dict):

@@ -83,7 +83,9 @@ def reproduce(folder: Path) -> None:
         MammoError: a stage failed; its own message stands above.
     """
     if _dvc(folder, "repro", check=False) != 0:
-        raise MammoError(f"{folder}: `dvc repro` failed; the stage's message stands above, mend it and run again")
+        raise MammoError(
+            f"{folder}: `dvc repro` failed; the stage's message stands above, mend it and run again"
+        )
 
 
 def _dvc(folder: Path, *arguments: str, check: bool = True) -> int:

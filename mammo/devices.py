@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capability = torch.backends.cpu.get_cpu_capability()
     return capability == "AVX512" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

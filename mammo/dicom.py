@@ -1,5 +1,6 @@
 """Decoding a DICOM mammogram into 8-bit grey."""
 
+import struct
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
     from mammo.images import GreyImage, SizeCheck
 
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_BROKEN: Final = (
+    OSError,
+    EOFError,
+    ValueError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+)
+"""What pydicom raises for damaged content, beside its own exceptions."""
+
 _SMALL, _LARGE = -(2**30), 2**30
 """Stored values beyond any window or lookup table."""
 
@@ -30,7 +44,7 @@ def decode_dicom(content: bytes, name: str, check_size: "SizeCheck") -> "GreyIma
             `check_size` refuses its size.
     """
     from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     if _DEFLATED in content:
         raise DataError(f"{name}: DICOM must not be deflated, as its size cannot be told first; inflate it")
@@ -39,16 +53,7 @@ def decode_dicom(content: bytes, name: str, check_size: "SizeCheck") -> "GreyIma
         _check_header(dataset, name, check_size)
         stored = dataset.pixel_array
         grey = _displayed(stored, dataset)
-    except (
-        InvalidDicomError,
-        EOFError,
-        OSError,
-        ValueError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-    ) as error:
+    except (*_BROKEN, InvalidDicomError, BytesLengthException) as error:
         raise DataError(
             f"{name}: is not a whole DICOM file ({error}); it is truncated or damaged, export it again"
         ) from error

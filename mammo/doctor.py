@@ -70,7 +70,9 @@ def _data(space: Workspace) -> list[Finding]:
     for name in ("MAMMO_MIAS_ROIS", "MAMMO_MINI_MIAS"):
         if os.environ.get(name):
             return [Finding("note", "raw data", f"{name}={os.environ[name]}, not fetched yet", "mammo fetch")]
-    return [Finding("note", "raw data", f"{raw} is missing", "mammo fetch (or mammo phantom for synthetic films)")]
+    return [
+        Finding("note", "raw data", f"{raw} is missing", "mammo fetch (or mammo phantom for synthetic films)")
+    ]
 
 
 def _weights() -> Finding:
@@ -91,7 +93,9 @@ def _models(space: Workspace) -> list[Finding]:
         return []
     missing = [system for system in systems if not space.bundle(system).is_dir()]
     if missing:
-        return [Finding("note", "trained systems", f"missing: {', '.join(missing)}", "dvc repro (or dvc pull)")]
+        return [
+            Finding("note", "trained systems", f"missing: {', '.join(missing)}", "dvc repro (or dvc pull)")
+        ]
     return [Finding("ok", "trained systems", ", ".join(systems))]
 
 

@@ -82,7 +82,7 @@ class RoiScorer:
     @classmethod
     def on(cls, bundle: Bundle, device: torch.device, precision: str = "auto") -> "RoiScorer":
         """Move the bundle's network to the device and make it ready."""
-        bundle.classifier.to(device, memory_format=torch.channels_last).eval()
+        bundle.classifier.to(device).to(memory_format=torch.channels_last).eval()
         return cls(bundle, device, precision)
 
     def patch_scores(self, images: npt.NDArray[np.uint8]) -> FloatArray:

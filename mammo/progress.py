@@ -27,7 +27,13 @@ def training_progress(title: str, n_epochs: int, console: Console | None = None)
     if not console.is_terminal:
         yield lambda epoch, done, total: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), _Speed(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Speed(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=None)
 

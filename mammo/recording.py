@@ -110,7 +110,11 @@ def _write(space: Workspace, config: Config, trained: Trained) -> str:
     unchanged when the same settings train the same weights.
     """
     system = trained.bundle.system
-    provenance = {"data_md5": data_hashes(space.root), "seed": config.train.seed, "recipe": config.recipe.model_dump()}
+    provenance = {
+        "data_md5": data_hashes(space.root),
+        "seed": config.train.seed,
+        "recipe": config.recipe.model_dump(),
+    }
     save_bundle(replace(trained.bundle, provenance=provenance), space.bundle(system))
     history = trained.history.drop(columns=["patches_per_second"])
     with atomic_path(space.reports / "train" / f"{system}.csv") as temporary:
@@ -136,7 +140,9 @@ def training_context(space: Workspace, config: Config, system: str, parts: dict[
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
         "mammo.git_commit": git_commit(space.root) or "not in git",
-        "mlflow.note.content": "Phantom (synthetic) data. Research software." if synthetic else "Research software.",
+        "mlflow.note.content": "Phantom (synthetic) data. Research software."
+        if synthetic
+        else "Research software.",
     }
     tags |= {f"mammo.version.{name}": value for name, value in library_versions().items()}
     params = flat_params(
@@ -195,7 +201,9 @@ def register_best(space: Workspace, config: Config) -> dict[str, Any]:
     results = {system: read_json(space.reports / "train" / f"{system}.json") for system in config.systems}
     by = config.register_.select_by
     system = best_system(results, by)
-    version = register(space, config.register_.model_name, ensure_run(space, config, system), space.bundle(system))
+    version = register(
+        space, config.register_.model_name, ensure_run(space, config, system), space.bundle(system)
+    )
     Console(stderr=True).print(
         f"{config.register_.model_name} version {version.number} ({system}): {version.reason}; "
         f"aliases {', '.join(version.aliases) or 'none'}",

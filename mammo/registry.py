@@ -80,7 +80,9 @@ def _create_version(
             metadata={"intended_use": "research software, no medical device"},
         )
     if not client.search_registered_models(f"name = '{model_name}'"):
-        client.create_registered_model(model_name, description="Normal or Tumor: patch voting on mammographic ROIs.")
+        client.create_registered_model(
+            model_name, description="Normal or Tumor: patch voting on mammographic ROIs."
+        )
     version = client.create_model_version(
         model_name, info.artifact_path, run_id=run_id, tags=tags, model_id=info.model_id
     )

@@ -33,8 +33,8 @@ def run_seeds(space: Workspace, config: Config, n_seeds: int, console: Console) 
             outcome = one_outcome(space, config, system, seed, folder / "runs")
             outcomes[system].append(outcome)
             console.print(
-                f"seed {seed} {system}: val loss {outcome['val_loss']:.4f}, test AUC {outcome['test']['auc_score']:.3f}, "
-                f"accuracy {outcome['test']['accuracy']:.3f}",
+                f"seed {seed} {system}: val loss {outcome['val_loss']:.4f}, "
+                f"test AUC {outcome['test']['auc_score']:.3f}, accuracy {outcome['test']['accuracy']:.3f}",
                 highlight=False,
             )
     summary = summarise_seeds(space, config, outcomes)

@@ -39,7 +39,7 @@ def run_mlflow_ui(space: Workspace, host: str, port: int) -> None:
     environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = mlflow_ui_command(space, host, port)
     sys.stderr.write(f"MLflow UI: http://{host}:{port} (stop with Ctrl-C)\n")
-    os.execve(command[0], command, environment)  # noqa: S606 - the command is ours, no shell
+    os.execve(command[0], command, environment)
 
 
 def run_service(space: Workspace, host: str, port: int) -> None:
@@ -64,4 +64,6 @@ def _check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except (OSError, OverflowError) as error:
-        raise MammoError(f"{host}:{port}: cannot be listened on ({error}); choose another with --port") from error
+        raise MammoError(
+            f"{host}:{port}: cannot be listened on ({error}); choose another with --port"
+        ) from error

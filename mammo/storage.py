@@ -46,7 +46,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
     reason = error.strerror or str(error)
-    return DataError(f"{path}: cannot be written ({reason}); free space or choose a writable folder, then run again")
+    return DataError(
+        f"{path}: cannot be written ({reason}); free space or choose a writable folder, then run again"
+    )
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -91,7 +93,9 @@ def read_table(path: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a readable parquet table ({error}); run `dvc repro` to rebuild it") from error
+        raise DataError(
+            f"{path}: is not a readable parquet table ({error}); run `dvc repro` to rebuild it"
+        ) from error
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -111,7 +115,9 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a plain .npy array ({error}); run `dvc repro` to rebuild it") from error
+        raise DataError(
+            f"{path}: is not a plain .npy array ({error}); run `dvc repro` to rebuild it"
+        ) from error
     return array
 
 

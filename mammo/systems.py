@@ -58,9 +58,7 @@ def read_part(space: Workspace, name: str) -> Part:
     return select_part(rois.table, rois.images, read_table(space.split), name)
 
 
-def select_part(
-    table: pd.DataFrame, images: npt.NDArray[np.uint8], split: pd.DataFrame, name: str
-) -> Part:
+def select_part(table: pd.DataFrame, images: npt.NDArray[np.uint8], split: pd.DataFrame, name: str) -> Part:
     """The ROIs that `split` (`SPLIT_SCHEMA`, any order) puts into the part `name`."""
     joined = table.merge(split, on="roi_id", how="left", validate="one_to_one")
     chosen = (joined["split"] == name).to_numpy(dtype=bool)

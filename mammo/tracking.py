@@ -72,7 +72,8 @@ def connect(space: Workspace) -> "MlflowClient":
 
 
 _STORE_REMEDY = (
-    "check that the server runs or that no other program holds the file, or name another store in MLFLOW_TRACKING_URI"
+    "check that the server runs or that no other program holds the file, or name another store in "
+    "MLFLOW_TRACKING_URI"
 )
 
 
@@ -88,7 +89,9 @@ def _check_sqlite(path: Path) -> None:
         if not existed and path.exists() and path.stat().st_size == 0:
             path.unlink()
     except (sqlite3.Error, OSError) as error:
-        raise TrackingError(f"{path}: the tracking database cannot be used ({error}); {_STORE_REMEDY}") from error
+        raise TrackingError(
+            f"{path}: the tracking database cannot be used ({error}); {_STORE_REMEDY}"
+        ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -129,7 +132,9 @@ class Run:
         """Log several metrics in one call; values that are not finite are left out."""
         import mlflow
 
-        finite = {name: value for name, value in metrics.items() if value == value and abs(value) != float("inf")}
+        finite = {
+            name: value for name, value in metrics.items() if value == value and abs(value) != float("inf")
+        }
         mlflow.log_metrics(finite, step=step)
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
@@ -175,7 +180,9 @@ def open_run(space: Workspace, context: RunContext, unfinished: str | None = Non
                     _log_dataset(name, table, digest, use)
             yield Run(active.info.run_id)
     except MlflowException as error:
-        raise TrackingError(f"{_without_password(tracking_uri(space))}: {_reason(error)}; {_STORE_REMEDY}") from error
+        raise TrackingError(
+            f"{_without_password(tracking_uri(space))}: {_reason(error)}; {_STORE_REMEDY}"
+        ) from error
 
 
 def _experiment(client: "MlflowClient", space: Workspace, name: str) -> str:

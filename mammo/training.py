@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mammo.augment import PatchBatch, augment
 from mammo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -108,19 +107,9 @@ class FitState:
 
     classifier: Classifier
     optimizer: Optimizer
-    averaged: AveragedModel | None
     history: list[EpochRecord]
     best_epoch: int
     best_weights: dict[str, Tensor]
-
-    @property
-    def judged(self) -> Classifier:
-        """The network that is validated and kept: the averaged one where there is one."""
-        if self.averaged is None:
-            return self.classifier
-        module = self.averaged.module
-        assert isinstance(module, Classifier)
-        return module
 
 
 def fit(
@@ -157,7 +146,7 @@ def fit(
         record = _run_epoch(state, train, val, recipe, settings, on_step)
         if record.val_loss < min((r.val_loss for r in state.history), default=float("inf")):
             state.best_epoch = record.epoch
-            state.best_weights = {k: v.detach().clone() for k, v in state.judged.state_dict().items()}
+            state.best_weights = {k: v.detach().clone() for k, v in state.classifier.state_dict().items()}
         state.history.append(record)
         if checkpoint is not None:
             save_checkpoint(checkpoint, _snapshot(state), fingerprint)
@@ -169,7 +158,7 @@ def fit(
 
 
 def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -> FitState:
-    classifier.to(device, memory_format=torch.channels_last)
+    classifier.to(device).to(memory_format=torch.channels_last)
     classifier.backbone.requires_grad_(recipe.backbone_lr > 0)
     head = [*classifier.fusion.parameters(), *classifier.head.parameters()]
     groups = [{"params": head, "scale": recipe.head_lr}]
@@ -180,12 +169,7 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
         optimizer = SGD(groups, lr=recipe.head_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     else:
         optimizer = AdamW(groups, lr=recipe.head_lr, weight_decay=recipe.weight_decay)
-    averaged = None
-    if recipe.average_decay > 0:
-        averaged = AveragedModel(
-            classifier, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
-        )
-    return FitState(classifier, optimizer, averaged, history=[], best_epoch=-1, best_weights={})
+    return FitState(classifier, optimizer, history=[], best_epoch=-1, best_weights={})
 
 
 def _finished(state: FitState, recipe: RecipeConfig) -> bool:
@@ -206,7 +190,7 @@ def _run_epoch(
     started = perf_counter()
     train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, epoch, on_step)
     seconds = perf_counter() - started
-    val_loss, val_auc, val_accuracy = _validate(state.judged, val, recipe, settings)
+    val_loss, val_auc, val_accuracy = _validate(state.classifier, val, recipe, settings)
     return EpochRecord(epoch, train_loss, val_loss, val_auc, val_accuracy, rate, n_seen / seconds)
 
 
@@ -260,11 +244,9 @@ def _step(
         logits = classifier.classify(features)
     loss = F.cross_entropy(logits.float(), data.labels[part], label_smoothing=recipe.label_smoothing)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(classifier.parameters(), max_norm=5.0)
     state.optimizer.step()
-    if state.averaged is not None:
-        state.averaged.update_parameters(classifier)
     return loss.detach()
 
 
@@ -325,8 +307,6 @@ def _validate(
 
 def _snapshot(state: FitState) -> Checkpoint:
     tensors = {f"model.{name}": value for name, value in state.classifier.state_dict().items()}
-    if state.averaged is not None:
-        tensors |= {f"averaged.{name}": value for name, value in state.averaged.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
     tensors |= {f"optimizer.{i}.{name}": value for i, name, value in _optimizer_tensors(state.optimizer)}
     return Checkpoint(tensors, [asdict(record) for record in state.history], state.best_epoch)
@@ -343,8 +323,6 @@ def _resume(state: FitState, saved: Checkpoint | None) -> None:
     if saved is None:
         return
     state.classifier.load_state_dict(saved.part("model"))
-    if state.averaged is not None:
-        state.averaged.load_state_dict(saved.part("averaged"))
     state.best_weights = saved.part("best")
     state.best_epoch = saved.best_epoch
     state.history = [EpochRecord(**record) for record in saved.history]

@@ -1,8 +1,8 @@
 """Stage `evaluate`: the only one that opens the test part → results, tables and pictures."""
 
 from mammo.assessment import assess
-from mammo.entry import guarded
 from mammo.config import Config
+from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.recording import record_evaluation
 from mammo.reporting.results import write_results

@@ -1,8 +1,8 @@
 """Stage `ingest`: the raw archive or films → ROI table and images."""
 
-from mammo.entry import guarded
 from mammo.config import Config
 from mammo.data.sources import load_rois, write_rois
+from mammo.entry import guarded
 from mammo.layout import Workspace
 
 

@@ -1,8 +1,8 @@
 """Stage `patches`: split → patch sets (an index of squares), and the expectations of them."""
 
-from mammo.entry import guarded
 from mammo.config import Config
 from mammo.data.expectations import check_patches
+from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.patches import drawn_patches, grid_patches
 from mammo.storage import write_json, write_table

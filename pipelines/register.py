@@ -1,7 +1,7 @@
 """Stage `register`: the best system by its validation result → a version in the registry."""
 
-from mammo.entry import guarded
 from mammo.config import Config
+from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.recording import register_best
 from mammo.storage import write_json

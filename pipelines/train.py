@@ -2,8 +2,8 @@
 
 import sys
 
-from mammo.entry import guarded
 from mammo.config import Config
+from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.recording import train_recorded
 

@@ -1,8 +1,8 @@
 """Stage `validate`: expectations of the ROI table and the images; a critical failure stops the pipeline."""
 
-from mammo.entry import guarded
 from mammo.data.expectations import check_rois
 from mammo.data.sources import read_rois
+from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.storage import write_json
 

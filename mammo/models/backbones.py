@@ -51,7 +51,9 @@ def full_network(name: str) -> nn.Module:
     return network
 
 
-def build_backbone(name: str, compact_channels: tuple[int, ...], network: nn.Module | None = None) -> Backbone:
+def build_backbone(
+    name: str, compact_channels: tuple[int, ...], network: nn.Module | None = None
+) -> Backbone:
     """Build a backbone.
 
     Args:

@@ -39,7 +39,9 @@ class Architecture:
             raise WeightsError(
                 f"model.weights: imagenet does not exist for {system}; use none, or a torchvision backbone"
             )
-        return cls(system, preprocessing, config.head_units, config.head_dropout, tuple(config.compact_channels))
+        return cls(
+            system, preprocessing, config.head_units, config.head_dropout, tuple(config.compact_channels)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""

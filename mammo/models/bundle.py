@@ -51,7 +51,9 @@ class Bundle:
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the weights and their description into `folder`."""
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        state = {name: value.detach().cpu().contiguous() for name, value in bundle.classifier.state_dict().items()}
+        state = {
+            name: value.detach().cpu().contiguous() for name, value in bundle.classifier.state_dict().items()
+        }
         save_file(state, temporary, metadata={"format": "pt"})
     write_json(
         folder / DESCRIPTION_FILE,
@@ -86,7 +88,9 @@ def load_bundle(folder: Path) -> Bundle:
     try:
         classifier.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again") from error
+        raise WeightsError(
+            f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again"
+        ) from error
     PatchesConfig(size_px=description["size_px"], stride_px=description["stride_px"])
     return Bundle(
         classifier=classifier.eval(),

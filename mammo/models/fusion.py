@@ -61,7 +61,9 @@ class Model2(nn.Module):
                     nn.Conv2d(width, out, 1),
                     nn.ReLU(inplace=True),
                 )
-                for name, width, pool, out in zip(BLOCKS, channels, MODEL2_POOLS, MODEL2_CHANNELS, strict=True)
+                for name, width, pool, out in zip(
+                    BLOCKS, channels, MODEL2_POOLS, MODEL2_CHANNELS, strict=True
+                )
             }
         )
 

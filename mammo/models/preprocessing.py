@@ -26,10 +26,9 @@ class Preprocessing(nn.Module):
         super().__init__()
         self.name = name
         self.in_channels = in_channels
-        if name == "imagenet" and in_channels == 3:
-            mean, std = IMAGENET_MEAN, IMAGENET_STD
-        else:
-            mean, std = (0.5,) * in_channels, (0.25,) * in_channels
+        rgb = name == "imagenet" and in_channels == 3
+        mean = IMAGENET_MEAN if rgb else (0.5,) * in_channels
+        std = IMAGENET_STD if rgb else (0.25,) * in_channels
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.mean: Tensor

@@ -10,9 +10,7 @@ from torchvision import models as tv
 
 from mammo.errors import WeightsError
 
-_REMEDY = (
-    "set model.weights to none (with train.recipe scratch) to train from scratch, or to the path of a state dict"
-)
+_REMEDY = "set model.weights to none (with train.recipe scratch) to train from scratch, or to the path of a state dict"
 
 
 def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
@@ -25,10 +23,7 @@ def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
     Raises:
         WeightsError: the weights cannot be had, or do not fit the network.
     """
-    if weights == "imagenet":
-        state = _imagenet_state(backbone)
-    else:
-        state = _state_from_file(Path(weights))
+    state = _imagenet_state(backbone) if weights == "imagenet" else _state_from_file(Path(weights))
     _fill(network, state, backbone, weights)
 
 
@@ -48,15 +43,19 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
 
 def _state_from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise WeightsError(f"model.weights: must be none, imagenet or the path of a state dict, got {path}; {_REMEDY}")
+        raise WeightsError(
+            f"model.weights: must be none, imagenet or the path of a state dict, got {path}; {_REMEDY}"
+        )
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - the readers raise types of their own for broken files
+    except Exception as error:
         raise WeightsError(f"{path}: is not a readable state dict ({error}); {_REMEDY}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: must hold a plain state dict of tensors; save `model.state_dict()`, or {_REMEDY}")
+        raise WeightsError(
+            f"{path}: must hold a plain state dict of tensors; save `model.state_dict()`, or {_REMEDY}"
+        )
     return state
 
 

@@ -1,8 +1,8 @@
 """The frame around every picture: title, data note, disclaimer, colours, and a reproducible PNG.
 
 Figures are built by matplotlib's objects, without pyplot's global state, so that threads can draw at once.
-The colours are Okabe and Ito's, which people with any colour vision can tell apart; line styles repeat
-what colours say.
+The colours follow Okabe and Ito's palette for people with any colour vision; those of the fusions differ in
+lightness too, and dashes tell backbones apart.
 """
 
 import itertools
@@ -34,7 +34,7 @@ SCORE_COLOURS: Final = LinearSegmentedColormap.from_list(
 FLOOR: Final = "floor"
 """Name of the intensity floor in pictures; it is always a grey dotted line."""
 
-_FUSION_COLOURS: Final = {"baseline": "#56B4E9", "model1": "#009E73", "model2": "#7B3294"}
+_FUSION_COLOURS: Final = {"baseline": "#56B4E9", "model1": "#00805C", "model2": "#7B3294"}
 _OTHER_COLOURS: Final = ("#E69F00", "#CC79A7", "#005F73", "#8C6D1F")
 _BACKBONE_DASHES: Final[dict[str, Any]] = {
     "compact": "solid",

@@ -36,12 +36,13 @@ def model_card(champion: dict[str, Any], results: dict[str, Any], description: d
         "",
         "## Intended use",
         "",
-        "Research on classification and on honest evaluation. Not for diagnosis, screening or any decision about a person.",
+        "Research on classification and on honest evaluation. Not for diagnosis, screening or any decision about "
+        "a person.",
         "",
         "## Data",
         "",
-        f"{data['note']}: {data['n_tumor']} Tumor, {data['n_normal']} Normal, {data['n_groups']} groups of ROIs that share a "
-        f"patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}. Method: Yu et al., Scientific "
+        f"{data['note']}: {data['n_tumor']} Tumor, {data['n_normal']} Normal, {data['n_groups']} groups of ROIs "
+        f"that share a patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}. Method: Yu et al., Scientific "
         "Reports 10:14361 (2020), doi 10.1038/s41598-020-71431-x.",
         "",
         "## Results on the test part",
@@ -59,7 +60,8 @@ def model_card(champion: dict[str, Any], results: dict[str, Any], description: d
         "",
         "- Few test ROIs: the intervals are wide, and systems are often not distinguishable.",
         "- The published split is by ROI; ROIs of its parts share pixels, and patients are unknown there.",
-        "- Digitised films of the 1990s from one country; other scanners and full-field digital mammograms are untested.",
+        "- Digitised films of the 1990s from one country; other scanners and full-field digital mammograms are "
+        "untested.",
         "- A ROI has to be found first: nothing here searches a whole mammogram.",
         "",
         "## Provenance",

@@ -82,4 +82,5 @@ def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -
 
 def _estimate(fields: Mapping[str, Any]) -> Estimate:
     """The inverse of `Estimate.to_dict`: null is NaN again."""
-    return Estimate(**{key: float("nan") if value is None else value for key, value in fields.items()})
+    values: dict[str, Any] = {key: float("nan") if value is None else value for key, value in fields.items()}
+    return Estimate(**values)

@@ -14,8 +14,8 @@ def seeds_markdown(summary: dict[str, Any]) -> str:
     lines = [
         f"# Test results over {summary['n_seeds']} training seeds",
         "",
-        f"**{data['note']}** ({data['n_tumor']} Tumor, {data['n_normal']} Normal). Mean ± standard deviation over the "
-        f"seeds; never the best seed. {NOTICE}",
+        f"**{data['note']}** ({data['n_tumor']} Tumor, {data['n_normal']} Normal). Mean ± standard deviation over "
+        f"the seeds; never the best seed. {NOTICE}",
         "",
         "| system | mean val loss | "
         + " | ".join(TITLES[name] for name in COLUMNS)

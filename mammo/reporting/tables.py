@@ -24,12 +24,12 @@ def results_markdown(results: dict[str, Any]) -> str:
     lines = [
         "# Test results",
         "",
-        f"**{data['note']}** ({data['n_tumor']} Tumor, {data['n_normal']} Normal; {data['n_groups']} groups of ROIs that "
-        f"share a patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}). One training seed; see "
-        f"the seeds report for the spread. {NOTICE}",
+        f"**{data['note']}** ({data['n_tumor']} Tumor, {data['n_normal']} Normal; {data['n_groups']} groups of ROIs "
+        f"that share a patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}). One training "
+        f"seed; see the seeds report for the spread. {NOTICE}",
         "",
-        f"Values with {confidence:.0%} intervals: Wilson for accuracy, recall, specificity and precision; bootstrap over "
-        "the groups (BCa) for the AUCs.",
+        f"Values with {confidence:.0%} intervals: Wilson for accuracy, recall, specificity and precision; bootstrap "
+        "over the groups (BCa) for the AUCs.",
         "",
         *systems_table(results),
         "",

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -24,32 +25,23 @@ def votes_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def runs_table(rows: list[dict[str, Any]]) -> Table:
-    """The runs side by side, with the intervals of the test metrics."""
-    headings = (
-        "experiment",
-        "system",
-        "run",
-        "status",
-        "best val loss",
-        "test accuracy",
-        "test recall",
-        "test AUC",
-    )
-    table = Table(
-        *headings, title="Runs", caption=f"Intervals: 95% unless params.yaml says otherwise. {NOTICE}"
-    )
-    for row in rows:
-        metrics = row["metrics"]
-        table.add_row(
-            row["experiment"],
-            row["system"],
-            row["run_id"][:8],
-            row["status"],
-            _number(metrics.get("best_val_loss")),
-            *(_interval(metrics, f"test_{name}") for name in ("accuracy", "recall", "auc_score")),
-        )
-    return table
+def runs_table(rows: list[dict[str, Any]]) -> Group:
+    """The runs side by side, one table for each experiment, with the intervals of the test metrics."""
+    tables = []
+    for experiment in dict.fromkeys(row["experiment"] for row in rows):
+        table = Table("system", "run", "status", "val loss", "test accuracy", "test recall", "test AUC")
+        table.title = f"Runs of {experiment}"
+        for row in rows:
+            if row["experiment"] == experiment:
+                metrics = row["metrics"]
+                intervals = (
+                    _interval(metrics, f"test_{name}") for name in ("accuracy", "recall", "auc_score")
+                )
+                loss = _number(metrics.get("best_val_loss"))
+                table.add_row(row["system"], row["run_id"][:6], row["status"].lower(), loss, *intervals)
+        table.caption = f"Test metrics with their intervals. {NOTICE}"
+        tables.append(table)
+    return Group(*tables) if tables else Group("no runs yet: `dvc repro` makes them")
 
 
 def versions_table(versions: "list[Version]") -> Table:
@@ -91,7 +83,7 @@ def _interval(metrics: dict[str, float], name: str) -> str:
 def _ends(value: float | None, low: float | None, high: float | None) -> str:
     if value is None or low is None or high is None:
         return _number(value)
-    return f"{value:.3f} ({low:.3f}–{high:.3f})"
+    return f"{value:.2f} ({low:.2f}–{high:.2f})"
 
 
 def _number(value: float | None) -> str:

@@ -82,7 +82,9 @@ def _read_row(index: int, row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.ui
     try:
         array = np.stack([np.asarray(line) for line in pixels])
     except ValueError as error:
-        raise DataError(f"row {index}: the rows of `pixels` must be equally long ({error}); send 120 of 120") from error
+        raise DataError(
+            f"row {index}: the rows of `pixels` must be equally long ({error}); send 120 of 120"
+        ) from error
     return check_roi_array(array, f"row {index}")
 
 

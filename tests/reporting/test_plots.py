@@ -1,12 +1,13 @@
 """The plots: what they show is read from the drawn figure, never from the code's own numbers."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_figures import Gallery, catch_figures
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -22,9 +23,6 @@ from mammo.reporting.plots import (
     training_curves,
 )
 
-if TYPE_CHECKING:
-    from conftest import Gallery
-
 NOTE = "PHANTOM (synthetic), grouped split, 40 test ROIs"
 LABELS = np.array([0] * 25 + [1] * 15)
 NAMES = ("compact-baseline", "compact-model1", "compact-model2", "vgg19_bn-model2", "floor")
@@ -38,6 +36,11 @@ HISTORY = pd.DataFrame(
         "lr": 1e-3,
     }
 )
+
+
+@pytest.fixture
+def gallery(monkeypatch: pytest.MonkeyPatch) -> Gallery:
+    return catch_figures(monkeypatch)
 
 
 def systems(names: tuple[str, ...] = NAMES) -> list[ScoredSystem]:
@@ -68,7 +71,7 @@ EVERY_PLOT: dict[str, Draw] = {
 
 @pytest.mark.parametrize("draw", EVERY_PLOT.values(), ids=EVERY_PLOT)
 def test_every_plot_says_its_data_and_its_limits_and_no_text_meets_another(
-    draw: Draw, tmp_path: Path, gallery: "Gallery"
+    draw: Draw, tmp_path: Path, gallery: Gallery
 ) -> None:
     draw(tmp_path / "plot.png")
     assert NOTE in gallery.texts()
@@ -89,31 +92,32 @@ def test_the_same_input_gives_the_same_bytes_without_a_programs_name(tmp_path: P
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.png", "b.png"]
 
 
-def test_the_legend_gives_each_system_its_auc_and_interval(tmp_path: Path, gallery: "Gallery") -> None:
+def test_the_legend_gives_each_system_its_auc_and_interval(tmp_path: Path, gallery: Gallery) -> None:
     roc_and_precision_recall(LABELS, systems(), tmp_path / "a.png", NOTE)
     for name in NAMES:
         assert f"{name}: AUC 0.871 (95% 0.766 to 0.934)" in gallery.texts()
 
 
-def test_an_auc_without_an_interval_says_so(tmp_path: Path, gallery: "Gallery") -> None:
+def test_an_auc_without_an_interval_says_so(tmp_path: Path, gallery: Gallery) -> None:
     perfect = Estimate(1.0, float("nan"), float("nan"), "BCa bootstrap of groups", 40, 40, 0.95)
-    undefined = Estimate(*[float("nan")] * 3, "BCa bootstrap of groups", 40, 40, 0.95)
+    undefined = Estimate(float("nan"), float("nan"), float("nan"), "BCa bootstrap of groups", 40, 40, 0.95)
     scored = [ScoredSystem("a", LABELS.astype(float), perfect), ScoredSystem("b", LABELS * 0.0, undefined)]
     roc_and_precision_recall(LABELS, scored, tmp_path / "a.png", NOTE)
     assert {"a: AUC 1.000 (no interval)", "b: AUC n/a"} <= set(gallery.texts())
 
 
-def test_the_roc_curve_passes_through_hand_computed_points(tmp_path: Path, gallery: "Gallery") -> None:
+def test_the_roc_curve_passes_through_hand_computed_points(tmp_path: Path, gallery: Gallery) -> None:
     labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
     roc_and_precision_recall(labels, [ScoredSystem("floor", scores)], tmp_path / "a.png", NOTE)
     roc, precision_recall = gallery[-1].axes[:2]
-    points = {(float(x), float(y)) for x, y in roc.lines[-1].get_xydata()}
+    points = {(float(x), float(y)) for x, y in np.asarray(roc.lines[-1].get_xydata())}
     assert points == {(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)}
-    steps = {(round(float(x), 3), round(float(y), 3)) for x, y in precision_recall.lines[-1].get_xydata()}
+    drawn = np.asarray(precision_recall.lines[-1].get_xydata())
+    steps = {(round(float(x), 3), round(float(y), 3)) for x, y in drawn}
     assert steps == {(1, 0.5), (1, 0.667), (0.5, 0.5), (0.5, 1), (0, 1)}
 
 
-def test_one_class_alone_has_no_curve_and_says_why(tmp_path: Path, gallery: "Gallery") -> None:
+def test_one_class_alone_has_no_curve_and_says_why(tmp_path: Path, gallery: Gallery) -> None:
     roc_and_precision_recall(
         np.zeros(5, dtype=int), [ScoredSystem("floor", np.ones(5))], tmp_path / "a.png", NOTE
     )
@@ -126,20 +130,20 @@ def test_scores_of_other_rois_are_refused_and_leave_no_file(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_confusion_matrix_shows_counts_and_shares_of_the_truth(tmp_path: Path, gallery: "Gallery") -> None:
+def test_a_confusion_matrix_shows_counts_and_shares_of_the_truth(tmp_path: Path, gallery: Gallery) -> None:
     confusion_matrices({"Model1": Confusion(tp=21, fn=2, fp=5, tn=36)}, tmp_path / "a.png", NOTE)
     texts = gallery.texts()
     assert {"21", "2", "5", "36", "91% of 23", "9% of 23", "12% of 41", "88% of 41"} <= set(texts)
     assert "Model1\naccuracy 0.89 (0.79 to 0.95)" in texts
 
 
-def test_a_class_without_rois_has_no_share(tmp_path: Path, gallery: "Gallery") -> None:
+def test_a_class_without_rois_has_no_share(tmp_path: Path, gallery: Gallery) -> None:
     confusion_matrices({"a": Confusion(tp=0, fn=0, fp=1, tn=3)}, tmp_path / "a.png", NOTE)
     assert gallery.texts().count("n/a") == 2
 
 
 def test_training_curves_mark_the_epoch_of_the_lowest_validation_loss(
-    tmp_path: Path, gallery: "Gallery"
+    tmp_path: Path, gallery: Gallery
 ) -> None:
     training_curves(HISTORY, "compact-model2", tmp_path / "a.png", NOTE)
     assert gallery.texts().count("lowest validation loss: epoch 3") == 2
@@ -149,7 +153,7 @@ def test_training_curves_mark_the_epoch_of_the_lowest_validation_loss(
 
 
 def test_a_validation_auc_that_is_undefined_in_one_epoch_is_left_out_there(
-    tmp_path: Path, gallery: "Gallery"
+    tmp_path: Path, gallery: Gallery
 ) -> None:
     history = HISTORY.assign(val_auc=[np.nan, 0.7, 0.8, 0.78])
     training_curves(history, "compact-model2", tmp_path / "a.png", NOTE)
@@ -157,9 +161,7 @@ def test_a_validation_auc_that_is_undefined_in_one_epoch_is_left_out_there(
     assert np.isnan(drawn).tolist() == [True, False, False, False]
 
 
-def test_reliability_names_its_bins_and_gives_hand_computed_scores(
-    tmp_path: Path, gallery: "Gallery"
-) -> None:
+def test_reliability_names_its_bins_and_gives_hand_computed_scores(tmp_path: Path, gallery: Gallery) -> None:
     labels, scores = np.array([0, 0, 1, 1]), np.array([0.2, 0.2, 0.6, 0.6])
     reliability_diagram(labels, [ScoredSystem("floor", scores)], tmp_path / "a.png", NOTE, n_bins=2)
     # Brier (0.04 + 0.04 + 0.16 + 0.16) / 4; gaps 0.2 and 0.4.
@@ -192,7 +194,7 @@ def luminance(colour: str) -> float:
 def test_systems_of_one_backbone_differ_in_lightness_too() -> None:
     styles = system_styles(NAMES[:3])
     light = sorted(luminance(style["color"]) for style in styles.values())
-    assert all((b + 0.05) / (a + 0.05) > 1.5 for a, b in zip(light, light[1:], strict=False))
+    assert all((b + 0.05) / (a + 0.05) > 1.5 for a, b in pairwise(light))
 
 
 def test_the_two_classes_differ_in_hue_for_red_green_blind_people() -> None:

@@ -1,0 +1,67 @@
+# Every target makes or reuses one virtual environment. VENV=path shares it between clones.
+VENV ?= .venv
+PYTHON ?= python3
+WORKSPACE ?= $(if $(wildcard mlruns/mlflow.db),.,demo)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.mammo-installed
+export PATH := $(abspath $(BIN)):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
+
+.PHONY: install demo test test-fast lint format repro seeds ui serve doctor clean
+
+install: $(STAMP)
+
+# The stamp names the checkout: an environment shared between clones serves the one that installed last.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# A shared environment may point at another clone; then only the link is renewed, which takes seconds.
+.PHONY: link
+link: install
+	@$(BIN)/python -c "import mammo, pathlib, sys; sys.exit(pathlib.Path(mammo.__file__).parents[1] != pathlib.Path.cwd())" \
+	  2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps --editable .
+
+demo: link
+	$(BIN)/mammo demo
+
+test: link
+	$(BIN)/python -m pytest
+
+test-fast: link
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: link
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: link
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+repro: link
+	$(BIN)/mammo fetch
+	$(BIN)/dvc repro
+	$(BIN)/mammo runs
+
+seeds: link
+	$(BIN)/mammo seeds
+
+ui: link
+	$(BIN)/mammo ui --workspace $(WORKSPACE)
+
+serve: link
+	$(BIN)/mammo serve --workspace $(WORKSPACE)
+
+doctor: link
+	$(BIN)/mammo doctor
+
+clean:
+	rm -rf demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,154 @@
+"""Texture of ROIs and its cross-correlation at every shift, the core of the leakage audit.
+
+Grey values say little about whether two ROIs show the same tissue: bright tissue resembles bright
+tissue, and the straight edge of one film resembles that of any other. So the audit compares the
+texture alone, normalised locally, to which no edge and no flat area contributes more than its share.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, ndimage
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+DETAIL_SIGMA_PX: Final = 2.0
+"""Structures larger than this are removed. Smaller values let JPEG compression hide a match
+(correlation 0.5 at 1.5 px, 0.6 at 2 px), larger ones let unrelated tissue look alike."""
+
+FLOOR_GREY: Final = 2.0
+"""Local contrast below this many grey levels counts as flat."""
+
+BLOCK: Final = 8
+"""ROIs correlated in one go: what fits the processor's cache."""
+
+
+def texture(images: npt.NDArray[Any]) -> FloatArray:
+    """Locally normalised texture: `(n, h, w)` grey levels → `(n, h, w)` without unit, about −3 to 3.
+
+    Brightness and contrast cancel; flat areas are near 0.
+    """
+    grey = images.astype(np.float32)
+    sigma = (0.0, DETAIL_SIGMA_PX, DETAIL_SIGMA_PX)
+    detail = grey - ndimage.gaussian_filter(grey, sigma, mode="nearest")
+    power = ndimage.gaussian_filter(detail * detail, tuple(2 * value for value in sigma), mode="nearest")
+    normalised: FloatArray = detail / (np.sqrt(power) + np.float32(FLOOR_GREY))
+    return normalised
+
+
+def strength(energy_a: float, energy_b: float, product: float) -> float:
+    """How far a match stands above chance: correlation × √(textured pixels).
+
+    The energies are sums of squared texture over the overlap, `product` the sum of the products; the
+    geometric mean of the energies stands for the number of textured pixels.
+    """
+    return product / (energy_a * energy_b) ** 0.25 if energy_a > 0 and energy_b > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class OverlapLimits:
+    """Which overlaps are looked for.
+
+    Attributes:
+        side_px: smallest height and width.
+        area_px: smallest area.
+    """
+
+    side_px: int
+    area_px: int
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Textures ready to be correlated with those of another shape.
+
+    Attributes:
+        values: spectra, complex64 `(n, m, m // 2 + 1)`.
+        weights: energy of the overlapping part to the power −1/4 for each shift, float32 `(n, m, m)`;
+            0 where the overlap is too small.
+    """
+
+    values: npt.NDArray[np.complex64]
+    weights: FloatArray
+
+
+Shape = tuple[int, int]
+
+
+def transform_size(shape_a: Shape, shape_b: Shape, limits: OverlapLimits) -> int:
+    """Side of the transform in which no admissible shift is touched by wrap-around."""
+    sides = (a + b - limits.side_px for a, b in zip(shape_a, shape_b, strict=True))
+    return int(fft.next_fast_len(max(sides), real=True))
+
+
+def axis_shifts(side_a: int, n_transform: int) -> IntArray:
+    """Shifts of b against a, in pixels, in the order in which the transform returns them."""
+    index = np.arange(n_transform)
+    return np.where(index < side_a, index, index - n_transform)
+
+
+def spectra_of_a(textures: FloatArray, shape_b: Shape, limits: OverlapLimits) -> Spectra:
+    """Prepare the textures that stay in place: `(n, h, w)`."""
+    return _spectra(textures, textures.shape[1:], shape_b, limits, moving=False)
+
+
+def spectra_of_b(textures: FloatArray, shape_a: Shape, limits: OverlapLimits) -> Spectra:
+    """Prepare the textures that are shifted: `(n, h, w)`."""
+    return _spectra(textures, shape_a, textures.shape[1:], limits, moving=True)
+
+
+def _spectra(
+    textures: FloatArray,
+    shape_a: tuple[int, ...],
+    shape_b: tuple[int, ...],
+    limits: OverlapLimits,
+    *,
+    moving: bool,
+) -> Spectra:
+    size = transform_size((shape_a[0], shape_a[1]), (shape_b[0], shape_b[1]), limits)
+    starts, stops = [], []
+    for side_a, side_b in zip(shape_a, shape_b, strict=True):
+        shifts = axis_shifts(side_a, size)
+        start, stop = np.maximum(shifts, 0), np.minimum(shifts + side_b, side_a)
+        stop = np.where(stop - start >= limits.side_px, stop, start)
+        starts.append(np.where(stop > start, start - shifts * moving, 0))
+        stops.append(np.where(stop > start, stop - shifts * moving, 0))
+    area = np.outer(stops[0] - starts[0], stops[1] - starts[1])
+    energy = _rectangle_sums(textures, starts, stops)
+    admissible = (area >= limits.area_px) & (energy > 0)
+    weights = np.zeros(energy.shape, np.float32)
+    weights[admissible] = energy[admissible] ** -0.25
+    values = fft.rfft2(textures, (size, size))
+    return Spectra(np.conj(values) if moving else values, weights)
+
+
+def _rectangle_sums(
+    textures: FloatArray, starts: list[IntArray], stops: list[IntArray]
+) -> npt.NDArray[np.float64]:
+    """Energy of `textures[:, top:bottom, left:right]` for all starts and stops, by summed areas."""
+    n, height, width = textures.shape
+    sums = np.zeros((n, height + 1, width + 1))
+    np.cumsum(np.square(textures, dtype=np.float64), axis=1, out=sums[:, 1:, 1:])
+    np.cumsum(sums[:, 1:, 1:], axis=2, out=sums[:, 1:, 1:])
+    (top, left), (bottom, right) = starts, stops
+    rows = sums[:, bottom] - sums[:, top]
+    energy: npt.NDArray[np.float64] = rows[:, :, right] - rows[:, :, left]
+    return energy
+
+
+def best_shifts(
+    a: Spectra, index: int, b: Spectra, members: slice, side_a: Shape
+) -> tuple[FloatArray, IntArray, IntArray]:
+    """Strongest match of one texture of `a` with each of `b`'s `members`: strengths, dy, dx (pixels)."""
+    correlation = fft.irfft2(a.values[index] * b.values[members], a.weights.shape[1:])
+    correlation *= a.weights[index]
+    correlation *= b.weights[members]
+    flat = correlation.reshape(len(correlation), -1)
+    peak = flat.argmax(axis=1)
+    rows, columns = np.divmod(peak, a.weights.shape[2])
+    dy = axis_shifts(side_a[0], a.weights.shape[1])[rows]
+    dx = axis_shifts(side_a[1], a.weights.shape[2])[columns]
+    return flat[np.arange(len(flat)), peak], dy, dx

@@ -1,0 +1,65 @@
+"""Catching the figures that the picture functions save, so that tests can read what they show."""
+
+from typing import Any
+
+import pytest
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+
+class Gallery(list[Figure]):
+    """The figures that were saved, in order."""
+
+    def texts(self) -> list[str]:
+        """Every text that the last figure shows."""
+        return [text.get_text() for text in shown_texts(self[-1])]
+
+    def overlaps(self) -> list[tuple[str, str]]:
+        """Pairs of texts of the last figure whose boxes intersect."""
+        boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown_texts(self[-1])]
+        return [
+            (first, second)
+            for position, (first, box) in enumerate(boxes)
+            for second, other in boxes[position + 1 :]
+            if box.overlaps(other)
+        ]
+
+    def outside(self) -> list[str]:
+        """Texts of the last figure that reach over its border."""
+        figure = self[-1]
+        boxes = [(text.get_text(), text.get_window_extent()) for text in shown_texts(figure)]
+        width, height = figure.bbox.width, figure.bbox.height
+        return [name for name, box in boxes if min(box.x0, box.y0) < 0 or box.x1 > width or box.y1 > height]
+
+
+def catch_figures(monkeypatch: pytest.MonkeyPatch) -> Gallery:
+    """Collect each figure as it is saved; its file is written all the same."""
+    saved = Gallery()
+    write = Figure.savefig
+
+    def savefig(figure: Figure, *args: Any, **settings: Any) -> None:
+        write(figure, *args, **settings)
+        saved.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
+
+
+def shown_texts(figure: Figure) -> list[Text]:
+    """The visible texts of a figure that has been drawn."""
+    hidden = {
+        id(text)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for text in (axis.findobj(Text) if not axes.axison else labels_beyond_the_view(axis))
+    }
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and id(text) not in hidden]
+    return [text for text in texts if text.get_visible() and text.get_text().strip()]
+
+
+def labels_beyond_the_view(axis: Axis) -> list[Text]:
+    """Labels that matplotlib keeps for ticks outside the limits and does not draw."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    return [tick.label1 for tick in ticks if not low <= tick.get_loc() <= high]
