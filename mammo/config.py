@@ -165,7 +165,7 @@ class ModelConfig(Section):
     weights: str = "none"
     """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
     preprocessing: Literal["auto", "samplewise_center", "imagenet", "fixed_scale"] = "auto"
-    """auto: what belongs to the weights."""
+    """auto: samplewise_center, which the paper's weights and the ones from scratch are trained with."""
     head_units: Positive = 1024
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)] = [16, 32, 64, 128, 256]

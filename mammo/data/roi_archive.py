@@ -29,7 +29,8 @@ MAX_RATIO: Final = 100
 """The published pictures do not shrink at all in the archive."""
 
 _MEMBER: Final = re.compile(
-    r"(?:MIAS_ROIs/)?(?P<folder>train|val|test|trainval)/(?P<label>Normal|Tumor) \((?P<number>[1-9]\d{0,4})\)\.png"
+    r"(?:MIAS_ROIs/)?(?P<folder>train|val|test|trainval)/"
+    r"(?P<label>Normal|Tumor) \((?P<number>[1-9]\d{0,4})\)\.png"
 )
 _FOLDER: Final = re.compile(r"(?:MIAS_ROIs/)?(?:(?:train|val|test|trainval)/)?")
 
@@ -127,19 +128,22 @@ def _check_sizes(infos: list[zipfile.ZipInfo], raw: Path) -> None:
     for info in infos:
         if info.file_size > min(MAX_MEMBER_BYTES, MAX_RATIO * max(info.compress_size, 1)):
             raise DataError(
-                f"{raw}: a member must unpack to at most {MAX_MEMBER_BYTES} bytes and {MAX_RATIO} times its packed "
-                f"size, got {info.filename!r} with {info.file_size} from {info.compress_size}; {remedy}"
+                f"{raw}: a member must unpack to at most {MAX_MEMBER_BYTES} bytes and {MAX_RATIO} times its "
+                f"packed size, got {info.filename!r} with {info.file_size} from {info.compress_size}; {remedy}"
             )
 
 
 def _check_safe(info: zipfile.ZipInfo, raw: Path) -> None:
-    """Refuse names that lead out of a folder, and links. Nothing is unpacked, but such an archive is hostile."""
+    """Refuse names that lead out of a folder, and links.
+
+    Nothing is unpacked here, but an archive that holds them is hostile.
+    """
     name = info.filename
     outside = name.startswith(("/", "\\")) or ":" in name or ".." in re.split(r"[/\\]", name)
     if outside or stat.S_ISLNK(info.external_attr >> 16):
         raise DataError(
-            f"{raw}: members must be plain files inside the archive, got {name!r}; the archive is not to be trusted, "
-            "delete it and run `mammo fetch`"
+            f"{raw}: members must be plain files inside the archive, got {name!r}; the archive is not to be "
+            "trusted, delete it and run `mammo fetch`"
         )
 
 
@@ -148,8 +152,8 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, raw: Path) -> bytes:
         content = member.read(MAX_MEMBER_BYTES + 1)
     if len(content) != info.file_size:
         raise DataError(
-            f"{raw}: {info.filename!r} must unpack to the {info.file_size} bytes that the directory names, got "
-            f"{len(content)}; run `mammo fetch` again"
+            f"{raw}: {info.filename!r} must unpack to the {info.file_size} bytes that the directory names, "
+            f"got {len(content)}; run `mammo fetch` again"
         )
     return content
 
@@ -161,7 +165,8 @@ def _check_trainval_repeats(members: list[_Member], contents: list[bytes], raw: 
         if member.folder != "test":
             counts[member.folder == "trainval"][member.label, hashlib.sha256(content).hexdigest()] += 1
     if counts[True] and counts[True] != counts[False]:
+        foreign, missing = (counts[True] - counts[False]).total(), (counts[False] - counts[True]).total()
         raise DataError(
-            f"{raw}: the folder trainval must repeat train and val, got {(counts[True] - counts[False]).total()} "
-            "other ROIs in it or some missing; run `mammo fetch` again"
+            f"{raw}: the folder trainval must repeat train and val, got {foreign} ROIs that are not theirs and "
+            f"{missing} missing; run `mammo fetch` again"
         )

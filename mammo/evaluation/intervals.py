@@ -1,8 +1,8 @@
 """Confidence intervals: Wilson for proportions, a BCa bootstrap of groups for all else, t over seeds.
 
-Why BCa: on simulated ROIs at n = 64 and AUC 0.95 a nominal 95% percentile bootstrap covers about 90%, the
-bias-corrected and accelerated one (Efron 1987, doi 10.1080/01621459.1987.10478410) 93%; at n = 200 they
-cover 92 to 94% and 93 to 95%.
+Why BCa: on 600 to 800 simulated sets of 64 ROIs with AUC 0.95 a nominal 95% percentile bootstrap covers
+about 90%, the bias-corrected and accelerated one (Efron 1987, doi 10.1080/01621459.1987.10478410) about 94%;
+on 200 ROIs with AUC 0.75 to 0.95 they cover 92 to 94% and 93 to 96%.
 
 Groups are resampled, not ROIs: ROIs of one patient, or ROIs that share pixels, are not independent. The
 Wilson interval takes each ROI as independent, so it is too narrow where groups hold many ROIs.

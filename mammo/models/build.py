@@ -28,13 +28,12 @@ class Architecture:
     def of(cls, system: str, config: ModelConfig) -> Self:
         """The architecture of a system under the settings.
 
-        `preprocessing: auto` gives ImageNet weights the paper's mean subtraction, and weights from
-        scratch a fixed scale.
+        `preprocessing: auto` is the paper's mean subtraction.
         """
         backbone, _ = split_system(system)
-        preprocessing = config.preprocessing
-        if preprocessing == "auto":
-            preprocessing = "fixed_scale" if config.weights == "none" else "samplewise_center"
+        preprocessing: PreprocessingName = (
+            "samplewise_center" if config.preprocessing == "auto" else config.preprocessing
+        )
         if backbone == "compact" and config.weights == "imagenet":
             raise WeightsError(
                 f"model.weights: imagenet does not exist for {system}; use none, or a torchvision backbone"
