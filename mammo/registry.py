@@ -62,14 +62,15 @@ def _create_version(
 ) -> str:
     import mlflow
 
-    from mammo.serving.signature import pip_requirements, signature
+    from mammo.signature import pip_requirements, signature
 
     system = description["architecture"]["system"]
     tags = {WEIGHTS_TAG: description["weights_sha256"], "mammo.system": system}
     tags["mammo.synthetic"] = str(description["synthetic"]).lower()
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        # The signature is explicit; an example picture would only repeat it, at the price of a test run.
-        warnings.filterwarnings("ignore", message=".*input example was not provided.*", category=UserWarning)
+        # The signature is explicit. MLflow would rather infer one from type hints, or run an example.
+        for message in (".*input example was not provided.*", ".*type hint.*"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
         info = mlflow.pyfunc.log_model(
             name=system,
             python_model=str(PACKAGE / "serving" / "voter.py"),

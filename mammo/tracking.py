@@ -55,8 +55,12 @@ def connect(space: Workspace) -> "MlflowClient":
     uri = tracking_uri(space)
     if uri.startswith("sqlite:///"):
         _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+    named = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    # MLflow exports the address; without this a second workspace would take it for the user's wish.
+    if named is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     try:
         # Only one process may make the tables; the others wait for it.

@@ -29,17 +29,12 @@ class Voter(PythonModel):  # type: ignore[misc]
         self.scorer = RoiScorer.on(load_bundle(weights.parent), choose_device("auto"))
         self.model_name, self.model_version = _registered_as(weights.parent.parent)
 
-    # MLflow reads a type hint of `model_input` as a schema of its own; the signature is the schema here.
-    def predict(  # type: ignore[no-untyped-def]
-        self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
         """One row for each ROI: label, vote_share, votes, score, model_name, model_version.
 
         Args:
             context: unused, MLflow passes it.
-            model_input: table with a column `image` (bytes) or `pixels` (120×120 grey levels), or a
-                uint8 array `(n, 120, 120)`.
-            params: none are known.
+            model_input: table with a column `image` (bytes) or `pixels` (120×120 grey levels).
 
         Raises:
             DataError: a picture is unreadable or no ROI.
@@ -61,10 +56,7 @@ class Voter(PythonModel):  # type: ignore[misc]
         return self.scorer.votes(images)
 
 
-def _read_rois(model_input: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    if isinstance(model_input, np.ndarray):
-        rois = [check_roi_array(array, f"row {row}") for row, array in enumerate(np.atleast_3d(model_input))]
-        return np.stack(rois)
+def _read_rois(model_input: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.uint8]]:
     if len(model_input) == 0:
         raise DataError("input: at least one ROI is needed, got no rows; send a column `image` or `pixels`")
     return np.stack([_read_row(index, row) for index, row in enumerate(model_input.to_dict("records"))])

@@ -1,0 +1,90 @@
+"""The voting service over HTTP."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from mammo.config import Config
+from mammo.data.sources import read_rois
+from mammo.layout import Workspace
+from mammo.prediction import predict_files
+from mammo.serving.app import MAX_BODY_BYTES, create_app
+
+
+def png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    """Encode grey pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def client(finished: tuple[Workspace, Config]) -> Iterator[TestClient]:
+    with TestClient(create_app(finished[0])) as client:
+        yield client
+
+
+def test_a_picture_gets_the_row_of_mammo_predict_and_its_patch_scores(
+    client: TestClient, finished: tuple[Workspace, Config]
+) -> None:
+    space, _ = finished
+    content = png(read_rois(space.rois).images[1])
+    path = space.root / "roi.png"
+    path.write_bytes(content)
+    row = client.post("/api/vote", content=content).json()
+    expected = predict_files(space, [path])[0]
+
+    assert row == {key: value for key, value in expected.items() if key != "file"} | {
+        "patch_scores": row["patch_scores"]
+    }
+    assert [int(score > 0.5) for score in row["patch_scores"]] == row["votes"]
+    assert row["score"] == pytest.approx(np.mean(row["patch_scores"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"no picture at all", "PNG"),
+        (png(np.zeros((1, 1), dtype=np.uint8)), "120"),
+        (png(np.zeros((120, 120, 4), dtype=np.uint8)), "grey"),
+    ],
+)
+def test_bad_pictures_are_refused_with_422_and_a_reason(client: TestClient, content: bytes, message: str) -> None:
+    answer = client.post("/api/vote", content=content)
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]
+
+
+def test_a_body_above_the_limit_is_refused_with_413(client: TestClient) -> None:
+    answer = client.post("/api/vote", content=b"0" * (MAX_BODY_BYTES + 1))
+    assert answer.status_code == 413
+    assert str(MAX_BODY_BYTES) in answer.json()["error"]
+
+
+def test_health_names_the_version_that_serves(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok", "model_name": "mammo-roi", "model_version": "1"}
+
+
+def test_metrics_count_votes_by_label(client: TestClient, finished: tuple[Workspace, Config]) -> None:
+    client.post("/api/vote", content=png(read_rois(finished[0].rois).images[0]))
+    lines = client.get("/metrics").text.splitlines()
+    counted = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("mammo_votes_total{")]
+    assert sum(counted) >= 1
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_says_what_it_is(client: TestClient) -> None:
+    page = client.get("/").text
+    assert "no medical device" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_the_model_is_described_with_its_grid(client: TestClient) -> None:
+    described = client.get("/api/model").json()
+    assert described["corners_px"] == [[t, left] for t in (0, 36, 72) for left in (0, 36, 72)]
+    assert described["synthetic"] is True

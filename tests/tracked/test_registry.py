@@ -1,0 +1,95 @@
+"""Versions and aliases."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo import registry
+from mammo.config import Config
+from mammo.data.sources import read_rois
+from mammo.errors import TrackingError
+from mammo.inference import RoiScorer
+from mammo.layout import Workspace
+from mammo.models.bundle import load_bundle
+from mammo.recording import ensure_run, register_best
+from mammo.tracking import connect
+
+NAME = "mammo-roi"
+
+
+def test_the_first_version_becomes_champion_and_a_second_challenger(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    first, second = (
+        registry.register(space, NAME, ensure_run(space, config, system), space.bundle(system))
+        for system in config.systems
+    )
+    assert (first.number, first.aliases) == ("1", ("champion",))
+    assert (second.number, second.aliases) == ("2", ("challenger",))
+
+
+def test_registering_the_same_weights_twice_makes_one_version(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    assert register_best(space, config) == register_best(space, config)
+    assert [version.number for version in registry.versions(space, NAME)] == ["1"]
+
+
+def test_the_registered_system_is_the_best_by_validation_loss(finished: tuple[Workspace, Config]) -> None:
+    space, config = finished
+    losses = {
+        system: json.loads((space.reports / "train" / f"{system}.json").read_text())["val_loss"]
+        for system in config.systems
+    }
+    assert registry.champion(space, NAME).system == min(losses, key=lambda system: losses[system])
+
+
+def test_promote_moves_the_alias_and_rollback_gives_it_back(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    for system in config.systems:
+        registry.register(space, NAME, ensure_run(space, config, system), space.bundle(system))
+    promoted = registry.promote(space, NAME, "2")
+    assert promoted.aliases == ("champion",)
+    assert registry.champion(space, NAME).number == "2"
+    assert registry.rollback(space, NAME).number == "1"
+    assert registry.champion(space, NAME).number == "1"
+    with pytest.raises(TrackingError, match="rollback needs an earlier promotion"):
+        registry.rollback(space, NAME)
+
+
+def test_promoting_an_unknown_version_is_refused_with_the_known_ones(finished: tuple[Workspace, Config]) -> None:
+    with pytest.raises(TrackingError, match=r"must be one of \['1'\], got '7'"):
+        registry.promote(finished[0], NAME, "7")
+
+
+def test_a_store_without_versions_says_how_to_get_a_champion(prepared: tuple[Workspace, Config]) -> None:
+    with pytest.raises(TrackingError, match=r"no version has the alias champion.*--force register"):
+        registry.champion(prepared[0], NAME)
+
+
+def test_any_mlflow_client_gets_the_votes_that_the_bundle_gives(
+    finished: tuple[Workspace, Config],
+) -> None:
+    space, _ = finished
+    connect(space)
+    rois = read_rois(space.rois)
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    by_pixels = model.predict(pd.DataFrame({"pixels": [image.tolist() for image in rois.images[:3]]}))
+    system = registry.champion(space, NAME).system
+    scorer = RoiScorer.on(load_bundle(space.bundle(system)), model.unwrap_python_model().scorer.device)
+    expected = scorer.votes(rois.images[:3])
+
+    assert by_pixels["label"].tolist() == [vote.label for vote in expected]
+    assert by_pixels["votes"].tolist() == [list(vote.votes) for vote in expected]
+    np.testing.assert_allclose(by_pixels["score"], [vote.score for vote in expected], rtol=1e-6)
+    assert by_pixels["model_name"].tolist() == [NAME] * 3
+    assert by_pixels["model_version"].tolist() == ["1"] * 3
+
+
+def test_no_pickle_lies_in_a_registered_version(finished: tuple[Workspace, Config]) -> None:
+    space, _ = finished
+    names = [path.name for path in Path(space.mlruns / "artifacts").rglob("*") if path.is_file()]
+    assert "model.safetensors" in names
+    assert [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))] == []

@@ -1,0 +1,62 @@
+"""The tracking store when it is locked, damaged, absent or elsewhere."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from mammo.config import Config
+from mammo.errors import TrackingError
+from mammo.layout import Workspace
+from mammo.tracking import comparison_rows, connect, flat_params, tracking_uri
+
+
+def test_a_locked_database_is_an_error_that_names_the_file(prepared: tuple[Workspace, Config]) -> None:
+    space, _ = prepared
+    path = space.mlruns / "mlflow.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    try:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError, match=r"mlflow\.db: the tracking database cannot be used .*locked"):
+            connect(space)
+    finally:
+        holder.close()
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    space.mlruns.mkdir()
+    (space.mlruns / "mlflow.db").write_bytes(b"this is no database, it is a text" * 100)
+    with pytest.raises(TrackingError, match="not a database"):
+        connect(space)
+    assert (space.mlruns / "mlflow.db").read_bytes().startswith(b"this is no database")
+
+
+def test_a_server_that_is_not_there_is_an_error_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError) as caught:
+        connect(Workspace(tmp_path))
+    assert "127.0.0.1:9" in str(caught.value).split(";", maxsplit=1)[0]
+    assert "user:secret@127" not in str(caught.value).split(":", maxsplit=3)[0]
+
+
+def test_the_store_lies_in_the_workspace_unless_the_environment_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracking_uri(Workspace(tmp_path)) == f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert tracking_uri(Workspace(tmp_path)) == "http://localhost:5000"
+
+
+def test_nested_settings_become_dotted_names() -> None:
+    assert flat_params({"a": {"b": {"c": 1}, "d": [2]}, "e": None}) == {"a.b.c": 1, "a.d": [2], "e": None}
+
+
+def test_the_comparison_has_a_row_for_each_system(finished: tuple[Workspace, Config]) -> None:
+    space, config = finished
+    rows = comparison_rows(space)
+    assert {row["system"] for row in rows} == set(config.systems)
+    assert all("test_auc_score" in row["metrics"] for row in rows)
