@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; put it in the place of `path` if the block succeeds.
+
+    On any failure the temporary folder is removed and an older `path` stays as it was.
+
+    Raises:
+        DataError: the disk is full, or the parent folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        fresh = workshop / "new"
+        fresh.mkdir()
+        yield fresh
+        if path.exists():
+            path.replace(workshop / "old")
+        fresh.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:

@@ -1,7 +1,7 @@
 """Stage `split`: leakage audit → groups of ROIs that belong together → train, val, test."""
 
 from mammo.config import Config
-from mammo.data.audit import audit_table, group_ids
+from mammo.data.audit import audit_table, groups_from_overlaps, overlaps_of
 from mammo.data.sources import read_rois
 from mammo.data.splits import make_split
 from mammo.entry import guarded
@@ -12,12 +12,11 @@ from mammo.storage import write_table
 def main() -> None:
     """Run the stage in the current folder."""
     space = Workspace()
-    config = Config.load(space.params).split
     rois = read_rois(space.rois)
-    overlaps = audit_table(rois.table, rois.images)
-    split = make_split(rois.table, group_ids(rois.table, overlaps), config)
-    write_table(space.overlaps, overlaps)
-    write_table(space.split, split)
+    table, pairs = rois.table, audit_table(rois.table, rois.images)
+    groups = groups_from_overlaps(table["roi_id"].to_list(), overlaps_of(pairs), table["patient_id"].to_list())
+    write_table(space.overlaps, pairs)
+    write_table(space.split, make_split(table, groups, Config.load(space.params).split))
 
 
 if __name__ == "__main__":

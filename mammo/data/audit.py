@@ -56,7 +56,12 @@ def overlap_table(
 def overlaps_of(pairs: pd.DataFrame) -> list[Overlap]:
     """Read the overlaps back from a table that `overlap_table` made."""
     names = [field.name for field in fields(Overlap)]
-    return [Overlap(**row) for row in pairs[names].to_dict("records")]
+    return [Overlap(*row) for row in pairs[names].itertuples(index=False, name=None)]
+
+
+def group_ids(table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
+    """The group of each ROI of a table, see `groups_from_overlaps`; `pairs` as `audit_table` returns them."""
+    return groups_from_overlaps(table["roi_id"].tolist(), overlaps_of(pairs), table["patient_id"].tolist())
 
 
 def _parts(table: pd.DataFrame, split: pd.DataFrame | None) -> pd.Series:
@@ -149,4 +154,5 @@ def _shared(owners: pd.Series, part_of: pd.Series) -> int | None:
     """How many patients (or films) have ROIs in more than one part; None where none is known."""
     if owners.isna().all() or part_of.isna().all():
         return None
-    return int((part_of.groupby(owners.to_numpy()).nunique() > 1).sum())
+    n_parts = part_of.groupby(owners.to_numpy()).nunique()
+    return int((n_parts > 1).sum())
