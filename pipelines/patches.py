@@ -2,10 +2,11 @@
 
 from mammo.config import Config
 from mammo.data.expectations import check_patches
+from mammo.data.sources import read_rois
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.patches import drawn_patches, grid_patches
-from mammo.storage import write_json, write_table
+from mammo.storage import read_table, write_json, write_table
 from mammo.systems import read_part
 
 
@@ -18,7 +19,8 @@ def main() -> None:
     # The test part only gets the voting grid; its ROIs are not looked at before `evaluate`.
     patch_sets["test"] = grid_patches(read_part(space, "test").table, config)
     folder = space.reports / "expectations"
-    write_json(folder / "patches.json", check_patches(space, patch_sets, folder / "patches"))
+    rois, split = read_rois(space.rois).table, read_table(space.split)
+    write_json(folder / "patches.json", check_patches(patch_sets, rois, split, folder / "patches"))
     for name, table in patch_sets.items():
         write_table(space.patches(name), table)
 

@@ -18,7 +18,9 @@ FloatImage = npt.NDArray[np.float32]
 TEXTURE_STD: Final = 9.0
 """Standard deviation of the tissue's texture in grey levels; lesions are painted relative to it."""
 
-_BETA: Final = 3.0
+_TEXTURE_BETA: Final = 3.0
+_GLAND_BETA: Final = 5.0
+"""Glandular tissue has large, soft forms."""
 _LARGEST_PX: Final = 260
 """Structures larger than this have no more power than these."""
 _NOISE_STD: Final = 1.6
@@ -50,8 +52,8 @@ def draw_breast(tissue: str, laterality: Laterality, rng: np.random.Generator) -
     depth, muscle = _anatomy(rng)
     if laterality == "right":
         depth, muscle = depth[:, ::-1], muscle[:, ::-1]
-    structure, fine = power_law(rng), power_law(rng)
-    gland = _rise(structure + 1.5 * np.minimum(depth, 0.6) - 0.5 + np.float32(_GLAND_SHARE[tissue]), 1.1)
+    structure, fine = power_law(_GLAND_BETA, rng), power_law(_TEXTURE_BETA, rng)
+    gland = _rise(structure + 1.5 * np.minimum(depth, 0.6) - 0.5 + np.float32(_GLAND_SHARE[tissue]), 0.8)
     thickness = 1 - np.exp(np.minimum(-depth, 0) / np.float32(0.07))
     grey = _FAT_LEVEL + _GLAND_LEVELS * gland * (1 - muscle) + _MUSCLE_LEVELS * muscle
     grey += TEXTURE_STD * (1 + 0.4 * gland) * fine * (1 - 0.6 * muscle)
@@ -69,11 +71,11 @@ def develop(breast: Breast, grey: FloatImage, rng: np.random.Generator) -> npt.N
     return film
 
 
-@lru_cache(maxsize=1)
-def _amplitudes() -> FloatImage:
-    """Fourier amplitudes of the texture with unit variance, for `rfft2`."""
+@lru_cache(maxsize=2)
+def _amplitudes(beta: float) -> FloatImage:
+    """Fourier amplitudes of a field with unit variance, for `rfft2`."""
     rows, columns = np.fft.fftfreq(FILM_SIDE_PX)[:, None], np.fft.rfftfreq(FILM_SIDE_PX)[None, :]
-    amplitudes = (rows**2 + columns**2 + 1 / _LARGEST_PX**2) ** (-_BETA / 4)
+    amplitudes = (rows**2 + columns**2 + 1 / _LARGEST_PX**2) ** (-beta / 4)
     amplitudes[0, 0] = 0
     weights = np.full(amplitudes.shape, 2.0)  # all but the first and last column stand for two frequencies
     weights[:, [0, -1]] = 1
@@ -82,12 +84,12 @@ def _amplitudes() -> FloatImage:
     return scaled
 
 
-def power_law(rng: np.random.Generator) -> FloatImage:
-    """A random field of shape (1024, 1024) with mean 0, variance near 1 and a power spectrum of 1/f³."""
+def power_law(beta: float, rng: np.random.Generator) -> FloatImage:
+    """A random field of shape (1024, 1024) with mean 0, variance near 1 and a power spectrum of 1/f^beta."""
     from scipy.fft import irfft2, rfft2
 
     white = rng.standard_normal((FILM_SIDE_PX, FILM_SIDE_PX), dtype=np.float32)
-    field: FloatImage = irfft2(rfft2(white) * _amplitudes(), s=white.shape).astype(np.float32, copy=False)
+    field: FloatImage = irfft2(rfft2(white) * _amplitudes(beta), s=white.shape).astype(np.float32, copy=False)
     return field
 
 

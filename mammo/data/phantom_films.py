@@ -116,8 +116,11 @@ def _scatter_calcifications(grey: npt.NDArray[np.float32], breast: Breast, rng: 
 
 
 def _inner_point(breast: Breast, rng: np.random.Generator) -> tuple[int, int]:
-    """A point in the breast, off its edge and outside the muscle."""
-    rows, columns = np.nonzero((breast.depth[::8, ::8] > 0.2) & (breast.muscle[::8, ::8] == 0))
+    """A point in the breast, half a ROI or so off its edge and the chest wall, outside the muscle."""
+    from scipy.ndimage import minimum_filter
+
+    inside = minimum_filter(breast.depth[::8, ::8] > 0.05, 13) & (breast.muscle[::8, ::8] == 0)
+    rows, columns = np.nonzero(inside)
     pick = rng.integers(rows.size)
     y, x = 8 * np.array([rows[pick], columns[pick]]) + rng.integers(0, 8, size=2)
     return int(x), int(y)

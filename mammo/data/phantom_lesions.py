@@ -21,9 +21,9 @@ RADIUS_PX: Final = {
 }
 """Smallest and largest radius of each kind; like in the real films, some exceed the ROI's 60 pixels."""
 
-_CONTRAST: Final = {"CALC": 5.0, "CIRC": 1.5, "SPIC": 1.6, "MISC": 1.5, "ARCH": 1.9, "ASYM": 1.7}
+_CONTRAST: Final = {"CALC": 7.0, "CIRC": 2.5, "SPIC": 2.4, "MISC": 2.7, "ARCH": 2.1, "ASYM": 2.5}
 """Mean brightness of a pattern's peak, in standard deviations of the surrounding texture."""
-_CONTRAST_SPREAD: Final = 0.28
+_CONTRAST_SPREAD: Final = 0.25
 
 
 def draw_lesion(kind: str, radius_px: int, rng: np.random.Generator) -> FloatImage:
@@ -97,19 +97,18 @@ def _outline(angle: FloatImage, mean: float, roughness: float, rng: np.random.Ge
     return outline
 
 
-def _rays(
-    distance: FloatImage, angle: FloatImage, radius_px: int, inner: float, rng: np.random.Generator
-) -> FloatImage:
-    """Bright thin lines that run outwards from `inner` and fade towards the enclosing circle."""
+def _rays(distance: FloatImage, angle: FloatImage, radius_px: int, rng: np.random.Generator) -> FloatImage:
+    """Bright thin bent lines that run outwards from near the centre and fade towards the enclosing circle."""
     rays = np.zeros(distance.shape, dtype=np.float32)
     count = int(rng.integers(12, 22))
     directions = 2 * np.pi * (np.arange(count) + rng.uniform(-0.35, 0.35, count)) / count
     for direction in directions:
-        bend, half_width_px, length = rng.normal(0, 0.25), rng.uniform(0.9, 1.8), rng.uniform(0.65, 1.0)
+        bend, aside, length = rng.normal(0, 0.3), rng.normal(0, 0.06), rng.uniform(0.55, 1.0)
+        half_width_px, brightness = rng.uniform(0.9, 1.8), rng.uniform(0.5, 1.0)
         turn = angle - np.float32(direction) - np.float32(bend) * distance
-        across_px = distance * np.abs(np.sin(turn)) * radius_px
-        ray = np.exp(-((across_px / np.float32(half_width_px)) ** 2)) * (np.cos(turn) > 0)
-        ray *= np.clip((length - distance) / np.float32(0.5), 0, 1) * (distance > inner)
+        across_px = (distance * np.sin(turn) - np.float32(aside)) * radius_px
+        ray = np.float32(brightness) * np.exp(-((across_px / np.float32(half_width_px)) ** 2))
+        ray *= np.clip((length - distance) / np.float32(0.5), 0, 1) * (np.cos(turn) > 0)
         np.maximum(rays, ray, out=rays)
     return rays
 
@@ -120,7 +119,7 @@ def _calcifications(
     """A cluster of small bright grains."""
     grains = np.zeros(distance.shape, dtype=np.float32)
     rows, columns = distance * np.sin(angle) * radius_px, distance * np.cos(angle) * radius_px
-    for _ in range(int(rng.integers(7, 20))):
+    for _ in range(int(rng.integers(10, 25))):
         from_centre, direction = 0.85 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
         row, column = radius_px * from_centre * np.sin(direction), radius_px * from_centre * np.cos(direction)
         size, brightness = rng.uniform(0.9, 1.9), rng.uniform(0.4, 1.0)
@@ -143,7 +142,7 @@ def _spiculated(
 ) -> FloatImage:
     """A small irregular mass with spicules."""
     core = _soft_below(distance, _outline(angle, 0.36, 0.25, rng), 0.14)
-    return np.maximum(core, np.float32(0.9) * _rays(distance, angle, radius_px, 0.2, rng))
+    return np.maximum(core, _rays(distance, angle, radius_px, rng))
 
 
 def _ill_defined(
@@ -157,7 +156,7 @@ def _distortion(
     distance: FloatImage, angle: FloatImage, radius_px: int, rng: np.random.Generator
 ) -> FloatImage:
     """Radiating lines without a mass."""
-    return _rays(distance, angle, radius_px, 0.04, rng)
+    return _rays(distance, angle, radius_px, rng)
 
 
 def _asymmetry(

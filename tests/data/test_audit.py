@@ -1,0 +1,373 @@
+"""The leakage audit against overlaps that are planted, so known, and against brute force."""
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mammo.config import IngestConfig
+from mammo.data.audit import (
+    AUDIT_SCHEMA,
+    audit_table,
+    group_ids,
+    groups_from_overlaps,
+    leakage_summary,
+    overlap_table,
+    overlaps_of,
+)
+from mammo.data.audit_overlap import LIMITS, Overlap, aligned_crops, find_overlaps
+from mammo.data.audit_stretch import LACK_OF_DETAIL, detail_ratio
+from mammo.errors import DataError
+from mammo.records import ROI_SCHEMA
+
+Picture = npt.NDArray[np.uint8]
+SIDE = 120
+
+
+def film(seed: int, side: int = 400) -> Picture:
+    """Tissue-like noise: its power falls with frequency."""
+    rng = np.random.default_rng(seed)
+    fy, fx = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
+    frequency = np.hypot(fy, fx)
+    frequency[0, 0] = 1.0
+    noise = np.fft.rfft2(rng.standard_normal((side, side))) / frequency**1.2
+    tissue = np.fft.irfft2(noise, (side, side))
+    return (128 + 35 * (tissue - tissue.mean()) / tissue.std()).clip(0, 255).astype(np.uint8)
+
+
+def crop(picture: Picture, top: int, left: int, height: int = SIDE, width: int = SIDE) -> Picture:
+    return picture[top : top + height, left : left + width]
+
+
+def audit(*images: Picture) -> list[Overlap]:
+    return find_overlaps(np.stack(images), [f"r{row}" for row in range(len(images))])
+
+
+def strangers(n: int) -> list[Picture]:
+    return [crop(film(1000 + seed, 160), 20, 20) for seed in range(n)]
+
+
+def jpeg(image: Picture) -> Picture:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=75)
+    return np.asarray(Image.open(buffer))
+
+
+def darker(image: Picture) -> Picture:
+    return (0.8 * image + 12).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(0, 37), (58, 0), (-31, 44), (70, -66), (-80, -80), (1, 0), (95, -15)])
+def test_a_shifted_crop_of_the_same_film_is_found_with_its_shift(dy: int, dx: int) -> None:
+    tissue = film(1)
+    found = audit(crop(tissue, 140, 140), *strangers(3), crop(tissue, 140 + dy, 140 + dx))
+    (overlap,) = found
+    assert asdict(overlap) == {
+        "a": "r0",
+        "b": "r4",
+        "kind": "shifted",
+        "dx_px": dx,
+        "dy_px": dy,
+        "stretch_x": 1.0,
+        "stretch_y": 1.0,
+        "overlap_px": (SIDE - abs(dy)) * (SIDE - abs(dx)),
+        "mad": 0.0,
+        "correlation": pytest.approx(1.0),
+    }
+
+
+@pytest.mark.parametrize("change", [darker, jpeg])
+def test_a_shift_is_found_through_changed_grey_values(change: Callable[[Picture], Picture]) -> None:
+    tissue = film(2)
+    (overlap,) = audit(crop(tissue, 100, 100), *strangers(2), change(crop(tissue, 147, 69)))
+    assert (overlap.kind, overlap.dy_px, overlap.dx_px) == ("shifted", 47, -31)
+    assert overlap.mad > 0
+
+
+def test_the_mean_absolute_difference_is_that_of_the_overlap() -> None:
+    tissue = film(3).clip(0, 240)
+    (overlap,) = audit(crop(tissue, 100, 100), crop(tissue, 130, 100) + np.uint8(7))
+    assert overlap.mad == 7.0
+
+
+def test_copies_are_identical_or_altered() -> None:
+    first, second = strangers(2)
+    found = audit(first, second, first.copy(), darker(second))
+    assert [(one.a, one.b, one.kind, one.overlap_px) for one in found] == [
+        ("r0", "r2", "identical", SIDE * SIDE),
+        ("r1", "r3", "altered", SIDE * SIDE),
+    ]
+
+
+def test_copies_without_texture_are_identical_but_empty_pictures_are_not_reported() -> None:
+    smooth = np.tile(np.linspace(90, 110, SIDE).astype(np.uint8), (SIDE, 1))
+    empty = np.zeros((SIDE, SIDE), np.uint8)
+    found = audit(smooth, empty, smooth.copy(), empty.copy())
+    assert [(one.a, one.b, one.kind) for one in found] == [("r0", "r2", "identical")]
+
+
+def test_a_mirrored_overlap_is_found_and_its_pixels_lie_where_the_record_says() -> None:
+    tissue = film(4)
+    a, b = crop(tissue, 100, 100), crop(tissue, 82, 141)[:, ::-1]
+    (overlap,) = audit(a, *strangers(2), b)
+    assert (overlap.kind, overlap.mad) == ("mirrored", 0.0)
+    flipped = b[:, ::-1]
+    for row, column in ((20, 3), (70, 60), (119, 78)):
+        assert flipped[row, column] == a[row + overlap.dy_px, column + overlap.dx_px]
+
+
+@pytest.mark.parametrize("width", [100, 90, 63])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_crop_that_was_stretched_to_a_square_is_found_with_its_stretch(width: int, *, turned: bool) -> None:
+    tissue = film(5)
+    narrow = crop(tissue, 150, 110, SIDE, width)
+    stretched = np.asarray(Image.fromarray(narrow).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    images = [stretched, *strangers(3), crop(tissue, 110, 90)]
+    (overlap,) = audit(*(np.ascontiguousarray(image.T) for image in images) if turned else images)
+    along_x, along_y = (overlap.dx_px, overlap.stretch_x), (overlap.dy_px, overlap.stretch_y)
+    if turned:
+        along_x, along_y = along_y, along_x
+    assert (overlap.a, overlap.b, overlap.kind) == ("r4", "r0", "stretched")
+    assert (along_x, along_y) == ((20, width / SIDE), (40, 1.0))
+    assert overlap.mad < 2
+
+
+def test_unrelated_tissue_gives_no_alarm() -> None:
+    assert audit(*strangers(12)) == []
+
+
+def test_flat_bright_tissue_gives_no_alarm() -> None:
+    rng = np.random.default_rng(0)
+    flat = [(235 + rng.integers(0, 2, (SIDE, SIDE))).astype(np.uint8) for _ in range(3)]
+    saturated = [crop(film(seed), 0, 0) | np.uint8(0) for seed in (6, 7)]
+    for image in saturated:
+        image[:, 50:] = 255
+    assert audit(*flat, *saturated) == []
+
+
+def test_the_straight_edge_of_two_films_gives_no_alarm() -> None:
+    images = strangers(4)
+    for image in images:
+        image[:, :40] = 0
+    assert audit(*images) == []
+
+
+def test_a_marker_that_two_films_share_is_no_overlap_of_tissue() -> None:
+    images = strangers(2)
+    for image in images:
+        image[30:60, 30:60] = crop(film(8), 0, 0, 30, 30)
+    assert audit(*images) == []
+
+
+def test_a_match_of_a_part_of_the_overlap_is_no_overlap() -> None:
+    first, second = strangers(2)
+    first[60:, 60:100] = crop(film(8), 0, 0, 60, 40)
+    second[:60, :40] = crop(film(8), 0, 0, 60, 40)
+    assert audit(first, second) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(corners=st.lists(st.tuples(st.integers(0, 280), st.integers(0, 280)), min_size=4, max_size=7, unique=True))
+def test_every_overlap_of_random_crops_is_found_and_nothing_else(corners: list[tuple[int, int]]) -> None:
+    tissue = film(9)
+    found = {(one.a, one.b): (one.dy_px, one.dx_px) for one in audit(*(crop(tissue, *corner) for corner in corners))}
+    for (i, (top_a, left_a)), (j, (top_b, left_b)) in combinations(enumerate(corners), 2):
+        height, width = SIDE - abs(top_a - top_b), SIDE - abs(left_a - left_b)
+        pair = (f"r{i}", f"r{j}")
+        if min(height, width) >= LIMITS.side_px and height * width >= LIMITS.area_px:
+            assert found[pair] == (top_b - top_a, left_b - left_a)
+        else:
+            assert pair not in found
+
+
+def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
+    tissue = film(10)
+    images = np.stack([crop(tissue, 30 * step, 20 * step) for step in range(8)])
+    ids = [f"r{row}" for row in range(8)]
+    assert find_overlaps(images, ids, n_threads=1) == find_overlaps(images, ids, n_threads=4)
+
+
+def test_one_roi_overlaps_with_nothing() -> None:
+    assert audit(strangers(1)[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "ids"),
+    [
+        (np.zeros((2, 5, 5), np.float32), ["a", "b"]),
+        (np.zeros((5, 5), np.uint8), ["a"]),
+        (np.zeros((2, 5, 5), np.uint8), ["a"]),
+    ],
+)
+def test_images_of_another_type_shape_or_number_are_refused(images: Picture, ids: list[str]) -> None:
+    with pytest.raises(DataError, match=r"images must be uint8 \(n, height, width\)"):
+        find_overlaps(images, ids)
+
+
+def test_aligned_crops_show_the_same_pixels() -> None:
+    tissue = film(11)
+    pictures = [crop(tissue, 100, 100), crop(tissue, 71, 152), crop(tissue, 163, 120)[:, ::-1]]
+    found = audit(*pictures)
+    assert [one.kind for one in found] == ["shifted", "mirrored", "mirrored"]
+    for overlap in found:
+        first, second = aligned_crops(pictures[int(overlap.a[1])], pictures[int(overlap.b[1])], overlap)
+        assert first.size == overlap.overlap_px
+        np.testing.assert_array_equal(first, second)
+
+
+def test_only_the_axis_of_a_stretch_lacks_fine_detail() -> None:
+    narrow = Image.fromarray(crop(film(12), 0, 0, SIDE, 96))
+    stretched = np.asarray(narrow.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    assert detail_ratio(stretched) < -LACK_OF_DETAIL
+    assert detail_ratio(stretched.T) > LACK_OF_DETAIL
+    assert abs(detail_ratio(crop(film(12), 0, 0))) < LACK_OF_DETAIL
+
+
+def pair(a: str, b: str) -> Overlap:
+    return Overlap(a, b, "shifted", 3, -4, 1.0, 1.0, 13_572, 0.0, 1.0)
+
+
+def rois(**columns: list[str | None]) -> pd.DataFrame:
+    n = len(next(iter(columns.values())))
+    rows = {"label": [0] * n, "synthetic": [False] * n, **columns}
+    return pd.DataFrame(rows, columns=list(ROI_SCHEMA)).astype(ROI_SCHEMA)
+
+
+def test_groups_join_overlaps_and_patients_through_others() -> None:
+    ids = ["d", "c", "b", "a", "e", "f"]
+    patients = ["p1", None, None, "p1", "p2", None]
+    assert groups_from_overlaps(ids, [pair("d", "c"), pair("f", "c")], patients) == ["a", "a", "b", "a", "e", "a"]
+
+
+def test_unknown_patients_do_not_join() -> None:
+    assert groups_from_overlaps(["a", "b", "c"], [], [None, None, pd.NA]) == ["a", "b", "c"]
+
+
+@given(
+    links=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12),
+    order=st.permutations(range(10)),
+)
+def test_groups_are_the_reachable_sets_whatever_the_order(links: list[tuple[int, int]], order: list[int]) -> None:
+    reach = {row: {row} for row in range(10)}
+    for _ in range(10):
+        for a, b in links:
+            joined = reach[a] | reach[b]
+            for member in joined:
+                reach[member] = reach[member] | joined
+    groups = groups_from_overlaps([f"r{row}" for row in order], [pair(f"r{a}", f"r{b}") for a, b in links])
+    assert groups == [f"r{min(reach[row])}" for row in order]
+
+
+def test_overlaps_of_a_roi_that_the_table_lacks_are_refused() -> None:
+    with pytest.raises(DataError, match="for example \\['z'\\]"):
+        groups_from_overlaps(["a", "b"], [pair("a", "z")])
+
+
+def test_repeated_ids_are_refused() -> None:
+    with pytest.raises(DataError, match="2 ids, 1 of them different"):
+        groups_from_overlaps(["a", "a"], [])
+
+
+def test_the_audit_table_says_where_each_pair_stands() -> None:
+    tissue = film(13)
+    images = np.stack([crop(tissue, 100, 100), strangers(1)[0], crop(tissue, 130, 90)])
+    table = rois(roi_id=["x", "y", "z"], published_split=["train", "val", "test"])
+    pairs = audit_table(table, images)
+    assert dict(pairs.dtypes.astype(str)) == AUDIT_SCHEMA
+    assert pairs[["a", "b", "split_a", "split_b", "dx_px", "dy_px"]].to_numpy().tolist() == [
+        ["x", "z", "train", "test", -10, 30]
+    ]
+    assert group_ids(table, pairs) == ["x", "y", "x"]
+
+
+def test_a_split_takes_the_place_of_the_published_folders() -> None:
+    table = rois(roi_id=["x", "y"], published_split=["train", "test"])
+    split = pd.DataFrame({"roi_id": ["y", "x"], "group_id": ["x", "x"], "split": ["val", "val"]}, dtype="string")
+    pairs = overlap_table([pair("x", "y")], table, split)
+    assert pairs[["split_a", "split_b"]].to_numpy().tolist() == [["val", "val"]]
+
+
+def test_parts_are_null_where_nothing_is_known_of_them() -> None:
+    pairs = overlap_table([pair("x", "y")], rois(roi_id=["x", "y"]))
+    assert pairs[["split_a", "split_b"]].isna().all(axis=None)
+
+
+def test_overlaps_survive_the_way_through_the_table() -> None:
+    overlaps = [pair("x", "y"), Overlap("y", "x", "stretched", -2, 5, 0.75, 1.0, 6240, 0.25, 0.9)]
+    assert overlaps_of(overlap_table(overlaps, rois(roi_id=["x", "y"]))) == overlaps
+    assert overlaps_of(overlap_table([], rois(roi_id=["x", "y"]))) == []
+
+
+def test_the_summary_counts_what_the_parts_share() -> None:
+    table = rois(
+        roi_id=["a", "b", "c", "d", "e"],
+        published_split=["train", "train", "test", "val", "test"],
+        patient_id=["p", "p", "p", "q", None],
+        film_id=["f1", "f1", "f2", "f3", None],
+    )
+    pairs = overlap_table([pair("a", "b"), pair("b", "c"), pair("d", "c")], table)
+    assert leakage_summary(pairs, table) == {
+        "n_pairs": 3,
+        "pairs_by_kind": {"shifted": 3},
+        "pairs_by_parts": {"test-train": 1, "test-val": 1, "train-train": 1},
+        "n_pairs_across_parts": 2,
+        "leaked_test_rois": ["c"],
+        "shared_patients": 1,
+        "shared_films": 0,
+    }
+
+
+def test_what_the_source_does_not_know_is_not_counted_as_zero() -> None:
+    table = rois(roi_id=["a", "b"], published_split=["train", "test"])
+    summary = leakage_summary(overlap_table([], table), table)
+    assert (summary["shared_patients"], summary["shared_films"]) == (None, None)
+
+
+def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int, int]]:
+    """Brute force: pairs of images in which the same textured window occurs, pixel by pixel."""
+    key = np.random.default_rng(0).integers(1, 2**63, (side, side), dtype=np.uint64)
+    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2))  # type: ignore[call-overload]
+    owners: dict[int, set[int]] = {}
+    for row, of_image in enumerate(windows):
+        textured = of_image.std(axis=(2, 3)) > 2
+        for value in (of_image[textured].astype(np.uint64) * key).sum(axis=(1, 2)).tolist():
+            owners.setdefault(value, set()).add(row)
+    return {both for rows in owners.values() if len(rows) > 1 for both in combinations(sorted(rows), 2)}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_published_archive_leaks_what_its_lesions_coordinates_say() -> None:
+    archive = os.environ.get("MAMMO_MIAS_ROIS")
+    if archive is None:
+        pytest.skip("MAMMO_MIAS_ROIS does not name the ROI archive")
+    from mammo.data.roi_archive import load_mias_rois
+
+    rois_of_archive = load_mias_rois(Path(archive), IngestConfig())
+    pairs = audit_table(rois_of_archive.table, rois_of_archive.images)
+
+    # Lesions of one film that are closer than a ROI's side: mdb005, mdb132, mdb223, mdb239 and mdb226, whose
+    # ROI at the film's edge was stretched from the bounding box of the breast, so that only its rows are known.
+    shifts = {(abs(row.dx_px), abs(row.dy_px)) for row in pairs[pairs["kind"] == "shifted"].itertuples()}
+    assert shifts == {(500 - 477, 168 - 133), (335 - 252, 788 - 766), (591 - 523, 529 - 482), (645 - 567, 808 - 755)}
+    (stretched,) = pairs[pairs["kind"] == "stretched"].itertuples()
+    assert abs(stretched.dy_px) == 610 - 550
+    assert pairs["mad"].max() < 0.01
+    summary = leakage_summary(pairs, rois_of_archive.table)
+    assert summary["pairs_by_parts"] == {"test-train": 3, "train-train": 2}
+
+    row_of = {roi_id: row for row, roi_id in enumerate(rois_of_archive.table["roi_id"])}
+    exact = pairs[pairs["kind"] == "shifted"]
+    assert pairs_that_share_a_window(rois_of_archive.images) == {
+        (min(row_of[a], row_of[b]), max(row_of[a], row_of[b])) for a, b in zip(exact["a"], exact["b"], strict=True)
+    }
