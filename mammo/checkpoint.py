@@ -41,8 +41,8 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
     """Read a checkpoint, or None if there is none, it is unreadable, or belongs to other settings or data."""
     try:
         with safe_open(path, framework="pt") as file:
-            note = json.loads(file.metadata()["mammo"])
-            if note["fingerprint"] != fingerprint:
+            note = json.loads((file.metadata() or {}).get("mammo", "{}"))
+            if note.get("fingerprint") != fingerprint:
                 return None
             names = list(file.keys())
             return Checkpoint({name: file.get_tensor(name) for name in names}, note["history"], note["best_epoch"])

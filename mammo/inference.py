@@ -90,7 +90,8 @@ class RoiScorer:
         stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         grid = grid_batch(len(images), self.bundle.size_px, self.bundle.stride_px, self.device)
         logits = patch_logits(self.bundle.classifier, stack, grid, self.bundle.size_px, self.precision)
-        return tumor_scores(logits).reshape(len(images), -1)
+        n_patches = len(grid_corners(self.bundle.size_px, self.bundle.stride_px))
+        return tumor_scores(logits).reshape(len(images), n_patches)
 
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
         """uint8 ROIs `(n, 120, 120)` → one decision each."""

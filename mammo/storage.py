@@ -139,7 +139,8 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         DataError: the file is missing or is no plain array.
     """
     try:
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mammo.data.info_txt import FILM_SIDE_PX, Laterality
 
-FloatImage = npt.NDArray[np.float32]
+FloatImage = npt.NDArray[np.floating]
 
 TEXTURE_STD: Final = 9.0
 """Standard deviation of the tissue's texture in grey levels; lesions are painted relative to it."""
@@ -24,9 +24,10 @@ _GLAND_BETA: Final = 5.0
 _LARGEST_PX: Final = 260
 """Structures larger than this have no more power than these."""
 _NOISE_STD: Final = 1.6
+_BACKGROUND_LEVEL: Final = 4.0
 _FAT_LEVEL: Final = 92.0
 _GLAND_LEVELS: Final = 42.0
-_GLAND_SHARE: Final = {"F": -1.1, "G": -0.1, "D": 0.8}
+_GLAND_OFFSETS: Final = {"F": -1.6, "G": -0.6, "D": 0.3}
 """Where the structure field turns into glandular tissue, by tissue class."""
 _MUSCLE_LEVELS: Final = 48.0
 _LABEL_LEVEL: Final = 235
@@ -53,8 +54,8 @@ def draw_breast(tissue: str, laterality: Laterality, rng: np.random.Generator) -
     if laterality == "right":
         depth, muscle = depth[:, ::-1], muscle[:, ::-1]
     structure, fine = power_law(_GLAND_BETA, rng), power_law(_TEXTURE_BETA, rng)
-    gland = _rise(structure + 1.5 * np.minimum(depth, 0.6) - 0.5 + np.float32(_GLAND_SHARE[tissue]), 0.8)
-    thickness = 1 - np.exp(np.minimum(-depth, 0) / np.float32(0.07))
+    gland = _rise(structure + 1.5 * np.minimum(depth, 0.6) + _GLAND_OFFSETS[tissue], 0.8)
+    thickness = 1 - np.exp(np.minimum(-depth, 0) / 0.07)
     grey = _FAT_LEVEL + _GLAND_LEVELS * gland * (1 - muscle) + _MUSCLE_LEVELS * muscle
     grey += TEXTURE_STD * (1 + 0.4 * gland) * fine * (1 - 0.6 * muscle)
     grey += _vessels(depth, rng)
@@ -63,10 +64,9 @@ def draw_breast(tissue: str, laterality: Laterality, rng: np.random.Generator) -
 
 def develop(breast: Breast, grey: FloatImage, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Add the background, film noise and the label to tissue with lesions, and quantise to 8 bits."""
-    noise = rng.standard_normal(grey.shape, dtype=np.float32) * np.float32(_NOISE_STD)
-    film: npt.NDArray[np.uint8] = np.clip(np.where(breast.depth > 0, grey, 4) + noise, 0, 255).astype(
-        np.uint8
-    )
+    noise = rng.standard_normal(grey.shape, dtype=np.float32) * _NOISE_STD
+    levels = np.where(breast.depth > 0, grey, _BACKGROUND_LEVEL) + noise
+    film: npt.NDArray[np.uint8] = np.clip(levels, 0, 255).astype(np.uint8)
     _stamp_label(film, breast.depth, rng)
     return film
 
@@ -97,23 +97,21 @@ def _anatomy(rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     """Depth and muscle with the chest wall on the left: a half superellipse and a wedge at its top."""
     margin, middle = rng.uniform(20, 110), rng.uniform(470, 560)
     width, above, below = rng.uniform(380, 540), rng.uniform(430, 520), rng.uniform(380, 450)
-    across = np.arange(FILM_SIDE_PX, dtype=np.float32) - np.float32(margin)
-    down = np.arange(FILM_SIDE_PX, dtype=np.float32) - np.float32(middle)
-    vertical = np.abs(down) / np.where(down < 0, np.float32(above), np.float32(below))
-    horizontal = np.maximum(across, 0) / np.float32(width)
+    across = np.arange(FILM_SIDE_PX, dtype=np.float32) - margin
+    down = np.arange(FILM_SIDE_PX, dtype=np.float32) - middle
+    vertical = np.abs(down) / np.where(down < 0, above, below)
+    horizontal = np.maximum(across, 0) / width
     depth = 1 - np.sqrt(np.add.outer(vertical**2.4, horizontal**2.0))
     depth[:, across < 0] = -1
     depth = depth.astype(np.float32)
     wedge_width, wedge_height = rng.uniform(0.25, 0.42) * width, rng.uniform(0.5, 0.8) * above
-    wedge = 1 - np.add.outer(
-        (down + np.float32(above)) / np.float32(wedge_height), across / np.float32(wedge_width)
-    )
+    wedge = 1 - np.add.outer((down + above) / wedge_height, across / np.float32(wedge_width))
     return depth, _rise(wedge, 0.07)
 
 
 def _rise(field: FloatImage, softness: float) -> FloatImage:
     """0 where the field is negative, 1 where it is positive, smooth over `softness`."""
-    ramp = np.clip(field / np.float32(2 * softness) + np.float32(0.5), 0, 1)
+    ramp = np.clip(field / 2 * softness + 0.5, 0, 1)
     rise: FloatImage = ramp * ramp * (3 - 2 * ramp)
     return rise
 
@@ -124,12 +122,12 @@ def _vessels(depth: FloatImage, rng: np.random.Generator) -> FloatImage:
 
     lines = np.zeros(depth.shape, dtype=np.float32)
     along = np.linspace(0, 1, 900)[:, None]
-    for brightness in rng.uniform(3, 14, size=rng.integers(18, 30)):
+    for brightness in rng.uniform(3, 14, size=rng.integers(18, 30)).tolist():
         start, bend, end = rng.uniform(0, FILM_SIDE_PX - 1, (3, 2))
         curve = (1 - along) ** 2 * start + 2 * along * (1 - along) * bend + along**2 * end
         rows, columns = np.rint(curve).astype(int).T
         lines[rows, columns] = brightness
-    blurred: FloatImage = gaussian_filter(lines, 1.3, truncate=3) * np.float32(2.5)
+    blurred: FloatImage = gaussian_filter(lines, 1.3, truncate=3) * 2.5
     return blurred
 
 

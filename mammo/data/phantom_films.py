@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mammo.config import PhantomConfig
 from mammo.data.info_txt import FILM_SIDE_PX, laterality_of
-from mammo.data.phantom_breast import TEXTURE_STD, Breast, develop, draw_breast
+from mammo.data.phantom_breast import TEXTURE_STD, Breast, FloatImage, develop, draw_breast
 from mammo.data.phantom_lesions import RADIUS_PX, add_lesion, draw_lesion
 from mammo.records import TISSUES
 
@@ -99,7 +99,7 @@ def draw_film(film: PlannedFilm, rng: np.random.Generator) -> tuple[npt.NDArray[
 
 
 def _place_lesion(
-    grey: npt.NDArray[np.float32], breast: Breast, kind: str, rng: np.random.Generator
+    grey: FloatImage, breast: Breast, kind: str, rng: np.random.Generator
 ) -> tuple[int, int, int]:
     """Add one lesion to the tissue; returns x, y from the top-left corner and its radius."""
     smallest, largest = RADIUS_PX[kind]
@@ -109,7 +109,7 @@ def _place_lesion(
     return x, y, radius
 
 
-def _scatter_calcifications(grey: npt.NDArray[np.float32], breast: Breast, rng: np.random.Generator) -> None:
+def _scatter_calcifications(grey: FloatImage, breast: Breast, rng: np.random.Generator) -> None:
     for _ in range(12):
         x, y = _inner_point(breast, rng)
         add_lesion(grey, draw_lesion("CALC", RADIUS_PX["CALC"][1], rng), x, y, TEXTURE_STD)

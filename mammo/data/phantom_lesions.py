@@ -9,7 +9,7 @@ import numpy.typing as npt
 from mammo.errors import DataError
 from mammo.records import ROI_SIDE_PX
 
-FloatImage = npt.NDArray[np.float32]
+FloatImage = npt.NDArray[np.floating]
 
 RADIUS_PX: Final = {
     "CALC": (8, 40),
@@ -36,7 +36,7 @@ def draw_lesion(kind: str, radius_px: int, rng: np.random.Generator) -> FloatIma
     Returns:
         Shape (2 radius + 1, 2 radius + 1), in standard deviations of the texture that it is added to.
     """
-    axis = np.arange(-radius_px, radius_px + 1, dtype=np.float32) / np.float32(radius_px)
+    axis = np.arange(-radius_px, radius_px + 1, dtype=np.float32) / radius_px
     distance = np.hypot(axis[:, None], axis[None, :])
     angle = np.arctan2(axis[:, None], axis[None, :])
     contrast = _CONTRAST[kind] * np.exp(rng.normal(0, _CONTRAST_SPREAD))
@@ -52,7 +52,7 @@ def add_lesion(tissue: FloatImage, lesion: FloatImage, x_px: int, y_px: int, tex
     columns = slice(max(x_px - radius, 0), max(x_px + radius + 1, 0))
     target = tissue[rows, columns]
     row, column = rows.start - (y_px - radius), columns.start - (x_px - radius)
-    target += np.float32(texture_std) * lesion[row : row + target.shape[0], column : column + target.shape[1]]
+    target += texture_std * lesion[row : row + target.shape[0], column : column + target.shape[1]]
 
 
 def paint_lesion(image: npt.NDArray[np.uint8], kind: str, seed: int) -> npt.NDArray[np.uint8]:
@@ -84,7 +84,7 @@ def paint_lesion(image: npt.NDArray[np.uint8], kind: str, seed: int) -> npt.NDAr
 
 def _soft_below(values: FloatImage, limit: float | FloatImage, softness: float) -> FloatImage:
     """1 well below the limit, 0 well above, smooth over `softness` on both sides."""
-    ramp = np.clip((limit - values) / np.float32(2 * softness) + np.float32(0.5), 0, 1)
+    ramp = np.clip((limit - values) / 2 * softness + 0.5, 0, 1)
     soft: FloatImage = ramp * ramp * (3 - 2 * ramp)
     return soft
 
@@ -102,13 +102,13 @@ def _rays(distance: FloatImage, angle: FloatImage, radius_px: int, rng: np.rando
     rays = np.zeros(distance.shape, dtype=np.float32)
     count = int(rng.integers(12, 22))
     directions = 2 * np.pi * (np.arange(count) + rng.uniform(-0.35, 0.35, count)) / count
-    for direction in directions:
+    for direction in directions.tolist():
         bend, aside, length = rng.normal(0, 0.3), rng.normal(0, 0.06), rng.uniform(0.55, 1.0)
         half_width_px, brightness = rng.uniform(0.9, 1.8), rng.uniform(0.5, 1.0)
-        turn = angle - np.float32(direction) - np.float32(bend) * distance
-        across_px = (distance * np.sin(turn) - np.float32(aside)) * radius_px
-        ray = np.float32(brightness) * np.exp(-((across_px / np.float32(half_width_px)) ** 2))
-        ray *= np.clip((length - distance) / np.float32(0.5), 0, 1) * (np.cos(turn) > 0)
+        turn = angle - direction - bend * distance
+        across_px = (distance * np.sin(turn) - aside) * radius_px
+        ray = brightness * np.exp(-((across_px / half_width_px) ** 2))
+        ray *= np.clip((length - distance) / 0.5, 0, 1) * (np.cos(turn) > 0)
         np.maximum(rays, ray, out=rays)
     return rays
 
@@ -124,7 +124,7 @@ def _calcifications(
         row, column = radius_px * from_centre * np.sin(direction), radius_px * from_centre * np.cos(direction)
         size, brightness = rng.uniform(0.9, 1.9), rng.uniform(0.4, 1.0)
         grain = np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * size**2))
-        np.maximum(grains, np.float32(brightness) * grain, out=grains)
+        np.maximum(grains, brightness * grain, out=grains)
     return grains
 
 
@@ -133,7 +133,7 @@ def _circumscribed(
 ) -> FloatImage:
     """A smooth disc, brighter in its middle, with a sharp edge."""
     edge = _soft_below(distance, _outline(angle, 0.8, 0.08, rng), 0.07)
-    disc: FloatImage = edge * (1 - np.float32(0.3) * distance**2)
+    disc: FloatImage = edge * (1 - 0.3 * distance**2)
     return disc
 
 
@@ -152,13 +152,6 @@ def _ill_defined(
     return _soft_below(distance, _outline(angle, 0.55, 0.5, rng), 0.3)
 
 
-def _distortion(
-    distance: FloatImage, angle: FloatImage, radius_px: int, rng: np.random.Generator
-) -> FloatImage:
-    """Radiating lines without a mass."""
-    return _rays(distance, angle, radius_px, rng)
-
-
 def _asymmetry(
     distance: FloatImage, angle: FloatImage, radius_px: int, rng: np.random.Generator
 ) -> FloatImage:
@@ -172,6 +165,6 @@ _PATTERNS: Final[dict[str, Callable[[FloatImage, FloatImage, int, np.random.Gene
     "CIRC": _circumscribed,
     "SPIC": _spiculated,
     "MISC": _ill_defined,
-    "ARCH": _distortion,
+    "ARCH": _rays,
     "ASYM": _asymmetry,
 }

@@ -1,6 +1,9 @@
 """Where a backbone's weights come from: nowhere, torchvision's ImageNet cache, or a state dict on disk."""
 
+import re
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Final
 from urllib.error import URLError
 
 import torch
@@ -10,7 +13,9 @@ from torchvision import models as tv
 
 from mammo.errors import WeightsError
 
-_REMEDY = "set model.weights to none (with train.recipe scratch) to train from scratch, or to the path of a state dict"
+_REMEDY: Final = "set model.weights to none (with train.recipe scratch) to train from scratch, or to the path of a state dict"
+_OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""Names such as `denselayer1.norm.1.weight`, as torchvision's own DenseNet file still has them."""
 
 
 def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
@@ -31,11 +36,11 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     """Read torchvision's cache, or let torchvision download into it and check the hash in the file's name."""
     entry = tv.get_model_weights(backbone).DEFAULT
     try:
-        state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+        state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
         raise WeightsError(
-            f"model.weights: ImageNet weights of {backbone} are neither cached nor to be downloaded ({error}); "
+            f"model.weights: ImageNet weights of {backbone} can be neither read from the cache nor downloaded ({error}); "
             f"download {entry.url} to {file}, or {_REMEDY}"
         ) from error
     return state
@@ -61,17 +66,20 @@ def _state_from_file(path: Path) -> dict[str, Tensor]:
 
 def _fill(network: nn.Module, state: dict[str, Tensor], backbone: str, weights: str) -> None:
     expected = network.state_dict()
+    given = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
     # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
-    head = ("classifier.", "fc.")
+    # BatchNorm's counter of batches is younger than some of torchvision's files and changes no output.
+    optional = re.compile(r"(classifier|fc)\.|.*\.num_batches_tracked$")
     wrong = [
         name
         for name, value in expected.items()
-        if not name.startswith(head) and (name not in state or state[name].shape != value.shape)
+        if not optional.match(name) and (name not in given or given[name].shape != value.shape)
     ]
     if wrong:
         raise WeightsError(
             f"model.weights: {weights} does not fit {backbone}: {len(wrong)} tensors are missing or have another "
             f"shape, first {wrong[0]}; give a state dict of torchvision's {backbone}"
         )
-    kept = {name: state.get(name, value) for name, value in expected.items() if not name.startswith(head)}
-    network.load_state_dict(kept | {name: value for name, value in expected.items() if name.startswith(head)})
+    network.load_state_dict(
+        {name: value if optional.match(name) else given[name] for name, value in expected.items()}
+    )

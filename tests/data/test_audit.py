@@ -67,7 +67,9 @@ def darker(image: Picture) -> Picture:
     return (0.8 * image + 12).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("dy", "dx"), [(0, 37), (58, 0), (-31, 44), (70, -66), (-80, -80), (1, 0), (95, -15)])
+@pytest.mark.parametrize(
+    ("dy", "dx"), [(0, 37), (58, 0), (-31, 44), (70, -66), (-80, -80), (1, 0), (95, -15)]
+)
 def test_a_shifted_crop_of_the_same_film_is_found_with_its_shift(dy: int, dx: int) -> None:
     tissue = film(1)
     found = audit(crop(tissue, 140, 140), *strangers(3), crop(tissue, 140 + dy, 140 + dx))
@@ -177,10 +179,15 @@ def test_a_match_of_a_part_of_the_overlap_is_no_overlap() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(corners=st.lists(st.tuples(st.integers(0, 280), st.integers(0, 280)), min_size=4, max_size=7, unique=True))
+@given(
+    corners=st.lists(st.tuples(st.integers(0, 280), st.integers(0, 280)), min_size=4, max_size=7, unique=True)
+)
 def test_every_overlap_of_random_crops_is_found_and_nothing_else(corners: list[tuple[int, int]]) -> None:
     tissue = film(9)
-    found = {(one.a, one.b): (one.dy_px, one.dx_px) for one in audit(*(crop(tissue, *corner) for corner in corners))}
+    found = {
+        (one.a, one.b): (one.dy_px, one.dx_px)
+        for one in audit(*(crop(tissue, *corner) for corner in corners))
+    }
     for (i, (top_a, left_a)), (j, (top_b, left_b)) in combinations(enumerate(corners), 2):
         height, width = SIDE - abs(top_a - top_b), SIDE - abs(left_a - left_b)
         pair = (f"r{i}", f"r{j}")
@@ -246,7 +253,14 @@ def rois(**columns: list[str | None]) -> pd.DataFrame:
 def test_groups_join_overlaps_and_patients_through_others() -> None:
     ids = ["d", "c", "b", "a", "e", "f"]
     patients = ["p1", None, None, "p1", "p2", None]
-    assert groups_from_overlaps(ids, [pair("d", "c"), pair("f", "c")], patients) == ["a", "a", "b", "a", "e", "a"]
+    assert groups_from_overlaps(ids, [pair("d", "c"), pair("f", "c")], patients) == [
+        "a",
+        "a",
+        "b",
+        "a",
+        "e",
+        "a",
+    ]
 
 
 def test_unknown_patients_do_not_join() -> None:
@@ -257,7 +271,9 @@ def test_unknown_patients_do_not_join() -> None:
     links=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12),
     order=st.permutations(range(10)),
 )
-def test_groups_are_the_reachable_sets_whatever_the_order(links: list[tuple[int, int]], order: list[int]) -> None:
+def test_groups_are_the_reachable_sets_whatever_the_order(
+    links: list[tuple[int, int]], order: list[int]
+) -> None:
     reach = {row: {row} for row in range(10)}
     for _ in range(10):
         for a, b in links:
@@ -292,7 +308,9 @@ def test_the_audit_table_says_where_each_pair_stands() -> None:
 
 def test_a_split_takes_the_place_of_the_published_folders() -> None:
     table = rois(roi_id=["x", "y"], published_split=["train", "test"])
-    split = pd.DataFrame({"roi_id": ["y", "x"], "group_id": ["x", "x"], "split": ["val", "val"]}, dtype="string")
+    split = pd.DataFrame(
+        {"roi_id": ["y", "x"], "group_id": ["x", "x"], "split": ["val", "val"]}, dtype="string"
+    )
     pairs = overlap_table([pair("x", "y")], table, split)
     assert pairs[["split_a", "split_b"]].to_numpy().tolist() == [["val", "val"]]
 
@@ -359,7 +377,12 @@ def test_the_published_archive_leaks_what_its_lesions_coordinates_say() -> None:
     # Lesions of one film that are closer than a ROI's side: mdb005, mdb132, mdb223, mdb239 and mdb226, whose
     # ROI at the film's edge was stretched from the bounding box of the breast, so that only its rows are known.
     shifts = {(abs(row.dx_px), abs(row.dy_px)) for row in pairs[pairs["kind"] == "shifted"].itertuples()}
-    assert shifts == {(500 - 477, 168 - 133), (335 - 252, 788 - 766), (591 - 523, 529 - 482), (645 - 567, 808 - 755)}
+    assert shifts == {
+        (500 - 477, 168 - 133),
+        (335 - 252, 788 - 766),
+        (591 - 523, 529 - 482),
+        (645 - 567, 808 - 755),
+    }
     (stretched,) = pairs[pairs["kind"] == "stretched"].itertuples()
     assert abs(stretched.dy_px) == 610 - 550
     assert pairs["mad"].max() < 0.01
@@ -369,5 +392,6 @@ def test_the_published_archive_leaks_what_its_lesions_coordinates_say() -> None:
     row_of = {roi_id: row for row, roi_id in enumerate(rois_of_archive.table["roi_id"])}
     exact = pairs[pairs["kind"] == "shifted"]
     assert pairs_that_share_a_window(rois_of_archive.images) == {
-        (min(row_of[a], row_of[b]), max(row_of[a], row_of[b])) for a, b in zip(exact["a"], exact["b"], strict=True)
+        (min(row_of[a], row_of[b]), max(row_of[a], row_of[b]))
+        for a, b in zip(exact["a"], exact["b"], strict=True)
     }

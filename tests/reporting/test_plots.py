@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_figures import Gallery, catch_figures
+from tests.reporting.drawn_figures import Gallery, catch_figures
 from matplotlib.colors import to_rgb
 from PIL import Image
 

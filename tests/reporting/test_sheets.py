@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_figures import Gallery, catch_figures
+from tests.reporting.drawn_figures import Gallery, catch_figures
 from matplotlib.patches import Rectangle
 
 from mammo.config import VoteConfig

@@ -1,0 +1,38 @@
+# The voting service. The champion comes from the MLflow server in MLFLOW_TRACKING_URI: no model lies in the image.
+FROM python:3.11-slim-bookworm AS build
+
+# An index beside the default one, say of a mirror or of other builds of torch and torchvision (both from one index).
+ARG PIP_EXTRA_INDEX_URL
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+WORKDIR /build
+
+# An empty package first: the layer of the dependencies outlives changes of the code.
+COPY pyproject.toml constraints.txt ./
+RUN mkdir mammo && touch mammo/__init__.py README.md \
+    && pip install --constraint constraints.txt .
+COPY README.md ./
+COPY mammo mammo
+RUN pip install --no-deps --force-reinstall .
+
+
+FROM python:3.11-slim-bookworm
+
+RUN useradd --create-home --uid 1000 mammo
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /workspace
+COPY params.yaml ./
+
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    DVC_NO_ANALYTICS=1 \
+    GX_ANALYTICS_ENABLED=false \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
+USER mammo
+EXPOSE 8000
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+CMD ["mammo", "serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,317 @@
+"""Expectations: every planted fault is named by its expectation, with the ROI that holds it."""
+
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+from mammo.data.expectation_rules import IMAGE_RULES, PATCH_RULES, ROI_RULES, SPLIT_RULES
+from mammo.data.expectations import check_patches, check_rois
+from mammo.errors import DataError, ExpectationError
+from mammo.records import PATCH_SCHEMA, ROI_SCHEMA, SPLIT_SCHEMA
+
+Images = npt.NDArray[Any]
+N = 16
+
+
+def hashes(images: Images) -> list[str]:
+    return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+
+
+def phantom_rois() -> tuple[pd.DataFrame, Images]:
+    """Sixteen sound ROIs: rows 0 to 7 Normal, 8 to 15 Tumor, two of each patient."""
+    images = np.random.default_rng(0).integers(0, 256, (N, 120, 120), dtype=np.uint8)
+    table = pd.DataFrame(
+        {
+            "roi_id": [f"roi{row}" for row in range(N)],
+            "source": "phantom",
+            "film_id": [f"film{row}" for row in range(N)],
+            "patient_id": [f"patient{row // 2}" for row in range(N)],
+            "label": [0] * 8 + [1] * 8,
+            "abnormality": ["NORM"] * 8 + ["CIRC", "CALC", "SPIC", "MISC"] * 2,
+            "severity": [None] * 8 + ["B", "M"] * 4,
+            "tissue": ["F", "G"] * 8,
+            "x_px": 300,
+            "y_px": 400,
+            "radius_px": [None] * 8 + [20, 30, 40, 70] * 2,
+            "published_split": None,
+            "sha256": hashes(images),
+            "synthetic": True,
+        }
+    )
+    return table.astype(ROI_SCHEMA), images
+
+
+def archive_rois() -> tuple[pd.DataFrame, Images]:
+    """The same as an archive tells them: nothing but id, label and folder."""
+    table, images = phantom_rois()
+    unknown = ["film_id", "patient_id", "abnormality", "severity", "tissue", "x_px", "y_px", "radius_px"]
+    table[unknown] = None
+    table["source"], table["synthetic"] = "mias_rois", False
+    table["published_split"] = ["train", "train", "val", "test"] * 4
+    return table.astype(ROI_SCHEMA), images
+
+
+def failures(error: pytest.ExceptionInfo[ExpectationError]) -> dict[str, set[str]]:
+    """Expectations that the message names, with the ROIs that each one gives as examples."""
+    lines = [line for line in str(error.value).splitlines() if line.startswith("expectation ")]
+    return {line.split()[1]: set(re.findall(r"(?:for example|;) (roi\d+|nobody)", line)) for line in lines}
+
+
+@pytest.mark.parametrize("make", [phantom_rois, archive_rois])
+def test_sound_rois_pass_with_known_and_with_unknown_columns(
+    tmp_path: Path, make: Callable[[], tuple[pd.DataFrame, Images]]
+) -> None:
+    summary = check_rois(*make(), tmp_path / "docs")
+    assert summary["n_warnings"] == 0
+    assert summary["n_expectations"] == len(ROI_RULES) + len(IMAGE_RULES) == len(summary["expectations"])
+    assert all(entry["kept"] for entry in summary["expectations"].values())
+
+
+def test_each_impossible_value_of_the_table_is_named_with_its_roi(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    for row, column, value in [
+        (0, "tissue", "X"),
+        (1, "severity", "B"),
+        (2, "published_split", "trainval"),
+        (3, "synthetic", False),
+        (5, "film_id", "film6"),
+        (7, "sha256", "0" * 64),
+        (8, "abnormality", "NORM"),
+        (9, "severity", "X"),
+        (10, "abnormality", "X"),
+        (11, "label", 2),
+        (12, "roi_id", "roi13"),
+    ]:
+        table.loc[row, column] = value
+    with pytest.raises(ExpectationError) as error:
+        check_rois(table, images, tmp_path / "docs")
+    assert failures(error) == {
+        "tissue_known_value": {"roi0"},
+        "normal_has_no_severity": {"roi1"},
+        "published_split_known_value": {"roi2"},
+        "synthetic_fits_source": {"roi3"},
+        "film_has_one_patient": {"roi5", "roi6"},
+        "sha256_fits_pixels": {"roi7"},
+        "label_fits_abnormality": {"roi8"},
+        "severity_known_value": {"roi9"},
+        "abnormality_known_value": {"roi10"},
+        "label_known_value": {"roi11"},
+        "roi_id_unique": {"roi13"},
+    }
+
+
+def test_each_missing_value_of_the_table_is_named_with_its_roi(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    table["label"] = table["label"].astype("Int8")
+    table["synthetic"] = table["synthetic"].astype("boolean")
+    for row, column in enumerate(["source", "label", "sha256", "synthetic"]):
+        table.loc[row, column] = None
+    with pytest.raises(ExpectationError) as error:
+        check_rois(table, images, tmp_path / "docs")
+    assert failures(error) == {
+        "source_present": {"roi0"},
+        "label_present": {"roi1"},
+        "sha256_present": {"roi2"},
+        "sha256_fits_pixels": {"roi2"},
+        "synthetic_present": {"roi3"},
+    }
+
+
+def test_a_roi_without_an_id_is_counted(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    table.loc[4, "roi_id"] = None
+    with pytest.raises(
+        ExpectationError, match="roi_id_present failed: roi_id is never null, got 1 of 16 rows"
+    ):
+        check_rois(table, images, tmp_path / "docs")
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    with pytest.raises(ExpectationError) as error:
+        check_rois(table.drop(columns="severity"), images, tmp_path / "docs")
+    assert next(iter(failures(error))) == "columns"
+
+
+def test_an_empty_table_is_named(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    with pytest.raises(ExpectationError) as error:
+        check_rois(table.iloc[:0], images[:0], tmp_path / "docs")
+    assert failures(error) == {"rows": set()}
+
+
+def test_each_fault_of_the_images_is_named_with_its_roi(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    images[1] = 255
+    images[2] = images[9]
+    faulty = images[:, :100, :90].astype(np.float32)
+    table["sha256"] = hashes(faulty)
+    with pytest.raises(ExpectationError) as error:
+        check_rois(table, faulty, tmp_path / "docs")
+    assert failures(error) == {
+        "dtype_known_value": {"roi0", "roi1", "roi2"},
+        "height_px_known_value": {"roi0", "roi1", "roi2"},
+        "width_px_known_value": {"roi0", "roi1", "roi2"},
+        "image_not_constant": {"roi1"},
+        "no_copies_with_other_label": {"roi2", "roi9"},
+    }
+
+
+def test_copies_with_one_label_and_poor_images_are_warnings(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    images[1] = images[0]
+    images[6] %= 8
+    table["sha256"] = hashes(images)
+    summary = check_rois(table, images, tmp_path / "docs")
+    entries = summary["expectations"]
+    assert summary["n_warnings"] == 2
+    assert not entries["no_copies"]["kept"]
+    assert entries["no_copies"]["examples"] == ["roi0 (n_copies 1)", "roi1 (n_copies 1)"]
+    assert entries["image_has_grey_levels"]["examples"] == ["roi6 (n_grey_levels 8)"]
+
+
+def test_a_failure_names_rule_count_examples_remedy_and_pages(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    table["tissue"] = table["tissue"].replace("G", "X")
+    docs = tmp_path / "docs"
+    with pytest.raises(ExpectationError) as error:
+        check_rois(table, images, docs)
+    assert str(error.value) == (
+        "expectation tissue_known_value failed: tissue is one of F, G, D where it is known, got 8 of 16 rows that "
+        "break it, for example roi1 (tissue X); roi3 (tissue X); roi5 (tissue X); check the raw data, then run "
+        f"`dvc repro`\nData Docs: {docs / 'index.html'}"
+    )
+
+
+def test_the_pages_are_written_before_a_failure_is_raised_and_replace_older_ones(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    docs = tmp_path / "deep" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "old.html").touch()
+    with pytest.raises(ExpectationError):
+        check_rois(table.assign(synthetic=False), images, docs)
+    assert (docs / "index.html").is_file()
+    assert not (docs / "old.html").exists()
+    pages = [page.read_text() for page in docs.rglob("*.html") if "validations" in page.parts]
+    assert any("ROIs are synthetic if and only if they come from a phantom" in page for page in pages)
+    assert [path.name for path in docs.parent.iterdir()] == ["docs"]
+
+
+def test_images_that_do_not_belong_to_the_table_are_refused(tmp_path: Path) -> None:
+    table, images = phantom_rois()
+    with pytest.raises(DataError, match="one for each of the 16 ROIs, got \\(15, 120, 120\\)"):
+        check_rois(table, images[1:], tmp_path / "docs")
+    assert not (tmp_path / "docs").exists()
+
+
+PatchSets = dict[str, pd.DataFrame]
+
+
+def patch_sets() -> tuple[PatchSets, pd.DataFrame, pd.DataFrame]:
+    """Three patches of each of sixteen ROIs; five patients in train, one in val, two in test."""
+    table, _ = phantom_rois()
+    parts = ["train"] * 10 + ["val"] * 2 + ["test"] * 4
+    split = pd.DataFrame({"roi_id": table["roi_id"], "group_id": table["patient_id"], "split": parts})
+    rows = [
+        {
+            "roi_id": roi_id,
+            "top_px": corner,
+            "left_px": 48 - corner,
+            "size_px": 72,
+            "label": label,
+            "part": part,
+        }
+        for roi_id, label, part in zip(table["roi_id"], table["label"], parts, strict=True)
+        for corner in (0, 20, 48)
+    ]
+    patches = pd.DataFrame(rows)
+    sets = {
+        part: patches[patches["part"] == part].drop(columns="part").astype(PATCH_SCHEMA)
+        for part in ("train", "val", "test")
+    }
+    return sets, table, split.astype(SPLIT_SCHEMA)
+
+
+def test_sound_patch_sets_pass(tmp_path: Path) -> None:
+    summary = check_patches(*patch_sets(), tmp_path / "docs")
+    assert (summary["n_warnings"], summary["n_expectations"]) == (0, len(PATCH_RULES) + len(SPLIT_RULES))
+
+
+def test_each_fault_of_the_patch_sets_is_named_with_its_roi(tmp_path: Path) -> None:
+    sets, table, split = patch_sets()
+    train = sets["train"].set_index("roi_id", drop=False)
+    strays = train.loc[["roi2"]]
+    stranger = train.iloc[:1].assign(roi_id="nobody")
+    train = train.drop(["roi3"])
+    for roi_id, column, value in [
+        ("roi4", "label", 1),
+        ("roi5", "left_px", 121 - 72),
+        ("roi6", "size_px", 31),
+    ]:
+        train.loc[roi_id, column] = value
+    sets["train"] = pd.concat([train, stranger], ignore_index=True)
+    sets["val"] = pd.concat([sets["val"], strays], ignore_index=True)
+    with pytest.raises(ExpectationError) as error:
+        check_patches(sets, table, split, tmp_path / "docs")
+    assert failures(error) == {
+        "patch_roi_exists": {"nobody"},
+        "patch_label_fits_roi": {"roi4"},
+        "patch_inside_roi": {"roi5"},
+        "patch_size": {"roi6"},
+        "patch_in_its_part": {"roi2"},
+        "roi_in_one_part": {"roi2"},
+        "roi_has_patches": {"roi3"},
+    }
+
+
+def test_each_fault_of_the_split_is_named_with_its_roi(tmp_path: Path) -> None:
+    sets, table, split = patch_sets()
+    moved = sets["train"]["roi_id"] == "roi3"
+    sets["val"] = pd.concat([sets["val"], sets["train"][moved]], ignore_index=True)
+    sets["train"] = sets["train"][~moved]
+    split.loc[3, "split"] = "val"
+    split.loc[12, "split"] = "trainval"
+    with pytest.raises(ExpectationError) as error:
+        check_patches(sets, table, split.drop(index=15), tmp_path / "docs")
+    assert failures(error) == {
+        "patient_in_one_part": {"roi2", "roi3", "roi12"},
+        "split_known_value": {"roi12"},
+        "split_present": {"roi15"},
+        "patch_in_its_part": {"roi12"},
+    }
+
+
+def test_a_patch_set_without_a_column_is_named(tmp_path: Path) -> None:
+    sets, table, split = patch_sets()
+    without = {part: patches.drop(columns="top_px") for part, patches in sets.items()}
+    with pytest.raises(ExpectationError) as error:
+        check_patches(without, table, split, tmp_path / "docs")
+    assert next(iter(failures(error))) == "patch_columns"
+
+
+def test_tissue_shared_by_two_parts_is_a_warning_where_patients_are_unknown(tmp_path: Path) -> None:
+    sets, table, split = patch_sets()
+    table["patient_id"] = None
+    split["group_id"] = ["g"] * len(split)
+    summary = check_patches(sets, table, split, tmp_path / "docs")
+    broken = [name for name, entry in summary["expectations"].items() if not entry["kept"]]
+    assert broken == ["group_in_one_part"]
+
+
+def test_rules_have_names_of_their_own() -> None:
+    for rules in (ROI_RULES + IMAGE_RULES, PATCH_RULES + SPLIT_RULES):
+        assert len({rule.name for rule in rules}) == len(rules)
+
+
+def test_importing_the_module_does_not_import_the_library() -> None:
+    code = "import sys, mammo.data.expectations; sys.exit('great_expectations' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

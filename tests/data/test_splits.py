@@ -1,0 +1,142 @@
+"""Splits: properties that hold for any table and any groups."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mammo.config import SplitConfig
+from mammo.data.splits import all_splits, make_split
+from mammo.errors import DataError
+from mammo.records import SPLIT_SCHEMA
+
+
+def rois(labels: Sequence[int], published: Sequence[str | None] | None = None) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "roi_id": pd.array([f"r{row:03}" for row in range(len(labels))], dtype="string"),
+            "label": np.array(labels, dtype=np.int8),
+            "published_split": pd.array(published or [None] * len(labels), dtype="string"),
+        }
+    )
+
+
+def grouped(n_folds: int = 5, **settings: int) -> SplitConfig:
+    return SplitConfig(protocol="grouped_cv", n_folds=n_folds, **settings)
+
+
+@st.composite
+def tables_with_groups(draw: st.DrawFn) -> tuple[pd.DataFrame, list[str]]:
+    """40 to 90 groups of one to three ROIs; a group's ROIs share a class or not."""
+    sizes = draw(st.lists(st.integers(1, 3), min_size=40, max_size=90))
+    groups = [f"g{group:02}" for group, size in enumerate(sizes) for _ in range(size)]
+    mixed = draw(st.booleans())
+    seed = draw(st.integers(0, 2**16))
+    rng = np.random.default_rng(seed)
+    of_group = rng.permutation(np.arange(len(sizes)) % 3 == 0).astype(int)
+    labels = [int(of_group[int(group[1:])]) for group in groups]
+    if mixed:
+        labels = [label if rng.random() < 0.9 else 1 - label for label in labels]
+    return rois(labels), groups
+
+
+@settings(max_examples=30, deadline=None)
+@given(drawn=tables_with_groups(), seed=st.integers(0, 1000), repeat=st.integers(0, 2))
+def test_grouped_parts_are_a_partition_that_separates_groups_and_keeps_the_classes(
+    drawn: tuple[pd.DataFrame, list[str]], seed: int, repeat: int
+) -> None:
+    table, groups = drawn
+    config = grouped(seed=seed, n_repeats=3, repeat=repeat)
+    split = make_split(table, groups, config)
+    assert dict(split.dtypes.astype(str)) == SPLIT_SCHEMA
+    assert split["roi_id"].tolist() == table["roi_id"].tolist()
+    assert split["group_id"].tolist() == groups
+    assert set(split["split"]) == {"train", "val", "test"}
+    assert (split.groupby("group_id")["split"].nunique() == 1).all()
+    share = table["label"].mean()
+    for part, rows in table.groupby(split["split"].to_numpy()):
+        assert abs(rows["label"].mean() - share) < 0.15, part
+        assert abs(len(rows) / len(table) - (0.6 if part == "train" else 0.2)) < 0.1, part
+
+
+@settings(max_examples=15, deadline=None)
+@given(drawn=tables_with_groups(), seed=st.integers(0, 1000))
+def test_the_part_of_a_roi_does_not_depend_on_the_order_of_the_rows(
+    drawn: tuple[pd.DataFrame, list[str]], seed: int
+) -> None:
+    table, groups = drawn
+    order = np.random.default_rng(seed).permutation(len(table))
+    shuffled = make_split(table.iloc[order], [groups[row] for row in order], grouped(seed=seed))
+    straight = make_split(table, groups, grouped(seed=seed))
+    pd.testing.assert_frame_equal(shuffled.sort_values("roi_id", ignore_index=True), straight)
+
+
+def simple(n: int = 60) -> tuple[pd.DataFrame, list[str]]:
+    return rois([row % 2 for row in range(n)]), [f"g{row // 2 * 2 + row % 2:03}" for row in range(n)]
+
+
+def test_every_roi_is_tested_once_and_validated_once_in_each_repeat() -> None:
+    table, groups = simple()
+    config = grouped(n_repeats=2)
+    splits = list(all_splits(table, groups, config))
+    assert [(repeat, fold) for repeat, fold, _ in splits] == [(r, f) for r in range(2) for f in range(5)]
+    for part in ("test", "val"):
+        for repeat in range(2):
+            times = sum(
+                (split["split"] == part).to_numpy().astype(int) for r, _, split in splits if r == repeat
+            )
+            assert (times == 1).all()
+
+
+def test_the_next_fold_validates_and_the_last_wraps_to_the_first() -> None:
+    table, groups = simple()
+    splits = {fold: split["split"] for _, fold, split in all_splits(table, groups, grouped())}
+    for fold in range(5):
+        assert (splits[fold] == "val").tolist() == (splits[(fold + 1) % 5] == "test").tolist()
+
+
+def test_repeats_and_seeds_shuffle_anew_and_the_same_seed_repeats_itself() -> None:
+    table, groups = simple()
+    first = make_split(table, groups, grouped(n_repeats=2))
+    assert first.equals(make_split(table, groups, grouped(n_repeats=2)))
+    assert not first.equals(make_split(table, groups, grouped(n_repeats=2, repeat=1)))
+    assert not first.equals(make_split(table, groups, grouped(n_repeats=2, seed=1)))
+
+
+def test_fewer_groups_of_a_class_than_folds_are_refused() -> None:
+    table = rois([0] * 10 + [1] * 10)
+    groups = [f"n{row}" for row in range(10)] + [f"t{row % 4}" for row in range(10)]
+    with pytest.raises(DataError, match=r"Tumor has 4 groups for split.n_folds 5; lower n_folds"):
+        make_split(table, groups, grouped())
+
+
+def test_groups_so_unequal_that_a_part_lacks_a_class_are_refused() -> None:
+    table = rois([0, 1] * 40 + [0, 0, 1, 1])
+    groups = ["all"] * 80 + ["n1", "n2", "t1", "t2"]
+    with pytest.raises(DataError, match=r"would hold no (Normal|Tumor) ROI"):
+        list(all_splits(table, groups, grouped(n_folds=3)))
+
+
+def test_published_repeats_the_folders_whatever_the_groups() -> None:
+    table = rois([0, 1, 0, 1], ["train", "val", "test", "train"])
+    split = make_split(table, ["a", "a", "a", "b"], SplitConfig())
+    assert split["split"].tolist() == ["train", "val", "test", "train"]
+    assert split["group_id"].tolist() == ["a", "a", "a", "b"]
+    ((repeat, fold, only),) = all_splits(table, ["a", "a", "a", "b"], SplitConfig())
+    assert (repeat, fold) == (0, 0)
+    assert only.equals(split)
+
+
+@pytest.mark.parametrize("unknown", [None, "trainval"])
+def test_published_needs_a_folder_for_every_roi(unknown: str | None) -> None:
+    table = rois([0, 1], ["train", unknown])
+    with pytest.raises(DataError, match=r"1 have none, for example 'r001'; use split.protocol grouped_cv"):
+        make_split(table, ["a", "b"], SplitConfig())
+
+
+def test_groups_of_another_length_are_refused() -> None:
+    with pytest.raises(DataError, match="got 1 groups for 2 ROIs"):
+        make_split(rois([0, 1]), ["a"], grouped())

@@ -1,0 +1,116 @@
+"""The pipeline as DVC runs it, on phantoms."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo.config import Config
+from mammo.layout import Workspace
+from mammo.registry import champion
+from mammo.storage import read_array, read_table, write_array
+from tests.pipeline.conftest import run
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_stage_leaves_what_the_next_one_and_people_need(reproduced: Workspace) -> None:
+    reports = reproduced.reports
+    made = [
+        reproduced.rois / "rois.parquet",
+        reproduced.split,
+        reproduced.patches("train"),
+        reproduced.bundle("compact-model1") / "model.safetensors",
+        reports / "expectations" / "rois" / "index.html",
+        reports / "evaluate" / "results.md",
+        reports / "evaluate" / "curves.png",
+        reports / "evaluate" / "errors-compact-model1.png",
+        reports / "model_card.md",
+    ]
+    assert [path for path in made if not path.is_file()] == []
+
+
+def test_a_second_repro_does_nothing(reproduced: Workspace) -> None:
+    before = (reproduced.root / "dvc.lock").read_bytes()
+    done = run(reproduced, "dvc", "repro")
+    assert done.returncode == 0
+    assert "Running stage" not in done.stdout
+    assert (reproduced.root / "dvc.lock").read_bytes() == before
+
+
+def test_no_patient_is_in_two_parts(reproduced: Workspace) -> None:
+    table = read_table(reproduced.rois / "rois.parquet").merge(read_table(reproduced.split), on="roi_id")
+    assert table.groupby("patient_id")["split"].nunique().max() == 1
+
+
+def test_everything_that_rests_on_phantoms_says_so(reproduced: Workspace) -> None:
+    assert "PHANTOM" in (reproduced.reports / "model_card.md").read_text()
+    assert "PHANTOM" in (reproduced.reports / "evaluate" / "results.md").read_text()
+    described = json.loads((reproduced.bundle("compact-model1") / "model.json").read_text())
+    assert described["synthetic"] is True
+
+
+def test_the_metrics_are_those_of_the_predictions(reproduced: Workspace) -> None:
+    """Recomputed from the predictions alone, with pandas."""
+    rows = pd.read_csv(reproduced.reports / "evaluate" / "predictions.csv")
+    metrics = json.loads((reproduced.reports / "metrics.json").read_text())["test"]
+    for system, judged in rows.groupby("system"):
+        right = judged["label"] == judged["decision"]
+        tumor = judged["label"] == "Tumor"
+        assert metrics[system]["accuracy"] == pytest.approx(right.mean())
+        assert metrics[system]["recall"] == pytest.approx(right[tumor].mean())
+        assert metrics[system]["n_rois"] == len(judged)
+
+
+def test_the_champion_is_registered_and_is_the_best_on_validation(reproduced: Workspace) -> None:
+    chosen = json.loads((reproduced.reports / "champion.json").read_text())
+    losses = {
+        path.stem: json.loads(path.read_text())["val_loss"] for path in (reproduced.reports / "train").glob("*.json")
+    }
+    assert chosen["system"] == min(losses, key=lambda system: losses[system])
+    version = champion(reproduced, Config.load(reproduced.params).register_.model_name)
+    assert version.weights_sha256 == chosen["weights_sha256"]
+
+
+def test_mammo_predict_prints_the_agreed_keys(reproduced: Workspace, tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "roi.png"
+    Image.fromarray(read_array(reproduced.rois / "images.npy")[0]).save(picture)
+    done = run(reproduced, "mammo", "predict", "--json", str(picture))
+    row = json.loads(done.stdout)
+    assert list(row) == ["file", "label", "vote_share", "votes", "score", "model_name", "model_version"]
+    assert row["file"] == str(picture)
+    assert row["vote_share"] == pytest.approx(np.mean(row["votes"]))
+    assert len(row["votes"]) == 25
+    assert done.stderr == ""
+
+
+def test_an_empty_mlruns_is_filled_again_from_the_files(reproduced: Workspace, tmp_path: Path) -> None:
+    clone = Workspace(tmp_path / "clone")
+    shutil.copytree(reproduced.root, clone.root, ignore=shutil.ignore_patterns("mlruns", "*.run.json"))
+    done = run(clone, "dvc", "repro", "--single-item", "--force", "register")
+    assert done.returncode == 0, done.stderr
+    config = Config.load(clone.params)
+    name = config.register_.model_name
+    assert champion(clone, name).weights_sha256 == champion(reproduced, name).weights_sha256
+
+
+def test_a_failed_expectation_stops_the_pipeline_with_its_name(reproduced: Workspace, tmp_path: Path) -> None:
+    broken = Workspace(tmp_path / "broken")
+    shutil.copytree(reproduced.root, broken.root, ignore=shutil.ignore_patterns("mlruns", ".dvc", "models"))
+    images = read_array(broken.rois / "images.npy").copy()
+    images[0] = 7
+    write_array(broken.rois / "images.npy", images)
+    table = read_table(broken.rois / "rois.parquet")
+    import hashlib
+
+    table.loc[0, "sha256"] = hashlib.sha256(images[0].tobytes()).hexdigest()
+    table.to_parquet(broken.rois / "rois.parquet")
+    done = run(broken, "python", "pipelines/validate.py")
+    assert done.returncode == 2
+    assert "constant" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,54 @@
+"""A device that does not exist is refused, and the precision asked for is the one that computes."""
+
+import pytest
+import torch
+
+from mammo.devices import autocast, choose_device, computes_bfloat16
+from mammo.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def dtype_of_a_product(precision: str) -> torch.dtype:
+    with autocast(CPU, precision):
+        return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    assert choose_device("auto") == CPU
+
+
+def test_auto_takes_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    assert choose_device("auto").type == "cuda"
+    assert choose_device("cpu") == CPU
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(ConfigError, match=r"train\.device is cuda but no GPU.*set it to auto or cpu"):
+        choose_device("cuda")
+
+
+def test_the_precision_asked_for_is_computed() -> None:
+    assert dtype_of_a_product("float32") == torch.float32
+    assert dtype_of_a_product("bfloat16") == torch.bfloat16
+
+
+@pytest.mark.parametrize(("hardware", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bfloat16_only_where_hardware_computes_it(
+    monkeypatch: pytest.MonkeyPatch, hardware: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr("mammo.devices.computes_bfloat16", lambda _: hardware)
+
+    assert dtype_of_a_product("auto") == expected
+
+
+def test_a_cpu_without_avx512_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+    assert not computes_bfloat16(CPU)

@@ -1,0 +1,116 @@
+"""Scores of patches and ROIs against one patch at a time, cut by hand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from mammo.augment import PatchBatch
+from mammo.config import ModelConfig, VoteConfig
+from mammo.data.sources import RoiSet
+from mammo.inference import RoiScorer, grid_batch, patch_logits, tumor_scores
+from mammo.models.build import Classifier, build_classifier
+from mammo.models.bundle import Bundle
+
+CPU = torch.device("cpu")
+SIZE_PX, STRIDE_PX = 40, 40
+GRID = [(top, left) for top in (0, 40, 80) for left in (0, 40, 80)]
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    config = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8)
+    return build_classifier("compact-model2", config, seed=0).eval()
+
+
+@pytest.fixture
+def scorer(classifier: Classifier) -> RoiScorer:
+    return RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig()), CPU, "float32")
+
+
+def test_the_grids_follow_each_other_row_by_row() -> None:
+    batch = grid_batch(2, SIZE_PX, STRIDE_PX, CPU)
+
+    rows = torch.stack([batch.roi, batch.top, batch.left, batch.size], dim=1).tolist()
+    assert rows == [[roi, top, left, SIZE_PX] for roi in (0, 1) for top, left in GRID]
+
+
+def test_tumor_scores_are_the_softmax_of_the_second_logit() -> None:
+    logits = np.random.default_rng(0).normal(0, 30, (4, 5, 2))
+
+    np.testing.assert_allclose(tumor_scores(torch.from_numpy(logits)), softmax(logits, axis=-1)[..., 1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 18, 256])
+def test_logits_do_not_depend_on_the_size_of_the_batches(
+    classifier: Classifier, disc_set: RoiSet, batch_size: int
+) -> None:
+    images = torch.from_numpy(disc_set.images[:2])
+    grid = grid_batch(2, SIZE_PX, STRIDE_PX, CPU)
+    with torch.no_grad():
+        one_by_one = torch.cat(
+            [
+                classifier(images[None, None, roi, top : top + 40, left : left + 40].float())
+                for roi in (0, 1)
+                for top, left in GRID
+            ]
+        )
+
+    logits = patch_logits(classifier, images, grid, SIZE_PX, "float32", batch_size)
+
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, one_by_one, atol=1e-5, rtol=1e-5)
+
+
+def test_no_patches_give_no_logits(classifier: Classifier, disc_set: RoiSet) -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+
+    logits = patch_logits(
+        classifier, torch.from_numpy(disc_set.images), PatchBatch(none, none, none, none), SIZE_PX
+    )
+
+    assert logits.shape == (0, 2)
+
+
+def test_scoring_turns_the_classifier_to_evaluation(classifier: Classifier) -> None:
+    classifier.train()
+
+    RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig()), CPU)
+
+    assert not any(module.training for module in classifier.modules())
+
+
+def test_a_rois_scores_do_not_depend_on_its_neighbours(scorer: RoiScorer, disc_set: RoiSet) -> None:
+    together = scorer.patch_scores(disc_set.images)
+
+    alone = scorer.patch_scores(disc_set.images[11:12])
+
+    assert together.shape == (18, 9)
+    np.testing.assert_allclose(together[11:12], alone, atol=1e-6)
+
+
+def test_images_that_are_a_view_with_strides_are_scored(scorer: RoiScorer, disc_set: RoiSet) -> None:
+    every_second = disc_set.images[::2]
+
+    np.testing.assert_array_equal(scorer.patch_scores(every_second), scorer.patch_scores(every_second.copy()))
+
+
+def test_votes_use_the_bundles_own_rule(scorer: RoiScorer, disc_set: RoiSet) -> None:
+    scores = scorer.patch_scores(disc_set.images[:3])
+    threshold = float(np.median(scores))
+    rule = VoteConfig(patch_threshold=threshold, share_threshold=0.0, tie="normal")
+    strict = RoiScorer.on(Bundle(scorer.bundle.classifier, SIZE_PX, STRIDE_PX, rule), CPU, "float32")
+
+    votes = strict.votes(disc_set.images[:3])
+
+    assert [list(vote.votes) for vote in votes] == (scores > threshold).astype(int).tolist()
+    assert [vote.label for vote in votes] == [
+        "Tumor" if (row > threshold).any() else "Normal" for row in scores
+    ]
+
+
+def test_no_rois_give_no_scores_and_no_votes(scorer: RoiScorer) -> None:
+    none = np.empty((0, 120, 120), dtype=np.uint8)
+
+    assert scorer.patch_scores(none).shape == (0, 9)
+    assert scorer.votes(none) == []
