@@ -34,9 +34,11 @@ def fetch(
     """Bring the raw data of params.yaml's source into data/raw/ and check them."""
     from mammo.config import Config
     from mammo.data.fetch import fetch_raw
+    from mammo.versioning import version_file
 
     space = Workspace(workspace)
     path = fetch_raw(Config.load(space.params).ingest, space.root, archive)
+    version_file(path)
     Console().print(f"{path}: in place and checked. Next: dvc repro", highlight=False, soft_wrap=True)
 
 

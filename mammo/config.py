@@ -27,6 +27,8 @@ FUSION_BACKBONES = (
 )
 
 Positive = Annotated[int, Field(ge=1)]
+TwoOrMore = Annotated[int, Field(ge=2)]
+"""BatchNorm cannot train on a single patch."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 
@@ -123,8 +125,8 @@ class RecipeConfig(Section):
     """How to train: everything an optimiser needs."""
 
     epochs: Positive
-    batch_size: Annotated[int, Field(ge=2)]
-    patches_per_epoch: Positive | None
+    batch_size: TwoOrMore
+    patches_per_epoch: TwoOrMore | None
     """Patches seen in one epoch; null takes the whole patch set."""
     optimizer: Literal["sgd", "adamw"]
     head_lr: Annotated[float, Field(gt=0, lt=10)]
@@ -154,7 +156,7 @@ class TrainConfig(Section):
     """auto: bfloat16 where the device computes it in hardware, else float32."""
     epochs: Positive | None = None
     """null: the recipe's own; likewise below."""
-    patches_per_epoch: Positive | None = None
+    patches_per_epoch: TwoOrMore | None = None
     head_lr: Annotated[float, Field(gt=0, lt=10)] | None = None
     backbone_lr: Annotated[float, Field(ge=0, lt=10)] | None = None
 

@@ -1,9 +1,6 @@
 """`mammo demo`: the same pipeline on phantoms, in a workspace of its own."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +9,6 @@ from rich.console import Console
 
 from mammo.config import Config
 from mammo.data.phantom import write_phantom
-from mammo.entry import OFFLINE
 from mammo.errors import MammoError
 from mammo.layout import Workspace
 from mammo.patches import grid_corners
@@ -20,6 +16,7 @@ from mammo.prediction import load_champion
 from mammo.registry import versions
 from mammo.reporting.terminal import results_table, versions_table
 from mammo.storage import read_json, write_bytes
+from mammo.versioning import run_dvc
 
 COPIED: Final = ("dvc.yaml", ".dvcignore")
 FOLDERS: Final = ("pipelines", "mammo")
@@ -50,7 +47,7 @@ def run_demo(project: Path, folder: Path, console: Console) -> None:
     config = Config.load(space.params)
     console.print(f"phantom films of {config.phantom.n_patients} patients (synthetic) …", highlight=False)
     write_phantom(config.phantom, space.root / config.ingest.raw)
-    reproduce(space.root)
+    run_dvc(space.root, "repro")
     show(space, config, console)
 
 
@@ -71,29 +68,9 @@ def prepare(project: Path, folder: Path) -> Workspace:
             project / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
         )
     if not (folder / ".dvc").is_dir():
-        _dvc(folder, "init", "--no-scm", "--quiet")
-        _dvc(folder, "config", "core.analytics", "false")
+        run_dvc(folder, "init", "--no-scm", "--quiet")
+        run_dvc(folder, "config", "core.analytics", "false")
     return Workspace(folder)
-
-
-def reproduce(folder: Path) -> None:
-    """Run `dvc repro` in a workspace.
-
-    Raises:
-        MammoError: a stage failed; its own message stands above.
-    """
-    if _dvc(folder, "repro", check=False) != 0:
-        raise MammoError(
-            f"{folder}: `dvc repro` failed; the stage's message stands above, mend it and run again"
-        )
-
-
-def _dvc(folder: Path, *arguments: str, check: bool = True) -> int:
-    binaries = Path(sys.executable).parent
-    # The stages say `python`: it must be this environment's.
-    environment = {**os.environ, **OFFLINE, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, check=check).returncode
 
 
 def show(space: Workspace, config: Config, console: Console) -> None:

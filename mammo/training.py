@@ -22,6 +22,7 @@ from mammo.augment import PatchBatch, augment
 from mammo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mammo.config import RecipeConfig
 from mammo.devices import autocast
+from mammo.errors import ConfigError
 from mammo.evaluation.metrics import auc
 from mammo.inference import grid_batch, patch_logits, tumor_scores
 from mammo.models.build import Classifier
@@ -138,6 +139,9 @@ def fit(
 
     Returns:
         One record for each epoch, resumed ones included.
+
+    Raises:
+        ConfigError: training diverged, the network's logits are no longer numbers.
     """
     state = _start(classifier, recipe, train.images.device)
     if checkpoint is not None:
@@ -294,6 +298,11 @@ def _validate(
     n_rois = len(val.images)
     grid = grid_batch(n_rois, settings.size_px, settings.stride_px, val.images.device)
     logits = patch_logits(classifier, val.images, grid, settings.size_px, settings.precision)
+    if not logits.isfinite().all():
+        raise ConfigError(
+            "params.yaml: training diverged: the network's logits must be numbers, got NaN or infinity; lower "
+            "train.head_lr or train.backbone_lr"
+        )
     labels = val.roi_labels.cpu()
     patch_labels = labels.repeat_interleave(len(logits) // n_rois)
     scores = tumor_scores(logits).reshape(n_rois, -1).mean(axis=1)

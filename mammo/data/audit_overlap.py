@@ -35,11 +35,15 @@ ByteImages = npt.NDArray[np.uint8]
 Kind = Literal["identical", "altered", "shifted", "stretched", "mirrored"]
 
 LIMITS: Final = OverlapLimits(side_px=15, area_px=400)
-"""Overlaps narrower or smaller than this cannot be told from chance: over fewer than about 60 textured
-pixels even a correlation of 1 stays below `MATCH_STRENGTH`, and 400 pixels of tissue hold 50 to 180."""
+"""Overlaps narrower or smaller than this are not looked for: a match needs about 60 textured pixels to
+stand above chance (see `MATCH_STRENGTH`), and 400 pixels of tissue hold 50 to 180."""
 
-CANDIDATE_STRENGTH: Final = 2.2
-"""Pairs below this are not verified: a margin below `MATCH_STRENGTH`, which is what decides."""
+CANDIDATE_STRENGTH: Final = 1.6
+"""Pairs below this are not verified. It lies well below `MATCH_STRENGTH`, which decides, because overlaps
+that are equal pixel by pixel count however faint their texture is."""
+
+EQUAL_GREY_LEVELS: Final = 8
+"""Grey levels that an overlap needs to count by equality alone: fewer are flat tissue or a film's edge."""
 
 MATCH_STRENGTH: Final = 2.8
 """Of the 52,975 pairs of the paper's archive the unrelated ones reach 2.31, the true ones begin at 5.6."""
@@ -122,11 +126,10 @@ def find_overlaps(images: ByteImages, roi_ids: Sequence[str], n_threads: int = 2
 
 
 def _identical(images: ByteImages) -> Iterator[Candidate]:
-    """Pairs of equal images, whatever their texture; those of one grey value say nothing."""
+    """Pairs of equal images, which have no texture that the search would find if they are smooth."""
     rows: dict[bytes, list[int]] = {}
     for row, image in enumerate(images):
-        if image.min() < image.max():
-            rows.setdefault(hashlib.sha256(image.tobytes()).digest(), []).append(row)
+        rows.setdefault(hashlib.sha256(image.tobytes()).digest(), []).append(row)
     for equal in rows.values():
         for a, b in combinations(equal, 2):
             yield Candidate(a, b, dy=0, dx=0)
@@ -170,12 +173,13 @@ def _verified(images: ByteImages, roi_ids: Sequence[str], candidate: Candidate) 
     crop_a, crop_b = aligned_crops(images[candidate.a], images[candidate.b], overlap)
     pair = texture(np.stack([crop_a, crop_b]))
     correlation, textured_px = similarity(pair[0], pair[1])
-    convincing = (
+    equal = np.array_equal(crop_a, crop_b) and len(np.unique(crop_a)) >= EQUAL_GREY_LEVELS
+    convincing = equal or (
         correlation >= MATCH_CORRELATION
         and strength(correlation, textured_px) >= MATCH_STRENGTH
         and _share_of_matching_tiles(pair[0], pair[1]) >= TILE_SHARE
     )
-    if overlap.kind != "identical" and not convincing:
+    if not convincing:
         return None
     mad = float(np.mean(np.abs(crop_a.astype(np.int16) - crop_b)))
     return replace(overlap, overlap_px=crop_b.size, mad=mad, correlation=correlation)

@@ -142,7 +142,9 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # It imports modules of the standard library that are going away.
         warnings.filterwarnings(
-            "ignore", message="module 'sre_(constants|parse|compile)' is deprecated", category=DeprecationWarning
+            "ignore",
+            message="module 'sre_(constants|parse|compile)' is deprecated",
+            category=DeprecationWarning,
         )
         yield
 
@@ -192,7 +194,10 @@ def _context(library: ModuleType, folder: Path) -> Any:
         "docs",
         {
             "class_name": "SiteBuilder",
-            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())},
+            "store_backend": {
+                "class_name": "TupleFilesystemStoreBackend",
+                "base_directory": str(folder.resolve()),
+            },
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
         },
     )

@@ -7,7 +7,7 @@ licence that each user accepts at the source, so they are only taken from a copy
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
@@ -146,7 +146,7 @@ def _named_copy(archive: Path | None, env: Mapping[str, str], variable: str) -> 
     return named
 
 
-def _read_file(path: Path) -> Iterator[bytes]:
+def _read_file(path: Path) -> Generator[bytes, None, None]:
     try:
         with path.open("rb") as file:
             yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
@@ -154,7 +154,7 @@ def _read_file(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); name the archive file itself") from error
 
 
-def _download(url: str, target: Path, progress: Progress | None) -> Iterator[bytes]:
+def _download(url: str, target: Path, progress: Progress | None) -> Generator[bytes, None, None]:
     """Yield a file from the network, refusing one that is too large before and while it comes in."""
     remedy = (
         f"download {url} on another machine, then put it at {target}, or name it with --archive or the variable "

@@ -105,13 +105,13 @@ def _anatomy(rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     depth[:, across < 0] = -1
     depth = depth.astype(np.float32)
     wedge_width, wedge_height = rng.uniform(0.25, 0.42) * width, rng.uniform(0.5, 0.8) * above
-    wedge = 1 - np.add.outer((down + above) / wedge_height, across / np.float32(wedge_width))
+    wedge = 1 - np.add.outer((down + above) / wedge_height, across / wedge_width)
     return depth, _rise(wedge, 0.07)
 
 
 def _rise(field: FloatImage, softness: float) -> FloatImage:
     """0 where the field is negative, 1 where it is positive, smooth over `softness`."""
-    ramp = np.clip(field / 2 * softness + 0.5, 0, 1)
+    ramp = np.clip(field / (2 * softness) + 0.5, 0, 1)
     rise: FloatImage = ramp * ramp * (3 - 2 * ramp)
     return rise
 

@@ -21,7 +21,7 @@ RADIUS_PX: Final = {
 }
 """Smallest and largest radius of each kind; like in the real films, some exceed the ROI's 60 pixels."""
 
-_CONTRAST: Final = {"CALC": 7.0, "CIRC": 2.5, "SPIC": 2.4, "MISC": 2.7, "ARCH": 2.1, "ASYM": 2.5}
+_CONTRAST: Final = {"CALC": 8.0, "CIRC": 3.0, "SPIC": 2.8, "MISC": 3.2, "ARCH": 2.9, "ASYM": 3.4}
 """Mean brightness of a pattern's peak, in standard deviations of the surrounding texture."""
 _CONTRAST_SPREAD: Final = 0.25
 
@@ -84,7 +84,7 @@ def paint_lesion(image: npt.NDArray[np.uint8], kind: str, seed: int) -> npt.NDAr
 
 def _soft_below(values: FloatImage, limit: float | FloatImage, softness: float) -> FloatImage:
     """1 well below the limit, 0 well above, smooth over `softness` on both sides."""
-    ramp = np.clip((limit - values) / 2 * softness + 0.5, 0, 1)
+    ramp = np.clip((limit - values) / (2 * softness) + 0.5, 0, 1)
     soft: FloatImage = ramp * ramp * (3 - 2 * ramp)
     return soft
 
@@ -148,16 +148,26 @@ def _spiculated(
 def _ill_defined(
     distance: FloatImage, angle: FloatImage, radius_px: int, rng: np.random.Generator
 ) -> FloatImage:
-    """An irregular mass that fades into its surroundings."""
-    return _soft_below(distance, _outline(angle, 0.55, 0.5, rng), 0.3)
+    """Lumps that run into each other, without a clear edge."""
+    mass = np.zeros(distance.shape, dtype=np.float32)
+    rows, columns = distance * np.sin(angle), distance * np.cos(angle)
+    for _ in range(int(rng.integers(4, 8))):
+        row, column = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5)
+        lump = _soft_below(np.hypot(rows - row, columns - column), rng.uniform(0.15, 0.3), 0.08)
+        np.maximum(mass, rng.uniform(0.6, 1.0) * lump, out=mass)
+    return mass
 
 
 def _asymmetry(
     distance: FloatImage, angle: FloatImage, radius_px: int, rng: np.random.Generator
 ) -> FloatImage:
-    """A wide, faint density without an edge."""
-    density: FloatImage = np.exp(-((distance / _outline(angle, 0.5, 0.4, rng)) ** 2))
-    return density
+    """A wide density without an edge, streaked in one direction as fibrous tissue is."""
+    density = np.exp(-((distance / _outline(angle, 0.5, 0.4, rng)) ** 2))
+    turn = angle - rng.uniform(0, 2 * np.pi)
+    across_px, along_px = distance * np.sin(turn) * radius_px, distance * np.cos(turn) * radius_px
+    wave = across_px * rng.uniform(0.7, 1.0) + 2 * np.sin(along_px * rng.uniform(0.05, 0.1))
+    streaked: FloatImage = density * (0.5 + 0.5 * np.sin(wave))
+    return streaked
 
 
 _PATTERNS: Final[dict[str, Callable[[FloatImage, FloatImage, int, np.random.Generator], FloatImage]]] = {

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mammo.config import PatchesConfig, VoteConfig
-from mammo.errors import WeightsError
+from mammo.errors import ConfigError, DataError, WeightsError
 from mammo.models.build import Architecture, Classifier
 from mammo.storage import atomic_path, read_json, sha256_of, write_json
 
@@ -74,28 +74,39 @@ def load_bundle(folder: Path) -> Bundle:
     """Read a bundle; the classifier is in evaluation mode on the CPU.
 
     Raises:
-        DataError: a file is missing or unreadable.
+        DataError: a file is missing or unreadable, or the description lacks or breaks a value.
         WeightsError: the weights are damaged or do not fit the description.
     """
     description = read_json(folder / DESCRIPTION_FILE)
+    try:
+        bundle, digest = _described(description), description["weights_sha256"]
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{folder / DESCRIPTION_FILE}: does not describe a bundle ({error!r}); restore it with `dvc checkout` or "
+            "train again with `dvc repro`"
+        ) from error
     path = folder / WEIGHTS_FILE
-    if not path.is_file() or sha256_of(path) != description["weights_sha256"]:
+    if not path.is_file() or sha256_of(path) != digest:
         raise WeightsError(
-            f"{path}: must be the file that {DESCRIPTION_FILE} describes (SHA-256 {description['weights_sha256']}); "
+            f"{path}: must be the file that {DESCRIPTION_FILE} describes (SHA-256 {digest}); "
             "restore it with `dvc checkout` or train again with `dvc repro`"
         )
-    classifier = Classifier(Architecture.from_dict(description["architecture"]))
     try:
-        classifier.load_state_dict(load_file(path))
+        bundle.classifier.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(
             f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again"
         ) from error
-    PatchesConfig(size_px=description["size_px"], stride_px=description["stride_px"])
+    return bundle
+
+
+def _described(description: dict[str, Any]) -> Bundle:
+    """The bundle of a description, with untrained weights."""
+    grid = PatchesConfig(size_px=description["size_px"], stride_px=description["stride_px"])
     return Bundle(
-        classifier=classifier.eval(),
-        size_px=description["size_px"],
-        stride_px=description["stride_px"],
+        classifier=Classifier(Architecture.from_dict(description["architecture"])).eval(),
+        size_px=grid.size_px,
+        stride_px=grid.stride_px,
         vote=VoteConfig(**description["vote"]),
         results=description["results"],
         provenance=description["provenance"],

@@ -40,8 +40,8 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     except (URLError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
         raise WeightsError(
-            f"model.weights: ImageNet weights of {backbone} can be neither read from the cache nor downloaded ({error}); "
-            f"download {entry.url} to {file}, or {_REMEDY}"
+            f"model.weights: ImageNet weights of {backbone} can be neither read from the cache nor downloaded "
+            f"({_reason(error)}); download {entry.url} to {file}, or {_REMEDY}"
         ) from error
     return state
 
@@ -56,30 +56,34 @@ def _state_from_file(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"{path}: is not a readable state dict ({error}); {_REMEDY}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: is not a readable state dict ({_reason(error)}); {_REMEDY}") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise WeightsError(
             f"{path}: must hold a plain state dict of tensors; save `model.state_dict()`, or {_REMEDY}"
         )
     return state
 
 
+def _reason(error: Exception) -> str:
+    # torch's own text here advises to load pickled objects after all.
+    return "it holds other things than tensors" if isinstance(error, UnpicklingError) else str(error)
+
+
 def _fill(network: nn.Module, state: dict[str, Tensor], backbone: str, weights: str) -> None:
     expected = network.state_dict()
     given = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
     # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
-    # BatchNorm's counter of batches is younger than some of torchvision's files and changes no output.
-    optional = re.compile(r"(classifier|fc)\.|.*\.num_batches_tracked$")
-    wrong = [
-        name
-        for name, value in expected.items()
-        if not optional.match(name) and (name not in given or given[name].shape != value.shape)
-    ]
+    head = ("classifier.", "fc.")
+    # BatchNorm's counter of batches is younger than some of torchvision's files, and no output depends on it.
+    needed = [name for name in expected if not name.startswith(head) and not name.endswith("num_batches_tracked")]
+    wrong = [name for name in needed if name not in given or given[name].shape != expected[name].shape]
     if wrong:
         raise WeightsError(
             f"model.weights: {weights} does not fit {backbone}: {len(wrong)} tensors are missing or have another "
             f"shape, first {wrong[0]}; give a state dict of torchvision's {backbone}"
         )
     network.load_state_dict(
-        {name: value if optional.match(name) else given[name] for name, value in expected.items()}
+        {name: value if name.startswith(head) else given.get(name, value) for name, value in expected.items()}
     )

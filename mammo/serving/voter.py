@@ -62,7 +62,7 @@ def _read_rois(model_input: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.uint8]]
     return np.stack([_read_row(index, row) for index, row in enumerate(model_input.to_dict("records"))])
 
 
-def _read_row(index: int, row: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _read_row(index: int, row: dict[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     if isinstance(row.get("image"), bytes):
         return decode_roi(row["image"], f"row {index}")
     pixels = row.get("pixels")

@@ -78,7 +78,7 @@ def test_sound_rois_pass_with_known_and_with_unknown_columns(
 
 def test_each_impossible_value_of_the_table_is_named_with_its_roi(tmp_path: Path) -> None:
     table, images = phantom_rois()
-    for row, column, value in [
+    faults: list[tuple[int, str, str | int | bool]] = [
         (0, "tissue", "X"),
         (1, "severity", "B"),
         (2, "published_split", "trainval"),
@@ -90,7 +90,8 @@ def test_each_impossible_value_of_the_table_is_named_with_its_roi(tmp_path: Path
         (10, "abnormality", "X"),
         (11, "label", 2),
         (12, "roi_id", "roi13"),
-    ]:
+    ]
+    for row, column, value in faults:
         table.loc[row, column] = value
     with pytest.raises(ExpectationError) as error:
         check_rois(table, images, tmp_path / "docs")
@@ -204,6 +205,13 @@ def test_the_pages_are_written_before_a_failure_is_raised_and_replace_older_ones
     pages = [page.read_text() for page in docs.rglob("*.html") if "validations" in page.parts]
     assert any("ROIs are synthetic if and only if they come from a phantom" in page for page in pages)
     assert [path.name for path in docs.parent.iterdir()] == ["docs"]
+
+
+def test_the_pages_may_go_to_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_rois(*phantom_rois(), Path("docs"))
+    assert [path.name for path in tmp_path.iterdir()] == ["docs"]
+    assert (tmp_path / "docs" / "index.html").is_file()
 
 
 def test_images_that_do_not_belong_to_the_table_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""Calling DVC from the project's own commands, with this environment's programs and without a word home."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mammo.entry import OFFLINE
+from mammo.errors import MammoError
+
+
+def run_dvc(folder: Path, *arguments: str) -> None:
+    """Run a DVC command in `folder`; its output goes to the terminal.
+
+    Raises:
+        MammoError: the command failed; its own message stands above.
+    """
+    binaries = Path(sys.executable).parent
+    # The stages say `python`: it must be this environment's.
+    environment = {**os.environ, **OFFLINE, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
+    if done.returncode != 0:
+        raise MammoError(f"{folder}: `dvc {' '.join(arguments)}` failed; mend what its message above names")
+
+
+def version_file(path: Path) -> None:
+    """Put a file that has a `.dvc` file beside it into DVC's cache, so that `dvc push` can take it anywhere."""
+    if path.with_name(f"{path.name}.dvc").is_file():
+        run_dvc(path.parent, "commit", "--quiet", "--force", f"{path.name}.dvc")

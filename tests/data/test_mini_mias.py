@@ -1,0 +1,251 @@
+"""Films become ROIs: from a folder or an archive alike, and only if films and table are whole."""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from mammo.config import IngestConfig
+from mammo.data import mini_mias
+from mammo.data.extraction import extract_roi, preprocess_film
+from mammo.data.mini_mias import check_films, load_mini_mias, load_phantom
+from mammo.data.sources import RoiSet
+from mammo.errors import DataError
+
+CONFIG = IngestConfig(source="mini_mias", raw="films")
+
+TABLE = """A few films, made by hand.
+
+mdb001 G CIRC B 535 425 97
+mdb002 G NORM\x20
+mdb003 F MISC M 700 500 30
+mdb003 F SPIC B 500 990 20
+mdb004 F NORM
+mdb005 D NORM
+mdb006 G CALC M *NOTE 3*
+"""
+
+
+def film(seed: int) -> npt.NDArray[np.uint8]:
+    """Textured tissue on the left two thirds, dark on the right."""
+    pixels = np.random.default_rng(seed).integers(90, 160, (1024, 1024), dtype=np.uint8)
+    pixels[:, 720:] = 3
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for number in range(1, 7):
+        Image.fromarray(film(number)).save(folder / f"mdb{number:03d}.pgm")
+    (folder / "Info.txt").write_text(TABLE)
+    (folder / "Licence").write_text("for research")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rois(folder: Path) -> RoiSet:
+    return load_mini_mias(folder, CONFIG)
+
+
+def pack(folder: Path, path: Path, prefix: str = "") -> Path:
+    """Write a `.tar.gz` whose table comes last, as the worst case for reading in one pass."""
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for file in sorted(folder.iterdir(), key=lambda file: (file.name == "Info.txt", file.name)):
+            archive.add(file, prefix + file.name)
+    return path
+
+
+def test_every_placed_lesion_and_chosen_normal_film_gives_a_roi(rois: RoiSet) -> None:
+    """Lesions: one in G, two in F. Normal films: one each in F, G and D, and D has no lesion to match."""
+    assert rois.table["roi_id"].to_list() == [
+        "mdb001/lesion 1",
+        "mdb002/normal",
+        "mdb003/lesion 1",
+        "mdb003/lesion 2",
+        "mdb004/normal",
+    ]
+    assert rois.table["label"].to_list() == [1, 0, 1, 1, 0]
+    assert rois.table["abnormality"].to_list() == ["CIRC", "NORM", "MISC", "SPIC", "NORM"]
+    assert rois.table["severity"].fillna("-").to_list() == ["B", "-", "M", "B", "-"]
+    assert rois.table["tissue"].to_list() == ["G", "G", "F", "F", "F"]
+    assert rois.table["patient_id"].to_list() == ["p001", "p001", "p002", "p002", "p002"]
+    assert rois.table["film_id"].to_list() == ["mdb001", "mdb002", "mdb003", "mdb003", "mdb004"]
+    assert rois.table["published_split"].isna().all()
+    assert not rois.table["synthetic"].any()
+
+
+def test_places_count_from_the_top_left_corner(rois: RoiSet) -> None:
+    lesions = rois.table[rois.table["label"] == 1]
+
+    assert lesions["x_px"].to_list() == [535, 700, 500]
+    assert lesions["y_px"].to_list() == [1024 - 425, 1024 - 500, 1024 - 990]
+    assert lesions["radius_px"].to_list() == [97, 30, 20]
+    assert rois.table["radius_px"].isna().sum() == 2
+
+
+def test_a_lesions_image_is_cut_from_its_film(rois: RoiSet) -> None:
+    assert np.array_equal(rois.images[0], extract_roi(preprocess_film(film(1)), 535, 599))
+
+
+def test_the_images_of_normal_films_lie_in_tissue(rois: RoiSet) -> None:
+    normals = rois.table[rois.table["label"] == 0]
+
+    assert (normals["x_px"] <= 720 - 60).all()
+    assert normals["x_px"].notna().all()
+
+
+def test_an_archive_gives_what_its_folder_gives(folder: Path, rois: RoiSet, tmp_path: Path) -> None:
+    for prefix in ("", "all-mias/"):
+        packed = load_mini_mias(pack(folder, tmp_path / "all-mias.tar.gz", prefix), CONFIG)
+
+        assert packed.table.equals(rois.table)
+        assert np.array_equal(packed.images, rois.images)
+
+
+def test_a_table_named_readme_will_do(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+    (copied / "Info.txt").rename(copied / "README")
+
+    assert check_films(copied) == 6
+
+
+def test_each_film_is_preprocessed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    def count(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        seen.append(pixels.tobytes())
+        return pixels
+
+    monkeypatch.setattr(mini_mias, "preprocess_film", count)
+    done: list[tuple[int, int]] = []
+    load_mini_mias(folder, CONFIG, progress=lambda step, total: done.append((step, total)))
+
+    assert len(seen) == len(set(seen)) == 4
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_seed_moves_normal_rois_and_leaves_lesions(folder: Path, rois: RoiSet) -> None:
+    other = load_mini_mias(folder, IngestConfig(source="mini_mias", raw="films", seed=1))
+    tumor = rois.table["label"].to_numpy() == 1
+
+    assert np.array_equal(other.images[tumor], rois.images[tumor])
+    assert not np.array_equal(other.table["x_px"][~tumor], rois.table["x_px"][~tumor])
+
+
+def test_a_normal_film_without_room_is_left_out_with_a_warning(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+    Image.fromarray(np.zeros((1024, 1024), dtype=np.uint8)).save(copied / "mdb002.pgm")
+
+    table = load_mini_mias(copied, CONFIG).table
+
+    assert "mdb002" not in set(table["film_id"])
+    assert "mdb002 gives no normal ROI" in caplog.text
+
+
+def test_a_missing_film_is_named(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+    (copied / "mdb005.pgm").unlink()
+    with pytest.raises(DataError, match=r"mdb005\.pgm must be there"):
+        load_mini_mias(copied, CONFIG)
+
+
+def test_a_film_without_a_row_is_named(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+    shutil.copy(copied / "mdb001.pgm", copied / "mdb099.pgm")
+    with pytest.raises(DataError, match="must have a row for mdb099"):
+        load_mini_mias(copied, CONFIG)
+
+
+def test_a_film_of_another_size_is_refused(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+    Image.fromarray(film(1)[:512]).save(copied / "mdb001.pgm")
+    with pytest.raises(
+        DataError, match=r"mdb001\.pgm: a mini-MIAS film must be 1024 x 1024 pixels, got 1024 x 512"
+    ):
+        load_mini_mias(copied, CONFIG)
+
+
+def test_a_truncated_film_is_refused(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+    (copied / "mdb001.pgm").write_bytes((folder / "mdb001.pgm").read_bytes()[:500_000])
+    with pytest.raises(DataError, match=r"mdb001\.pgm: is not a whole PGM file"):
+        load_mini_mias(copied, CONFIG)
+
+
+def test_a_garbled_row_is_refused_with_file_and_line(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+    (copied / "Info.txt").write_text(TABLE.replace("425", "4Z5"))
+    with pytest.raises(DataError, match=r"Info\.txt: line 3 must be .* got 'mdb001 G CIRC B 535 4Z5 97'"):
+        load_mini_mias(copied, CONFIG)
+
+
+def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must hold Info\.txt beside the films"):
+        load_mini_mias(tmp_path, CONFIG)
+
+
+def test_a_missing_archive_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"does not exist; put all-mias\.tar\.gz"):
+        load_mini_mias(tmp_path / "all-mias.tar.gz", CONFIG)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_truncated_archive_is_refused(folder: Path, tmp_path: Path, share: float) -> None:
+    packed = pack(folder, tmp_path / "all-mias.tar.gz")
+    content = packed.read_bytes()
+    packed.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match="is not a whole tar archive"):
+        load_mini_mias(packed, CONFIG)
+
+
+def tar_of(path: Path, member: tarfile.TarInfo, content: bytes = b"") -> Path:
+    member.size = len(content)
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["../mdb001.pgm", "films/../../mdb001.pgm", "/tmp/mdb001.pgm"])
+def test_a_member_that_leads_out_of_the_archive_is_refused(tmp_path: Path, name: str) -> None:
+    packed = tar_of(tmp_path / "films.tar.gz", tarfile.TarInfo(name), b"P5")
+    with pytest.raises(DataError, match="members must be plain files inside the archive"):
+        load_mini_mias(packed, CONFIG)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    link = tarfile.TarInfo("mdb001.pgm")
+    link.type, link.linkname = kind, "/etc/passwd"
+    with pytest.raises(DataError, match="members must be plain files inside the archive"):
+        load_mini_mias(tar_of(tmp_path / "films.tar.gz", link), CONFIG)
+
+
+def test_a_tar_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    packed = tar_of(tmp_path / "films.tar.gz", tarfile.TarInfo("mdb001.pgm"), bytes(20_000_000))
+    with pytest.raises(DataError, match=r"got 'mdb001\.pgm' with 20000000 as number 1"):
+        load_mini_mias(packed, CONFIG)
+
+
+def test_a_film_that_comes_twice_is_refused(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+    (copied / "more").mkdir()
+    shutil.copy(copied / "mdb001.pgm", copied / "more" / "MDB001.PGM")
+    with pytest.raises(DataError, match="got mdb001 twice"):
+        load_mini_mias(copied, CONFIG)
+
+
+def test_a_phantom_cannot_pass_for_real_films_nor_real_films_for_a_phantom(
+    folder: Path, phantom_folder: Path
+) -> None:
+    with pytest.raises(DataError, match="got a phantom"):
+        load_mini_mias(phantom_folder, CONFIG)
+    with pytest.raises(DataError, match=r"set ingest\.source to mini_mias"):
+        load_phantom(folder, CONFIG)

@@ -1,0 +1,216 @@
+"""Phantoms are mini-MIAS films in every respect but that nobody was ever X-rayed."""
+
+import errno
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from mammo.config import IngestConfig, PhantomConfig
+from mammo.data.info_txt import laterality_of, parse_info, patient_of
+from mammo.data.mini_mias import load_phantom
+from mammo.data.phantom import paint_lesion, write_phantom
+from mammo.data.phantom_breast import draw_breast, power_law
+from mammo.data.phantom_films import draw_film, plan_films
+from mammo.data.phantom_lesions import RADIUS_PX, draw_lesion
+from mammo.data.sources import RoiSet
+from mammo.errors import DataError
+from mammo.records import ABNORMALITIES, TISSUES
+
+KINDS = [kind for kind in ABNORMALITIES if kind != "NORM"]
+
+
+def films_of(folder: Path) -> list[npt.NDArray[np.uint8]]:
+    return [np.array(Image.open(path)) for path in sorted(folder.glob("*.pgm"))]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def rois(phantom_folder: Path) -> RoiSet:
+    return load_phantom(phantom_folder, IngestConfig(source="phantom", raw="phantom"))
+
+
+def test_the_folder_holds_two_films_for_each_patient_and_a_table(phantom_folder: Path) -> None:
+    films = {f"mdb{number:03d}.pgm" for number in range(1, 13)}
+
+    assert {path.name for path in phantom_folder.iterdir()} == films | {"Info.txt", "phantom.json"}
+
+
+def test_films_are_binary_pgm_of_1024_by_1024(phantom_folder: Path) -> None:
+    for path in phantom_folder.glob("*.pgm"):
+        content = path.read_bytes()
+        assert content.startswith(b"P5\n1024 1024\n255\n")
+        assert len(content) == 17 + 1024 * 1024
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    phantom_config: PhantomConfig, phantom_folder: Path, tmp_path: Path
+) -> None:
+    write_phantom(phantom_config, tmp_path / "again")
+    film, _ = draw_film(plan_films(phantom_config)[4], np.random.default_rng([phantom_config.seed, 5]))
+    other, _ = draw_film(plan_films(phantom_config)[4], np.random.default_rng([phantom_config.seed + 1, 5]))
+
+    assert digests(tmp_path / "again") == digests(phantom_folder)
+    assert np.array_equal(film, films_of(phantom_folder)[4])
+    assert not np.array_equal(film, other)
+
+
+def test_a_folder_of_the_same_configuration_is_left_alone(
+    phantom_folder: Path, phantom_config: PhantomConfig
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in phantom_folder.iterdir()}
+
+    write_phantom(phantom_config, phantom_folder)
+
+    assert {path: path.stat().st_mtime_ns for path in phantom_folder.iterdir()} == before
+
+
+def test_a_phantom_of_another_configuration_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "phantom"
+    folder.mkdir()
+    (folder / "phantom.json").write_text(json.dumps({"n_patients": 9}))
+    (folder / "mdb018.pgm").touch()
+
+    write_phantom(PhantomConfig(n_patients=4), folder)
+
+    assert len(films_of(folder)) == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
+
+
+def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("important")
+    with pytest.raises(DataError, match="got other content; choose another folder"):
+        write_phantom(PhantomConfig(n_patients=4), tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_full_disk_leaves_the_old_phantom_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "phantom"
+    folder.mkdir()
+    (folder / "phantom.json").write_text(json.dumps({"n_patients": 9}))
+    write_bytes = Path.write_bytes
+
+    def write_until_full(path: Path, content: bytes) -> int:
+        if path.name == "mdb003.pgm":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_until_full)
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); free space"):
+        write_phantom(PhantomConfig(n_patients=4), folder)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
+    assert [path.name for path in folder.iterdir()] == ["phantom.json"]
+
+
+def test_the_table_has_the_real_ones_quirks(phantom_folder: Path) -> None:
+    text = (phantom_folder / "Info.txt").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("mdb")]
+
+    assert any(line.endswith(" CALC B *NOTE 3*") or line.endswith(" CALC M *NOTE 3*") for line in rows)
+    assert any(line.endswith("NORM ") for line in rows)
+    assert max(Counter(line.split()[0] for line in rows).values()) == 2
+    assert any(line.split()[2] == "CIRC" and len(line.split()) == 4 for line in rows)
+    assert text.startswith("SYNTHETIC FILMS")
+
+
+def test_six_of_ten_films_are_normal_and_every_kind_and_tissue_comes() -> None:
+    films = plan_films(PhantomConfig(n_patients=60))
+    kinds = Counter(lesion.kind for film in films for lesion in film.lesions)
+
+    assert sum(not film.lesions for film in films) == 72
+    assert set(kinds) == set(KINDS)
+    assert min(kinds.values()) >= 6
+    assert {lesion.severity for film in films for lesion in film.lesions} == {"B", "M"}
+    assert Counter(film.tissue for film in films) == dict.fromkeys(TISSUES, 40)
+
+
+def test_both_breasts_of_a_patient_share_their_tissue_and_mirror_each_other(phantom_folder: Path) -> None:
+    tissues: dict[str, set[str]] = {}
+    for row in parse_info((phantom_folder / "Info.txt").read_bytes(), "Info.txt"):
+        tissues.setdefault(patient_of(row.film_id), set()).add(row.tissue)
+    assert all(len(own) == 1 for own in tissues.values())
+    for number, film in enumerate(films_of(phantom_folder), start=1):
+        tissue = film[400:700] > 30
+        right_heavy = tissue[:, 512:].sum() > tissue[:, :512].sum()
+        assert right_heavy == (laterality_of(f"mdb{number:03d}") == "right")
+
+
+def test_denser_tissue_is_brighter() -> None:
+    levels = {tissue: draw_breast(tissue, "left", np.random.default_rng(5)) for tissue in TISSUES}
+    inner = levels["F"].depth > 0.3
+
+    assert (
+        levels["F"].grey[inner].mean() + 5
+        < levels["G"].grey[inner].mean()
+        < levels["D"].grey[inner].mean() - 5
+    )
+
+
+@pytest.mark.parametrize("beta", [2.0, 3.0])
+def test_texture_has_the_power_law_it_is_asked_for(beta: float) -> None:
+    field = power_law(beta, np.random.default_rng(0)).astype(float)
+    power = np.abs(np.fft.fft2(field)) ** 2
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(1024), np.fft.fftfreq(1024)))
+    band = (frequency > 0.02) & (frequency < 0.3)
+    slope = np.polyfit(np.log(frequency[band]), np.log(power[band]), 1)[0]
+
+    assert slope == pytest.approx(-beta, abs=0.05)
+    assert field.std() == pytest.approx(1, abs=0.25)
+
+
+def test_every_row_of_a_phantom_is_marked_as_synthetic(rois: RoiSet) -> None:
+    assert rois.table["synthetic"].all()
+    assert set(rois.table["source"]) == {"phantom"}
+    assert set(rois.table["label"]) == {0, 1}
+
+
+def test_normal_rois_show_no_background(rois: RoiSet) -> None:
+    normal = rois.images[rois.table["label"].to_numpy() == 0]
+
+    assert (normal > 20).mean() > 0.97
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lesion_is_brighter_than_its_surroundings_and_stays_in_its_circle(kind: str) -> None:
+    radius = RADIUS_PX[kind][1]
+    rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    for seed in range(10):
+        lesion = draw_lesion(kind, radius, np.random.default_rng(seed))
+        assert lesion.shape == (2 * radius + 1, 2 * radius + 1)
+        assert lesion.min() >= 0
+        assert 0.7 < lesion.max() < 20
+        assert lesion[np.hypot(rows, columns) > radius].max() == 0
+
+
+def test_painted_lesions_brighten_the_middle_and_leave_the_input(rois: RoiSet) -> None:
+    normal = rois.images[np.flatnonzero(rois.table["label"] == 0)[0]]
+    before = normal.copy()
+    for kind in KINDS:
+        painted = paint_lesion(normal, kind, seed=1)
+        gain = painted.astype(int) - normal
+        assert painted.dtype == np.uint8
+        assert gain.min() >= 0
+        assert gain[30:90, 30:90].max() > 20
+        assert np.array_equal(painted, paint_lesion(normal, kind, seed=1))
+        assert not np.array_equal(painted, paint_lesion(normal, kind, seed=2))
+    assert np.array_equal(normal, before)
+
+
+def test_an_unknown_kind_of_lesion_or_another_image_is_refused() -> None:
+    roi = np.zeros((120, 120), dtype=np.uint8)
+    with pytest.raises(DataError, match=r"must be one of .* got 'NORM'"):
+        paint_lesion(roi, "NORM", seed=0)
+    with pytest.raises(DataError, match=r"must be uint8 of shape \(120, 120\)"):
+        paint_lesion(roi[:72], "CIRC", seed=0)

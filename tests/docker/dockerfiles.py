@@ -1,0 +1,96 @@
+"""Reads the files of `docker/`: instructions of a Dockerfile, services of the compose file."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).parents[2]
+FOLDER: Final = ROOT / "docker"
+COMPOSE_FILE: Final = FOLDER / "compose.yaml"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction, its continued lines joined.
+
+    Attributes:
+        stage: number of the `FROM` that it follows, 0 for the first.
+        keyword: in upper case.
+        text: what follows the keyword.
+    """
+
+    stage: int
+    keyword: str
+    text: str
+
+
+def read_dockerfile(path: Path) -> list[Instruction]:
+    """The instructions in order. Here-documents are not understood."""
+    lines = [
+        line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
+    logical = re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines()
+    instructions: list[Instruction] = []
+    stage = -1
+    for line in logical:
+        keyword, _, text = line.strip().partition(" ")
+        stage += keyword.upper() == "FROM"
+        instructions.append(Instruction(stage, keyword.upper(), text.strip()))
+    return instructions
+
+
+def final_stage(instructions: list[Instruction]) -> list[Instruction]:
+    """What makes the image; earlier stages are thrown away."""
+    return [one for one in instructions if one.stage == instructions[-1].stage]
+
+
+def texts(instructions: list[Instruction], keyword: str) -> list[str]:
+    """The texts of all instructions of one kind."""
+    return [one.text for one in instructions if one.keyword == keyword]
+
+
+def environment(instructions: list[Instruction]) -> dict[str, str]:
+    """The variables that `ENV` sets, later over earlier."""
+    words = [word for text in texts(instructions, "ENV") for word in shlex.split(text)]
+    return dict(word.split("=", maxsplit=1) for word in words)
+
+
+def exec_form(text: str) -> list[str]:
+    """The words of `["program", "argument"]`.
+
+    Raises:
+        ValueError: the text is in shell form.
+    """
+    words = json.loads(text)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"exec form must be a list of strings, got {text!r}")
+    return words
+
+
+def start_command(instructions: list[Instruction]) -> list[str]:
+    """`ENTRYPOINT` and `CMD` of the image, as Docker joins them."""
+    stage = final_stage(instructions)
+    last = [texts(stage, keyword)[-1:] for keyword in ("ENTRYPOINT", "CMD")]
+    return [word for found in last for text in found for word in exec_form(text)]
+
+
+def health_command(instructions: list[Instruction]) -> list[str]:
+    """The program that `HEALTHCHECK` runs in the image."""
+    _, _, text = texts(final_stage(instructions), "HEALTHCHECK")[-1].partition("CMD ")
+    return exec_form(text)
+
+
+def read_compose(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The compose file, with `${NAME:?…}` filled in if variables are given."""
+    text = COMPOSE_FILE.read_text()
+    if variables is not None:
+        # Quoted as JSON, which is YAML: a password may hold any character.
+        text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: json.dumps(variables[match[1]]), text)
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values

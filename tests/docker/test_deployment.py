@@ -1,0 +1,266 @@
+"""The commands of `docker/` at work, without containers: the very words of the files, with other ports and paths."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pandas as pd
+import psycopg
+import pytest
+from PIL import Image
+
+from mammo import registry
+from mammo.config import Config, VoteConfig
+from mammo.devices import choose_device
+from mammo.inference import RoiScorer
+from mammo.layout import Workspace
+from mammo.models.build import build_classifier
+from mammo.models.bundle import Bundle, load_bundle, save_bundle
+from mammo.tracking import RunContext, comparison_rows, open_run
+from tests.docker.dockerfiles import (
+    FOLDER,
+    ROOT,
+    environment,
+    final_stage,
+    health_command,
+    read_compose,
+    read_dockerfile,
+    start_command,
+)
+from tests.docker.processes import free_port, postgresql, running
+
+pytestmark = pytest.mark.slow
+
+PASSWORD: Final = "p@ss:/word%20 'quoted'"
+"""Every character that would have to be escaped if it stood in an address."""
+
+ROI: Final = np.random.default_rng(0).integers(0, 256, size=(120, 120), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Server:
+    """An MLflow server, what it writes to, and a run that went through it."""
+
+    url: str
+    database: str
+    artifacts: Path
+    space: Workspace
+    run_id: str
+
+
+def replaced(words: list[str], others: Mapping[str, str]) -> list[str]:
+    """A command with whole words exchanged; each must be there."""
+    assert set(others) <= set(words), f"{words} lacks some of {sorted(others)}"
+    return [others.get(word, word) for word in words]
+
+
+def variables(name: str, service: Mapping[str, Any], others: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a container: the image's variables, then the service's, on this machine's programs."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PG"))}
+    image = environment(final_stage(read_dockerfile(FOLDER / f"{name}.Dockerfile")))
+    wanted = image | dict(service["environment"]) | dict(others)
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return inherited | wanted | {"PATH": programs, "OMP_NUM_THREADS": "1"}
+
+
+def health_check(name: str, listening: str, port: int) -> int:
+    """Exit code of an image's health check, asked about another port."""
+    words = health_command(read_dockerfile(FOLDER / f"{name}.Dockerfile"))
+    command = [word.replace(f":{listening}/", f":{port}/") for word in words]
+    assert command != words
+    command[0] = sys.executable
+    return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode
+
+
+def tiny_bundle(space: Workspace) -> Path:
+    """A system with random weights, as training would leave it."""
+    config = Config.load(space.params)
+    model = config.model.model_copy(update={"head_units": 8, "compact_channels": (4, 4, 8, 8, 8)})
+    classifier = build_classifier("compact-model1", model, seed=0).eval()
+    bundle = Bundle(classifier, size_px=48, stride_px=36, vote=VoteConfig(), synthetic=True)
+    save_bundle(bundle, space.bundle("compact-model1"))
+    return space.bundle("compact-model1")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = read_compose({"POSTGRES_PASSWORD": PASSWORD})["services"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -> Iterator[Server]:
+    """Compose's `postgres` and `mlflow`, with one run logged through them."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    space = Workspace(tmp_path_factory.mktemp("workspace"))
+    shutil.copy(ROOT / "params.yaml", space.params)
+    login = services["postgres"]["environment"]
+    user, database = login["POSTGRES_USER"], login["POSTGRES_DB"]
+    image = start_command(
+        [one for one in read_dockerfile(FOLDER / "mlflow.Dockerfile") if one.keyword != "CMD"]
+    )
+    with (
+        postgresql(user, login["POSTGRES_PASSWORD"], database) as database_port,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        port = free_port()
+        others = {
+            "0.0.0.0": "127.0.0.1",
+            "5000": str(port),
+            "/mlflow/artifacts": str(folder / "artifacts"),
+            f"postgresql+psycopg://{user}@postgres:5432/{database}": (
+                f"postgresql+psycopg://{user}@127.0.0.1:{database_port}/{database}"
+            ),
+        }
+        command = replaced(image + services["mlflow"]["command"], others)
+        url = f"http://127.0.0.1:{port}"
+        with running(command, variables("mlflow", services["mlflow"], {}), folder, f"{url}/health"):
+            patch.setenv("MLFLOW_TRACKING_URI", url)
+            context = RunContext(
+                experiment="deployment",
+                system="compact-model1",
+                params={"train.seed": 0},
+                tags={"mammo.system": "compact-model1"},
+                datasets=(("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training"),),
+            )
+            bundle = tiny_bundle(space)
+            with open_run(space, context) as run:
+                run.log_metrics({"val_loss": 0.25}, step=0)
+                run.log_file(bundle / "model.json", "bundle")
+            yield Server(
+                url=url,
+                database=f"host=127.0.0.1 port={database_port} user={user} dbname={database}",
+                artifacts=folder / "artifacts",
+                space=space,
+                run_id=run.run_id,
+            )
+
+
+@pytest.fixture(scope="module")
+def voting_url(
+    tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any], server: Server
+) -> Iterator[str]:
+    """Compose's `voting`, with a champion that lies in the MLflow server and nowhere else."""
+    version = registry.register(
+        server.space, "mammo-roi", server.run_id, server.space.bundle("compact-model1")
+    )
+    assert version.aliases == ("champion",)
+    folder = tmp_path_factory.mktemp("voting")
+    shutil.copy(ROOT / "params.yaml", folder)
+    port = free_port()
+    command = start_command(read_dockerfile(FOLDER / "serve.Dockerfile"))
+    command = replaced(command, {"0.0.0.0": "127.0.0.1", "8000": str(port)})
+    assert services["voting"]["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    environment = variables("serve", services["voting"], {"MLFLOW_TRACKING_URI": server.url})
+    with running(command, environment, folder, f"http://127.0.0.1:{port}/healthz"):
+        yield f"http://127.0.0.1:{port}"
+
+
+def port_of(url: str) -> int:
+    """The port of a loopback address."""
+    return int(url.rpartition(":")[2])
+
+
+def test_a_run_goes_through_the_server_into_postgresql_and_the_artifact_volume(server: Server) -> None:
+    with psycopg.connect(server.database, password=PASSWORD) as connection:
+        query = "SELECT name, status FROM runs WHERE run_uuid = %s"
+        row = connection.execute(query, (server.run_id,)).fetchone()
+        query = "SELECT value FROM metrics WHERE run_uuid = %s AND key = 'val_loss'"
+        value = connection.execute(query, (server.run_id,)).fetchone()
+        datasets = connection.execute("SELECT name FROM datasets").fetchall()
+    assert datasets == [("phantom-train",)]
+    assert row == ("compact-model1", "FINISHED")
+    assert value == (0.25,)
+    stored = list(server.artifacts.glob(f"*/{server.run_id}/artifacts/bundle/model.json"))
+    logged = server.space.bundle("compact-model1") / "model.json"
+    assert [path.read_bytes() for path in stored] == [logged.read_bytes()]
+    assert not server.space.mlruns.exists()
+
+
+def test_an_unfinished_run_goes_on_through_the_server(server: Server) -> None:
+    context = RunContext("deployment", "compact-model1", {}, {})
+    with open_run(server.space, context, unfinished=server.run_id) as run:
+        run.log_metrics({"train_loss": 0.5}, step=1)
+    with psycopg.connect(server.database, password=PASSWORD) as connection:
+        query = "SELECT value, step FROM metrics WHERE run_uuid = %s AND key = 'train_loss'"
+        rows = connection.execute(query, (server.run_id,)).fetchall()
+    assert rows == [(0.5, 1)]
+
+
+def test_the_comparison_of_runs_reads_the_server(server: Server) -> None:
+    (row,) = comparison_rows(server.space)
+    assert (row["experiment"], row["run_id"]) == ("deployment", server.run_id)
+    assert row["metrics"]["val_loss"] == 0.25
+
+
+def test_the_database_is_closed_to_those_without_the_password(server: Server) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(server.database, password="guess")
+
+
+@pytest.mark.parametrize(("host", "status"), [("mlflow:5000", 200), ("elsewhere.example", 403)])
+def test_the_server_answers_to_its_own_names_only(server: Server, host: str, status: int) -> None:
+    request = Request(f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0", headers={"Host": host})
+    try:
+        with urlopen(request, timeout=10) as answer:
+            got = answer.status
+    except HTTPError as error:
+        got = error.code
+        error.close()
+    assert got == status
+
+
+def test_the_service_says_which_version_it_took_from_the_server(voting_url: str) -> None:
+    with urlopen(f"{voting_url}/healthz", timeout=10) as answer:
+        health = json.load(answer)
+    assert health == {"status": "ok", "model_name": "mammo-roi", "model_version": "1"}
+
+
+def test_the_service_votes_as_the_bundle_does(voting_url: str, server: Server) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(ROI).save(buffer, format="PNG")
+    with urlopen(Request(f"{voting_url}/api/vote", data=buffer.getvalue()), timeout=30) as answer:
+        row = json.load(answer)
+    scorer = RoiScorer.on(load_bundle(server.space.bundle("compact-model1")), choose_device("auto"))
+    expected = scorer.votes(ROI[None])[0]
+    assert row["label"] == expected.label
+    assert row["votes"] == list(expected.votes)
+    assert row["patch_scores"] == pytest.approx(list(expected.patch_scores), abs=1e-3)
+
+
+def test_health_checks_pass_on_a_server_that_answers_and_fail_on_one_that_does_not(
+    server: Server, voting_url: str
+) -> None:
+    assert health_check("mlflow", "5000", port_of(server.url)) == 0
+    assert health_check("serve", "8000", port_of(voting_url)) == 0
+    unused = free_port()
+    assert health_check("mlflow", "5000", unused) != 0
+    assert health_check("serve", "8000", unused) != 0
+
+
+def test_a_service_without_a_champion_ends_with_the_reason_and_exit_code_2(
+    server: Server, services: dict[str, Any], tmp_path: Path
+) -> None:
+    params = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(
+        params.replace("model_name: mammo-roi", "model_name: never-registered")
+    )
+    command = replaced(
+        start_command(read_dockerfile(FOLDER / "serve.Dockerfile")), {"8000": str(free_port())}
+    )
+    environment = variables("serve", services["voting"], {"MLFLOW_TRACKING_URI": server.url})
+    ended = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 2
+    assert "never-registered: no version has the alias champion" in ended.stderr

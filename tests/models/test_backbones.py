@@ -1,0 +1,162 @@
+"""The blocks of every backbone are what torchvision's own forward computes, at strides 2, 4, 8, 16, 32."""
+
+from functools import cache
+from math import ceil
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import models as tv
+
+from mammo.config import FUSION_BACKBONES
+from mammo.models.backbones import BLOCKS, Backbone, block_shapes, build_backbone, compact, full_network
+
+COMPACT_CHANNELS = (4, 4, 8, 8, 8)
+VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
+
+
+@cache
+def meta_backbone(name: str) -> Backbone:
+    """Without memory or arithmetic: enough to ask for shapes."""
+    with torch.device("meta"):
+        return build_backbone(name, COMPACT_CHANNELS)
+
+
+def shapes_without_computing(name: str, patch_px: int) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return block_shapes(meta_backbone(name), patch_px)
+
+
+def vgg_without_classifier(name: str) -> nn.Module:
+    """A VGG with random convolutions; its huge dense layers, which no backbone uses, take no memory."""
+    with torch.device("meta"):
+        network: nn.Module = tv.get_model(name)
+    network.features.to_empty(device="cpu")
+    torch.manual_seed(0)
+    for module in network.features.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.normal_(module.bias)  # type: ignore[arg-type]
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    return network.eval()
+
+
+def random_patches(n: int = 1, patch_px: int = 32, channels: int = 3) -> Tensor:
+    return torch.randn(n, channels, patch_px, patch_px, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("patch_px", [32, 64, 72, 120])
+@pytest.mark.parametrize("name", FUSION_BACKBONES)
+def test_block_k_has_a_stride_of_two_to_the_k(name: str, patch_px: int) -> None:
+    shapes = shapes_without_computing(name, patch_px)
+
+    assert list(shapes) == list(BLOCKS)
+    for k, (_, height, width) in enumerate(shapes.values(), start=1):
+        assert height == width
+        assert patch_px // 2**k <= height <= ceil(patch_px / 2**k)
+
+
+@pytest.mark.parametrize("name", FUSION_BACKBONES)
+def test_the_channels_that_a_backbone_names_are_those_of_its_blocks(name: str) -> None:
+    assert meta_backbone(name).channels == tuple(shape[0] for shape in shapes_without_computing(name, 32).values())
+
+
+@pytest.mark.parametrize("name", VGGS)
+def test_vggs_blocks_are_the_outputs_of_its_five_pools(name: str) -> None:
+    network = vgg_without_classifier(name)
+    expected = []
+    with torch.no_grad():
+        patches = random_patches()
+        for layer in network.features:  # type: ignore[union-attr]
+            patches = layer(patches)
+            if isinstance(layer, nn.MaxPool2d):
+                expected.append(patches)
+        blocks = build_backbone(name, COMPACT_CHANNELS, network).module.eval()(random_patches())
+
+    assert list(blocks) == list(BLOCKS)
+    assert len(expected) == 5
+    for block, pooled in zip(blocks.values(), expected, strict=True):
+        torch.testing.assert_close(block, pooled)
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        ("resnet50", ("relu", "layer1", "layer2", "layer3", "layer4")),
+        ("mobilenet_v2", ("features.1", "features.3", "features.6", "features.13", "features.18")),
+        ("densenet121", ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3")),
+    ],
+)
+def test_blocks_are_what_torchvisions_own_forward_passes_on(name: str, modules: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    network = full_network(name).eval()
+    seen: dict[str, Tensor] = {}
+
+    def keep_first(module: str) -> None:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            seen.setdefault(module, output.clone())
+
+        network.get_submodule(module).register_forward_hook(hook)
+
+    for module in modules:
+        keep_first(module)
+    patches = random_patches(patch_px=64)
+    with torch.no_grad():
+        network(patches)
+        blocks = build_backbone(name, COMPACT_CHANNELS, network).module.eval()(patches)
+
+    for block, module in zip(BLOCKS, modules, strict=False):
+        torch.testing.assert_close(blocks[block], seen[module])
+
+
+def test_densenets_last_block_is_what_torchvision_averages_before_its_classifier() -> None:
+    torch.manual_seed(0)
+    network = full_network("densenet121").eval()
+    seen: list[Tensor] = []
+    network.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
+    patches = random_patches(patch_px=64)
+
+    with torch.no_grad():
+        network(patches)
+        block = build_backbone("densenet121", COMPACT_CHANNELS, network).module.eval()(patches)["block5"]
+
+    torch.testing.assert_close(block.mean(dim=(2, 3)), seen[0])
+
+
+def test_a_backbone_keeps_the_weights_of_the_network_that_it_is_given() -> None:
+    network = full_network("mobilenet_v2")
+
+    kept = build_backbone("mobilenet_v2", COMPACT_CHANNELS, network).module.state_dict()
+
+    own = network.state_dict()
+    assert kept
+    assert all(torch.equal(value, own[name]) for name, value in kept.items())
+
+
+def test_compact_is_convolution_batchnorm_relu_and_pool_in_each_block() -> None:
+    module = compact(COMPACT_CHANNELS).eval()
+    weights = module.state_dict()
+    expected = random_patches(n=2, patch_px=40, channels=1)
+
+    with torch.no_grad():
+        blocks = module(expected)
+
+    for name in BLOCKS:
+        block = f"blocks.{name}.0"
+        convolved = nn.functional.conv2d(expected, weights[f"{block}.0.weight"], padding=1)
+        # A new BatchNorm in evaluation divides by √(1 + 1e-5) and does nothing else.
+        rectified = (convolved / (1 + 1e-5) ** 0.5).clamp(min=0)
+        expected = rectified.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
+        torch.testing.assert_close(blocks[name], expected)
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_asking_for_shapes_leaves_mode_and_statistics_as_they_were(was_training: bool) -> None:
+    backbone = Backbone(compact(COMPACT_CHANNELS).train(was_training), COMPACT_CHANNELS, 1)
+    before = {name: value.clone() for name, value in backbone.module.state_dict().items()}
+
+    block_shapes(backbone, 40)
+
+    assert backbone.module.training is was_training
+    assert all(torch.equal(value, before[name]) for name, value in backbone.module.state_dict().items())

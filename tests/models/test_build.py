@@ -1,0 +1,84 @@
+"""A classifier is built from its description alone, and from one seed always the same."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from mammo.config import FUSION_BACKBONES, FUSIONS, ModelConfig
+from mammo.errors import ConfigError, WeightsError
+from mammo.models.build import Architecture, Classifier, build_classifier
+
+TINY = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8)
+
+
+def grey_patches(n: int = 3, patch_px: int = 40) -> Tensor:
+    return torch.rand(n, 1, patch_px, patch_px, generator=torch.Generator().manual_seed(0)) * 255
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("backbone", FUSION_BACKBONES)
+def test_every_system_turns_grey_patches_into_two_logits(backbone: str, fusion: str) -> None:
+    with torch.device("meta"):  # shapes alone, no arithmetic
+        classifier = Classifier(Architecture.of(f"{backbone}-{fusion}", TINY)).eval()
+        logits = classifier(torch.zeros(2, 1, 72, 72))
+
+    assert logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["samplewise_center", "imagenet", "fixed_scale"])
+def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) -> None:
+    config = TINY.model_copy(update={"preprocessing": name})
+    classifier = build_classifier("compact-model1", config, seed=0).eval()
+    patches = grey_patches()
+
+    with torch.no_grad():
+        features = classifier.fusion(classifier.backbone(classifier.preprocessing(patches)))
+        expected = classifier.head(features)
+        logits = classifier(patches)
+
+    assert classifier.preprocessing.name == name
+    assert torch.equal(logits, expected)
+
+
+def test_auto_preprocessing_is_the_papers_mean_subtraction() -> None:
+    assert Architecture.of("vgg16-model2", ModelConfig()).preprocessing == "samplewise_center"
+
+
+def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:
+    first, again, other = (build_classifier("compact-model2", TINY, seed).state_dict() for seed in (5, 5, 6))
+
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
+    assert not torch.equal(first["backbone.blocks.block1.0.0.weight"], other["backbone.blocks.block1.0.0.weight"])
+
+
+def test_building_does_not_disturb_the_global_generator() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+
+    torch.manual_seed(0)
+    build_classifier("compact-model2", TINY, seed=9)
+
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_architecture_survives_json() -> None:
+    architecture = Architecture.of("compact-model1", TINY)
+
+    assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
+
+
+@pytest.mark.parametrize("system", ["vgg17-model1", "compact-model3", "compact", "model1", ""])
+def test_a_system_that_does_not_exist_is_refused(system: str) -> None:
+    with pytest.raises(ConfigError, match="BACKBONE-FUSION"):
+        build_classifier(system, TINY, seed=0)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "net.safetensors"])
+def test_compact_has_no_pretrained_weights(weights: str) -> None:
+    config = TINY.model_copy(update={"weights": weights})
+
+    with pytest.raises(WeightsError, match=rf"model\.weights: {weights} .*compact-model1.* none"):
+        build_classifier("compact-model1", config, seed=0)

@@ -1,0 +1,136 @@
+"""Baseline, Model1 and Model2 against the paper's numbers and a computation in numpy."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mammo.models.backbones import BLOCKS
+from mammo.models.fusion import LastBlock, Model1, Model2, build_fusion, build_head, global_average
+
+VGG_CHANNELS = (64, 128, 256, 512, 512)
+CHANNELS = (3, 4, 5, 6, 7)
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def blocks_of(patch_px: int, channels: tuple[int, ...] = CHANNELS, n: int = 2) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(n, width, patch_px // 2**k, patch_px // 2**k, generator=generator)
+        for k, (name, width) in enumerate(zip(BLOCKS, channels, strict=True), start=1)
+    }
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Evaluation mode with BatchNorm statistics and weights that are not those of a new module."""
+    generator = torch.Generator().manual_seed(1)
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=generator) + (0.5 if "running" in name else -0.3))
+    return module.eval()
+
+
+def normalised(values: FloatArray, norm: nn.Module) -> FloatArray:
+    """BatchNorm in evaluation by its formula; the channels are the second axis."""
+    shape = (1, -1) + (1,) * (values.ndim - 2)
+    mean, variance, scale, shift = (
+        norm.state_dict()[name].double().numpy().reshape(shape)
+        for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    result: FloatArray = (values - mean) / np.sqrt(variance + 1e-5) * scale + shift
+    return result
+
+
+def pooled(values: FloatArray, side: int) -> FloatArray:
+    """Average pooling in squares of `side`; what is left over at the far borders is dropped."""
+    n, channels, height, width = values.shape
+    rows, columns = height // side, width // side
+    kept = values[:, :, : rows * side, : columns * side]
+    result: FloatArray = kept.reshape(n, channels, rows, side, columns, side).mean(axis=(3, 5))
+    return result
+
+
+@pytest.mark.parametrize(("name", "n_features"), [("baseline", 512), ("model1", 1472), ("model2", 224)])
+def test_on_vgg_the_fusions_have_the_papers_number_of_features(name: str, n_features: int) -> None:
+    fusion = build_fusion(name, VGG_CHANNELS).eval()
+
+    with torch.no_grad():
+        features = fusion(blocks_of(72, VGG_CHANNELS))
+
+    assert features.shape == (2, n_features)
+    assert fusion.out_features == n_features
+
+
+def test_global_average_is_the_mean_over_height_and_width() -> None:
+    features = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]], [[0.0, 0.0], [0.0, 4.0]]]])
+
+    assert global_average(features).tolist() == [[3.0, 1.0]]
+
+
+def test_the_baseline_sees_the_last_block_only() -> None:
+    blocks = blocks_of(64)
+
+    features = LastBlock(CHANNELS)(blocks)
+
+    np.testing.assert_allclose(features.numpy(), blocks["block5"].numpy().mean(axis=(2, 3)), atol=1e-6)
+
+
+def test_model1_concatenates_the_averages_of_the_blocks_in_order() -> None:
+    blocks = blocks_of(72)
+
+    features = Model1(CHANNELS)(blocks)
+
+    expected = np.concatenate([blocks[name].numpy().mean(axis=(2, 3)) for name in BLOCKS], axis=1)
+    np.testing.assert_allclose(features.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("patch_px", [32, 72, 120])
+def test_each_branch_of_model2_is_batchnorm_pool_convolution_relu_and_average(patch_px: int) -> None:
+    blocks = blocks_of(patch_px)
+    fusion = randomised(Model2(CHANNELS))
+
+    with torch.no_grad():
+        features = fusion(blocks).numpy()
+
+    first = 0
+    for name, pool, width in zip(BLOCKS, (16, 8, 4, 2, 1), (32, 32, 32, 64, 64), strict=True):
+        norm, _, convolution, _ = fusion.get_submodule(f"branches.{name}").children()
+        weight = convolution.state_dict()["weight"].double().numpy()[:, :, 0, 0]
+        bias = convolution.state_dict()["bias"].double().numpy()
+        small = pooled(normalised(blocks[name].double().numpy(), norm), pool)
+        convolved = np.einsum("oc,nchw->nohw", weight, small) + bias[None, :, None, None]
+        expected = np.maximum(convolved, 0).mean(axis=(2, 3))
+        assert (expected > 0).any()
+        np.testing.assert_allclose(features[:, first : first + width], expected, atol=1e-5)
+        first += width
+    assert first == features.shape[1]
+
+
+def test_a_patch_below_thirty_two_pixels_leaves_model2_nothing_to_pool() -> None:
+    with pytest.raises(RuntimeError, match="too small"):
+        Model2(CHANNELS).eval()(blocks_of(32) | {"block1": torch.zeros(2, 3, 15, 15)})
+
+
+def test_the_head_is_batchnorm_two_dense_layers_and_two_logits() -> None:
+    head = randomised(build_head(10, units=6, dropout=0.5))
+    features = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
+    norm, *dense = [module for module in head.children() if module.state_dict()]
+
+    with torch.no_grad():
+        logits = head(features).numpy()
+
+    values = normalised(features.double().numpy(), norm)
+    for layer, rectify in zip(dense, (True, True, False), strict=True):
+        state = layer.state_dict()
+        values = values @ state["weight"].double().numpy().T + state["bias"].double().numpy()
+        values = np.maximum(values, 0) if rectify else values
+    assert logits.shape == (4, 2)
+    np.testing.assert_allclose(logits, values, atol=1e-5)
+
+
+def test_the_head_has_the_papers_widths() -> None:
+    widths = [(m.in_features, m.out_features) for m in build_head(224, 1024, 0.0) if isinstance(m, nn.Linear)]
+
+    assert widths == [(224, 1024), (1024, 1024), (1024, 2)]

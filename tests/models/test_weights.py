@@ -1,0 +1,281 @@
+"""Pretrained weights are loaded exactly or refused with what to do. Nothing here reaches a network."""
+
+import io
+import pickle
+from collections.abc import Callable
+from email.message import Message
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision import models as tv
+from torchvision.models import Weights, WeightsEnum
+
+from mammo.config import ModelConfig
+from mammo.errors import WeightsError
+from mammo.models.backbones import full_network
+from mammo.models.build import build_classifier
+from mammo.models.weights import load_pretrained
+
+BACKBONE = "mobilenet_v2"
+CACHED_FILE = "mobilenet_v2-7ebf99e0.pth"
+"""The name that torchvision gives its default ImageNet weights of this backbone."""
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    """A checkpoint of the right shapes whose every tensor differs from a new network's."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: value + 7 if name.endswith("num_batches_tracked") else torch.rand(value.shape, generator=generator)
+        for name, value in full_network(BACKBONE).state_dict().items()
+    }
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torchvision's cache folder, empty, on a machine without a network."""
+
+    def no_network(*_: Any, **__: Any) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "urlopen", no_network)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def assert_holds(network: nn.Module, state: State) -> None:
+    for name, value in network.state_dict().items():
+        if not name.startswith("classifier."):
+            assert torch.equal(value, state[name]), name
+
+
+def without_counters(state: State) -> State:
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize(
+    ("file", "save"), [("net.pth", torch.save), ("net.pt", torch.save), ("net.safetensors", save_file)]
+)
+def test_a_state_dict_is_loaded_exactly(
+    tmp_path: Path, state: State, file: str, save: Callable[[State, Path], None]
+) -> None:
+    save(state, tmp_path / file)
+    network = full_network(BACKBONE)
+
+    load_pretrained(BACKBONE, str(tmp_path / file), network)
+
+    assert_holds(network, state)
+
+
+def test_a_classifier_starts_with_the_backbone_of_the_file(tmp_path: Path, state: State) -> None:
+    save_file(state, tmp_path / "net.safetensors")
+    config = ModelConfig(weights=str(tmp_path / "net.safetensors"), head_units=8)
+
+    classifier = build_classifier(f"{BACKBONE}-model1", config, seed=0)
+
+    blocks = classifier.backbone.state_dict()
+    assert len(blocks) == len(state) - 2  # all but the weight and the bias of torchvision's own classifier
+    assert all(torch.equal(value, state[name]) for name, value in blocks.items())
+
+
+@pytest.mark.parametrize("n_classes", [0, 5])
+def test_a_file_without_the_networks_classifier_or_with_another_fits(
+    tmp_path: Path, state: State, n_classes: int
+) -> None:
+    own = {name: value for name, value in state.items() if not name.startswith("classifier.")}
+    if n_classes:
+        own |= {"classifier.1.weight": torch.ones(n_classes, 1280), "classifier.1.bias": torch.ones(n_classes)}
+    save_file(own, tmp_path / "net.safetensors")
+    network = full_network(BACKBONE)
+
+    load_pretrained(BACKBONE, str(tmp_path / "net.safetensors"), network)
+
+    assert_holds(network, state)
+
+
+def test_a_file_older_than_batchnorms_counters_fits(tmp_path: Path, state: State) -> None:
+    # torchvision's files of vgg16_bn, vgg19_bn and densenet121 are from 2017; the counter came in 2018.
+    save_file(without_counters(state), tmp_path / "net.safetensors")
+    network = full_network(BACKBONE)
+
+    load_pretrained(BACKBONE, str(tmp_path / "net.safetensors"), network)
+
+    assert_holds(network, state | {k: torch.tensor(0) for k in state if k.endswith("num_batches_tracked")})
+
+
+def test_torchvisions_old_names_of_densenet_layers_fit(tmp_path: Path) -> None:
+    new_names = {
+        name: torch.full_like(value, 0.25)
+        for name, value in without_counters(full_network("densenet121").state_dict()).items()
+    }
+    old_names = {
+        name.replace("norm1.", "norm.1.")
+        .replace("norm2.", "norm.2.")
+        .replace("conv1.", "conv.1.")
+        .replace("conv2.", "conv.2.")
+        if "denselayer" in name
+        else name: value
+        for name, value in new_names.items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old_names
+    torch.save(old_names, tmp_path / "densenet121.pth")
+    network = full_network("densenet121")
+
+    load_pretrained("densenet121", str(tmp_path / "densenet121.pth"), network)
+
+    features = without_counters(network.features.state_dict())
+    assert features
+    assert all(bool((value == 0.25).all()) for value in features.values())
+
+
+def test_a_tensor_of_another_shape_is_refused_by_name(tmp_path: Path, state: State) -> None:
+    save_file(state | {"features.0.0.weight": torch.ones(32, 1, 3, 3)}, tmp_path / "net.safetensors")
+    network = full_network(BACKBONE)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    with pytest.raises(WeightsError, match=r"1 tensors .* first features\.0\.0\.weight; .*mobilenet_v2"):
+        load_pretrained(BACKBONE, str(tmp_path / "net.safetensors"), network)
+
+    assert_holds(network, before)
+
+
+def test_the_weights_of_another_architecture_are_refused(tmp_path: Path, state: State) -> None:
+    save_file(state, tmp_path / "net.safetensors")
+
+    with pytest.raises(WeightsError, match="does not fit resnet50"):
+        load_pretrained("resnet50", str(tmp_path / "net.safetensors"), full_network("resnet50"))
+
+
+def test_a_path_without_a_file_is_refused_with_the_setting_that_does_without(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"got .*gone\.pth; set model\.weights to none"):
+        load_pretrained(BACKBONE, str(tmp_path / "gone.pth"), nn.Identity())
+
+
+class Payload:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+def test_a_pickled_object_is_refused_and_never_run(tmp_path: Path) -> None:
+    torch.save({"features.0.0.weight": Payload(tmp_path / "trace")}, tmp_path / "net.pth")
+
+    with pytest.raises(WeightsError, match=r"net\.pth: is not a readable state dict \(it holds other things"):
+        load_pretrained(BACKBONE, str(tmp_path / "net.pth"), nn.Identity())
+
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"epoch": 3}, {"state_dict": {"a": torch.ones(1)}}, {1: torch.ones(1)}])
+def test_a_file_that_is_no_plain_state_dict_is_refused(tmp_path: Path, value: Any) -> None:
+    torch.save(value, tmp_path / "net.pth")
+
+    with pytest.raises(WeightsError, match="must hold a plain state dict of tensors"):
+        load_pretrained(BACKBONE, str(tmp_path / "net.pth"), nn.Identity())
+
+
+@pytest.mark.parametrize("file", ["net.pth", "net.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all, but long enough to be a header"])
+def test_an_unreadable_file_is_refused(tmp_path: Path, file: str, content: bytes) -> None:
+    (tmp_path / file).write_bytes(content)
+
+    with pytest.raises(WeightsError, match=r"is not a readable state dict .*set model\.weights to none"):
+        load_pretrained(BACKBONE, str(tmp_path / file), nn.Identity())
+
+
+def test_imagenet_weights_come_from_torchvisions_cache(hub: Path, state: State) -> None:
+    torch.save(state, hub / CACHED_FILE)
+    network = full_network(BACKBONE)
+
+    load_pretrained(BACKBONE, "imagenet", network)
+
+    assert_holds(network, state)
+
+
+def test_without_cache_and_network_the_error_says_what_to_put_where(hub: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        load_pretrained(BACKBONE, "imagenet", nn.Identity())
+
+    message = str(caught.value)
+    assert f"download {tv.MobileNet_V2_Weights.DEFAULT.url} to {hub / CACHED_FILE}" in message
+    assert "set model.weights to none" in message
+    assert "Name or service not known" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x80\x02 no tensors"])
+def test_a_damaged_cache_is_refused_with_the_files_name(hub: Path, content: bytes) -> None:
+    (hub / CACHED_FILE).write_bytes(content)
+
+    with pytest.raises(WeightsError, match=CACHED_FILE):
+        load_pretrained(BACKBONE, "imagenet", nn.Identity())
+
+
+def test_a_pickled_object_in_the_cache_is_refused_and_never_run(hub: Path, tmp_path: Path) -> None:
+    (hub / CACHED_FILE).write_bytes(pickle.dumps(Payload(tmp_path / "trace"), protocol=2))
+
+    with pytest.raises(WeightsError, match="can be neither read from the cache nor downloaded"):
+        load_pretrained(BACKBONE, "imagenet", nn.Identity())
+
+    assert not (tmp_path / "trace").exists()
+
+
+class Download(io.BytesIO):
+    """An answer of a web server to `urlopen`."""
+
+    def info(self) -> Message:
+        return Message()
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, content: bytes, digest: str) -> None:
+    """Let torchvision offer weights whose name claims `digest`, and its server answer with `content`."""
+
+    class Offered(WeightsEnum):  # type: ignore[misc]
+        DEFAULT = Weights(url=f"https://weights.example/net-{digest[:8]}.pth", transforms=nn.Identity, meta={})
+
+    monkeypatch.setattr(torch.hub, "urlopen", lambda *_, **__: Download(content))
+    monkeypatch.setattr(tv, "get_model_weights", lambda _: Offered)
+
+
+def saved_bytes(state: State) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def test_a_download_whose_hash_matches_is_used_and_cached(
+    hub: Path, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = saved_bytes(state)
+    digest = sha256(content).hexdigest()
+    serve(monkeypatch, content, digest)
+    network = full_network(BACKBONE)
+
+    load_pretrained(BACKBONE, "imagenet", network)
+
+    assert_holds(network, state)
+    assert (hub / f"net-{digest[:8]}.pth").read_bytes() == content
+
+
+def test_a_download_whose_hash_differs_is_refused_and_not_cached(
+    hub: Path, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, saved_bytes(state), "0" * 64)
+
+    with pytest.raises(WeightsError, match="invalid hash value"):
+        load_pretrained(BACKBONE, "imagenet", full_network(BACKBONE))
+
+    assert list(hub.iterdir()) == []

@@ -1,0 +1,209 @@
+"""The project's own settings load; every impossible one is refused with its key, its rule and its value."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mammo.config import FUSION_BACKBONES, FUSIONS, Config, split_system
+from mammo.errors import ConfigError
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+DELETE = object()
+
+
+def settings() -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
+    return values
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    """The project's settings with some keys (dotted) set or deleted."""
+    values = deepcopy(settings())
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        if value is DELETE:
+            del section[key]
+        else:
+            section[key] = value
+    return values
+
+
+def message_for(changes: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Config.parse(changed(changes))
+    return str(caught.value)
+
+
+def test_the_projects_params_load() -> None:
+    config = Config.load(PARAMS)
+
+    assert config.patches.size_px == 72
+    assert config.register_.model_name == "mammo-roi"
+    assert set(config.recipes) == {"paper", "scratch"}
+
+
+def test_the_recipe_called_paper_is_the_papers() -> None:
+    recipe = Config.load(PARAMS).recipes["paper"]
+
+    assert (recipe.batch_size, recipe.epochs, recipe.optimizer) == (32, 5, "sgd")
+    assert (recipe.head_lr, recipe.backbone_lr, recipe.momentum) == (1e-4, 0.0, 0.9)
+    assert (recipe.class_balance, recipe.schedule, recipe.validate_on) == (False, "constant", "draws")
+    assert recipe.patches_per_epoch is None
+    augment = recipe.augment
+    assert (augment.rotation_deg, augment.zoom, augment.fill) == (180.0, 0.2, "patch")
+    assert (augment.flip_horizontal, augment.flip_vertical) == (True, False)
+
+
+def test_a_file_with_recipes_alone_takes_the_defaults() -> None:
+    config = Config.parse({"recipes": settings()["recipes"]})
+
+    assert (config.patches.size_px, config.patches.stride_px) == (72, 12)
+    assert config.vote.tie == "tumor"
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
+    ({"patches.size_px": 200}, "patches.size_px must be between 32", "got 200"),
+    ({"patches.size_px": 31}, "patches.size_px must be between 32", "got 31"),
+    ({"patches.stride_px": 0}, "patches.stride_px: ", "got 0"),
+    ({"patches.stride_px": 121}, "patches.stride_px: ", "got 121"),
+    ({"patches.tumor_draws": 0}, "patches.tumor_draws: ", "got 0"),
+    ({"patches.size_px": "72"}, "patches.size_px: Input should be a valid integer", "got '72'"),
+    ({"patches.size_px": 72.0}, "patches.size_px: Input should be a valid integer", "got 72.0"),
+    ({"patches.whole_roi": 1}, "patches.whole_roi: Input should be a valid boolean", "got 1"),
+    ({"patches.seed": -1}, "patches.seed: ", "got -1"),
+    ({"patches.seed": True}, "patches.seed: Input should be a valid integer", "got True"),
+    ({"split.protocol": "random"}, "split.protocol: ", "got 'random'"),
+    ({"split.fold": 5}, "split.fold must be below n_folds (5)", "got 5"),
+    ({"split.repeat": 1}, "split.repeat must be below n_repeats (1)", "got 1"),
+    ({"split.n_folds": 2}, "split.n_folds: ", "got 2"),
+    ({"ingest.source": "ddsm"}, "ingest.source: ", "got 'ddsm'"),
+    ({"ingest.source": "phantom"}, "split.protocol must be grouped_cv", "source phantom"),
+    ({"ingest.source": "mini_mias"}, "split.protocol must be grouped_cv", "source mini_mias"),
+    ({"systems": ["vgg16-model3"]}, "systems are written BACKBONE-FUSION", "got 'vgg16-model3'"),
+    ({"systems": ["vgg-16-model1"]}, "systems are written BACKBONE-FUSION", "got 'vgg-16-model1'"),
+    ({"systems": []}, "systems: ", "got []"),
+    ({"systems": "compact-model1"}, "systems: ", "got 'compact-model1'"),
+    ({"systems": ["compact-model1"] * 2}, "systems must differ", "'compact-model1', 'compact-model1'"),
+    ({"train.recipe": "scrath"}, "train.recipe must be one of ['paper', 'scratch']", "got 'scrath'"),
+    ({"train.epochs": 0}, "train.epochs: ", "got 0"),
+    ({"train.patches_per_epoch": 1}, "train.patches_per_epoch: ", "got 1"),
+    ({"train.head_lr": 0}, "train.head_lr: ", "got 0"),
+    ({"train.device": "gpu"}, "train.device: ", "got 'gpu'"),
+    ({"recipes.scratch.epochs": 0}, "recipes.scratch.epochs: ", "got 0"),
+    ({"recipes.scratch.head_lr": "1e-3"}, "recipes.scratch.head_lr: Input should be a valid number", "got '1e-3'"),
+    ({"recipes.scratch.head_lr": float("nan")}, "recipes.scratch.head_lr: ", "got nan"),
+    ({"recipes.scratch.weight_decay": float("nan")}, "recipes.scratch.weight_decay: ", "got nan"),
+    ({"recipes.scratch.batch_size": 1}, "recipes.scratch.batch_size: ", "got 1"),
+    ({"recipes.scratch.patches_per_epoch": 1}, "recipes.scratch.patches_per_epoch: ", "got 1"),
+    ({"recipes.scratch.augment.zoom": 1.0}, "recipes.scratch.augment.zoom: ", "got 1.0"),
+    ({"recipes.scratch.augment.fill": "zero"}, "recipes.scratch.augment.fill: ", "got 'zero'"),
+    ({"recipes.scratch.augment": None}, "recipes.scratch.augment: ", "got None"),
+    ({"model.compact_channels": [8, 8]}, "model.compact_channels: ", "got [8, 8]"),
+    ({"model.head_dropout": 1.0}, "model.head_dropout: ", "got 1.0"),
+    ({"vote.patch_threshold": 1.5}, "vote.patch_threshold: ", "got 1.5"),
+    ({"vote.share_threshold": float("nan")}, "vote.share_threshold: ", "got nan"),
+    ({"evaluate.confidence": 95}, "evaluate.confidence: ", "got 95"),
+    ({"register.select_by": "test_auc"}, "register.select_by: ", "got 'test_auc'"),
+    ({"phantom.n_patients": 3}, "phantom.n_patients: ", "got 3"),
+]
+
+
+@pytest.mark.parametrize(("changes", "key_and_rule", "value"), IMPOSSIBLE, ids=[str(case[0]) for case in IMPOSSIBLE])
+def test_an_impossible_value_is_refused_with_key_rule_and_value(
+    changes: dict[str, Any], key_and_rule: str, value: str
+) -> None:
+    message = message_for(changes)
+
+    assert message.startswith(f"params.yaml: {key_and_rule}")
+    assert value in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["patchez", "patches.size", "recipes.scratch.augment.blur", "register.alias"])
+def test_an_unknown_key_is_refused(key: str) -> None:
+    assert message_for({key: 1}) == f"params.yaml: {key} is not a known key; remove it or correct its spelling"
+
+
+@pytest.mark.parametrize("key", ["recipes", "recipes.scratch.epochs", "recipes.paper.augment"])
+def test_a_required_key_that_is_missing_is_named(key: str) -> None:
+    assert message_for({key: DELETE}) == f"params.yaml: {key} is required and missing"
+
+
+def test_every_broken_rule_has_a_line() -> None:
+    message = message_for({"patches.stride_px": 0, "evaluate.n_bootstrap": 5})
+
+    assert len(message.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patches.size_px": 32},
+        {"patches.size_px": 120, "patches.stride_px": 120},
+        {"split.n_repeats": 3, "split.repeat": 2, "split.fold": 4, "split.protocol": "grouped_cv"},
+        {"ingest.source": "phantom", "split.protocol": "grouped_cv"},
+        {"recipes.scratch.backbone_lr": 0.0},
+        {"recipes.scratch.augment.zoom": 0},
+    ],
+)
+def test_the_ends_of_the_ranges_are_possible(changes: dict[str, Any]) -> None:
+    Config.parse(changed(changes))
+
+
+def test_what_train_sets_replaces_the_recipes_own_value() -> None:
+    config = Config.parse(changed({"train.epochs": 2, "train.backbone_lr": 0.0, "train.head_lr": 0.5}))
+    own = config.recipes["scratch"]
+
+    assert (config.recipe.epochs, config.recipe.backbone_lr, config.recipe.head_lr) == (2, 0.0, 0.5)
+    assert config.recipe.patches_per_epoch == own.patches_per_epoch
+    assert (own.epochs, own.backbone_lr) == (40, 0.001)
+
+
+def test_settings_cannot_be_changed_after_loading() -> None:
+    config = Config.load(PARAMS)
+
+    with pytest.raises(ValidationError, match="frozen"):
+        config.patches.size_px = 60  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("backbone", FUSION_BACKBONES)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_systems_name_is_backbone_and_fusion(backbone: str, fusion: str) -> None:
+    assert split_system(f"{backbone}-{fusion}") == (backbone, fusion)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"params\.yaml: does not exist; run from the project's root"):
+        Config.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"patches: [", "is not valid YAML"),
+        (b"\xff\xfe\x00", "is not valid YAML"),
+        (b"", "must hold a mapping of sections, got NoneType"),
+        (b"- systems", "must hold a mapping of sections, got list"),
+        (b"!!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping_in_yaml_is_refused(tmp_path: Path, content: bytes, rule: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=rf"params\.yaml: {rule}"):
+        Config.load(tmp_path / "params.yaml")
+
+
+def test_errors_of_a_file_name_that_file(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(changed({"patches.stride_px": 0})))
+
+    with pytest.raises(ConfigError, match=r"^other\.yaml: patches\.stride_px: "):
+        Config.load(tmp_path / "other.yaml")
