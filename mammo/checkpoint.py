@@ -45,6 +45,8 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
             if note.get("fingerprint") != fingerprint:
                 return None
             names = list(file.keys())
-            return Checkpoint({name: file.get_tensor(name) for name in names}, note["history"], note["best_epoch"])
+            return Checkpoint(
+                {name: file.get_tensor(name) for name in names}, note["history"], note["best_epoch"]
+            )
     except (FileNotFoundError, SafetensorError):
         return None

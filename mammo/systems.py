@@ -12,6 +12,7 @@ import pandas as pd
 from mammo.config import Config
 from mammo.data.sources import read_rois
 from mammo.devices import choose_device
+from mammo.errors import DataError
 from mammo.inference import RoiScorer
 from mammo.layout import Workspace
 from mammo.models.build import build_classifier
@@ -59,7 +60,16 @@ def read_part(space: Workspace, name: str) -> Part:
 
 
 def select_part(table: pd.DataFrame, images: npt.NDArray[np.uint8], split: pd.DataFrame, name: str) -> Part:
-    """The ROIs that `split` (`SPLIT_SCHEMA`, any order) puts into the part `name`."""
+    """The ROIs that `split` (`SPLIT_SCHEMA`, any order) puts into the part `name`.
+
+    Raises:
+        DataError: the split does not name each ROI of the table exactly once.
+    """
+    if sorted(split["roi_id"]) != sorted(table["roi_id"]):
+        raise DataError(
+            f"split: must name each ROI of the table exactly once, got {len(split)} rows for {len(table)} ROIs; run "
+            "`dvc repro` to split again"
+        )
     joined = table.merge(split, on="roi_id", how="left", validate="one_to_one")
     chosen = (joined["split"] == name).to_numpy(dtype=bool)
     return Part(name, joined[chosen].reset_index(drop=True), images[chosen])

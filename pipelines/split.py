@@ -1,7 +1,7 @@
 """Stage `split`: leakage audit → groups of ROIs that belong together → train, val, test."""
 
 from mammo.config import Config
-from mammo.data.audit import audit_table, groups_from_overlaps, overlaps_of
+from mammo.data.audit import audit_table, group_ids
 from mammo.data.sources import read_rois
 from mammo.data.splits import make_split
 from mammo.entry import guarded
@@ -14,7 +14,7 @@ def main() -> None:
     space = Workspace()
     rois = read_rois(space.rois)
     table, pairs = rois.table, audit_table(rois.table, rois.images)
-    groups = groups_from_overlaps(table["roi_id"].to_list(), overlaps_of(pairs), table["patient_id"].to_list())
+    groups = group_ids(table, pairs)
     write_table(space.overlaps, pairs)
     write_table(space.split, make_split(table, groups, Config.load(space.params).split))
 

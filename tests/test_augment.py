@@ -142,7 +142,7 @@ def test_rotation_zoom_and_flip_together_are_scipys_affine_transform(
     if fill == "patch":
         whole, centre = sliced(images, 1), middle
     else:
-        whole, centre = images[1].numpy().astype(np.float64), middle + [TOP, LEFT]
+        whole, centre = images[1].numpy().astype(np.float64), middle + np.array([TOP, LEFT])
     expected = affine_transform(
         whole, matrix, centre - matrix @ middle, (PATCH_PX, PATCH_PX), order=1, mode="nearest"
     )

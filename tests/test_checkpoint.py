@@ -11,7 +11,10 @@ from safetensors.torch import save_file
 from mammo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mammo.errors import DataError
 
-HISTORY = [{"epoch": 0, "val_loss": 0.1 + 0.2, "val_auc": 2 / 3}, {"epoch": 1, "val_loss": 0.25, "val_auc": 1.0}]
+HISTORY = [
+    {"epoch": 0, "val_loss": 0.1 + 0.2, "val_auc": 2 / 3},
+    {"epoch": 1, "val_loss": 0.25, "val_auc": 1.0},
+]
 
 
 def checkpoint() -> Checkpoint:

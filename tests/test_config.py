@@ -98,7 +98,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"train.head_lr": 0}, "train.head_lr: ", "got 0"),
     ({"train.device": "gpu"}, "train.device: ", "got 'gpu'"),
     ({"recipes.scratch.epochs": 0}, "recipes.scratch.epochs: ", "got 0"),
-    ({"recipes.scratch.head_lr": "1e-3"}, "recipes.scratch.head_lr: Input should be a valid number", "got '1e-3'"),
+    (
+        {"recipes.scratch.head_lr": "1e-3"},
+        "recipes.scratch.head_lr: Input should be a valid number",
+        "got '1e-3'",
+    ),
     ({"recipes.scratch.head_lr": float("nan")}, "recipes.scratch.head_lr: ", "got nan"),
     ({"recipes.scratch.weight_decay": float("nan")}, "recipes.scratch.weight_decay: ", "got nan"),
     ({"recipes.scratch.batch_size": 1}, "recipes.scratch.batch_size: ", "got 1"),
@@ -116,7 +120,9 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "key_and_rule", "value"), IMPOSSIBLE, ids=[str(case[0]) for case in IMPOSSIBLE])
+@pytest.mark.parametrize(
+    ("changes", "key_and_rule", "value"), IMPOSSIBLE, ids=[str(case[0]) for case in IMPOSSIBLE]
+)
 def test_an_impossible_value_is_refused_with_key_rule_and_value(
     changes: dict[str, Any], key_and_rule: str, value: str
 ) -> None:
@@ -129,7 +135,9 @@ def test_an_impossible_value_is_refused_with_key_rule_and_value(
 
 @pytest.mark.parametrize("key", ["patchez", "patches.size", "recipes.scratch.augment.blur", "register.alias"])
 def test_an_unknown_key_is_refused(key: str) -> None:
-    assert message_for({key: 1}) == f"params.yaml: {key} is not a known key; remove it or correct its spelling"
+    assert (
+        message_for({key: 1}) == f"params.yaml: {key} is not a known key; remove it or correct its spelling"
+    )
 
 
 @pytest.mark.parametrize("key", ["recipes", "recipes.scratch.epochs", "recipes.paper.augment"])
@@ -171,7 +179,7 @@ def test_settings_cannot_be_changed_after_loading() -> None:
     config = Config.load(PARAMS)
 
     with pytest.raises(ValidationError, match="frozen"):
-        config.patches.size_px = 60  # type: ignore[misc]
+        config.patches.size_px = 60
 
 
 @pytest.mark.parametrize("backbone", FUSION_BACKBONES)

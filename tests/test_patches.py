@@ -1,5 +1,7 @@
 """A patch set is counted and placed as the paper says, and a ROI's draws are its own."""
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -53,7 +55,7 @@ def test_a_grid_is_inside_the_roi_centred_and_as_large_as_its_stride_allows(
     assert before >= 0
     assert behind - before in (0, 1)
     assert before + behind < stride_px
-    assert all(later - earlier == stride_px for earlier, later in zip(offsets, offsets[1:], strict=False))
+    assert all(later - earlier == stride_px for earlier, later in pairwise(offsets))
 
 
 @pytest.mark.parametrize(("size_px", "stride_px", "side_px"), [(72, 12, 24), (96, 12, 72), (61, 1, 2)])

@@ -177,7 +177,7 @@ def test_pickled_arrays_and_archives_are_no_plain_arrays(tmp_path: Path) -> None
         np.savez(file, images=ARRAY)
 
     for name in ("pickled.npy", "archive.npy"):
-        with pytest.raises(DataError, match="is not a plain .npy array"):
+        with pytest.raises(DataError, match=r"is not a plain \.npy array"):
             read_array(tmp_path / name)
 
 

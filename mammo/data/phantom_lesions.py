@@ -21,7 +21,7 @@ RADIUS_PX: Final = {
 }
 """Smallest and largest radius of each kind; like in the real films, some exceed the ROI's 60 pixels."""
 
-_CONTRAST: Final = {"CALC": 8.0, "CIRC": 3.0, "SPIC": 2.8, "MISC": 3.2, "ARCH": 2.9, "ASYM": 3.4}
+_CONTRAST: Final = {"CALC": 8.0, "CIRC": 3.0, "SPIC": 2.8, "MISC": 3.0, "ARCH": 2.9, "ASYM": 3.2}
 """Mean brightness of a pattern's peak, in standard deviations of the surrounding texture."""
 _CONTRAST_SPREAD: Final = 0.25
 
@@ -152,8 +152,8 @@ def _ill_defined(
     mass = np.zeros(distance.shape, dtype=np.float32)
     rows, columns = distance * np.sin(angle), distance * np.cos(angle)
     for _ in range(int(rng.integers(4, 8))):
-        row, column = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5)
-        lump = _soft_below(np.hypot(rows - row, columns - column), rng.uniform(0.15, 0.3), 0.08)
+        row, column = rng.uniform(-0.35, 0.35), rng.uniform(-0.35, 0.35)
+        lump = _soft_below(np.hypot(rows - row, columns - column), rng.uniform(0.22, 0.42), 0.16)
         np.maximum(mass, rng.uniform(0.6, 1.0) * lump, out=mass)
     return mass
 
@@ -165,8 +165,9 @@ def _asymmetry(
     density = np.exp(-((distance / _outline(angle, 0.5, 0.4, rng)) ** 2))
     turn = angle - rng.uniform(0, 2 * np.pi)
     across_px, along_px = distance * np.sin(turn) * radius_px, distance * np.cos(turn) * radius_px
-    wave = across_px * rng.uniform(0.7, 1.0) + 2 * np.sin(along_px * rng.uniform(0.05, 0.1))
-    streaked: FloatImage = density * (0.5 + 0.5 * np.sin(wave))
+    wave = across_px * rng.uniform(0.6, 0.9) + rng.uniform(1, 3) * np.sin(along_px * rng.uniform(0.05, 0.15))
+    streaks = 0.7 + 0.3 * np.sin(wave) * np.sin(0.37 * across_px + 0.09 * along_px)
+    streaked: FloatImage = density * streaks
     return streaked
 
 

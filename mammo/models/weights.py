@@ -13,7 +13,10 @@ from torchvision import models as tv
 
 from mammo.errors import WeightsError
 
-_REMEDY: Final = "set model.weights to none (with train.recipe scratch) to train from scratch, or to the path of a state dict"
+_REMEDY: Final = (
+    "set model.weights to none (with train.recipe scratch) to train from scratch, "
+    "or to the path of a state dict"
+)
 _OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """Names such as `denselayer1.norm.1.weight`, as torchvision's own DenseNet file still has them."""
 
@@ -77,7 +80,9 @@ def _fill(network: nn.Module, state: dict[str, Tensor], backbone: str, weights: 
     # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
     head = ("classifier.", "fc.")
     # BatchNorm's counter of batches is younger than some of torchvision's files, and no output depends on it.
-    needed = [name for name in expected if not name.startswith(head) and not name.endswith("num_batches_tracked")]
+    needed = [
+        name for name in expected if not name.startswith(head) and not name.endswith("num_batches_tracked")
+    ]
     wrong = [name for name in needed if name not in given or given[name].shape != expected[name].shape]
     if wrong:
         raise WeightsError(

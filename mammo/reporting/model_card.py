@@ -42,8 +42,8 @@ def model_card(champion: dict[str, Any], results: dict[str, Any], description: d
         "## Data",
         "",
         f"{data['note']}: {data['n_tumor']} Tumor, {data['n_normal']} Normal, {data['n_groups']} groups of ROIs "
-        f"that share a patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}. Method: Yu et al., Scientific "
-        "Reports 10:14361 (2020), doi 10.1038/s41598-020-71431-x.",
+        f"that share a patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}. Method: Yu et "
+        "al., Scientific Reports 10:14361 (2020), doi 10.1038/s41598-020-71431-x.",
         "",
         "## Results on the test part",
         "",

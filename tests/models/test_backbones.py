@@ -31,9 +31,9 @@ def vgg_without_classifier(name: str) -> nn.Module:
     """A VGG with random convolutions; its huge dense layers, which no backbone uses, take no memory."""
     with torch.device("meta"):
         network: nn.Module = tv.get_model(name)
-    network.features.to_empty(device="cpu")
+    features = network.get_submodule("features").to_empty(device="cpu")
     torch.manual_seed(0)
-    for module in network.features.modules():
+    for module in features.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
             nn.init.normal_(module.bias)  # type: ignore[arg-type]
@@ -59,7 +59,9 @@ def test_block_k_has_a_stride_of_two_to_the_k(name: str, patch_px: int) -> None:
 
 @pytest.mark.parametrize("name", FUSION_BACKBONES)
 def test_the_channels_that_a_backbone_names_are_those_of_its_blocks(name: str) -> None:
-    assert meta_backbone(name).channels == tuple(shape[0] for shape in shapes_without_computing(name, 32).values())
+    assert meta_backbone(name).channels == tuple(
+        shape[0] for shape in shapes_without_computing(name, 32).values()
+    )
 
 
 @pytest.mark.parametrize("name", VGGS)
@@ -68,7 +70,7 @@ def test_vggs_blocks_are_the_outputs_of_its_five_pools(name: str) -> None:
     expected = []
     with torch.no_grad():
         patches = random_patches()
-        for layer in network.features:  # type: ignore[union-attr]
+        for layer in network.get_submodule("features").children():
             patches = layer(patches)
             if isinstance(layer, nn.MaxPool2d):
                 expected.append(patches)
@@ -85,7 +87,10 @@ def test_vggs_blocks_are_the_outputs_of_its_five_pools(name: str) -> None:
     [
         ("resnet50", ("relu", "layer1", "layer2", "layer3", "layer4")),
         ("mobilenet_v2", ("features.1", "features.3", "features.6", "features.13", "features.18")),
-        ("densenet121", ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3")),
+        (
+            "densenet121",
+            ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3"),
+        ),
     ],
 )
 def test_blocks_are_what_torchvisions_own_forward_passes_on(name: str, modules: tuple[str, ...]) -> None:
@@ -114,7 +119,7 @@ def test_densenets_last_block_is_what_torchvision_averages_before_its_classifier
     torch.manual_seed(0)
     network = full_network("densenet121").eval()
     seen: list[Tensor] = []
-    network.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
+    network.get_submodule("classifier").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     patches = random_patches(patch_px=64)
 
     with torch.no_grad():

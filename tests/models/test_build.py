@@ -51,7 +51,9 @@ def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:
 
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
-    assert not torch.equal(first["backbone.blocks.block1.0.0.weight"], other["backbone.blocks.block1.0.0.weight"])
+    assert not torch.equal(
+        first["backbone.blocks.block1.0.0.weight"], other["backbone.blocks.block1.0.0.weight"]
+    )
 
 
 def test_building_does_not_disturb_the_global_generator() -> None:

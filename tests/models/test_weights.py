@@ -34,7 +34,9 @@ def state() -> State:
     """A checkpoint of the right shapes whose every tensor differs from a new network's."""
     generator = torch.Generator().manual_seed(0)
     return {
-        name: value + 7 if name.endswith("num_batches_tracked") else torch.rand(value.shape, generator=generator)
+        name: value + 7
+        if name.endswith("num_batches_tracked")
+        else torch.rand(value.shape, generator=generator)
         for name, value in full_network(BACKBONE).state_dict().items()
     }
 
@@ -94,7 +96,10 @@ def test_a_file_without_the_networks_classifier_or_with_another_fits(
 ) -> None:
     own = {name: value for name, value in state.items() if not name.startswith("classifier.")}
     if n_classes:
-        own |= {"classifier.1.weight": torch.ones(n_classes, 1280), "classifier.1.bias": torch.ones(n_classes)}
+        own |= {
+            "classifier.1.weight": torch.ones(n_classes, 1280),
+            "classifier.1.bias": torch.ones(n_classes),
+        }
     save_file(own, tmp_path / "net.safetensors")
     network = full_network(BACKBONE)
 
@@ -133,7 +138,7 @@ def test_torchvisions_old_names_of_densenet_layers_fit(tmp_path: Path) -> None:
 
     load_pretrained("densenet121", str(tmp_path / "densenet121.pth"), network)
 
-    features = without_counters(network.features.state_dict())
+    features = without_counters(network.get_submodule("features").state_dict())
     assert features
     assert all(bool((value == 0.25).all()) for value in features.values())
 
@@ -180,7 +185,9 @@ def test_a_pickled_object_is_refused_and_never_run(tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("value", [[1, 2], {"epoch": 3}, {"state_dict": {"a": torch.ones(1)}}, {1: torch.ones(1)}])
+@pytest.mark.parametrize(
+    "value", [[1, 2], {"epoch": 3}, {"state_dict": {"a": torch.ones(1)}}, {1: torch.ones(1)}]
+)
 def test_a_file_that_is_no_plain_state_dict_is_refused(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "net.pth")
 
@@ -244,7 +251,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, content: bytes, digest: str) -> None:
     """Let torchvision offer weights whose name claims `digest`, and its server answer with `content`."""
 
     class Offered(WeightsEnum):  # type: ignore[misc]
-        DEFAULT = Weights(url=f"https://weights.example/net-{digest[:8]}.pth", transforms=nn.Identity, meta={})
+        DEFAULT = Weights(
+            url=f"https://weights.example/net-{digest[:8]}.pth", transforms=nn.Identity, meta={}
+        )
 
     monkeypatch.setattr(torch.hub, "urlopen", lambda *_, **__: Download(content))
     monkeypatch.setattr(tv, "get_model_weights", lambda _: Offered)

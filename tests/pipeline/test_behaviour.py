@@ -51,7 +51,9 @@ def test_flips_and_rotations_leave_the_scores_nearly_unchanged(
         assert change.mean() < 0.1
 
 
-def test_an_answer_does_not_depend_on_the_rois_beside_it(scorer: RoiScorer, normal: npt.NDArray[np.uint8]) -> None:
+def test_an_answer_does_not_depend_on_the_rois_beside_it(
+    scorer: RoiScorer, normal: npt.NDArray[np.uint8]
+) -> None:
     together = scorer.patch_scores(normal[:5])
     alone = np.concatenate([scorer.patch_scores(image[None]) for image in normal[:5]])
     np.testing.assert_allclose(together, alone, atol=0.02)

@@ -68,7 +68,8 @@ def test_the_metrics_are_those_of_the_predictions(reproduced: Workspace) -> None
 def test_the_champion_is_registered_and_is_the_best_on_validation(reproduced: Workspace) -> None:
     chosen = json.loads((reproduced.reports / "champion.json").read_text())
     losses = {
-        path.stem: json.loads(path.read_text())["val_loss"] for path in (reproduced.reports / "train").glob("*.json")
+        path.stem: json.loads(path.read_text())["val_loss"]
+        for path in (reproduced.reports / "train").glob("*.json")
     }
     assert chosen["system"] == min(losses, key=lambda system: losses[system])
     version = champion(reproduced, Config.load(reproduced.params).register_.model_name)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.reporting.drawn_figures import Gallery, catch_figures
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -22,6 +21,7 @@ from mammo.reporting.plots import (
     roc_and_precision_recall,
     training_curves,
 )
+from tests.reporting.drawn_figures import Gallery, catch_figures
 
 NOTE = "PHANTOM (synthetic), grouped split, 40 test ROIs"
 LABELS = np.array([0] * 25 + [1] * 15)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.reporting.drawn_figures import Gallery, catch_figures
 from matplotlib.patches import Rectangle
 
 from mammo.config import VoteConfig
@@ -13,6 +12,7 @@ from mammo.records import Label, RoiVote
 from mammo.reporting.canvas import DISCLAIMER
 from mammo.reporting.sheets import VotedRoi, vote_picture, wrong_rois_sheet
 from mammo.voting import roi_votes
+from tests.reporting.drawn_figures import Gallery, catch_figures
 
 NOTE = "MIAS ROIs, published split, 64 test ROIs"
 CORNERS = grid_corners(72, 12)

@@ -72,7 +72,9 @@ def prepare_workspace(root: Path) -> tuple[Workspace, Config]:
     rois = disc_rois(32)
     write_rois(rois, space.rois)
     parts = ["train"] * 16 + ["val"] * 8 + ["test"] * 8
-    split = pd.DataFrame({"roi_id": rois.table["roi_id"], "group_id": rois.table["patient_id"], "split": parts})
+    split = pd.DataFrame(
+        {"roi_id": rois.table["roi_id"], "group_id": rois.table["patient_id"], "split": parts}
+    )
     write_table(space.split, conform(split, SPLIT_SCHEMA, "split"))
     for name in ("train", "val"):
         write_table(space.patches(name), drawn_patches(read_part(space, name).table, config.patches))
@@ -128,7 +130,9 @@ def prepared(tmp_path: Path, store_template: Path) -> tuple[Workspace, Config]:
 
 
 @pytest.fixture
-def files_only(tmp_path: Path, finished: tuple[Workspace, Config], store_template: Path) -> tuple[Workspace, Config]:
+def files_only(
+    tmp_path: Path, finished: tuple[Workspace, Config], store_template: Path
+) -> tuple[Workspace, Config]:
     """What a fresh clone has after `dvc pull`: all files, and a store that knows nothing of them."""
     space, config = finished
     shutil.copytree(space.root, tmp_path / "clone", ignore=shutil.ignore_patterns("mlruns", "*.run.json"))

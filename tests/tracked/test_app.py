@@ -54,7 +54,9 @@ def test_a_picture_gets_the_row_of_mammo_predict_and_its_patch_scores(
         (png(np.zeros((120, 120, 4), dtype=np.uint8)), "grey"),
     ],
 )
-def test_bad_pictures_are_refused_with_422_and_a_reason(client: TestClient, content: bytes, message: str) -> None:
+def test_bad_pictures_are_refused_with_422_and_a_reason(
+    client: TestClient, content: bytes, message: str
+) -> None:
     answer = client.post("/api/vote", content=content)
     assert answer.status_code == 422
     assert message in answer.json()["error"]

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mammo import cli, storage
+from mammo import cli
 from mammo.config import Config
 from mammo.data.sources import read_rois
 from mammo.layout import Workspace
@@ -70,7 +70,9 @@ def test_predict_prints_one_object_for_each_file(
 def broken_files(folder: Path) -> dict[str, Path]:
     """One file for each way of being no ROI."""
     good = io.BytesIO()
-    Image.fromarray(np.arange(14400, dtype=np.uint32).astype(np.uint8).reshape(120, 120)).save(good, format="PNG")
+    Image.fromarray(np.arange(14400, dtype=np.uint32).astype(np.uint8).reshape(120, 120)).save(
+        good, format="PNG"
+    )
     contents: dict[str, bytes] = {
         "truncated.png": good.getvalue()[:200],
         "text.png": b"this is a text",
@@ -178,7 +180,7 @@ def test_a_full_disk_stops_fetch_and_leaves_nothing_half_written(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(storage.Path, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     code, _, err = mammo("fetch", "--archive", archive, "--workspace", str(tmp_path))
     assert code == 2
     assert "No space left" in err

@@ -14,7 +14,9 @@ from mammo.tracking import connect
 from mammo.training import EpochRecord
 
 
-def test_a_run_holds_settings_epochs_datasets_weights_and_identity(finished: tuple[Workspace, Config]) -> None:
+def test_a_run_holds_settings_epochs_datasets_weights_and_identity(
+    finished: tuple[Workspace, Config],
+) -> None:
     space, config = finished
     client = connect(space)
     run = client.get_run(ensure_run(space, config, "compact-model1"))
@@ -85,9 +87,10 @@ def test_a_killed_run_goes_on_in_the_same_mlflow_run_with_the_same_weights(
     def kill(system: str, record: EpochRecord, n_epochs: int) -> str:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(recording, "epoch_line", kill)
-        train_recorded(space, config, "compact-model1")
+        with pytest.raises(Killed):
+            train_recorded(space, config, "compact-model1")
     killed_id = json.loads(space.run_note("compact-model1").read_text())["run_id"]
     train_recorded(space, config, "compact-model1")
     note = json.loads(space.run_note("compact-model1").read_text())
@@ -108,7 +111,10 @@ def test_training_again_writes_the_same_bytes(
     train_recorded(space, config, "compact-model1")
 
     def contents(root: Path) -> dict[str, bytes]:
-        files = [*(root / "models" / "compact-model1").iterdir(), *(root / "reports" / "train").glob("compact-model1.*")]
+        files = [
+            *(root / "models" / "compact-model1").iterdir(),
+            *(root / "reports" / "train").glob("compact-model1.*"),
+        ]
         return {file.name: file.read_bytes() for file in files}
 
     assert contents(space.root) == contents(finished[0].root)

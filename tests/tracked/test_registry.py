@@ -21,7 +21,9 @@ from mammo.tracking import connect
 NAME = "mammo-roi"
 
 
-def test_the_first_version_becomes_champion_and_a_second_challenger(files_only: tuple[Workspace, Config]) -> None:
+def test_the_first_version_becomes_champion_and_a_second_challenger(
+    files_only: tuple[Workspace, Config],
+) -> None:
     space, config = files_only
     first, second = (
         registry.register(space, NAME, ensure_run(space, config, system), space.bundle(system))
@@ -59,7 +61,9 @@ def test_promote_moves_the_alias_and_rollback_gives_it_back(files_only: tuple[Wo
         registry.rollback(space, NAME)
 
 
-def test_promoting_an_unknown_version_is_refused_with_the_known_ones(finished: tuple[Workspace, Config]) -> None:
+def test_promoting_an_unknown_version_is_refused_with_the_known_ones(
+    finished: tuple[Workspace, Config],
+) -> None:
     with pytest.raises(TrackingError, match=r"must be one of \['1'\], got '7'"):
         registry.promote(finished[0], NAME, "7")
 
