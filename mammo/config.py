@@ -140,6 +140,8 @@ class RecipeConfig(Section):
     """Draw each epoch's patches half from Tumor, half from Normal ROIs."""
     patience: Positive | None
     """Stop after this many epochs without a better validation loss; null never stops early."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Longest gradient of a step; null does not clip."""
     validate_on: Literal["draws", "grid"] = "draws"
     """What the validation loss is computed on: the random draws (the paper) or the voting grid."""
     augment: AugmentConfig
@@ -167,7 +169,7 @@ class ModelConfig(Section):
     weights: str = "none"
     """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
     preprocessing: Literal["auto", "samplewise_center", "imagenet", "fixed_scale"] = "auto"
-    """auto: samplewise_center, which the paper's weights and the ones from scratch are trained with."""
+    """auto: what belongs to the weights (torchvision's own; from scratch, the paper's mean subtraction)."""
     head_units: Positive = 1024
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)] = [16, 32, 64, 128, 256]

@@ -27,7 +27,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
     "split": {"protocol": "grouped_cv"},
     "patches": {"tumor_draws": 100, "normal_draws": 100},
-    "train": {"epochs": 12, "patches_per_epoch": 1024},
+    "train": {"epochs": 10, "patches_per_epoch": 768},
 }
 """What differs from params.yaml, so that the demo ends within minutes."""
 

@@ -1,6 +1,7 @@
 """Decoding a DICOM mammogram into 8-bit grey."""
 
 import struct
+from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,9 @@ from mammo.errors import DataError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from mammo.images import GreyImage, SizeCheck
+GreyImage = npt.NDArray[np.uint8]
+SizeCheck = Callable[[int, int, str], None]
+"""Takes width, height and name; raises `DataError` for a size that is not wanted."""
 
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _BROKEN: Final = (
@@ -32,7 +35,7 @@ _SMALL, _LARGE = -(2**30), 2**30
 """Stored values beyond any window or lookup table."""
 
 
-def decode_dicom(content: bytes, name: str, check_size: "SizeCheck") -> "GreyImage":
+def decode_dicom(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
     """Decode one uncompressed or RLE-compressed grey frame, shape (Rows, Columns), as a viewer shows it.
 
     The file's own window or VOI lookup table maps its stored values to 0..255 (DICOM PS3.3, C.11.2).
@@ -60,7 +63,7 @@ def decode_dicom(content: bytes, name: str, check_size: "SizeCheck") -> "GreyIma
     return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
 
 
-def _check_header(dataset: "Dataset", name: str, check_size: "SizeCheck") -> None:
+def _check_header(dataset: "Dataset", name: str, check_size: SizeCheck) -> None:
     if "PixelData" not in dataset:
         raise DataError(f"{name}: a DICOM file must hold an image, got none; send the image object")
     check_size(int(dataset.Columns), int(dataset.Rows), name)
@@ -80,7 +83,7 @@ def _check_header(dataset: "Dataset", name: str, check_size: "SizeCheck") -> Non
         )
 
 
-def _displayed(stored: npt.NDArray[np.integer], dataset: "Dataset") -> "GreyImage":
+def _displayed(stored: npt.NDArray[np.integer], dataset: "Dataset") -> GreyImage:
     """Stored values → 0..255 by the file's own window or table, else by their range."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 

@@ -24,12 +24,11 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from mammo.dicom import SizeCheck, decode_dicom
 from mammo.errors import DataError
 from mammo.records import MIN_PATCH_PX, ROI_SIDE_PX
 
 GreyImage = npt.NDArray[np.uint8]
-SizeCheck = Callable[[int, int, str], None]
-"""Takes width, height and name; raises `DataError` for a size that is not wanted."""
 
 MAX_PIXELS: Final = 32_000_000
 """The largest full-field digital mammograms have about 28 million pixels."""
@@ -152,8 +151,6 @@ def _decode(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
     if not content:
         raise DataError(f"{name}: an image file must not be empty, got 0 bytes; export it again")
     if content[_DICOM_MARK] == b"DICM":
-        from mammo.dicom import decode_dicom
-
         with _without_warnings():
             return decode_dicom(content, name, check_size)
     for magic, title, open_format in _PILLOW_FORMATS:

@@ -249,7 +249,8 @@ def _step(
     loss = F.cross_entropy(logits.float(), data.labels[part], label_smoothing=recipe.label_smoothing)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(classifier.parameters(), max_norm=5.0)
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(classifier.parameters(), recipe.clip_norm)
     state.optimizer.step()
     return loss.detach()
 

@@ -81,12 +81,20 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"patches.seed": -1}, "patches.seed: ", "got -1"),
     ({"patches.seed": True}, "patches.seed: Input should be a valid integer", "got True"),
     ({"split.protocol": "random"}, "split.protocol: ", "got 'random'"),
-    ({"split.fold": 5}, "split.fold must be below n_folds (5)", "got 5"),
-    ({"split.repeat": 1}, "split.repeat must be below n_repeats (1)", "got 1"),
+    ({"split.n_folds": 5, "split.fold": 5}, "split.fold must be below n_folds (5)", "got 5"),
+    ({"split.n_repeats": 1, "split.repeat": 1}, "split.repeat must be below n_repeats (1)", "got 1"),
     ({"split.n_folds": 2}, "split.n_folds: ", "got 2"),
     ({"ingest.source": "ddsm"}, "ingest.source: ", "got 'ddsm'"),
-    ({"ingest.source": "phantom"}, "split.protocol must be grouped_cv", "source phantom"),
-    ({"ingest.source": "mini_mias"}, "split.protocol must be grouped_cv", "source mini_mias"),
+    (
+        {"ingest.source": "phantom", "split.protocol": "published"},
+        "split.protocol must be grouped_cv",
+        "source phantom",
+    ),
+    (
+        {"ingest.source": "mini_mias", "split.protocol": "published"},
+        "split.protocol must be grouped_cv",
+        "source mini_mias",
+    ),
     ({"systems": ["vgg16-model3"]}, "systems are written BACKBONE-FUSION", "got 'vgg16-model3'"),
     ({"systems": ["vgg-16-model1"]}, "systems are written BACKBONE-FUSION", "got 'vgg-16-model1'"),
     ({"systems": []}, "systems: ", "got []"),
@@ -167,12 +175,16 @@ def test_the_ends_of_the_ranges_are_possible(changes: dict[str, Any]) -> None:
 
 
 def test_what_train_sets_replaces_the_recipes_own_value() -> None:
-    config = Config.parse(changed({"train.epochs": 2, "train.backbone_lr": 0.0, "train.head_lr": 0.5}))
-    own = config.recipes["scratch"]
+    config = Config.parse(
+        changed(
+            {"train.recipe": "scratch", "train.epochs": 2, "train.backbone_lr": 0.0, "train.head_lr": 0.5}
+        )
+    )
+    own = settings()["recipes"]["scratch"]
 
     assert (config.recipe.epochs, config.recipe.backbone_lr, config.recipe.head_lr) == (2, 0.0, 0.5)
-    assert config.recipe.patches_per_epoch == own.patches_per_epoch
-    assert (own.epochs, own.backbone_lr) == (40, 0.001)
+    assert config.recipe.patches_per_epoch == own["patches_per_epoch"]
+    assert config.recipes["scratch"].backbone_lr == own["backbone_lr"]
 
 
 def test_settings_cannot_be_changed_after_loading() -> None:

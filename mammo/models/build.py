@@ -28,11 +28,15 @@ class Architecture:
     def of(cls, system: str, config: ModelConfig) -> Self:
         """The architecture of a system under the settings.
 
-        `preprocessing: auto` is the paper's mean subtraction.
+        `preprocessing: auto` is what belongs to the weights: torchvision's own normalisation for pretrained ones,
+        the paper's mean subtraction for weights from scratch. (The paper's ImageNet weights are Keras', which
+        were trained without scaling; torchvision's were not.)
         """
         backbone, _ = split_system(system)
         preprocessing: PreprocessingName = (
-            "samplewise_center" if config.preprocessing == "auto" else config.preprocessing
+            config.preprocessing
+            if config.preprocessing != "auto"
+            else ("samplewise_center" if config.weights == "none" else "imagenet")
         )
         if backbone == "compact" and config.weights == "imagenet":
             raise WeightsError(

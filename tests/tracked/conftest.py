@@ -110,6 +110,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> 
     """A workspace that went through all stages; tests that change its store must copy it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")  # these fits take a second
         space, config = prepare_workspace(tmp_path_factory.mktemp("finished") / "space")
         use_store(space, store_template)
         for system in config.systems:

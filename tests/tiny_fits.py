@@ -1,0 +1,63 @@
+"""Fits that take a fraction of a second: a small network, patches of 40 pixels, a few batches an epoch."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mammo.config import AugmentConfig, ModelConfig, PatchesConfig, RecipeConfig
+from mammo.data.sources import RoiSet
+from mammo.models.build import Classifier, build_classifier
+from mammo.patches import drawn_patches
+from mammo.training import EpochRecord, FitSettings, PatchData, patch_data
+
+CPU = torch.device("cpu")
+SETTINGS = FitSettings(size_px=40, stride_px=40, seed=3, precision="float32")
+
+SGD = {"optimizer": "sgd", "head_lr": 0.01, "backbone_lr": 0.01, "schedule": "constant"}
+FROZEN = {**SGD, "backbone_lr": 0.0}
+
+
+def recipe(**changes: Any) -> RecipeConfig:
+    values: dict[str, Any] = {
+        "epochs": 4,
+        "batch_size": 16,
+        "patches_per_epoch": 48,
+        "optimizer": "adamw",
+        "head_lr": 0.003,
+        "backbone_lr": 0.001,
+        "momentum": 0.9,
+        "weight_decay": 0.01,
+        "schedule": "one_cycle",
+        "label_smoothing": 0.05,
+        "class_balance": True,
+        "patience": None,
+        "validate_on": "grid",
+        "augment": AugmentConfig(flip_vertical=True, fill="roi"),
+    }
+    return RecipeConfig.model_validate(values | changes)
+
+
+def new_classifier(dropout: float = 0.0, seed: int = 0) -> Classifier:
+    config = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=dropout)
+    return build_classifier("compact-model2", config, seed)
+
+
+def data_of(rois: RoiSet, draws: int = 6, whole_roi: bool = False) -> PatchData:
+    patches = PatchesConfig(size_px=40, tumor_draws=draws, normal_draws=draws, whole_roi=whole_roi)
+    return patch_data(rois.images, rois.table, drawn_patches(rois.table, patches), CPU)
+
+
+def without_speed(history: list[EpochRecord]) -> list[dict[str, Any]]:
+    return [{**asdict(record), "patches_per_second": None} for record in history]
+
+
+def weights_of(classifier: Classifier) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in classifier.state_dict().items()}
+
+
+def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that are not equal to the bit."""
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]

@@ -1,0 +1,107 @@
+"""The service's page in a real browser."""
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from mammo.config import Config
+from mammo.data.sources import read_rois
+from mammo.layout import Workspace
+from mammo.prediction import predict_files
+from mammo.serving.app import create_app
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: install Debian's package chromium"),
+]
+
+
+class Announcing(uvicorn.Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@pytest.fixture(scope="module")
+def address(finished: tuple[Workspace, Config]) -> Iterator[str]:
+    """The service on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Announcing(uvicorn.Config(create_app(finished[0]), port=port, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert server.listening.wait(timeout=60)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Page]:
+    """The open page; an error on it, or a request to another host, fails the test."""
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-sync",
+        "--no-first-run",
+    ]
+    trouble: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport={"width": 900, "height": 900})
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith((address, "blob:", "data:")) else trouble.append(r.url),
+        )
+        page.goto(address)
+        yield page
+        browser.close()
+    assert trouble == []
+
+
+def test_a_dropped_roi_shows_the_label_and_the_vote_of_each_patch(
+    page: Page, finished: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    picture = tmp_path / "roi.png"
+    Image.fromarray(read_rois(finished[0].rois).images[1]).save(picture)
+    expected = predict_files(finished[0], [picture])[0]
+    page.locator("#file").set_input_files(str(picture))
+
+    expect(page.locator("#label")).to_have_text(expected["label"])
+    expect(page.locator("#map td")).to_have_count(len(expected["votes"]))
+    expect(page.locator("#summary")).to_contain_text(
+        f"{sum(expected['votes'])} of {len(expected['votes'])} patches"
+    )
+    page.locator("#map td").first.hover()
+    expect(page.locator("#square")).to_be_visible()
+
+
+def test_a_bad_file_shows_the_reason_and_no_result(page: Page, tmp_path: Path) -> None:
+    text = tmp_path / "no picture.png"
+    text.write_text("hello")
+    page.locator("#file").set_input_files(str(text))
+    expect(page.locator("#error")).to_contain_text("PNG")
+    expect(page.locator("#result")).to_be_hidden()
+
+
+def test_the_page_says_what_it_is(page: Page) -> None:
+    expect(page.locator("body")).to_contain_text("no medical device")
+    expect(page.locator("#model")).to_contain_text("PHANTOM")
