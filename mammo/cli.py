@@ -93,6 +93,26 @@ def predict(
 
 
 @app.command()
+def audit(
+    as_json: Annotated[bool, typer.Option("--json", help="A list with one object for each pair.")] = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Show the pairs of ROIs that share tissue, and in which parts of the split they are."""
+    from mammo.data.audit import overlap_table, overlaps_of
+    from mammo.data.sources import read_rois
+    from mammo.reporting.terminal import overlaps_table
+    from mammo.storage import read_table
+
+    space = Workspace(workspace)
+    found = overlaps_of(read_table(space.overlaps))
+    pairs = overlap_table(found, read_rois(space.rois).table, read_table(space.split))
+    if as_json:
+        typer.echo(pairs.to_json(orient="records", indent=2))
+        return
+    Console().print(overlaps_table(pairs.to_dict("records")))
+
+
+@app.command()
 def promote(version: str, workspace: WorkspaceOption = HERE) -> None:
     """Make a registered version champion."""
     from mammo import registry

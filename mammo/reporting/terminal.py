@@ -66,6 +66,23 @@ def results_table(results: dict[str, Any]) -> Table:
     return table
 
 
+def overlaps_table(pairs: list[dict[Any, Any]]) -> Table:
+    """The pairs of ROIs that share tissue."""
+    table = Table("a", "b", "parts", "kind", "shift (px)", "overlap (px)", "grey difference")
+    table.title = f"{len(pairs)} pairs of ROIs share tissue"
+    for pair in pairs:
+        table.add_row(
+            pair["a"],
+            pair["b"],
+            f"{pair['split_a']} / {pair['split_b']}",
+            pair["kind"],
+            f"{pair['dx_px']}, {pair['dy_px']}",
+            str(pair["overlap_px"]),
+            f"{pair['mad']:.2f}",
+        )
+    return table
+
+
 def findings_table(findings: "list[Finding]") -> Table:
     """What `mammo doctor` found."""
     colours = {"ok": "green", "note": "yellow", "error": "red"}
