@@ -55,13 +55,14 @@ def versions_table(versions: "list[Version]") -> Table:
 def results_table(results: dict[str, Any]) -> Table:
     """The test results of one evaluation."""
     data = results["data"]
-    table = Table(
-        "system", "accuracy", "Tumor recall", "specificity", "AUC", title=data["note"], caption=NOTICE
-    )
+    table = Table(title=data["note"], caption=f"* chosen on the validation part alone. {NOTICE}")
+    table.add_column("system", no_wrap=True)
+    for heading in ("accuracy", "Tumor recall", "specificity", "AUC"):
+        table.add_column(heading)
     selected = results["selected"]["system"]
     for name, entry in {**results["systems"], "floor": results["floor"]}.items():
         estimates = [entry["roi"][metric] for metric in ("accuracy", "recall", "specificity", "auc_score")]
-        mark = " (chosen on validation)" if name == selected else ""
+        mark = " *" if name == selected else ""
         table.add_row(f"{name}{mark}", *(_ends(e["value"], e["ci_low"], e["ci_high"]) for e in estimates))
     return table
 
