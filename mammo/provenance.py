@@ -41,7 +41,10 @@ def library_versions() -> dict[str, str]:
 
 
 def data_hashes(root: Path) -> dict[str, str]:
-    """DVC's hash of each versioned path, from `dvc.lock`: path → md5. Empty before the first `dvc repro`."""
+    """DVC's hash of each data set, from `dvc.lock`: path → md5. Empty before the first `dvc repro`.
+
+    Models and reports are left out: what the lock still holds of them is an earlier run's.
+    """
     try:
         lock = yaml.safe_load((root / "dvc.lock").read_text()) or {}
     except FileNotFoundError:
@@ -50,7 +53,7 @@ def data_hashes(root: Path) -> dict[str, str]:
         out["path"]: out["md5"]
         for stage in lock.get("stages", {}).values()
         for out in stage.get("outs", [])
-        if "md5" in out
+        if "md5" in out and out["path"].startswith("data/")
     }
 
 
