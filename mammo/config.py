@@ -109,6 +109,10 @@ class AugmentConfig(Section):
     """One random affine sampling of each training patch."""
 
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 180.0
+    """Turned by an angle drawn from [−rotation_deg, rotation_deg]."""
+    quarter_turns: bool = False
+    """Turned by 0, 90, 180 or 270° instead. With zoom 0 no pixel is interpolated: training patches are as
+    sharp as those that vote."""
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Each axis is scaled by a factor drawn from [1 − zoom, 1 + zoom]."""
     flip_horizontal: bool = True
@@ -168,8 +172,10 @@ class ModelConfig(Section):
 
     weights: str = "none"
     """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
-    preprocessing: Literal["auto", "samplewise_center", "imagenet", "fixed_scale"] = "auto"
-    """auto: what belongs to the weights (torchvision's own; from scratch, the paper's mean subtraction)."""
+    preprocessing: Literal[
+        "auto", "samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"
+    ] = "auto"
+    """auto: what belongs to the weights (torchvision's own; from scratch, each patch standardised)."""
     head_units: Positive = 1024
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)] = [16, 32, 64, 128, 256]

@@ -102,6 +102,18 @@ def test_a_rotation_by_quarters_is_numpys(
     assert_same_grey(augmented(images, config), np.rot90(sliced(images, 1), quarters))
 
 
+QUARTERS = AugmentConfig(zoom=0.0, quarter_turns=True, flip_horizontal=False, flip_vertical=False)
+
+
+@pytest.mark.parametrize(("uniform", "quarters"), [(0.0, 0), (0.24, 0), (0.25, 1), (0.6, 2), (0.99, 3)])
+def test_a_quarter_turn_moves_pixels_and_blends_none(
+    images: Tensor, set_draw: SetDraw, uniform: float, quarters: int
+) -> None:
+    set_draw([uniform, 0.5, 0.5, 0.9, 0.9, 0.5, 0.5])
+
+    assert_same_grey(augmented(images, QUARTERS), np.rot90(sliced(images, 1), quarters))
+
+
 @pytest.mark.parametrize(
     ("flip_x", "flip_y", "expected"),
     [

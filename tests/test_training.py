@@ -210,7 +210,7 @@ def test_backbone_and_head_move_at_their_own_rates(train: PatchData, val: PatchD
         )
         fit(classifier, train, val, once, SETTINGS)
         after = weights_of(classifier)
-        head, backbone = "head.1.weight", "backbone.blocks.block1.0.0.weight"
+        head, backbone = "head.1.weight", "backbone.blocks.block1.0.weight"
         return (
             float((after[head] - before[head]).norm()),
             float((after[backbone] - before[backbone]).norm()),

@@ -29,14 +29,14 @@ class Architecture:
         """The architecture of a system under the settings.
 
         `preprocessing: auto` is what belongs to the weights: torchvision's own normalisation for pretrained ones,
-        the paper's mean subtraction for weights from scratch. (The paper's ImageNet weights are Keras', which
+        patches standardised one by one for weights from scratch. (The paper's ImageNet weights are Keras', which
         were trained without scaling; torchvision's were not.)
         """
         backbone, _ = split_system(system)
         preprocessing: PreprocessingName = (
             config.preprocessing
             if config.preprocessing != "auto"
-            else ("samplewise_center" if config.weights == "none" else "imagenet")
+            else ("samplewise_standardize" if config.weights == "none" else "imagenet")
         )
         if backbone == "compact" and config.weights == "imagenet":
             raise WeightsError(

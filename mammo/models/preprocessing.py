@@ -5,12 +5,14 @@ from typing import Final, Literal
 import torch
 from torch import Tensor, nn
 
-PreprocessingName = Literal["samplewise_center", "imagenet", "fixed_scale"]
+PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 FIXED_CENTER: Final = 128.0
 FIXED_SCALE: Final = 64.0
+CONTRAST_FLOOR: Final = 5.0
+"""Grey levels added to a patch's standard deviation, so that the noise of flat tissue is not blown up."""
 
 
 class Preprocessing(nn.Module):
@@ -18,6 +20,8 @@ class Preprocessing(nn.Module):
 
     - `samplewise_center`: subtract the mean of each patch and channel, no scaling (the paper).
       It removes the brightness of the patch, which alone tells many lesions (PAPER defect 4).
+    - `samplewise_standardize`: the same, divided by the patch's standard deviation (and a floor), so that films
+      of different contrast look alike.
     - `imagenet`: what torchvision's weights were trained with.
     - `fixed_scale`: one shift and scale for all, so that brightness survives.
     """
@@ -36,8 +40,12 @@ class Preprocessing(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Grey levels → centred values, repeated over the backbone's channels."""
-        if self.name == "samplewise_center":
+        if self.name.startswith("samplewise"):
             centred = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
+            if self.name == "samplewise_standardize":
+                centred = centred / (
+                    centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + CONTRAST_FLOOR
+                )
             return centred.expand(-1, self.in_channels, -1, -1)
         if self.name == "imagenet":
             return (patches.expand(-1, self.in_channels, -1, -1) / 255 - self.mean) / self.std

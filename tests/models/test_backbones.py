@@ -139,7 +139,7 @@ def test_a_backbone_keeps_the_weights_of_the_network_that_it_is_given() -> None:
     assert all(torch.equal(value, own[name]) for name, value in kept.items())
 
 
-def test_compact_is_convolution_batchnorm_relu_and_pool_in_each_block() -> None:
+def test_compact_is_convolution_pool_batchnorm_and_relu_in_each_block() -> None:
     module = compact(COMPACT_CHANNELS).eval()
     weights = module.state_dict()
     expected = random_patches(n=2, patch_px=40, channels=1)
@@ -148,11 +148,10 @@ def test_compact_is_convolution_batchnorm_relu_and_pool_in_each_block() -> None:
         blocks = module(expected)
 
     for name in BLOCKS:
-        block = f"blocks.{name}.0"
-        convolved = nn.functional.conv2d(expected, weights[f"{block}.0.weight"], padding=1)
+        convolved = nn.functional.conv2d(expected, weights[f"blocks.{name}.0.weight"], padding=1)
+        pooled = convolved.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
         # A new BatchNorm in evaluation divides by √(1 + 1e-5) and does nothing else.
-        rectified = (convolved / (1 + 1e-5) ** 0.5).clamp(min=0)
-        expected = rectified.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
+        expected = (pooled / (1 + 1e-5) ** 0.5).clamp(min=0)
         torch.testing.assert_close(blocks[name], expected)
 
 

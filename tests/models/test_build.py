@@ -27,7 +27,7 @@ def test_every_system_turns_grey_patches_into_two_logits(backbone: str, fusion: 
     assert logits.shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["samplewise_center", "imagenet", "fixed_scale"])
+@pytest.mark.parametrize("name", ["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"])
 def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) -> None:
     config = TINY.model_copy(update={"preprocessing": name})
     classifier = build_classifier("compact-model1", config, seed=0).eval()
@@ -42,8 +42,8 @@ def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) 
     assert torch.equal(logits, expected)
 
 
-def test_auto_preprocessing_is_the_papers_mean_subtraction() -> None:
-    assert Architecture.of("vgg16-model2", ModelConfig()).preprocessing == "samplewise_center"
+def test_auto_preprocessing_standardises_patches_for_a_network_without_pretrained_weights() -> None:
+    assert Architecture.of("vgg16-model2", ModelConfig()).preprocessing == "samplewise_standardize"
 
 
 def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:
@@ -51,9 +51,7 @@ def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:
 
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
-    assert not torch.equal(
-        first["backbone.blocks.block1.0.0.weight"], other["backbone.blocks.block1.0.0.weight"]
-    )
+    assert not torch.equal(first["backbone.blocks.block1.0.weight"], other["backbone.blocks.block1.0.weight"])
 
 
 def test_building_does_not_disturb_the_global_generator() -> None:

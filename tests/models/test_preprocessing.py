@@ -32,6 +32,22 @@ def test_samplewise_center_does_not_see_brightness() -> None:
     torch.testing.assert_close(preprocessing(PATCHES + 30), preprocessing(PATCHES))
 
 
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_samplewise_standardize_divides_by_each_patchs_own_deviation_and_a_floor(in_channels: int) -> None:
+    standard = Preprocessing("samplewise_standardize", in_channels)(PATCHES)
+
+    # Deviations √(20000 / 4) = 70.7107 and √(31212 / 4) = 88.3346; the floor is 5 grey levels.
+    for channel in range(in_channels):
+        assert standard[0, channel, 1, 0].item() == pytest.approx(100 / 75.7107, rel=1e-5)
+        assert standard[1, channel, 1, 1].item() == pytest.approx(-153 / 93.3346, rel=1e-5)
+
+
+def test_samplewise_standardize_leaves_a_flat_patch_flat() -> None:
+    flat = torch.full((1, 1, 4, 4), 200.0)
+
+    assert Preprocessing("samplewise_standardize", 1)(flat).tolist() == torch.zeros(1, 1, 4, 4).tolist()
+
+
 def test_imagenet_uses_the_published_mean_and_deviation_of_each_channel() -> None:
     prepared = Preprocessing("imagenet", 3)(PATCHES)
 
