@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mammo.config import Config, EvaluateConfig, VoteConfig
-from mammo.evaluation.calibration import calibration_estimates, reliability
+from mammo.evaluation.calibration import calibration_estimates, perfect_calibration_error, reliability
 from mammo.evaluation.intervals import nan_to_none, summarise
 from mammo.evaluation.metrics import confusion
 from mammo.evaluation.operating_points import operating_points
@@ -92,11 +92,20 @@ def _calibration(bundle: Bundle, test: Scored, config: EvaluateConfig) -> dict[s
             seed=config.seed,
             confidence=config.confidence,
         )
+        perfect = perfect_calibration_error(
+            scores,
+            binning=config.binning,
+            n_bins=config.n_bins,
+            n_draws=config.n_bootstrap,
+            seed=config.seed,
+            confidence=config.confidence,
+        )
         bins = reliability(
             test.labels, scores, binning=config.binning, n_bins=config.n_bins, confidence=config.confidence
         )
         return {
             **{name: estimate.to_dict() for name, estimate in estimates.items()},
+            "calibration_error_if_perfect": nan_to_none(perfect),
             "bins": [
                 nan_to_none({str(key): value for key, value in row.items()})
                 for row in bins.to_dict("records")

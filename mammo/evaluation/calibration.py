@@ -1,6 +1,7 @@
 """Do scores mean what they say? Brier score, calibration error, reliability table, Platt's calibrator."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from mammo.errors import DataError
-from mammo.evaluation.intervals import Estimate, Statistic, bootstrap, wilson
+from mammo.evaluation.intervals import Estimate, bootstrap, wilson
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays
 from mammo.records import Label
 
@@ -90,24 +91,63 @@ def calibration_estimates(
     """Brier score and expected calibration error with bootstrap intervals over the groups.
 
     The bins are those of the whole sample in every resample; the keys are `brier` and `calibration_error`.
+    Resampling adds to the calibration error as chance does, so that its interval is the basic one, cut at 0; it
+    may lie wholly below the value. It is a rough one: on simulated sets of 64 ROIs a nominal 95% covers 86 to 89%
+    where scores are off, and 72% where they are perfect.
 
     Raises:
         DataError: the arrays do not describe the same ROIs, or a score is no probability.
     """
     _check_probabilities(labels, scores)
-    gaps = scores - labels
-    index = _bin_index(scores, binning, n_bins)
-    in_bin = (index[:, None] == np.unique(index)).astype(float)
-    statistics: dict[str, Statistic] = {
-        "brier": lambda weights: weights @ gaps**2 / weights.sum(axis=1),
-        "calibration_error": lambda weights: (
-            np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
+    gaps, in_bin = scores - labels, _bin_members(scores, binning, n_bins)
+
+    def brier_score(weights: FloatArray) -> FloatArray:
+        score: FloatArray = weights @ gaps**2 / weights.sum(axis=1)
+        return score
+
+    def calibration_error(weights: FloatArray) -> FloatArray:
+        error: FloatArray = np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
+        return error
+
+    resample = partial(bootstrap, groups=groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
+    error = resample(calibration_error, kind="basic")
+    return {
+        "brier": resample(brier_score),
+        "calibration_error": replace(
+            error, ci_low=float(np.maximum(error.ci_low, 0)), ci_high=float(np.maximum(error.ci_high, 0))
         ),
     }
-    return {
-        name: bootstrap(statistic, groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
-        for name, statistic in statistics.items()
-    }
+
+
+def perfect_calibration_error(
+    scores: FloatArray,
+    *,
+    binning: Binning,
+    n_bins: int = 10,
+    n_draws: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, float]:
+    """What the calibration error would be by chance if the scores were the true probabilities.
+
+    Labels are drawn from the scores `n_draws` times. A calibration error above `upper` speaks against the scores; one
+    near `mean` does not.
+
+    Returns:
+        `mean` of the draws' errors and `upper`, their quantile at `confidence`; NaN without ROIs.
+    """
+    if not len(scores):
+        return {"mean": np.nan, "upper": np.nan}
+    drawn = np.random.default_rng(seed).random((n_draws, len(scores))) < scores
+    gaps = np.abs((scores - drawn) @ _bin_members(scores, binning, n_bins)).sum(axis=1) / len(scores)
+    return {"mean": float(gaps.mean()), "upper": float(np.quantile(gaps, confidence))}
+
+
+def _bin_members(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.float64]:
+    """Which of the bins in use each ROI is in: `(n, bins)` of 0 and 1."""
+    index = _bin_index(scores, binning, n_bins)
+    members: npt.NDArray[np.float64] = (index[:, None] == np.unique(index)).astype(float)
+    return members
 
 
 def _bin_index(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.int64]:

@@ -39,8 +39,11 @@ def operation_markdown(results: dict[str, Any], folds: Sequence[FoldReferral]) -
             "",
             "The calibrator (Platt, on the logit of the mean patch score) is fitted on the validation part and ships "
             f"with the model. Expected calibration error over {calibration['n_bins']} bins of "
-            f"{_BINNINGS[calibration['binning']]}; it is above 0 even for perfect scores on so few ROIs. {confidence} "
-            "intervals: BCa bootstrap of groups. Picture: `reliability.png`.",
+            f"{_BINNINGS[calibration['binning']]}; on so few ROIs it is above 0 even where the scores are the true "
+            "probabilities. *If perfect* is its mean then, with the value that "
+            f"{confidence} of such sets stay below. {confidence} intervals: bootstrap of groups, BCa for the Brier "
+            "score, basic for the calibration error (chance lifts the value, so that the interval may lie below it). "
+            "Picture: `reliability.png`.",
             "",
             *calibration_table(systems),
             "",
@@ -92,17 +95,20 @@ def operating_points_table(systems: dict[str, Any]) -> list[str]:
 def calibration_table(systems: dict[str, Any]) -> list[str]:
     """Brier score and calibration error, raw and calibrated."""
     lines = [
-        "| system | slope, intercept | Brier, raw | Brier, calibrated | calibration error, raw | "
-        "calibration error, calibrated |",
+        "| system | scores | slope, intercept | Brier score | Expected calibration error | If perfect |",
         "|---|---|---|---|---|---|",
     ]
     for name, entry in systems.items():
-        judged = entry["calibration"]
-        line = judged["calibrator"]
-        cells = [
-            cell(judged[kind][metric])
-            for metric in ("brier", "calibration_error")
-            for kind in ("raw", "calibrated")
-        ]
-        lines.append(f"| {name} | {line['slope']:.3f}, {line['intercept']:.3f} | {' | '.join(cells)} |")
+        line = entry["calibration"]["calibrator"]
+        for kind in ("raw", "calibrated"):
+            judged = entry["calibration"][kind]
+            perfect = judged["calibration_error_if_perfect"]
+            shown = "" if kind == "raw" else f"{line['slope']:.3f}, {line['intercept']:.3f}"
+            chance = (
+                "" if perfect["mean"] is None else f"{perfect['mean']:.3f} (below {perfect['upper']:.3f})"
+            )
+            lines.append(
+                f"| {name} | {kind} | {shown} | {cell(judged['brier'])} | {cell(judged['calibration_error'])} | "
+                f"{chance} |"
+            )
     return lines

@@ -22,6 +22,7 @@ from mammo.reporting.canvas import (
     LABEL_COLOURS,
     MUTED,
     PALE,
+    draw_legend,
     new_figure,
     save,
     say_empty,
@@ -75,7 +76,7 @@ def roc_and_precision_recall(
         say_empty(precision_recall, ONE_CLASS)
     else:
         _draw_curves(roc, precision_recall, labels, systems, styles)
-    _legend_in(figure.add_subplot(grid[1, :]), [_entry(system, styles) for system in systems], columns=2)
+    draw_legend(figure.add_subplot(grid[1, :]), [_entry(system, styles) for system in systems], columns=2)
     save(figure, path)
 
 
@@ -110,22 +111,6 @@ def _with_interval(estimate: Estimate) -> str:
     if math.isnan(estimate.ci_low):
         return f"{estimate.value:.3f} (no interval)"
     return f"{estimate.value:.3f} ({estimate.confidence:.0%} {estimate.ci_low:.3f} to {estimate.ci_high:.3f})"
-
-
-def _legend_in(axes: Axes, entries: Sequence[Line2D], columns: int) -> None:
-    """Fill a row of the figure with its legend, so that no text can meet another."""
-    axes.set_axis_off()
-    if entries:
-        legend = axes.legend(
-            handles=entries,
-            loc="center",
-            ncols=min(columns, len(entries)),
-            fontsize=8.5,
-            frameon=False,
-            labelcolor=INK,
-            handlelength=3.2,
-        )
-        legend.set_in_layout(False)
 
 
 def confusion_matrices(confusions: Mapping[str, Confusion], path: Path, data_note: str) -> None:

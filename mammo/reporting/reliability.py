@@ -10,15 +10,16 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from mammo.evaluation.calibration import Binning, brier, expected_calibration_error, reliability
 from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.records import Label
 from mammo.reporting.canvas import (
-    INK,
     LABEL_COLOURS,
     MUTED,
     PALE,
+    draw_legend,
     new_figure,
     save,
     say_empty,
@@ -27,6 +28,7 @@ from mammo.reporting.canvas import (
 )
 
 _COLUMNS: Final = 3
+_LINE: Final[dict[str, Any]] = {"marker": "o", "markersize": 5, "linewidth": 1.6}
 _RAW: Final[dict[str, Any]] = {"color": MUTED, "linestyle": "dashed", "markerfacecolor": "white"}
 
 
@@ -59,49 +61,46 @@ def reliability_diagram(
     columns, rows = min(_COLUMNS, max(1, len(systems))), max(1, math.ceil(len(systems) / _COLUMNS))
     title = f"Reliability, {n_bins} bins of {'equal mass' if binning == 'equal_mass' else 'equal width'}"
     figure = new_figure(max(5.6, 4.2 * columns), 5.2 * rows, title, data_note)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[max(1, len(systems)) :]:
-        panel.set_axis_off()
-    for panel, system in zip(panels, systems, strict=False):
-        _draw_panel(panel, labels, system, binning, n_bins)
+    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(4.6, 0.6) * rows)
+    panels, legends = grid[::2].ravel(), grid[1::2].ravel()
+    for axes in (*panels[max(1, len(systems)) :], *legends):
+        axes.set_axis_off()
+    for panel, below, system in zip(panels, legends, systems, strict=False):
+        draw_legend(below, _draw_panel(panel, labels, system, binning, n_bins), columns=1)
     if not systems:
         tidy(panels[0])
         say_empty(panels[0], "no system was evaluated")
     save(figure, path)
 
 
-def _draw_panel(axes: Axes, labels: IntArray, system: Calibrated, binning: Binning, n_bins: int) -> None:
+def _draw_panel(
+    axes: Axes, labels: IntArray, system: Calibrated, binning: Binning, n_bins: int
+) -> list[Line2D]:
+    """Draw one system; returns the entries of its legend."""
     axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
-    tables = {}
     styles = {"raw": _RAW, "calibrated": system_styles([system.name])[system.name]}
+    tables, entries = {}, []
     for kind, scores in (("raw", system.scores), ("calibrated", system.probabilities)):
-        table = reliability(labels, scores, binning=binning, n_bins=n_bins)
-        tables[kind] = table
+        tables[kind] = reliability(labels, scores, binning=binning, n_bins=n_bins)
         error = expected_calibration_error(labels, scores, binning=binning, n_bins=n_bins)
+        _draw_bins(axes, tables[kind], styles[kind])
         label = f"{kind}: Brier {brier(labels, scores):.3f}, calibration error {error:.3f}"
-        _draw_bins(axes, table, styles[kind], label)
-    for label_, edge in ((Label.NORMAL, 0.0), (Label.TUMOR, 1.0)):
-        ticks = system.probabilities[labels == label_]
-        axes.plot(ticks, np.full(len(ticks), edge), "|", markersize=8, color=LABEL_COLOURS[label_], alpha=0.6)
+        entries.append(Line2D([], [], label=label, **_LINE, **styles[kind]))
+    for truth, edge in ((Label.NORMAL, 0.0), (Label.TUMOR, 1.0)):
+        ticks = system.probabilities[labels == truth]
+        axes.plot(ticks, np.full(len(ticks), edge), "|", markersize=8, color=LABEL_COLOURS[truth], alpha=0.6)
     tidy(axes, system.name, "mean score of the bin\n" + _counts(tables), "share of Tumor ROIs")
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.04, 1.04), aspect="equal")
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.02),
-        fontsize=8,
-        frameon=False,
-        labelcolor=INK,
-        borderaxespad=4.6,
-    )
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.04, 1.04))
     if not len(labels):
         say_empty(axes, "no ROI was scored")
+    return entries
 
 
-def _draw_bins(axes: Axes, table: pd.DataFrame, style: dict[str, Any], label: str) -> None:
+def _draw_bins(axes: Axes, table: pd.DataFrame, style: dict[str, Any]) -> None:
     x, y = table["mean_score"], table["tumor_share"]
     gaps = np.clip([y - table["ci_low"], table["ci_high"] - y], 0, None)
     axes.errorbar(x, y, yerr=gaps, fmt="none", ecolor=style["color"], elinewidth=1, alpha=0.6)
-    axes.plot(x, y, marker="o", markersize=5, linewidth=1.6, label=label, **style)
+    axes.plot(x, y, **_LINE, **style)
 
 
 def _counts(tables: dict[str, pd.DataFrame]) -> str:
