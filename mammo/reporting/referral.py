@@ -78,7 +78,7 @@ def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) 
     tidy(coverage, "Coverage", "share of the sets that hold the true class")
     tidy(referral, "Refer to reader", "share of the ROIs whose set holds both classes")
     for axes in (coverage, referral):
-        axes.set(xlim=(-0.02, 1.02), ylim=(len(folds) - 0.5, -0.5))
+        axes.set(xlim=(-0.02, 1.02), ylim=(max(1, len(folds)) - 0.5, -0.5))
     if not folds:
         say_empty(coverage, "no fold was judged")
         say_empty(referral, "no fold was judged")
