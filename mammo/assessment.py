@@ -12,8 +12,10 @@ from mammo.evaluation.floor import fit_floor
 from mammo.evaluation.intervals import Estimate, bootstrap, summarise
 from mammo.evaluation.metrics import F1, PROPORTIONS, balanced_accuracy, cells, confusion, weighted_auc
 from mammo.evaluation.paper import DOI, PAPER_RESULTS
+from mammo.evaluation.referral import FoldReferral
 from mammo.layout import Workspace
 from mammo.models.bundle import Bundle, load_bundle
+from mammo.operation import describe_operation, referral_of
 from mammo.promotion import best_system
 from mammo.systems import Part, Scored, predictions, read_part, score_part
 
@@ -31,6 +33,7 @@ class Assessment:
         predictions: one row for each system and ROI.
         test: the part that was judged.
         bundles: the systems, by name.
+        referrals: what each system's prediction sets do there.
     """
 
     results: dict[str, Any]
@@ -39,14 +42,16 @@ class Assessment:
     predictions: pd.DataFrame
     test: Part
     bundles: dict[str, Bundle]
+    referrals: dict[str, FoldReferral]
 
 
 def assess(space: Workspace, config: Config) -> Assessment:
     """Score the test part with every trained system and with the floor, and state the intervals.
 
-    The floor is fitted on the training part; nothing here is chosen by the test part.
+    The floor is fitted on the training part, thresholds on the validation part; nothing here is chosen by the
+    test part.
     """
-    train, test = read_part(space, "train"), read_part(space, "test")
+    train, val, test = (read_part(space, name) for name in ("train", "val", "test"))
     bundles = {system: load_bundle(space.bundle(system)) for system in config.systems}
     scored = {system: score_part(bundle, test, config) for system, bundle in bundles.items()}
     floor = score_floor(train, test)
@@ -57,7 +62,9 @@ def assess(space: Workspace, config: Config) -> Assessment:
         "data": describe_data(config, test),
         "selected": {"system": selected, "by": config.register_.select_by, **bundles[selected].results},
         "systems": {
-            name: judge(judged, config.evaluate) | {"validation": bundles[name].results}
+            name: judge(judged, config.evaluate)
+            | describe_operation(bundles[name], score_part(bundles[name], val, config), judged, config)
+            | {"validation": bundles[name].results}
             for name, judged in scored.items()
         },
         FLOOR: judge(floor, config.evaluate, patches=False),
@@ -66,7 +73,8 @@ def assess(space: Workspace, config: Config) -> Assessment:
         "comparisons": _comparisons(selected, scored, floor, config.evaluate),
     }
     rows = pd.concat([predictions(judged, test) for judged in [*scored.values(), floor]], ignore_index=True)
-    return Assessment(results, scored, floor, rows, test, bundles)
+    referrals = {name: referral_of(bundles[name], judged, config) for name, judged in scored.items()}
+    return Assessment(results, scored, floor, rows, test, bundles, referrals)
 
 
 def score_floor(train: Part, test: Part) -> Scored:

@@ -182,15 +182,27 @@ class ModelConfig(Section):
 
 
 class VoteConfig(Section):
-    """From patch scores to the decision about a ROI."""
+    """From patch scores to the decision about a ROI. In a bundle, `share_threshold` is the one that decides."""
 
     rule: Literal["majority", "mean_score"] = "majority"
     tie: Literal["tumor", "normal"] = "tumor"
     """The class that a tied vote goes to."""
     patch_threshold: Rate = 0.5
     """A patch votes Tumor when its score is above this (argmax of two classes: 0.5)."""
+    threshold: Literal["fixed", "validation"] = "validation"
+    """Where the threshold of the ROI comes from: `fixed` takes `share_threshold` (0.5 is the paper's plain
+    majority), `validation` fits it to the trained system's votes on the validation part."""
     share_threshold: Rate = 0.5
     """A ROI is Tumor when the share of Tumor votes (or the mean score) is above this."""
+
+
+class ReferralConfig(Section):
+    """When a ROI is left to a reader: the promise of the prediction sets (fitted by `train`)."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Share of the sets that hold the true class, on ROIs like those of the validation part."""
+    class_conditional: bool = True
+    """Keep the promise within Normal and within Tumor ROIs, not only on average."""
 
 
 class EvaluateConfig(Section):
@@ -199,6 +211,9 @@ class EvaluateConfig(Section):
     n_bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Seed = 0
+    binning: Literal["equal_mass", "equal_width"] = "equal_mass"
+    """Bins of the reliability diagram and the calibration error: equally many ROIs, or equally wide."""
+    n_bins: Annotated[int, Field(ge=1, le=50)] = 6
 
 
 class RegisterConfig(Section):
@@ -240,6 +255,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     recipes: dict[str, RecipeConfig]
     vote: VoteConfig = VoteConfig()
+    referral: ReferralConfig = ReferralConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
 

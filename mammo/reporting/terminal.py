@@ -14,13 +14,20 @@ NOTICE = "Research software, no medical device."
 
 def votes_table(rows: list[dict[str, Any]]) -> Table:
     """One row for each file of `mammo predict`."""
-    table = Table("label", "vote share", "votes", "mean score", "model", caption=NOTICE)
+    table = Table(
+        "label", "vote share", "votes", "mean score", "threshold", "probability", "open classes", "model"
+    )
+    table.caption = (
+        f"probability: calibrated, of Tumor. Where both classes are open: refer to a reader. {NOTICE}"
+    )
     table.add_column("file", overflow="fold")
     for row in rows:
         votes = f"{sum(row['votes'])} of {len(row['votes'])}"
         model = f"{row['model_name']} v{row['model_version']}"
+        numbers = [f"{row['score']:.3f}", f"{row['threshold']:.2f}", f"{row['probability']:.2f}"]
+        open_classes = " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else "")
         table.add_row(
-            row["file"], row["label"], f"{row['vote_share']:.2f}", votes, f"{row['score']:.3f}", model
+            row["label"], f"{row['vote_share']:.2f}", votes, *numbers, open_classes, model, row["file"]
         )
     return table
 
