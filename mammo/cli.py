@@ -100,7 +100,9 @@ def explain(
     ] = None,
     block: Annotated[
         str | None,
-        typer.Option(help="Block of Grad-CAM: block1 … block5 or all (default: what the system's head sees)."),
+        typer.Option(
+            help="Block of Grad-CAM: block1 … block5 or all (default: what the system's head sees)."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each ROI.")] = False,
     workspace: WorkspaceOption = HERE,
@@ -114,7 +116,9 @@ def explain(
         if as_json:
             typer.echo(json.dumps(row))
             continue
-        decided = f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
+        decided = (
+            f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
+        )
         typer.echo(f"{row['roi']}: {decided} → {row['picture']}")
     if not as_json:
         typer.echo("Research software, no medical device.")

@@ -1,8 +1,8 @@
 """The metrics of a system on slices of the ROIs: by tissue, and by kind, severity and size of the lesion.
 
-Tissue divides Tumor and Normal ROIs alike, so every metric is taken within the slice. What describes a lesion divides
-Tumor ROIs only: there the recall is the slice's own, and the AUC sets its Tumor ROIs against all Normal ROIs of the part,
-because a slice has no Normal ROIs of its own.
+Tissue divides Tumor and Normal ROIs alike, so every metric is taken within the slice. What describes a lesion
+divides Tumor ROIs only: there the recall is the slice's own, and the AUC sets its Tumor ROIs against all Normal
+ROIs of the part, because a slice has no Normal ROIs of its own.
 
 A slice that lacks what a metric needs has no value (NaN), never 0 or 1; few ROIs show in wide intervals and in `n`.
 """
@@ -118,7 +118,9 @@ def _slice(
 
 def _auc(decided: Decided, ranked: npt.NDArray[np.bool_], settings: Mapping[str, Any]) -> Estimate:
     labels, scores = decided.labels[ranked], decided.scores[ranked]
-    return bootstrap(lambda weights: weighted_auc(labels, scores, weights), decided.groups[ranked], **settings)
+    return bootstrap(
+        lambda weights: weighted_auc(labels, scores, weights), decided.groups[ranked], **settings
+    )
 
 
 def sizes_of(radius_px: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.object_]:

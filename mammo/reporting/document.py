@@ -115,11 +115,9 @@ class Source:
         """The value at `keys`; None when a key on the way is missing."""
         found = self.content
         for key in keys:
-            if isinstance(found, dict) and key in found:
+            try:
                 found = found[key]
-            elif isinstance(found, list) and isinstance(key, int) and key < len(found):
-                found = found[key]
-            else:
+            except (IndexError, KeyError, TypeError):
                 return None
         return found
 

@@ -20,9 +20,10 @@ from mammo.systems import read_part
 NEAREST: Final = 2
 
 RULE: Final = (
-    "Picked by rule, not by eye: of the ROIs of the test part, the one that is farthest from the decision threshold among "
-    "the rightly called Tumor, the rightly called Normal, the missed Tumor and the false alarms, and the "
-    f"{NEAREST} that are nearest to it. Equal distances are ordered by the mean score's distance from 0.5, then by name."
+    "Picked by rule, not by eye: of the ROIs of the test part, the one that is farthest from the decision threshold "
+    "among the rightly called Tumor, the rightly called Normal, the missed Tumor and the false alarms, and the "
+    f"{NEAREST} that are nearest to it. Equal distances are ordered by the mean score's distance from 0.5, then by "
+    "name."
 )
 
 
@@ -60,9 +61,9 @@ def pick_examples(predictions: pd.DataFrame, system: str, vote: VoteConfig) -> l
     taken = {index for _, found in kinds for index in found.index}
     kinds.append(("Nearest to the threshold", nearest[~nearest.index.isin(taken)].head(NEAREST)))
     return [
-        Example(reason, str(roi_id), int(index))
+        Example(reason, str(roi_id), int(row))
         for reason, found in kinds
-        for index, roi_id in found["roi_id"].items()
+        for row, roi_id in zip(found.index.to_numpy(), found["roi_id"], strict=True)
     ]
 
 

@@ -66,8 +66,8 @@ def explanation_figure(image: npt.NDArray[np.uint8], explained: Explanation, sub
         axes.spines[:].set_visible(False)
     _draw_roi(pictures[0], explained)
     bars[0].set_axis_off()
-    _draw_vote_map(pictures[1], bars[1], explained)
-    _draw_grad_cam(pictures[2], bars[2], explained)
+    _draw_vote_map(figure, pictures[1], bars[1], explained)
+    _draw_grad_cam(figure, pictures[2], bars[2], explained)
     return figure
 
 
@@ -94,7 +94,7 @@ def _draw_roi(axes: Axes, explained: Explanation) -> None:
     axes.set_title(f"ROI\n{n_patches} patches of {size} pixels; dashed: the first", **_TITLE)
 
 
-def _draw_vote_map(axes: Axes, bar: Axes, explained: Explanation) -> None:
+def _draw_vote_map(figure: Figure, axes: Axes, bar: Axes, explained: Explanation) -> None:
     threshold = explained.patch_threshold
     norm = TwoSlopeNorm(threshold, 0, 1) if 0 < threshold < 1 else Normalize(0, 1)
     axes.imshow(explained.vote_map, cmap=SCORE_COLOURS, norm=norm, alpha=_OVERLAY, interpolation="nearest")
@@ -102,7 +102,9 @@ def _draw_vote_map(axes: Axes, bar: Axes, explained: Explanation) -> None:
     _write_scores(axes, explained)
     axes.set_title(f"Vote map: mean score of the\n{_coverage(explained)}", **_TITLE)
     ticks = [0, threshold / 2, threshold, (1 + threshold) / 2, 1]
-    _draw_bar(bar, norm, ticks, f"score: probability of Tumor (bold: above {threshold:.2f}, votes Tumor)")
+    _draw_bar(
+        figure, bar, norm, ticks, f"score: probability of Tumor (bold: above {threshold:.2f}, votes Tumor)"
+    )
 
 
 def _write_scores(axes: Axes, explained: Explanation) -> None:
@@ -118,7 +120,7 @@ def _write_scores(axes: Axes, explained: Explanation) -> None:
         axes.text(column, row, f"{score:.2f}", weight="bold" if voted else "normal", **style)
 
 
-def _draw_grad_cam(axes: Axes, bar: Axes, explained: Explanation) -> None:
+def _draw_grad_cam(figure: Figure, axes: Axes, bar: Axes, explained: Explanation) -> None:
     reach = float(np.nanmax(np.abs(explained.grad_cam))) or 1.0
     norm = Normalize(-reach, reach)
     axes.imshow(explained.grad_cam, cmap=SCORE_COLOURS, norm=norm, alpha=_OVERLAY, interpolation="nearest")
@@ -126,7 +128,7 @@ def _draw_grad_cam(axes: Axes, bar: Axes, explained: Explanation) -> None:
     blocks = "all blocks" if explained.block == ALL_BLOCKS else explained.block
     axes.set_title(f"Grad-CAM of {blocks}: mean of the\n{_coverage(explained)}", **_TITLE)
     ticks = [-reach, -reach / 2, 0, reach / 2, reach]
-    _draw_bar(bar, norm, ticks, "for Normal (below 0), for Tumor (above 0); this ROI's own scale")
+    _draw_bar(figure, bar, norm, ticks, "for Normal (below 0), for Tumor (above 0); this ROI's own scale")
 
 
 def _coverage(explained: Explanation) -> str:
@@ -145,9 +147,10 @@ def _mark_uncovered(axes: Axes, explained: Explanation) -> None:
         axes.contourf(uncovered, levels=[0.5, 1], hatches=["////"], colors="none")
 
 
-def _draw_bar(axes: Axes, norm: Normalize, ticks: list[float], label: str) -> None:
-    figure = axes.get_figure()
-    bar = figure.colorbar(ScalarMappable(norm, SCORE_COLOURS), cax=axes, orientation="horizontal", ticks=ticks)
+def _draw_bar(figure: Figure, axes: Axes, norm: Normalize, ticks: list[float], label: str) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(norm, SCORE_COLOURS), cax=axes, orientation="horizontal", ticks=ticks
+    )
     bar.ax.set_xticklabels([f"{tick:.2g}".replace("-", "−") for tick in ticks])
     bar.set_label(label, fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)

@@ -3,10 +3,10 @@
 Every number is a link to the file that it came from, written as a reference so that the text stays readable.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.document import Cell, Inline, Source, Table
+from mammo.reporting.document import Inline, Table
 from mammo.reporting.page_results import results_section
 from mammo.reporting.report_inputs import ReportInputs
 from mammo.storage import write_bytes
@@ -29,7 +29,7 @@ def model_card(inputs: ReportInputs) -> str:
         _results(inputs),
         _slices(inputs),
         _limits(inputs),
-        _ethics(),
+        _ethics(inputs),
         _provenance(inputs),
     )
     lines = [line for section in sections for line in (*section, "")]
@@ -107,12 +107,13 @@ def _results(inputs: ReportInputs) -> list[str]:
     return [
         "## Results on the test part",
         "",
-        f"{_phantom(inputs)}Values with their intervals: Wilson for proportions, BCa bootstrap over groups for the rest.",
+        f"{_phantom(inputs)}Values with intervals: Wilson for proportions, BCa bootstrap over groups for the rest.",
         "",
         *lines,
         "",
         f"AUC minus the floor's (logistic regression on 8 intensity statistics): "
-        f"{_link(results.estimate('selected_minus_floor_auc'))}. An interval that holds 0 means: not shown to be better.",
+        f"{_link(results.estimate('selected_minus_floor_auc'))}. An interval that holds 0 means: not shown "
+        "to be better.",
         "",
         f"{_phantom(inputs)}All systems, the floor and the paper:",
         "",
@@ -149,7 +150,9 @@ def _slices(inputs: ReportInputs) -> list[str]:
 
 def _limits(inputs: ReportInputs) -> list[str]:
     split = (
-        ["- The published split is by ROI, and the source does not name patients; ROIs of its parts share pixels."]
+        [
+            "- The published split is by ROI, and the source does not name patients; ROIs of its parts share pixels."
+        ]
         if inputs.results.content["data"]["protocol"] == "published"
         else []
     )
@@ -172,13 +175,19 @@ def _limits(inputs: ReportInputs) -> list[str]:
     ]
 
 
-def _ethics() -> list[str]:
+def _ethics(inputs: ReportInputs) -> list[str]:
+    films = (
+        "- The films are synthetic and show no patient; what holds for them need not hold for people."
+        if inputs.synthetic
+        else "- The ROIs are of patients, from an archive that is licensed for research; the report shows a few as "
+        "figures."
+    )
     return [
         "## Ethical considerations",
         "",
-        "- The films are of patients; they are used under their archive's licence for research, and none is shipped.",
+        films,
         "- Age, ethnicity and other traits of the patients are unknown, so fairness across them cannot be judged.",
-        "- A missed Tumor and a false alarm do not weigh the same in practice; no threshold here was set by such costs.",
+        "- A missed Tumor and a false alarm do not weigh the same in practice; no such costs set a threshold here.",
     ]
 
 

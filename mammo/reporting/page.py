@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from mammo.config import VoteConfig
 from mammo.evaluation.paper import DOI
-from mammo.layout import Workspace
 from mammo.reporting.canvas import DISCLAIMER
 from mammo.reporting.document import Block, Cell, Paragraph, Picture, Section, Table, picture_uri, shown
 from mammo.reporting.examples import RULE, draw_examples, pick_examples
@@ -37,6 +36,7 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
     """The sections of the page, in their order."""
     return [
         data_section(inputs),
+        folder_section(inputs, "audit", "Leakage audit", "dvc repro audit"),
         results_section(inputs),
         choice_section(inputs),
         comparisons_section(inputs),
@@ -73,8 +73,8 @@ def explanations_section(inputs: ReportInputs) -> Section:
         Paragraph((RULE,)),
         Paragraph(
             (
-                "Vote map: each pixel shows the mean score of the patches that cover it. Grad-CAM: what speaks for Tumor "
-                "and for Normal at first order; it is a guess about the network and no proof of where a lesion is. "
+                "Vote map: each pixel shows the mean score of the patches that cover it. Grad-CAM: what speaks for "
+                "Tumor and for Normal at first order; a guess about the network, no proof of where a lesion is. "
                 "Any other ROI: ",
                 Cell("mammo explain FILE_OR_ROI_ID", code=True),
                 ".",
@@ -124,15 +124,14 @@ def provenance_section(inputs: ReportInputs) -> Section:
         for system, digest in provenance.content["weights_sha256"].items()
     )
     hashes = tuple(
-        (path, replace(provenance.cell("data_md5", path), code=True)) for path in provenance.content["data_md5"]
+        (path, replace(provenance.cell("data_md5", path), code=True))
+        for path in provenance.content["data_md5"]
     )
-    versions = tuple(
-        (name, provenance.cell("libraries", name)) for name in provenance.content["libraries"]
-    )
+    versions = tuple((name, provenance.cell("libraries", name)) for name in provenance.content["libraries"])
     fingerprint = Paragraph(("Settings fingerprint ", provenance.cell("params_fingerprint"), "."))
     runs = (
-        "Weights, and the MLflow runs that made them. Run ids differ from clone to clone, so a run is found by the hash "
-        "of its weights: start the UI with “mammo ui”, then search."
+        "Weights, and the MLflow runs that made them. Run ids differ from clone to clone, so a run is found by the "
+        "hash of its weights: start the UI with “mammo ui”, then search."
     )
     tables = (
         Table(runs, ("system", "weights SHA-256", "search in MLflow"), weights, provenance.path),

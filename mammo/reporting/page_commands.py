@@ -1,7 +1,7 @@
 """Sections on what commands outside the pipeline leave: seeds, ledger, study; and the audit's own report.
 
-The tables of the ledger, the study and the audit are drawn from the shape of their JSON: a dictionary of equal entries, or
-a list of them, is a table; plain values are rows of two cells.
+The tables of the ledger, the study and the audit are drawn from the shape of their JSON: a dictionary or a list of
+flat entries is a table; plain values are rows of two cells.
 """
 
 from typing import Any, Final
@@ -23,6 +23,8 @@ from mammo.reporting.report_inputs import ReportInputs
 from mammo.reporting.seeds import COLUMNS
 
 _DEEPEST: Final = 3
+_MOST_ROWS: Final = 40
+"""Longer tables end here, and say so; their file holds the rest."""
 
 
 def seeds_section(inputs: ReportInputs) -> Section:
@@ -74,7 +76,9 @@ def folder_section(inputs: ReportInputs, folder: str, title: str, command: str) 
         source = Source.read(inputs.space, f"{folder}/{file.name}")
         if source is not None:
             data = source.value("data")
-            synthetic = bool(data["synthetic"]) if isinstance(data, dict) and "synthetic" in data else synthetic
+            synthetic = (
+                bool(data["synthetic"]) if isinstance(data, dict) and "synthetic" in data else synthetic
+            )
             blocks += tables_of(source)
     for picture in sorted((inputs.space.reports / folder).glob("*.png")):
         caption = f"{picture.stem.replace('_', ' ').replace('-', ' ').capitalize()}."
@@ -115,9 +119,10 @@ def _entries(source: Source, keys: tuple[Any, ...], entries: dict[Any, dict[str,
                 for column in columns
             ),
         )
-        for key, entry in entries.items()
+        for key, entry in list(entries.items())[:_MOST_ROWS]
     )
-    return Table(f"{title}.", ("", *(_words(column) for column in columns)), rows, source.path)
+    rest = f" (the first {_MOST_ROWS} of {len(entries)})" if len(entries) > _MOST_ROWS else ""
+    return Table(f"{title}{rest}.", ("", *(_words(column) for column in columns)), rows, source.path)
 
 
 def _is_row(value: Any) -> bool:

@@ -45,9 +45,7 @@ def _thresholds(results: Source) -> Table:
                 results.href(*keys, "threshold"),
                 strong=row["ships"],
             )
-            rows.append(
-                (system, threshold, *(results.estimate(*keys, "roi", metric) for metric in metrics))
-            )
+            rows.append((system, threshold, *(results.estimate(*keys, "roi", metric) for metric in metrics)))
     headings = ("system", "threshold", "Accuracy", "Tumor recall", "Specificity", "Balanced accuracy")
     caption = (
         "Decision threshold: the paper's (fixed) and the one fitted on the validation part, on the test part."
@@ -65,15 +63,13 @@ def _points(results: Source) -> Table:
             estimates = (results.estimate(*keys, rate) for rate in ("recall", "specificity"))
             rows.append((system, held, threshold, *estimates))
     headings = ("system", "held on validation", "threshold", "Tumor recall", "Specificity")
-    caption = (
-        "Operating points: one rate held at its target on the validation part, both as found on the test part."
-    )
+    caption = "Operating points: one rate held at its target on the validation part, both as found on the test part."
     return Table(caption, headings, tuple(rows), results.path)
 
 
 def _calibration(results: Source) -> Table:
     columns = [(kind, name) for name in ("brier", "calibration_error") for kind in ("raw", "calibrated")]
-    rows = tuple(
+    rows: tuple[tuple[Inline, ...], ...] = tuple(
         (system, *(results.estimate("systems", system, "calibration", *column) for column in columns))
         for system in _systems_with(results, "calibration")
     )
@@ -93,7 +89,7 @@ def _calibration(results: Source) -> Table:
 
 
 def _referral(results: Source) -> Table:
-    rows = tuple(
+    rows: tuple[tuple[Inline, ...], ...] = tuple(
         (
             system,
             results.cell("systems", system, "referral", "promise", digits=2),

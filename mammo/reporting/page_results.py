@@ -43,7 +43,7 @@ def data_section(inputs: ReportInputs) -> Section:
         )
     )
     blocks = [about, parts, *_expectations(inputs), *_overlaps(inputs)]
-    return Section("data", "Data, split and leakage audit", tuple(blocks), inputs.synthetic)
+    return Section("data", "Data and split", tuple(blocks), inputs.synthetic)
 
 
 def _expectations(inputs: ReportInputs) -> list[Block]:
@@ -134,7 +134,9 @@ def _patch_table(results: Source) -> Table:
         )
         for system in results.content["systems"]
     )
-    caption = "Test part, patch level. Patches of one ROI are not independent: every interval resamples groups."
+    caption = (
+        "Test part, patch level. Patches of one ROI are not independent: every interval resamples groups."
+    )
     return Table(caption, ("system", "patches", *titles), rows, results.path)
 
 
@@ -220,19 +222,18 @@ def slices_section(inputs: ReportInputs) -> Section:
     for axis, entry in slices.content["axes"].items():
         if not entry["systems"]:
             blocks.append(
-                Paragraph((f"{entry['title']}: unknown to the source for all ROIs of the test part. No slice.",))
+                Paragraph(
+                    (f"{entry['title']}: unknown to the source for all ROIs of the test part. No slice.",)
+                )
             )
             continue
         names = list(next(iter(entry["systems"].values()))[0]["metrics"])
-        rows = tuple(
+        rows: tuple[tuple[Inline, ...], ...] = tuple(
             (
                 f"{one['value']}: {system}",
                 slices.cell("axes", axis, "systems", system, index, "n_rois"),
                 slices.cell("axes", axis, "systems", system, index, "n_tumor"),
-                *(
-                    slices.estimate("axes", axis, "systems", system, index, "metrics", name)
-                    for name in names
-                ),
+                *(slices.estimate("axes", axis, "systems", system, index, "metrics", name) for name in names),
             )
             for index, one in enumerate(entry["systems"][inputs.system])
             for system in (inputs.system, "floor")

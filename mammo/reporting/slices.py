@@ -64,7 +64,8 @@ def slice_report(
 def _values(axis: str, rois: pd.DataFrame) -> npt.NDArray[np.object_]:
     if axis == "size":
         return sizes_of(rois["radius_px"].to_numpy(dtype=float, na_value=np.nan))
-    return rois[axis].to_numpy(dtype=object, na_value=None)
+    values = rois[axis].astype(object)
+    return values.where(values.notna(), None).to_numpy(dtype=object)
 
 
 def _decided(rows: pd.DataFrame) -> Decided:
