@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mammo.data.sources import RoiSet, read_rois
 from mammo.errors import DataError
@@ -113,12 +113,12 @@ def _from_table(name: str, space: Workspace, rois: RoiSet | None) -> Named:
 
 def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
     """A PNG for each name: its last two parts, with a number where two names would share one."""
-    stems = pd.Series([_stem(name) for name in names])
-    nth = stems.groupby(stems).cumcount() + 1
-    return [
-        folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
-        for stem, number in zip(stems, nth, strict=True)
-    ]
+    taken: list[str] = []
+    for name in names:
+        stem = _stem(name)
+        numbered = (f"{stem}-{number}" for number in count(2))
+        taken.append(next(free for free in chain([stem], numbered) if free not in taken))
+    return [folder / f"{stem}.png" for stem in taken]
 
 
 def _stem(name: str) -> str:

@@ -17,9 +17,7 @@ DECIDED = Decided(
 
 
 def judged(values: list[str | None], names: list[str], *, of_lesions: bool) -> dict[str, Slice]:
-    found = slices_of(
-        DECIDED, np.array(values, dtype=object), names, of_lesions=of_lesions, n_bootstrap=200
-    )
+    found = slices_of(DECIDED, np.array(values, dtype=object), names, of_lesions=of_lesions, n_bootstrap=200)
     assert [one.value for one in found] == names
     return {one.value: one for one in found}
 
