@@ -93,6 +93,38 @@ def predict(
 
 
 @app.command()
+def explain(
+    rois: Annotated[list[str], typer.Argument(help="Pictures of ROIs, or roi_ids such as 'test/Tumor (3)'.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures (default: reports/explanations).")
+    ] = None,
+    block: Annotated[
+        str | None,
+        typer.Option(
+            help="Block of Grad-CAM: block1 … block5 or all (default: what the system's head sees)."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each ROI.")] = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Draw why the champion decides so: the map of its votes and Grad-CAM, one picture for each ROI."""
+    from mammo.explain import explain_named
+
+    space = Workspace(workspace)
+    rows = explain_named(space, rois, space.reports / "explanations" if out is None else out, block)
+    for row in rows:
+        if as_json:
+            typer.echo(json.dumps(row))
+            continue
+        decided = (
+            f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
+        )
+        typer.echo(f"{row['roi']}: {decided} → {row['picture']}")
+    if not as_json:
+        typer.echo("Research software, no medical device.")
+
+
+@app.command()
 def audit(
     as_json: Annotated[bool, typer.Option("--json", help="A list with one object for each pair.")] = False,
     workspace: WorkspaceOption = HERE,

@@ -22,6 +22,9 @@ COPIED: Final = ("dvc.yaml", ".dvcignore")
 FOLDERS: Final = ("pipelines", "mammo")
 """The code that the stages depend on is copied too: DVC then sees in the workspace what has changed."""
 
+COMMAND_REPORTS: Final = ("ledger", "seeds", "study")
+"""Folders of `reports/` that commands fill, and that the page's stage reads whether or not they have run."""
+
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 60},
     "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
@@ -67,6 +70,8 @@ def prepare(project: Path, folder: Path) -> Workspace:
         shutil.copytree(
             project / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
         )
+    for name in COMMAND_REPORTS:
+        (folder / "reports" / name).mkdir(parents=True, exist_ok=True)
     if not (folder / ".dvc").is_dir():
         run_dvc(folder, "init", "--no-scm", "--quiet")
         run_dvc(folder, "config", "core.analytics", "false")
