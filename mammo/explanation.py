@@ -47,6 +47,8 @@ class Explanation:
         coverage: number of patches that cover a pixel, `(120, 120)`.
         grad_cam: mean Grad-CAM of the patches that cover a pixel, `(120, 120)`: above 0 it speaks for Tumor, below 0
             for Normal, in logits; NaN where no patch lies.
+        n_agreeing: patches whose mean Grad-CAM has the sign of their own logit; far below all of them, the signs of
+            the map do not tell which class the network saw.
         block: what Grad-CAM rests on: `block1` … `block5`, or `all`.
         patch_threshold: a patch votes Tumor when its score is above this.
     """
@@ -57,6 +59,7 @@ class Explanation:
     vote_map: FloatArray
     coverage: IntArray
     grad_cam: FloatArray
+    n_agreeing: int
     block: str
     patch_threshold: float
 
@@ -90,9 +93,18 @@ def explain(scorer: RoiScorer, images: npt.NDArray[np.uint8], block: str | None 
         vote_map, coverage = mean_over_roi(scores, corners, bundle.size_px)
         patch_cams = patch_grad_cams(bundle.classifier, _grid_pixels(scorer, image), block)
         cam, _ = mean_over_roi(patch_cams, corners, bundle.size_px)
+        agreeing = (patch_cams.mean(axis=(1, 2)) > 0) == (scores.ravel() > 0.5)
         explanations.append(
             Explanation(
-                vote, corners, bundle.size_px, vote_map, coverage, cam, block, bundle.vote.patch_threshold
+                vote=vote,
+                corners=corners,
+                size_px=bundle.size_px,
+                vote_map=vote_map,
+                coverage=coverage,
+                grad_cam=cam,
+                n_agreeing=int(agreeing.sum()),
+                block=block,
+                patch_threshold=bundle.vote.patch_threshold,
             )
         )
     return explanations

@@ -164,6 +164,18 @@ def test_all_blocks_add_up_each_by_its_own_way(fusion: str) -> None:
     np.testing.assert_allclose(patch_grad_cams(classifier, patches, "all"), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_agreement_counts_the_patches_whose_map_has_the_sign_of_their_logit() -> None:
+    scorer = scorer_of("compact-model1", size_px=72, stride_px=12)
+    explained = explain(scorer, images_of(1))[0]
+    pixels = [images_of(1)[0, top : top + 72, left : left + 72] for top, left in explained.corners]
+    patches = torch.from_numpy(np.stack(pixels)).unsqueeze(1).float()
+    means = patch_grad_cams(scorer.bundle.classifier, patches, "all").mean(axis=(1, 2))
+    fits = [
+        (mean > 0) == (score > 0.5) for mean, score in zip(means, explained.vote.patch_scores, strict=True)
+    ]
+    assert explained.n_agreeing == sum(fits)
+
+
 def test_the_default_is_what_the_head_sees() -> None:
     assert default_block("compact-baseline") == "block5"
     assert default_block("vgg19-model2") == "all"

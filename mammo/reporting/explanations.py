@@ -100,7 +100,7 @@ def _draw_vote_map(figure: Figure, axes: Axes, bar: Axes, explained: Explanation
     axes.imshow(explained.vote_map, cmap=SCORE_COLOURS, norm=norm, alpha=_OVERLAY, interpolation="nearest")
     _mark_uncovered(axes, explained)
     _write_scores(axes, explained)
-    axes.set_title(f"Vote map: mean score of the\n{_coverage(explained)}", **_TITLE)
+    axes.set_title(f"Vote map: mean score\nof the {_coverage(explained)}", **_TITLE)
     ticks = [0, threshold / 2, threshold, (1 + threshold) / 2, 1]
     _draw_bar(
         figure, bar, norm, ticks, f"score: probability of Tumor (bold: above {threshold:.2f}, votes Tumor)"
@@ -126,7 +126,8 @@ def _draw_grad_cam(figure: Figure, axes: Axes, bar: Axes, explained: Explanation
     axes.imshow(explained.grad_cam, cmap=SCORE_COLOURS, norm=norm, alpha=_OVERLAY, interpolation="nearest")
     _mark_uncovered(axes, explained)
     blocks = "all blocks" if explained.block == ALL_BLOCKS else explained.block
-    axes.set_title(f"Grad-CAM of {blocks}: mean of the\n{_coverage(explained)}", **_TITLE)
+    agreement = f"its sign fits {explained.n_agreeing} of {len(explained.corners)} scores"
+    axes.set_title(f"Grad-CAM of {blocks}; {agreement}\nmean of the {_coverage(explained)}", **_TITLE)
     ticks = [-reach, -reach / 2, 0, reach / 2, reach]
     _draw_bar(figure, bar, norm, ticks, "for Normal (below 0), for Tumor (above 0); this ROI's own scale")
 

@@ -74,8 +74,8 @@ def explanations_section(inputs: ReportInputs) -> Section:
         Paragraph(
             (
                 "Vote map: each pixel shows the mean score of the patches that cover it. Grad-CAM: what speaks for "
-                "Tumor and for Normal at first order; a guess about the network, no proof of where a lesion is. "
-                "Any other ROI: ",
+                "Tumor and for Normal at first order; a guess about the network, no proof of where a lesion is. Where "
+                "its sign fits few of the patch scores, its colours do not tell what the network saw. Any other ROI: ",
                 Cell("mammo explain FILE_OR_ROI_ID", code=True),
                 ".",
             )

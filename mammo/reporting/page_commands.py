@@ -4,7 +4,10 @@ The tables of the ledger, the study and the audit are drawn from the shape of th
 flat entries is a table; plain values are rows of two cells.
 """
 
+from pathlib import Path
 from typing import Any, Final
+
+import pandas as pd
 
 from mammo.evaluation.metrics import TITLES
 from mammo.reporting.document import (
@@ -21,6 +24,10 @@ from mammo.reporting.document import (
 )
 from mammo.reporting.report_inputs import ReportInputs
 from mammo.reporting.seeds import COLUMNS
+from mammo.storage import read_json
+
+Keys = tuple[Any, ...]
+"""The way to a value in a JSON file."""
 
 _DEEPEST: Final = 3
 _MOST_ROWS: Final = 40
@@ -68,29 +75,40 @@ def seeds_section(inputs: ReportInputs) -> Section:
 
 
 def folder_section(inputs: ReportInputs, folder: str, title: str, command: str) -> Section:
-    """What lies in a folder of `reports/`: the tables of its JSON files, and its pictures."""
-    files = sorted((inputs.space.reports / folder).glob("*.json"))
+    """What lies in a folder of `reports/`: tables of its JSON files, of CSV files that have no JSON, and pictures."""
+    place = inputs.space.reports / folder
     blocks: list[Block] = []
     synthetic = inputs.synthetic
-    for file in files:
-        source = Source.read(inputs.space, f"{folder}/{file.name}")
-        if source is not None:
-            data = source.value("data")
-            synthetic = (
-                bool(data["synthetic"]) if isinstance(data, dict) and "synthetic" in data else synthetic
-            )
-            blocks += tables_of(source)
-    for picture in sorted((inputs.space.reports / folder).glob("*.png")):
-        caption = f"{picture.stem.replace('_', ' ').replace('-', ' ').capitalize()}."
-        found = picture_of_file(inputs.space, f"{folder}/{picture.name}", caption)
+    for file in sorted(place.glob("*.json")):
+        source = Source(f"{folder}/{file.name}", read_json(file))
+        stated = source.value("data", "synthetic")
+        synthetic = synthetic if stated is None else bool(stated)
+        blocks += tables_of(source)
+    for file in sorted(place.glob("*.csv")):
+        if not file.with_suffix(".json").is_file():
+            blocks.append(_table_of_csv(file, f"{folder}/{file.name}"))
+    for file in sorted(place.glob("*.png")):
+        found = picture_of_file(inputs.space, f"{folder}/{file.name}", f"{_words(file.stem).capitalize()}.")
         blocks += [] if found is None else [found]
     return Section(folder, title, tuple(blocks), synthetic, missing=command)
 
 
-def tables_of(source: Source, keys: tuple[Any, ...] = ()) -> list[Block]:
+def _table_of_csv(file: Path, path: str) -> Table:
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    rows: tuple[tuple[Inline, ...], ...] = tuple(
+        # RFC 7111 counts the header as row 1.
+        tuple(Cell(value, f"{path}#row={number}") for value in row)
+        for number, row in enumerate(table.head(_MOST_ROWS).itertuples(index=False, name=None), start=2)
+    )
+    headings = tuple(_words(column) for column in table.columns)
+    return Table(f"{_words(file.stem).capitalize()}{_rest(len(table))}.", headings, rows, path)
+
+
+def tables_of(source: Source, keys: Keys = ()) -> list[Block]:
     """The tables that the shape of a JSON file suggests, down to the third level."""
     found = source.value(*keys)
-    title = " · ".join(str(key).replace("_", " ") for key in keys) or source.path
+    title = " · ".join(_words(key) for key in keys) or _words(Path(source.path).stem)
+    title = title[:1].upper() + title[1:]
     if isinstance(found, list):
         found = dict(enumerate(found))
     if not isinstance(found, dict):
@@ -101,32 +119,52 @@ def tables_of(source: Source, keys: tuple[Any, ...] = ()) -> list[Block]:
     if plain:
         rows = tuple((_words(key), _cell(source, (*keys, key), value)) for key, value in plain.items())
         blocks.append(Table(f"{title}.", ("", "value"), rows, source.path))
-    if nested and all(_is_row(value) for value in nested.values()):
-        return [*blocks, _entries(source, keys, nested, title)]
+    entries = {key: _flat(value) for key, value in nested.items()}
+    if len(entries) > 1 and _is_table(list(entries.values())):
+        return [*blocks, _entries(source, keys, entries, title)]
     if len(keys) < _DEEPEST:
         for key in nested:
             blocks += tables_of(source, (*keys, key))
     return blocks
 
 
-def _entries(source: Source, keys: tuple[Any, ...], entries: dict[Any, dict[str, Any]], title: str) -> Table:
+def _is_table(entries: list[dict[Keys, Any]]) -> bool:
+    """Whether the entries hold cells alone, and share a column."""
+    shared = set.intersection(*(set(entry) for entry in entries))
+    return bool(shared) and all(_is_cell(value) for entry in entries for value in entry.values())
+
+
+def _flat(entry: Any) -> dict[Keys, Any]:
+    """The values of an entry by their keys, and those of its dictionaries: `{("cells", "recall"): …}`."""
+    flat: dict[Keys, Any] = {}
+    for key, value in entry.items() if isinstance(entry, dict) else enumerate(entry):
+        if isinstance(value, dict) and not _is_cell(value):
+            flat |= {(key, inner): one for inner, one in value.items()}
+        else:
+            flat[(key,)] = value
+    return flat
+
+
+def _entries(source: Source, keys: Keys, entries: dict[Any, dict[Keys, Any]], title: str) -> Table:
+    """A row for each entry, a column for each key that any of them has."""
     columns = list(dict.fromkeys(column for entry in entries.values() for column in entry))
-    rows = tuple(
+    named = any(isinstance(key, str) for key in entries)
+    rows: tuple[tuple[Inline, ...], ...] = tuple(
         (
-            "" if isinstance(key, int) else str(key),
+            *([_words(key)] if named else []),
             *(
-                _cell(source, (*keys, key, column), entry[column]) if column in entry else ""
+                _cell(source, (*keys, key, *column), entry[column]) if column in entry else ""
                 for column in columns
             ),
         )
         for key, entry in list(entries.items())[:_MOST_ROWS]
     )
-    rest = f" (the first {_MOST_ROWS} of {len(entries)})" if len(entries) > _MOST_ROWS else ""
-    return Table(f"{title}{rest}.", ("", *(_words(column) for column in columns)), rows, source.path)
+    headings = (*([""] if named else []), *(_words(column[-1]) for column in columns))
+    return Table(f"{title}{_rest(len(entries))}.", headings, rows, source.path)
 
 
-def _is_row(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_cell(entry) for entry in value.values())
+def _rest(n_rows: int) -> str:
+    return f" (the first {_MOST_ROWS} of {n_rows})" if n_rows > _MOST_ROWS else ""
 
 
 def _is_cell(value: Any) -> bool:
@@ -145,11 +183,13 @@ def _is_spread(value: dict[str, Any]) -> bool:
     return {"mean", "sd"} <= value.keys()
 
 
-def _cell(source: Source, keys: tuple[Any, ...], value: Any) -> Cell:
-    if isinstance(value, dict):
-        text = shown_estimate(value) if _is_estimate(value) else source.spread(*keys).text
-        return Cell(text, source.href(*keys))
-    return Cell(shown(value), source.href(*keys))
+def _cell(source: Source, keys: Keys, value: Any) -> Cell:
+    if not isinstance(value, dict):
+        return Cell(shown(value), source.href(*keys))
+    if _is_spread(value):
+        return source.spread(*keys)
+    hint = ", ".join(f"{_words(key)} {one}" for key, one in value.items() if key in ("n", "n_rois", "method"))
+    return Cell(shown_estimate(value), source.href(*keys), hint=hint or "estimate with interval")
 
 
 def _words(key: Any) -> str:

@@ -14,13 +14,12 @@ from mammo.reporting.document import (
 )
 from mammo.reporting.report_inputs import ReportInputs
 from mammo.reporting.tables import COLUMNS
-from mammo.storage import read_table
 
 COUNTS = ("tp", "fn", "fp", "tn")
 
 
 def data_section(inputs: ReportInputs) -> Section:
-    """What the numbers rest on: parts, expectations, and ROIs of different parts that share tissue."""
+    """What the numbers rest on: source, parts, expectations."""
     results, provenance = inputs.results, inputs.provenance
     columns = ("n_rois", "n_tumor", "n_normal", "n_groups", "n_patients")
     parts = Table(
@@ -42,7 +41,7 @@ def data_section(inputs: ReportInputs) -> Section:
             "detection. The validation part chose epoch and system; the test part chose nothing.",
         )
     )
-    blocks = [about, parts, *_expectations(inputs), *_overlaps(inputs)]
+    blocks = [about, parts, *_expectations(inputs)]
     return Section("data", "Data and split", tuple(blocks), inputs.synthetic)
 
 
@@ -57,34 +56,6 @@ def _expectations(inputs: ReportInputs) -> list[Block]:
     caption = "Data expectations. A critical one that fails stops the pipeline."
     headings = ("table", "expectations", "kept", "warnings")
     return [Table(caption, headings, tuple(rows), "expectations/rois.json")] if rows else []
-
-
-def _overlaps(inputs: ReportInputs) -> list[Block]:
-    """The pairs that the audit found across parts; they make test results look better than they are."""
-    if not inputs.space.overlaps.is_file():
-        return []
-    pairs = read_table(inputs.space.overlaps)
-    crossing = pairs[pairs["split_a"] != pairs["split_b"]]
-    path = "../data/splits/overlaps.parquet"
-    count = Paragraph(
-        (
-            "Leakage audit by pixels: ",
-            Cell(str(len(pairs)), path),
-            " pairs of ROIs share tissue, ",
-            Cell(str(len(crossing)), path),
-            " of them across parts of the split (",
-            Cell("mammo audit", code=True),
-            " lists all).",
-        )
-    )
-    if crossing.empty:
-        return [count]
-    rows = tuple(
-        (str(row["a"]), str(row["b"]), str(row["kind"]), Cell(str(row["overlap_px"]), path))
-        for row in crossing.to_dict("records")
-    )
-    caption = "Pairs of ROIs in different parts that share tissue."
-    return [count, Table(caption, ("ROI", "shares tissue with", "kind", "overlap (px)"), rows, path)]
 
 
 def results_section(inputs: ReportInputs) -> Section:

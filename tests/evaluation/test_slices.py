@@ -1,5 +1,7 @@
 """Slices, against counts by hand and scikit-learn."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -16,7 +18,7 @@ DECIDED = Decided(
 )
 
 
-def judged(values: list[str | None], names: list[str], *, of_lesions: bool) -> dict[str, Slice]:
+def judged(values: Sequence[str | None], names: list[str], *, of_lesions: bool) -> dict[str, Slice]:
     found = slices_of(DECIDED, np.array(values, dtype=object), names, of_lesions=of_lesions, n_bootstrap=200)
     assert [one.value for one in found] == names
     return {one.value: one for one in found}

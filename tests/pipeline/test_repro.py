@@ -28,7 +28,9 @@ def test_every_stage_leaves_what_the_next_one_and_people_need(reproduced: Worksp
         reports / "evaluate" / "results.md",
         reports / "evaluate" / "curves.png",
         reports / "evaluate" / "errors-compact-model1.png",
+        reports / "index.html",
         reports / "model_card.md",
+        reports / "slices.json",
     ]
     assert [path for path in made if not path.is_file()] == []
 
@@ -49,6 +51,8 @@ def test_no_patient_is_in_two_parts(reproduced: Workspace) -> None:
 def test_everything_that_rests_on_phantoms_says_so(reproduced: Workspace) -> None:
     assert "PHANTOM" in (reproduced.reports / "model_card.md").read_text()
     assert "PHANTOM" in (reproduced.reports / "evaluate" / "results.md").read_text()
+    page = (reproduced.reports / "index.html").read_text()
+    assert page.count("<caption>") == page.count('<caption><span class="phantom">PHANTOM')
     described = json.loads((reproduced.bundle("compact-model1") / "model.json").read_text())
     assert described["synthetic"] is True
 

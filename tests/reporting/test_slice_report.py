@@ -13,7 +13,7 @@ DATA = {"synthetic": True}
 def tables(**known: object) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Four ROIs, two of them Tumor, judged by two systems in another order than the table's."""
     ids = ["n1", "t1", "n2", "t2"]
-    rows = {column: [None] * 4 for column in ROI_SCHEMA}
+    rows: dict[str, object] = {column: [None] * 4 for column in ROI_SCHEMA}
     rows |= {
         "roi_id": ids,
         "source": ["x"] * 4,
