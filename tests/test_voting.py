@@ -173,7 +173,8 @@ def test_a_roi_that_fits_neither_class_keeps_the_one_decided_for() -> None:
 def test_without_a_validation_part_every_roi_is_referred_and_scores_stay() -> None:
     vote = roi_votes(np.array([[0.9, 0.7]]), VoteConfig())[0]
 
-    assert (vote.referral, vote.probability) == (True, pytest.approx(0.8))
+    assert vote.referral
+    assert vote.probability == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("rule", ["majority", "mean_score"])

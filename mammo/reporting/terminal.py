@@ -14,20 +14,22 @@ NOTICE = "Research software, no medical device."
 
 def votes_table(rows: list[dict[str, Any]]) -> Table:
     """One row for each file of `mammo predict`."""
-    table = Table(
-        "label", "vote share", "votes", "mean score", "threshold", "probability", "open classes", "model"
-    )
+    table = Table("label", "votes", "score", "threshold", "probability", "open classes", "model")
     table.caption = (
-        f"probability: calibrated, of Tumor. Where both classes are open: refer to a reader. {NOTICE}"
+        "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
+        f"classes are open: refer to a reader. {NOTICE}"
     )
     table.add_column("file", overflow="fold")
     for row in rows:
-        votes = f"{sum(row['votes'])} of {len(row['votes'])}"
-        model = f"{row['model_name']} v{row['model_version']}"
-        numbers = [f"{row['score']:.3f}", f"{row['threshold']:.2f}", f"{row['probability']:.2f}"]
-        open_classes = " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else "")
         table.add_row(
-            row["label"], f"{row['vote_share']:.2f}", votes, *numbers, open_classes, model, row["file"]
+            row["label"],
+            f"{sum(row['votes'])} of {len(row['votes'])} ({row['vote_share']:.2f})",
+            f"{row['score']:.3f}",
+            f"{row['threshold']:.2f}",
+            f"{row['probability']:.2f}",
+            " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else ""),
+            f"{row['model_name']} v{row['model_version']}",
+            row["file"],
         )
     return table
 

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def draw_rois(
     return labels, rng.normal(size=n) + labels * math.sqrt(2) * stats.norm.ppf(true_auc)
 
 
-def auc_estimate(labels: IntArray, scores: FloatArray, groups: IntArray, **settings: int) -> Estimate:
+def auc_estimate(labels: IntArray, scores: FloatArray, groups: IntArray, **settings: Any) -> Estimate:
     return bootstrap(lambda weights: weighted_auc(labels, scores, weights), groups, **settings)
 
 

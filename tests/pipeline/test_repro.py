@@ -27,6 +27,8 @@ def test_every_stage_leaves_what_the_next_one_and_people_need(reproduced: Worksp
         reports / "expectations" / "rois" / "index.html",
         reports / "evaluate" / "results.md",
         reports / "evaluate" / "curves.png",
+        reports / "evaluate" / "reliability.png",
+        reports / "evaluate" / "referral.png",
         reports / "evaluate" / "errors-compact-model1.png",
         reports / "index.html",
         reports / "model_card.md",
@@ -87,7 +89,12 @@ def test_mammo_predict_prints_the_agreed_keys(reproduced: Workspace, tmp_path: P
     Image.fromarray(read_array(reproduced.rois / "images.npy")[0]).save(picture)
     done = run(reproduced, "mammo", "predict", "--json", str(picture))
     row = json.loads(done.stdout)
-    assert list(row) == ["file", "label", "vote_share", "votes", "score", "model_name", "model_version"]
+    assert list(row) == [
+        *("file", "label", "vote_share", "votes", "score", "model_name", "model_version"),
+        *("probability", "threshold", "prediction_set", "referral"),
+    ]
+    assert row["label"] in row["prediction_set"]
+    assert row["label"] == ("Tumor" if row["vote_share"] > row["threshold"] else "Normal")
     assert row["file"] == str(picture)
     assert row["vote_share"] == pytest.approx(np.mean(row["votes"]))
     assert len(row["votes"]) == 25
