@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from mammo.data.audit_overlap import ByteImages, Overlap, find_overlaps
+from mammo.data.audit_overlap import find_overlaps
+from mammo.data.audit_pair import ByteImages, Overlap
 from mammo.errors import DataError
 
 AUDIT_SCHEMA: Final[dict[str, str]] = {
