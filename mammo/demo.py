@@ -19,8 +19,10 @@ from mammo.storage import read_json, write_bytes
 from mammo.versioning import run_dvc
 
 COPIED: Final = ("dvc.yaml", ".dvcignore")
-FOLDERS: Final = ("pipelines", "mammo")
-"""The code that the stages depend on is copied too: DVC then sees in the workspace what has changed."""
+FOLDERS: Final = ("pipelines", "mammo", "data/located")
+"""What the stages depend on is copied too: DVC then sees in the workspace what has changed."""
+
+LEFT_OUT: Final = ("__pycache__", "*.parquet")
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 60},
@@ -64,9 +66,8 @@ def prepare(project: Path, folder: Path) -> Workspace:
     for name in COPIED:
         shutil.copy2(project / name, folder / name)
     for name in FOLDERS:
-        shutil.copytree(
-            project / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        left_out = shutil.ignore_patterns(*LEFT_OUT)
+        shutil.copytree(project / name, folder / name, dirs_exist_ok=True, ignore=left_out)
     if not (folder / ".dvc").is_dir():
         run_dvc(folder, "init", "--no-scm", "--quiet")
         run_dvc(folder, "config", "core.analytics", "false")

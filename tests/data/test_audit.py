@@ -17,18 +17,22 @@ from PIL import Image
 
 from mammo.config import IngestConfig
 from mammo.data.audit import (
-    AUDIT_SCHEMA,
-    audit_table,
+    OVERLAP_SCHEMA,
+    find_pairs,
     group_ids,
     groups_from_overlaps,
-    leakage_summary,
-    overlap_table,
     overlaps_of,
+    pairs_table,
+    parts_of,
+    with_parts,
 )
 from mammo.data.audit_exact import exact_candidates
 from mammo.data.audit_overlap import LIMITS, find_overlaps
 from mammo.data.audit_pair import Box, Overlap, aligned_crops, overlap_boxes
 from mammo.data.audit_stretch import LACK_OF_DETAIL, detail_ratio
+from mammo.data.leakage import leakage_summary
+from mammo.data.roi_archive import load_mias_rois
+from mammo.data.sources import RoiSet
 from mammo.errors import DataError
 from mammo.records import ROI_SCHEMA
 
@@ -361,61 +365,26 @@ def test_repeated_ids_are_refused() -> None:
         groups_from_overlaps(["a", "a"], [])
 
 
-def test_the_audit_table_says_where_each_pair_stands() -> None:
+def test_the_pairs_of_a_table_name_its_rois_and_join_their_groups() -> None:
     tissue = film(13)
     images = np.stack([crop(tissue, 100, 100), strangers(1)[0], crop(tissue, 130, 90)])
-    table = rois(roi_id=["x", "y", "z"], published_split=["train", "val", "test"])
-    pairs = audit_table(table, images)
-    assert dict(pairs.dtypes.astype(str)) == AUDIT_SCHEMA
-    assert pairs[["a", "b", "split_a", "split_b", "dx_px", "dy_px"]].to_numpy().tolist() == [
-        ["x", "z", "train", "test", -10, 30]
-    ]
+    table = rois(roi_id=["x", "y", "z"])
+    pairs = find_pairs(table, images)
+    assert dict(pairs.dtypes.astype(str)) == OVERLAP_SCHEMA
+    assert pairs[["a", "b", "dx_px", "dy_px"]].to_numpy().tolist() == [["x", "z", -10, 30]]
     assert group_ids(table, pairs) == ["x", "y", "x"]
 
 
-def test_a_split_takes_the_place_of_the_published_folders() -> None:
-    table = rois(roi_id=["x", "y"], published_split=["train", "test"])
-    split = pd.DataFrame(
-        {"roi_id": ["y", "x"], "group_id": ["x", "x"], "split": ["val", "val"]}, dtype="string"
-    )
-    pairs = overlap_table([pair("x", "y")], table, split)
-    assert pairs[["split_a", "split_b"]].to_numpy().tolist() == [["val", "val"]]
-
-
-def test_parts_are_null_where_nothing_is_known_of_them() -> None:
-    pairs = overlap_table([pair("x", "y")], rois(roi_id=["x", "y"]))
-    assert pairs[["split_a", "split_b"]].isna().all(axis=None)
+def test_progress_is_told_of_every_step_of_the_search() -> None:
+    told: list[tuple[int, int]] = []
+    find_overlaps(np.stack(strangers(2)), ["a", "b"], progress=lambda done, total: told.append((done, total)))
+    assert told == [(step, len(told)) for step in range(1, len(told) + 1)]
 
 
 def test_overlaps_survive_the_way_through_the_table() -> None:
     overlaps = [pair("x", "y"), Overlap("y", "x", "stretched", -2, 5, 0.75, 1.0, 6240, 0.25, 0.9)]
-    assert overlaps_of(overlap_table(overlaps, rois(roi_id=["x", "y"]))) == overlaps
-    assert overlaps_of(overlap_table([], rois(roi_id=["x", "y"]))) == []
-
-
-def test_the_summary_counts_what_the_parts_share() -> None:
-    table = rois(
-        roi_id=["a", "b", "c", "d", "e"],
-        published_split=["train", "train", "test", "val", "test"],
-        patient_id=["p", "p", "p", "q", None],
-        film_id=["f1", "f1", "f2", "f3", None],
-    )
-    pairs = overlap_table([pair("a", "b"), pair("b", "c"), pair("d", "c")], table)
-    assert leakage_summary(pairs, table) == {
-        "n_pairs": 3,
-        "pairs_by_kind": {"shifted": 3},
-        "pairs_by_parts": {"test-train": 1, "test-val": 1, "train-train": 1},
-        "n_pairs_across_parts": 2,
-        "leaked_test_rois": ["c"],
-        "shared_patients": 1,
-        "shared_films": 0,
-    }
-
-
-def test_what_the_source_does_not_know_is_not_counted_as_zero() -> None:
-    table = rois(roi_id=["a", "b"], published_split=["train", "test"])
-    summary = leakage_summary(overlap_table([], table), table)
-    assert (summary["shared_patients"], summary["shared_films"]) == (None, None)
+    assert overlaps_of(pairs_table(overlaps)) == overlaps
+    assert overlaps_of(pairs_table([])) == []
 
 
 def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int, int]]:
@@ -430,34 +399,66 @@ def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int,
     return {both for rows in owners.values() if len(rows) > 1 for both in combinations(sorted(rows), 2)}
 
 
+@pytest.fixture(scope="module")
+def archive() -> Path:
+    path = os.environ.get("MAMMO_MIAS_ROIS")
+    if path is None:
+        pytest.skip("MAMMO_MIAS_ROIS does not name the ROI archive")
+    return Path(path)
+
+
+@pytest.fixture(scope="module")
+def published(archive: Path) -> tuple[RoiSet, pd.DataFrame]:
+    """The published archive and its pairs; the search takes about a minute."""
+    rois_of_archive = load_mias_rois(archive, IngestConfig())
+    pairs = find_pairs(rois_of_archive.table, rois_of_archive.images)
+    return rois_of_archive, with_parts(pairs, parts_of(rois_of_archive.table))
+
+
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_published_archive_leaks_what_its_lesions_coordinates_say() -> None:
-    archive = os.environ.get("MAMMO_MIAS_ROIS")
-    if archive is None:
-        pytest.skip("MAMMO_MIAS_ROIS does not name the ROI archive")
-    from mammo.data.roi_archive import load_mias_rois
-
-    rois_of_archive = load_mias_rois(Path(archive), IngestConfig())
-    pairs = audit_table(rois_of_archive.table, rois_of_archive.images)
-
-    # Lesions of one film that are closer than a ROI's side: mdb005, mdb132, mdb223, mdb239 and mdb226, whose
-    # ROI at the film's edge was stretched from the bounding box of the breast, so that only its rows are known.
-    shifted = pairs[pairs["kind"] == "shifted"]
-    shifts = set(zip(shifted["dx_px"].abs(), shifted["dy_px"].abs(), strict=True))
-    assert shifts == {
-        (500 - 477, 168 - 133),
-        (335 - 252, 788 - 766),
-        (591 - 523, 529 - 482),
-        (645 - 567, 808 - 755),
-    }
-    assert pairs.loc[pairs["kind"] == "stretched", "dy_px"].abs().tolist() == [610 - 550]
+def test_the_published_archive_leaks_in_three_of_its_five_pairs(
+    published: tuple[RoiSet, pd.DataFrame],
+) -> None:
+    archived, pairs = published
     assert pairs["mad"].max() < 0.01
-    summary = leakage_summary(pairs, rois_of_archive.table)
+    summary = leakage_summary(pairs, archived.table, parts_of(archived.table))
+    assert summary["pairs_by_kind"] == {"shifted": 4, "stretched": 1}
     assert summary["pairs_by_parts"] == {"test-train": 3, "train-train": 2}
+    shifted = pairs[pairs["kind"] == "shifted"]
+    row_of = {roi_id: row for row, roi_id in enumerate(archived.table["roi_id"])}
+    rows = [sorted((row_of[a], row_of[b])) for a, b in zip(shifted["a"], shifted["b"], strict=True)]
+    assert pairs_that_share_a_window(archived.images) == {(a, b) for a, b in rows}
 
-    row_of = {roi_id: row for row, roi_id in enumerate(rois_of_archive.table["roi_id"])}
-    assert pairs_that_share_a_window(rois_of_archive.images) == {
-        (min(row_of[a], row_of[b]), max(row_of[a], row_of[b]))
-        for a, b in zip(shifted["a"], shifted["b"], strict=True)
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_shifts_in_the_published_archive_are_those_of_its_lesions(
+    archive: Path, published: tuple[RoiSet, pd.DataFrame]
+) -> None:
+    """Lesions of one film that are closer than a ROI's side, by the authors' lists beside the archive."""
+    lists = [archive.with_name(f"data_{severity}_labels.txt") for severity in "BM"]
+    if not all(path.is_file() for path in lists):
+        pytest.skip("the lists of lesions do not lie beside the archive")
+    lesions: dict[str, list[tuple[int, int]]] = {}
+    for line in "\n".join(path.read_text() for path in lists).splitlines():
+        fields = line.split()
+        if len(fields) == 7:
+            # The lists count rows from the film's lower edge.
+            lesions.setdefault(fields[0], []).append((int(fields[4]), -int(fields[5])))
+    expected = {
+        max((x - x0, y - y0), (x0 - x, y0 - y))
+        for places in lesions.values()
+        for (x0, y0), (x, y) in combinations(places, 2)
+        if max(abs(x - x0), abs(y - y0)) < SIDE
     }
+    pairs = published[1]
+    shifted = pairs[pairs["kind"] == "shifted"]
+    found = {max((dx, dy), (-dx, -dy)) for dx, dy in zip(shifted["dx_px"], shifted["dy_px"], strict=True)}
+    # The pair of mdb226 at the breast's edge was stretched: it lost columns on one side and kept all rows.
+    (stretched,) = overlaps_of(pairs[pairs["kind"] == "stretched"])
+    ((dx, dy),) = expected - found
+    assert found < expected
+    assert {dy, -dy} >= {stretched.dy_px}
+    lost_px = SIDE - round(SIDE * stretched.stretch_x)
+    assert stretched.dx_px in {side + cut for side in (dx, -dx) for cut in (0, lost_px)}
