@@ -165,7 +165,7 @@ def _verified(images: ByteImages, roi_ids: Sequence[str], candidate: Candidate) 
     convincing = equal or (
         correlation >= MATCH_CORRELATION
         and strength(correlation, textured_px) >= MATCH_STRENGTH
-        and _share_of_matching_tiles(pair[0], pair[1]) >= TILE_SHARE
+        and share_of_matching_tiles(pair[0], pair[1]) >= TILE_SHARE
     )
     if not convincing:
         return None
@@ -183,7 +183,7 @@ def _kind(images: ByteImages, candidate: Candidate) -> Kind:
     return "identical" if np.array_equal(images[candidate.a], images[candidate.b]) else "altered"
 
 
-def _share_of_matching_tiles(a: FloatArray, b: FloatArray) -> float:
+def share_of_matching_tiles(a: FloatArray, b: FloatArray) -> float:
     """Share of the tiles of an overlap whose textures correlate, each counted by its textured pixels."""
     matching = total = 0.0
     for rows in np.array_split(np.arange(a.shape[0]), max(1, a.shape[0] // TILE_PX)):
