@@ -129,19 +129,29 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="A list with one object for each pair.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Show the pairs of ROIs that share tissue, and in which parts of the split they are."""
-    from mammo.data.audit import overlap_table, overlaps_of
-    from mammo.data.sources import read_rois
+    """Show the ROIs that share tissue or patients, and in which parts of the split they are.
+
+    Without the stages' results it searches the raw data at once (about a minute) and writes nothing.
+    """
+    from mammo.config import Config
+    from mammo.data.audit import parts_of
+    from mammo.data.leakage import SHOWN_COLUMNS, leakage_summary, read_audit, run_audit
+    from mammo.progress import steps_progress
     from mammo.reporting.terminal import overlaps_table
-    from mammo.storage import read_table
 
     space = Workspace(workspace)
-    found = overlaps_of(read_table(space.overlaps))
-    pairs = overlap_table(found, read_rois(space.rois).table, read_table(space.split))
+    config = Config.load(space.params)
+    if space.overlaps.is_file() and space.split.is_file():
+        found = read_audit(space)
+    else:
+        with steps_progress("searching for shared tissue") as progress:
+            found = run_audit(space, config, progress)
     if as_json:
-        typer.echo(pairs.to_json(orient="records", indent=2))
+        rows = json.loads(found.pairs[list(SHOWN_COLUMNS)].to_json(orient="records"))
+        typer.echo(json.dumps(rows, indent=2))
         return
-    Console().print(overlaps_table(pairs.to_dict("records")))
+    summary = leakage_summary(found.pairs, found.rois.table, parts_of(found.split))
+    Console().print(overlaps_table(found.pairs.to_dict("records"), summary, config.split.protocol))
 
 
 @app.command()

@@ -19,8 +19,10 @@ from mammo.storage import read_json, write_bytes
 from mammo.versioning import run_dvc
 
 COPIED: Final = ("dvc.yaml", ".dvcignore")
-FOLDERS: Final = ("pipelines", "mammo")
-"""The code that the stages depend on is copied too: DVC then sees in the workspace what has changed."""
+FOLDERS: Final = ("pipelines", "mammo", "data/located")
+"""What the stages depend on is copied too: DVC then sees in the workspace what has changed."""
+
+LEFT_OUT: Final = ("__pycache__", "*.parquet")
 
 COMMAND_REPORTS: Final = ("ledger", "seeds", "study")
 """Folders of `reports/` that commands fill, and that the page's stage reads whether or not they have run."""
@@ -67,9 +69,8 @@ def prepare(project: Path, folder: Path) -> Workspace:
     for name in COPIED:
         shutil.copy2(project / name, folder / name)
     for name in FOLDERS:
-        shutil.copytree(
-            project / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        left_out = shutil.ignore_patterns(*LEFT_OUT)
+        shutil.copytree(project / name, folder / name, dirs_exist_ok=True, ignore=left_out)
     for name in COMMAND_REPORTS:
         (folder / "reports" / name).mkdir(parents=True, exist_ok=True)
     if not (folder / ".dvc").is_dir():

@@ -23,7 +23,12 @@ class Workspace:
     @property
     def overlaps(self) -> Path:
         """Pairs of ROIs that share tissue."""
-        return self.root / "data" / "splits" / "overlaps.parquet"
+        return self.root / "data" / "audit" / "overlaps.parquet"
+
+    @property
+    def located(self) -> Path:
+        """Where the archive's ROIs were found in the films; only there after `mammo locate`."""
+        return self.root / "data" / "located" / "located.parquet"
 
     @property
     def split(self) -> Path:

@@ -46,3 +46,15 @@ def training_progress(title: str, n_epochs: int, console: Console | None = None)
             )
 
         yield observe
+
+
+@contextmanager
+def steps_progress(title: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Yield an observer of (steps done, steps in all); without a terminal nothing is drawn."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -76,20 +76,35 @@ def results_table(results: dict[str, Any]) -> Table:
     return table
 
 
-def overlaps_table(pairs: list[dict[Any, Any]]) -> Table:
-    """The pairs of ROIs that share tissue."""
-    table = Table("a", "b", "parts", "kind", "shift (px)", "overlap (px)", "grey difference")
-    table.title = f"{len(pairs)} pairs of ROIs share tissue"
+def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> Table:
+    """The pairs of ROIs that share tissue, and what the parts of the split share.
+
+    Args:
+        pairs: rows of `AUDIT_SCHEMA`.
+        summary: see `leakage_summary`.
+        protocol: of the split.
+    """
+    table = Table()
+    for heading in ("a", "b", "parts", "kind", "shift px", "overlap px", "MAD"):
+        table.add_column(heading, overflow="fold")
+    table.title = f"{summary['n_pairs']} pairs of {summary['n_rois']} ROIs share tissue"
     for pair in pairs:
+        parts = f"{pair['split_a']} / {pair['split_b']}"
         table.add_row(
             pair["a"],
             pair["b"],
-            f"{pair['split_a']} / {pair['split_b']}",
+            parts if pair["split_a"] == pair["split_b"] else f"[bold red]{parts}[/]",
             pair["kind"],
             f"{pair['dx_px']}, {pair['dy_px']}",
             str(pair["overlap_px"]),
             f"{pair['mad']:.2f}",
         )
+    patients = summary["shared_patients"]
+    table.caption = (
+        f"{protocol.replace('_', ' ')} split: {summary['n_pairs_across_parts']} pairs across parts, "
+        f"{summary['n_leaked_test_rois']} test ROIs whose tissue train or val shows; "
+        + ("patients unknown" if patients is None else f"{patients} patients in more than one part")
+    )
     return table
 
 
