@@ -10,7 +10,6 @@ from mammo.assessment import FLOOR, Assessment
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
 from mammo.layout import Workspace
-from mammo.patches import grid_corners
 from mammo.records import Label
 from mammo.reporting.plots import ScoredSystem, confusion_matrices, roc_and_precision_recall, training_curves
 from mammo.reporting.sheets import VotedRoi, wrong_rois_sheet
@@ -76,7 +75,7 @@ def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -
             strict=True,
         )
     ]
-    corners = grid_corners(bundle.size_px, bundle.stride_px)
+    corners = bundle.corners
     wrong_rois_sheet(voted, corners, path, assessment.results["data"]["note"], title=f"Wrong ROIs of {name}")
 
 
