@@ -90,7 +90,7 @@ def judge(scored: Scored, config: EvaluateConfig, patches: bool = True) -> dict[
     roi = summarise(
         scored.labels,
         scored.decided,
-        scored.scores,
+        scored.scores if config.auc_of == "scores" else scored.decided.astype(float),
         scored.votes,
         scored.groups,
         n_bootstrap=config.n_bootstrap,
@@ -114,6 +114,7 @@ def patch_level(scored: Scored, config: EvaluateConfig) -> dict[str, Estimate]:
     n_patches = scored.patch_scores.shape[1]
     labels, groups = np.repeat(scored.labels, n_patches), np.repeat(scored.groups, n_patches)
     scores = scored.patch_scores.ravel()
+    evidence = scores if config.patch_auc_of == "tumor" else np.maximum(scores, 1 - scores)
     cell_of = cells(labels, (scores > 0.5).astype(np.int64))
     rates = {**PROPORTIONS, "f1": F1}
 
@@ -128,7 +129,7 @@ def patch_level(scored: Scored, config: EvaluateConfig) -> dict[str, Estimate]:
 
     estimates = {name: estimate(lambda w, rate=rate: rate.of(w @ cell_of)) for name, rate in rates.items()}
     estimates["balanced_accuracy"] = estimate(lambda w: balanced_accuracy(w @ cell_of))
-    estimates["auc_score"] = estimate(lambda w: weighted_auc(labels, scores, w))
+    estimates["auc_score"] = estimate(lambda w: weighted_auc(labels, evidence, w))
     return estimates
 
 
@@ -160,8 +161,19 @@ def describe_data(config: Config, part: Part) -> dict[str, Any]:
         "n_normal": int((1 - part.labels).sum()),
         "n_patients": None if patients.isna().any() else int(patients.nunique()),
         "n_groups": len(np.unique(part.groups)),
-        "note": f"{name} ROIs, {config.split.protocol.replace('_', ' ')} split, {len(part.table)} {part.name} ROIs",
+        "note": f"{name} ROIs, {config.split.protocol.replace('_', ' ')} split, {len(part.table)} {part.name} ROIs"
+        + _defects_of_auc(config.evaluate),
     }
+
+
+def _defects_of_auc(config: EvaluateConfig) -> str:
+    """A warning where an AUC is computed in the paper's way, for every table and picture."""
+    warnings = []
+    if config.auc_of == "decisions":
+        warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
+    if config.patch_auc_of == "larger":
+        warnings.append("AUC of the patches from the larger probability")
+    return f" ({'; '.join(warnings)})" if warnings else ""
 
 
 def _paper(config: Config) -> dict[str, Any]:

@@ -23,6 +23,9 @@ WorkspaceOption = Annotated[
     Path,
     typer.Option("--workspace", "-w", help="Folder with params.yaml and mlruns/ (default: the current one)."),
 ]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU).")
+]
 HERE = Path()
 
 
@@ -208,15 +211,65 @@ def serve(port: int = 8000, host: str = "127.0.0.1", workspace: WorkspaceOption 
 
 @app.command()
 def seeds(
-    n_seeds: Annotated[int, typer.Option(min=2, help="How many training seeds.")] = 5,
+    n_seeds: Annotated[int, typer.Argument(min=2, help="How many training seeds.")] = 10,
+    jobs: JobsOption = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
     from mammo.config import Config
-    from mammo.seeds import run_seeds
+    from mammo.studies.pool import default_jobs
+    from mammo.studies.seeds import run_seeds
 
     space = Workspace(workspace)
-    run_seeds(space, Config.load(space.params), n_seeds, Console())
+    run_seeds(space, Config.load(space.params), n_seeds, jobs or default_jobs(), Console())
+
+
+@app.command()
+def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+    """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
+    from mammo.config import Config
+    from mammo.studies.ledger import run_ledger
+    from mammo.studies.pool import default_jobs
+    from mammo.versioning import ensure_split
+
+    space = Workspace(workspace)
+    config = Config.load(space.params)
+    ensure_split(space)
+    run_ledger(space, config, jobs or default_jobs(), Console())
+
+
+@app.command()
+def ablate(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+    """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
+    from mammo.config import Config
+    from mammo.studies.ablation import run_ablation
+    from mammo.studies.pool import default_jobs
+    from mammo.versioning import ensure_split
+
+    space = Workspace(workspace)
+    config = Config.load(space.params)
+    ensure_split(space)
+    run_ablation(space, config, jobs or default_jobs(), Console())
+
+
+@app.command()
+def study(
+    file: Annotated[
+        Path, typer.Argument(help="YAML file of variants, such as pipelines/studies/choices.yaml.")
+    ],
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Compare named variants of the settings within train and val, to choose by. Resumable."""
+    from mammo.config import Config
+    from mammo.studies.choices import run_study
+    from mammo.studies.pool import default_jobs
+    from mammo.versioning import ensure_split
+
+    space = Workspace(workspace)
+    config = Config.load(space.params)
+    ensure_split(space)
+    run_study(space, config, file, jobs or default_jobs(), Console())
 
 
 @app.command()

@@ -11,7 +11,6 @@ from mammo.config import Config
 from mammo.data.phantom import write_phantom
 from mammo.errors import MammoError
 from mammo.layout import Workspace
-from mammo.patches import grid_corners
 from mammo.prediction import load_champion
 from mammo.registry import versions
 from mammo.reporting.terminal import results_table, versions_table
@@ -106,7 +105,7 @@ def draw_one_vote(space: Workspace, config: Config) -> Path:
     vote = voter.votes(test.images[index : index + 1])[0]
     bundle = voter.scorer.bundle
     path = space.reports / "vote.png"
-    corners = grid_corners(bundle.size_px, bundle.stride_px)
+    corners = bundle.corners
     note = f"{'PHANTOM (synthetic)' if bundle.synthetic else 'MIAS'} ROI {test.table['roi_id'][index]}"
     vote_picture(test.images[index], vote, corners, bundle.size_px, path, note)
     return path

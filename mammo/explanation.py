@@ -22,7 +22,6 @@ from mammo.errors import MammoError
 from mammo.inference import RoiScorer, grid_batch
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier
-from mammo.patches import grid_corners
 from mammo.records import ROI_SIDE_PX, RoiVote
 
 FloatArray = npt.NDArray[np.float64]
@@ -86,7 +85,7 @@ def explain(scorer: RoiScorer, images: npt.NDArray[np.uint8], block: str | None 
     """
     bundle = scorer.bundle
     block = _checked(block) if block is not None else default_block(bundle.system)
-    corners = grid_corners(bundle.size_px, bundle.stride_px)
+    corners = bundle.corners
     explanations = []
     for image, vote in zip(images, scorer.votes(images), strict=True):
         scores = np.array(vote.patch_scores)[:, None, None]

@@ -52,6 +52,11 @@ class Workspace:
         return self.root / "models" / ".unfinished" / f"{system}.safetensors"
 
     @property
+    def fits(self) -> Path:
+        """Cache of the fits of seeds, ledger, ablation and studies."""
+        return self.root / ".cache" / "fits"
+
+    @property
     def reports(self) -> Path:
         """What people read."""
         return self.root / "reports"

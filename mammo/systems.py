@@ -117,7 +117,10 @@ def train_system(
     device = choose_device(config.train.device)
     seed = config.train.seed if seed is None else seed
     classifier = build_classifier(system, config.model, seed)
-    settings = FitSettings(config.patches.size_px, config.patches.stride_px, seed, config.train.precision)
+    grid = config.patches
+    settings = FitSettings(
+        grid.size_px, grid.stride_px, seed, config.train.precision, corner_patches=grid.corner_patches
+    )
     history = fit(
         classifier,
         patch_data(train.images, train.table, patch_sets["train"], device),
@@ -144,6 +147,7 @@ def train_system(
             "n_rois_val": len(val.table),
         },
         synthetic=bool(train.table["synthetic"].any()),
+        corner_patches=grid.corner_patches,
     )
     return Trained(
         decide_on_validation(bundle, val, config), pd.DataFrame([vars(record) for record in history])
@@ -198,7 +202,7 @@ def run_fingerprint(
     for table in patch_sets.values():
         pixels.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
     settings = [config.recipe.model_dump(), config.model.model_dump(), config.train.precision]
-    grid = [config.patches.size_px, config.patches.stride_px]
+    grid = [config.patches.size_px, config.patches.stride_px, config.patches.corner_patches]
     return fingerprint([system, seed, settings, grid, pixels.hexdigest()])
 
 

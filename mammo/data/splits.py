@@ -19,7 +19,8 @@ def make_split(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) 
     """Assign each ROI to train, val or test (`SPLIT_SCHEMA`, in the order of the table).
 
     `grouped_cv`: fold `config.fold` of repeat `config.repeat` tests, the next fold validates, the rest
-    trains. The assignment of a ROI does not depend on the order of the rows.
+    trains. The assignment of a ROI does not depend on the order of the rows. `config.keep_groups: false` ignores
+    the groups when it splits; the table still names them.
 
     Args:
         table: ROI table; `roi_id`, `label` and, for `published`, `published_split` are read.
@@ -64,9 +65,10 @@ def _published(table: pd.DataFrame) -> npt.NDArray[np.object_]:
 
 
 def _grouped(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) -> npt.NDArray[np.object_]:
-    order = np.argsort(table["roi_id"].to_numpy(dtype=str), kind="stable")
+    roi_ids = table["roi_id"].to_numpy(dtype=str)
+    order = np.argsort(roi_ids, kind="stable")
     labels = table["label"].to_numpy(dtype=np.int64)[order]
-    group_ids = np.asarray(groups, dtype=str)[order]
+    group_ids = (np.asarray(groups, dtype=str) if config.keep_groups else roi_ids)[order]
     for label in Label:
         n_groups = len(set(group_ids[labels == label]))
         if n_groups < config.n_folds:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +18,7 @@ from mammo.errors import ConfigError, DataError, WeightsError
 from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal
 from mammo.models.build import Architecture, Classifier
+from mammo.patches import grid_corners
 from mammo.storage import atomic_path, read_json, sha256_of, write_json
 
 WEIGHTS_FILE: Final = "model.safetensors"
@@ -39,6 +42,7 @@ class Bundle:
         results: validation results of the chosen epoch.
         provenance: data, commit, seeds and versions that made the weights.
         synthetic: the training data were phantoms.
+        corner_patches: the outer ring of the grid votes too.
     """
 
     classifier: Classifier
@@ -50,6 +54,12 @@ class Bundle:
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     synthetic: bool = False
+    corner_patches: bool = True
+
+    @property
+    def corners(self) -> npt.NDArray[np.int64]:
+        """The (top, left) corners of the patches that vote, row by row: `(n_patches, 2)`, pixels."""
+        return grid_corners(self.size_px, self.stride_px, corner_patches=self.corner_patches)
 
     @property
     def system(self) -> str:
@@ -71,6 +81,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             "architecture": bundle.classifier.architecture.to_dict(),
             "size_px": bundle.size_px,
             "stride_px": bundle.stride_px,
+            "corner_patches": bundle.corner_patches,
             "vote": bundle.vote.model_dump(),
             "calibrator": bundle.calibrator.to_dict(),
             "conformal": bundle.conformal.to_dict(),
@@ -124,7 +135,11 @@ def _check_format(description: Any, path: Path) -> None:
 
 def _described(description: dict[str, Any]) -> Bundle:
     """The bundle of a description, with untrained weights."""
-    grid = PatchesConfig(size_px=description["size_px"], stride_px=description["stride_px"])
+    grid = PatchesConfig(
+        size_px=description["size_px"],
+        stride_px=description["stride_px"],
+        corner_patches=description.get("corner_patches", True),
+    )
     return Bundle(
         classifier=Classifier(Architecture.from_dict(description["architecture"])).eval(),
         size_px=grid.size_px,
@@ -135,4 +150,5 @@ def _described(description: dict[str, Any]) -> Bundle:
         results=description["results"],
         provenance=description["provenance"],
         synthetic=description["synthetic"],
+        corner_patches=grid.corner_patches,
     )

@@ -11,7 +11,6 @@ from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
 from mammo.layout import Workspace
 from mammo.operation import operation_estimates
-from mammo.patches import grid_corners
 from mammo.records import Label
 from mammo.reporting.operation import operation_markdown
 from mammo.reporting.plots import ScoredSystem, confusion_matrices, roc_and_precision_recall, training_curves
@@ -107,7 +106,7 @@ def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -
             strict=True,
         )
     ]
-    corners = grid_corners(bundle.size_px, bundle.stride_px)
+    corners = bundle.corners
     wrong_rois_sheet(voted, corners, path, assessment.results["data"]["note"], title=f"Wrong ROIs of {name}")
 
 

@@ -12,7 +12,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from mammo.errors import MammoError
 from mammo.images import decode_roi
 from mammo.layout import Workspace
-from mammo.patches import grid_corners
 from mammo.prediction import load_champion
 
 MAX_BODY_BYTES: Final = 16 * 2**20
@@ -101,7 +100,7 @@ def describe(voter: Any) -> dict[str, Any]:
         "model_version": voter.model_version,
         "system": bundle.system,
         "size_px": bundle.size_px,
-        "corners_px": grid_corners(bundle.size_px, bundle.stride_px).tolist(),
+        "corners_px": bundle.corners.tolist(),
         "vote": bundle.vote.model_dump(),
         "calibrator": bundle.calibrator.to_dict(),
         "coverage": bundle.conformal.coverage,

@@ -1,6 +1,7 @@
 """Splits: properties that hold for any table and any groups."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ def rois(labels: Sequence[int], published: Sequence[str | None] | None = None) -
     )
 
 
-def grouped(n_folds: int = 5, **settings: int) -> SplitConfig:
+def grouped(n_folds: int = 5, **settings: Any) -> SplitConfig:
     return SplitConfig(protocol="grouped_cv", n_folds=n_folds, **settings)
 
 
