@@ -41,7 +41,7 @@ UNFLAGGED: Final = "published, without the flagged ROIs"
 HONEST: Final = "honest"
 CHOSEN: Final = "chosen on validation"
 FLOOR: Final = "floor"
-FLOOR_VOTE: Final = VoteConfig(rule="mean_score")
+FLOOR_VOTE: Final = VoteConfig(rule="mean_score", threshold="fixed")
 
 Entry = dict[str, Any]
 
