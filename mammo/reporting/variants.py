@@ -121,8 +121,8 @@ def _head(summary: dict[str, Any], protocol: str) -> list[str]:
         f"repeats × {grid['n_seeds']} seeds. {NOTICE}",
         "",
         f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs, on the mean over the runs; "
-        "the trained networks do not vary in them, and they are not widened for the number of rows. A verdict names what "
-        "the interval of AUC or accuracy leaves 0 out of.",
+        "the trained networks do not vary in them, and they are not widened for the number of rows. A verdict names "
+        "what the interval of AUC or accuracy leaves 0 out of.",
         "",
     ]
 
