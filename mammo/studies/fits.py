@@ -121,14 +121,15 @@ def code_mark() -> str:
     """A hash of the syntax trees of `FIT_CODE`: comments, docstrings and layout do not change it."""
     package = Path(__file__).parents[1]
     paths = [path for name in FIT_CODE for path in _modules(package / name)]
-    return fingerprint([_syntax(path.read_text()) for path in paths])
+    return fingerprint([syntax_of(path.read_text()) for path in paths])
 
 
 def _modules(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(path.rglob("*.py"))
 
 
-def _syntax(source: str) -> str:
+def syntax_of(source: str) -> str:
+    """What Python makes of a module, without its comments, layout and docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -186,7 +187,9 @@ def save_fit(path: Path, fit: Fit) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, part in (("val", fit.val), ("test", fit.test)):
         note[name] = part.roi_ids
-        arrays |= {f"{name}.labels": part.labels, f"{name}.patch_scores": part.patch_scores}
+        # The format writes a view's memory as it lies, whatever its strides are.
+        arrays[f"{name}.labels"] = np.ascontiguousarray(part.labels)
+        arrays[f"{name}.patch_scores"] = np.ascontiguousarray(part.patch_scores)
     with atomic_path(path) as temporary:
         save_file(arrays, temporary, metadata={"mammo": json.dumps(note)})
 

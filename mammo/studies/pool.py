@@ -81,12 +81,12 @@ def _fit_missing(
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout as error:
         raise MammoError(
             f"{folder}: another command is fitting here; wait for it to end, or stop it, and run again"
         ) from error
-    with lock:
+    with held:
         _clear_halves(folder)
         if any(choose_device(task.config.train.device).type == "cuda" for task in missing.values()):
             n_jobs = 1

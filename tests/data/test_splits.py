@@ -140,3 +140,12 @@ def test_published_needs_a_folder_for_every_roi(unknown: str | None) -> None:
 def test_groups_of_another_length_are_refused() -> None:
     with pytest.raises(DataError, match="got 1 groups for 2 ROIs"):
         make_split(rois([0, 1]), ["a"], grouped())
+
+
+def test_without_groups_the_rois_are_split_one_by_one_and_keep_their_group_ids() -> None:
+    table, groups = roi_table([0, 1] * 30), [f"g{row // 4:02}" for row in range(60)]
+    split = make_split(table, groups, grouped(keep_groups=False))
+    assert split["group_id"].tolist() == groups
+    assert split.groupby("group_id")["split"].nunique().max() > 1
+    alone = make_split(table, [f"r{row:03}" for row in range(60)], grouped())
+    assert split["split"].tolist() == alone["split"].tolist()
