@@ -8,6 +8,8 @@ import pandas as pd
 
 from mammo.config import GridConfig, SplitConfig
 from mammo.data.audit import group_ids
+from mammo.data.leakage import read_pairs
+from mammo.data.located import known_owners
 from mammo.data.sources import RoiSet, read_rois
 from mammo.data.splits import all_splits, make_split
 from mammo.layout import Workspace
@@ -58,7 +60,8 @@ def read_material(space: Workspace) -> Material:
         DataError: the stages `ingest` and `split` have not run.
     """
     rois = read_rois(space.rois)
-    return Material(rois, tuple(group_ids(rois.table, read_table(space.overlaps))))
+    owners = known_owners(rois.table, space.located)
+    return Material(rois, tuple(group_ids(owners, read_pairs(space))))
 
 
 def development_material(space: Workspace) -> Material:

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from mammo.config import Config
-from mammo.data.audit import overlap_table
+from mammo.data.audit import pairs_table
 from mammo.data.sources import RoiSet, write_rois
 from mammo.data.splits import make_split
 from mammo.entry import OFFLINE
@@ -81,7 +81,7 @@ def tiny_space(root: Path, **sections: Any) -> Workspace:
     (root / "params.yaml").write_text(yaml.safe_dump(tiny_values(**sections)))
     space, rois = Workspace(root), tiny_rois()
     write_rois(rois, space.rois)
-    write_table(space.overlaps, overlap_table([], rois.table))
+    write_table(space.overlaps, pairs_table([]))
     groups = list(rois.table["patient_id"])
     write_table(space.split, make_split(rois.table, groups, tiny_config(**sections).split))
     return space
