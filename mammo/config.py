@@ -70,8 +70,8 @@ class SplitConfig(Section):
     fold: Annotated[int, Field(ge=0)] = 0
     """The fold that is the test part; the next one validates."""
     keep_groups: bool = True
-    """grouped_cv: keep the ROIs of one patient, or of shared tissue, in one part. False splits by ROI, as the
-    paper does (PAPER defect)."""
+    """grouped_cv: keep the ROIs of one patient, or of shared tissue, in one part. False spreads them over the
+    folds, as a split by ROI like the paper's does (PAPER defect); ROIs without a group stay where they are."""
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -258,6 +258,7 @@ class AblateConfig(GridConfig):
     system: str = "compact-model2"
     protocol: Literal["honest", "development"] = "honest"
     """honest: folds over all ROIs; development: folds within train and val, the test part stays closed."""
+    n_seeds: Positive = 3
 
 
 class StudyConfig(GridConfig):

@@ -87,8 +87,8 @@ def _method(ledger: dict[str, Any]) -> list[str]:
         "",
         "A cell is the mean over the runs (one seed on one set of folds; the floor has no seed), its "
         f"{ledger['confidence']:.0%} interval and n, the ROIs in the metric's denominator (for precision their mean "
-        "number over the runs). The interval is a BCa bootstrap of the groups of ROIs on that mean: the ROIs vary, the "
-        "trained networks do not; ± is the standard deviation over the runs, where training and folds vary. AUCs "
+        "number over the runs). The interval is a BCa bootstrap that draws groups of ROIs and, where there are "
+        "several, runs: ROIs, training and folds vary in it; ± is the standard deviation over the runs. AUCs "
         "compare ROIs of the same fold. The paper's row holds Wilson intervals of its counts.",
     ]
 

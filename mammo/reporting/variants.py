@@ -120,9 +120,9 @@ def _head(summary: dict[str, Any], protocol: str) -> list[str]:
         f"{data['n_normal']} Normal) in {data['n_groups']} groups; {grid['n_folds']} folds × {grid['n_repeats']} "
         f"repeats × {grid['n_seeds']} seeds. {NOTICE}",
         "",
-        f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs, on the mean over the runs; "
-        "the trained networks do not vary in them, and they are not widened for the number of rows. A verdict names "
-        "what the interval of AUC or accuracy leaves 0 out of.",
+        f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs and, where there are several, "
+        "of the runs (one seed on one set of folds, the same for both sides); they are not widened for the number of "
+        "rows. A verdict names what the interval of AUC or accuracy leaves 0 out of.",
         "",
     ]
 

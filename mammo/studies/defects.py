@@ -87,7 +87,7 @@ CORNER_PATCHES: Final = Defect(
 SPLIT_BY_ROI: Final = Defect(
     "split by ROI",
     "split.keep_groups",
-    "ROIs of one patient, or of shared tissue, may train and test; here on the same folds otherwise",
+    "ROIs of one patient, or of shared tissue, train and test; the folds are the same otherwise",
     lambda config, system: not config.split.keep_groups,
     lambda config: {"split.keep_groups": False},
     lambda config: {"split.keep_groups": True},

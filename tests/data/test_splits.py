@@ -142,10 +142,16 @@ def test_groups_of_another_length_are_refused() -> None:
         make_split(rois([0, 1]), ["a"], grouped())
 
 
-def test_without_groups_the_rois_are_split_one_by_one_and_keep_their_group_ids() -> None:
-    table, groups = roi_table([0, 1] * 30), [f"g{row // 4:02}" for row in range(60)]
-    split = make_split(table, groups, grouped(keep_groups=False))
-    assert split["group_id"].tolist() == groups
-    assert split.groupby("group_id")["split"].nunique().max() > 1
-    alone = make_split(table, [f"r{row:03}" for row in range(60)], grouped())
-    assert split["split"].tolist() == alone["split"].tolist()
+def test_without_groups_the_rois_of_a_group_are_spread_and_the_others_stay() -> None:
+    table = rois([0, 1] * 30)
+    groups = [f"g{row // 2:02}" if row < 20 else f"s{row}" for row in range(60)]
+    kept, spread = (make_split(table, groups, grouped(keep_groups=keep)) for keep in (True, False))
+    assert spread["group_id"].tolist() == groups
+    alone = kept["group_id"].map(kept["group_id"].value_counts()) == 1
+    first = ~kept["group_id"].duplicated()
+    assert (kept["split"] == spread["split"])[alone | first].all()
+    folds = [make_split(table, groups, grouped(keep_groups=False, fold=fold)) for fold in range(5)]
+    held_out = pd.concat([split.assign(fold=f)[split["split"] == "test"] for f, split in enumerate(folds)])
+    assert sorted(held_out["roi_id"]) == sorted(table["roi_id"])
+    n_folds, n_rois = (held_out.groupby("group_id")["fold"].agg(how) for how in ("nunique", "size"))
+    assert n_folds.equals(n_rois)

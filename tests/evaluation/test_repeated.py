@@ -1,5 +1,7 @@
 """Means over runs and their intervals, against scikit-learn and brute force."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import (
@@ -13,7 +15,7 @@ from sklearn.metrics import (
 from mammo.errors import DataError
 from mammo.evaluation.repeated import METRICS, Runs, auc_within_folds, difference, estimate, run_values
 
-HOW = {"n_bootstrap": 300, "seed": 0, "confidence": 0.95}
+HOW: dict[str, Any] = {"n_bootstrap": 300, "seed": 0, "confidence": 0.95}
 
 
 def some_runs(n_runs: int = 3, n: int = 60, n_folds: int = 4, seed: int = 0, lift: float = 0.2) -> Runs:
@@ -106,7 +108,7 @@ def test_a_metric_that_is_undefined_in_a_run_is_undefined_in_the_mean() -> None:
 def test_the_same_judgements_do_not_differ() -> None:
     runs = some_runs()
     for metric in METRICS:
-        assert difference(runs, runs, metric, **HOW).value == 0
+        assert difference(runs, runs, metric, **HOW).estimate.value == 0
 
 
 def test_a_difference_is_paired_its_interval_is_narrower_than_that_of_independent_rois() -> None:
@@ -114,7 +116,7 @@ def test_a_difference_is_paired_its_interval_is_narrower_than_that_of_independen
     worse = a.decisions.copy()
     worse[:, ::20] = 1 - a.labels[::20]
     b = Runs(a.roi_ids, a.labels, a.groups, a.folds, a.scores, a.shares, worse)
-    paired = difference(a, b, "accuracy", **HOW)
+    paired = difference(a, b, "accuracy", **HOW).estimate
     alone = estimate(a, "accuracy", **HOW).estimate
     assert paired.value == pytest.approx(np.mean(a.decisions == a.labels) - np.mean(worse == a.labels))
     assert paired.ci_low > 0
@@ -124,7 +126,7 @@ def test_a_difference_is_paired_its_interval_is_narrower_than_that_of_independen
 def test_sets_of_different_rois_differ_by_the_difference_of_their_values() -> None:
     runs = some_runs()
     part = runs.only(runs.roi_ids[10:40])
-    gap = difference(part, runs, "recall", **HOW)
+    gap = difference(part, runs, "recall", **HOW).estimate
     values = [estimate(one, "recall", **HOW).estimate.value for one in (part, runs)]
     assert gap.value == pytest.approx(values[0] - values[1])
     assert (gap.n, gap.n_groups) == (60, 30)
@@ -138,3 +140,35 @@ def test_runs_that_disagree_about_a_roi_are_refused() -> None:
     )
     with pytest.raises(DataError, match="must agree"):
         difference(runs, other, "accuracy", **HOW)
+
+
+def lucky(offsets: list[float], n: int = 400) -> Runs:
+    """Runs whose accuracies differ by luck alone: each is right on its own share of the ROIs."""
+    base = some_runs(n_runs=len(offsets), n=n)
+    wrong = np.stack([np.random.default_rng(r).random(n) < o for r, o in enumerate(offsets)])
+    decisions = np.where(wrong, 1 - base.labels, base.labels)
+    return Runs(base.roi_ids, base.labels, base.groups, base.folds, base.scores, base.shares, decisions)
+
+
+def test_the_luck_of_training_is_in_the_interval() -> None:
+    steady, shaky = lucky([0.3, 0.3, 0.3, 0.3]), lucky([0.1, 0.5, 0.2, 0.4])
+    widths = [
+        (one := estimate(runs, "accuracy", **HOW).estimate).ci_high - one.ci_low for runs in (steady, shaky)
+    ]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_two_runs_whose_effects_have_opposite_signs_show_no_effect() -> None:
+    a, b = lucky([0.1, 0.3]), lucky([0.35, 0.2])
+    found = difference(a, b, "accuracy", **HOW)
+    assert found.estimate.value > 0.02
+    assert found.estimate.ci_low < 0 < found.estimate.ci_high
+    assert found.estimate.method == "BCa bootstrap of groups and runs"
+
+
+def test_where_runs_alone_vary_the_interval_is_two_standard_errors_of_their_mean() -> None:
+    right = np.random.default_rng(0).normal(0.7, 0.1, 30)
+    runs = lucky((1 - right).tolist(), n=4000)
+    found = estimate(runs, "accuracy", n_bootstrap=2000, seed=0, confidence=0.95)
+    width = found.estimate.ci_high - found.estimate.ci_low
+    assert width == pytest.approx(2 * 1.96 * right.std(ddof=1) / np.sqrt(30), rel=0.15)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
+from mammo import cli
 from mammo.config import Config
 from mammo.layout import Workspace
 from mammo.reporting.ledger import ledger_markdown, ledger_rows
@@ -83,7 +85,8 @@ def cells_of(space: Workspace, protocol: str, name: str = "compact-baseline") ->
 
 
 def by_majority(fit: Fit) -> np.ndarray:
-    return ((fit.test.patch_scores > 0.5).mean(axis=1) >= 0.5).astype(int)
+    decided: np.ndarray = ((fit.test.patch_scores > 0.5).mean(axis=1) >= 0.5).astype(int)
+    return decided
 
 
 def test_the_published_cells_are_scikit_learns_means_over_the_seeds(undisturbed: Workspace) -> None:
@@ -156,17 +159,26 @@ def test_every_cell_of_the_table_has_a_value_and_n(undisturbed: Workspace) -> No
     assert all(line.count(", n ") >= 6 for line in lines[:3])
 
 
-def test_ablation_study_and_seeds_share_the_fits(undisturbed: Workspace, tmp_path: Path) -> None:
+def test_ablation_study_and_seeds_are_commands_that_share_the_fits(
+    undisturbed: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     values = yaml.safe_load(undisturbed.params.read_text())
     values["ingest"]["source"] = "mias_rois"  # no films to cut again
     undisturbed.params.write_text(yaml.safe_dump(values))
     file = tmp_path / "pick.yaml"
     file.write_text("variants: {mean score: {vote.rule: mean_score}, larger: {patches.size_px: 60}}")
     for arguments in (("ablate",), ("study", str(file)), ("seeds", "2")):
-        command = mammo_command(undisturbed, *arguments, "--jobs", "1")
-        output, _ = command.communicate(timeout=300)
-        assert command.returncode == 0, output
-        assert "PHANTOM" in output
+        options = ("--jobs", "1", "--workspace", str(undisturbed.root))
+        monkeypatch.setattr(sys, "argv", ["mammo", *arguments, *options])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        shown = capsys.readouterr()
+        assert not left.value.code, shown.err
+        assert "PHANTOM" in shown.out
+        assert "kept from before" in shown.out or arguments[0] == "seeds"
     ablated = read_json(undisturbed.reports / "ablate" / "ablate.json")
     effects = {entry["name"]: entry["effect"] for entry in ablated["defects"]}
     assert effects["AUC from hard labels"]["cells"]["auc_score"]["value"] is not None
