@@ -39,8 +39,14 @@ def data_note(ledger: dict[str, Any]) -> str:
     data, grid = ledger["data"], ledger["settings"]
     return (
         f"{data['name']}: {data['n_rois']} ({data['n_tumor']} Tumor, {data['n_normal']} Normal) in {data['n_groups']} "
-        f"groups; honest: {grid['n_folds']} folds × {grid['n_repeats']} repeats × {grid['n_seeds']} seeds"
+        f"groups; honest: {grid_in_words(grid)}"
     )
+
+
+def grid_in_words(grid: dict[str, Any]) -> str:
+    """`5 folds × 2 repeats × 1 seed`."""
+    counts = ((grid["n_folds"], "fold"), (grid["n_repeats"], "repeat"), (grid["n_seeds"], "seed"))
+    return " × ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts)
 
 
 def ledger_markdown(ledger: dict[str, Any]) -> str:
@@ -73,7 +79,7 @@ def ledger_markdown(ledger: dict[str, Any]) -> str:
 def _method(ledger: dict[str, Any]) -> list[str]:
     grid, flagged = ledger["settings"], ledger["flagged_rois"]
     published = (
-        f"**Published**: the authors' folders, {grid['n_seeds']} training seeds. {len(flagged)} of the test ROIs share "
+        f"**Published**: the authors' folders, each training seed. {len(flagged)} of the test ROIs share "
         "tissue or a patient with ROIs that train or validate; the second table leaves them out."
         if ledger["gaps"]
         else "**Published**: this source has no published folders, so there is neither such a row nor a gap."
@@ -81,8 +87,8 @@ def _method(ledger: dict[str, Any]) -> list[str]:
     return [
         published,
         "",
-        f"**Honest**: stratified {grid['n_folds']}-fold cross-validation over all ROIs, repeated {grid['n_repeats']} "
-        f"times with {grid['n_seeds']} seeds each. ROIs of one group (a patient, or shared tissue) stay together. A "
+        f"**Honest**: stratified {grid['n_folds']}-fold cross-validation over all ROIs ({grid_in_words(grid)}). "
+        "ROIs of one group (a patient, or shared tissue) stay together. A "
         "fold is held out, the next one chooses the epoch and all else that is chosen, the rest trains.",
         "",
         "A cell is the mean over the runs (one seed on one set of folds; the floor has no seed), its "

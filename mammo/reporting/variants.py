@@ -6,7 +6,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.ledger import signed
+from mammo.reporting.ledger import grid_in_words, signed
 from mammo.reporting.tables import NOTICE, cell
 from mammo.storage import write_bytes, write_json
 
@@ -117,8 +117,8 @@ def _head(summary: dict[str, Any], protocol: str) -> list[str]:
     data, grid = summary["data"], summary["settings"]
     return [
         f"**{data['name']}, {protocol} protocol ({FOLDS[protocol]}): {data['n_rois']} ROIs** ({data['n_tumor']} Tumor, "
-        f"{data['n_normal']} Normal) in {data['n_groups']} groups; {grid['n_folds']} folds × {grid['n_repeats']} "
-        f"repeats × {grid['n_seeds']} seeds. {NOTICE}",
+        f"{data['n_normal']} Normal) in {data['n_groups']} groups; {grid_in_words(grid)}. "
+        f"{NOTICE}",
         "",
         f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs and, where there are several, "
         "of the runs (one seed on one set of folds, the same for both sides); they are not widened for the number of "

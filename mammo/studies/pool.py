@@ -99,7 +99,11 @@ def _fit_missing(
             soft_wrap=True,
         )
         with fits_progress(n_epochs, console) as progress:
-            _work_off([_Work(key, task, folder) for key, task in missing.items()], n_jobs, progress)
+            try:
+                _work_off([_Work(key, task, folder) for key, task in missing.items()], n_jobs, progress)
+            except KeyboardInterrupt:
+                console.print("stopped; run the same command to go on", highlight=False)
+                raise
 
 
 def _clear_halves(folder: Path) -> None:
@@ -113,10 +117,9 @@ def _work_off(work: Sequence[_Work], n_jobs: int, progress: FitsProgress) -> Non
     epochs: Epochs = context.SimpleQueue()
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(n_jobs, context, _start_worker, (epochs,))
-    pending: set[Future[str]] = set()
+    title_of, finished = {item.key: item.task.title for item in work}, False
     try:
-        title_of = {item.key: item.task.title for item in work}
-        pending = {executor.submit(_fit_and_keep, item) for item in work}
+        pending: set[Future[str]] = {executor.submit(_fit_and_keep, item) for item in work}
         while pending:
             done, pending = wait(pending, POLL_S, FIRST_COMPLETED)
             while not epochs.empty():
@@ -124,13 +127,14 @@ def _work_off(work: Sequence[_Work], n_jobs: int, progress: FitsProgress) -> Non
             for future in done:
                 key = future.result()
                 progress.fit(key, title_of[key])
+        finished = True
     except BrokenProcessPool as error:
         raise MammoError(
             "a worker process died (killed, or out of memory); finished fits are kept: run the same command again, "
             "with fewer --jobs if memory is short"
         ) from error
     finally:
-        if pending:  # stopped or failed: what still runs has its checkpoint
+        if not finished:  # stopped or failed: what still runs has its checkpoint
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
         executor.shutdown(cancel_futures=True)
