@@ -9,7 +9,7 @@ from mammo.studies.protocols import grouped_folds
 from mammo.studies.runs import Placed, chosen_by_validation, ensemble, floor_runs, runs_of
 from tests.studies.tiny_studies import tiny_config, tiny_material
 
-MAJORITY = VoteConfig()
+MAJORITY = VoteConfig(threshold="fixed")
 
 
 def made_fit(roi_ids: list[str], scores: list[list[float]], val_loss: float = 0.5) -> Fit:
@@ -56,6 +56,21 @@ def test_an_ensemble_averages_patch_scores_before_it_votes() -> None:
     assert runs_of([mean], MATERIAL, MAJORITY).decisions.tolist() == [[1]]
     # One seed alone says Tumor: the majority of the seeds' votes would have been Normal.
     assert [int(runs_of([one], MATERIAL, MAJORITY).decisions[0, 0]) for one in placed] == [0, 0, 0]
+
+
+def test_the_threshold_is_fitted_to_the_validation_part_of_the_same_fit() -> None:
+    quiet = np.array([[0.4, 0.4], [0.4, 0.4], [0.1, 0.1], [0.1, 0.1]])
+    val = PartScores(("v1", "v2", "v3", "v4"), np.array([1, 1, 0, 0]), quiet)
+    test = PartScores((A, B), np.array([1, 0]), np.array([[0.3, 0.3], [0.2, 0.2]]))
+    mean_score = VoteConfig(rule="mean_score", threshold="validation")
+
+    (low,) = runs_of([Placed(0, 0, 0, Fit({}, val, test))], MATERIAL, mean_score).decisions.tolist()
+    (half,) = runs_of(
+        [Placed(0, 0, 0, Fit({}, val, test))], MATERIAL, mean_score.model_copy(update={"threshold": "fixed"})
+    ).decisions.tolist()
+
+    # The middle of 0.1 and 0.4 lies between the two held-out ROIs; 0.5 lies above both.
+    assert (low, half) == ([1, 0], [0, 0])
 
 
 def test_the_choice_of_a_system_is_made_in_each_fold_by_its_own_validation() -> None:

@@ -212,11 +212,13 @@ def test_thresholds_calibration_and_referral_are_shown_once_the_evaluation_knows
     space, config = own
     path = space.reports / "evaluate" / "results.json"
     results = read_json(path)
-    estimate = results["systems"]["compact-model1"]["roi"]["accuracy"]
+    selected = results["selected"]["system"]
+    results["systems"] = {selected: results["systems"][selected]}
+    estimate = results["systems"][selected]["roi"]["accuracy"]
     judged = {"brier": estimate, "calibration_error": estimate}
     roi = dict.fromkeys(("accuracy", "recall", "specificity", "balanced_accuracy"), estimate)
     rates = dict.fromkeys(("coverage", "coverage_normal", "coverage_tumor", "referral_rate"), estimate)
-    results["systems"]["compact-model1"] |= {
+    results["systems"][selected] |= {
         "thresholds": [{"name": "fixed", "threshold": 0.5, "ships": True, "roi": roi}],
         "operating_points": [
             {
