@@ -172,6 +172,9 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device computes it in hardware, else float32."""
+    threads: Positive | None = 1
+    """CPU threads of a fit and of its evaluation. Sums depend on how they are divided, so results are bit-identical
+    for one number of threads only; null takes all cores."""
     epochs: Positive | None = None
     """null: the recipe's own; likewise below."""
     patches_per_epoch: TwoOrMore | None = None

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mammo.config import Config
 from mammo.data.sources import read_rois
-from mammo.devices import choose_device
+from mammo.devices import choose_device, cpu_threads
 from mammo.errors import DataError
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
@@ -121,17 +121,18 @@ def train_system(
     settings = FitSettings(
         grid.size_px, grid.stride_px, seed, config.train.precision, corner_patches=grid.corner_patches
     )
-    history = fit(
-        classifier,
-        patch_data(train.images, train.table, patch_sets["train"], device),
-        patch_data(val.images, val.table, patch_sets["val"], device),
-        config.recipe,
-        settings,
-        checkpoint,
-        run_fingerprint(system, config, seed, train, val, patch_sets),
-        on_epoch,
-        on_step,
-    )
+    with cpu_threads(config.train.threads):
+        history = fit(
+            classifier,
+            patch_data(train.images, train.table, patch_sets["train"], device),
+            patch_data(val.images, val.table, patch_sets["val"], device),
+            config.recipe,
+            settings,
+            checkpoint,
+            run_fingerprint(system, config, seed, train, val, patch_sets),
+            on_epoch,
+            on_step,
+        )
     best = min(history, key=lambda record: record.val_loss)
     bundle = Bundle(
         classifier=classifier,
@@ -201,7 +202,12 @@ def run_fingerprint(
         pixels.update(part.labels.tobytes())
     for table in patch_sets.values():
         pixels.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
-    settings = [config.recipe.model_dump(), config.model.model_dump(), config.train.precision]
+    settings = [
+        config.recipe.model_dump(),
+        config.model.model_dump(),
+        config.train.precision,
+        config.train.threads,
+    ]
     grid = [config.patches.size_px, config.patches.stride_px, config.patches.corner_patches]
     return fingerprint([system, seed, settings, grid, pixels.hexdigest()])
 
@@ -240,7 +246,8 @@ class Scored:
 def score_part(bundle: Bundle, part: Part, config: Config) -> Scored:
     """Score a part's ROIs by the road that serving uses."""
     scorer = RoiScorer.on(bundle, choose_device(config.train.device), config.train.precision)
-    scores = scorer.patch_scores(part.images)
+    with cpu_threads(config.train.threads):
+        scores = scorer.patch_scores(part.images)
     return Scored(
         bundle.system,
         part.labels,
