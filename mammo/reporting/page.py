@@ -47,7 +47,8 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
         *errors_and_training(inputs),
         seeds_section(inputs),
         folder_section(inputs, "ledger", "Ledger", "mammo ledger"),
-        folder_section(inputs, "study", "Ablation study", "mammo study"),
+        folder_section(inputs, "ablate", "Ablation of the paper's defects", "mammo ablate"),
+        folder_section(inputs, "study", "Choice of settings", "mammo study pipelines/studies/choices.yaml"),
         settings_section(inputs),
         provenance_section(inputs),
     ]
