@@ -158,6 +158,26 @@ def audit(
 
 
 @app.command()
+def locate(
+    films: Annotated[Path, typer.Argument(help="all-mias.tar.gz or its folder, with Info.txt.")],
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Find each ROI of the archive in the mini-MIAS films: its film, patient and place."""
+    from mammo.data.locate import locate_rois
+    from mammo.data.sources import read_rois
+    from mammo.progress import steps_progress
+    from mammo.reporting.audit import write_located
+    from mammo.reporting.terminal import located_line
+
+    space = Workspace(workspace)
+    rois = read_rois(space.rois)
+    with steps_progress("locating ROIs") as progress:
+        located = locate_rois(rois, films, progress=progress)
+    write_located(space, located)
+    Console().print(located_line(located, space), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def promote(version: str, workspace: WorkspaceOption = HERE) -> None:
     """Make a registered version champion."""
     from mammo import registry

@@ -22,6 +22,10 @@ REACH_PX: Final = 2 * SCALE
 """How far a place from the coarse search may be off."""
 
 
+MIN_SIDE_PX: Final = 40
+"""Smallest side of a box; a smaller region of tissue has too little texture to be told from chance."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """A box in a film and how well a ROI, squeezed to its size, fits it.
@@ -57,15 +61,17 @@ def fit_place(film: ByteImages, image: ByteImages, rough: Fit) -> Fit:
 def fit_size(film: ByteImages, image: ByteImages, rough: Fit) -> Fit:
     """Adjust the size of a box to whole pixels, one axis after the other, and its place with it.
 
-    An axis of 120 pixels was not stretched and stays. A box has whole pixels: it was cut from the film.
+    It climbs until no size within `SCALE` pixels fits better. An axis of 120 pixels was not stretched and stays.
     """
-    best = _moved(film, image, rough)
+    best, before = _moved(film, image, rough), 0.0
     axes = [axis for axis in ("width", "height") if getattr(rough, axis) < ROI_SIDE_PX]
-    for axis in axes * len(axes):
-        start = getattr(best, axis)
-        for side in range(start - SCALE, min(start + SCALE, ROI_SIDE_PX - 1) + 1):
-            moved = _moved(film, image, _resized(best, axis, side))
-            best = max(best, moved, key=lambda fit: fit.strength)
+    while best.strength > before:
+        before = best.strength
+        for axis in axes:
+            start = getattr(best, axis)
+            for side in range(max(start - SCALE, MIN_SIDE_PX), min(start + SCALE, ROI_SIDE_PX - 1) + 1):
+                moved = _moved(film, image, _resized(best, axis, side))
+                best = max(best, moved, key=lambda fit: fit.strength)
     return _measured(film, image, best)
 
 
@@ -94,8 +100,12 @@ def _measured(film: ByteImages, image: ByteImages, fit: Fit) -> Fit:
 def _window(film: ByteImages, top: int, left: int, shape: tuple[int, int]) -> ByteImages:
     """A window of a film; beyond the film's border lies background."""
     window = np.zeros(shape, np.uint8)
-    rows = slice(max(top, 0), min(top + shape[0], film.shape[0]))
-    columns = slice(max(left, 0), min(left + shape[1], film.shape[1]))
+    rows, columns = (
+        slice(*np.clip([start, start + length], 0, side))
+        for start, length, side in zip((top, left), shape, film.shape, strict=True)
+    )
+    if rows.start == rows.stop or columns.start == columns.stop:
+        return window
     window[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = film[
         rows, columns
     ]

@@ -6,7 +6,7 @@ from typing import Final
 import pandas as pd
 
 from mammo.errors import DataError
-from mammo.records import conform
+from mammo.records import ROI_SCHEMA, conform
 from mammo.storage import read_table
 
 LOCATED_SCHEMA: Final[dict[str, str]] = {
@@ -59,6 +59,8 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
         )
     certain = rows[rows["verdict"] == LOCATED]
     return table.assign(
-        film_id=table["film_id"].fillna(table["roi_id"].map(certain["film_id"])),
-        patient_id=table["patient_id"].fillna(table["roi_id"].map(certain["patient_id"])),
-    )
+        **{
+            column: table[column].where(table[column].notna(), table["roi_id"].map(certain[column].to_dict()))
+            for column in ("film_id", "patient_id")
+        }
+    ).astype(ROI_SCHEMA)

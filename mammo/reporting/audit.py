@@ -8,7 +8,7 @@ from mammo.data.audit import overlaps_of, parts_of
 from mammo.data.leakage import Audit, flagged_rois, leakage_summary
 from mammo.layout import Workspace
 from mammo.reporting.audit_sheet import DrawnPair, pairs_sheet
-from mammo.storage import atomic_path, write_json
+from mammo.storage import atomic_path, write_json, write_table
 
 
 def write_audit(space: Workspace, audit: Audit, protocol: str) -> None:
@@ -21,6 +21,13 @@ def write_audit(space: Workspace, audit: Audit, protocol: str) -> None:
             rows.to_csv(temporary, index=False)
     write_json(folder / "summary.json", leakage_summary(audit.pairs, table, part_of))
     pairs_sheet(drawn_pairs(audit), folder / "pairs.png", data_note(table, protocol))
+
+
+def write_located(space: Workspace, located: pd.DataFrame) -> None:
+    """Write where the ROIs lie (`LOCATED_SCHEMA`), for the stage `split` and as `reports/audit/located.csv`."""
+    write_table(space.located, located)
+    with atomic_path(space.reports / "audit" / "located.csv") as temporary:
+        located.round(4).to_csv(temporary, index=False)
 
 
 def drawn_pairs(audit: Audit) -> list[DrawnPair]:

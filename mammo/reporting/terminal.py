@@ -6,7 +6,10 @@ from rich.console import Group
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mammo.doctor import Finding
+    from mammo.layout import Workspace
     from mammo.registry import Version
 
 NOTICE = "Research software, no medical device."
@@ -106,6 +109,17 @@ def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protoco
         + ("patients unknown" if patients is None else f"{patients} patients in more than one part")
     )
     return table
+
+
+def located_line(located: "pd.DataFrame", space: "Workspace") -> str:
+    """How many ROIs `mammo locate` found (`LOCATED_SCHEMA`), and what to do next."""
+    certain = located[located["verdict"] == "located"]
+    return (
+        f"{len(certain)} of {len(located)} ROIs located in {certain['film_id'].nunique()} films of "
+        f"{certain['patient_id'].nunique()} patients, {len(located) - len(certain)} uncertain: "
+        f"{space.reports / 'audit' / 'located.csv'}\n"
+        "next: dvc repro leakage (groups ROIs by patient too; nothing else knows the patients)"
+    )
 
 
 def findings_table(findings: "list[Finding]") -> Table:
