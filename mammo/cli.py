@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mammo.entry import guarded
 from mammo.layout import Workspace
+from mammo.tune_cli import app as tune_app
 
 app = typer.Typer(
     help="Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. "
@@ -24,6 +25,7 @@ WorkspaceOption = Annotated[
     typer.Option("--workspace", "-w", help="Folder with params.yaml and mlruns/ (default: the current one)."),
 ]
 HERE = Path()
+app.add_typer(tune_app, name="tune")
 
 
 @app.command()
