@@ -79,7 +79,14 @@ TUNE_SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 40},
     "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
     "split": {"protocol": "grouped_cv"},
-    "tune": {"epochs": 3, "patches_per_epoch": 256, "n_folds": 3, "warmup_epochs": 1, "startup_trials": 4},
+    "tune": {
+        "epochs": 3,
+        "patches_per_epoch": 256,
+        "n_folds": 3,
+        "warmup_epochs": 1,
+        "startup_trials": 3,
+        "pruner_startup": 2,
+    },
 }
 """A study on phantoms that ends within minutes: a demonstration, whose choice means nothing for real films."""
 

@@ -112,7 +112,7 @@ class TuneConfig(Section):
     """The class that a tied vote goes to. null: only grids with an odd number of votes are allowed."""
     min_sure_px: Annotated[int, Field(ge=0, le=ROI_SIDE_PX)] = 8
     """Side of the ROI's centre that every patch of every trial must show: 2 size_px − 120 at least."""
-    max_retries: Annotated[int, Field(ge=0)] = 3
+    max_retries: Annotated[int, Field(ge=0)] = 10
     """How often a trial whose worker died is tried again."""
     heartbeat_s: Annotated[int, Field(ge=1)] = 30
     """PostgreSQL: a worker that is silent for four times as long counts as dead."""

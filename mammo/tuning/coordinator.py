@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from mammo.config import Config
+from mammo.entry import BAD_INPUT
 from mammo.errors import MammoError
 from mammo.layout import Workspace
 from mammo.tuning.identity import is_alive
@@ -30,7 +31,8 @@ from mammo.tuning.worker import run_as_child, trial_line
 POLL_S: Final = 1.0
 ORPHANS_S: Final = 20.0
 """How long to wait for the workers of a killed command to end."""
-BAD_INPUT: Final = 2
+MOST_DEATHS: Final = 5
+"""Of each worker, without a trial that ends between them, before the command gives up."""
 
 
 def default_workers() -> int:
@@ -136,7 +138,7 @@ def _work_off(opened: OpenStudy, plan: Plan, runs: StudyRuns, console: Console) 
         while len(opened.ended) < plan.n_trials:
             n_dead = _bury(workers)
             n_deaths += n_dead
-            if n_deaths > opened.config.tune.max_retries + plan.n_workers:
+            if n_deaths > MOST_DEATHS * plan.n_workers:
                 raise MammoError(
                     f"{n_deaths} workers died without ending a trial (out of memory?); ended trials are kept: run the "
                     "same command with fewer --workers"

@@ -4,6 +4,7 @@ Optuna's own pruners decide. A trial has one series of intermediate values, but 
 epochs of one fold; one value a fold), so each decides on a study in memory that holds this view of all trials.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +51,9 @@ def fold_stops(tune: TuneConfig, values: Values, earlier: Sequence[FrozenTrial])
     best = [t.user_attrs[FOLDS] for t in earlier if t.state == TrialState.COMPLETE]
     if tune.wilcoxon_p is None or not best:
         return False
-    view = _view(WilcoxonPruner(p_threshold=tune.wilcoxon_p))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        view = _view(WilcoxonPruner(p_threshold=tune.wilcoxon_p))
     top = max(best, key=lambda folds: sum(folds) / len(folds))
     _follow(view, top, finished=True, value=sum(top) / len(top))
     trial = view.ask()

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
+from typing import Final
 
 import optuna
 import torch
@@ -27,6 +28,8 @@ from mammo.tuning.objective import judge_trial
 from mammo.tuning.storage import open_storage
 from mammo.tuning.study import OpenStudy, claim, join_study
 from mammo.tuning.trials import ERROR, FOLDS, INDEX, TRIAL_S, state_of
+
+POLL_S: Final = 0.5
 
 
 def work(
@@ -51,7 +54,7 @@ def work(
     opened = join_study(space, config, open_storage(space, url, config.tune.heartbeat_s), material)
     n_ended = 0
     started = perf_counter()
-    while (trial := claim(opened, n_trials)) is not None:
+    while (trial := _next_trial(opened, n_trials)) is not None:
         ended = _end_trial(opened, trial, material, started)
         if ended is not None:
             n_ended += 1
@@ -59,6 +62,15 @@ def work(
                 say(trial_line(ended, config.tune.metric))
         started = perf_counter()
     return n_ended
+
+
+def _next_trial(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
+    """Take a trial; while others still work, wait: their trials come back if they die."""
+    while (trial := claim(opened, n_trials)) is None:
+        if not any(t.state == TrialState.RUNNING for t in opened.trials):
+            return None
+        sleep(POLL_S)
+    return trial
 
 
 def trial_line(trial: FrozenTrial, metric: str) -> str:
