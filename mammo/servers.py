@@ -51,13 +51,13 @@ def run_dashboard(space: Workspace, url: str | None, host: str, port: int) -> No
     _check_port(host, port)
     from optuna_dashboard import run_server
 
-    from mammo.tuning.storage import journal_path, open_storage
+    from mammo.tuning.storage import journal_path, using_storage
 
     if url is None and not journal_path(space).is_file():
         raise MammoError(f"{journal_path(space)}: does not exist; run `mammo tune` to make a study")
-    storage = open_storage(space, url, heartbeat_s=None)
-    sys.stderr.write(f"optuna-dashboard: http://{host}:{port} (stop with Ctrl-C)\n")
-    run_server(storage, host=host, port=port)
+    with using_storage(space, url, heartbeat_s=None) as storage:
+        sys.stderr.write(f"optuna-dashboard: http://{host}:{port} (stop with Ctrl-C)\n")
+        run_server(storage, host=host, port=port)
 
 
 def run_service(space: Workspace, host: str, port: int) -> None:

@@ -35,6 +35,7 @@ def apply_best(space: Workspace) -> list[str]:
     editor.preserve_quotes = True
     editor.width = 4096
     editor.indent(mapping=2, sequence=4, offset=2)
+    editor.representer.add_representer(type(None), _spelled_null)
     document = editor.load(space.params.read_text())
     changes = _overlay(document, settings)
     if system not in document["systems"]:
@@ -48,6 +49,11 @@ def apply_best(space: Workspace) -> list[str]:
     Config.parse(yaml.safe_load(text.getvalue()), space.params.name)
     write_bytes(space.params, text.getvalue().encode())
     return changes
+
+
+def _spelled_null(representer: Any, _: None) -> Any:
+    """`null`, as people wrote it, not an empty value."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _settings(path: Path) -> dict[str, Any]:

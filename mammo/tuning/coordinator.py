@@ -23,7 +23,7 @@ from mammo.tuning.identity import is_alive
 from mammo.tuning.material import read_material
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.runs import StudyRuns
-from mammo.tuning.storage import exclusive, journal_path, open_storage
+from mammo.tuning.storage import exclusive, journal_path, using_storage
 from mammo.tuning.study import OpenStudy, make_study, mend, note_workers
 from mammo.tuning.trials import RETRY_OF, WORKER
 from mammo.tuning.worker import run_as_child, trial_line
@@ -70,8 +70,7 @@ def run_study(space: Workspace, config: Config, plan: Plan, console: Console) ->
     check_plan(plan)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     material = read_material(space, config)
-    storage = open_storage(space, plan.url, config.tune.heartbeat_s)
-    with _only_command(space):
+    with _only_command(space), using_storage(space, plan.url, config.tune.heartbeat_s) as storage:
         opened = make_study(space, config, storage, material, fresh=plan.fresh)
         if isinstance(storage, JournalStorage):
             _wait_for_orphans(opened)

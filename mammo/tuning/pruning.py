@@ -4,7 +4,6 @@ Optuna's own pruners decide. A trial has one series of intermediate values, but 
 epochs of one fold; one value a fold), so each decides on a study in memory that holds this view of all trials.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.trial import FrozenTrial, TrialState
 
 from mammo.search_space import TuneConfig
+from mammo.tuning.quiet import experimental
 from mammo.tuning.trials import FIT_S, FOLDS, JUDGE_S, PATCHES, PRUNED_BY
 
 Values = Sequence[float]
@@ -51,8 +51,7 @@ def fold_stops(tune: TuneConfig, values: Values, earlier: Sequence[FrozenTrial])
     best = [t.user_attrs[FOLDS] for t in earlier if t.state == TrialState.COMPLETE]
     if tune.wilcoxon_p is None or not best:
         return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with experimental():
         view = _view(WilcoxonPruner(p_threshold=tune.wilcoxon_p))
     top = max(best, key=lambda folds: sum(folds) / len(folds))
     _follow(view, top, finished=True, value=sum(top) / len(top))

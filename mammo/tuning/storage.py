@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from mammo.errors import TrackingError
 from mammo.layout import Workspace
+from mammo.tuning.quiet import experimental
 
 GRACE_BEATS: Final = 4
 """Missed heartbeats after which a worker counts as dead."""
@@ -80,18 +81,31 @@ def open_storage(space: Workspace, url: str | None, heartbeat_s: int | None) -> 
         return JournalStorage(JournalFileBackend(str(path), KernelLock(path)))
     shown = hidden(url)
     try:
-        return RDBStorage(
-            url,
-            heartbeat_interval=heartbeat_s,
-            grace_period=None if heartbeat_s is None else GRACE_BEATS * heartbeat_s,
-            engine_kwargs={"pool_pre_ping": True},
-        )
+        with experimental():
+            return RDBStorage(
+                url,
+                heartbeat_interval=heartbeat_s,
+                grace_period=None if heartbeat_s is None else GRACE_BEATS * heartbeat_s,
+                engine_kwargs={"pool_pre_ping": True},
+            )
     except (SQLAlchemyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise TrackingError(
             f"{shown}: the study's database cannot be used ({reason}); check that the server runs, that the database "
             "exists and that the password is right"
         ) from error
+
+
+@contextmanager
+def using_storage(space: Workspace, url: str | None, heartbeat_s: int | None) -> Iterator[BaseStorage]:
+    """As `open_storage`; the database's connections are closed at the end."""
+    storage = open_storage(space, url, heartbeat_s)
+    try:
+        yield storage
+    finally:
+        if isinstance(storage, RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 def hidden(url: str) -> str:

@@ -1,6 +1,5 @@
 """One study: made once, mended after kills, its trials handed out one at a time."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from mammo.provenance import fingerprint, git_commit, library_versions
 from mammo.search_space import TuneConfig
 from mammo.tuning.identity import is_alive, myself
 from mammo.tuning.material import Material, material_mark
+from mammo.tuning.quiet import experimental
 from mammo.tuning.space import distributions
 from mammo.tuning.storage import exclusive
 from mammo.tuning.trials import ERROR, INDEX, RETRY_OF, WORKER, finished, fresh_index, index_of
@@ -199,8 +199,7 @@ def mend(opened: OpenStudy) -> None:
     A kill between the two steps loses nothing: the next call enqueues what no try replaces yet.
     """
     study = opened.study
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with experimental():
         fail_stale_trials(study)
     watched = isinstance(opened.storage, RDBStorage)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -257,9 +256,7 @@ def claim(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
 def _take(opened: OpenStudy, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
     """Ask for a trial; None if it killed its workers too often and is given up."""
     study, tune = opened.study, opened.config.tune
-    with warnings.catch_warnings():
-        # Optuna's own loop cannot hold the lock; the heartbeat is the worker's.
-        warnings.filterwarnings("ignore", message="Heartbeat of storage")
+    with experimental():
         trial = study.ask(distributions(tune))
     if INDEX not in trial.user_attrs:
         trial.set_user_attr(INDEX, fresh_index(trial.number, trials))

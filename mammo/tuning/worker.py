@@ -25,7 +25,7 @@ from mammo.errors import MammoError
 from mammo.layout import Workspace
 from mammo.tuning.material import Material, read_material
 from mammo.tuning.objective import judge_trial
-from mammo.tuning.storage import open_storage
+from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, claim, join_study
 from mammo.tuning.trials import ERROR, FOLDS, INDEX, TRIAL_S, state_of
 
@@ -51,17 +51,18 @@ def work(
     torch.set_num_threads(1)
     space = Workspace(root)
     material = read_material(space, config)
-    opened = join_study(space, config, open_storage(space, url, config.tune.heartbeat_s), material)
-    n_ended = 0
-    started = perf_counter()
-    while (trial := _next_trial(opened, n_trials)) is not None:
-        ended = _end_trial(opened, trial, material, started)
-        if ended is not None:
-            n_ended += 1
-            if say is not None:
-                say(trial_line(ended, config.tune.metric))
+    with using_storage(space, url, config.tune.heartbeat_s) as storage:
+        opened = join_study(space, config, storage, material)
+        n_ended = 0
         started = perf_counter()
-    return n_ended
+        while (trial := _next_trial(opened, n_trials)) is not None:
+            ended = _end_trial(opened, trial, material, started)
+            if ended is not None:
+                n_ended += 1
+                if say is not None:
+                    say(trial_line(ended, config.tune.metric))
+            started = perf_counter()
+        return n_ended
 
 
 def _next_trial(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:

@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +74,14 @@ def workspace(tmp_path: Path) -> tuple[Workspace, Config]:
 
 
 @pytest.fixture
-def store_of(tmp_path_factory: pytest.TempPathFactory, tuning_store: Path) -> Callable[[Workspace], None]:
+def store_of(store_template: Path) -> Callable[[Workspace], None]:
     """Gives a workspace an empty MLflow store."""
 
     def give(space: Workspace) -> None:
         space.mlruns.mkdir(parents=True, exist_ok=True)
-        (space.mlruns / "mlflow.db").write_bytes(tuning_store.read_bytes())
+        (space.mlruns / "mlflow.db").write_bytes(store_template.read_bytes())
 
     return give
-
-
-@pytest.fixture(scope="session")
-def tuning_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database: making its tables takes seconds, copying it takes none."""
-    from mammo.tracking import connect
-
-    space = Workspace(tmp_path_factory.mktemp("store"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        connect(space)
-    return space.mlruns / "mlflow.db"
 
 
 @pytest.fixture(autouse=True)
@@ -101,14 +89,11 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-Start = Callable[..., ForkServerProcess]
-
-
 @pytest.fixture(scope="session")
 def forked() -> ForkServerContext:
     """Processes that begin in milliseconds, because what they import is loaded already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mammo.tuning.worker", "mammo.tuning.coordinator"])
+    context.set_forkserver_preload(["mammo.tuning.worker", "sklearn.model_selection", "scipy.stats"])
     return context
 
 

@@ -11,7 +11,7 @@ from mammo.config import Config
 from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
 from mammo.tuning.material import read_material
-from mammo.tuning.storage import open_storage
+from mammo.tuning.storage import open_storage, using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study
 from mammo.tuning.trials import INDEX, RETRY_OF, WORKER, finished, retried_numbers
 from tests.docker.processes import postgresql, wait_until
@@ -26,16 +26,23 @@ def database() -> Iterator[str]:
         yield f"postgresql+psycopg://tuner:secret-of-the-test@127.0.0.1:{port}/studies"
 
 
+@pytest.fixture
+def storage(workspace: tuple[Workspace, Config], database: str) -> Iterator[BaseStorage]:
+    space, config = workspace
+    with using_storage(space, database, config.tune.heartbeat_s) as opened:
+        yield opened
+
+
 def opened_on(space: Workspace, config: Config, storage: BaseStorage) -> OpenStudy:
     return make_study(space, config, storage, read_material(space, config), fresh=True)
 
 
 @pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_done_by_another_and_counts_once(
-    workspace: tuple[Workspace, Config], forked: ForkServerContext, database: str
+    workspace: tuple[Workspace, Config], forked: ForkServerContext, database: str, storage: BaseStorage
 ) -> None:
     space, config = workspace
-    opened = opened_on(space, config, open_storage(space, database, config.tune.heartbeat_s))
+    opened = opened_on(space, config, storage)
     arguments = (space.root, config, database, N_TRIALS)
     victim = forked.Process(target=work_in, args=arguments)
     victim.start()
@@ -68,9 +75,10 @@ def test_the_trial_of_a_killed_worker_is_done_by_another_and_counts_once(
     assert len(trials) == N_TRIALS + 1
 
 
-def test_a_worker_of_other_settings_is_refused(workspace: tuple[Workspace, Config], database: str) -> None:
+def test_a_worker_of_other_settings_is_refused(
+    workspace: tuple[Workspace, Config], storage: BaseStorage
+) -> None:
     space, config = workspace
-    storage = open_storage(space, database, config.tune.heartbeat_s)
     opened_on(space, config, storage)
     other = config.model_copy(update={"tune": config.tune.model_copy(update={"seed": 1})})
     with pytest.raises(MammoError, match=r"must share settings, data and device.*--fresh"):
@@ -78,11 +86,10 @@ def test_a_worker_of_other_settings_is_refused(workspace: tuple[Workspace, Confi
 
 
 def test_a_worker_without_a_study_says_who_makes_it(
-    workspace: tuple[Workspace, Config], database: str
+    workspace: tuple[Workspace, Config], storage: BaseStorage
 ) -> None:
     space, config = workspace
     elsewhere = config.model_copy(update={"ingest": config.ingest.model_copy(update={"source": "mini_mias"})})
-    storage = open_storage(space, database, config.tune.heartbeat_s)
     with pytest.raises(MammoError, match="run `mammo tune` with this --storage first"):
         join_study(space, elsewhere, storage, read_material(space, config))
 
