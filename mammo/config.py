@@ -258,6 +258,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _space_fits(self) -> Self:
         split_system(self.tune.system)
+        if self.tune.recipe not in self.recipes:
+            raise ValueError(f"tune.recipe must be one of {sorted(self.recipes)}, got {self.tune.recipe!r}")
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 

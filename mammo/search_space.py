@@ -85,6 +85,8 @@ class TuneConfig(Section):
 
     system: str = "compact-baseline"
     """Backbone of all trials, and their fusion where the space has none."""
+    recipe: str = "scratch"
+    """A key of `recipes`: what a trial does not draw of its training."""
     metric: Literal["auc", "accuracy", "balanced_accuracy", "f1"] = "auc"
     """What a trial is judged by: ROIs of the held-out fold, after voting. `auc` is that of the vote share, or of the
     mean score where `vote_rule` is mean_score; there majority and share_threshold are the same, the others tell

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from mammo.config import Config
 from mammo.errors import DataError
 from mammo.layout import Workspace
-from mammo.storage import sha256_of, write_bytes
+from mammo.storage import write_bytes
 from mammo.tuning.record import BEST_FILE, report_folder
 from mammo.tuning.space import TUNED
 
@@ -30,21 +30,25 @@ def apply_best(space: Workspace) -> list[str]:
     """
     path = report_folder(space) / BEST_FILE
     settings = _settings(path)
-    system, digest = settings.pop("system"), sha256_of(path)
+    system = settings.pop("system")
     editor = YAML()
     editor.preserve_quotes = True
     editor.width = 4096
     editor.indent(mapping=2, sequence=4, offset=2)
     editor.representer.add_representer(type(None), _spelled_null)
     document = editor.load(space.params.read_text())
+    is_new = TUNED not in document["recipes"]
     changes = _overlay(document, settings)
     if system not in document["systems"]:
         document["systems"].append(system)
         changes.append(f"systems: + {system}")
-    document["recipes"].yaml_set_comment_before_after_key(
-        TUNED, before=f"chosen by `mammo tune`; best.yaml {digest[:16]}", indent=2
-    )
+    if is_new:
+        document["recipes"].yaml_set_comment_before_after_key(
+            TUNED, before="chosen by `mammo tune`, see reports/tune/best.yaml", indent=2
+        )
     text = StringIO()
+    if not changes:
+        return changes
     editor.dump(document, text)
     Config.parse(yaml.safe_load(text.getvalue()), space.params.name)
     write_bytes(space.params, text.getvalue().encode())

@@ -37,8 +37,9 @@ def write_plots(opened: OpenStudy, folder: Path) -> None:
     shares = importances(study)
     if shares:
         _draw_importance(shares, metric, note, folder / "importance.png")
-    varied = [name for name in shares if len({trial.params[name] for trial in trials}) > 1]
-    if len(trials) > 2 and len(varied) > 1:
+    complete, _ = _split(trials)
+    varied = [name for name in shares if len({trial.params[name] for trial in complete}) > 1]
+    if len(varied) > 1:
         _draw_by_optuna(study, varied, metric, note, folder)
 
 

@@ -19,6 +19,9 @@ FULL_GAIN: Final = 0.2
 FULL_OFFSET: Final = 16.0
 """What an `augment_strength` of 1 means; 0 leaves the turns and flips of the recipe."""
 
+NORMAL_SHARE: Final = 0.25
+"""Yu et al. 2020 draw 1,000 patches of a Tumor ROI and 250 of a Normal one."""
+
 TUNED: Final = "tuned"
 """The recipe that a study's result becomes."""
 
@@ -26,6 +29,18 @@ TUNED: Final = "tuned"
 def distributions(tune: TuneConfig) -> dict[str, BaseDistribution]:
     """The search space as Optuna's distributions, in the order of `params.yaml`."""
     return {name: _distribution(parameter) for name, parameter in tune.space.items()}
+
+
+def base_settings(config: Config) -> tuple[str, Config]:
+    """A trial's settings at the first value of every range: all that the trials of a study have in common.
+
+    What the space decides does not show in it, so applying a study's choice to `params.yaml` leaves it as it was.
+    """
+    first = {
+        name: parameter.choices[0] if isinstance(parameter, Choices) else parameter.low
+        for name, parameter in config.tune.space.items()
+    }
+    return trial_settings(config, first)
 
 
 def _distribution(parameter: Any) -> BaseDistribution:
@@ -58,13 +73,14 @@ def trial_settings(config: Config, params: Params) -> tuple[str, Config]:
 def chosen_settings(config: Config, params: Params) -> tuple[str, Config]:
     """The system and the settings that the drawn values mean; the recipe `tuned` keeps the full budget."""
     backbone, fusion = split_system(config.tune.system)
-    recipe = config.recipe.model_copy(
+    base = config.recipes[config.tune.recipe]
+    recipe = base.model_copy(
         update={
             name: float(params[name])
             for name in ("backbone_lr", "head_lr", "weight_decay", "label_smoothing")
             if name in params
         }
-        | ({"augment": _augment(config, params)} if "augment_strength" in params else {})
+        | ({"augment": _augment(base.augment, params)} if "augment_strength" in params else {})
     )
     train = config.train.model_copy(
         update={
@@ -85,19 +101,18 @@ def chosen_settings(config: Config, params: Params) -> tuple[str, Config]:
     )
 
 
-def _augment(config: Config, params: Params) -> AugmentConfig:
+def _augment(augment: AugmentConfig, params: Params) -> AugmentConfig:
     strength = float(params["augment_strength"])
     ranges = {"zoom": FULL_ZOOM * strength, "gain": FULL_GAIN * strength, "offset": FULL_OFFSET * strength}
-    return config.recipe.augment.model_copy(update=ranges)
+    return augment.model_copy(update=ranges)
 
 
 def _patches(config: Config, params: Params) -> Params:
-    """Side, step and draws: `patches_per_roi` of each Tumor ROI, Normal ROIs in the proportion of `patches`."""
+    """Side, step and draws: `patches_per_roi` of each Tumor ROI, a quarter of it of each Normal one (the paper's)."""
     changes: Params = {name: int(params[name]) for name in ("size_px", "stride_px") if name in params}
     if "patches_per_roi" in params:
         draws = int(params["patches_per_roi"])
-        share = config.patches.normal_draws / config.patches.tumor_draws
-        changes |= {"tumor_draws": draws, "normal_draws": max(1, round(draws * share))}
+        changes |= {"tumor_draws": draws, "normal_draws": max(1, round(draws * NORMAL_SHARE))}
     return changes
 
 

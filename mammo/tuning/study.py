@@ -21,7 +21,7 @@ from mammo.search_space import TuneConfig
 from mammo.tuning.identity import is_alive, myself
 from mammo.tuning.material import Material, material_mark
 from mammo.tuning.quiet import experimental
-from mammo.tuning.space import distributions
+from mammo.tuning.space import base_settings, distributions
 from mammo.tuning.storage import exclusive
 from mammo.tuning.trials import ERROR, INDEX, RETRY_OF, WORKER, finished, fresh_index, index_of
 
@@ -104,13 +104,15 @@ def study_name(config: Config) -> str:
 
 def study_mark(config: Config, material: Material) -> str:
     """A hash of all that a trial's value depends on beside its parameters and its index."""
+    system, base = base_settings(config)
     return fingerprint(
         [
             config.tune.model_dump(exclude=BEYOND_RESULTS),
-            config.model.model_dump(),
-            config.recipe.model_dump(),
-            config.patches.model_dump(),
-            config.vote.model_dump(),
+            system,
+            base.model.model_dump(),
+            base.recipe.model_dump(),
+            base.patches.model_dump(exclude={"seed"}),
+            base.vote.model_dump(),
             [config.train.precision, choose_device(config.train.device).type],
             material_mark(material),
         ]

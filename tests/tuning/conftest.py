@@ -38,8 +38,8 @@ TUNE = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
-    "split": {"protocol": "grouped_cv"},
     "patches": {"tumor_draws": 4, "normal_draws": 4, "stride_px": 24},
+    "split": {"protocol": "grouped_cv"},
     "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},
     "train": {"device": "cpu", "precision": "float32"},
     "tune": TUNE,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from mammo.config import Config
@@ -70,6 +71,7 @@ def run_killed(forked: ForkServerContext, space: Workspace, config: Config, seed
     run_whole(forked, space, config)
 
 
+@pytest.mark.slow
 def test_a_study_killed_ten_times_ends_with_the_trials_of_an_undisturbed_one(
     tmp_path: Path, forked: ForkServerContext, store_of: Callable[[Workspace], None]
 ) -> None:

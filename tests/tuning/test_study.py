@@ -158,6 +158,8 @@ def applies(space: Workspace, written: dict[str, dict[str, object]]) -> None:
     assert f"compact-{written['best']['params']['fusion']}" in config.systems  # type: ignore[index]
     assert space.params.read_text().startswith("# settings of a test\n")
     before = space.params.read_bytes()
+    material = read_material(space, config)
+    assert study_mark(config, material) == written["study"]["mark"]  # the study can go on
     assert apply_best(space) == []
     assert space.params.read_bytes() == before
 
