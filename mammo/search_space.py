@@ -102,7 +102,7 @@ class TuneConfig(Section):
     startup_trials: Annotated[int, Field(ge=1)] = 10
     """Trials drawn at random before the sampler (TPE) learns."""
     epoch_pruner: Literal["median", "hyperband", "none"] = "median"
-    """Stops a trial within a fold, by the validation AUC of the epochs."""
+    """Stops a trial after an epoch, by the validation AUC over the folds so far."""
     pruner_startup: Annotated[int, Field(ge=1)] = 5
     """median: trials that must have finished a fold before it stops another there."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 3

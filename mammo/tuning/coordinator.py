@@ -23,7 +23,7 @@ from mammo.tuning.identity import is_alive
 from mammo.tuning.material import read_material
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.runs import StudyRuns
-from mammo.tuning.storage import exclusive, journal_path, using_storage
+from mammo.tuning.storage import exclusive, hidden, journal_path, using_storage
 from mammo.tuning.study import OpenStudy, make_study, mend, note_workers
 from mammo.tuning.trials import RETRY_OF, WORKER
 from mammo.tuning.worker import run_as_child, trial_line
@@ -87,7 +87,7 @@ def check_plan(plan: Plan) -> None:
     """Refuse numbers that make no study.
 
     Raises:
-        MammoError: no trials, or no workers.
+        MammoError: no trials, no workers, or a database that is not PostgreSQL.
     """
     if plan.n_trials < 1:
         raise MammoError(
@@ -98,6 +98,8 @@ def check_plan(plan: Plan) -> None:
             f"--workers must be at least 1 (0 only with --storage, where other machines work), got {plan.n_workers}; "
             "ask for more"
         )
+    if plan.url is not None:
+        hidden(plan.url)
 
 
 def _only_command(space: Workspace) -> AbstractContextManager[object]:

@@ -26,6 +26,7 @@ class _Progress:
     """What a trial has done so far."""
 
     folds: list[float] = field(default_factory=list)
+    last_epochs: list[float] = field(default_factory=list)
     patches: int = 0
     fit_s: float = 0.0
     judge_s: float = 0.0
@@ -35,8 +36,8 @@ class _Progress:
 def judge_trial(trial: optuna.Trial, material: Material, config: Config) -> float:
     """Fit and judge a trial fold by fold; its value is the mean over the folds.
 
-    Every fold reports the validation AUC of its epochs at the steps `fold × epochs + epoch`, and its own value under
-    `fold_values`.
+    Every epoch reports, at the step `fold × epochs + epoch`, the validation AUC so far: the mean of this epoch's and of
+    the last epochs of the folds before. Every fold leaves its own value under `fold_values`.
 
     Args:
         trial: its parameters are drawn, its index is known.
@@ -82,10 +83,13 @@ def _judge_fold(
     def after_epoch(record: EpochRecord) -> None:
         entered = perf_counter()
         done.patches += tune.patches_per_epoch
-        trial.report(record.val_auc, number * tune.epochs + record.epoch)
-        stops = judge.stops(record.epoch, record.val_auc)
+        so_far = float(np.mean([*done.last_epochs, record.val_auc]))
+        trial.report(so_far, number * tune.epochs + record.epoch)
+        stops, is_last = judge.stops(record.epoch, so_far), record.epoch + 1 == tune.epochs
         done.hooks_s += perf_counter() - entered
-        if stops and record.epoch + 1 < tune.epochs:
+        if is_last:
+            done.last_epochs.append(record.val_auc)
+        elif stops:
             _stop(trial, "epoch")
 
     fit_settings = FitSettings(

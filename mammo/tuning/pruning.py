@@ -19,7 +19,10 @@ Values = Sequence[float]
 
 
 class EpochJudge:
-    """Decides after each epoch of one fold, by how earlier trials fared in the same fold."""
+    """Decides after each epoch of one fold, by how far earlier trials had come at the same epoch.
+
+    What is compared is the mean over the folds so far: one noisy fold weighs less the later it comes.
+    """
 
     def __init__(self, tune: TuneConfig, fold: int, earlier: Sequence[FrozenTrial]) -> None:
         pruner = epoch_pruner(tune)
@@ -32,7 +35,7 @@ class EpochJudge:
         self._trial = self._study.ask()
 
     def stops(self, epoch: int, value: float) -> bool:
-        """Report the validation AUC of an epoch; whether the trial is to be stopped."""
+        """Report the validation AUC so far; whether the trial is to be stopped."""
         self._trial.report(value, epoch)
         return self._trial.should_prune()
 
@@ -62,7 +65,7 @@ def fold_stops(tune: TuneConfig, values: Values, earlier: Sequence[FrozenTrial])
 
 
 def epochs_of(trial: FrozenTrial, fold: int, n_epochs: int) -> list[float]:
-    """A trial's validation AUC after each epoch of a fold, as far as it came."""
+    """What a trial reported after each epoch of a fold, as far as it came."""
     steps = range(fold * n_epochs, (fold + 1) * n_epochs)
     return [trial.intermediate_values[step] for step in steps if step in trial.intermediate_values]
 

@@ -96,10 +96,8 @@ class StudyRuns:
     def _make_parent(self) -> str:
         opened = self._opened
         tune = opened.config.tune
-        started = opened.study.user_attrs.get("started_ms")
         run = self._client.create_run(
             self._experiment,
-            start_time=started,
             run_name=f"tune {opened.id}",
             tags={
                 STUDY_TAG: opened.id,
@@ -163,7 +161,7 @@ def _metrics(trial: FrozenTrial, state: str) -> "list[Metric]":
 
     when = _ended_ms(trial)
     metrics = [
-        Metric("epoch_val_auc", value, when, step) for step, value in trial.intermediate_values.items()
+        Metric("val_auc_so_far", value, when, step) for step, value in trial.intermediate_values.items()
     ]
     metrics += [
         Metric("fold_value", value, when, k) for k, value in enumerate(trial.user_attrs.get(FOLDS, []))

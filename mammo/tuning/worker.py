@@ -25,7 +25,7 @@ from mammo.errors import MammoError
 from mammo.layout import Workspace
 from mammo.tuning.material import Material, read_material
 from mammo.tuning.objective import judge_trial
-from mammo.tuning.storage import using_storage
+from mammo.tuning.storage import hidden, using_storage
 from mammo.tuning.study import OpenStudy, claim, join_study
 from mammo.tuning.trials import ERROR, FOLDS, INDEX, TRIAL_S, state_of
 
@@ -50,6 +50,8 @@ def work(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
     space = Workspace(root)
+    if url is not None:
+        hidden(url)
     material = read_material(space, config)
     with using_storage(space, url, config.tune.heartbeat_s) as storage:
         opened = join_study(space, config, storage, material)

@@ -110,7 +110,7 @@ def agrees_with_storage(opened: OpenStudy, runs: StudyRuns) -> None:
         assert run.info.status == statuses[state]
         for name, value in trial.params.items():
             assert run.data.params[name] == str(value)
-        history = client.get_metric_history(run.info.run_id, "epoch_val_auc")
+        history = client.get_metric_history(run.info.run_id, "val_auc_so_far")
         assert {m.step: m.value for m in history} == trial.intermediate_values
         assert len(history) == len(trial.intermediate_values)
         if state == "complete":
