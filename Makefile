@@ -10,7 +10,7 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: install demo test test-fast lint format repro seeds ui serve doctor clean
+.PHONY: install demo test test-fast lint format repro seeds ledger ablate ui serve doctor clean
 
 install: $(STAMP)
 
@@ -53,6 +53,15 @@ repro: link
 
 seeds: link
 	$(BIN)/mammo seeds
+
+# Hours of fits; stop at any time, the same target goes on.
+ledger: link
+	$(BIN)/mammo fetch
+	$(BIN)/mammo ledger
+
+ablate: link
+	$(BIN)/mammo fetch
+	$(BIN)/mammo ablate
 
 ui: link
 	$(BIN)/mammo ui --workspace $(WORKSPACE)

@@ -12,8 +12,10 @@ from mammo.evaluation.floor import fit_floor
 from mammo.evaluation.intervals import Estimate, bootstrap, summarise
 from mammo.evaluation.metrics import F1, PROPORTIONS, balanced_accuracy, cells, confusion, weighted_auc
 from mammo.evaluation.paper import DOI, PAPER_RESULTS
+from mammo.evaluation.referral import FoldReferral
 from mammo.layout import Workspace
 from mammo.models.bundle import Bundle, load_bundle
+from mammo.operation import describe_operation, referral_of
 from mammo.promotion import best_system
 from mammo.systems import Part, Scored, predictions, read_part, score_part
 
@@ -31,6 +33,7 @@ class Assessment:
         predictions: one row for each system and ROI.
         test: the part that was judged.
         bundles: the systems, by name.
+        referrals: what each system's prediction sets do there.
     """
 
     results: dict[str, Any]
@@ -39,14 +42,16 @@ class Assessment:
     predictions: pd.DataFrame
     test: Part
     bundles: dict[str, Bundle]
+    referrals: dict[str, FoldReferral]
 
 
 def assess(space: Workspace, config: Config) -> Assessment:
     """Score the test part with every trained system and with the floor, and state the intervals.
 
-    The floor is fitted on the training part; nothing here is chosen by the test part.
+    The floor is fitted on the training part, thresholds on the validation part; nothing here is chosen by the
+    test part.
     """
-    train, test = read_part(space, "train"), read_part(space, "test")
+    train, val, test = (read_part(space, name) for name in ("train", "val", "test"))
     bundles = {system: load_bundle(space.bundle(system)) for system in config.systems}
     scored = {system: score_part(bundle, test, config) for system, bundle in bundles.items()}
     floor = score_floor(train, test)
@@ -57,7 +62,9 @@ def assess(space: Workspace, config: Config) -> Assessment:
         "data": describe_data(config, test),
         "selected": {"system": selected, "by": config.register_.select_by, **bundles[selected].results},
         "systems": {
-            name: judge(judged, config.evaluate) | {"validation": bundles[name].results}
+            name: judge(judged, config.evaluate)
+            | describe_operation(bundles[name], score_part(bundles[name], val, config), judged, config)
+            | {"validation": bundles[name].results}
             for name, judged in scored.items()
         },
         FLOOR: judge(floor, config.evaluate, patches=False),
@@ -66,7 +73,8 @@ def assess(space: Workspace, config: Config) -> Assessment:
         "comparisons": _comparisons(selected, scored, floor, config.evaluate),
     }
     rows = pd.concat([predictions(judged, test) for judged in [*scored.values(), floor]], ignore_index=True)
-    return Assessment(results, scored, floor, rows, test, bundles)
+    referrals = {name: referral_of(bundles[name], judged, config) for name, judged in scored.items()}
+    return Assessment(results, scored, floor, rows, test, bundles, referrals)
 
 
 def score_floor(train: Part, test: Part) -> Scored:
@@ -82,7 +90,7 @@ def judge(scored: Scored, config: EvaluateConfig, patches: bool = True) -> dict[
     roi = summarise(
         scored.labels,
         scored.decided,
-        scored.scores,
+        scored.scores if config.auc_of == "scores" else scored.decided.astype(float),
         scored.votes,
         scored.groups,
         n_bootstrap=config.n_bootstrap,
@@ -106,6 +114,7 @@ def patch_level(scored: Scored, config: EvaluateConfig) -> dict[str, Estimate]:
     n_patches = scored.patch_scores.shape[1]
     labels, groups = np.repeat(scored.labels, n_patches), np.repeat(scored.groups, n_patches)
     scores = scored.patch_scores.ravel()
+    evidence = scores if config.patch_auc_of == "tumor" else np.maximum(scores, 1 - scores)
     cell_of = cells(labels, (scores > 0.5).astype(np.int64))
     rates = {**PROPORTIONS, "f1": F1}
 
@@ -120,7 +129,7 @@ def patch_level(scored: Scored, config: EvaluateConfig) -> dict[str, Estimate]:
 
     estimates = {name: estimate(lambda w, rate=rate: rate.of(w @ cell_of)) for name, rate in rates.items()}
     estimates["balanced_accuracy"] = estimate(lambda w: balanced_accuracy(w @ cell_of))
-    estimates["auc_score"] = estimate(lambda w: weighted_auc(labels, scores, w))
+    estimates["auc_score"] = estimate(lambda w: weighted_auc(labels, evidence, w))
     return estimates
 
 
@@ -152,8 +161,19 @@ def describe_data(config: Config, part: Part) -> dict[str, Any]:
         "n_normal": int((1 - part.labels).sum()),
         "n_patients": None if patients.isna().any() else int(patients.nunique()),
         "n_groups": len(np.unique(part.groups)),
-        "note": f"{name} ROIs, {config.split.protocol.replace('_', ' ')} split, {len(part.table)} {part.name} ROIs",
+        "note": f"{name} ROIs, {config.split.protocol.replace('_', ' ')} split, {len(part.table)} {part.name} ROIs"
+        + _defects_of_auc(config.evaluate),
     }
+
+
+def _defects_of_auc(config: EvaluateConfig) -> str:
+    """A warning where an AUC is computed in the paper's way, for every table and picture."""
+    warnings = []
+    if config.auc_of == "decisions":
+        warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
+    if config.patch_auc_of == "larger":
+        warnings.append("AUC of the patches from the larger probability")
+    return f" ({'; '.join(warnings)})" if warnings else ""
 
 
 def _paper(config: Config) -> dict[str, Any]:

@@ -24,6 +24,9 @@ WorkspaceOption = Annotated[
     Path,
     typer.Option("--workspace", "-w", help="Folder with params.yaml and mlruns/ (default: the current one)."),
 ]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU).")
+]
 HERE = Path()
 app.add_typer(tune_app, name="tune")
 
@@ -95,23 +98,65 @@ def predict(
 
 
 @app.command()
+def explain(
+    rois: Annotated[list[str], typer.Argument(help="Pictures of ROIs, or roi_ids such as 'test/Tumor (3)'.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures (default: reports/explanations).")
+    ] = None,
+    block: Annotated[
+        str | None,
+        typer.Option(
+            help="Block of Grad-CAM: block1 … block5 or all (default: what the system's head sees)."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each ROI.")] = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Draw why the champion decides so: the map of its votes and Grad-CAM, one picture for each ROI."""
+    from mammo.explain import explain_named
+
+    space = Workspace(workspace)
+    rows = explain_named(space, rois, space.reports / "explanations" if out is None else out, block)
+    for row in rows:
+        if as_json:
+            typer.echo(json.dumps(row))
+            continue
+        decided = (
+            f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
+        )
+        typer.echo(f"{row['roi']}: {decided} → {row['picture']}")
+    if not as_json:
+        typer.echo("Research software, no medical device.")
+
+
+@app.command()
 def audit(
     as_json: Annotated[bool, typer.Option("--json", help="A list with one object for each pair.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Show the pairs of ROIs that share tissue, and in which parts of the split they are."""
-    from mammo.data.audit import overlap_table, overlaps_of
-    from mammo.data.sources import read_rois
+    """Show the ROIs that share tissue or patients, and in which parts of the split they are.
+
+    Without the stages' results it searches the raw data at once (about a minute) and writes nothing.
+    """
+    from mammo.config import Config
+    from mammo.data.audit import parts_of
+    from mammo.data.leakage import SHOWN_COLUMNS, leakage_summary, read_audit, run_audit
+    from mammo.progress import steps_progress
     from mammo.reporting.terminal import overlaps_table
-    from mammo.storage import read_table
 
     space = Workspace(workspace)
-    found = overlaps_of(read_table(space.overlaps))
-    pairs = overlap_table(found, read_rois(space.rois).table, read_table(space.split))
+    config = Config.load(space.params)
+    if space.overlaps.is_file() and space.split.is_file():
+        found = read_audit(space)
+    else:
+        with steps_progress("searching for shared tissue") as progress:
+            found = run_audit(space, config, progress)
     if as_json:
-        typer.echo(pairs.to_json(orient="records", indent=2))
+        rows = json.loads(found.pairs[list(SHOWN_COLUMNS)].to_json(orient="records"))
+        typer.echo(json.dumps(rows, indent=2))
         return
-    Console().print(overlaps_table(pairs.to_dict("records")))
+    summary = leakage_summary(found.pairs, found.rois.table, parts_of(found.split))
+    Console().print(overlaps_table(found.pairs.to_dict("records"), summary, config.split.protocol))
 
 
 @app.command()
@@ -168,15 +213,65 @@ def serve(port: int = 8000, host: str = "127.0.0.1", workspace: WorkspaceOption 
 
 @app.command()
 def seeds(
-    n_seeds: Annotated[int, typer.Option(min=2, help="How many training seeds.")] = 5,
+    n_seeds: Annotated[int, typer.Argument(min=2, help="How many training seeds.")] = 10,
+    jobs: JobsOption = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
     from mammo.config import Config
-    from mammo.seeds import run_seeds
+    from mammo.studies.pool import default_jobs
+    from mammo.studies.seeds import run_seeds
 
     space = Workspace(workspace)
-    run_seeds(space, Config.load(space.params), n_seeds, Console())
+    run_seeds(space, Config.load(space.params), n_seeds, jobs or default_jobs(), Console())
+
+
+@app.command()
+def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+    """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
+    from mammo.config import Config
+    from mammo.studies.ledger import run_ledger
+    from mammo.studies.pool import default_jobs
+    from mammo.versioning import ensure_split
+
+    space = Workspace(workspace)
+    config = Config.load(space.params)
+    ensure_split(space)
+    run_ledger(space, config, jobs or default_jobs(), Console())
+
+
+@app.command()
+def ablate(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+    """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
+    from mammo.config import Config
+    from mammo.studies.ablation import run_ablation
+    from mammo.studies.pool import default_jobs
+    from mammo.versioning import ensure_split
+
+    space = Workspace(workspace)
+    config = Config.load(space.params)
+    ensure_split(space)
+    run_ablation(space, config, jobs or default_jobs(), Console())
+
+
+@app.command()
+def study(
+    file: Annotated[
+        Path, typer.Argument(help="YAML file of variants, such as pipelines/studies/choices.yaml.")
+    ],
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Compare named variants of the settings within train and val, to choose by. Resumable."""
+    from mammo.config import Config
+    from mammo.studies.choices import run_study
+    from mammo.studies.pool import default_jobs
+    from mammo.versioning import ensure_split
+
+    space = Workspace(workspace)
+    config = Config.load(space.params)
+    ensure_split(space)
+    run_study(space, config, file, jobs or default_jobs(), Console())
 
 
 @app.command()

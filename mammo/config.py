@@ -65,6 +65,9 @@ class SplitConfig(Section):
     repeat: Annotated[int, Field(ge=0)] = 0
     fold: Annotated[int, Field(ge=0)] = 0
     """The fold that is the test part; the next one validates."""
+    keep_groups: bool = True
+    """grouped_cv: keep the ROIs of one patient, or of shared tissue, in one part. False spreads them over the
+    folds, as a split by ROI like the paper's does (PAPER defect); ROIs without a group stay where they are."""
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -89,6 +92,9 @@ class PatchesConfig(Section):
     """Let random draws reach the last row and column; the paper's code never does."""
     stride_px: Annotated[int, Field(ge=1, le=ROI_SIDE_PX)] = 12
     """Step of the voting grid: 72 and 12 give 5 × 5 votes."""
+    corner_patches: bool = True
+    """Draw and vote out to the ROI's corners, as the paper does, where a patch can miss the lesion (PAPER defect).
+    False keeps to the middle half of the offsets along each axis: 3 × 3 votes instead of 5 × 5."""
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -97,6 +103,12 @@ class PatchesConfig(Section):
             raise ValueError(
                 f"size_px must be between {MIN_PATCH_PX} (the pooling of Model2 needs it) and "
                 f"{ROI_SIDE_PX} (the ROI's side), got {self.size_px}"
+            )
+        free = ROI_SIDE_PX - self.size_px
+        if not self.corner_patches and free // self.stride_px % 2 and 2 * self.stride_px > max(free, 2):
+            raise ValueError(
+                f"corner_patches: false leaves no patch of a grid of two by two (size_px {self.size_px}, stride_px "
+                f"{self.stride_px}); lower stride_px"
             )
         return self
 
@@ -156,6 +168,9 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device computes it in hardware, else float32."""
+    threads: Positive | None = 1
+    """CPU threads of a fit and of its evaluation. Sums depend on how they are divided, so results are bit-identical
+    for one number of threads only; null takes all cores."""
     epochs: Positive | None = None
     """null: the recipe's own; likewise below."""
     patches_per_epoch: TwoOrMore | None = None
@@ -178,15 +193,27 @@ class ModelConfig(Section):
 
 
 class VoteConfig(Section):
-    """From patch scores to the decision about a ROI."""
+    """From patch scores to the decision about a ROI. In a bundle, `share_threshold` is the one that decides."""
 
     rule: Literal["majority", "mean_score"] = "majority"
     tie: Literal["tumor", "normal"] = "tumor"
     """The class that a tied vote goes to."""
     patch_threshold: Rate = 0.5
     """A patch votes Tumor when its score is above this (argmax of two classes: 0.5)."""
+    threshold: Literal["fixed", "validation"] = "validation"
+    """Where the threshold of the ROI comes from: `fixed` takes `share_threshold` (0.5 is the paper's plain
+    majority), `validation` fits it to the trained system's votes on the validation part."""
     share_threshold: Rate = 0.5
     """A ROI is Tumor when the share of Tumor votes (or the mean score) is above this."""
+
+
+class ReferralConfig(Section):
+    """When a ROI is left to a reader: the promise of the prediction sets (fitted by `train`)."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Share of the sets that hold the true class, on ROIs like those of the validation part."""
+    class_conditional: bool = True
+    """Keep the promise within Normal and within Tumor ROIs, not only on average."""
 
 
 class EvaluateConfig(Section):
@@ -195,6 +222,48 @@ class EvaluateConfig(Section):
     n_bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Seed = 0
+    binning: Literal["equal_mass", "equal_width"] = "equal_mass"
+    """Bins of the reliability diagram and the calibration error: equally many ROIs, or equally wide."""
+    n_bins: Annotated[int, Field(ge=1, le=50)] = 6
+    auc_of: Literal["scores", "decisions"] = "scores"
+    """What the ROI-level AUC rests on. `decisions` repeats the paper, whose AUC is therefore the balanced accuracy
+    (PAPER defect)."""
+    patch_auc_of: Literal["tumor", "larger"] = "tumor"
+    """What the patch-level AUC rests on: the probability of Tumor or, as in the paper's code, the larger of the
+    two probabilities (PAPER defect)."""
+
+
+class GridConfig(Section):
+    """Repeated stratified grouped K-fold over several training seeds."""
+
+    n_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    n_repeats: Positive = 1
+    n_seeds: Positive = 2
+    """Training seeds 0 to n_seeds − 1, each on every fold of every repeat."""
+    seed: Seed = 0
+    """Shuffles the folds."""
+
+
+class LedgerConfig(GridConfig):
+    """Every system under the published and under honest protocols."""
+
+    n_repeats: Positive = 2
+    n_seeds: Positive = 3
+
+
+class AblateConfig(GridConfig):
+    """The defects of the paper's recipe, toggled one at a time."""
+
+    system: str = "compact-model2"
+    protocol: Literal["honest", "development"] = "honest"
+    """honest: folds over all ROIs; development: folds within train and val, the test part stays closed."""
+    n_seeds: Positive = 3
+
+
+class StudyConfig(GridConfig):
+    """Named variants compared within train and val, to choose settings by."""
+
+    system: str = "compact-model2"
 
 
 class RegisterConfig(Section):
@@ -236,13 +305,17 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     recipes: dict[str, RecipeConfig]
     vote: VoteConfig = VoteConfig()
+    referral: ReferralConfig = ReferralConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
     tune: TuneConfig = TuneConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    ablate: AblateConfig = AblateConfig()
+    study: StudyConfig = StudyConfig()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        for system in self.systems:
+        for system in (*self.systems, self.ablate.system, self.study.system):
             split_system(system)
         if len(set(self.systems)) != len(self.systems):
             raise ValueError(f"systems must differ from each other, got {self.systems}")

@@ -11,7 +11,6 @@ from mammo.config import Config
 from mammo.data.phantom import write_phantom
 from mammo.errors import MammoError
 from mammo.layout import Workspace
-from mammo.patches import grid_corners
 from mammo.prediction import load_champion
 from mammo.registry import versions
 from mammo.reporting.terminal import results_table, versions_table
@@ -19,8 +18,13 @@ from mammo.storage import read_json, write_bytes
 from mammo.versioning import run_dvc
 
 COPIED: Final = ("dvc.yaml", ".dvcignore")
-FOLDERS: Final = ("pipelines", "mammo")
-"""The code that the stages depend on is copied too: DVC then sees in the workspace what has changed."""
+FOLDERS: Final = ("pipelines", "mammo", "data/located")
+"""What the stages depend on is copied too: DVC then sees in the workspace what has changed."""
+
+LEFT_OUT: Final = ("__pycache__", "*.parquet")
+
+COMMAND_REPORTS: Final = ("ledger", "seeds", "study")
+"""Folders of `reports/` that commands fill, and that the page's stage reads whether or not they have run."""
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 60},
@@ -66,9 +70,10 @@ def prepare(
     for name in COPIED:
         shutil.copy2(project / name, folder / name)
     for name in FOLDERS:
-        shutil.copytree(
-            project / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        left_out = shutil.ignore_patterns(*LEFT_OUT)
+        shutil.copytree(project / name, folder / name, dirs_exist_ok=True, ignore=left_out)
+    for name in COMMAND_REPORTS:
+        (folder / "reports" / name).mkdir(parents=True, exist_ok=True)
     if not (folder / ".dvc").is_dir():
         run_dvc(folder, "init", "--no-scm", "--quiet")
         run_dvc(folder, "config", "core.analytics", "false")
@@ -131,7 +136,7 @@ def draw_one_vote(space: Workspace, config: Config) -> Path:
     vote = voter.votes(test.images[index : index + 1])[0]
     bundle = voter.scorer.bundle
     path = space.reports / "vote.png"
-    corners = grid_corners(bundle.size_px, bundle.stride_px)
+    corners = bundle.corners
     note = f"{'PHANTOM (synthetic)' if bundle.synthetic else 'MIAS'} ROI {test.table['roi_id'][index]}"
     vote_picture(test.images[index], vote, corners, bundle.size_px, path, note)
     return path

@@ -1,6 +1,7 @@
 """Which device computes, and at which precision."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -32,3 +33,15 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """A context in which the forward pass runs at `precision` (`auto`, `float32` or `bfloat16`)."""
     reduced = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced)
+
+
+@contextmanager
+def cpu_threads(n_threads: int | None) -> Iterator[None]:
+    """Compute with this many CPU threads; None changes nothing."""
+    before = torch.get_num_threads()
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -53,9 +53,11 @@ def patch_logits(
     return torch.cat(pieces) if pieces else torch.zeros(0, 2)
 
 
-def grid_batch(n_rois: int, size_px: int, stride_px: int, device: torch.device) -> PatchBatch:
+def grid_batch(
+    n_rois: int, size_px: int, stride_px: int, device: torch.device, corner_patches: bool = True
+) -> PatchBatch:
     """The voting grids of `n_rois` ROIs, one ROI after the other, row by row."""
-    corners = torch.from_numpy(grid_corners(size_px, stride_px)).to(device)
+    corners = torch.from_numpy(grid_corners(size_px, stride_px, corner_patches=corner_patches)).to(device)
     n_patches = len(corners)
     return PatchBatch(
         roi=torch.arange(n_rois, device=device).repeat_interleave(n_patches),
@@ -88,11 +90,13 @@ class RoiScorer:
     def patch_scores(self, images: npt.NDArray[np.uint8]) -> FloatArray:
         """uint8 ROIs `(n, 120, 120)` → probability of Tumor of each grid patch, `(n, n_patches)`."""
         stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        grid = grid_batch(len(images), self.bundle.size_px, self.bundle.stride_px, self.device)
-        logits = patch_logits(self.bundle.classifier, stack, grid, self.bundle.size_px, self.precision)
-        n_patches = len(grid_corners(self.bundle.size_px, self.bundle.stride_px))
+        bundle = self.bundle
+        grid = grid_batch(len(images), bundle.size_px, bundle.stride_px, self.device, bundle.corner_patches)
+        logits = patch_logits(bundle.classifier, stack, grid, bundle.size_px, self.precision)
+        n_patches = len(bundle.corners)
         return tumor_scores(logits).reshape(len(images), n_patches)
 
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
         """uint8 ROIs `(n, 120, 120)` → one decision each."""
-        return roi_votes(self.patch_scores(images), self.bundle.vote)
+        bundle = self.bundle
+        return roi_votes(self.patch_scores(images), bundle.vote, bundle.calibrator, bundle.conformal)

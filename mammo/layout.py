@@ -23,7 +23,12 @@ class Workspace:
     @property
     def overlaps(self) -> Path:
         """Pairs of ROIs that share tissue."""
-        return self.root / "data" / "splits" / "overlaps.parquet"
+        return self.root / "data" / "audit" / "overlaps.parquet"
+
+    @property
+    def located(self) -> Path:
+        """Where the archive's ROIs were found in the films; only there after `mammo locate`."""
+        return self.root / "data" / "located" / "located.parquet"
 
     @property
     def split(self) -> Path:
@@ -45,6 +50,11 @@ class Workspace:
     def checkpoint(self, system: str) -> Path:
         """State of an unfinished fit. Outside the bundle: DVC empties a stage's outputs before it runs."""
         return self.root / "models" / ".unfinished" / f"{system}.safetensors"
+
+    @property
+    def fits(self) -> Path:
+        """Cache of the fits of seeds, ledger, ablation and studies."""
+        return self.root / ".cache" / "fits"
 
     @property
     def reports(self) -> Path:

@@ -28,7 +28,7 @@ def load_champion(space: Workspace) -> "PyFuncModel":
 
 
 def predict_files(space: Workspace, files: list[Path]) -> list[dict[str, Any]]:
-    """One row for each file: `file`, `label`, `vote_share`, `votes`, `score`, `model_name`, `model_version`.
+    """One row for each file: `file` and the fields of `RoiVote.row`.
 
     All files are checked first: one bad file refuses the whole call.
 

@@ -13,12 +13,13 @@ from rich.console import Console
 from mammo.config import Config
 from mammo.layout import Workspace
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
+from mammo.operation import operation_estimates
 from mammo.progress import training_progress
 from mammo.promotion import best_system
 from mammo.provenance import data_hashes, fingerprint, git_commit, library_versions
 from mammo.registry import register
 from mammo.storage import atomic_path, read_json, read_table, sha256_of, write_json
-from mammo.systems import Part, Trained, read_part, run_fingerprint, train_system
+from mammo.systems import Part, Trained, read_part, run_fingerprint, train_system, validation_results
 from mammo.tracking import (
     Run,
     RunContext,
@@ -47,7 +48,8 @@ def train_recorded(space: Workspace, config: Config, system: str) -> None:
         trained = _train_with_progress(space, config, system, parts, patch_sets, run)
         digest = _write(space, config, trained)
         _log_files(space, system, run)
-        run.log_metrics({f"best_{name}": float(value) for name, value in trained.bundle.results.items()})
+        results = validation_results(trained.bundle)
+        run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
         run.set_tags({"mammo.weights_sha256": digest})
         note_run(note, run.run_id, mark, digest)
     space.checkpoint(system).unlink(missing_ok=True)
@@ -119,7 +121,7 @@ def _write(space: Workspace, config: Config, trained: Trained) -> str:
     history = trained.history.drop(columns=["patches_per_second"])
     with atomic_path(space.reports / "train" / f"{system}.csv") as temporary:
         history.round(6).to_csv(temporary, index=False)
-    write_json(space.reports / "train" / f"{system}.json", trained.bundle.results)
+    write_json(space.reports / "train" / f"{system}.json", validation_results(trained.bundle))
     return sha256_of(space.bundle(system) / WEIGHTS_FILE)
 
 
@@ -146,7 +148,7 @@ def training_context(space: Workspace, config: Config, system: str, parts: dict[
     }
     tags |= {f"mammo.version.{name}": value for name, value in library_versions().items()}
     params = flat_params(
-        config.model_dump(include={"ingest", "split", "patches", "model", "train", "vote"})
+        config.model_dump(include={"ingest", "split", "patches", "model", "train", "vote", "referral"})
         | {"recipe": config.recipe.model_dump(), "system": system}
     )
     datasets = tuple(
@@ -184,7 +186,7 @@ def record_evaluation(space: Workspace, config: Config, results: dict[str, Any])
     for system, judged in results["systems"].items():
         run_id = ensure_run(space, config, system)
         with open_run(space, RunContext(experiment_name(config), system, {}, {}), unfinished=run_id) as run:
-            for name, estimate in judged["roi"].items():
+            for name, estimate in {**judged["roi"], **operation_estimates(judged)}.items():
                 ends = {"": estimate["value"], "_ci_low": estimate["ci_low"], "_ci_high": estimate["ci_high"]}
                 run.log_metrics({f"test_{name}{end}": v for end, v in ends.items() if v is not None})
             run.log_metrics({"test_n_rois": float(judged["n_rois"])})

@@ -5,7 +5,7 @@ Nullable columns hold what a source may not know; it is null then, never invente
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
@@ -95,6 +95,10 @@ class RoiVote:
         votes: each patch's vote (0 Normal, 1 Tumor), row by row over the grid.
         patch_scores: each patch's probability of Tumor, in the same order.
         score: mean of the patch scores.
+        probability: calibrated probability of Tumor.
+        threshold: the ROI is Tumor when its vote share (rule `majority`) or its score (rule `mean_score`)
+            is above this.
+        prediction_set: the classes that remain open at the promised coverage; always holds `label`.
     """
 
     label: str
@@ -102,3 +106,26 @@ class RoiVote:
     votes: tuple[int, ...]
     patch_scores: tuple[float, ...]
     score: float
+    probability: float
+    threshold: float
+    prediction_set: tuple[str, ...]
+
+    @property
+    def referral(self) -> bool:
+        """Whether both classes remain open, so that a reader has to decide."""
+        return len(self.prediction_set) > 1
+
+    def row(self, model_name: str, model_version: str) -> dict[str, Any]:
+        """The answer that every road gives: `mammo predict`, the service and any MLflow client."""
+        return {
+            "label": self.label,
+            "vote_share": self.vote_share,
+            "votes": list(self.votes),
+            "score": self.score,
+            "model_name": model_name,
+            "model_version": model_version,
+            "probability": self.probability,
+            "threshold": self.threshold,
+            "prediction_set": list(self.prediction_set),
+            "referral": self.referral,
+        }

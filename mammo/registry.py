@@ -11,13 +11,15 @@ from mammo.errors import TrackingError
 from mammo.layout import Workspace
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
 from mammo.promotion import CHALLENGER, CHAMPION, alias_of_new_version
-from mammo.storage import read_json
+from mammo.storage import read_json, sha256_of
 from mammo.tracking import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
+BUNDLE_TAG: Final = "mammo.bundle_sha256"
+"""Of the description, which names the weights' own hash: another threshold makes another version."""
 PREVIOUS_TAG: Final = "mammo.previous_champion"
 PACKAGE: Final = Path(__file__).parent
 
@@ -35,7 +37,7 @@ class Version:
 
 
 def register(space: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
-    """Register a bundle as a version, once: the same weights give the version that is already there.
+    """Register a bundle as a version, once: the same bundle gives the version that is already there.
 
     The first version becomes champion, a later one challenger.
 
@@ -45,7 +47,7 @@ def register(space: Workspace, model_name: str, run_id: str, bundle: Path) -> Ve
     client = connect(space)
     description = read_json(bundle / DESCRIPTION_FILE)
     with _clear_errors(space):
-        number = _find_version(client, model_name, description["weights_sha256"])
+        number = _find_version(client, model_name, sha256_of(bundle / DESCRIPTION_FILE))
         if number is None:
             number = _create_version(client, model_name, run_id, bundle, description)
         champion = _aliased(client, model_name, CHAMPION)
@@ -66,6 +68,7 @@ def _create_version(
 
     system = description["architecture"]["system"]
     tags = {WEIGHTS_TAG: description["weights_sha256"], "mammo.system": system}
+    tags[BUNDLE_TAG] = sha256_of(bundle / DESCRIPTION_FILE)
     tags["mammo.synthetic"] = str(description["synthetic"]).lower()
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         # The signature is explicit. MLflow would rather infer one from type hints, or run an example.
@@ -165,9 +168,9 @@ def champion(space: Workspace, model_name: str) -> Version:
         return _version(client, model_name, number)
 
 
-def _find_version(client: "MlflowClient", model_name: str, weights_sha256: str) -> str | None:
+def _find_version(client: "MlflowClient", model_name: str, bundle_sha256: str) -> str | None:
     found = client.search_model_versions(f"name = '{model_name}'")
-    return next((str(v.version) for v in found if v.tags.get(WEIGHTS_TAG) == weights_sha256), None)
+    return next((str(v.version) for v in found if v.tags.get(BUNDLE_TAG) == bundle_sha256), None)
 
 
 def _aliased(client: "MlflowClient", model_name: str, alias: str) -> str | None:

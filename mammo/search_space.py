@@ -65,7 +65,6 @@ LIMITS: Final[dict[str, Limits]] = {
     "weight_decay": Limits(False, 0.0, 0.99, "what an optimiser takes"),
     "augment_strength": Limits(False, 0.0, 1.0, "none and full strength"),
     "label_smoothing": Limits(False, 0.0, 0.49, "none and labels that still differ"),
-    "share_threshold": Limits(False, 0.0, 1.0, "shares of votes"),
 }
 NAMED: Final = ("fusion", "vote_rule")
 KNOWN: Final = (*LIMITS, *NAMED)
@@ -89,8 +88,8 @@ class TuneConfig(Section):
     """A key of `recipes`: what a trial does not draw of its training."""
     metric: Literal["auc", "accuracy", "balanced_accuracy", "f1"] = "auc"
     """What a trial is judged by: ROIs of the held-out fold, after voting. `auc` is that of the vote share, or of the
-    mean score where `vote_rule` is mean_score; there majority and share_threshold are the same, the others tell
-    them apart."""
+    mean score where `vote_rule` is mean_score; it does not see the threshold, so majority (half of the votes) and
+    share_threshold (the share that validation gives) are one to it, and it leaves `vote.threshold` as it is."""
     trials: int = 40
     n_folds: Annotated[int, Field(ge=3, le=20)] = 5
     """Stratified grouped folds; each is held out once, the next one chooses the epoch, the rest trains."""

@@ -18,6 +18,7 @@ REQUIREMENTS: Final = (
     "pydicom",
     "pyyaml",
     "safetensors",
+    "scipy",
     "tifffile",
     "torch",
     "torchvision",
@@ -49,6 +50,10 @@ def signature() -> "ModelSignature":
             ColSpec(DataType.double, name="score"),
             ColSpec(DataType.string, name="model_name"),
             ColSpec(DataType.string, name="model_version"),
+            ColSpec(DataType.double, name="probability"),
+            ColSpec(DataType.double, name="threshold"),
+            ColSpec(Array(DataType.string), name="prediction_set"),
+            ColSpec(DataType.boolean, name="referral"),
         ]
     )
     return ModelSignature(inputs, outputs)

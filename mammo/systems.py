@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,10 @@ import pandas as pd
 
 from mammo.config import Config
 from mammo.data.sources import read_rois
-from mammo.devices import choose_device
+from mammo.devices import choose_device, cpu_threads
 from mammo.errors import DataError
+from mammo.evaluation.calibration import fit_platt
+from mammo.evaluation.conformal import fit_conformal
 from mammo.inference import RoiScorer
 from mammo.layout import Workspace
 from mammo.models.build import build_classifier
@@ -21,7 +23,7 @@ from mammo.provenance import fingerprint
 from mammo.records import Label
 from mammo.storage import read_table
 from mammo.training import EpochRecord, FitSettings, StepObserver, fit, patch_data
-from mammo.voting import decisions, vote_shares
+from mammo.voting import decisions, prediction_sets, vote_shares, with_validation_threshold
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def train_system(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> Trained:
-    """Train one system on the training part; the validation part chooses the epoch.
+    """Train one system on the training part; the validation part chooses the epoch and how to decide.
 
     Args:
         system: such as `compact-model2`.
@@ -110,22 +112,27 @@ def train_system(
     Raises:
         WeightsError: pretrained weights cannot be had or do not fit.
         ConfigError: the device does not exist.
+        DataError: the validation part lacks a class.
     """
     device = choose_device(config.train.device)
     seed = config.train.seed if seed is None else seed
     classifier = build_classifier(system, config.model, seed)
-    settings = FitSettings(config.patches.size_px, config.patches.stride_px, seed, config.train.precision)
-    history = fit(
-        classifier,
-        patch_data(train.images, train.table, patch_sets["train"], device),
-        patch_data(val.images, val.table, patch_sets["val"], device),
-        config.recipe,
-        settings,
-        checkpoint,
-        run_fingerprint(system, config, seed, train, val, patch_sets),
-        on_epoch,
-        on_step,
+    grid = config.patches
+    settings = FitSettings(
+        grid.size_px, grid.stride_px, seed, config.train.precision, corner_patches=grid.corner_patches
     )
+    with cpu_threads(config.train.threads):
+        history = fit(
+            classifier,
+            patch_data(train.images, train.table, patch_sets["train"], device),
+            patch_data(val.images, val.table, patch_sets["val"], device),
+            config.recipe,
+            settings,
+            checkpoint,
+            run_fingerprint(system, config, seed, train, val, patch_sets),
+            on_epoch,
+            on_step,
+        )
     best = min(history, key=lambda record: record.val_loss)
     bundle = Bundle(
         classifier=classifier,
@@ -141,8 +148,48 @@ def train_system(
             "n_rois_val": len(val.table),
         },
         synthetic=bool(train.table["synthetic"].any()),
+        corner_patches=grid.corner_patches,
     )
-    return Trained(bundle, pd.DataFrame([vars(record) for record in history]))
+    return Trained(
+        decide_on_validation(bundle, val, config), pd.DataFrame([vars(record) for record in history])
+    )
+
+
+def decide_on_validation(bundle: Bundle, val: Part, config: Config) -> Bundle:
+    """The bundle with threshold, calibrator and conformal limits fitted to its own scores of the validation part.
+
+    The scores come by the road of serving. The same ROIs have chosen the epoch, so what these numbers promise is
+    somewhat optimistic; the test part says how much.
+
+    Raises:
+        DataError: the validation part lacks a class.
+    """
+    scored = score_part(bundle, val, config)
+    vote = config.vote
+    if vote.threshold == "validation":
+        vote = with_validation_threshold(scored.labels, scored.patch_scores, vote)
+    return replace(
+        bundle,
+        vote=vote,
+        calibrator=fit_platt(scored.labels, scored.scores),
+        conformal=fit_conformal(
+            scored.labels,
+            scored.scores,
+            alpha=1 - config.referral.coverage,
+            class_conditional=config.referral.class_conditional,
+        ),
+    )
+
+
+def validation_results(bundle: Bundle) -> dict[str, float]:
+    """What validation gave: the results of the chosen epoch, and the numbers that decide and calibrate."""
+    return bundle.results | {
+        "threshold": bundle.vote.share_threshold,
+        "calibrator_slope": bundle.calibrator.slope,
+        "calibrator_intercept": bundle.calibrator.intercept,
+        "limit_normal": bundle.conformal.limit_normal,
+        "limit_tumor": bundle.conformal.limit_tumor,
+    }
 
 
 def run_fingerprint(
@@ -155,8 +202,13 @@ def run_fingerprint(
         pixels.update(part.labels.tobytes())
     for table in patch_sets.values():
         pixels.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
-    settings = [config.recipe.model_dump(), config.model.model_dump(), config.train.precision]
-    grid = [config.patches.size_px, config.patches.stride_px]
+    settings = [
+        config.recipe.model_dump(),
+        config.model.model_dump(),
+        config.train.precision,
+        config.train.threads,
+    ]
+    grid = [config.patches.size_px, config.patches.stride_px, config.patches.corner_patches]
     return fingerprint([system, seed, settings, grid, pixels.hexdigest()])
 
 
@@ -171,6 +223,8 @@ class Scored:
         patch_scores: probability of Tumor of each grid patch, `(N, n_patches)`.
         votes: share of Tumor votes, `(N,)`.
         decided: 0 or 1, `(N,)`.
+        probabilities: calibrated probability of Tumor, `(N,)`; None where nothing was calibrated (the floor).
+        sets: whether Normal and Tumor are in each prediction set, `(N, 2)`; likewise.
     """
 
     system: str
@@ -179,6 +233,8 @@ class Scored:
     patch_scores: npt.NDArray[np.float64]
     votes: npt.NDArray[np.float64]
     decided: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64] | None = None
+    sets: npt.NDArray[np.bool_] | None = None
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
@@ -190,7 +246,8 @@ class Scored:
 def score_part(bundle: Bundle, part: Part, config: Config) -> Scored:
     """Score a part's ROIs by the road that serving uses."""
     scorer = RoiScorer.on(bundle, choose_device(config.train.device), config.train.precision)
-    scores = scorer.patch_scores(part.images)
+    with cpu_threads(config.train.threads):
+        scores = scorer.patch_scores(part.images)
     return Scored(
         bundle.system,
         part.labels,
@@ -198,11 +255,17 @@ def score_part(bundle: Bundle, part: Part, config: Config) -> Scored:
         scores,
         vote_shares(scores, bundle.vote),
         decisions(scores, bundle.vote),
+        bundle.calibrator.apply(scores.mean(axis=1)),
+        prediction_sets(scores, bundle.vote, bundle.conformal),
     )
 
 
 def predictions(scored: Scored, part: Part) -> pd.DataFrame:
-    """One row for each ROI: truth, decision, vote share, score."""
+    """One row for each ROI: truth, decision, vote share, score, probability, prediction set, referral.
+
+    The last three are null where nothing was calibrated.
+    """
+    nothing = [None] * len(scored.labels)
     return pd.DataFrame(
         {
             "system": scored.system,
@@ -213,5 +276,14 @@ def predictions(scored: Scored, part: Part) -> pd.DataFrame:
             "decision": [Label(int(value)).title for value in scored.decided],
             "vote_share": scored.votes,
             "score": scored.scores.round(6),
+            "probability": nothing if scored.probabilities is None else scored.probabilities.round(6),
+            "prediction_set": nothing
+            if scored.sets is None
+            else [_set_in_words(held) for held in scored.sets],
+            "referral": nothing if scored.sets is None else scored.sets.all(axis=1),
         }
     )
+
+
+def _set_in_words(held: npt.NDArray[np.bool_]) -> str:
+    return " or ".join(label.title for label in Label if held[label])

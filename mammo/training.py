@@ -96,6 +96,7 @@ class FitSettings:
     stride_px: int
     seed: int
     precision: str = "auto"
+    corner_patches: bool = True
 
 
 Observer = Callable[[EpochRecord], None]
@@ -297,7 +298,9 @@ def _validate(
     """Validation loss, ROI-level AUC of the mean patch score, patch accuracy (the last two on the grid)."""
     classifier.eval()
     n_rois = len(val.images)
-    grid = grid_batch(n_rois, settings.size_px, settings.stride_px, val.images.device)
+    grid = grid_batch(
+        n_rois, settings.size_px, settings.stride_px, val.images.device, settings.corner_patches
+    )
     logits = patch_logits(classifier, val.images, grid, settings.size_px, settings.precision)
     if not logits.isfinite().all():
         raise ConfigError(

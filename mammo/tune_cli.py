@@ -124,9 +124,11 @@ def _ready(workspace: Path, source: str | None, config: "Config", plan: "Plan") 
     from mammo.config import Config
     from mammo.errors import MammoError
     from mammo.tuning.coordinator import check_plan
+    from mammo.versioning import ensure_split
 
     check_plan(plan)
     if source is None:
+        ensure_split(Workspace(workspace))
         return Workspace(workspace), config
     if source != "phantom":
         raise MammoError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mammo.entry import OFFLINE
 from mammo.errors import MammoError
+from mammo.layout import Workspace
 
 
 def run_dvc(folder: Path, *arguments: str) -> None:
@@ -27,3 +28,14 @@ def version_file(path: Path) -> None:
     """Put a file that has a `.dvc` file beside it into DVC's cache, so that `dvc push` can take it anywhere."""
     if path.with_name(f"{path.name}.dvc").is_file():
         run_dvc(path.parent, "commit", "--quiet", "--force", f"{path.name}.dvc")
+
+
+def ensure_split(space: Workspace) -> None:
+    """Where ROIs or groups are missing, as in a fresh clone, let DVC make them from the raw data.
+
+    Raises:
+        MammoError: DVC could not, for example because the raw data are missing (`mammo fetch`).
+    """
+    missing = not space.split.is_file() or not space.overlaps.is_file() or not space.rois.is_dir()
+    if missing and (space.root / "dvc.yaml").is_file():
+        run_dvc(space.root, "repro", "split")

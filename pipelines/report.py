@@ -1,13 +1,19 @@
-"""Stage `report`: the model card of the champion."""
+"""Stage `report`: the page and the model card of the champion, its slices and its provenance."""
 
+from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.reporting.model_card import write_model_card
+from mammo.reporting.page import write_page
+from mammo.reporting.report_inputs import gather
 
 
 def main() -> None:
     """Run the stage in the current folder."""
-    write_model_card(Workspace())
+    space = Workspace()
+    inputs = gather(space, Config.load(space.params))
+    write_model_card(inputs)
+    write_page(inputs)
 
 
 if __name__ == "__main__":

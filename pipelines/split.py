@@ -1,7 +1,9 @@
-"""Stage `split`: leakage audit → groups of ROIs that belong together → train, val, test."""
+"""Stage `split`: groups of ROIs that belong together, by the audit and by patients → train, val, test."""
 
 from mammo.config import Config
-from mammo.data.audit import audit_table, group_ids
+from mammo.data.audit import group_ids
+from mammo.data.leakage import read_pairs
+from mammo.data.located import known_owners
 from mammo.data.sources import read_rois
 from mammo.data.splits import make_split
 from mammo.entry import guarded
@@ -12,10 +14,8 @@ from mammo.storage import write_table
 def main() -> None:
     """Run the stage in the current folder."""
     space = Workspace()
-    rois = read_rois(space.rois)
-    table, pairs = rois.table, audit_table(rois.table, rois.images)
-    groups = group_ids(table, pairs)
-    write_table(space.overlaps, pairs)
+    table = known_owners(read_rois(space.rois).table, space.located)
+    groups = group_ids(table, read_pairs(space))
     write_table(space.split, make_split(table, groups, Config.load(space.params).split))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mammo.devices import autocast, choose_device, computes_bfloat16
+from mammo.devices import autocast, choose_device, computes_bfloat16, cpu_threads
 from mammo.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -52,3 +52,14 @@ def test_a_cpu_without_avx512_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
 
     assert not computes_bfloat16(CPU)
+
+
+def test_threads_are_set_for_a_while_and_then_as_before() -> None:
+    before = torch.get_num_threads()
+
+    with cpu_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    with cpu_threads(None):
+        assert torch.get_num_threads() == before
+
+    assert torch.get_num_threads() == before

@@ -12,6 +12,8 @@ import pytest
 from mammo.config import Config
 from mammo.data.sources import RoiSet, write_rois
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation.calibration import fit_platt
+from mammo.evaluation.conformal import fit_conformal
 from mammo.layout import Workspace
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.patches import drawn_patches
@@ -20,14 +22,17 @@ from mammo.storage import write_table
 from mammo.systems import (
     Part,
     Trained,
+    decide_on_validation,
     predictions,
     read_part,
     run_fingerprint,
     score_part,
     select_part,
     train_system,
+    validation_results,
 )
 from mammo.training import EpochRecord
+from mammo.voting import with_validation_threshold
 
 PARTS = ("train", "val", "test")
 
@@ -57,7 +62,7 @@ def tiny_config(**changes: Any) -> Config:
                 "augment": {},
             }
         },
-        "vote": {"rule": "mean_score", "tie": "normal"},
+        "vote": {"rule": "mean_score", "tie": "normal", "threshold": "fixed"},
     }
     for dotted, value in changes.items():
         section, key = dotted.split("__")
@@ -170,6 +175,52 @@ def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trai
     assert results["epoch"] == best["epoch"]
     assert (results["val_loss"], results["val_auc"]) == (best["val_loss"], best["val_auc"])
     assert (results["n_rois_train"], results["n_rois_val"]) == (6, 6)
+
+
+def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_validation_part(
+    trained: Trained, parts: dict[str, Part]
+) -> None:
+    config = tiny_config(vote__threshold="validation", referral__coverage=0.6)
+    seen = score_part(trained.bundle, parts["val"], config)
+
+    bundle = decide_on_validation(trained.bundle, parts["val"], config)
+
+    assert bundle.vote == with_validation_threshold(seen.labels, seen.patch_scores, config.vote)
+    assert bundle.calibrator == fit_platt(seen.labels, seen.scores)
+    assert bundle.conformal == fit_conformal(seen.labels, seen.scores, alpha=1 - 0.6)
+    assert bundle.conformal.coverage == 0.6
+    assert (bundle.results, bundle.classifier) == (trained.bundle.results, trained.bundle.classifier)
+
+
+def test_training_decides_on_the_validation_part(trained: Trained, parts: dict[str, Part]) -> None:
+    again = decide_on_validation(trained.bundle, parts["val"], tiny_config())
+
+    assert again.calibrator == trained.bundle.calibrator
+    assert again.conformal == trained.bundle.conformal
+    assert trained.bundle.conformal.n_calibration == 6
+
+
+def test_a_fixed_threshold_stays_as_set(trained: Trained, parts: dict[str, Part]) -> None:
+    config = tiny_config(vote__share_threshold=0.123)
+
+    assert decide_on_validation(trained.bundle, parts["val"], config).vote.share_threshold == 0.123
+
+
+def test_the_validation_results_hold_what_decides(trained: Trained) -> None:
+    results = validation_results(trained.bundle)
+
+    assert results["val_loss"] == trained.bundle.results["val_loss"]
+    assert results["threshold"] == 0.5
+    assert results["calibrator_slope"] == trained.bundle.calibrator.slope
+    assert all(isinstance(float(value), float) for value in results.values())
+
+
+def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Part]) -> None:
+    normal = parts["val"].labels == 0
+    alone = Part("val", parts["val"].table[normal].reset_index(drop=True), parts["val"].images[normal])
+
+    with pytest.raises(DataError, match="both classes are needed"):
+        decide_on_validation(trained.bundle, alone, tiny_config())
 
 
 @pytest.mark.parametrize("system", ["compact-baseline", "compact-model1"])
@@ -338,3 +389,17 @@ def test_predictions_have_a_row_for_each_roi_in_words(trained: Trained, parts: d
     assert set(table["part"]) == {"test"}
     assert set(table["system"]) == {"compact-model2"}
     np.testing.assert_allclose(table["score"], scored.scores, atol=5e-7)
+    calibrated = trained.bundle.calibrator.apply(scored.scores)
+    np.testing.assert_allclose(table["probability"].astype(float), calibrated, atol=5e-7)
+    assert table["referral"].tolist() == ["or" in held for held in table["prediction_set"]]
+    assert all(d in held for d, held in zip(table["decision"], table["prediction_set"], strict=True))
+
+
+def test_predictions_without_a_calibrator_leave_probability_and_set_empty(
+    trained: Trained, parts: dict[str, Part]
+) -> None:
+    scored = replace(score_part(trained.bundle, parts["test"], tiny_config()), probabilities=None, sets=None)
+
+    table = predictions(scored, parts["test"])
+
+    assert table[["probability", "prediction_set", "referral"]].isna().all(axis=None)

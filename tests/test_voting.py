@@ -1,5 +1,6 @@
 """Votes, shares and decisions against a plain-Python count in exact fractions."""
 
+import json
 from fractions import Fraction
 from typing import Literal
 
@@ -9,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mammo.config import VoteConfig
-from mammo.voting import decisions, patch_votes, roi_votes, vote_shares
+from mammo.evaluation.calibration import Calibrator
+from mammo.evaluation.conformal import Conformal
+from mammo.voting import (
+    decisions,
+    patch_votes,
+    prediction_sets,
+    roi_votes,
+    vote_shares,
+    with_validation_threshold,
+)
 
 Rule = Literal["majority", "mean_score"]
 Tie = Literal["tumor", "normal"]
@@ -106,3 +116,85 @@ def test_a_record_shows_the_votes_behind_its_label() -> None:
 
 def test_no_rois_give_no_decisions() -> None:
     assert roi_votes(np.empty((0, 25)), VoteConfig()) == []
+
+
+LIMITS = Conformal(0.1, limit_normal=0.6, limit_tumor=0.7, class_conditional=True, n_calibration=40)
+"""Normal stays open up to a mean score of 0.6, Tumor from 0.3 on."""
+
+
+def test_a_record_carries_probability_threshold_and_prediction_set() -> None:
+    scores = np.array([[0.2, 0.2], [0.5, 0.4], [0.9, 0.7]])
+    rule = VoteConfig(rule="mean_score", share_threshold=0.35)
+    votes = roi_votes(scores, rule, Calibrator(slope=1.0, intercept=np.log(3)), LIMITS)
+
+    assert [vote.prediction_set for vote in votes] == [("Normal",), ("Normal", "Tumor"), ("Tumor",)]
+    assert [vote.referral for vote in votes] == [False, True, False]
+    assert {vote.threshold for vote in votes} == {0.35}
+    # Odds are tripled: 0.2 → 0.75 / 1.75, 0.45 → 2.4545 / 3.4545, 0.8 → 12 / 13.
+    assert [vote.probability for vote in votes] == pytest.approx([3 / 7, 27 / 38, 12 / 13])
+
+
+def test_the_row_of_a_record_is_plain_and_names_the_model() -> None:
+    row = roi_votes(np.array([[0.9, 0.7]]), VoteConfig(), conformal=LIMITS)[0].row("mammo-roi", "3")
+
+    assert row == {
+        "label": "Tumor",
+        "vote_share": 1.0,
+        "votes": [1, 1],
+        "score": pytest.approx(0.8),
+        "model_name": "mammo-roi",
+        "model_version": "3",
+        "probability": pytest.approx(0.8),
+        "threshold": 0.5,
+        "prediction_set": ["Tumor"],
+        "referral": False,
+    }
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_a_roi_whose_vote_its_set_rules_out_is_referred() -> None:
+    """Two sure patches of five carry the mean over 0.6, while three of five vote Normal."""
+    scores = np.array([[1.0, 1.0, 0.49, 0.49, 0.49]])
+    assert LIMITS.sets(scores.mean(axis=1)).tolist() == [[False, True]]
+
+    assert roi_votes(scores, VoteConfig(), conformal=LIMITS)[0].label == "Normal"
+    assert prediction_sets(scores, VoteConfig(), LIMITS).tolist() == [[True, True]]
+
+
+def test_a_roi_that_fits_neither_class_keeps_the_one_decided_for() -> None:
+    narrow = Conformal(0.1, limit_normal=0.2, limit_tumor=0.2, class_conditional=True, n_calibration=40)
+
+    assert prediction_sets(np.array([[0.4], [0.6]]), VoteConfig(), narrow).tolist() == [
+        [True, False],
+        [False, True],
+    ]
+
+
+def test_without_a_validation_part_every_roi_is_referred_and_scores_stay() -> None:
+    vote = roi_votes(np.array([[0.9, 0.7]]), VoteConfig())[0]
+
+    assert vote.referral
+    assert vote.probability == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("rule", ["majority", "mean_score"])
+def test_a_threshold_from_validation_decides_its_shifted_scores_better(rule: Rule) -> None:
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 1], [40, 25])
+    scores = np.clip(rng.normal(0.2 + 0.25 * labels[:, None], 0.1, (65, 25)), 0, 1)
+    config = VoteConfig(rule=rule)
+
+    chosen = with_validation_threshold(labels, scores, config)
+
+    assert (decisions(scores, config) == labels).mean() < 0.8
+    assert (decisions(scores, chosen) == labels).mean() > 0.95
+    assert chosen.threshold == "validation"
+    assert chosen == config.model_copy(update={"share_threshold": chosen.share_threshold})
+
+
+def test_scores_that_say_nothing_leave_the_rule_fixed() -> None:
+    config = VoteConfig(share_threshold=0.4)
+
+    kept = with_validation_threshold(np.array([0, 1, 0, 1]), np.full((4, 9), 0.3), config)
+
+    assert (kept.threshold, kept.share_threshold) == ("fixed", 0.4)

@@ -1,24 +1,22 @@
-"""The leakage audit: which ROIs share pixels, patients or films, and across which parts of a split.
+"""The leakage audit as tables: which ROIs share tissue, in which parts, and the groups that follow.
 
 Source of the question: Yu et al. 2020 split by ROI; ROIs of one film overlap (PAPER, defect 1).
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from mammo.data.audit_overlap import ByteImages, Overlap, find_overlaps
+from mammo.data.audit_overlap import Progress, find_overlaps
+from mammo.data.audit_pair import ByteImages, Overlap
 from mammo.errors import DataError
 
-AUDIT_SCHEMA: Final[dict[str, str]] = {
+OVERLAP_SCHEMA: Final[dict[str, str]] = {
     "a": "string",
     "b": "string",
-    "split_a": "string",
-    "split_b": "string",
     "kind": "string",
     "dx_px": "int32",
     "dy_px": "int32",
@@ -28,47 +26,61 @@ AUDIT_SCHEMA: Final[dict[str, str]] = {
     "mad": "float64",
     "correlation": "float64",
 }
-"""One row for each overlapping pair; the columns are those of `Overlap`, with the parts added."""
+"""One row for each pair of ROIs that share tissue; the columns are the fields of `Overlap`."""
+
+AUDIT_SCHEMA: Final[dict[str, str]] = {
+    "a": "string",
+    "b": "string",
+    "split_a": "string",
+    "split_b": "string",
+    **dict(list(OVERLAP_SCHEMA.items())[2:]),
+}
+"""The same with the part of a split on each side, null where it is unknown."""
 
 
-def audit_table(table: pd.DataFrame, images: ByteImages, split: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Search the ROIs for overlaps and say where each pair stands (`AUDIT_SCHEMA`).
+def find_pairs(table: pd.DataFrame, images: ByteImages, progress: Progress | None = None) -> pd.DataFrame:
+    """Search ROIs for pairs that share tissue, by their pixels alone (`OVERLAP_SCHEMA`).
 
     Args:
-        table: ROI table (`ROI_SCHEMA`).
+        table: ROI table (`ROI_SCHEMA`); only its ids are read.
         images: uint8 `(n, h, w)`, in its order.
-        split: a split (`SPLIT_SCHEMA`); without it the published folders count.
+        progress: told of each finished step.
     """
-    return overlap_table(find_overlaps(images, table["roi_id"].tolist()), table, split)
+    return pairs_table(find_overlaps(images, table["roi_id"].tolist(), progress=progress))
 
 
-def overlap_table(
-    overlaps: Sequence[Overlap], table: pd.DataFrame, split: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """Lay found overlaps out as a table (`AUDIT_SCHEMA`), see `audit_table`; unknown parts are null."""
-    part_of = _parts(table, split)
-    pairs = pd.DataFrame([asdict(overlap) for overlap in overlaps], columns=[f.name for f in fields(Overlap)])
-    pairs["split_a"] = pairs["a"].map(part_of)
-    pairs["split_b"] = pairs["b"].map(part_of)
-    return pairs[list(AUDIT_SCHEMA)].astype(AUDIT_SCHEMA)
+def pairs_table(overlaps: Sequence[Overlap]) -> pd.DataFrame:
+    """Lay overlaps out as a table (`OVERLAP_SCHEMA`)."""
+    rows = pd.DataFrame([asdict(overlap) for overlap in overlaps], columns=list(OVERLAP_SCHEMA))
+    return rows.astype(OVERLAP_SCHEMA)
 
 
 def overlaps_of(pairs: pd.DataFrame) -> list[Overlap]:
-    """Read the overlaps back from a table that `overlap_table` made."""
+    """Read the overlaps back from a table that has the columns of `OVERLAP_SCHEMA`."""
     names = [field.name for field in fields(Overlap)]
     return [Overlap(*row) for row in pairs[names].itertuples(index=False, name=None)]
 
 
+def with_parts(pairs: pd.DataFrame, part_of: pd.Series) -> pd.DataFrame:
+    """Say in which part of a split each side of a pair stands (`AUDIT_SCHEMA`).
+
+    Args:
+        pairs: `OVERLAP_SCHEMA`.
+        part_of: part by ROI id, see `parts_of`.
+    """
+    placed = pairs.assign(split_a=pairs["a"].map(part_of), split_b=pairs["b"].map(part_of))
+    return placed[list(AUDIT_SCHEMA)].astype(AUDIT_SCHEMA)
+
+
+def parts_of(rows: pd.DataFrame) -> pd.Series:
+    """Part by ROI id, from a split (`SPLIT_SCHEMA`) or, in a ROI table, from the published folders."""
+    column = "split" if "split" in rows.columns else "published_split"
+    return rows.set_index("roi_id")[column].astype("string")
+
+
 def group_ids(table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
-    """The group of each ROI of a table, see `groups_from_overlaps`; `pairs` as `audit_table` returns them."""
+    """The group of each ROI of a table, see `groups_from_overlaps`; `pairs` as `find_pairs` returns them."""
     return groups_from_overlaps(table["roi_id"].tolist(), overlaps_of(pairs), table["patient_id"].tolist())
-
-
-def _parts(table: pd.DataFrame, split: pd.DataFrame | None) -> pd.Series:
-    rows = (
-        table.set_index("roi_id")["published_split"] if split is None else split.set_index("roi_id")["split"]
-    )
-    return rows.astype("string")
 
 
 def groups_from_overlaps(
@@ -114,45 +126,3 @@ def groups_from_overlaps(
     for roi_id, component in zip(roi_ids, components, strict=True):
         smallest[component] = min(smallest.get(component, roi_id), roi_id)
     return [smallest[component] for component in components]
-
-
-def leakage_summary(
-    pairs: pd.DataFrame, table: pd.DataFrame, split: pd.DataFrame | None = None
-) -> dict[str, Any]:
-    """Count what the parts of a split share, ready for JSON.
-
-    Args:
-        pairs: the overlapping pairs (`AUDIT_SCHEMA`), with the parts of the same split.
-        table: ROI table.
-        split: as in `audit_table`.
-
-    Returns:
-        `n_pairs`, `pairs_by_kind`, `pairs_by_parts` ("test-train": 3; only pairs whose parts are known),
-        `n_pairs_across_parts`, `leaked_test_rois` (test ROIs whose tissue is in train or val), and
-        `shared_patients` and `shared_films`: how many have ROIs in more than one part, null where the
-        source knows none.
-    """
-    known = pairs.dropna(subset=["split_a", "split_b"])
-    parts = ["-".join(sorted(both)) for both in zip(known["split_a"], known["split_b"], strict=True)]
-    across = known[known["split_a"] != known["split_b"]]
-    leaked = set(across.loc[across["split_a"] == "test", "a"]) | set(
-        across.loc[across["split_b"] == "test", "b"]
-    )
-    part_of = table["roi_id"].map(_parts(table, split))
-    return {
-        "n_pairs": len(pairs),
-        "pairs_by_kind": dict(sorted(Counter(pairs["kind"].tolist()).items())),
-        "pairs_by_parts": dict(sorted(Counter(parts).items())),
-        "n_pairs_across_parts": len(across),
-        "leaked_test_rois": sorted(leaked),
-        "shared_patients": _shared(table["patient_id"], part_of),
-        "shared_films": _shared(table["film_id"], part_of),
-    }
-
-
-def _shared(owners: pd.Series, part_of: pd.Series) -> int | None:
-    """How many patients (or films) have ROIs in more than one part; None where none is known."""
-    if owners.isna().all() or part_of.isna().all():
-        return None
-    n_parts = part_of.groupby(owners.to_numpy()).nunique()
-    return int((n_parts > 1).sum())

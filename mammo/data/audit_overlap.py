@@ -1,21 +1,21 @@
 """Search for ROIs that show the same tissue, by their pixels alone.
 
-Every pair of ROIs is correlated at every shift, as it is, mirrored, and with the stretch undone where
-a ROI looks stretched; the best shift of each pair is then verified on the whole overlap.
+Every pair of ROIs is correlated at every shift, as it is, turned over left to right and top to bottom, and
+with the stretch undone where a ROI looks stretched; equal windows of pixels are looked up besides. Each
+candidate is then verified on the whole overlap.
 """
 
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
+from mammo.data.audit_exact import exact_candidates
+from mammo.data.audit_pair import TURNS, ByteImages, Kind, Overlap, Turn, aligned_crops
 from mammo.data.audit_stretch import stretched_candidates
 from mammo.data.audit_texture import (
     BLOCK,
@@ -28,15 +28,16 @@ from mammo.data.audit_texture import (
     spectra_of_b,
     strength,
     texture,
+    without_straight_edges,
 )
 from mammo.errors import DataError
 
-ByteImages = npt.NDArray[np.uint8]
-Kind = Literal["identical", "altered", "shifted", "stretched", "mirrored"]
+Progress = Callable[[int, int], None]
+"""Told how many steps of the search are done, and how many there are."""
 
 LIMITS: Final = OverlapLimits(side_px=15, area_px=400)
-"""Overlaps narrower or smaller than this are not looked for: a match needs about 60 textured pixels to
-stand above chance (see `MATCH_STRENGTH`), and 400 pixels of tissue hold 50 to 180."""
+"""Overlaps narrower or smaller than this are found only if they are equal pixel by pixel: a match needs about
+60 textured pixels to stand above chance (see `MATCH_STRENGTH`), and 400 pixels of tissue hold 50 to 180."""
 
 CANDIDATE_STRENGTH: Final = 1.6
 """Pairs below this are not verified. It lies well below `MATCH_STRENGTH`, which decides, because overlaps
@@ -57,47 +58,16 @@ TILE_SHARE: Final = 0.85
 """A match has to hold all over: at least this share of the textured tiles must correlate."""
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """Two ROIs that show the same tissue.
-
-    Pixel (r, c) of `b` lies at (r · stretch_y + dy_px, c · stretch_x + dx_px) of `a`, both measured
-    from the top-left corner of the pixels; if `kind` is `mirrored`, after `b` was flipped left to
-    right. Of two ROIs, `b` is the more stretched one, else the later row.
-
-    Attributes:
-        a: ROI id.
-        b: ROI id.
-        kind: `identical` (every pixel equal), `altered` (same frame, other grey values), `shifted`,
-            `stretched` (shifted, and resampled along one axis), `mirrored`.
-        dx_px: shift to the right.
-        dy_px: shift downwards.
-        stretch_x: width of a pixel of `b` in pixels of `a`, 1 or less.
-        stretch_y: likewise its height.
-        overlap_px: pixels of `b` that `a` shows too.
-        mad: mean absolute grey difference over the overlap.
-        correlation: of the textures over the overlap, −1 to 1.
-    """
-
-    a: str
-    b: str
-    kind: Kind
-    dx_px: int
-    dy_px: int
-    stretch_x: float
-    stretch_y: float
-    overlap_px: int
-    mad: float
-    correlation: float
-
-
-def find_overlaps(images: ByteImages, roi_ids: Sequence[str], n_threads: int = 2) -> list[Overlap]:
+def find_overlaps(
+    images: ByteImages, roi_ids: Sequence[str], n_threads: int = 2, progress: Progress | None = None
+) -> list[Overlap]:
     """Find every pair of ROIs that shows overlapping tissue, in the order of their rows.
 
     Args:
         images: uint8 `(n, h, w)`.
         roi_ids: one id for each image.
         n_threads: threads; the result does not depend on them.
+        progress: told of each finished step.
 
     Raises:
         DataError: the images are not uint8 `(n, h, w)`, or their number differs from that of the ids.
@@ -109,20 +79,37 @@ def find_overlaps(images: ByteImages, roi_ids: Sequence[str], n_threads: int = 2
         )
     if len(images) < 2:
         return []
-    best: dict[frozenset[int], Overlap] = {}
     with ThreadPoolExecutor(n_threads) as threads:
-        candidates = [
-            *_identical(images),
-            *_shifted_candidates(images, threads, mirrored=False),
-            *_shifted_candidates(images, threads, mirrored=True),
-            *stretched_candidates(images, threads),
+        searches: list[Callable[[], list[Candidate]]] = [
+            lambda: list(_identical(images)),
+            lambda: exact_candidates(images),
+            lambda: _shifted_candidates(images, threads),
+            *(lambda turn=turn: _shifted_candidates(images, threads, turn) for turn in TURNS),
+            lambda: stretched_candidates(images, threads),
         ]
+        candidates: list[Candidate] = []
+        for done, search in enumerate(searches, start=1):
+            candidates += search()
+            if progress:
+                progress(done, len(searches))
+    return _best_of_each_pair(images, roi_ids, candidates)
+
+
+def _best_of_each_pair(
+    images: ByteImages, roi_ids: Sequence[str], candidates: Sequence[Candidate]
+) -> list[Overlap]:
+    """Of the candidates of a pair that hold, the one with the smallest grey difference, the larger if equal."""
+    best: dict[frozenset[int], Overlap] = {}
     for candidate in candidates:
         overlap = _verified(images, roi_ids, candidate)
         pair = frozenset((candidate.a, candidate.b))
-        if overlap and (pair not in best or overlap.mad < best[pair].mad):
+        if overlap and (pair not in best or _rank(overlap) < _rank(best[pair])):
             best[pair] = overlap
     return [best[pair] for pair in sorted(best, key=sorted)]
+
+
+def _rank(overlap: Overlap) -> tuple[float, int]:
+    return overlap.mad, -overlap.overlap_px
 
 
 def _identical(images: ByteImages) -> Iterator[Candidate]:
@@ -136,13 +123,14 @@ def _identical(images: ByteImages) -> Iterator[Candidate]:
 
 
 def _shifted_candidates(
-    images: ByteImages, threads: ThreadPoolExecutor, *, mirrored: bool
+    images: ByteImages, threads: ThreadPoolExecutor, turn: Turn | None = None
 ) -> list[Candidate]:
-    """The best shift of each pair, where it stands out enough to be verified."""
+    """The best shift of each pair, `b` turned over or not, where it stands out enough to be verified."""
     textures = texture(images)
     shape = (images.shape[1], images.shape[2])
     fixed = spectra_of_a(textures, shape, LIMITS)
-    moving = spectra_of_b(np.ascontiguousarray(textures[:, :, ::-1]) if mirrored else textures, shape, LIMITS)
+    turned = textures if turn is None else np.ascontiguousarray(textures[:, *TURNS[turn]])
+    moving = spectra_of_b(turned, shape, LIMITS)
 
     def of_row(a: int) -> list[Candidate]:
         found = []
@@ -150,7 +138,7 @@ def _shifted_candidates(
             peaks = best_shifts(fixed, a, moving, slice(start, start + BLOCK), shape)
             for b, (value, dy, dx) in enumerate(zip(*peaks, strict=True), start):
                 if value >= CANDIDATE_STRENGTH:
-                    found.append(Candidate(a, b, dy=int(dy), dx=int(dx), mirrored=mirrored))
+                    found.append(Candidate(a, b, dy=int(dy), dx=int(dx), turn=turn))
         return found
 
     return [candidate for row in threads.map(of_row, range(len(images) - 1)) for candidate in row]
@@ -171,13 +159,13 @@ def _verified(images: ByteImages, roi_ids: Sequence[str], candidate: Candidate) 
         correlation=1.0,
     )
     crop_a, crop_b = aligned_crops(images[candidate.a], images[candidate.b], overlap)
-    pair = texture(np.stack([crop_a, crop_b]))
+    pair = without_straight_edges(texture(np.stack([crop_a, crop_b])))
     correlation, textured_px = similarity(pair[0], pair[1])
     equal = np.array_equal(crop_a, crop_b) and len(np.unique(crop_a)) >= EQUAL_GREY_LEVELS
     convincing = equal or (
         correlation >= MATCH_CORRELATION
         and strength(correlation, textured_px) >= MATCH_STRENGTH
-        and _share_of_matching_tiles(pair[0], pair[1]) >= TILE_SHARE
+        and share_of_matching_tiles(pair[0], pair[1]) >= TILE_SHARE
     )
     if not convincing:
         return None
@@ -186,8 +174,8 @@ def _verified(images: ByteImages, roi_ids: Sequence[str], candidate: Candidate) 
 
 
 def _kind(images: ByteImages, candidate: Candidate) -> Kind:
-    if candidate.mirrored:
-        return "mirrored"
+    if candidate.turn is not None:
+        return candidate.turn
     if (candidate.stretch_y, candidate.stretch_x) != (1.0, 1.0):
         return "stretched"
     if (candidate.dy, candidate.dx) != (0, 0):
@@ -195,7 +183,7 @@ def _kind(images: ByteImages, candidate: Candidate) -> Kind:
     return "identical" if np.array_equal(images[candidate.a], images[candidate.b]) else "altered"
 
 
-def _share_of_matching_tiles(a: FloatArray, b: FloatArray) -> float:
+def share_of_matching_tiles(a: FloatArray, b: FloatArray) -> float:
     """Share of the tiles of an overlap whose textures correlate, each counted by its textured pixels."""
     matching = total = 0.0
     for rows in np.array_split(np.arange(a.shape[0]), max(1, a.shape[0] // TILE_PX)):
@@ -205,39 +193,3 @@ def _share_of_matching_tiles(a: FloatArray, b: FloatArray) -> float:
             total += textured_px
             matching += textured_px * (correlation >= TILE_CORRELATION)
     return matching / total if total else 0.0
-
-
-def aligned_crops(
-    image_a: ByteImages, image_b: ByteImages, overlap: Overlap
-) -> tuple[ByteImages, ByteImages]:
-    """Cut what both ROIs show, pixel on pixel, in the frame of `b` (the more stretched one).
-
-    Args:
-        image_a: pixels of `overlap.a`, uint8 `(h, w)`.
-        image_b: pixels of `overlap.b`; a mirrored one is flipped here.
-        overlap: how they lie.
-    """
-    if overlap.kind == "mirrored":
-        image_b = image_b[:, ::-1]
-    top, bottom = _common_range(image_a.shape[0], image_b.shape[0], overlap.dy_px, overlap.stretch_y)
-    left, right = _common_range(image_a.shape[1], image_b.shape[1], overlap.dx_px, overlap.stretch_x)
-    crop_b = image_b[top:bottom, left:right]
-    box = (
-        left * overlap.stretch_x + overlap.dx_px,
-        top * overlap.stretch_y + overlap.dy_px,
-        right * overlap.stretch_x + overlap.dx_px,
-        bottom * overlap.stretch_y + overlap.dy_px,
-    )
-    if overlap.stretch_x == overlap.stretch_y == 1.0:
-        x_start, y_start, x_stop, y_stop = (int(edge) for edge in box)
-        return image_a[y_start:y_stop, x_start:x_stop], crop_b
-    resampled = Image.fromarray(image_a).resize(
-        (right - left, bottom - top), Image.Resampling.BICUBIC, box=box
-    )
-    return np.asarray(resampled), crop_b
-
-
-def _common_range(side_a: int, side_b: int, shift: int, stretch: float) -> tuple[int, int]:
-    """First and last-plus-one pixel of b that lies wholly inside a."""
-    start = max(0, math.ceil(-shift / stretch - 1e-9))
-    return start, max(start, min(side_b, math.floor((side_a - shift) / stretch + 1e-9)))

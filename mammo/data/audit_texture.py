@@ -6,7 +6,7 @@ texture alone, normalised locally, to which no edge and no flat area contributes
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,17 @@ def texture(images: npt.NDArray[Any]) -> FloatArray:
     return normalised
 
 
+def without_straight_edges(textures: FloatArray) -> FloatArray:
+    """Remove what whole rows or whole columns have in common from textures `(n, h, w)`.
+
+    The straight edge of one film lies on that of any other, and a long edge between flat areas would be
+    the whole texture of an overlap. Tissue keeps all but the share 1 / h + 1 / w of its texture.
+    """
+    rows, columns = textures.mean(axis=2, keepdims=True), textures.mean(axis=1, keepdims=True)
+    rest: FloatArray = textures - rows - columns + textures.mean(axis=(1, 2), keepdims=True)
+    return rest
+
+
 def similarity(a: FloatArray, b: FloatArray) -> tuple[float, float]:
     """Correlation of two textures of one shape, and their number of textured pixels.
 
@@ -63,13 +74,13 @@ def strength(correlation: float, textured_px: float) -> float:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Where ROI `b` may lie on ROI `a` (rows of the images); see `audit_overlap.Overlap`."""
+    """Where ROI `b` may lie on ROI `a` (rows of the images); see `audit_pair.Overlap`."""
 
     a: int
     b: int
     dy: int
     dx: int
-    mirrored: bool = False
+    turn: Literal["mirrored", "flipped"] | None = None
     stretch_y: float = 1.0
     stretch_x: float = 1.0
 

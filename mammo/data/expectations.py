@@ -28,6 +28,8 @@ from mammo.data.expectation_rules import (
     roi_facts,
     split_facts,
 )
+from mammo.data.leakage import Audit
+from mammo.data.leakage_rules import YES_NO, leak_facts, leakage_rules, pair_facts
 from mammo.errors import ExpectationError
 from mammo.storage import atomic_folder
 
@@ -97,6 +99,26 @@ def check_patches(
         _Suite("patches", PATCH_RULES, patch_facts(patches, rois, split)),
         _Suite("split", SPLIT_RULES, split_facts(patches, rois, split)),
     ]
+    return _check(suites, docs_dir)
+
+
+def check_leakage(audit: Audit, protocol: str, docs_dir: Path) -> dict[str, Any]:
+    """Check what the parts of a split share.
+
+    Args:
+        audit: pairs, ROIs and split.
+        protocol: `split.protocol`; what the published split is known to break is a warning there.
+        docs_dir: folder for the Data Docs; replaced as a whole.
+
+    Returns:
+        As `check_rois`.
+
+    Raises:
+        ExpectationError: a critical expectation failed; the Data Docs have been written.
+        DataError: `docs_dir` cannot be written.
+    """
+    of_pairs, of_rois = leakage_rules(protocol)
+    suites = [_Suite("pairs", of_pairs, pair_facts(audit)), _Suite("leaks", of_rois, leak_facts(audit))]
     return _check(suites, docs_dir)
 
 
@@ -234,7 +256,7 @@ def _example(row: Mapping[str, Any], column: str) -> str:
     return roi_id if column in ("roi_id", *_YES_NO) else f"{roi_id} ({column} {row[column]})"
 
 
-_YES_NO: Final = frozenset(
+_YES_NO: Final = YES_NO | frozenset(
     rule.name
     for rules in (ROI_RULES, IMAGE_RULES, PATCH_RULES, SPLIT_RULES)
     for rule in rules

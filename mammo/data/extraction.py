@@ -82,19 +82,11 @@ def crop_around(film: GreyImage, x_px: int, y_px: int) -> GreyImage:
 def stretch_first_region(crop: GreyImage) -> GreyImage:
     """Crop to the bounding box of the first region of tissue and resize that to the crop's shape.
 
-    The first region is MATLAB's: 8-connected, found column by column. A crop without a region of
-    `MIN_REGION_PX` pixels is returned unchanged.
+    A crop without a region of `MIN_REGION_PX` pixels is returned unchanged.
     """
-    from scipy.ndimage import find_objects, label
     from skimage.transform import resize
 
-    # Transposed, SciPy's row by row is MATLAB's column by column.
-    regions, _ = label((crop > FOREGROUND_LEVEL).T, structure=np.ones((3, 3)))
-    sizes = np.bincount(regions.ravel())
-    large = np.flatnonzero(sizes[1:] >= MIN_REGION_PX) + 1
-    if not large.size:
-        return crop
-    columns, rows = find_objects(regions)[large[0] - 1]
+    rows, columns = first_region(crop)
     box = crop[rows, columns]
     if box.shape == crop.shape:
         return crop
@@ -103,3 +95,20 @@ def stretch_first_region(crop: GreyImage) -> GreyImage:
     )
     grey: GreyImage = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
     return grey
+
+
+def first_region(crop: GreyImage) -> tuple[slice, slice]:
+    """Rows and columns of the bounding box of the first region of tissue; the whole crop where there is none.
+
+    The first region is MATLAB's: 8-connected, found column by column.
+    """
+    from scipy.ndimage import find_objects, label
+
+    # Transposed, SciPy's row by row is MATLAB's column by column.
+    regions, _ = label((crop > FOREGROUND_LEVEL).T, structure=np.ones((3, 3)))
+    sizes = np.bincount(regions.ravel())
+    large = np.flatnonzero(sizes[1:] >= MIN_REGION_PX) + 1
+    if not large.size:
+        return slice(0, crop.shape[0]), slice(0, crop.shape[1])
+    columns, rows = find_objects(regions)[large[0] - 1]
+    return rows, columns

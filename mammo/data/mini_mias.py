@@ -69,18 +69,18 @@ def check_films(raw: Path) -> int:
         DataError: it is not.
     """
     with open_films(raw) as store:
-        _read_annotations(store)
+        read_annotations(store)
         return len(store.films)
 
 
 def _load_films(raw: Path, config: IngestConfig, source: str, progress: Progress | None) -> RoiSet:
     with open_films(raw) as store:
-        annotations = _read_annotations(store)
+        annotations = read_annotations(store)
         lesions = _lesions_by_film(annotations)
         normals = _choose_normals(annotations, config.seed)
         found: dict[str, list[tuple[Row, GreyImage]]] = {}
         wanted = lesions.keys() | normals.keys()
-        for done, (film_id, film) in enumerate(_read_films(store, wanted), start=1):
+        for done, (film_id, film) in enumerate(read_films(store, wanted), start=1):
             if film_id in lesions:
                 found[film_id] = _cut_lesions(film, lesions[film_id], config)
             else:
@@ -92,8 +92,12 @@ def _load_films(raw: Path, config: IngestConfig, source: str, progress: Progress
     return make_roi_set([row | shared for row, _ in pairs], [image for _, image in pairs])
 
 
-def _read_annotations(store: FilmStore) -> list[Annotation]:
-    """Parse the table and check that it names exactly the films that are there."""
+def read_annotations(store: FilmStore) -> list[Annotation]:
+    """Parse the table of a store and check that it names exactly the films that are there.
+
+    Raises:
+        DataError: it does not, or is damaged.
+    """
     annotations = parse_info(store.info.read(), store.info.name)
     named = {annotation.film_id for annotation in annotations}
     for missing in sorted(named - store.films.keys()):
@@ -127,8 +131,12 @@ def _choose_normals(annotations: Sequence[Annotation], seed: int) -> dict[str, A
     return {film_id: normals[film_id] for film_id in choose_normal_films(tissues, lesion_tissues, seed)}
 
 
-def _read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str, GreyImage]]:
-    """Decode the wanted films one at a time, so that memory holds a single one."""
+def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str, GreyImage]]:
+    """Decode the wanted films (ids) one at a time, so that memory holds a single one.
+
+    Raises:
+        DataError: a film is damaged or not of mini-MIAS's size.
+    """
     for film_id, file in store.films.items():
         if film_id not in wanted:
             continue

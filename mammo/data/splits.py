@@ -19,7 +19,8 @@ def make_split(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) 
     """Assign each ROI to train, val or test (`SPLIT_SCHEMA`, in the order of the table).
 
     `grouped_cv`: fold `config.fold` of repeat `config.repeat` tests, the next fold validates, the rest
-    trains. The assignment of a ROI does not depend on the order of the rows.
+    trains. The assignment of a ROI does not depend on the order of the rows. `config.keep_groups: false` moves
+    the second ROI of each group one fold on, the third two; the others stay, and the table still names the groups.
 
     Args:
         table: ROI table; `roi_id`, `label` and, for `published`, `published_split` are read.
@@ -75,6 +76,8 @@ def _grouped(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) ->
                 f"split.n_folds {config.n_folds}; lower n_folds or add data"
             )
     folds = _folds(labels, group_ids, config)
+    if not config.keep_groups:
+        folds = (folds + pd.Series(group_ids).groupby(group_ids).cumcount().to_numpy()) % config.n_folds
     in_order = np.full(len(folds), "train", dtype=object)
     in_order[folds == (config.fold + 1) % config.n_folds] = "val"
     in_order[folds == config.fold] = "test"

@@ -1,7 +1,8 @@
 """Do scores mean what they say? Brier score, calibration error, reliability table, Platt's calibrator."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from mammo.errors import DataError
-from mammo.evaluation.intervals import wilson
+from mammo.evaluation.intervals import Estimate, bootstrap, wilson
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays
 from mammo.records import Label
 
@@ -76,6 +77,79 @@ def expected_calibration_error(
     return float(np.average(gaps, weights=table["n"]))
 
 
+def calibration_estimates(
+    labels: IntArray,
+    scores: FloatArray,
+    groups: npt.NDArray[Any],
+    *,
+    binning: Binning,
+    n_bins: int = 10,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, Estimate]:
+    """Brier score and expected calibration error with bootstrap intervals over the groups.
+
+    The bins are those of the whole sample in every resample; the keys are `brier` and `calibration_error`.
+    Resampling adds to the calibration error as chance does, so that its interval is the basic one, cut at 0; it
+    may lie wholly below the value. It is a rough one: on simulated sets of 64 ROIs a nominal 95% covers 86 to 89%
+    where scores are off, and 72% where they are perfect.
+
+    Raises:
+        DataError: the arrays do not describe the same ROIs, or a score is no probability.
+    """
+    _check_probabilities(labels, scores)
+    gaps, in_bin = scores - labels, _bin_members(scores, binning, n_bins)
+
+    def brier_score(weights: FloatArray) -> FloatArray:
+        score: FloatArray = weights @ gaps**2 / weights.sum(axis=1)
+        return score
+
+    def calibration_error(weights: FloatArray) -> FloatArray:
+        error: FloatArray = np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
+        return error
+
+    resample = partial(bootstrap, groups=groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
+    error = resample(calibration_error, kind="basic")
+    return {
+        "brier": resample(brier_score),
+        "calibration_error": replace(
+            error, ci_low=float(np.maximum(error.ci_low, 0)), ci_high=float(np.maximum(error.ci_high, 0))
+        ),
+    }
+
+
+def perfect_calibration_error(
+    scores: FloatArray,
+    *,
+    binning: Binning,
+    n_bins: int = 10,
+    n_draws: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, float]:
+    """What the calibration error would be by chance if the scores were the true probabilities.
+
+    Labels are drawn from the scores `n_draws` times. A calibration error above `upper` speaks against the scores; one
+    near `mean` does not.
+
+    Returns:
+        `mean` of the draws' errors and `upper`, their quantile at `confidence`; NaN without ROIs.
+    """
+    if not len(scores):
+        return {"mean": np.nan, "upper": np.nan}
+    drawn = np.random.default_rng(seed).random((n_draws, len(scores))) < scores
+    gaps = np.abs((scores - drawn) @ _bin_members(scores, binning, n_bins)).sum(axis=1) / len(scores)
+    return {"mean": float(gaps.mean()), "upper": float(np.quantile(gaps, confidence))}
+
+
+def _bin_members(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.float64]:
+    """Which of the bins in use each ROI is in: `(n, bins)` of 0 and 1."""
+    index = _bin_index(scores, binning, n_bins)
+    members: npt.NDArray[np.float64] = (index[:, None] == np.unique(index)).astype(float)
+    return members
+
+
 def _bin_index(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.int64]:
     if n_bins < 1:
         raise DataError(f"calibration: n_bins must be 1 or more, got {n_bins}; 10 is usual")
@@ -123,12 +197,26 @@ class Calibrator:
         return calibrator
 
 
-def fit_platt(labels: IntArray, scores: FloatArray) -> Calibrator:
+NO_CALIBRATION: Final = Calibrator(slope=1.0, intercept=0.0)
+"""Leaves every score as it is."""
+
+
+def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -> Calibrator:
     """Fit a calibrator on the validation part by logistic regression without a penalty.
+
+    Why Platt: a validation part of some 65 ROIs can carry two numbers. Isotonic regression fits a step for
+    nearly every ROI there, ties ranks, and calls the outermost scores 0 and 1; it needs about a thousand ROIs to
+    be the better one (Niculescu-Mizil and Caruana 2005, "Predicting good probabilities with supervised learning").
 
     The targets are Platt's smoothed ones, (n_tumor + 1) / (n_tumor + 2) and 1 / (n_normal + 2), so that
     perfectly separated scores do not give an infinite slope (Platt 1999, "Probabilistic outputs for
     support vector machines", section 2.2).
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        scores: probabilities of Tumor, shape `(n,)`.
+        balanced: let both classes weigh alike, whatever their numbers; 0.5 is then where a score speaks for
+            neither class.
 
     Raises:
         DataError: a class is absent, or a score is no probability.
@@ -144,11 +232,12 @@ def fit_platt(labels: IntArray, scores: FloatArray) -> Calibrator:
     from sklearn.linear_model import LogisticRegression  # here: it takes 1 s to import
 
     target = np.where(labels == Label.TUMOR, (n_tumor + 1) / (n_tumor + 2), 1 / (n_normal + 2))
+    weight = np.where(labels == Label.TUMOR, n_normal, n_tumor) * 2 / len(labels) if balanced else 1.0
     logits = _logits(scores)
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
         np.concatenate([logits, logits])[:, None],
         np.repeat([1, 0], len(labels)),
-        sample_weight=np.concatenate([target, 1 - target]),
+        sample_weight=np.concatenate([target * weight, (1 - target) * weight]),
     )
     return Calibrator(float(model.coef_[0, 0]), float(model.intercept_[0]))
 

@@ -8,7 +8,7 @@ covered by it. A ROI whose set is not one single class is referred to a reader.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,11 @@ class Conformal:
         misfit = misfits(scores)
         return misfit <= np.array([self.limit_normal, self.limit_tumor])
 
+    @property
+    def coverage(self) -> float:
+        """The promised share of sets that hold the true class."""
+        return round(1 - self.alpha, 12)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
         return asdict(self)
@@ -51,12 +56,25 @@ class Conformal:
         """Read what `to_dict` wrote.
 
         Raises:
-            DataError: a field is missing or unknown.
+            DataError: a field is missing, unknown or out of range.
         """
         try:
-            return cls(**fields)
-        except TypeError as error:
+            limits = cls(**fields)
+            shares = [float(limits.alpha), float(limits.limit_normal), float(limits.limit_tumor)]
+        except (TypeError, ValueError) as error:
             raise DataError(f"conformal limits: {error}; run `dvc repro` to fit them again") from error
+        if not all(0 <= share <= 1 for share in shares):
+            raise DataError(
+                f"conformal limits: alpha and limits must lie between 0 and 1, got {fields!r}; run `dvc repro` to fit "
+                "them again"
+            )
+        return limits
+
+
+REFER_ALL: Final = Conformal(
+    alpha=0.0, limit_normal=1.0, limit_tumor=1.0, class_conditional=True, n_calibration=0
+)
+"""Both classes for every ROI: all that can be promised before a validation part was seen."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Wilson interval takes each ROI as independent, so it is too narrow where groups 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -126,8 +126,9 @@ def bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
     n: int | None = None,
+    kind: Literal["BCa", "basic"] = "BCa",
 ) -> Estimate:
-    """BCa interval of a statistic by resampling groups with replacement.
+    """Interval of a statistic by resampling groups with replacement.
 
     Resamples on which the statistic is undefined (one class only) are left out and counted. No interval
     (NaN) is stated where the resamples cannot give one: all of them equal, as under perfect separation,
@@ -140,6 +141,8 @@ def bootstrap(
         seed: seed of the draws; the same seed draws the same resamples for every statistic.
         confidence: nominal coverage.
         n: ROIs in the metric's denominator; all when not given.
+        kind: `BCa`, or `basic` for statistics that resampling biases (Davison and Hinkley 1997, section 5.2):
+            it turns the resamples round the value, so that their bias counts the other way.
     """
     names, member_of = np.unique(groups, return_inverse=True)
     value, low, high, n_undefined = np.nan, np.nan, np.nan, 0
@@ -149,14 +152,17 @@ def bootstrap(
         # In slices: the weights of 2,000 resamples of thousands of patches would fill the memory.
         slices = np.array_split(counts, math.ceil(n_bootstrap / _SLICE))
         draws = np.concatenate([statistic(part[:, member_of].astype(float)) for part in slices])
-        left_one_out = statistic((member_of != np.arange(len(names))[:, None]).astype(float))
         n_undefined = int(np.isnan(draws).sum())
-        low, high = bca(value, draws, left_one_out, confidence)
+        if kind == "basic":
+            low, high = basic(value, draws, confidence)
+        else:
+            left_one_out = statistic((member_of != np.arange(len(names))[:, None]).astype(float))
+            low, high = bca(value, draws, left_one_out, confidence)
     return Estimate(
         value,
         low,
         high,
-        "BCa bootstrap of groups",
+        f"{kind} bootstrap of groups",
         len(groups) if n is None else n,
         len(names),
         confidence,
@@ -168,6 +174,15 @@ def resampled_counts(n_groups: int, n_bootstrap: int, seed: int) -> npt.NDArray[
     """How often each resample, drawn with replacement, holds each group: `(n_bootstrap, n_groups)`."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_bootstrap)
+
+
+def basic(value: float, draws: FloatArray, confidence: float) -> tuple[float, float]:
+    """Basic interval: twice the value minus the quantiles of the resamples; NaN where fewer than half are defined."""
+    defined = draws[~np.isnan(draws)]
+    if len(defined) < len(draws) / 2 or np.ptp(defined) == 0:
+        return np.nan, np.nan
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(2 * value - high), float(2 * value - low)
 
 
 def bca(value: float, draws: FloatArray, left_one_out: FloatArray, confidence: float) -> tuple[float, float]:

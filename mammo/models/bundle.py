@@ -1,23 +1,31 @@
 """A trained classifier on disk: safetensors weights and one JSON that says how to use them.
 
-The bundle carries its architecture, preprocessing, patch grid, vote rule, validation results and
-provenance, so that nothing has to be remembered beside it.
+The bundle carries its architecture, preprocessing, patch grid, vote rule with its threshold, calibrator, conformal
+limits, validation results and provenance, so that nothing has to be remembered beside it.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mammo.config import PatchesConfig, VoteConfig
 from mammo.errors import ConfigError, DataError, WeightsError
+from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
+from mammo.evaluation.conformal import REFER_ALL, Conformal
 from mammo.models.build import Architecture, Classifier
+from mammo.patches import grid_corners
 from mammo.storage import atomic_path, read_json, sha256_of, write_json
 
 WEIGHTS_FILE: Final = "model.safetensors"
 DESCRIPTION_FILE: Final = "model.json"
+
+FORMAT: Final = 2
+"""Format of the description. 1 had no calibrator, no conformal limits and named no format."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +36,30 @@ class Bundle:
         classifier: the network.
         size_px: side of a patch.
         stride_px: step of the voting grid.
-        vote: the decision rule.
+        vote: the decision rule; its `share_threshold` decides, wherever it came from.
+        calibrator: mean patch score → probability of Tumor, fitted on the validation part.
+        conformal: limits of the prediction sets, fitted on the validation part.
         results: validation results of the chosen epoch.
         provenance: data, commit, seeds and versions that made the weights.
         synthetic: the training data were phantoms.
+        corner_patches: the outer ring of the grid votes too.
     """
 
     classifier: Classifier
     size_px: int
     stride_px: int
     vote: VoteConfig
+    calibrator: Calibrator = NO_CALIBRATION
+    conformal: Conformal = REFER_ALL
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     synthetic: bool = False
+    corner_patches: bool = True
+
+    @property
+    def corners(self) -> npt.NDArray[np.int64]:
+        """The (top, left) corners of the patches that vote, row by row: `(n_patches, 2)`, pixels."""
+        return grid_corners(self.size_px, self.stride_px, corner_patches=self.corner_patches)
 
     @property
     def system(self) -> str:
@@ -58,10 +77,14 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     write_json(
         folder / DESCRIPTION_FILE,
         {
+            "bundle_format": FORMAT,
             "architecture": bundle.classifier.architecture.to_dict(),
             "size_px": bundle.size_px,
             "stride_px": bundle.stride_px,
+            "corner_patches": bundle.corner_patches,
             "vote": bundle.vote.model_dump(),
+            "calibrator": bundle.calibrator.to_dict(),
+            "conformal": bundle.conformal.to_dict(),
             "results": bundle.results,
             "synthetic": bundle.synthetic,
             "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
@@ -78,9 +101,10 @@ def load_bundle(folder: Path) -> Bundle:
         WeightsError: the weights are damaged or do not fit the description.
     """
     description = read_json(folder / DESCRIPTION_FILE)
+    _check_format(description, folder / DESCRIPTION_FILE)
     try:
         bundle, digest = _described(description), description["weights_sha256"]
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
+    except (ConfigError, DataError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{folder / DESCRIPTION_FILE}: does not describe a bundle ({error!r}); restore it with `dvc checkout` or "
             "train again with `dvc repro`"
@@ -100,15 +124,31 @@ def load_bundle(folder: Path) -> Bundle:
     return bundle
 
 
+def _check_format(description: Any, path: Path) -> None:
+    found = description.get("bundle_format", 1) if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise DataError(
+            f"{path}: must be a bundle of format {FORMAT}, got {found}: another release wrote it; train again with "
+            "`dvc repro`, and make the new version champion with `mammo promote VERSION`"
+        )
+
+
 def _described(description: dict[str, Any]) -> Bundle:
     """The bundle of a description, with untrained weights."""
-    grid = PatchesConfig(size_px=description["size_px"], stride_px=description["stride_px"])
+    grid = PatchesConfig(
+        size_px=description["size_px"],
+        stride_px=description["stride_px"],
+        corner_patches=description.get("corner_patches", True),
+    )
     return Bundle(
         classifier=Classifier(Architecture.from_dict(description["architecture"])).eval(),
         size_px=grid.size_px,
         stride_px=grid.stride_px,
         vote=VoteConfig(**description["vote"]),
+        calibrator=Calibrator.from_dict(description["calibrator"]),
+        conformal=Conformal.from_dict(description["conformal"]),
         results=description["results"],
         provenance=description["provenance"],
         synthetic=description["synthetic"],
+        corner_patches=grid.corner_patches,
     )

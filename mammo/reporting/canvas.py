@@ -117,6 +117,22 @@ def say_empty(axes: Axes, reason: str) -> None:
     axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=10, color=MUTED)
 
 
+def draw_legend(axes: Axes, entries: Sequence[Any], columns: int) -> None:
+    """Fill a row of the figure with its legend, so that no text can meet another."""
+    axes.set_axis_off()
+    if entries:
+        legend = axes.legend(
+            handles=entries,
+            loc="center",
+            ncols=min(columns, len(entries)),
+            fontsize=8.5,
+            frameon=False,
+            labelcolor=INK,
+            handlelength=3.2,
+        )
+        legend.set_in_layout(False)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG atomically; the same figure gives the same bytes (no date, no program version).
 

@@ -1,74 +1,234 @@
-"""The model card: data, intended use, limits, results with intervals, provenance."""
+"""The model card in the usual sections (Mitchell et al. 2019, doi 10.1145/3287560.3287596), as markdown.
 
-from typing import Any
+Every number is a link to the file that it came from, written as a reference so that the text stays readable.
+"""
+
+from typing import Final
 
 from mammo.evaluation.metrics import TITLES
-from mammo.layout import Workspace
-from mammo.models.bundle import DESCRIPTION_FILE
-from mammo.reporting.tables import cell, systems_table
-from mammo.storage import read_json, write_bytes
+from mammo.reporting.document import Inline, Table
+from mammo.reporting.page_results import results_section
+from mammo.reporting.report_inputs import ReportInputs
+from mammo.storage import write_bytes
+
+CARD_FILE: Final = "model_card.md"
+NOTICE: Final = "Research software, no medical device."
 
 
-def write_model_card(space: Workspace) -> None:
+def write_model_card(inputs: ReportInputs) -> None:
     """Write `reports/model_card.md` for the system that was registered last."""
-    champion = read_json(space.reports / "champion.json")
-    results = read_json(space.reports / "evaluate" / "results.json")
-    description = read_json(space.bundle(champion["system"]) / DESCRIPTION_FILE)
-    write_bytes(space.reports / "model_card.md", model_card(champion, results, description).encode())
+    write_bytes(inputs.space.reports / CARD_FILE, model_card(inputs).encode())
 
 
-def model_card(champion: dict[str, Any], results: dict[str, Any], description: dict[str, Any]) -> str:
+def model_card(inputs: ReportInputs) -> str:
     """The card as markdown."""
-    data, system = results["data"], champion["system"]
-    judged = results["systems"][system]
-    synthetic = "**Trained and judged on PHANTOM (synthetic) films.** " if data["synthetic"] else ""
-    lines = [
-        f"# Model card: {champion['model_name']} ({system})",
+    sections = (
+        _details(inputs),
+        _intended_use(),
+        _data(inputs),
+        _results(inputs),
+        _slices(inputs),
+        _limits(inputs),
+        _ethics(inputs),
+        _provenance(inputs),
+    )
+    lines = [line for section in sections for line in (*section, "")]
+    sources = (inputs.results, inputs.champion, inputs.model, inputs.slices, inputs.provenance)
+    return "\n".join([*lines, *[f"[{_reference(source.path)}]: {source.path}" for source in sources], ""])
+
+
+def _phantom(inputs: ReportInputs) -> str:
+    return "**PHANTOM (synthetic).** " if inputs.synthetic else ""
+
+
+def _details(inputs: ReportInputs) -> list[str]:
+    champion, model, system = inputs.champion, inputs.model, inputs.system
+    vote = model.content["vote"]
+    trained = "**Trained and judged on PHANTOM (synthetic) films.** " if inputs.synthetic else ""
+    return [
+        f"# Model card: {champion.content['model_name']} ({system})",
         "",
-        f"{synthetic}Research software, no medical device.",
+        f"{trained}{NOTICE} The whole report: [index.html](index.html).",
         "",
-        "## What it does",
+        "## Model details",
         "",
-        f"Classifies a 120 × 120 pixel region of interest (ROI) of a mammogram as Normal or Tumor. Patches of "
-        f"{description['size_px']} pixels at a step of {description['stride_px']} vote; the rule is "
-        f"{description['vote']['rule']}, ties go to {description['vote']['tie'].capitalize()}. Tumor holds benign and "
-        "malignant lesions alike: this is lesion against normal tissue, not cancer detection.",
-        "",
+        f"- Classifies a 120 × 120 pixel region of interest (ROI) of a mammogram as Normal or Tumor. Patches of "
+        f"{_link(model.cell('size_px'))} pixels at a step of {_link(model.cell('stride_px'))} vote; rule "
+        f"`{vote['rule']}`, threshold {_link(model.cell('vote', 'share_threshold'))}, ties go to "
+        f"{vote['tie'].capitalize()}.",
+        f"- System `{system}`: backbone and fusion, built after Yu et al., Scientific Reports 10:14361 (2020), "
+        "doi 10.1038/s41598-020-71431-x.",
+        f"- Chosen by `{champion.content['chosen_by']}` = {_link(champion.cell('value', digits=4))} on the validation "
+        "part alone.",
+        "- Code under the MIT licence; weights as safetensors, never a pickle.",
+    ]
+
+
+def _intended_use() -> list[str]:
+    return [
         "## Intended use",
         "",
-        "Research on classification and on honest evaluation. Not for diagnosis, screening or any decision about "
-        "a person.",
+        "Research on classification, on patch voting and on honest evaluation, by people who know what a ROI is.",
         "",
+        "## Out of scope",
+        "",
+        "- Diagnosis, screening, triage, or any decision about a person.",
+        "- Cancer detection: Tumor holds benign and malignant lesions alike. This is lesion against normal tissue.",
+        "- Whole mammograms: a ROI has to be found first, and nothing here searches for it.",
+        "- Other scanners, full-field digital mammograms, tomosynthesis, other sizes of a ROI: untested.",
+    ]
+
+
+def _data(inputs: ReportInputs) -> list[str]:
+    results, provenance = inputs.results, inputs.provenance
+    columns = ("n_rois", "n_tumor", "n_normal", "n_groups", "n_patients")
+    rows = tuple(
+        (name, *(provenance.cell("parts", name, column) for column in columns))
+        for name in provenance.content["parts"]
+    )
+    headings = ("part", "ROIs", "Tumor", "Normal", "groups", "patients")
+    table = Table("Parts of the split; n/a: the source does not know.", headings, rows, provenance.path)
+    return [
         "## Data",
         "",
-        f"{data['note']}: {data['n_tumor']} Tumor, {data['n_normal']} Normal, {data['n_groups']} groups of ROIs "
-        f"that share a patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}. Method: Yu et "
-        "al., Scientific Reports 10:14361 (2020), doi 10.1038/s41598-020-71431-x.",
+        f"{_phantom(inputs)}{_link(results.cell('data', 'note'))}. A group joins ROIs that share a patient or pixels.",
         "",
+        *_markdown(table),
+    ]
+
+
+def _results(inputs: ReportInputs) -> list[str]:
+    results, system = inputs.results, inputs.system
+    lines = [
+        f"- {TITLES[name]}: {_link(results.estimate('systems', system, 'roi', name))}, n = {estimate['n']}"
+        for name, estimate in results.value("systems", system, "roi").items()
+    ]
+    systems = next(block for block in results_section(inputs).blocks if isinstance(block, Table))
+    return [
         "## Results on the test part",
         "",
-        *[
-            f"- {TITLES[name]}: {cell(estimate)}, n = {estimate['n']}"
-            for name, estimate in judged["roi"].items()
-        ],
+        f"{_phantom(inputs)}Values with intervals: Wilson for proportions, BCa bootstrap over groups for the rest.",
         "",
-        f"AUC minus the floor's: {cell(results['selected_minus_floor_auc'])}.",
+        *lines,
         "",
-        *systems_table(results),
+        f"AUC minus the floor's (logistic regression on 8 intensity statistics): "
+        f"{_link(results.estimate('selected_minus_floor_auc'))}. An interval that holds 0 means: not shown "
+        "to be better.",
         "",
+        f"{_phantom(inputs)}All systems, the floor and the paper:",
+        "",
+        *_markdown(systems),
+    ]
+
+
+def _slices(inputs: ReportInputs) -> list[str]:
+    """The chosen system on each slice; n/a where a slice lacks what a metric needs."""
+    lines = ["## Slices", ""]
+    slices = inputs.slices
+    for axis, entry in slices.content["axes"].items():
+        if not entry["systems"]:
+            lines += [f"- {entry['title']}: unknown to the source for all ROIs of the test part."]
+            continue
+        judged = entry["systems"][inputs.system]
+        names = list(judged[0]["metrics"])
+        keys = ("axes", axis, "systems", inputs.system)
+        rows = tuple(
+            (
+                one["value"],
+                slices.cell(*keys, index, "n_rois"),
+                slices.cell(*keys, index, "n_tumor"),
+                *(slices.estimate(*keys, index, "metrics", name) for name in names),
+            )
+            for index, one in enumerate(judged)
+        )
+        headings = ("slice", "ROIs", "Tumor", *(TITLES[name] for name in names))
+        against = " The AUC is against all Normal ROIs." if entry["of_lesions"] else ""
+        title = f"{_phantom(inputs)}{entry['title']}; n/a: undefined on this slice.{against}"
+        lines += ["", title, "", *_markdown(Table("", headings, rows, slices.path))]
+    return lines
+
+
+def _limits(inputs: ReportInputs) -> list[str]:
+    split = (
+        [
+            "- The published split is by ROI, and the source does not name patients; ROIs of its parts share pixels."
+        ]
+        if inputs.results.content["data"]["protocol"] == "published"
+        else []
+    )
+    films = (
+        ["- Phantoms: numbers on synthetic films say that the pipeline works, and nothing about mammograms."]
+        if inputs.synthetic
+        else [
+            "- Digitised films of the 1990s from one country and one scanner.",
+        ]
+    )
+    return [
         "## Limits",
         "",
         "- Few test ROIs: the intervals are wide, and systems are often not distinguishable.",
-        "- The published split is by ROI; ROIs of its parts share pixels, and patients are unknown there.",
-        "- Digitised films of the 1990s from one country; other scanners and full-field digital mammograms are "
-        "untested.",
-        "- A ROI has to be found first: nothing here searches a whole mammogram.",
+        *split,
+        *films,
+        "- Brightness alone tells many lesions from normal tissue: compare with the floor.",
+        "- Corner patches of a Tumor ROI may not hold the lesion and are trained as Tumor all the same.",
+        "- Grad-CAM is a first-order guess about the network; it does not show where a lesion is.",
+    ]
+
+
+def _ethics(inputs: ReportInputs) -> list[str]:
+    films = (
+        "- The films are synthetic and show no patient; what holds for them need not hold for people."
+        if inputs.synthetic
+        else "- The ROIs are of patients, from an archive that is licensed for research; the report shows a few as "
+        "figures."
+    )
+    return [
+        "## Ethical considerations",
         "",
+        films,
+        "- Age, ethnicity and other traits of the patients are unknown, so fairness across them cannot be judged.",
+        "- A missed Tumor and a false alarm do not weigh the same in practice; no such costs set a threshold here.",
+    ]
+
+
+def _provenance(inputs: ReportInputs) -> list[str]:
+    provenance = inputs.provenance
+    digest = inputs.champion.content["weights_sha256"]
+    return [
         "## Provenance",
         "",
-        f"- weights SHA-256 `{description['weights_sha256']}`",
-        f"- chosen by `{champion['chosen_by']}` = {champion['value']:.4f} on the validation part alone",
-        *[f"- `{path}` md5 `{md5}`" for path, md5 in description["provenance"]["data_md5"].items()],
-        "",
+        f"- weights SHA-256 {_link(inputs.champion.cell('weights_sha256'), code=True)}; its MLflow run: search "
+        f"`tags.mammo.weights_sha256 = '{digest}'`",
+        f"- settings fingerprint {_link(provenance.cell('params_fingerprint'), code=True)}",
+        *[
+            f"- `{path}` md5 {_link(provenance.cell('data_md5', path), code=True)}"
+            for path in provenance.content["data_md5"]
+        ],
+        "- libraries: "
+        + ", ".join(
+            f"{name} {_link(provenance.cell('libraries', name))}" for name in provenance.content["libraries"]
+        ),
     ]
-    return "\n".join(lines)
+
+
+def _markdown(table: Table) -> list[str]:
+    rows = ["| " + " | ".join(_link(part) for part in row) + " |" for row in table.rows]
+    caption = [table.caption, ""] if table.caption else []
+    return [
+        *caption,
+        "| " + " | ".join(table.headings) + " |",
+        "|" + "---|" * len(table.headings),
+        *rows,
+    ]
+
+
+def _link(part: Inline, *, code: bool = False) -> str:
+    """`[0.812 (0.700 to 0.889)][results.json]`."""
+    if isinstance(part, str):
+        return part
+    text = f"`{part.text}`" if code else part.text
+    return f"[{text}][{_reference(part.href.split('#')[0])}]" if part.href else text
+
+
+def _reference(path: str) -> str:
+    return path.rpartition("/")[2]

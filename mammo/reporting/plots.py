@@ -1,4 +1,4 @@
-"""Curves and tables as pictures: ROC and precision-recall, confusions, training, reliability."""
+"""Curves and tables as pictures: ROC and precision-recall, confusions, training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mammo.evaluation.calibration import Binning, brier, expected_calibration_error, reliability
 from mammo.evaluation.intervals import Estimate, wilson
 from mammo.evaluation.metrics import Confusion, FloatArray, IntArray, check_arrays
 from mammo.records import Label
@@ -23,6 +22,7 @@ from mammo.reporting.canvas import (
     LABEL_COLOURS,
     MUTED,
     PALE,
+    draw_legend,
     new_figure,
     save,
     say_empty,
@@ -76,7 +76,7 @@ def roc_and_precision_recall(
         say_empty(precision_recall, ONE_CLASS)
     else:
         _draw_curves(roc, precision_recall, labels, systems, styles)
-    _legend_in(figure.add_subplot(grid[1, :]), [_entry(system, styles) for system in systems], columns=2)
+    draw_legend(figure.add_subplot(grid[1, :]), [_entry(system, styles) for system in systems], columns=2)
     save(figure, path)
 
 
@@ -111,22 +111,6 @@ def _with_interval(estimate: Estimate) -> str:
     if math.isnan(estimate.ci_low):
         return f"{estimate.value:.3f} (no interval)"
     return f"{estimate.value:.3f} ({estimate.confidence:.0%} {estimate.ci_low:.3f} to {estimate.ci_high:.3f})"
-
-
-def _legend_in(axes: Axes, entries: Sequence[Line2D], columns: int) -> None:
-    """Fill a row of the figure with its legend, so that no text can meet another."""
-    axes.set_axis_off()
-    if entries:
-        legend = axes.legend(
-            handles=entries,
-            loc="center",
-            ncols=min(columns, len(entries)),
-            fontsize=8.5,
-            frameon=False,
-            labelcolor=INK,
-            handlelength=3.2,
-        )
-        legend.set_in_layout(False)
 
 
 def confusion_matrices(confusions: Mapping[str, Confusion], path: Path, data_note: str) -> None:
@@ -239,49 +223,3 @@ def _draw_lines(axes: Axes, history: pd.DataFrame, columns: Sequence[str]) -> No
 def _in_words(column: str) -> str:
     words = {"train": "training", "val": "validation", "auc": "AUC"}
     return " ".join(words.get(part, part) for part in column.split("_"))
-
-
-def reliability_diagram(
-    labels: IntArray,
-    systems: Sequence[ScoredSystem],
-    path: Path,
-    data_note: str,
-    *,
-    binning: Binning = "equal_mass",
-    n_bins: int = 6,
-) -> None:
-    """Draw the share of Tumor ROIs against the mean score of each bin, and below how the scores are spread.
-
-    The bars are Wilson intervals of the shares; the legend gives Brier score and calibration error.
-
-    Raises:
-        DataError: a system's scores are no probabilities or not those of the labelled ROIs.
-    """
-    title = f"Reliability, {n_bins} bins of {'equal mass' if binning == 'equal_mass' else 'equal width'}"
-    styles = system_styles([system.name for system in systems])
-    legend_in = 0.24 * len(systems) + 0.1
-    figure = new_figure(6.4, 6.4 + legend_in, title, data_note)
-    main, spread, below = figure.subplots(3, 1, height_ratios=(5, 1.4, legend_in))
-    tidy(main, "", "", "share of Tumor ROIs")
-    tidy(spread, "", "score (probability of Tumor)", "ROIs")
-    main.plot([0, 1], [0, 1], color=PALE, linewidth=1)
-    main.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    spread.set_xlim(-0.02, 1.02)
-    entries = []
-    for system in systems:
-        style = styles[system.name]
-        table = reliability(labels, system.scores, binning=binning, n_bins=n_bins)
-        gaps = np.clip(
-            [table["tumor_share"] - table["ci_low"], table["ci_high"] - table["tumor_share"]], 0, None
-        )
-        x, y = table["mean_score"], table["tumor_share"]
-        main.plot(x, y, marker="o", markersize=5, linewidth=1.6, **style)
-        main.errorbar(x, y, yerr=gaps, fmt="none", ecolor=style["color"], elinewidth=1, alpha=0.6)
-        spread.hist(system.scores, bins=20, range=(0, 1), histtype="step", linewidth=1.4, **style)
-        error = expected_calibration_error(labels, system.scores, binning=binning, n_bins=n_bins)
-        label = f"{system.name}: Brier {brier(labels, system.scores):.3f}, calibration error {error:.3f}"
-        entries.append(Line2D([], [], marker="o", markersize=5, linewidth=1.6, label=label, **style))
-    if not len(labels):
-        say_empty(main, "no ROI was scored")
-    _legend_in(below, entries, columns=1)
-    save(figure, path)

@@ -10,9 +10,12 @@ from mammo.assessment import FLOOR, Assessment
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
 from mammo.layout import Workspace
-from mammo.patches import grid_corners
+from mammo.operation import operation_estimates
 from mammo.records import Label
+from mammo.reporting.operation import operation_markdown
 from mammo.reporting.plots import ScoredSystem, confusion_matrices, roc_and_precision_recall, training_curves
+from mammo.reporting.referral import referral_picture
+from mammo.reporting.reliability import Calibrated, reliability_diagram
 from mammo.reporting.sheets import VotedRoi, wrong_rois_sheet
 from mammo.reporting.tables import results_markdown
 from mammo.storage import atomic_path, write_bytes, write_json
@@ -26,25 +29,31 @@ def write_results(space: Workspace, assessment: Assessment) -> None:
     results = assessment.results
     write_json(folder / "results.json", results)
     write_json(space.reports / "metrics.json", flat_metrics(results))
-    write_bytes(folder / "results.md", results_markdown(results).encode())
+    text = results_markdown(results) + operation_markdown(results, list(assessment.referrals.values()))
+    write_bytes(folder / "results.md", text.encode())
     with atomic_path(folder / "predictions.csv") as temporary:
         assessment.predictions.to_csv(temporary, index=False)
     draw_results(space, assessment, folder)
 
 
 def flat_metrics(results: dict[str, Any]) -> dict[str, Any]:
-    """The values alone: system → metric → value, with the floor and the number of ROIs."""
+    """The values alone: system → metric → value, with the floor and the number of ROIs.
+
+    The floor has no calibrator and no prediction sets.
+    """
     judged = {**results["systems"], FLOOR: results[FLOOR]}
     values = {
         name: {metric: estimate["value"] for metric, estimate in entry["roi"].items()}
         | {"n_rois": entry["n_rois"]}
         for name, entry in judged.items()
     }
+    for name, entry in results["systems"].items():
+        values[name] |= {metric: estimate["value"] for metric, estimate in operation_estimates(entry).items()}
     return {"test": values, "selected": {"system": results["selected"]["system"]}}
 
 
 def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None:
-    """Draw the curves of all systems and the floor, the confusion matrices, the training curves, the errors."""
+    """Draw curves, confusion matrices, reliability, referral, and each system's training and errors."""
     note = assessment.results["data"]["note"]
     judged = {**assessment.scored, FLOOR: assessment.floor}
     entries = {**assessment.results["systems"], FLOOR: assessment.results[FLOOR]}
@@ -55,12 +64,33 @@ def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None
     roc_and_precision_recall(assessment.test.labels, curves, folder / "curves.png", note)
     confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
     confusion_matrices(confusions, folder / "confusion.png", note)
+    draw_operation(assessment, folder)
     for name, scored in assessment.scored.items():
         history = pd.read_csv(space.reports / "train" / f"{name}.csv")
         training_curves(
             history, name, folder / f"training-{name}.png", note.replace("test ROIs", "test ROIs held out")
         )
         draw_errors(assessment, name, scored, folder / f"errors-{name}.png")
+
+
+def draw_operation(assessment: Assessment, folder: Path) -> None:
+    """Draw reliability before and after calibration, and coverage and referral rate against the promise."""
+    results = assessment.results
+    systems = [
+        Calibrated(name, scored.scores, assessment.bundles[name].calibrator.apply(scored.scores))
+        for name, scored in assessment.scored.items()
+    ]
+    first = next(iter(results["systems"].values()))["calibration"]
+    reliability_diagram(
+        assessment.test.labels,
+        systems,
+        folder / "reliability.png",
+        results["data"]["note"],
+        binning=first["binning"],
+        n_bins=first["n_bins"],
+    )
+    folds = list(assessment.referrals.values())
+    referral_picture(folds, folder / "referral.png", results["data"]["note"])
 
 
 def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -> None:
@@ -72,11 +102,11 @@ def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -
             assessment.test.table["roi_id"],
             assessment.test.images,
             scored.labels,
-            roi_votes(scored.patch_scores, bundle.vote),
+            roi_votes(scored.patch_scores, bundle.vote, bundle.calibrator, bundle.conformal),
             strict=True,
         )
     ]
-    corners = grid_corners(bundle.size_px, bundle.stride_px)
+    corners = bundle.corners
     wrong_rois_sheet(voted, corners, path, assessment.results["data"]["note"], title=f"Wrong ROIs of {name}")
 
 

@@ -22,12 +22,20 @@ def seeds_markdown(summary: dict[str, Any]) -> str:
         + " | AUC minus floor's |",
         "|---|---|" + "---|" * (len(COLUMNS) + 1),
         *[_row(name, entry, name == summary["selected"]) for name, entry in summary["systems"].items()],
+        *[
+            _ensemble_row(name, summary["n_seeds"], entry["ensemble"])
+            for name, entry in summary["systems"].items()
+        ],
         "| floor (one fit, 95% interval) | | "
         + " | ".join(cell(summary["floor"]["roi"].get(name)) for name in COLUMNS)
         + " | |",
         "",
-        f"Chosen by {summary['selected_by']}, on the validation part alone: **{summary['selected']}**. The spread over "
-        "seeds does not hold the uncertainty of so few test ROIs; for that see the intervals of the evaluation.",
+        f"Chosen by {summary['selected_by']}, on the validation part alone: **{summary['selected']}**. "
+        + _margin(summary),
+        "",
+        "The spread over seeds does not hold the uncertainty of so few test ROIs; for that see the intervals of the "
+        "evaluation. An ensemble averages the patch scores of all seeds, then votes; its intervals resample ROIs, as "
+        "the floor's do.",
         "",
     ]
     return "\n".join(lines)
@@ -37,6 +45,24 @@ def _row(name: str, entry: dict[str, Any], selected: bool) -> str:
     cells = [_spread(entry["test"][metric]) for metric in COLUMNS] + [_spread(entry["minus_floor_auc"])]
     title = f"**{name}**" if selected else name
     return f"| {title} | {entry['validation']['val_loss']:.4f} | " + " | ".join(cells) + " |"
+
+
+def _ensemble_row(name: str, n_seeds: int, ensemble: dict[str, Any]) -> str:
+    cells = [cell(ensemble["roi"][metric]) for metric in COLUMNS] + [cell(ensemble["minus_floor_auc"])]
+    return f"| {name}, ensemble of {n_seeds} seeds (95% interval) | | " + " | ".join(cells) + " |"
+
+
+def _margin(summary: dict[str, Any]) -> str:
+    """What the chosen system's AUC has over the floor's, with the interval over seeds and the one over ROIs."""
+    entry = summary["systems"][summary["selected"]]
+    over_seeds, over_rois = entry["minus_floor_auc"], entry["ensemble"]["minus_floor_auc"]
+    if over_seeds["mean"] is None or over_seeds["ci_low"] is None:
+        return "Its margin over the floor is undefined here."
+    return (
+        f"Its test AUC minus the floor's is {over_seeds['mean']:+.3f} on average (95% t interval over "
+        f"{summary['n_seeds']} seeds {over_seeds['ci_low']:+.3f} to {over_seeds['ci_high']:+.3f}, these test ROIs "
+        f"held fixed); over the ROIs, its ensemble's is {cell(over_rois)}."
+    )
 
 
 def _spread(estimate: dict[str, Any]) -> str:

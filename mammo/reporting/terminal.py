@@ -14,13 +14,22 @@ NOTICE = "Research software, no medical device."
 
 def votes_table(rows: list[dict[str, Any]]) -> Table:
     """One row for each file of `mammo predict`."""
-    table = Table("label", "vote share", "votes", "mean score", "model", caption=NOTICE)
+    table = Table("label", "votes", "score", "threshold", "probability", "open classes", "model")
+    table.caption = (
+        "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
+        f"classes are open: refer to a reader. {NOTICE}"
+    )
     table.add_column("file", overflow="fold")
     for row in rows:
-        votes = f"{sum(row['votes'])} of {len(row['votes'])}"
-        model = f"{row['model_name']} v{row['model_version']}"
         table.add_row(
-            row["file"], row["label"], f"{row['vote_share']:.2f}", votes, f"{row['score']:.3f}", model
+            row["label"],
+            f"{sum(row['votes'])} of {len(row['votes'])} ({row['vote_share']:.2f})",
+            f"{row['score']:.3f}",
+            f"{row['threshold']:.2f}",
+            f"{row['probability']:.2f}",
+            " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else ""),
+            f"{row['model_name']} v{row['model_version']}",
+            row["file"],
         )
     return table
 
@@ -67,20 +76,35 @@ def results_table(results: dict[str, Any]) -> Table:
     return table
 
 
-def overlaps_table(pairs: list[dict[Any, Any]]) -> Table:
-    """The pairs of ROIs that share tissue."""
-    table = Table("a", "b", "parts", "kind", "shift (px)", "overlap (px)", "grey difference")
-    table.title = f"{len(pairs)} pairs of ROIs share tissue"
+def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> Table:
+    """The pairs of ROIs that share tissue, and what the parts of the split share.
+
+    Args:
+        pairs: rows of `AUDIT_SCHEMA`.
+        summary: see `leakage_summary`.
+        protocol: of the split.
+    """
+    table = Table()
+    for heading in ("a", "b", "parts", "kind", "shift px", "overlap px", "MAD"):
+        table.add_column(heading, overflow="fold")
+    table.title = f"{summary['n_pairs']} pairs of {summary['n_rois']} ROIs share tissue"
     for pair in pairs:
+        parts = f"{pair['split_a']} / {pair['split_b']}"
         table.add_row(
             pair["a"],
             pair["b"],
-            f"{pair['split_a']} / {pair['split_b']}",
+            parts if pair["split_a"] == pair["split_b"] else f"[bold red]{parts}[/]",
             pair["kind"],
             f"{pair['dx_px']}, {pair['dy_px']}",
             str(pair["overlap_px"]),
             f"{pair['mad']:.2f}",
         )
+    patients = summary["shared_patients"]
+    table.caption = (
+        f"{protocol.replace('_', ' ')} split: {summary['n_pairs_across_parts']} pairs across parts, "
+        f"{summary['n_leaked_test_rois']} test ROIs whose tissue train or val shows; "
+        + ("patients unknown" if patients is None else f"{patients} patients in more than one part")
+    )
     return table
 
 

@@ -12,7 +12,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from mammo.errors import MammoError
 from mammo.images import decode_roi
 from mammo.layout import Workspace
-from mammo.patches import grid_corners
 from mammo.prediction import load_champion
 
 MAX_BODY_BYTES: Final = 16 * 2**20
@@ -29,6 +28,7 @@ def create_app(space: Workspace) -> FastAPI:
     app = FastAPI(title="mammo", description=NOTICE, docs_url=None, redoc_url=None)
     registry = CollectorRegistry()
     counted = Counter("mammo_votes", "ROIs voted on", ["label"], registry=registry)
+    referred = Counter("mammo_referrals", "ROIs referred to a reader", registry=registry)
     refused = Counter("mammo_refused", "Requests refused", ["status"], registry=registry)
     seconds = Histogram("mammo_vote_seconds", "Time of one vote", registry=registry)
     page = files("mammo.serving").joinpath("page.html").read_text(encoding="utf-8")
@@ -65,6 +65,7 @@ def create_app(space: Workspace) -> FastAPI:
             return refuse(422, str(error))
         seconds.observe(perf_counter() - started)
         counted.labels(row["label"]).inc()
+        referred.inc(int(row["referral"]))
         return JSONResponse(row)
 
     return app
@@ -87,27 +88,22 @@ def vote_on(voter: Any, content: bytes) -> dict[str, Any]:
         DataError: the picture is unreadable or no ROI.
     """
     vote = voter.votes(decode_roi(content, "body")[None])[0]
-    return {
-        "label": vote.label,
-        "vote_share": vote.vote_share,
-        "votes": list(vote.votes),
-        "score": vote.score,
-        "model_name": voter.model_name,
-        "model_version": voter.model_version,
-        "patch_scores": list(vote.patch_scores),
-    }
+    row: dict[str, Any] = vote.row(voter.model_name, voter.model_version)
+    return row | {"patch_scores": list(vote.patch_scores)}
 
 
 def describe(voter: Any) -> dict[str, Any]:
-    """What serves: name, version, system, patch grid, vote rule."""
+    """What serves: name, version, system, patch grid, vote rule with its threshold, calibrator, promise."""
     bundle = voter.scorer.bundle
     return {
         "model_name": voter.model_name,
         "model_version": voter.model_version,
         "system": bundle.system,
         "size_px": bundle.size_px,
-        "corners_px": grid_corners(bundle.size_px, bundle.stride_px).tolist(),
+        "corners_px": bundle.corners.tolist(),
         "vote": bundle.vote.model_dump(),
+        "calibrator": bundle.calibrator.to_dict(),
+        "coverage": bundle.conformal.coverage,
         "synthetic": bundle.synthetic,
         "notice": NOTICE,
     }

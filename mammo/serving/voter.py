@@ -30,7 +30,7 @@ class Voter(PythonModel):  # type: ignore[misc]
         self.model_name, self.model_version = _registered_as(weights.parent.parent)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
-        """One row for each ROI: label, vote_share, votes, score, model_name, model_version.
+        """One row for each ROI: label, votes, probability, prediction set and the rest of `RoiVote.row`.
 
         Args:
             context: unused, MLflow passes it.
@@ -40,16 +40,7 @@ class Voter(PythonModel):  # type: ignore[misc]
             DataError: a picture is unreadable or no ROI.
         """
         votes = self.votes(_read_rois(model_input))
-        return pd.DataFrame(
-            {
-                "label": [vote.label for vote in votes],
-                "vote_share": [vote.vote_share for vote in votes],
-                "votes": [list(vote.votes) for vote in votes],
-                "score": [vote.score for vote in votes],
-                "model_name": self.model_name,
-                "model_version": self.model_version,
-            }
-        )
+        return pd.DataFrame([vote.row(self.model_name, self.model_version) for vote in votes])
 
     def votes(self, images: np.ndarray[Any, np.dtype[np.uint8]]) -> list[RoiVote]:
         """The decisions with patch scores, for callers that draw them."""

@@ -14,11 +14,11 @@ from mammo.inference import grid_batch, patch_logits, tumor_scores
 from mammo.models.build import Classifier, build_classifier
 from mammo.records import ROI_SIDE_PX
 from mammo.training import EpochRecord, FitSettings, fit
-from mammo.tuning.material import Fold, Material, judging_data, training_data
+from mammo.tuning.material import Fold, Material, Rows, judging_data, training_data
 from mammo.tuning.pruning import EpochJudge, fold_stops
 from mammo.tuning.space import trial_settings
 from mammo.tuning.trials import DEVICE, FIT_S, FOLDS, INDEX, JUDGE_S, PATCHES, PRUNED_BY, finished
-from mammo.voting import decisions, vote_shares
+from mammo.voting import decisions, vote_shares, with_validation_threshold
 
 
 @dataclass
@@ -93,7 +93,11 @@ def _judge_fold(
             _stop(trial, "epoch")
 
     fit_settings = FitSettings(
-        patches.size_px, coarse_stride(patches.size_px), seed, settings.train.precision
+        patches.size_px,
+        coarse_stride(patches.size_px, patches.corner_patches),
+        seed,
+        settings.train.precision,
+        patches.corner_patches,
     )
     try:
         fit(classifier, train, val, settings.recipe, fit_settings, on_epoch=after_epoch)
@@ -106,19 +110,30 @@ def _judge_fold(
 
 
 def _value_after_voting(classifier: Classifier, material: Material, fold: Fold, settings: Config) -> float:
-    patches = settings.patches
-    held_out = judging_data(material, fold.held_out)
-    n_rois = len(fold.held_out)
-    grid = grid_batch(n_rois, patches.size_px, patches.stride_px, held_out.images.device)
-    logits = patch_logits(classifier, held_out.images, grid, patches.size_px, settings.train.precision)
-    scores = tumor_scores(logits).reshape(n_rois, -1)
-    value = roi_value(settings.tune.metric, material.labels[fold.held_out], scores, settings.vote)
+    metric, vote = settings.tune.metric, settings.vote
+    if metric != "auc" and vote.threshold == "validation":
+        scores = _patch_scores(classifier, material, fold.val, settings)
+        vote = with_validation_threshold(material.labels[fold.val], scores, vote)
+    scores = _patch_scores(classifier, material, fold.held_out, settings)
+    value = roi_value(metric, material.labels[fold.held_out], scores, vote)
     if not np.isfinite(value):
         raise ConfigError(
-            f"params.yaml: tune.metric must be defined on every fold, but {settings.tune.metric} is not on a fold of "
-            f"{n_rois} ROIs; choose auc or fewer folds"
+            f"params.yaml: tune.metric must be defined on every fold, but {metric} is not on a fold of {len(scores)} "
+            "ROIs; choose auc or fewer folds"
         )
     return value
+
+
+def _patch_scores(
+    classifier: Classifier, material: Material, rows: Rows, settings: Config
+) -> npt.NDArray[np.float64]:
+    """Probability of Tumor on the whole voting grid of some ROIs: `(n, n_patches)`."""
+    patches, data = settings.patches, judging_data(material, rows)
+    grid = grid_batch(
+        len(rows), patches.size_px, patches.stride_px, data.images.device, patches.corner_patches
+    )
+    logits = patch_logits(classifier, data.images, grid, patches.size_px, settings.train.precision)
+    return tumor_scores(logits).reshape(len(rows), -1)
 
 
 def roi_value(
@@ -143,9 +158,9 @@ def fit_seed(seed: int, index: int, fold: int) -> int:
     return int(np.random.SeedSequence([seed, index, fold]).generate_state(1)[0] % 2**31)
 
 
-def coarse_stride(size_px: int) -> int:
+def coarse_stride(size_px: int, corner_patches: bool = True) -> int:
     """The stride of three votes along each axis, which judge an epoch at a fraction of the whole grid's cost."""
-    return max(1, (ROI_SIDE_PX - size_px) // 2)
+    return max(1, (ROI_SIDE_PX - size_px) // (2 if corner_patches else 4))
 
 
 def _earlier(trial: optuna.Trial) -> list[optuna.trial.FrozenTrial]:

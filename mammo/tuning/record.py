@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from mammo.config import VoteConfig
+from mammo.config import PatchesConfig, VoteConfig
 from mammo.errors import MammoError
 from mammo.layout import Workspace
 from mammo.patches import grid_offsets
@@ -105,7 +105,7 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
             "folds": folds,
             "fold_standard_error": float(np.std(folds, ddof=1) / np.sqrt(len(folds))),
             "params": dict(best.params),
-            "votes": _votes(chosen.patches.size_px, chosen.patches.stride_px, chosen.vote),
+            "votes": _votes(chosen.patches, chosen.vote),
             "note": "the best of several noisy trials looks better than it is; judge it on folds of another seed",
         },
         "settings": _overlay(opened, system, best.params),
@@ -113,10 +113,14 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
     }
 
 
-def _votes(size_px: int, stride_px: int, vote: VoteConfig) -> dict[str, Any]:
-    n_votes = len(grid_offsets(size_px, stride_px)) ** 2
-    rule = "cannot tie" if n_votes % 2 and vote.share_threshold == 0.5 else f"a tie goes to {vote.tie}"
-    return {"n_votes": n_votes, "tie": rule, "sure_centre_px": sure_centre_px(size_px)}
+def _votes(patches: PatchesConfig, vote: VoteConfig) -> dict[str, Any]:
+    offsets = grid_offsets(patches.size_px, patches.stride_px, corner_patches=patches.corner_patches)
+    n_votes = len(offsets) ** 2
+    return {
+        "n_votes": n_votes,
+        "tie": "an odd number of votes" if n_votes % 2 else f"a tie goes to {vote.tie}",
+        "sure_centre_px": sure_centre_px(patches.size_px),
+    }
 
 
 def _overlay(opened: OpenStudy, system: str, params: dict[str, Any]) -> dict[str, Any]:

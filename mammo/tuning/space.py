@@ -117,14 +117,13 @@ def _patches(config: Config, params: Params) -> Params:
 
 
 def _vote(config: Config, params: Params) -> VoteConfig:
-    """`majority` is half of the votes; `share_threshold` another share of them, drawn or that of `vote`."""
+    """`majority` is half of the votes; `share_threshold` and `mean_score` take the threshold that validation gives.
+
+    An AUC does not see the threshold: under it a study changes the rule alone.
+    """
     changes: Params = {"tie": config.tune.tie or config.vote.tie}
-    rule = params.get("vote_rule")
-    drawn = float(params.get("share_threshold", config.vote.share_threshold))
-    if rule in ("majority", "mean_score"):
-        changes |= {"rule": rule, "share_threshold": 0.5}
-    elif rule == "share_threshold":
-        changes |= {"rule": "majority", "share_threshold": drawn}
-    elif "share_threshold" in params:
-        changes |= {"share_threshold": drawn}
+    if rule := params.get("vote_rule"):
+        changes["rule"] = "mean_score" if rule == "mean_score" else "majority"
+        if config.tune.metric != "auc":
+            changes |= {"threshold": "fixed" if rule == "majority" else "validation", "share_threshold": 0.5}
     return config.vote.model_copy(update=changes)

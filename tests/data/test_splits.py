@@ -1,6 +1,7 @@
 """Splits: properties that hold for any table and any groups."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ def rois(labels: Sequence[int], published: Sequence[str | None] | None = None) -
     )
 
 
-def grouped(n_folds: int = 5, **settings: int) -> SplitConfig:
+def grouped(n_folds: int = 5, **settings: Any) -> SplitConfig:
     return SplitConfig(protocol="grouped_cv", n_folds=n_folds, **settings)
 
 
@@ -139,3 +140,18 @@ def test_published_needs_a_folder_for_every_roi(unknown: str | None) -> None:
 def test_groups_of_another_length_are_refused() -> None:
     with pytest.raises(DataError, match="got 1 groups for 2 ROIs"):
         make_split(rois([0, 1]), ["a"], grouped())
+
+
+def test_without_groups_the_rois_of_a_group_are_spread_and_the_others_stay() -> None:
+    table = rois([0, 1] * 30)
+    groups = [f"g{row // 2:02}" if row < 20 else f"s{row}" for row in range(60)]
+    kept, spread = (make_split(table, groups, grouped(keep_groups=keep)) for keep in (True, False))
+    assert spread["group_id"].tolist() == groups
+    alone = kept["group_id"].map(kept["group_id"].value_counts()) == 1
+    first = ~kept["group_id"].duplicated()
+    assert (kept["split"] == spread["split"])[alone | first].all()
+    folds = [make_split(table, groups, grouped(keep_groups=False, fold=fold)) for fold in range(5)]
+    held_out = pd.concat([split.assign(fold=f)[split["split"] == "test"] for f, split in enumerate(folds)])
+    assert sorted(held_out["roi_id"]) == sorted(table["roi_id"])
+    n_folds, n_rois = (held_out.groupby("group_id")["fold"].agg(how) for how in ("nunique", "size"))
+    assert n_folds.equals(n_rois)

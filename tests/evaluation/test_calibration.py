@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
@@ -14,8 +15,10 @@ from mammo.errors import DataError
 from mammo.evaluation.calibration import (
     Calibrator,
     brier,
+    calibration_estimates,
     expected_calibration_error,
     fit_platt,
+    perfect_calibration_error,
     reliability,
 )
 from mammo.evaluation.metrics import FloatArray, IntArray, auc
@@ -138,3 +141,61 @@ def test_one_class_alone_cannot_be_calibrated() -> None:
 def test_no_bins_are_refused() -> None:
     with pytest.raises(DataError, match="n_bins must be 1 or more"):
         reliability(np.array([0, 1]), np.array([0.1, 0.2]), binning="equal_mass", n_bins=0)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_calibrator_agrees_with_statsmodels(balanced: bool) -> None:
+    labels, scores = honest(65, seed=9)
+    n_tumor = int(labels.sum())
+    n_normal = 65 - n_tumor
+    target = np.where(labels == 1, (n_tumor + 1) / (n_tumor + 2), 1 / (n_normal + 2))
+    weights = np.where(labels == 1, n_normal, n_tumor) if balanced else np.ones(65)
+    family = sm.families.Binomial()
+    fitted = sm.GLM(target, sm.add_constant(logit(scores)), family=family, freq_weights=weights).fit()
+    calibrator = fit_platt(labels, scores, balanced=balanced)
+    assert (calibrator.intercept, calibrator.slope) == pytest.approx(tuple(fitted.params), abs=1e-3)
+
+
+@pytest.mark.parametrize("binning", ["equal_mass", "equal_width"])
+def test_the_estimates_are_those_of_the_single_functions_and_lie_in_plausible_intervals(binning: str) -> None:
+    labels, truth = honest(200, seed=1)
+    scores = expit(2 * logit(truth) - 1)
+    settings = {"binning": binning, "n_bins": 6}
+    estimates = calibration_estimates(labels, scores, np.arange(200), **settings)  # type: ignore[arg-type]
+    error = expected_calibration_error(labels, scores, **settings)  # type: ignore[arg-type]
+    assert estimates["brier"].value == pytest.approx(brier(labels, scores))
+    assert estimates["calibration_error"].value == pytest.approx(error)
+    assert estimates["brier"].ci_low < estimates["brier"].value < estimates["brier"].ci_high
+    assert (estimates["brier"].method, estimates["calibration_error"].method) == (
+        "BCa bootstrap of groups",
+        "basic bootstrap of groups",
+    )
+    assert 0 <= estimates["calibration_error"].ci_low < error
+
+
+def test_most_intervals_of_a_calibration_error_that_is_all_chance_start_at_zero() -> None:
+    settings = {"binning": "equal_mass", "n_bins": 6, "n_bootstrap": 250}
+    estimates = [
+        calibration_estimates(*honest(64, seed), np.arange(64), **settings)  # type: ignore[arg-type]
+        for seed in range(60)
+    ]
+    at_zero = [estimate["calibration_error"].ci_low == 0 for estimate in estimates]
+    assert np.mean(at_zero) > 0.6
+
+
+def test_a_calibration_error_of_perfect_scores_is_what_drawing_labels_gives() -> None:
+    _, scores = honest(64, seed=5)
+    rng = np.random.default_rng(99)
+    drawn = [
+        expected_calibration_error(
+            (rng.random(64) < scores).astype(int), scores, binning="equal_mass", n_bins=6
+        )
+        for _ in range(400)
+    ]
+    perfect = perfect_calibration_error(scores, binning="equal_mass", n_bins=6)
+    assert perfect["mean"] == pytest.approx(np.mean(drawn), abs=0.01)
+    assert perfect["upper"] == pytest.approx(np.quantile(drawn, 0.95), abs=0.02)
+
+
+def test_no_scores_have_no_calibration_error_by_chance() -> None:
+    assert np.isnan(list(perfect_calibration_error(np.array([]), binning="equal_width").values())).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mammo.errors import DataError
-from mammo.evaluation.conformal import Conformal, fit_conformal, summarise_sets
+from mammo.evaluation.conformal import REFER_ALL, Conformal, fit_conformal, summarise_sets
 from mammo.evaluation.metrics import FloatArray, IntArray
 
 
@@ -71,6 +71,21 @@ def test_the_summary_counts_coverage_and_referrals_by_hand() -> None:
 def test_limits_survive_json_unchanged() -> None:
     limits = fit_conformal(*draw(100, np.random.default_rng(0)))
     assert Conformal.from_dict(json.loads(json.dumps(limits.to_dict()))) == limits
+
+
+def test_before_validation_every_roi_keeps_both_classes() -> None:
+    assert REFER_ALL.sets(np.array([0.0, 0.5, 1.0])).all()
+    assert REFER_ALL.coverage == 1
+
+
+def test_the_promise_is_a_plain_number() -> None:
+    assert fit_conformal(*draw(100, np.random.default_rng(0)), alpha=1 - 0.9).coverage == 0.9
+
+
+@pytest.mark.parametrize("change", [{"limit_tumor": "x"}, {"limit_normal": 1.5}, {"alpha": float("nan")}])
+def test_limits_that_are_no_shares_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="fit them again"):
+        Conformal.from_dict(REFER_ALL.to_dict() | change)
 
 
 def test_a_file_with_unknown_fields_is_refused() -> None:

@@ -3,13 +3,14 @@
 import json
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mammo.evaluation.intervals import Estimate, bootstrap, over_seeds, summarise, wilson
+from mammo.evaluation.intervals import Estimate, basic, bootstrap, over_seeds, summarise, wilson
 from mammo.evaluation.metrics import TITLES, FloatArray, IntArray, weighted_auc
 
 
@@ -21,7 +22,7 @@ def draw_rois(
     return labels, rng.normal(size=n) + labels * math.sqrt(2) * stats.norm.ppf(true_auc)
 
 
-def auc_estimate(labels: IntArray, scores: FloatArray, groups: IntArray, **settings: int) -> Estimate:
+def auc_estimate(labels: IntArray, scores: FloatArray, groups: IntArray, **settings: Any) -> Estimate:
     return bootstrap(lambda weights: weighted_auc(labels, scores, weights), groups, **settings)
 
 
@@ -215,3 +216,20 @@ def test_resampling_groups_keeps_its_coverage_where_resampling_rois_loses_it() -
             covered.append(estimate.ci_low <= true_auc <= estimate.ci_high)
     assert np.mean(by_group) >= 0.92
     assert np.mean(by_roi) < 0.9
+
+
+def test_the_basic_interval_turns_the_quantiles_round_the_value() -> None:
+    draws = np.linspace(0.1, 0.5, 401)
+    assert basic(0.2, draws, 0.9) == pytest.approx((0.4 - 0.48, 0.4 - 0.12))
+    assert np.isnan(basic(0.2, np.full(10, 0.3), 0.9)).all()
+    assert np.isnan(basic(0.2, np.array([np.nan, np.nan, 0.3]), 0.9)).all()
+
+
+def test_the_basic_bootstrap_agrees_with_scipys() -> None:
+    sample = np.random.default_rng(3).exponential(size=80)
+    ours = bootstrap(
+        lambda weights: weights @ sample / weights.sum(axis=1), np.arange(80), n_bootstrap=8000, kind="basic"
+    )
+    theirs = stats.bootstrap((sample,), np.mean, method="basic", n_resamples=8000, rng=1).confidence_interval
+    assert (ours.ci_low, ours.ci_high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    assert ours.method == "basic bootstrap of groups"

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from mammo.config import ModelConfig, VoteConfig
 from mammo.data.sources import RoiSet
 from mammo.errors import DataError, WeightsError
+from mammo.evaluation.calibration import Calibrator
+from mammo.evaluation.conformal import Conformal
 from mammo.inference import RoiScorer
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
@@ -31,6 +33,8 @@ def new_bundle(system: str = "compact-model2") -> Bundle:
         size_px=40,
         stride_px=20,
         vote=VoteConfig(rule="mean_score", tie="normal", share_threshold=0.4),
+        calibrator=Calibrator(slope=0.1 + 0.2, intercept=-1 / 3),
+        conformal=Conformal(0.1, 0.7, 2 / 3, class_conditional=True, n_calibration=65),
         results={"val_loss": 0.1 + 0.2, "epoch": 3},
         provenance={"commit": "abc", "data": {"data/rois": "md5"}, "source": None},
         synthetic=True,
@@ -67,6 +71,8 @@ def test_everything_that_decisions_rest_on_comes_back(folder: Path) -> None:
     assert loaded.classifier.architecture == bundle.classifier.architecture
     assert (loaded.size_px, loaded.stride_px, loaded.synthetic) == (40, 20, True)
     assert loaded.vote == bundle.vote
+    assert loaded.calibrator == bundle.calibrator
+    assert loaded.conformal == bundle.conformal
     assert loaded.results == bundle.results
     assert loaded.provenance == bundle.provenance
     assert not loaded.classifier.training
@@ -128,6 +134,8 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
         {"size_px": 200},
         {"stride_px": "20"},
         {"vote": {"rule": "loudest"}},
+        {"calibrator": {"slope": 1.0}},
+        {"conformal": {"alpha": 0.1}},
         {"architecture": {"system": "compact-model2"}},
         {"architecture": None},
     ],
@@ -139,7 +147,26 @@ def test_a_description_with_impossible_values_is_refused(folder: Path, change: d
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("key", ["architecture", "size_px", "vote", "weights_sha256", "synthetic"])
+def test_the_description_holds_plain_numbers_that_decide(folder: Path) -> None:
+    description = json.loads((folder / "model.json").read_text())
+
+    assert description["vote"]["share_threshold"] == 0.4
+    assert description["calibrator"] == {"slope": 0.1 + 0.2, "intercept": -1 / 3}
+    assert description["conformal"]["limit_tumor"] == 2 / 3
+
+
+def test_a_bundle_of_an_older_format_is_refused_with_what_to_do(folder: Path) -> None:
+    path = folder / "model.json"
+    old = {"bundle_format", "calibrator", "conformal"}
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in old}))
+
+    with pytest.raises(DataError, match=r"must be a bundle of format 2, got 1: .*dvc repro.*mammo promote"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "key", ["architecture", "size_px", "vote", "calibrator", "conformal", "weights_sha256", "synthetic"]
+)
 def test_a_description_that_lacks_a_key_is_refused(folder: Path, key: str) -> None:
     path = folder / "model.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))

@@ -27,8 +27,12 @@ def test_every_stage_leaves_what_the_next_one_and_people_need(reproduced: Worksp
         reports / "expectations" / "rois" / "index.html",
         reports / "evaluate" / "results.md",
         reports / "evaluate" / "curves.png",
+        reports / "evaluate" / "reliability.png",
+        reports / "evaluate" / "referral.png",
         reports / "evaluate" / "errors-compact-model1.png",
+        reports / "index.html",
         reports / "model_card.md",
+        reports / "slices.json",
     ]
     assert [path for path in made if not path.is_file()] == []
 
@@ -49,6 +53,8 @@ def test_no_patient_is_in_two_parts(reproduced: Workspace) -> None:
 def test_everything_that_rests_on_phantoms_says_so(reproduced: Workspace) -> None:
     assert "PHANTOM" in (reproduced.reports / "model_card.md").read_text()
     assert "PHANTOM" in (reproduced.reports / "evaluate" / "results.md").read_text()
+    page = (reproduced.reports / "index.html").read_text()
+    assert page.count("<caption>") == page.count('<caption><span class="phantom">PHANTOM')
     described = json.loads((reproduced.bundle("compact-model1") / "model.json").read_text())
     assert described["synthetic"] is True
 
@@ -83,7 +89,12 @@ def test_mammo_predict_prints_the_agreed_keys(reproduced: Workspace, tmp_path: P
     Image.fromarray(read_array(reproduced.rois / "images.npy")[0]).save(picture)
     done = run(reproduced, "mammo", "predict", "--json", str(picture))
     row = json.loads(done.stdout)
-    assert list(row) == ["file", "label", "vote_share", "votes", "score", "model_name", "model_version"]
+    assert list(row) == [
+        *("file", "label", "vote_share", "votes", "score", "model_name", "model_version"),
+        *("probability", "threshold", "prediction_set", "referral"),
+    ]
+    assert row["label"] in row["prediction_set"]
+    assert row["label"] == ("Tumor" if row["vote_share"] > row["threshold"] else "Normal")
     assert row["file"] == str(picture)
     assert row["vote_share"] == pytest.approx(np.mean(row["votes"]))
     assert len(row["votes"]) == 25

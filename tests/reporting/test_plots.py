@@ -17,7 +17,6 @@ from mammo.reporting.canvas import DISCLAIMER, LABEL_COLOURS, system_styles
 from mammo.reporting.plots import (
     ScoredSystem,
     confusion_matrices,
-    reliability_diagram,
     roc_and_precision_recall,
     training_curves,
 )
@@ -61,11 +60,9 @@ EVERY_PLOT: dict[str, Draw] = {
     "one confusion": lambda path: confusion_matrices(matrices(1), path, NOTE),
     "training": lambda path: training_curves(HISTORY, "compact-model2", path, NOTE),
     "one epoch": lambda path: training_curves(HISTORY[:1], "compact-model2", path, NOTE),
-    "reliability": lambda path: reliability_diagram(LABELS, systems(NAMES[:3]), path, NOTE),
     "no system": lambda path: roc_and_precision_recall(LABELS, [], path, NOTE),
     "no confusion": lambda path: confusion_matrices({}, path, NOTE),
     "no epoch": lambda path: training_curves(HISTORY[:0], "compact-model2", path, NOTE),
-    "no ROI": lambda path: reliability_diagram(LABELS[:0], [ScoredSystem("floor", np.array([]))], path, NOTE),
 }
 
 
@@ -159,14 +156,6 @@ def test_a_validation_auc_that_is_undefined_in_one_epoch_is_left_out_there(
     training_curves(history, "compact-model2", tmp_path / "a.png", NOTE)
     drawn = np.asarray(gallery[-1].axes[1].lines[0].get_ydata(), dtype=float)
     assert np.isnan(drawn).tolist() == [True, False, False, False]
-
-
-def test_reliability_names_its_bins_and_gives_hand_computed_scores(tmp_path: Path, gallery: Gallery) -> None:
-    labels, scores = np.array([0, 0, 1, 1]), np.array([0.2, 0.2, 0.6, 0.6])
-    reliability_diagram(labels, [ScoredSystem("floor", scores)], tmp_path / "a.png", NOTE, n_bins=2)
-    # Brier (0.04 + 0.04 + 0.16 + 0.16) / 4; gaps 0.2 and 0.4.
-    assert "floor: Brier 0.100, calibration error 0.300" in gallery.texts()
-    assert "Reliability, 2 bins of equal mass" in gallery.texts()
 
 
 def test_a_system_has_one_style_in_every_picture_and_no_two_share_one() -> None:

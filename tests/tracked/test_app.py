@@ -79,6 +79,19 @@ def test_metrics_count_votes_by_label(client: TestClient, finished: tuple[Worksp
     assert sum(counted) >= 1
 
 
+def test_metrics_count_referrals(client: TestClient, finished: tuple[Workspace, Config]) -> None:
+    def counted() -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return next(
+            float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("mammo_referrals_total")
+        )
+
+    before = counted()
+    images = read_rois(finished[0].rois).images[:3]
+    rows = [client.post("/api/vote", content=png(image)).json() for image in images]
+    assert counted() - before == sum(row["referral"] for row in rows)
+
+
 def test_the_page_needs_nothing_from_elsewhere_and_says_what_it_is(client: TestClient) -> None:
     page = client.get("/").text
     assert "no medical device" in page
@@ -90,3 +103,13 @@ def test_the_model_is_described_with_its_grid(client: TestClient) -> None:
     described = client.get("/api/model").json()
     assert described["corners_px"] == [[t, left] for t in (0, 36, 72) for left in (0, 36, 72)]
     assert described["synthetic"] is True
+
+
+def test_the_model_is_described_with_how_it_decides(
+    client: TestClient, finished: tuple[Workspace, Config]
+) -> None:
+    described = client.get("/api/model").json()
+    row = client.post("/api/vote", content=png(read_rois(finished[0].rois).images[0])).json()
+    assert described["vote"]["share_threshold"] == row["threshold"]
+    assert described["coverage"] == finished[1].referral.coverage
+    assert set(described["calibrator"]) == {"slope", "intercept"}

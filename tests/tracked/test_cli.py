@@ -63,8 +63,28 @@ def test_predict_prints_one_object_for_each_file(
     assert code == 0
     assert [row["file"] for row in rows] == files
     assert {tuple(row) for row in rows} == {
-        ("file", "label", "vote_share", "votes", "score", "model_name", "model_version")
+        (
+            *("file", "label", "vote_share", "votes", "score", "model_name", "model_version"),
+            *("probability", "threshold", "prediction_set", "referral"),
+        )
     }
+
+
+def test_predict_shows_a_table_with_the_file_and_what_to_refer(
+    mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space, _ = finished
+    path = tmp_path / "roi.png"
+    Image.fromarray(read_rois(space.rois).images[0]).save(path)
+    _, lines, _ = mammo("predict", "--json", "--workspace", str(space.root), str(path))
+    row = json.loads(lines)
+    code, out, _ = mammo("predict", "--workspace", str(space.root), str(path))
+    cells = [cell.strip() for line in out.splitlines() if "│" in line for cell in line.split("│")]
+    assert code == 0
+    assert cells[1] == row["label"]
+    assert {f"{row['probability']:.2f}", f"{row['threshold']:.2f}"} <= set(cells)
+    assert ("refer to reader" in " ".join(cells)) == row["referral"]
+    assert "refer to a reader" in " ".join(out.split())  # the caption
 
 
 def broken_files(folder: Path) -> dict[str, Path]:

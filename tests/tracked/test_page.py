@@ -90,6 +90,10 @@ def test_a_dropped_roi_shows_the_label_and_the_vote_of_each_patch(
     expect(page.locator("#summary")).to_contain_text(
         f"{sum(expected['votes'])} of {len(expected['votes'])} patches"
     )
+    expect(page.locator("#probability")).to_contain_text(f"{expected['probability']:.2f}")
+    expect(page.locator("#threshold")).to_contain_text(f"above {expected['threshold']:.2f}")
+    expect(page.locator("#set")).to_have_text(" or ".join(expected["prediction_set"]))
+    expect(page.locator("#referral")).to_be_visible(visible=expected["referral"])
     page.locator("#map td").first.hover()
     expect(page.locator("#square")).to_be_visible()
 

@@ -55,6 +55,44 @@ def test_test_results_stand_in_the_run_with_their_intervals(finished: tuple[Work
     assert metrics["test_n_rois"] == 8
 
 
+def test_calibration_operating_points_and_referral_stand_in_the_run(
+    finished: tuple[Workspace, Config],
+) -> None:
+    space, config = finished
+    client = connect(space)
+    run_id = ensure_run(space, config, "compact-model1")
+    metrics = client.get_run(run_id).data.metrics
+    judged = json.loads((space.reports / "evaluate" / "results.json").read_text())["systems"][
+        "compact-model1"
+    ]
+    flat = json.loads((space.reports / "metrics.json").read_text())["test"]["compact-model1"]
+    described = json.loads((space.bundle("compact-model1") / "model.json").read_text())
+
+    brier = judged["calibration"]["calibrated"]["brier"]
+    assert metrics["test_brier_calibrated"] == pytest.approx(brier["value"])
+    assert metrics["test_brier_calibrated_ci_high"] == pytest.approx(brier["ci_high"])
+    assert metrics["test_referral_rate"] == flat["referral_rate"]
+    assert metrics["test_recall_at_specificity_0.90"] == flat["recall_at_specificity_0.90"]
+    assert metrics["best_threshold"] == described["vote"]["share_threshold"]
+    assert metrics["best_calibrator_slope"] == pytest.approx(described["calibrator"]["slope"])
+    files = {file.path for file in client.list_artifacts(run_id, "evaluate")}
+    assert {"evaluate/reliability.png", "evaluate/referral.png", "evaluate/results.md"} <= files
+
+
+def test_the_report_names_bins_promise_and_both_thresholds(finished: tuple[Workspace, Config]) -> None:
+    text = (finished[0].reports / "evaluate" / "results.md").read_text()
+    for words in (
+        "Expected calibration error over 6 bins of equally many ROIs",
+        "| compact-model1 | specificity 0.95 |",
+        "| compact-model1 | recall 0.80 |",
+        "fixed: 0.500",
+        "(ships)",
+        "| compact-model1, repeat 0, fold 0 | 8 | 0.90 |",
+        "PHANTOM",
+    ):
+        assert words in text
+
+
 def test_systems_of_one_source_and_protocol_share_an_experiment(finished: tuple[Workspace, Config]) -> None:
     space, config = finished
     client = connect(space)

@@ -1,12 +1,16 @@
 """Versions and aliases."""
 
+import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
 
 from mammo import registry
 from mammo.config import Config
@@ -14,8 +18,10 @@ from mammo.data.sources import read_rois
 from mammo.errors import TrackingError
 from mammo.inference import RoiScorer
 from mammo.layout import Workspace
-from mammo.models.bundle import load_bundle
+from mammo.models.bundle import load_bundle, save_bundle
+from mammo.prediction import predict_files
 from mammo.recording import ensure_run, register_best
+from mammo.serving.app import create_app
 from mammo.tracking import connect
 
 NAME = "mammo-roi"
@@ -90,6 +96,60 @@ def test_any_mlflow_client_gets_the_votes_that_the_bundle_gives(
     np.testing.assert_allclose(by_pixels["score"], [vote.score for vote in expected], rtol=1e-6)
     assert by_pixels["model_name"].tolist() == [NAME] * 3
     assert by_pixels["model_version"].tolist() == ["1"] * 3
+
+
+def test_the_same_weights_with_another_threshold_are_another_version(
+    files_only: tuple[Workspace, Config],
+) -> None:
+    space, config = files_only
+    folder = space.bundle(config.systems[0])
+    run_id = ensure_run(space, config, config.systems[0])
+    first = registry.register(space, NAME, run_id, folder)
+    bundle = load_bundle(folder)
+    save_bundle(replace(bundle, vote=bundle.vote.model_copy(update={"share_threshold": 0.123})), folder)
+    second = registry.register(space, NAME, run_id, folder)
+    assert (first.number, second.number) == ("1", "2")
+    assert first.weights_sha256 == second.weights_sha256
+
+
+def test_every_road_gives_the_same_row(finished: tuple[Workspace, Config], tmp_path: Path) -> None:
+    """`mammo predict`, an MLflow client, `mlflow models serve` and the service, on one picture."""
+    from mlflow.pyfunc import scoring_server
+
+    space, _ = finished
+    path = tmp_path / "roi.png"
+    Image.fromarray(read_rois(space.rois).images[1]).save(path)
+    row = {key: value for key, value in predict_files(space, [path])[0].items() if key != "file"}
+    assert {"probability", "threshold", "prediction_set", "referral"} <= row.keys()
+
+    connect(space)
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    by_client = model.predict(pd.DataFrame({"image": [path.read_bytes()]})).to_dict("records")[0]
+    sent = {"dataframe_records": [{"image": base64.b64encode(path.read_bytes()).decode()}]}
+    with TestClient(scoring_server.init(model)) as client:
+        by_server = client.post("/invocations", json=sent).json()["predictions"][0]
+    with TestClient(create_app(space)) as client:
+        by_service = client.post("/api/vote", content=path.read_bytes()).json()
+
+    assert by_client == row
+    assert by_server == row
+    assert {key: by_service[key] for key in row} == row
+
+
+def test_the_signature_names_every_field_of_the_row_with_its_type(
+    finished: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space, _ = finished
+    connect(space)
+    outputs = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").metadata.get_output_schema()
+    path = tmp_path / "roi.png"
+    Image.fromarray(read_rois(space.rois).images[0]).save(path)
+    row = predict_files(space, [path])[0]
+    types = {"string": str, "double": float, "boolean": bool}
+    named = {column.name: column.type for column in outputs.inputs}
+    assert list(named) == [key for key in row if key != "file"]
+    for name, kind in named.items():
+        assert isinstance(row[name], types.get(getattr(kind, "name", ""), list))
 
 
 def test_no_pickle_lies_in_a_registered_version(finished: tuple[Workspace, Config]) -> None:

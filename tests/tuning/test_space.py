@@ -130,13 +130,12 @@ def test_what_a_trial_drew_becomes_settings_and_the_rest_stays() -> None:
         "augment_strength": 0.5,
         "label_smoothing": 0.1,
         "vote_rule": "share_threshold",
-        "share_threshold": 0.4,
     }
     system, chosen = chosen_settings(config, params)
     assert system == "compact-model2"
     assert (chosen.patches.size_px, chosen.patches.stride_px) == (96, 8)
     assert (chosen.patches.tumor_draws, chosen.patches.normal_draws) == (100, 25)
-    assert (chosen.vote.rule, chosen.vote.share_threshold, chosen.vote.tie) == ("majority", 0.4, "tumor")
+    assert (chosen.vote.rule, chosen.vote.threshold, chosen.vote.tie) == ("majority", "validation", "tumor")
     recipe = chosen.recipe
     assert (recipe.head_lr, recipe.backbone_lr, recipe.weight_decay) == (0.004, 0.003, 0.02)
     assert (recipe.label_smoothing, recipe.augment.zoom, recipe.augment.quarter_turns) == (0.1, 0.1, True)
@@ -146,6 +145,18 @@ def test_what_a_trial_drew_becomes_settings_and_the_rest_stays() -> None:
     assert chosen.recipes["scratch"] == config.recipes["scratch"]
 
 
-def test_majority_is_half_of_the_votes_whatever_share_was_drawn() -> None:
-    _, chosen = chosen_settings(with_tune(), {"vote_rule": "majority", "share_threshold": 0.3})
-    assert (chosen.vote.rule, chosen.vote.share_threshold) == ("majority", 0.5)
+@pytest.mark.parametrize(
+    ("rule", "becomes"),
+    [
+        ("majority", ("majority", "fixed")),
+        ("share_threshold", ("majority", "validation")),
+        ("mean_score", ("mean_score", "validation")),
+    ],
+)
+def test_a_threshold_is_chosen_only_by_a_metric_that_sees_it(rule: str, becomes: tuple[str, str]) -> None:
+    _, judged = chosen_settings(with_tune(metric="balanced_accuracy"), {"vote_rule": rule})
+    assert (judged.vote.rule, judged.vote.threshold) == becomes
+    assert judged.vote.share_threshold == 0.5
+    before = with_tune().vote
+    _, unseen = chosen_settings(with_tune(metric="auc"), {"vote_rule": rule})
+    assert (unseen.vote.rule, unseen.vote.threshold) == (becomes[0], before.threshold)

@@ -1,0 +1,107 @@
+"""Coverage and referral rate by fold against the promise: a markdown table and a picture."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from mammo.evaluation.intervals import SeedSummary
+from mammo.evaluation.referral import RATES, FoldReferral, over_folds
+from mammo.records import Label
+from mammo.reporting.canvas import INK, LABEL_COLOURS, MUTED, draw_legend, new_figure, save, say_empty, tidy
+from mammo.reporting.tables import cell
+
+_PROMISE: Final = (0, (3, 2))
+_SERIES: Final = (
+    ("coverage", "all ROIs", INK, "o", 0.0),
+    ("coverage_normal", "Normal ROIs", LABEL_COLOURS[Label.NORMAL], "s", 0.22),
+    ("coverage_tumor", "Tumor ROIs", LABEL_COLOURS[Label.TUMOR], "^", -0.22),
+)
+
+
+def referral_table(folds: Sequence[FoldReferral]) -> list[str]:
+    """Markdown rows: promise, coverage and referral rate of each fold with Wilson intervals."""
+    titles = " | ".join(RATES.values())
+    lines = [
+        f"| fold | ROIs that fitted | promise | {titles} | promise was |",
+        "|---|---|---|" + "---|" * (len(RATES) + 1),
+    ]
+    for fold in folds:
+        rates = " | ".join(f"{cell(fold.rate(name).to_dict())}, n = {fold.rate(name).n}" for name in RATES)
+        lines.append(
+            f"| {fold.fold} | {fold.n_calibration} | {fold.promise:.2f} | {rates} | {fold.verdict} |"
+        )
+    return lines
+
+
+def referral_summary(folds: Sequence[FoldReferral]) -> str:
+    """One sentence over several folds or fits of one system: promise, mean and spread of every rate.
+
+    Whether the promise was kept is a question for this mean: coverage is promised on average over folds.
+    """
+    promises = sorted({fold.promise for fold in folds})
+    promised = " and ".join(f"{promise:.2f}" for promise in promises)
+    means = ", ".join(
+        f"{RATES[name].lower().replace('normal', 'Normal').replace('tumor', 'Tumor')} {_mean(summary)}"
+        for name, summary in over_folds(folds).items()
+    )
+    return f"Mean ± standard deviation over {len(folds)} folds at a promised coverage of {promised}: {means}."
+
+
+def _mean(summary: SeedSummary) -> str:
+    if math.isnan(summary.mean):
+        return "n/a"
+    return f"{summary.mean:.3f}" if math.isnan(summary.sd) else f"{summary.mean:.3f} ± {summary.sd:.3f}"
+
+
+def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) -> None:
+    """Draw each fold's coverage beside the promise, and its referral rate, with Wilson intervals.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    figure = new_figure(
+        10,
+        1.9 + 0.55 * max(1, len(folds)),
+        "Prediction sets: coverage against the promise, and referrals",
+        data_note,
+    )
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.6 + 0.55 * max(1, len(folds)), 0.3))
+    coverage = figure.add_subplot(grid[0, 0])
+    referral = figure.add_subplot(grid[0, 1], sharey=coverage)
+    referral.tick_params(labelleft=False)
+    below = figure.add_subplot(grid[1, :])
+    below.set_axis_off()
+    tidy(coverage, "Coverage", "share of the sets that hold the true class")
+    tidy(referral, "Refer to reader", "share of the ROIs whose set holds both classes")
+    for axes in (coverage, referral):
+        axes.set(xlim=(-0.02, 1.02), ylim=(max(1, len(folds)) - 0.5, -0.5))
+    if not folds:
+        say_empty(coverage, "no fold was judged")
+        say_empty(referral, "no fold was judged")
+        save(figure, path)
+        return
+    for row, fold in enumerate(folds):
+        coverage.vlines(fold.promise, row - 0.42, row + 0.42, colors=MUTED, linestyles=_PROMISE)
+        for name, _, colour, marker, shift in _SERIES:
+            _draw_rate(coverage, fold, name, row - shift, colour, marker)
+        _draw_rate(referral, fold, "referral_rate", row, INK, "o")
+    coverage.set_yticks(range(len(folds)), [fold.fold for fold in folds])
+    entries = [Line2D([], [], color=MUTED, linestyle=_PROMISE, label="promise")]
+    entries += [
+        Line2D([], [], color=colour, marker=marker, label=title) for _, title, colour, marker, _ in _SERIES
+    ]
+    draw_legend(below, entries, columns=4)
+    save(figure, path)
+
+
+def _draw_rate(axes: Axes, fold: FoldReferral, name: str, y: float, colour: str, marker: str) -> None:
+    estimate = fold.rate(name)
+    if math.isnan(estimate.value):
+        return
+    line: dict[str, Any] = {"color": colour, "elinewidth": 1.2, "markersize": 5}
+    gaps = [[max(0, estimate.value - estimate.ci_low)], [max(0, estimate.ci_high - estimate.value)]]
+    axes.errorbar([estimate.value], [y], xerr=gaps, fmt=marker, **line)

@@ -1,0 +1,133 @@
+"""The tables of the ablation and of studies: effects with their intervals and a verdict in words."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from mammo.evaluation.metrics import TITLES
+from mammo.reporting.ledger import grid_in_words, signed
+from mammo.reporting.tables import NOTICE, cell
+from mammo.storage import write_bytes, write_json
+
+COLUMNS: Final = ("auc_score", "accuracy", "recall", "specificity", "precision")
+FOLDS: Final = {
+    "honest": "all ROIs, each held out once a repeat",
+    "development": "the ROIs of train and val alone; the test part stays closed",
+}
+
+
+def write_ablation(folder: Path, summary: dict[str, Any], console: Console) -> None:
+    """Write `ablate.json` and `ablate.md`, and show the table."""
+    _write(folder, "ablate", summary, ablation_markdown(summary), console)
+
+
+def write_study(folder: Path, summary: dict[str, Any], console: Console) -> None:
+    """Write the study's JSON and table under its own name, and show the table."""
+    _write(folder, summary["name"], summary, study_markdown(summary), console)
+
+
+def _write(folder: Path, name: str, summary: dict[str, Any], text: str, console: Console) -> None:
+    write_json(folder / f"{name}.json", summary)
+    write_bytes(folder / f"{name}.md", text.encode())
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def ablation_markdown(summary: dict[str, Any]) -> str:
+    """One row for each defect: what it does to the metrics, defect minus mended."""
+    lines = [
+        f"# Defects of the paper's recipe, one at a time: {summary['system']}",
+        "",
+        *_head(summary, summary["settings"]["protocol"]),
+        "Effects are **with the defect minus without it**, whichever of the two the settings have, "
+        "paired on the same ROIs.",
+        "",
+        *_reference(summary),
+        "| defect | setting | in the settings | "
+        + " | ".join(TITLES[name] for name in COLUMNS)
+        + " | n ROIs | verdict |",
+        "|---|---|---|" + "---|" * len(COLUMNS) + "---|---|",
+        *[_defect_row(entry) for entry in summary["defects"]],
+        "",
+        *[f"- **{entry['name']}**: {entry['about']}." for entry in summary["defects"]],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _defect_row(entry: dict[str, Any]) -> str:
+    has = "yes" if entry["in_reference"] else "no"
+    head = f"| {entry['name']} | `{entry['setting']}` | {has} | "
+    if entry["effect"] is None:
+        return head + " | " * len(COLUMNS) + f"| {entry['reason']} |"
+    return (
+        head + _effects(entry["effect"]) + f" | {entry['effect']['n_rois']} | {entry['effect']['verdict']} |"
+    )
+
+
+def study_markdown(summary: dict[str, Any]) -> str:
+    """One row for each variant: its effect against the settings as they are."""
+    lines = [
+        f"# Study {summary['name']}: {summary['system']}",
+        "",
+        *([summary["question"], ""] if summary["question"] else []),
+        *_head(summary, "development"),
+        "Effects are **variant minus reference** (`params.yaml` as it is), paired on the same ROIs.",
+        "",
+        *_reference(summary),
+        "| variant | settings | AUC | "
+        + " | ".join(f"{TITLES[name]}, effect" for name in COLUMNS)
+        + " | n ROIs | verdict |",
+        "|---|---|---|" + "---|" * len(COLUMNS) + "---|---|",
+        *[_variant_row(entry) for entry in summary["variants"]],
+        "",
+        _in_words(summary["variants"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _variant_row(entry: dict[str, Any]) -> str:
+    settings = ", ".join(f"`{key}: {value}`" for key, value in entry["overrides"].items())
+    return (
+        f"| {entry['name']} | {settings} | {cell(entry['cells']['auc_score'])} | {_effects(entry['effect'])} | "
+        f"{entry['effect']['n_rois']} | {entry['effect']['verdict']} |"
+    )
+
+
+def _in_words(variants: list[dict[str, Any]]) -> str:
+    """What helped, what hurt, what cannot be told apart."""
+    names: dict[str, list[str]] = {"Helped": [], "Hurt": [], "Mixed": [], "Not distinguishable": []}
+    for entry in variants:
+        sides = {word for word in ("higher", "lower") if word in entry["effect"]["verdict"]}
+        title = {
+            frozenset(): "Not distinguishable",
+            frozenset({"higher"}): "Helped",
+            frozenset({"lower"}): "Hurt",
+        }
+        names[title.get(frozenset(sides), "Mixed")].append(entry["name"])
+    return ". ".join(f"{title}: {', '.join(found)}" for title, found in names.items() if found) + "."
+
+
+def _effects(effect: dict[str, Any]) -> str:
+    return " | ".join(signed(effect["cells"][name]) if name in effect["cells"] else "" for name in COLUMNS)
+
+
+def _head(summary: dict[str, Any], protocol: str) -> list[str]:
+    data, grid = summary["data"], summary["settings"]
+    return [
+        f"**{data['name']}, {protocol} protocol ({FOLDS[protocol]}): {data['n_rois']} ROIs** ({data['n_tumor']} Tumor, "
+        f"{data['n_normal']} Normal) in {data['n_groups']} groups; {grid_in_words(grid)}. "
+        f"{NOTICE}",
+        "",
+        f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs and, where there are several, "
+        "of the runs (one seed on one set of folds, the same for both sides); they are not widened for the number of "
+        "rows. A verdict names what the interval of AUC or accuracy leaves 0 out of.",
+        "",
+    ]
+
+
+def _reference(summary: dict[str, Any]) -> list[str]:
+    cells = summary["reference"]["cells"]
+    shown = "; ".join(f"{TITLES[name]} {cell(cells[name])}" for name in COLUMNS)
+    return [f"The settings as they are ({summary['reference']['n_runs']} runs): {shown}.", ""]

@@ -1,0 +1,167 @@
+"""`mammo ablate`: each defect of the paper's recipe toggled alone, its effect paired on the same ROIs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+
+from mammo.config import Config, EvaluateConfig
+from mammo.evaluation.repeated import Runs, difference
+from mammo.layout import Workspace
+from mammo.reporting.variants import write_ablation
+from mammo.studies.defects import BOUNDING_BOX, FITTED, Defect
+from mammo.studies.protocols import Fold, has_published, published_folds
+from mammo.studies.runs import Placed
+from mammo.studies.variants import (
+    REFERENCE,
+    Judged,
+    Study,
+    Variant,
+    effect,
+    fit_variants,
+    levels,
+    open_study,
+    verdict,
+)
+
+PUBLISHED_SPLIT: Final = "published split"
+NO_FILMS: Final = "not applicable to this source: its ROIs come cut, and only films can be cut again"
+NO_FOLDERS: Final = "not applicable to this source: it has no published folders"
+CLOSED: Final = "not applicable: the test part stays closed under the development protocol"
+
+Entry = dict[str, Any]
+
+
+def run_ablation(space: Workspace, config: Config, n_jobs: int, console: Console) -> None:
+    """Fit what is missing, and write `reports/ablate/`.
+
+    Raises:
+        MammoError: the data are missing, or a fit failed; finished fits are kept.
+    """
+    chosen = config.ablate
+    study = open_study(space, config, chosen.system, chosen, chosen.protocol)
+    variants = [toggled(defect, study) for defect in FITTED if reason_against(defect, config) is None]
+    published, no_published = _published(study, chosen.protocol)
+    if published:
+        variants.append(Variant(PUBLISHED_SPLIT, {}, published=True))
+    judged = fit_variants(space, study, variants, n_jobs, console, published)
+    reference = judged[REFERENCE]
+    entries = [
+        *(_fitted_entry(defect, study, judged) for defect in FITTED),
+        _published_entry(judged, no_published, config.evaluate),
+        _hard_labels(reference, config.evaluate),
+        _larger_probability(reference, config.evaluate),
+    ]
+    summary = {
+        "data": study.material.describe(),
+        "system": chosen.system,
+        "settings": chosen.model_dump(),
+        "confidence": config.evaluate.confidence,
+        "reference": {"n_runs": reference.runs.n_runs, "cells": levels(reference.runs, config.evaluate)},
+        "defects": entries,
+    }
+    write_ablation(space.reports / "ablate", summary, console)
+
+
+def toggled(defect: Defect, study: Study) -> Variant:
+    """The variant that differs from the reference in this defect alone."""
+    present = defect.present(study.config, study.system)
+    return Variant(defect.name, (defect.off if present else defect.on)(study.config))
+
+
+def reason_against(defect: Defect, config: Config) -> str | None:
+    """Why a defect cannot be toggled on this source, or None."""
+    return NO_FILMS if defect is BOUNDING_BOX and config.ingest.source == "mias_rois" else None
+
+
+def _published(study: Study, protocol: str) -> tuple[list[Fold], str | None]:
+    if protocol != "honest":
+        return [], CLOSED
+    if not has_published(study.material):
+        return [], NO_FOLDERS
+    return published_folds(study.material), None
+
+
+def _fitted_entry(defect: Defect, study: Study, judged: dict[str, Judged]) -> Entry:
+    present = defect.present(study.config, study.system)
+    entry = {"name": defect.name, "setting": defect.setting, "about": defect.about, "in_reference": present}
+    reason = reason_against(defect, study.config)
+    if reason is not None:
+        return entry | {"effect": None, "reason": reason}
+    reference, variant = judged[REFERENCE].runs, judged[defect.name].runs
+    sides = (reference, variant) if present else (variant, reference)
+    return entry | {"effect": effect(*sides, study.config.evaluate), "reason": None}
+
+
+def _published_entry(judged: dict[str, Judged], reason: str | None, config: EvaluateConfig) -> Entry:
+    found = None
+    if reason is None:
+        found = effect(judged[PUBLISHED_SPLIT].runs, judged[REFERENCE].runs, config)
+    return {
+        "name": PUBLISHED_SPLIT,
+        "setting": "split.protocol",
+        "about": "the authors' folders instead of folds without shared tissue; on the published test ROIs",
+        "in_reference": False,
+        "effect": found,
+        "reason": reason,
+    }
+
+
+def _hard_labels(reference: Judged, config: EvaluateConfig) -> Entry:
+    hard = replace(reference.runs, scores=reference.runs.decisions.astype(float))
+    return {
+        "name": "AUC from hard labels",
+        "setting": "evaluate.auc_of",
+        "about": "the AUC is computed from decisions instead of scores: it is the balanced accuracy then",
+        "in_reference": False,
+        "effect": _auc_effect(hard, reference.runs, len(reference.runs.labels), config),
+        "reason": None,
+    }
+
+
+def _larger_probability(reference: Judged, config: EvaluateConfig) -> Entry:
+    patches = patch_runs(reference.placed, reference.runs)
+    larger = replace(patches, scores=np.maximum(patches.scores, 1 - patches.scores))
+    return {
+        "name": "AUC of the patches from the larger probability",
+        "setting": "evaluate.patch_auc_of",
+        "about": "a patch's score is the larger of its two probabilities, whichever class it is of",
+        "in_reference": False,
+        "effect": _auc_effect(larger, patches, len(reference.runs.labels), config),
+        "reason": None,
+    }
+
+
+def _auc_effect(defective: Runs, mended: Runs, n_rois: int, config: EvaluateConfig) -> Entry:
+    found = difference(
+        defective,
+        mended,
+        "auc_score",
+        n_bootstrap=config.n_bootstrap,
+        seed=config.seed,
+        confidence=config.confidence,
+    ).to_dict()
+    return {"n_rois": n_rois, "cells": {"auc_score": found}, "verdict": verdict({"auc_score": found})}
+
+
+def patch_runs(placed: Sequence[Placed], runs: Runs) -> Runs:
+    """The runs at patch level: every patch of a ROI is a row with the ROI's label, group and fold."""
+    n_patches = placed[0].fit.test.patch_scores.shape[1]
+    row_of = {roi_id: row for row, roi_id in enumerate(runs.roi_ids)}
+    places = sorted({(one.repeat, one.seed) for one in placed})
+    scores = np.zeros((len(places), len(runs.roi_ids), n_patches))
+    for one in placed:
+        rows = [row_of[roi_id] for roi_id in one.fit.test.roi_ids]
+        scores[places.index((one.repeat, one.seed)), rows] = one.fit.test.patch_scores
+    flat = scores.reshape(len(places), -1)
+    return Runs(
+        np.array([f"{roi_id} {patch}" for roi_id in runs.roi_ids for patch in range(n_patches)], dtype=str),
+        np.repeat(runs.labels, n_patches),
+        np.repeat(runs.groups, n_patches),
+        np.repeat(runs.folds, n_patches, axis=1),
+        flat,
+        flat,
+        (flat > 0.5).astype(np.int64),
+    )

@@ -1,0 +1,96 @@
+"""The defects of the paper's recipe as named settings: how each one is switched on and off.
+
+Source: Yu et al. 2020 and its code. Two defects touch the evaluation alone; the others change what is fitted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mammo.config import Config
+from mammo.models.build import Architecture
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A defect that changes the fit.
+
+    Attributes:
+        name: as people call it.
+        setting: the key of `params.yaml` that switches it.
+        about: what the paper does, in one sentence.
+        present: whether a system has it under some settings.
+        on: overrides that bring it about.
+        off: overrides that mend it.
+    """
+
+    name: str
+    setting: str
+    about: str
+    present: Callable[[Config, str], bool]
+    on: Callable[[Config], dict[str, Any]]
+    off: Callable[[Config], dict[str, Any]]
+
+
+def _subtracts_mean(config: Config, system: str) -> bool:
+    return Architecture.of(system, config.model).preprocessing.startswith("samplewise")
+
+
+def _without_mean_subtraction(config: Config) -> dict[str, Any]:
+    return {"model.preprocessing": "fixed_scale" if config.model.weights == "none" else "imagenet"}
+
+
+def _has_prior(config: Config, system: str) -> bool:
+    return not config.recipe.class_balance and config.patches.tumor_draws > config.patches.normal_draws
+
+
+CLASS_PRIOR: Final = Defect(
+    "class prior of the patches",
+    "recipes.RECIPE.class_balance",
+    "four times as many patches of each Tumor ROI, so that most patches are Tumor where most ROIs are Normal",
+    _has_prior,
+    lambda config: {"recipe.class_balance": False, "patches.tumor_draws": 4 * config.patches.normal_draws},
+    lambda config: {"recipe.class_balance": True},
+)
+LAST_OFFSET: Final = Defect(
+    "last offset",
+    "patches.last_offset",
+    "random patches never reach the last row and column",
+    lambda config, system: not config.patches.last_offset,
+    lambda config: {"patches.last_offset": False},
+    lambda config: {"patches.last_offset": True},
+)
+MEAN_SUBTRACTION: Final = Defect(
+    "mean subtraction",
+    "model.preprocessing",
+    "the mean of each patch is subtracted, and with it the brightness that tells many lesions",
+    _subtracts_mean,
+    lambda config: {"model.preprocessing": "samplewise_center"},
+    _without_mean_subtraction,
+)
+BOUNDING_BOX: Final = Defect(
+    "distortion by the bounding box",
+    "ingest.bounding_box",
+    "a ROI is cropped to its foreground's bounding box and stretched back, which changes its shapes",
+    lambda config, system: config.ingest.bounding_box,
+    lambda config: {"ingest.bounding_box": True},
+    lambda config: {"ingest.bounding_box": False},
+)
+CORNER_PATCHES: Final = Defect(
+    "corner patches",
+    "patches.corner_patches",
+    "patches of a Tumor ROI are labelled and vote Tumor even where they miss the lesion",
+    lambda config, system: config.patches.corner_patches,
+    lambda config: {"patches.corner_patches": True},
+    lambda config: {"patches.corner_patches": False},
+)
+SPLIT_BY_ROI: Final = Defect(
+    "split by ROI",
+    "split.keep_groups",
+    "ROIs of one patient, or of shared tissue, train and test; the folds are the same otherwise",
+    lambda config, system: not config.split.keep_groups,
+    lambda config: {"split.keep_groups": False},
+    lambda config: {"split.keep_groups": True},
+)
+FITTED: Final = (CLASS_PRIOR, LAST_OFFSET, MEAN_SUBTRACTION, BOUNDING_BOX, CORNER_PATCHES, SPLIT_BY_ROI)
+"""The defects that need fits of their own."""

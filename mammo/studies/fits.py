@@ -1,0 +1,212 @@
+"""One fit of a study: a system trained on one split with one seed → patch scores of what it did not train on.
+
+A fit is kept under a hash of all that it depends on. Votes, thresholds, metrics and intervals are computed from the
+kept patch scores, so another vote rule costs no fit.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mammo.config import Config
+from mammo.data.sources import RoiSet
+from mammo.devices import choose_device, computes_bfloat16
+from mammo.inference import RoiScorer
+from mammo.patches import drawn_patches
+from mammo.provenance import fingerprint
+from mammo.storage import atomic_path, sha256_of
+from mammo.systems import Part, select_part, train_system
+from mammo.training import EpochRecord
+
+FIT_CODE: Final = (
+    "augment.py",
+    "devices.py",
+    "inference.py",
+    "models",
+    "patches.py",
+    "systems.py",
+    "training.py",
+    "studies/fits.py",
+)
+"""Modules whose code a fit depends on, within the package."""
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What one fit depends on.
+
+    Attributes:
+        system: such as `compact-model2`.
+        config: all settings; those of votes and evaluation do not touch the fit.
+        seed: training seed.
+        rois: every ROI that `split` names.
+        split: train, val and test (`SPLIT_SCHEMA`); the test part is scored, nothing else.
+        title: what people read while it runs.
+    """
+
+    system: str
+    config: Config
+    seed: int
+    rois: RoiSet
+    split: pd.DataFrame
+    title: str = ""
+
+    def part(self, name: str) -> Part:
+        """One part of the split."""
+        return select_part(self.rois.table, self.rois.images, self.split, name)
+
+
+@dataclass(frozen=True)
+class PartScores:
+    """Patch scores of one part.
+
+    Attributes:
+        roi_ids: `(n,)`.
+        labels: 0 Normal, 1 Tumor, `(n,)`.
+        patch_scores: probability of Tumor of each grid patch, `(n, n_patches)`.
+    """
+
+    roi_ids: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    patch_scores: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit: what validation gave, and the scores of the validation and the test part."""
+
+    validation: dict[str, float]
+    val: PartScores
+    test: PartScores
+
+
+def fit_key(task: FitTask) -> str:
+    """A hash of settings, seed, pixels, labels, parts, device, torch and code: equal keys give equal fits."""
+    split = task.split.set_index("roi_id")["split"].loc[task.rois.table["roi_id"]]
+    pixels = hashlib.sha256(np.ascontiguousarray(task.rois.images).tobytes())
+    for column in (task.rois.table["roi_id"], task.rois.table["label"], split):
+        pixels.update("\n".join(str(value) for value in column).encode())
+    config, device = task.config, choose_device(task.config.train.device)
+    weights = Path(config.model.weights)
+    return fingerprint(
+        {
+            "system": task.system,
+            "seed": task.seed,
+            "recipe": config.recipe.model_dump(),
+            "model": config.model.model_dump(),
+            "weights": sha256_of(weights) if weights.is_file() else None,
+            "patches": config.patches.model_dump(),
+            "precision": [config.train.precision, device.type, computes_bfloat16(device)],
+            "torch": version("torch"),
+            "rois": pixels.hexdigest(),
+            "code": code_mark(),
+        }
+    )
+
+
+@cache
+def code_mark() -> str:
+    """A hash of the syntax trees of `FIT_CODE`: comments, docstrings and layout do not change it."""
+    package = Path(__file__).parents[1]
+    paths = [path for name in FIT_CODE for path in _modules(package / name)]
+    return fingerprint([syntax_of(path.read_text()) for path in paths])
+
+
+def _modules(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def syntax_of(source: str) -> str:
+    """What Python makes of a module, without its comments, layout and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [line for line in body if not _is_text(line)]
+            node.body = kept  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )
+
+
+def fit_one(
+    task: FitTask, checkpoint: Path | None = None, on_epoch: Callable[[EpochRecord], None] | None = None
+) -> Fit:
+    """Train on the training part, let the validation part choose the epoch, score validation and test part.
+
+    Raises:
+        WeightsError: pretrained weights cannot be had or do not fit.
+        ConfigError: the device does not exist, or training diverged.
+    """
+    train, val = task.part("train"), task.part("val")
+    patch_sets = {part.name: drawn_patches(part.table, task.config.patches) for part in (train, val)}
+    trained = train_system(
+        task.system, task.config, train, val, patch_sets, task.seed, checkpoint, on_epoch=on_epoch
+    )
+    device = choose_device(task.config.train.device)
+    scorer = RoiScorer.on(trained.bundle, device, task.config.train.precision)
+    validation = {key: float(value) for key, value in trained.bundle.results.items()}
+    return Fit(validation, _score(scorer, val), _score(scorer, task.part("test")))
+
+
+def _score(scorer: RoiScorer, part: Part) -> PartScores:
+    return PartScores(tuple(part.table["roi_id"]), part.labels, scorer.patch_scores(part.images))
+
+
+def fit_path(folder: Path, key: str) -> Path:
+    """Where a finished fit is kept."""
+    return folder / f"{key}.safetensors"
+
+
+def checkpoint_path(folder: Path, key: str) -> Path:
+    """Where an unfinished fit keeps its state."""
+    return folder / "unfinished" / f"{key}.safetensors"
+
+
+def save_fit(path: Path, fit: Fit) -> None:
+    """Keep a fit; a kill while writing leaves nothing."""
+    note: dict[str, Any] = {"validation": fit.validation}
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, part in (("val", fit.val), ("test", fit.test)):
+        note[name] = part.roi_ids
+        # The format writes a view's memory as it lies, whatever its strides are.
+        arrays[f"{name}.labels"] = np.ascontiguousarray(part.labels)
+        arrays[f"{name}.patch_scores"] = np.ascontiguousarray(part.patch_scores)
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary, metadata={"mammo": json.dumps(note)})
+
+
+def load_fit(path: Path) -> Fit | None:
+    """Read a kept fit, or None where there is none or the file is damaged: then it is fitted again."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            note = json.loads(file.metadata()["mammo"])
+            val, test = (
+                PartScores(
+                    tuple(note[name]),
+                    file.get_tensor(f"{name}.labels"),
+                    file.get_tensor(f"{name}.patch_scores"),
+                )
+                for name in ("val", "test")
+            )
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return Fit(note["validation"], val, test)

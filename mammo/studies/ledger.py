@@ -1,0 +1,210 @@
+"""The ledger: every system under the published protocol and under honest ones, beside the floor and the paper.
+
+Published: the authors' folders; all test ROIs, and those left without the ROIs that the audit flags. Honest: repeated
+stratified grouped K-fold over all ROIs; a held-out fold is scored once and decides nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+
+from mammo.config import Config, EvaluateConfig, VoteConfig
+from mammo.evaluation.paper import DOI, PAPER_RESULTS
+from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
+from mammo.layout import Workspace
+from mammo.reporting.ledger import write_ledger
+from mammo.studies.protocols import (
+    Fold,
+    Material,
+    flagged_rois,
+    grouped_folds,
+    has_published,
+    published_folds,
+    read_material,
+)
+from mammo.studies.runs import (
+    Placed,
+    chosen_by_validation,
+    ensemble,
+    fit_all,
+    floor_runs,
+    place,
+    plan,
+    runs_of,
+)
+
+PUBLISHED: Final = "published"
+UNFLAGGED: Final = "published, without the flagged ROIs"
+HONEST: Final = "honest"
+CHOSEN: Final = "chosen on validation"
+FLOOR: Final = "floor"
+FLOOR_VOTE: Final = VoteConfig(rule="mean_score", threshold="fixed")
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the ledger before its numbers: what it is and its runs."""
+
+    name: str
+    kind: str
+    protocol: str
+    runs: Runs
+
+
+def run_ledger(space: Workspace, config: Config, n_jobs: int, console: Console) -> None:
+    """Fit what is missing, and write `reports/ledger/`.
+
+    Raises:
+        MammoError: the data are missing, or a fit failed; finished fits are kept.
+    """
+    material = read_material(space)
+    folds = {HONEST: grouped_folds(material, config.ledger)}
+    if has_published(material):
+        folds = {PUBLISHED: published_folds(material), **folds}
+    placed = fit_systems(space, config, material, folds, n_jobs, console)
+    rows = [
+        row
+        for protocol in folds
+        for row in protocol_rows(protocol, placed[protocol], material, folds[protocol], config)
+    ]
+    flagged = flagged_rois(folds.get(PUBLISHED, []))
+    ledger = tabulate(rows, material, flagged, config)
+    write_ledger(space.reports / "ledger", ledger, console)
+
+
+def fit_systems(
+    space: Workspace,
+    config: Config,
+    material: Material,
+    folds: dict[str, list[Fold]],
+    n_jobs: int,
+    console: Console,
+) -> dict[str, dict[str, list[Placed]]]:
+    """Protocol → system → its fits."""
+    n_seeds = config.ledger.n_seeds
+    places = [(protocol, system) for protocol in folds for system in config.systems]
+    plans = {
+        f"{protocol} {system}": plan(
+            system, config, material, folds[protocol], n_seeds, f"{system}, {protocol} protocol"
+        )
+        for protocol, system in places
+    }
+    fits = fit_all(plans, space.fits, n_jobs, console)
+    placed: dict[str, dict[str, list[Placed]]] = {protocol: {} for protocol in folds}
+    for protocol, system in places:
+        placed[protocol][system] = place(fits[f"{protocol} {system}"], folds[protocol], n_seeds)
+    return placed
+
+
+def protocol_rows(
+    protocol: str, systems: dict[str, list[Placed]], material: Material, folds: Sequence[Fold], config: Config
+) -> list[Row]:
+    """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
+    sets = {(name, "system"): placed for name, placed in systems.items()}
+    if config.ledger.n_seeds > 1:
+        sets |= {
+            (f"{name}, ensemble of {config.ledger.n_seeds} seeds", "ensemble"): ensemble(placed)
+            for name, placed in systems.items()
+        }
+    if len(systems) > 1:
+        sets[CHOSEN, "chosen"] = chosen_by_validation(systems, config.register_.select_by)
+    rows = [
+        Row(name, kind, protocol, runs_of(placed, material, config.vote))
+        for (name, kind), placed in sets.items()
+    ]
+    return [*rows, Row(FLOOR, "floor", protocol, runs_of(floor_runs(material, folds), material, FLOOR_VOTE))]
+
+
+def tabulate(rows: Sequence[Row], material: Material, flagged: Sequence[str], config: Config) -> Entry:
+    """All numbers of the ledger, ready for JSON."""
+    published = [row for row in rows if row.protocol == PUBLISHED]
+    unflagged = [
+        Row(row.name, row.kind, UNFLAGGED, row.runs.only(np.setdiff1d(row.runs.roi_ids, list(flagged))))
+        for row in published
+    ]
+    honest = [row for row in rows if row.protocol == HONEST]
+    data = material.describe()
+    return {
+        "data": data,
+        "settings": config.ledger.model_dump(),
+        "systems": config.systems,
+        "confidence": config.evaluate.confidence,
+        "n_bootstrap": config.evaluate.n_bootstrap,
+        "flagged_rois": list(flagged),
+        "rows": [_numbers(row, config.evaluate) for row in [*published, *unflagged, *honest]]
+        + (_paper_rows(config.evaluate) if data["source"] == "mias_rois" else []),
+        "paper_doi": DOI,
+        "gaps": [
+            _gap(row, next(other for other in honest if other.name == row.name), config.evaluate)
+            for row in published
+        ],
+    }
+
+
+def _numbers(row: Row, config: EvaluateConfig) -> Entry:
+    runs = row.runs
+    return {
+        "protocol": row.protocol,
+        "name": row.name,
+        "kind": row.kind,
+        "n_rois": len(runs.labels),
+        "n_tumor": int(runs.labels.sum()),
+        "n_groups": len(np.unique(runs.groups)),
+        "n_runs": runs.n_runs,
+        "cells": {metric: estimate(runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS},
+    }
+
+
+def _paper_rows(config: EvaluateConfig) -> list[Entry]:
+    """The paper's systems as reported: one run, so Wilson intervals of its counts are all that can be said."""
+    rows = []
+    for result in PAPER_RESULTS:
+        counts = result.confusion
+        if counts is None:
+            continue
+        cells = {
+            name: found.to_dict() | {"sd_runs": None, "n_runs": 1}
+            for name, found in result.estimates(config.confidence).items()
+        }
+        rows.append(
+            {
+                "protocol": PUBLISHED,
+                "name": f"paper: {result.system} (as reported)",
+                "kind": "paper",
+                "n_rois": counts.n,
+                "n_tumor": counts.tp + counts.fn,
+                "n_groups": None,
+                "n_runs": 1,
+                "cells": cells,
+            }
+        )
+    return rows
+
+
+def _gap(published: Row, honest: Row, config: EvaluateConfig) -> Entry:
+    """Published minus honest: as the two protocols report it, and on the published test ROIs alone."""
+    same = honest.runs.only(published.runs.roi_ids)
+
+    def gaps(other: Runs) -> Entry:
+        return {
+            metric: difference(published.runs, other, metric, **_bootstrap(config)).to_dict()
+            for metric in METRICS
+        }
+
+    return {
+        "name": published.name,
+        "kind": published.kind,
+        "n_published": len(published.runs.labels),
+        "n_honest": len(honest.runs.labels),
+        "cells": gaps(honest.runs),
+        "same_rois": gaps(same),
+    }
+
+
+def _bootstrap(config: EvaluateConfig) -> Entry:
+    return {"n_bootstrap": config.n_bootstrap, "seed": config.seed, "confidence": config.confidence}

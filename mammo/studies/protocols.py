@@ -1,0 +1,120 @@
+"""Which ROIs train, validate and are held out: the published folders, honest folds, folds for choosing settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mammo.config import GridConfig, SplitConfig
+from mammo.data.audit import group_ids
+from mammo.data.leakage import read_pairs
+from mammo.data.located import known_owners
+from mammo.data.sources import RoiSet, read_rois
+from mammo.data.splits import all_splits, make_split
+from mammo.layout import Workspace
+from mammo.records import SPLITS
+from mammo.storage import read_table
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split (`SPLIT_SCHEMA`): its test part is held out, its validation part chooses."""
+
+    repeat: int
+    fold: int
+    split: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Material:
+    """The ROIs of a study and the group of each, as the audit found it."""
+
+    rois: RoiSet
+    groups: tuple[str, ...]
+
+    @property
+    def group_of(self) -> dict[str, str]:
+        """ROI id → group."""
+        return dict(zip(self.rois.table["roi_id"], self.groups, strict=True))
+
+    def describe(self) -> dict[str, Any]:
+        """Source, counts and whether the ROIs are synthetic."""
+        table = self.rois.table
+        synthetic = bool(table["synthetic"].any())
+        return {
+            "name": "PHANTOM (synthetic) ROIs" if synthetic else "MIAS ROIs",
+            "source": str(table["source"].iloc[0]),
+            "synthetic": synthetic,
+            "n_rois": len(table),
+            "n_tumor": int((table["label"] == 1).sum()),
+            "n_normal": int((table["label"] == 0).sum()),
+            "n_groups": len(set(self.groups)),
+        }
+
+
+def read_material(space: Workspace) -> Material:
+    """All ROIs of a workspace.
+
+    Raises:
+        DataError: the stages `ingest` and `split` have not run.
+    """
+    rois = read_rois(space.rois)
+    owners = known_owners(rois.table, space.located)
+    return Material(rois, tuple(group_ids(owners, read_pairs(space))))
+
+
+def development_material(space: Workspace) -> Material:
+    """The ROIs of train and val alone: what settings may be chosen by.
+
+    Raises:
+        DataError: the stages `ingest` and `split` have not run.
+    """
+    everything = read_material(space)
+    split = read_table(space.split).set_index("roi_id")["split"]
+    kept = everything.rois.table["roi_id"].map(split).isin(("train", "val")).to_numpy(dtype=bool)
+    rois = RoiSet(everything.rois.table[kept].reset_index(drop=True), everything.rois.images[kept])
+    groups = [group for group, inside in zip(everything.groups, kept, strict=True) if inside]
+    return Material(rois, tuple(groups))
+
+
+def has_published(material: Material) -> bool:
+    """Whether every ROI has a published folder."""
+    return bool(material.rois.table["published_split"].isin(SPLITS).all())
+
+
+def published_folds(material: Material) -> list[Fold]:
+    """The published folders as a single fold.
+
+    Raises:
+        DataError: a ROI has no published folder.
+    """
+    config = SplitConfig(protocol="published")
+    return [Fold(0, 0, make_split(material.rois.table, material.groups, config))]
+
+
+def grouped_folds(material: Material, grid: GridConfig, keep_groups: bool = True) -> list[Fold]:
+    """Every fold of every repeat: each ROI is held out once a repeat.
+
+    Raises:
+        DataError: there are fewer groups of a class than folds.
+    """
+    config = SplitConfig(
+        protocol="grouped_cv",
+        n_folds=grid.n_folds,
+        n_repeats=grid.n_repeats,
+        seed=grid.seed,
+        keep_groups=keep_groups,
+    )
+    splits = all_splits(material.rois.table, material.groups, config)
+    return [Fold(repeat, fold, split) for repeat, fold, split in splits]
+
+
+def flagged_rois(folds: Sequence[Fold]) -> list[str]:
+    """Held-out ROIs of whose group some ROIs train or validate: their tissue is known to the system."""
+    flagged: set[str] = set()
+    for fold in folds:
+        known = set(fold.split.loc[fold.split["split"] != "test", "group_id"])
+        held_out = fold.split[fold.split["split"] == "test"]
+        flagged |= set(held_out.loc[held_out["group_id"].isin(known), "roi_id"])
+    return sorted(flagged)

@@ -1,0 +1,142 @@
+"""Systems and folds → fits → runs: votes and decisions from kept patch scores."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from mammo.assessment import score_floor
+from mammo.config import Config, VoteConfig
+from mammo.evaluation.repeated import Runs
+from mammo.promotion import best_system
+from mammo.studies.fits import Fit, FitTask, PartScores
+from mammo.studies.pool import run_fits
+from mammo.studies.protocols import Fold, Material
+from mammo.systems import select_part
+from mammo.voting import decisions, vote_shares, with_validation_threshold
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A fit and where it stands: which repeat and fold, which run (a seed's, or an ensemble's) it belongs to."""
+
+    repeat: int
+    fold: int
+    seed: int
+    fit: Fit
+
+
+def plan(
+    system: str, config: Config, material: Material, folds: Sequence[Fold], n_seeds: int, title: str = ""
+) -> list[FitTask]:
+    """The fits of one system: every seed on every fold, in this order."""
+    return [
+        FitTask(
+            system,
+            config,
+            seed,
+            material.rois,
+            fold.split,
+            f"{title or system}, seed {seed}"
+            + (f", repeat {fold.repeat}, fold {fold.fold}" if len(folds) > 1 else ""),
+        )
+        for seed in range(n_seeds)
+        for fold in folds
+    ]
+
+
+def place(fits: Iterable[Fit], folds: Sequence[Fold], n_seeds: int) -> list[Placed]:
+    """Give the fits of a plan their places."""
+    where = [(fold.repeat, fold.fold, seed) for seed in range(n_seeds) for fold in folds]
+    return [Placed(*place, fit) for place, fit in zip(where, fits, strict=True)]
+
+
+def fit_all(
+    plans: dict[str, list[FitTask]], folder: Path, n_jobs: int, console: Console
+) -> dict[str, list[Fit]]:
+    """Run several plans at once, so that no worker waits for another plan's end."""
+    fits = iter(run_fits([task for tasks in plans.values() for task in tasks], folder, n_jobs, console))
+    return {name: [next(fits) for _ in tasks] for name, tasks in plans.items()}
+
+
+def runs_of(placed: Sequence[Placed], material: Material, vote: VoteConfig) -> Runs:
+    """Lay the held-out scores of fits out as runs: one for each seed of each repeat, in this order of repeats.
+
+    Every run must hold out the same ROIs.
+    """
+    places = sorted({(one.repeat, one.seed) for one in placed})
+    by_run = [[one for one in placed if (one.repeat, one.seed) == key] for key in places]
+    held_out = sorted(roi_id for one in by_run[0] for roi_id in one.fit.test.roi_ids)
+    row_of = {roi_id: row for row, roi_id in enumerate(held_out)}
+    shape = (len(places), len(held_out))
+    labels, folds = np.zeros(len(held_out), dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    scores, shares, decided = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
+    for run, members in enumerate(by_run):
+        for one in members:
+            rows = np.array([row_of[roi_id] for roi_id in one.fit.test.roi_ids], dtype=np.int64)
+            labels[rows], folds[run, rows] = one.fit.test.labels, one.fold
+            scores[run, rows] = one.fit.test.patch_scores.mean(axis=1)
+            shares[run, rows], decided[run, rows] = decide(one.fit, vote)
+    groups = np.array([material.group_of[roi_id] for roi_id in held_out], dtype=str)
+    return Runs(np.array(held_out, dtype=str), labels, groups, folds, scores, shares, decided)
+
+
+def decide(fit: Fit, vote: VoteConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Vote shares and decisions of the held-out ROIs. What the rule needs to be fitted, validation gives."""
+    if vote.threshold == "validation":
+        vote = with_validation_threshold(fit.val.labels, fit.val.patch_scores, vote)
+    return vote_shares(fit.test.patch_scores, vote), decisions(fit.test.patch_scores, vote)
+
+
+def ensemble(placed: Sequence[Placed]) -> list[Placed]:
+    """The seeds of each fold as one system: its patch scores are their means, on validation and held-out ROIs."""
+    members: dict[tuple[int, int], list[Fit]] = {}
+    for one in placed:
+        members.setdefault((one.repeat, one.fold), []).append(one.fit)
+    return [
+        Placed(
+            repeat,
+            fold,
+            0,
+            Fit(_mean_validation(fits), _mean([f.val for f in fits]), _mean([f.test for f in fits])),
+        )
+        for (repeat, fold), fits in members.items()
+    ]
+
+
+def _mean_validation(fits: Sequence[Fit]) -> dict[str, float]:
+    return {name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")}
+
+
+def _mean(parts: Sequence[PartScores]) -> PartScores:
+    return replace(parts[0], patch_scores=np.mean([part.patch_scores for part in parts], axis=0))
+
+
+def chosen_by_validation(systems: dict[str, list[Placed]], by: str) -> list[Placed]:
+    """In each fold and for each seed the system that its validation part likes best: the choice is nested too."""
+    return [
+        dict(zip(systems, candidates, strict=True))[
+            best_system(
+                {name: dict(one.fit.validation) for name, one in zip(systems, candidates, strict=True)}, by
+            )
+        ]
+        for candidates in zip(*systems.values(), strict=True)
+    ]
+
+
+def floor_runs(material: Material, folds: Sequence[Fold]) -> list[Placed]:
+    """The logistic regression on intensity statistics, fitted on each fold's training part. It has no seeds."""
+    placed = []
+    for fold in folds:
+        train, val, test = (
+            select_part(material.rois.table, material.rois.images, fold.split, name)
+            for name in ("train", "val", "test")
+        )
+        parts = [
+            PartScores(tuple(part.table["roi_id"]), part.labels, score_floor(train, part).patch_scores)
+            for part in (val, test)
+        ]
+        placed.append(Placed(fold.repeat, fold.fold, 0, Fit({}, *parts)))
+    return placed

@@ -1,0 +1,118 @@
+"""The spread over training seeds: no single run is a result."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from mammo.assessment import auc_difference, describe_data, judge, score_floor
+from mammo.config import Config
+from mammo.data.sources import read_rois
+from mammo.evaluation.intervals import nan_to_none, over_seeds
+from mammo.evaluation.metrics import TITLES
+from mammo.layout import Workspace
+from mammo.promotion import best_system
+from mammo.reporting.seeds import seeds_markdown
+from mammo.storage import read_table, write_bytes, write_json
+from mammo.studies.fits import Fit
+from mammo.studies.protocols import Fold, Material
+from mammo.studies.runs import Placed, decide, ensemble, fit_all, plan
+from mammo.systems import Part, Scored, select_part
+
+Outcome = dict[str, Any]
+
+
+def run_seeds(space: Workspace, config: Config, n_seeds: int, n_jobs: int, console: Console) -> None:
+    """Train every system with seeds 0 to `n_seeds` − 1, test each and their ensemble, report mean and spread.
+
+    Every finished fit is kept and an unfinished one goes on from its last epoch, so the same command goes on where
+    it stopped.
+
+    Raises:
+        MammoError: the data are missing, or a fit failed; finished fits are kept.
+    """
+    rois, split = read_rois(space.rois), read_table(space.split)
+    fold = Fold(0, 0, split)
+    material = Material(rois, tuple(split.set_index("roi_id")["group_id"].loc[rois.table["roi_id"]]))
+    plans = {system: plan(system, config, material, [fold], n_seeds) for system in config.systems}
+    fits = fit_all(plans, space.fits, n_jobs, console)
+    parts = {name: select_part(rois.table, rois.images, split, name) for name in ("train", "test")}
+    summary = summarise_seeds(config, parts["train"], parts["test"], fits)
+    folder = space.reports / "seeds"
+    write_json(folder / "seeds.json", summary)
+    write_bytes(folder / "seeds.md", seeds_markdown(summary).encode())
+    console.print(seeds_markdown(summary), highlight=False, markup=False, soft_wrap=True)
+
+
+def summarise_seeds(config: Config, train: Part, test: Part, fits: dict[str, list[Fit]]) -> dict[str, Any]:
+    """Mean, standard deviation and t interval of each metric over the seeds, the ensembles, and the choice.
+
+    Args:
+        config: all settings.
+        train: what the floor is fitted on.
+        test: the ROIs that the fits were tested on.
+        fits: the fits of each system, one a seed.
+    """
+    floor = score_floor(train, test)
+    outcomes = {
+        system: [one_outcome(system, fit, test, floor, config) for fit in of_system]
+        for system, of_system in fits.items()
+    }
+    mean_validation = {
+        system: {
+            key: float(np.mean([fit.validation[key] for fit in of_system])) for key in ("val_loss", "val_auc")
+        }
+        for system, of_system in fits.items()
+    }
+    return {
+        "data": describe_data(config, test),
+        "n_seeds": len(next(iter(fits.values()))),
+        "selected": best_system(mean_validation, config.register_.select_by),
+        "selected_by": f"mean {config.register_.select_by} over the seeds",
+        "systems": {
+            system: {
+                "validation": mean_validation[system],
+                "test": {name: _over(runs, lambda o, name=name: o["test"][name]) for name in TITLES},
+                "minus_floor_auc": _over(runs, lambda o: o["minus_floor_auc"]),
+                "ensemble": _ensemble(system, fits[system], test, floor, config),
+                "seeds": runs,
+            }
+            for system, runs in outcomes.items()
+        },
+        "floor": judge(floor, config.evaluate, patches=False),
+    }
+
+
+def one_outcome(system: str, fit: Fit, test: Part, floor: Scored, config: Config) -> Outcome:
+    """What one seed gave on validation and test."""
+    scored = scored_by(system, fit, test, config)
+    judged = judge(scored, config.evaluate, patches=False)
+    return {
+        "best_epoch": int(fit.validation["epoch"]),
+        "val_loss": fit.validation["val_loss"],
+        "val_auc": fit.validation["val_auc"],
+        "test": {name: estimate["value"] for name, estimate in judged["roi"].items()},
+        "confusion": judged["confusion"],
+        "minus_floor_auc": auc_difference(scored, floor, config.evaluate).to_dict()["value"],
+    }
+
+
+def _ensemble(system: str, fits: list[Fit], test: Part, floor: Scored, config: Config) -> Outcome:
+    """The seeds of one system as one: mean patch scores, then votes; intervals over the ROIs."""
+    (mean,) = ensemble([Placed(0, 0, seed, fit) for seed, fit in enumerate(fits)])
+    scored = scored_by(f"{system}, ensemble of {len(fits)} seeds", mean.fit, test, config)
+    return judge(scored, config.evaluate, patches=False) | {
+        "minus_floor_auc": auc_difference(scored, floor, config.evaluate).to_dict()
+    }
+
+
+def scored_by(system: str, fit: Fit, test: Part, config: Config) -> Scored:
+    """A fit's judgement of the test part under the settings' vote rule."""
+    votes, decided = decide(fit, config.vote)
+    return Scored(system, test.labels, test.groups, fit.test.patch_scores, votes, decided)
+
+
+def _over(runs: list[Outcome], pick: Any) -> dict[str, Any]:
+    values = [float("nan") if (value := pick(run)) is None else float(value) for run in runs]
+    return nan_to_none(asdict(over_seeds(values)))

@@ -1,0 +1,205 @@
+"""Named variants of the settings against the settings as they are: paired on the same ROIs, with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from rich.console import Console
+
+from mammo.config import Config, EvaluateConfig, GridConfig
+from mammo.data.sources import RoiSet, load_rois
+from mammo.errors import ConfigError, DataError
+from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
+from mammo.layout import Workspace
+from mammo.studies.fits import FitTask
+from mammo.studies.protocols import Fold, Material, development_material, grouped_folds, read_material
+from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
+
+REFERENCE: Final = "reference"
+Protocol = Literal["honest", "development"]
+
+FREE: Final = ("phantom", "systems", "register", "ledger", "ablate", "study", "evaluate")
+"""Sections that no variant can change: they do not touch what is fitted or decided."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A name and what differs from `params.yaml`: dotted key → value.
+
+    `recipe.KEY` is the chosen recipe's; `system` is another system. With `published`, the variant is judged under the
+    published folders instead of the folds, and compared on their test ROIs.
+    """
+
+    name: str
+    overrides: dict[str, Any]
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """What variants are fitted on.
+
+    Attributes:
+        system: the system that varies.
+        config: the reference's settings.
+        material: the ROIs that may be seen.
+        grid: folds, repeats, seeds.
+    """
+
+    system: str
+    config: Config
+    material: Material
+    grid: GridConfig
+
+
+def open_study(space: Workspace, config: Config, system: str, grid: GridConfig, protocol: Protocol) -> Study:
+    """Read the ROIs that the protocol allows: all of them, or those of train and val.
+
+    Raises:
+        DataError: the stages `ingest` and `split` have not run.
+    """
+    material = read_material(space) if protocol == "honest" else development_material(space)
+    return Study(system, config, material, grid)
+
+
+def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
+    """The settings with dotted keys replaced.
+
+    Raises:
+        ConfigError: a key does not exist, cannot vary, or its value breaks a rule.
+    """
+    values = config.model_dump(by_alias=True)
+    for key, value in overrides.items():
+        *sections, last = _full_key(key, config).split(".")
+        place: Any = values
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not sections or sections[0] in FREE or not isinstance(place, dict) or last not in place:
+            raise ConfigError(
+                f"variant: {key} must be a setting of params.yaml that changes a fit or a vote, such as "
+                "patches.size_px, recipe.class_balance or vote.rule"
+            )
+        place[last] = value
+    return Config.parse(values, "variant")
+
+
+def _full_key(key: str, config: Config) -> str:
+    return key.replace("recipe.", f"recipes.{config.train.recipe}.", 1) if key.startswith("recipe.") else key
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A variant ready to be fitted."""
+
+    variant: Variant
+    system: str
+    config: Config
+    folds: list[Fold]
+    tasks: list[FitTask]
+
+
+def prepare(space: Workspace, study: Study, variant: Variant, published: Sequence[Fold] = ()) -> Prepared:
+    """The fits that a variant needs.
+
+    Raises:
+        ConfigError: an override is impossible.
+        DataError: the variant cuts other ROIs, so that it cannot be paired.
+    """
+    overrides = dict(variant.overrides)
+    system = str(overrides.pop("system", study.system))
+    config = with_overrides(study.config, overrides)
+    material = study.material
+    if config.ingest != study.config.ingest:
+        material = Material(recut(space, config, study.material), study.material.groups)
+    folds = (
+        list(published)
+        if variant.published
+        else grouped_folds(material, study.grid, config.split.keep_groups)
+    )
+    tasks = plan(system, config, material, folds, study.grid.n_seeds, f"{variant.name}: {system}")
+    return Prepared(variant, system, config, folds, tasks)
+
+
+def recut(space: Workspace, config: Config, reference: Material) -> RoiSet:
+    """The reference's ROIs as other `ingest` settings cut them from the raw data.
+
+    Raises:
+        DataError: the raw data are missing, or other ROIs come out.
+    """
+    rois = load_rois(config.ingest, space.root)
+    wanted = reference.rois.table["roi_id"]
+    row_of = {roi_id: row for row, roi_id in enumerate(rois.table["roi_id"])}
+    missing = [roi_id for roi_id in wanted if roi_id not in row_of]
+    if missing:
+        raise DataError(
+            f"variant: must cut the same ROIs as the reference, but {len(missing)} are missing, for example "
+            f"{missing[0]}; leave ingest.seed and ingest.source as they are"
+        )
+    rows = [row_of[roi_id] for roi_id in wanted]
+    return RoiSet(rois.table.iloc[rows].reset_index(drop=True), rois.images[rows])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A variant with its fits and its runs."""
+
+    prepared: Prepared
+    placed: list[Placed]
+    runs: Runs
+
+
+def fit_variants(
+    space: Workspace,
+    study: Study,
+    variants: Sequence[Variant],
+    n_jobs: int,
+    console: Console,
+    published: Sequence[Fold] = (),
+) -> dict[str, Judged]:
+    """Fit the reference and every variant on the same folds and seeds: name → runs, the reference first.
+
+    Raises:
+        MammoError: an override is impossible (nothing is fitted then), or a fit failed.
+    """
+    ready = [prepare(space, study, one, published) for one in (Variant(REFERENCE, {}), *variants)]
+    fits = fit_all({one.variant.name: one.tasks for one in ready}, space.fits, n_jobs, console)
+    judged = {}
+    for one in ready:
+        placed = place(fits[one.variant.name], one.folds, study.grid.n_seeds)
+        judged[one.variant.name] = Judged(one, placed, runs_of(placed, study.material, one.config.vote))
+    return judged
+
+
+def effect(a: Runs, b: Runs, config: EvaluateConfig) -> dict[str, Any]:
+    """Each metric of a minus that of b, paired on the ROIs that both judge, and a verdict."""
+    shared = a.only(b.roi_ids), b.only(a.roi_ids)
+    how: dict[str, Any] = {
+        "n_bootstrap": config.n_bootstrap,
+        "seed": config.seed,
+        "confidence": config.confidence,
+    }
+    found = {metric: difference(*shared, metric, **how).to_dict() for metric in METRICS}
+    return {"n_rois": len(shared[0].labels), "cells": found, "verdict": verdict(found)}
+
+
+def verdict(found: dict[str, dict[str, Any]]) -> str:
+    """What may be said: which of AUC and accuracy differ, or that nothing can be told apart."""
+    words = {"auc_score": "AUC", "accuracy": "accuracy"}
+    sides = {
+        word: "higher" if found[metric]["value"] > 0 else "lower"
+        for metric, word in words.items()
+        if metric in found
+        and found[metric]["ci_low"] is not None
+        and (found[metric]["ci_low"] > 0 or found[metric]["ci_high"] < 0)
+    }
+    return "; ".join(f"{word} {side}" for word, side in sides.items()) or "not distinguishable"
+
+
+def levels(runs: Runs, config: EvaluateConfig) -> dict[str, Any]:
+    """Each metric of some runs with its interval."""
+    how: dict[str, Any] = {
+        "n_bootstrap": config.n_bootstrap,
+        "seed": config.seed,
+        "confidence": config.confidence,
+    }
+    return {metric: estimate(runs, metric, **how).to_dict() for metric in METRICS}

@@ -1,0 +1,132 @@
+"""What the parts of a split share, and what is expected of it: counted by hand on small tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo.data.audit import AUDIT_SCHEMA, pairs_table, parts_of, with_parts
+from mammo.data.audit_pair import Kind, Overlap
+from mammo.data.expectations import check_leakage
+from mammo.data.leakage import Audit, flagged_rois, leakage_summary
+from mammo.data.sources import RoiSet
+from mammo.errors import ExpectationError
+from mammo.records import ROI_SCHEMA, SPLIT_SCHEMA
+
+
+def pair(a: str, b: str, kind: Kind = "shifted", overlap_px: int = 13_572) -> Overlap:
+    return Overlap(a, b, kind, 3, -4, 1.0, 1.0, overlap_px, 0.0, 1.0)
+
+
+def rois(**columns: Sequence[str | None]) -> pd.DataFrame:
+    n = len(next(iter(columns.values())))
+    rows = {"label": [0] * n, "synthetic": [False] * n, **columns}
+    return pd.DataFrame(rows, columns=list(ROI_SCHEMA)).astype(ROI_SCHEMA)
+
+
+def split(**parts: str) -> pd.DataFrame:
+    rows = {"roi_id": list(parts), "group_id": "g", "split": list(parts.values())}
+    return pd.DataFrame(rows).astype(SPLIT_SCHEMA)
+
+
+def audit(table: pd.DataFrame, overlaps: list[Overlap], of_split: pd.DataFrame) -> Audit:
+    images = np.zeros((len(table), 120, 120), np.uint8)
+    return Audit(RoiSet(table, images), of_split, with_parts(pairs_table(overlaps), parts_of(of_split)))
+
+
+TABLE = rois(
+    roi_id=["a", "b", "c", "d", "e"],
+    published_split=["train", "train", "test", "val", "test"],
+    patient_id=["p", "p", "p", "q", None],
+    film_id=["f1", "f1", "f2", "f3", None],
+)
+PAIRS = [pair("a", "b"), pair("b", "c"), pair("d", "c")]
+
+
+def test_the_summary_counts_what_the_parts_share() -> None:
+    part_of = parts_of(TABLE)
+    assert leakage_summary(with_parts(pairs_table(PAIRS), part_of), TABLE, part_of) == {
+        "n_rois": 5,
+        "n_pairs": 3,
+        "pairs_by_kind": {"shifted": 3},
+        "pairs_by_parts": {"test-train": 1, "test-val": 1, "train-train": 1},
+        "n_pairs_across_parts": 2,
+        "n_leaked_test_rois": 1,
+        "shared_patients": 1,
+        "shared_films": 0,
+        "n_test_rois_of_shared_patients": 1,
+    }
+
+
+def test_what_the_source_does_not_know_is_not_counted_as_zero() -> None:
+    table = rois(roi_id=["a", "b"], published_split=["train", "test"])
+    summary = leakage_summary(with_parts(pairs_table([]), parts_of(table)), table, parts_of(table))
+    unknown = ("shared_patients", "shared_films", "n_test_rois_of_shared_patients")
+    assert [summary[name] for name in unknown] == [None, None, None]
+
+
+def test_flagged_rois_name_the_other_parts_that_know_their_tissue_or_patient() -> None:
+    part_of = parts_of(TABLE)
+    flagged = flagged_rois(with_parts(pairs_table(PAIRS), part_of), TABLE, part_of)
+    assert flagged[["roi_id", "split", "tissue_in", "patient_in"]].to_numpy().tolist() == [
+        ["a", "train", "", "test"],
+        ["b", "train", "test", "test"],
+        ["c", "test", "train, val", "train"],
+        ["d", "val", "test", ""],
+    ]
+
+
+def test_a_split_takes_the_place_of_the_published_folders() -> None:
+    placed = with_parts(pairs_table([pair("x", "y")]), parts_of(split(y="val", x="test")))
+    assert dict(placed.dtypes.astype(str)) == AUDIT_SCHEMA
+    assert placed[["split_a", "split_b"]].to_numpy().tolist() == [["test", "val"]]
+
+
+def test_parts_are_null_where_nothing_is_known_of_them() -> None:
+    placed = with_parts(pairs_table([pair("x", "y")]), parts_of(rois(roi_id=["x", "y"])))
+    assert placed[["split_a", "split_b"]].isna().all(axis=None)
+
+
+def test_leaks_of_the_published_split_are_warnings_and_leaks_of_groups_stop_the_pipeline(
+    tmp_path: Path,
+) -> None:
+    parts = split(a="train", b="train", c="test", d="val", e="test")
+    leaky = audit(TABLE, PAIRS, parts)
+    summary = check_leakage(leaky, "published", tmp_path / "docs")
+    broken = {name: entry for name, entry in summary["expectations"].items() if not entry["kept"]}
+    assert set(broken) == {"pair_in_one_part", "n_parts_with_its_tissue", "n_parts_with_its_patient"}
+    assert {entry["severity"] for entry in broken.values()} == {"warning"}
+    assert broken["pair_in_one_part"]["examples"] == ["b and c", "d and c"]
+    assert (tmp_path / "docs" / "index.html").is_file()
+    with pytest.raises(ExpectationError) as error:
+        check_leakage(leaky, "grouped_cv", tmp_path / "docs")
+    assert [line.split()[1] for line in str(error.value).splitlines()[:-1]] == list(broken)
+
+
+def test_a_split_without_leaks_passes_whatever_its_protocol(tmp_path: Path) -> None:
+    parts = split(a="train", b="train", c="train", d="val", e="test")
+    summary = check_leakage(audit(TABLE, [pair("a", "c")], parts), "grouped_cv", tmp_path / "docs")
+    assert summary["n_warnings"] == 0
+
+
+def test_an_audit_without_pairs_passes(tmp_path: Path) -> None:
+    parts = split(a="train", b="train", c="train", d="val", e="test")
+    assert check_leakage(audit(TABLE, [], parts), "grouped_cv", tmp_path / "docs")["n_warnings"] == 0
+
+
+def test_a_copy_in_one_part_is_a_warning(tmp_path: Path) -> None:
+    parts = split(a="train", b="train", c="train", d="val", e="test")
+    copies = audit(TABLE, [pair("a", "b", "mirrored", 120 * 120)], parts)
+    summary = check_leakage(copies, "grouped_cv", tmp_path / "docs")
+    broken = [name for name, entry in summary["expectations"].items() if not entry["kept"]]
+    assert broken == ["pair_is_no_copy"]
+
+
+def test_pairs_in_two_groups_or_of_unknown_rois_stop_the_pipeline(tmp_path: Path) -> None:
+    parts = split(a="train", b="train", c="train", d="train", e="test")
+    parts.loc[1, "group_id"] = "h"
+    with pytest.raises(ExpectationError, match="pair_rois_exist failed") as error:
+        check_leakage(audit(TABLE, [pair("a", "b"), pair("a", "z")], parts), "published", tmp_path / "docs")
+    assert "pair_in_one_group failed" in str(error.value)

@@ -1,0 +1,147 @@
+"""Leaks planted into phantom ROIs: each kind is found, and nothing besides."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mammo.config import IngestConfig
+from mammo.data.audit import find_pairs, group_ids, parts_of, with_parts
+from mammo.data.extraction import crop_around, preprocess_film
+from mammo.data.leakage import flagged_rois, leakage_summary
+from mammo.data.mini_mias import load_phantom
+from mammo.data.sources import RoiSet
+from mammo.images import decode_image
+from mammo.records import SPLITS
+
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """ROIs of a phantom, and one of its films with the centre of a ROI in it."""
+
+    rois: RoiSet
+    film: Picture
+    film_id: str
+    x_px: int
+    y_px: int
+
+
+@pytest.fixture(scope="module")
+def phantoms(phantom_folder: Path) -> Phantoms:
+    rois = load_phantom(phantom_folder, IngestConfig(source="phantom", bounding_box=False))
+    row = rois.table.iloc[0]
+    path = phantom_folder / f"{row['film_id']}.pgm"
+    film = preprocess_film(decode_image(path.read_bytes(), path.name))
+    return Phantoms(rois, film, str(row["film_id"]), int(row["x_px"]), int(row["y_px"]))
+
+
+def jpeg(image: Picture) -> Picture:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=75)
+    return np.asarray(Image.open(buffer))
+
+
+def brighter(image: Picture) -> Picture:
+    return np.minimum(image.astype(np.int16) + 25, 255).astype(np.uint8)
+
+
+def more_contrast(image: Picture) -> Picture:
+    return np.clip(1.4 * (image.astype(np.float64) - 128) + 120, 0, 255).astype(np.uint8)
+
+
+def gamma(image: Picture) -> Picture:
+    return np.rint(255 * (image / 255) ** 0.7).astype(np.uint8)
+
+
+def noisy(image: Picture) -> Picture:
+    noise = np.random.default_rng(0).normal(0, 3, image.shape)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def mirrored(image: Picture) -> Picture:
+    return image[:, ::-1]
+
+
+def same(image: Picture) -> Picture:
+    return image
+
+
+CHANGES: list[Callable[[Picture], Picture]] = [same, brighter, more_contrast, gamma, noisy, jpeg]
+
+
+def with_stranger(phantoms: Phantoms, image: Picture) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
+    """The ROIs of the phantom and, at the end, one more of unknown origin."""
+    table = phantoms.rois.table
+    planted = table.iloc[:1].assign(roi_id="planted", film_id=None, patient_id=None)
+    return pd.concat([table, planted], ignore_index=True), np.concatenate([phantoms.rois.images, image[None]])
+
+
+def test_phantom_rois_of_different_films_share_no_tissue(phantoms: Phantoms) -> None:
+    pairs = find_pairs(phantoms.rois.table, phantoms.rois.images)
+    film_of = phantoms.rois.table.set_index("roi_id")["film_id"]
+    assert (pairs["a"].map(film_of) == pairs["b"].map(film_of)).all()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (17, -30), (-64, 41)])
+@pytest.mark.parametrize("turn", [same, mirrored])
+def test_tissue_of_one_film_is_found_shifted_mirrored_and_changed(
+    phantoms: Phantoms,
+    change: Callable[[Picture], Picture],
+    turn: Callable[[Picture], Picture],
+    dx: int,
+    dy: int,
+) -> None:
+    crop = crop_around(phantoms.film, phantoms.x_px + dx, phantoms.y_px + dy)
+    table, images = with_stranger(phantoms, np.ascontiguousarray(change(turn(crop))))
+    keep = [0, 1, 2, 3, len(table) - 1]
+    pairs = find_pairs(table.iloc[keep], images[keep])
+    found = pairs[(pairs["a"] == table["roi_id"][0]) & (pairs["b"] == "planted")]
+    assert found[["dx_px", "dy_px"]].to_numpy().tolist() == [[dx, dy]]
+    kind = (
+        "mirrored" if turn is mirrored else "shifted" if dx else "identical" if change is same else "altered"
+    )
+    assert found["kind"].tolist() == [kind]
+    assert found["overlap_px"].tolist() == [(120 - abs(dx)) * (120 - abs(dy))]
+    assert (found["mad"].iloc[0] == 0) == (change is same)
+    assert len(pairs[pairs["b"] == "planted"]) == len(found)
+
+
+def test_patients_in_two_parts_are_counted_with_their_rois(phantoms: Phantoms) -> None:
+    """By hand: every ROI goes to a part of its own turn, whatever its patient."""
+    table = phantoms.rois.table
+    part_of = pd.Series([SPLITS[row % 3] for row in range(len(table))], index=table["roi_id"], dtype="string")
+    pairs = with_parts(find_pairs(table, phantoms.rois.images), part_of)
+    of_patient: dict[str, set[str]] = {}
+    for patient, roi_id in zip(table["patient_id"], table["roi_id"], strict=True):
+        of_patient.setdefault(patient, set()).add(part_of[roi_id])
+    shared = {patient for patient, parts in of_patient.items() if len(parts) > 1}
+    assert shared
+    summary = leakage_summary(pairs, table, part_of)
+    assert summary["shared_patients"] == len(shared)
+    flagged = flagged_rois(pairs, table, part_of)
+    assert set(flagged.loc[flagged["patient_in"] != "", "patient_id"]) == shared
+    groups = pd.Series(group_ids(table, pairs)).groupby(table["patient_id"].to_numpy())
+    assert groups.nunique().max() == 1
+
+
+def test_flat_bright_tissue_of_two_films_gives_no_alarm(phantoms: Phantoms) -> None:
+    rng = np.random.default_rng(0)
+    flat = np.stack([np.full((120, 120), 238, np.uint8) + rng.integers(0, 3, (120, 120)) for _ in range(3)])
+    saturated = np.maximum(phantoms.rois.images[:3], 250)
+    images = np.concatenate([flat.astype(np.uint8), saturated])
+    table = pd.DataFrame({"roi_id": [f"r{row}" for row in range(len(images))]})
+    assert find_pairs(table, images).empty
+
+
+def test_the_published_folders_of_a_table_are_its_parts(phantoms: Phantoms) -> None:
+    table = phantoms.rois.table.assign(published_split="train").astype({"published_split": "string"})
+    assert set(parts_of(table)) == {"train"}

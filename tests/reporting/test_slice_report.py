@@ -1,0 +1,73 @@
+"""Predictions joined with what the ROI table knows."""
+
+import pandas as pd
+
+from mammo.config import EvaluateConfig
+from mammo.records import ROI_SCHEMA, conform
+from mammo.reporting.slices import AXES, slice_report
+
+CONFIG = EvaluateConfig(n_bootstrap=100)
+DATA = {"synthetic": True}
+
+
+def tables(**known: object) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Four ROIs, two of them Tumor, judged by two systems in another order than the table's."""
+    ids = ["n1", "t1", "n2", "t2"]
+    rows: dict[str, object] = {column: [None] * 4 for column in ROI_SCHEMA}
+    rows |= {
+        "roi_id": ids,
+        "source": ["x"] * 4,
+        "label": [0, 1, 0, 1],
+        "sha256": ["0"] * 4,
+        "synthetic": [True] * 4,
+    }
+    rois = conform(pd.DataFrame(rows | known), ROI_SCHEMA, "rois")
+    judged = [
+        {
+            "system": system,
+            "roi_id": roi_id,
+            "group_id": roi_id,
+            "label": label,
+            "decision": decision,
+            "score": score,
+        }
+        for system in ("mine", "floor")
+        for roi_id, label, decision, score in (
+            ("t2", "Tumor", "Normal", 0.2),
+            ("n2", "Normal", "Normal", 0.1),
+            ("t1", "Tumor", "Tumor", 0.9),
+            ("n1", "Normal", "Tumor", 0.6),
+        )
+    ]
+    return pd.DataFrame(judged), rois
+
+
+def test_what_the_source_does_not_know_gives_no_slice() -> None:
+    report = slice_report(*tables(), CONFIG, DATA)
+    assert list(report["axes"]) == list(AXES)
+    assert all(axis["systems"] == {} and axis["n_known"] == 0 for axis in report["axes"].values())
+    assert report["axes"]["tissue"]["n_rois"] == 4
+    assert report["axes"]["severity"]["n_rois"] == 2
+
+
+def test_each_roi_falls_into_the_slice_of_its_own_row() -> None:
+    known = {"tissue": ["F", "F", "G", "G"], "abnormality": ["NORM", "CIRC", "NORM", "SPIC"]}
+    axes = slice_report(*tables(**known), CONFIG, DATA)["axes"]
+    tissue = {one["value"]: one for one in axes["tissue"]["systems"]["mine"]}
+    assert tissue["F"]["metrics"]["recall"]["value"] == 1.0
+    assert tissue["F"]["metrics"]["specificity"]["value"] == 0.0
+    assert tissue["G"]["metrics"]["recall"]["value"] == 0.0
+    assert tissue["D"]["n_rois"] == 0
+    kinds = {one["value"]: one for one in axes["abnormality"]["systems"]["floor"]}
+    assert "NORM" not in kinds
+    assert kinds["CIRC"]["metrics"]["auc_score"]["value"] == 1.0
+    assert kinds["SPIC"]["metrics"]["auc_score"]["value"] == 0.5
+
+
+def test_partly_known_axes_say_how_much_is_known() -> None:
+    axes = slice_report(
+        *tables(severity=[None, "B", None, None], radius_px=[None, 61, None, 12]), CONFIG, DATA
+    )["axes"]
+    assert (axes["severity"]["n_known"], axes["severity"]["n_rois"]) == (1, 2)
+    sizes = {one["value"]: one["n_tumor"] for one in axes["size"]["systems"]["mine"]}
+    assert list(sizes.values()) == [1, 0, 0, 1]

@@ -1,0 +1,195 @@
+"""The ledger as people call it: one command, stopped and resumed, and its cells computed again by scikit-learn."""
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+
+from mammo import cli
+from mammo.config import Config
+from mammo.layout import Workspace
+from mammo.reporting.ledger import ledger_markdown, ledger_rows
+from mammo.storage import read_json
+from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
+from mammo.studies.protocols import Fold, flagged_rois, grouped_folds, published_folds, read_material
+from mammo.studies.runs import plan
+from tests.studies.tiny_studies import mammo_command, tiny_space
+
+pytestmark = pytest.mark.slow
+
+N_FITS = 8
+"""Two seeds, each on the published folders and three honest folds."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace after one `mammo ledger` with two jobs."""
+    space = tiny_space(tmp_path_factory.mktemp("ledger") / "undisturbed")
+    command = mammo_command(space, "ledger", "--jobs", "2")
+    output, _ = command.communicate(timeout=300)
+    assert command.returncode == 0, output
+    assert f"fit {N_FITS}/{N_FITS} done" in output
+    return space
+
+
+def table_of(space: Workspace) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (space.reports / "ledger").iterdir()}
+
+
+def finished_fits(space: Workspace) -> list[Path]:
+    return list(space.fits.glob("[!.]*.safetensors"))
+
+
+def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
+    undisturbed: Workspace, tmp_path: Path
+) -> None:
+    space = tiny_space(tmp_path / "killed")
+    command = mammo_command(space, "ledger", "--jobs", "1")
+    while not finished_fits(space):
+        assert command.poll() is None, command.communicate()[0]
+        time.sleep(0.01)
+    command.send_signal(signal.SIGKILL)
+    command.communicate()
+    n_kept = len(finished_fits(space))
+    assert 0 < n_kept < N_FITS
+    assert not (space.reports / "ledger").exists()
+    again = mammo_command(space, "ledger", "--jobs", "1")
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output
+    assert table_of(space) == table_of(undisturbed)
+    assert sorted(p.name for p in finished_fits(space)) == sorted(p.name for p in finished_fits(undisturbed))
+    assert not list(space.fits.rglob("unfinished/*"))
+
+
+def fits_of(space: Workspace, folds: list[Fold]) -> list[Fit]:
+    config, material = Config.load(space.params), read_material(space)
+    tasks = plan("compact-baseline", config, material, folds, config.ledger.n_seeds)
+    fits = [load_fit(fit_path(space.fits, fit_key(task))) for task in tasks]
+    assert all(fits)
+    return [fit for fit in fits if fit is not None]
+
+
+def cells_of(space: Workspace, protocol: str, name: str = "compact-baseline") -> dict[str, Any]:
+    rows = read_json(space.reports / "ledger" / "ledger.json")["rows"]
+    (row,) = [row for row in rows if (row["protocol"], row["name"]) == (protocol, name)]
+    cells: dict[str, Any] = row["cells"]
+    return cells
+
+
+def by_majority(fit: Fit) -> np.ndarray:
+    decided: np.ndarray = ((fit.test.patch_scores > 0.5).mean(axis=1) >= 0.5).astype(int)
+    return decided
+
+
+def test_the_published_cells_are_scikit_learns_means_over_the_seeds(undisturbed: Workspace) -> None:
+    fits = fits_of(undisturbed, published_folds(read_material(undisturbed)))
+    cells = cells_of(undisturbed, "published")
+    expected = {
+        "accuracy": [accuracy_score(fit.test.labels, by_majority(fit)) for fit in fits],
+        "recall": [recall_score(fit.test.labels, by_majority(fit)) for fit in fits],
+        "auc_score": [roc_auc_score(fit.test.labels, fit.test.patch_scores.mean(axis=1)) for fit in fits],
+    }
+    for metric, values in expected.items():
+        assert cells[metric]["value"] == pytest.approx(np.mean(values))
+        assert cells[metric]["n_runs"] == 2
+    assert cells["accuracy"]["n"] == 12
+
+
+def test_the_honest_accuracy_is_that_of_all_held_out_rois(undisturbed: Workspace) -> None:
+    config = Config.load(undisturbed.params)
+    folds = grouped_folds(read_material(undisturbed), config.ledger)
+    fits = fits_of(undisturbed, folds)
+    right = [by_majority(fit) == fit.test.labels for fit in fits]
+    assert sum(len(values) for values in right) == 2 * 48
+    cells = cells_of(undisturbed, "honest")
+    assert cells["accuracy"]["value"] == pytest.approx(np.concatenate(right).mean())
+    assert (cells["accuracy"]["n"], cells["recall"]["n"]) == (48, 20)
+
+
+def test_an_ensemble_averages_the_scores_of_the_seeds(undisturbed: Workspace) -> None:
+    first, second = fits_of(undisturbed, published_folds(read_material(undisturbed)))
+    scores = ((first.test.patch_scores + second.test.patch_scores) / 2).mean(axis=1)
+    cells = cells_of(undisturbed, "published", "compact-baseline, ensemble of 2 seeds")
+    assert cells["auc_score"]["value"] == pytest.approx(roc_auc_score(first.test.labels, scores))
+
+
+def test_flagged_rois_are_left_out_of_their_own_rows(undisturbed: Workspace) -> None:
+    flagged = flagged_rois(published_folds(read_material(undisturbed)))
+    ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
+    assert ledger["flagged_rois"] == flagged != []
+    assert cells_of(undisturbed, "published, without the flagged ROIs")["accuracy"]["n"] == 12 - len(flagged)
+
+
+def test_the_gap_is_published_minus_honest(undisturbed: Workspace) -> None:
+    gaps = read_json(undisturbed.reports / "ledger" / "ledger.json")["gaps"]
+    for name in ("compact-baseline", "floor"):
+        (gap,) = [gap["cells"] for gap in gaps if gap["name"] == name]
+        published, honest = (cells_of(undisturbed, p, name) for p in ("published", "honest"))
+        assert gap["accuracy"]["value"] == pytest.approx(
+            published["accuracy"]["value"] - honest["accuracy"]["value"]
+        )
+
+
+def test_every_file_says_that_it_rests_on_phantoms(undisturbed: Workspace) -> None:
+    folder = undisturbed.reports / "ledger"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"ledger.{end}" for end in ("csv", "json", "md", "png")
+    ]
+    for name in ("ledger.csv", "ledger.json", "ledger.md"):
+        assert "PHANTOM" in (folder / name).read_text()
+    assert "paper" not in set(pd.read_csv(folder / "ledger.csv")["kind"])
+
+
+def test_every_cell_of_the_table_has_a_value_and_n(undisturbed: Workspace) -> None:
+    ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
+    rows = ledger_rows(ledger)
+    assert rows["n"].notna().all()
+    assert set(rows["protocol"]) >= {"published", "honest", "published minus honest"}
+    lines = [line for line in ledger_markdown(ledger).splitlines() if line.startswith("| compact-baseline |")]
+    assert len(lines) == 5
+    # Precision alone can be undefined on so few ROIs.
+    assert all(line.count(", n ") >= 6 for line in lines[:3])
+
+
+def test_ablation_study_and_seeds_are_commands_that_share_the_fits(
+    undisturbed: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = yaml.safe_load(undisturbed.params.read_text())
+    values["ingest"]["source"] = "mias_rois"  # no films to cut again
+    undisturbed.params.write_text(yaml.safe_dump(values))
+    file = tmp_path / "pick.yaml"
+    file.write_text("variants: {mean score: {vote.rule: mean_score}, larger: {patches.size_px: 60}}")
+    for arguments in (("ablate",), ("study", str(file)), ("seeds", "2")):
+        options = ("--jobs", "1", "--workspace", str(undisturbed.root))
+        monkeypatch.setattr(sys, "argv", ["mammo", *arguments, *options])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        shown = capsys.readouterr()
+        assert not left.value.code, shown.err
+        assert "PHANTOM" in shown.out
+        assert "kept from before" in shown.out or arguments[0] == "seeds"
+    ablated = read_json(undisturbed.reports / "ablate" / "ablate.json")
+    effects = {entry["name"]: entry["effect"] for entry in ablated["defects"]}
+    assert effects["AUC from hard labels"]["cells"]["auc_score"]["value"] is not None
+    assert effects["corner patches"]["n_rois"] == 48
+    assert effects["published split"]["n_rois"] == 12
+    assert effects["distortion by the bounding box"] is None
+    studied = json.loads((undisturbed.reports / "study" / "pick.json").read_text())
+    assert studied["data"]["n_rois"] < 48
+    assert [entry["name"] for entry in studied["variants"]] == ["mean score", "larger"]
+    seeds = read_json(undisturbed.reports / "seeds" / "seeds.json")["systems"]["compact-baseline"]
+    assert seeds["test"]["accuracy"]["mean"] == pytest.approx(
+        np.mean([one["test"]["accuracy"] for one in seeds["seeds"]])
+    )
+    assert seeds["ensemble"]["roi"]["accuracy"]["ci_low"] is not None

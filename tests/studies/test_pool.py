@@ -1,0 +1,99 @@
+"""Fits in worker processes: the same bits for any number of jobs, clear ends, nothing lost."""
+
+import io
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from mammo.errors import MammoError, WeightsError
+from mammo.studies import pool
+from mammo.studies.fits import FitTask, checkpoint_path, fit_key, fit_path, load_fit
+from mammo.studies.pool import run_fits
+from tests.studies.tiny_studies import tiny_task
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def text_of(shown: Console) -> str:
+    assert isinstance(shown.file, io.StringIO)
+    return shown.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[FitTask]:
+    return [tiny_task(seed) for seed in range(3)]
+
+
+@pytest.mark.slow
+def test_the_number_of_jobs_changes_no_bit_and_kept_fits_are_not_fitted_again(
+    tasks: list[FitTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = console()
+    one = run_fits(tasks, tmp_path / "one", 1, shown)
+    two = run_fits(tasks[::-1], tmp_path / "two", 2, console())[::-1]
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a.val.patch_scores, b.val.patch_scores)
+        np.testing.assert_array_equal(a.test.patch_scores, b.test.patch_scores)
+        assert a.validation == b.validation
+    assert "fit 3/3 done" in text_of(shown)
+    monkeypatch.setattr(pool, "_fit_missing", lambda *_: pytest.fail("fitted again"))
+    again = run_fits([*tasks, tasks[0]], tmp_path / "one", 1, console())
+    np.testing.assert_array_equal(again[3].test.patch_scores, one[0].test.patch_scores)
+
+
+@pytest.mark.slow
+def test_a_failing_fit_ends_the_command_with_its_own_error_and_finished_fits_stay(
+    tasks: list[FitTask], tmp_path: Path
+) -> None:
+    failing = tiny_task(model={"weights": "no-such-file.pt"})
+    with pytest.raises(WeightsError, match=r"no-such-file\.pt"):
+        run_fits([tasks[0], failing], tmp_path, 1, console())
+    assert fit_path(tmp_path, fit_key(tasks[0])).is_file()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_command_and_neither_fit_nor_epochs_are_lost(
+    tasks: list[FitTask], tmp_path: Path
+) -> None:
+    def files(folder: Path) -> set[str]:
+        return {path.name for path in folder.glob("[!.]*.safetensors")}
+
+    def kill_in_the_second_fit(stop: threading.Event) -> None:
+        while not stop.wait(0.02):
+            finished = files(tmp_path)
+            if finished and files(tmp_path / "unfinished") - finished:
+                for worker in multiprocessing.active_children():
+                    os.kill(worker.pid or 0, signal.SIGKILL)
+                return
+
+    # Many epochs, so that the second fit is surely unfinished when the first file is seen.
+    longer = [tasks[0], tiny_task(1, train={"epochs": 400})]
+    stop = threading.Event()
+    killer = threading.Thread(target=kill_in_the_second_fit, args=(stop,))
+    killer.start()
+    try:
+        with pytest.raises(MammoError, match="finished fits are kept"):
+            run_fits(longer, tmp_path, 1, console())
+    finally:
+        stop.set()
+        killer.join()
+    assert load_fit(fit_path(tmp_path, fit_key(tasks[0]))) is not None
+    assert files(tmp_path / "unfinished") == {checkpoint_path(tmp_path, fit_key(longer[1])).name}
+
+
+def test_two_commands_do_not_fit_in_one_folder(tasks: list[FitTask], tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(MammoError, match="another command is fitting here"),
+    ):
+        run_fits(tasks, tmp_path, 1, console())

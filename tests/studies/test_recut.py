@@ -1,0 +1,33 @@
+"""Films can be cut again with another setting, and the ROIs stay paired."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mammo.config import PhantomConfig
+from mammo.data.phantom import write_phantom
+from mammo.data.sources import load_rois
+from mammo.layout import Workspace
+from mammo.studies.protocols import Material
+from mammo.studies.variants import recut, with_overrides
+from tests.studies.tiny_studies import tiny_config
+
+
+@pytest.mark.slow
+def test_rois_without_the_bounding_box_are_the_same_places_as_that_setting_cuts_them(tmp_path: Path) -> None:
+    config = tiny_config()
+    write_phantom(PhantomConfig(n_patients=6), tmp_path / config.ingest.raw)
+    rois = load_rois(config.ingest, tmp_path)
+    shuffled = np.arange(len(rois.table))[::-1]
+    reference = Material(
+        type(rois)(rois.table.iloc[shuffled].reset_index(drop=True), rois.images[shuffled]),
+        tuple(rois.table["patient_id"].iloc[shuffled]),
+    )
+    plain = recut(Workspace(tmp_path), with_overrides(config, {"ingest.bounding_box": False}), reference)
+    same = recut(Workspace(tmp_path), config, reference)
+    for column in ("roi_id", "label", "x_px", "y_px"):
+        assert plain.table[column].equals(reference.rois.table[column])
+    assert (same.images == reference.rois.images).all()
+    cut = load_rois(config.ingest.model_copy(update={"bounding_box": False}), tmp_path).images[shuffled]
+    assert (plain.images == cut).all()

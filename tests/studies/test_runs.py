@@ -1,0 +1,99 @@
+"""From kept patch scores to runs, on scores made by hand."""
+
+import numpy as np
+import pytest
+
+from mammo.config import VoteConfig
+from mammo.studies.fits import Fit, PartScores
+from mammo.studies.protocols import grouped_folds
+from mammo.studies.runs import Placed, chosen_by_validation, ensemble, floor_runs, runs_of
+from tests.studies.tiny_studies import tiny_config, tiny_material
+
+MAJORITY = VoteConfig(threshold="fixed")
+
+
+def made_fit(roi_ids: list[str], scores: list[list[float]], val_loss: float = 0.5) -> Fit:
+    part = PartScores(tuple(roi_ids), np.array([int(r[-1]) % 2 for r in roi_ids]), np.array(scores))
+    return Fit({"val_loss": val_loss, "val_auc": 0.7}, part, part)
+
+
+MATERIAL = tiny_material()
+A, B, C, D = sorted(MATERIAL.group_of)[:4]
+
+
+def test_each_roi_is_judged_by_the_fold_that_held_it_out() -> None:
+    placed = [
+        Placed(0, 1, 0, made_fit([D, A], [[0.9, 0.8, 0.1], [0.2, 0.3, 0.4]])),
+        Placed(0, 0, 0, made_fit([C, B], [[0.6, 0.1, 0.1], [0.7, 0.7, 0.1]])),
+    ]
+    runs = runs_of(placed, MATERIAL, MAJORITY)
+    assert runs.roi_ids.tolist() == [A, B, C, D]
+    assert runs.folds.tolist() == [[1, 0, 0, 1]]
+    np.testing.assert_allclose(runs.scores, [[0.3, 0.5, 0.8 / 3, 0.6]])
+    np.testing.assert_allclose(runs.shares, [[0, 2 / 3, 1 / 3, 2 / 3]])
+    assert runs.decisions.tolist() == [[0, 1, 0, 1]]
+    assert runs.labels.tolist() == [int(r[-1]) % 2 for r in (A, B, C, D)]
+    assert runs.groups.tolist() == [MATERIAL.group_of[r] for r in (A, B, C, D)]
+
+
+def test_every_seed_of_every_repeat_is_a_run() -> None:
+    placed = [
+        Placed(repeat, 0, seed, made_fit([A, B], [[0.1 * repeat], [0.01 * seed]]))
+        for repeat in range(2)
+        for seed in range(3)
+    ]
+    runs = runs_of(placed, MATERIAL, MAJORITY)
+    assert runs.scores[:, 0].tolist() == pytest.approx([0, 0, 0, 0.1, 0.1, 0.1])
+    assert runs.scores[:, 1].tolist() == pytest.approx([0, 0.01, 0.02, 0, 0.01, 0.02])
+
+
+def test_an_ensemble_averages_patch_scores_before_it_votes() -> None:
+    seeds = [[[0.9, 0.2, 0.4]], [[0.3, 0.9, 0.4]], [[0.4, 0.6, 0.4]]]
+    placed = [Placed(0, 0, seed, made_fit([A], scores)) for seed, scores in enumerate(seeds)]
+    (mean,) = ensemble(placed)
+    np.testing.assert_allclose(mean.fit.test.patch_scores, [[1.6 / 3, 1.7 / 3, 0.4]])
+    np.testing.assert_allclose(mean.fit.val.patch_scores, [[1.6 / 3, 1.7 / 3, 0.4]])
+    assert runs_of([mean], MATERIAL, MAJORITY).decisions.tolist() == [[1]]
+    # One seed alone says Tumor: the majority of the seeds' votes would have been Normal.
+    assert [int(runs_of([one], MATERIAL, MAJORITY).decisions[0, 0]) for one in placed] == [0, 0, 0]
+
+
+def test_the_threshold_is_fitted_to_the_validation_part_of_the_same_fit() -> None:
+    quiet = np.array([[0.4, 0.4], [0.4, 0.4], [0.1, 0.1], [0.1, 0.1]])
+    val = PartScores(("v1", "v2", "v3", "v4"), np.array([1, 1, 0, 0]), quiet)
+    test = PartScores((A, B), np.array([1, 0]), np.array([[0.3, 0.3], [0.2, 0.2]]))
+    mean_score = VoteConfig(rule="mean_score", threshold="validation")
+
+    (low,) = runs_of([Placed(0, 0, 0, Fit({}, val, test))], MATERIAL, mean_score).decisions.tolist()
+    (half,) = runs_of(
+        [Placed(0, 0, 0, Fit({}, val, test))], MATERIAL, mean_score.model_copy(update={"threshold": "fixed"})
+    ).decisions.tolist()
+
+    # The middle of 0.1 and 0.4 lies between the two held-out ROIs; 0.5 lies above both.
+    assert (low, half) == ([1, 0], [0, 0])
+
+
+def test_the_choice_of_a_system_is_made_in_each_fold_by_its_own_validation() -> None:
+    systems = {
+        "a": [Placed(0, 0, 0, made_fit([A], [[0.1]], 0.4)), Placed(0, 1, 0, made_fit([B], [[0.1]], 0.6))],
+        "b": [Placed(0, 0, 0, made_fit([A], [[0.8]], 0.5)), Placed(0, 1, 0, made_fit([B], [[0.8]], 0.5))],
+    }
+    chosen = chosen_by_validation(systems, "val_loss")
+    assert runs_of(chosen, MATERIAL, MAJORITY).scores.tolist() == [[0.1, 0.8]]
+
+
+def test_the_floor_is_fitted_in_each_fold_on_its_training_part_alone() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from mammo.evaluation.floor import floor_statistics
+
+    folds = grouped_folds(MATERIAL, tiny_config().ledger)
+    table, statistics = MATERIAL.rois.table, floor_statistics(MATERIAL.rois.images)
+    for fold, placed in zip(folds, floor_runs(MATERIAL, folds), strict=True):
+        part = fold.split.set_index("roi_id")["split"].loc[table["roi_id"]].to_numpy()
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8))
+        model.fit(statistics[part == "train"], table["label"][part == "train"])
+        expected = model.predict_proba(statistics[part == "test"])[:, 1]
+        np.testing.assert_allclose(placed.fit.test.patch_scores[:, 0], expected, atol=1e-6)

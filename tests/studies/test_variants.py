@@ -1,0 +1,156 @@
+"""Overrides by dotted keys, defects as settings, verdicts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mammo.config import Config
+from mammo.errors import ConfigError, DataError
+from mammo.layout import Workspace
+from mammo.studies.ablation import NO_FILMS, reason_against, toggled
+from mammo.studies.choices import read_study_file
+from mammo.studies.defects import BOUNDING_BOX, FITTED, Defect
+from mammo.studies.fits import fit_key
+from mammo.studies.variants import Study, Variant, prepare, verdict, with_overrides
+from tests.studies.tiny_studies import PROJECT, tiny_config, tiny_material
+
+SHIPPED = Config.load(PROJECT / "params.yaml")
+
+
+def study(config: Config | None = None) -> Study:
+    config = config or tiny_config()
+    return Study("compact-baseline", config, tiny_material(), config.study)
+
+
+def test_a_variant_differs_in_its_keys_alone() -> None:
+    changed = with_overrides(
+        SHIPPED, {"patches.size_px": 96, "recipe.augment.zoom": 0.0, "vote.rule": "mean_score"}
+    )
+    before, after = SHIPPED.model_dump(), changed.model_dump()
+    assert after["patches"].pop("size_px") == 96
+    assert after["recipes"]["scratch"]["augment"].pop("zoom") == 0.0
+    assert after["vote"].pop("rule") == "mean_score"
+    for place, key in (
+        (before["patches"], "size_px"),
+        (before["recipes"]["scratch"]["augment"], "zoom"),
+        (before["vote"], "rule"),
+    ):
+        place.pop(key)
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"patches.sise_px": 96}, "patches.sise_px must be a setting"),
+        ({"size_px": 96}, "size_px must be a setting"),
+        ({"evaluate.seed": 1}, "evaluate.seed must be a setting"),
+        ({"patches.size_px.deep": 1}, "must be a setting"),
+        ({"patches.size_px": 200}, "between 32"),
+        ({"recipe.augment.fill": "mirror"}, "fill"),
+    ],
+)
+def test_an_impossible_override_is_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_overrides(SHIPPED, overrides)
+
+
+@pytest.mark.parametrize("defect", FITTED, ids=lambda defect: defect.name)
+@pytest.mark.parametrize("weights", ["none", "imagenet"])
+def test_a_defect_can_be_switched_on_and_off(defect: Defect, weights: str) -> None:
+    system = "vgg16-model2" if weights == "imagenet" else "compact-model2"
+    config = with_overrides(SHIPPED, {"model.weights": weights})
+    on, off = (with_overrides(config, change(config)) for change in (defect.on, defect.off))
+    assert defect.present(on, system)
+    assert not defect.present(off, system)
+    section, _, _ = defect.setting.partition(".")
+    assert on.model_dump()[section] != off.model_dump()[section]
+
+
+@pytest.mark.parametrize("defect", FITTED, ids=lambda defect: defect.name)
+def test_toggling_turns_what_the_settings_have(defect: Defect) -> None:
+    reference = study(SHIPPED)
+    changed = with_overrides(SHIPPED, toggled(defect, reference).overrides)
+    assert defect.present(changed, reference.system) != defect.present(SHIPPED, reference.system)
+
+
+def test_the_bounding_box_can_be_toggled_for_films_alone() -> None:
+    assert reason_against(BOUNDING_BOX, SHIPPED) == NO_FILMS
+    assert reason_against(BOUNDING_BOX, tiny_config()) is None
+
+
+def test_reference_and_variants_share_folds_and_seeds() -> None:
+    of_study = study()
+    reference = prepare(Workspace(), of_study, Variant("reference", {}))
+    variant = prepare(Workspace(), of_study, Variant("v", {"patches.last_offset": False}))
+    for a, b in zip(reference.tasks, variant.tasks, strict=True):
+        assert a.seed == b.seed
+        assert a.split.equals(b.split)
+    assert {fit_key(t) for t in reference.tasks}.isdisjoint({fit_key(t) for t in variant.tasks})
+
+
+def test_a_vote_rule_is_a_variant_without_fits_of_its_own() -> None:
+    keys = [
+        [fit_key(task) for task in prepare(Workspace(), study(), Variant("v", overrides)).tasks]
+        for overrides in ({}, {"vote.rule": "mean_score"})
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_a_variant_may_be_another_system() -> None:
+    prepared = prepare(Workspace(), study(), Variant("v", {"system": "compact-model1"}))
+    assert {task.system for task in prepared.tasks} == {"compact-model1"}
+
+
+def found(value: float, low: float | None, high: float | None) -> dict[str, Any]:
+    return {"value": value, "ci_low": low, "ci_high": high}
+
+
+@pytest.mark.parametrize(
+    ("auc", "accuracy", "words"),
+    [
+        (found(0.02, -0.01, 0.05), found(0.01, -0.02, 0.04), "not distinguishable"),
+        (found(0.04, 0.01, 0.07), found(0.01, -0.02, 0.04), "AUC higher"),
+        (found(-0.04, -0.07, -0.01), found(-0.03, -0.05, -0.01), "AUC lower; accuracy lower"),
+        (found(0.0, None, None), found(0.0, None, None), "not distinguishable"),
+    ],
+)
+def test_a_verdict_names_what_its_interval_leaves_0_out_of(
+    auc: dict[str, Any], accuracy: dict[str, Any], words: str
+) -> None:
+    assert verdict({"auc_score": auc, "accuracy": accuracy}) == words
+
+
+def test_the_shipped_study_can_be_fitted() -> None:
+    asked = read_study_file(PROJECT / "pipelines" / "studies" / "choices.yaml")
+    for name, overrides in asked.variants.items():
+        prepare(Workspace(), study(SHIPPED), Variant(name, overrides))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold `variants`"),
+        ("variants: {}", "must hold `variants`"),
+        ("variants: {a: 3}", "must hold `variants`"),
+        ("variants: {a: {patches.size_px: 96}}\nextra: 1", "must hold `variants`"),
+        ("variants: {reference: {patches.size_px: 96}}", "reference"),
+        ("variants: [", "must hold `variants`"),
+    ],
+)
+def test_a_bad_study_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_study_file(path)
+
+
+def test_a_missing_study_file_names_the_example(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"choices\.yaml"):
+        read_study_file(tmp_path / "none.yaml")
+
+
+def test_a_variant_that_cuts_other_rois_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"phantom|raw"):
+        prepare(Workspace(tmp_path), study(), Variant("v", {"ingest.bounding_box": False}))

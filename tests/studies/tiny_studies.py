@@ -1,0 +1,100 @@
+"""A workspace whose fits take a fraction of a second: 48 small-network ROIs with published folders and groups."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from mammo.config import Config
+from mammo.data.audit import pairs_table
+from mammo.data.sources import RoiSet, write_rois
+from mammo.data.splits import make_split
+from mammo.entry import OFFLINE
+from mammo.layout import Workspace
+from mammo.storage import write_table
+from mammo.studies.fits import FitTask
+from mammo.studies.protocols import Material, grouped_folds
+from tests.disc_rois import disc_rois
+
+PROJECT = Path(__file__).parents[2]
+GRID = {"n_folds": 3, "n_repeats": 1, "n_seeds": 2}
+SETTINGS: dict[str, Any] = {
+    "systems": ["compact-baseline"],
+    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "split": {"protocol": "grouped_cv"},
+    "patches": {"size_px": 48, "stride_px": 36, "tumor_draws": 8, "normal_draws": 4},
+    "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},
+    "train": {"epochs": 2, "patches_per_epoch": 64, "device": "cpu", "precision": "float32"},
+    "evaluate": {"n_bootstrap": 100},
+    "ledger": GRID,
+    "ablate": GRID | {"system": "compact-baseline", "n_seeds": 1},
+    "study": GRID | {"system": "compact-baseline", "n_seeds": 1},
+}
+
+
+def tiny_values(**sections: Any) -> dict[str, Any]:
+    """The project's params with small settings; `sections` are merged in."""
+    values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    for changes in (SETTINGS, sections):
+        for section, change in changes.items():
+            values[section] = change if isinstance(change, list) else values[section] | change
+    return values
+
+
+def tiny_config(**sections: Any) -> Config:
+    return Config.parse(tiny_values(**sections))
+
+
+def tiny_rois() -> RoiSet:
+    """28 Normal and 20 Tumor ROIs; every third patient has two ROIs; folders in turn, two of three train."""
+    rois = disc_rois(28, 20)
+    n = len(rois.table)
+    table = rois.table.assign(
+        source="phantom",
+        patient_id=pd.array([f"p{row - (row % 6 == 1):02}" for row in range(n)], dtype="string"),
+        published_split=pd.array(
+            [("train", "train", "val", "test")[row % 4] for row in range(n)], dtype="string"
+        ),
+    )
+    return RoiSet(table, rois.images)
+
+
+def tiny_material() -> Material:
+    rois = tiny_rois()
+    return Material(rois, tuple(rois.table["patient_id"]))
+
+
+def tiny_task(seed: int = 0, material: Material | None = None, **sections: Any) -> FitTask:
+    """One fit of a second."""
+    config, material = tiny_config(**sections), material or tiny_material()
+    split = grouped_folds(material, config.ledger)[0].split
+    return FitTask("compact-baseline", config, seed, material.rois, split, f"seed {seed}")
+
+
+def tiny_space(root: Path, **sections: Any) -> Workspace:
+    """A workspace whose stages up to `split` have run."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "params.yaml").write_text(yaml.safe_dump(tiny_values(**sections)))
+    space, rois = Workspace(root), tiny_rois()
+    write_rois(rois, space.rois)
+    write_table(space.overlaps, pairs_table([]))
+    groups = list(rois.table["patient_id"])
+    write_table(space.split, make_split(rois.table, groups, tiny_config(**sections).split))
+    return space
+
+
+def mammo_command(space: Workspace, *arguments: str) -> subprocess.Popen[str]:
+    """Start the real command in the workspace, in a process of its own."""
+    paths = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "mammo.cli", *arguments],
+        cwd=space.root,
+        env=os.environ | OFFLINE | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

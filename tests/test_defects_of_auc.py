@@ -1,0 +1,38 @@
+"""The paper's two ways of computing an AUC, as settings of the evaluation."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from mammo.assessment import judge
+from mammo.config import EvaluateConfig
+from mammo.systems import Scored
+
+
+@pytest.fixture
+def scored() -> Scored:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40, dtype=np.int64) % 2
+    patches = np.clip(rng.normal(0.45 + 0.1 * labels[:, None], 0.2, (40, 9)), 0, 1)
+    groups = np.array([f"g{row}" for row in range(40)], dtype=object)
+    shares = (patches > 0.5).mean(axis=1)
+    return Scored("made", labels, groups, patches, shares, (shares > 0.5).astype(np.int64))
+
+
+def test_an_auc_of_decisions_is_the_balanced_accuracy(scored: Scored) -> None:
+    config = EvaluateConfig(n_bootstrap=100, auc_of="decisions")
+    found = judge(scored, config, patches=False)["roi"]
+    assert found["auc_score"]["value"] == pytest.approx(
+        balanced_accuracy_score(scored.labels, scored.decided)
+    )
+    usual = judge(scored, EvaluateConfig(n_bootstrap=100), patches=False)["roi"]
+    assert usual["auc_score"]["value"] == pytest.approx(roc_auc_score(scored.labels, scored.scores))
+
+
+def test_an_auc_of_patches_can_rest_on_the_larger_probability(scored: Scored) -> None:
+    labels, patches = np.repeat(scored.labels, 9), scored.patch_scores.ravel()
+    expected = {"tumor": patches, "larger": np.maximum(patches, 1 - patches)}
+    for setting, evidence in expected.items():
+        config = EvaluateConfig.model_validate({"n_bootstrap": 100, "patch_auc_of": setting})
+        found = judge(scored, config)["patch"]["auc_score"]["value"]
+        assert found == pytest.approx(roc_auc_score(labels, evidence))

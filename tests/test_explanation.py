@@ -1,0 +1,216 @@
+"""Vote map and Grad-CAM, against maps made pixel by pixel and gradients taken by hand."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mammo.config import ModelConfig, VoteConfig
+from mammo.errors import MammoError
+from mammo.explanation import default_block, explain, mean_over_roi, patch_grad_cams
+from mammo.inference import RoiScorer
+from mammo.models.backbones import BLOCKS
+from mammo.models.build import Classifier, build_classifier
+from mammo.models.bundle import Bundle
+from mammo.patches import grid_corners
+
+FUSIONS = ("baseline", "model1", "model2")
+CPU = torch.device("cpu")
+
+
+def classifier_of(system: str) -> Classifier:
+    """Untrained, but with statistics of its own in every normalisation, in evaluation mode."""
+    config = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8)
+    classifier = build_classifier(system, config, seed=1)
+    with torch.no_grad():
+        classifier.train()(patches_of(16))
+    return classifier.eval()
+
+
+def patches_of(n: int, side: int = 64) -> Tensor:
+    return torch.rand(n, 1, side, side, generator=torch.Generator().manual_seed(3)) * 255
+
+
+def scorer_of(system: str, size_px: int = 48, stride_px: int = 36) -> RoiScorer:
+    return RoiScorer.on(Bundle(classifier_of(system), size_px, stride_px, VoteConfig()), CPU, "float32")
+
+
+def images_of(n: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (n, 120, 120), dtype=np.uint8)
+
+
+def hand_made(gradient: Tensor, features: Tensor, side: int) -> npt.NDArray[np.float64]:
+    """Eq. 1 and 2 of Selvaraju et al. without the ReLU, as a contribution of the whole patch."""
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    cam = (weights * features).sum(dim=1, keepdim=True) * features.shape[2] * features.shape[3]
+    upsampled = torch.nn.functional.interpolate(cam, (side, side), mode="bilinear", align_corners=False)
+    made: npt.NDArray[np.float64] = upsampled[:, 0].detach().double().numpy()
+    return made
+
+
+def evidence(logits: Tensor) -> Tensor:
+    return (logits[:, 1] - logits[:, 0]).sum()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.integers(1, 12), stride=st.integers(1, 12), side=st.integers(12, 16), seed=st.integers(0, 1000)
+)
+def test_a_pixel_shows_the_mean_of_the_patches_that_cover_it(
+    size: int, stride: int, side: int, seed: int
+) -> None:
+    corners = grid_corners(size, stride, side)
+    values = np.random.default_rng(seed).normal(size=(len(corners), size, size))
+    mean, count = mean_over_roi(values, corners, size, side)
+    for row in range(side):
+        for column in range(side):
+            over = [
+                value[row - top, column - left]
+                for value, (top, left) in zip(values, corners, strict=True)
+                if top <= row < top + size and left <= column < left + size
+            ]
+            assert count[row, column] == len(over)
+            if over:
+                assert mean[row, column] == pytest.approx(np.mean(over))
+            else:
+                assert np.isnan(mean[row, column])
+
+
+def test_one_score_counts_for_every_pixel_of_its_patch() -> None:
+    scores = np.array([0.2, 0.8])
+    mean, count = mean_over_roi(scores[:, None, None], np.array([[0, 0], [0, 2]]), 4, 6)
+    np.testing.assert_allclose(mean[0], [0.2, 0.2, 0.5, 0.5, 0.8, 0.8])
+    assert count[0].tolist() == [1, 1, 2, 2, 1, 1]
+    assert np.isnan(mean[4:]).all()
+
+
+def test_the_vote_map_rests_on_the_scores_that_vote() -> None:
+    scorer = scorer_of("compact-model1")
+    images = images_of(2)
+    for explained, vote in zip(explain(scorer, images), scorer.votes(images), strict=True):
+        assert explained.vote == vote
+        top, left = explained.corners[0]
+        assert explained.coverage[top, left] == 1
+        assert explained.vote_map[top, left] == pytest.approx(vote.patch_scores[0])
+        assert explained.vote_map.shape == explained.grad_cam.shape == (120, 120)
+        assert (np.isnan(explained.vote_map) == (explained.coverage == 0)).all()
+        assert (np.isnan(explained.grad_cam) == (explained.coverage == 0)).all()
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_grad_cam_of_a_block_holds_every_way_from_it_to_the_head(fusion: str, block: str) -> None:
+    classifier = classifier_of(f"compact-{fusion}")
+    patches = patches_of(3)
+    kept: list[Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.retain_grad()
+        kept.append(output)
+
+    handle = classifier.backbone.get_submodule(f"blocks.{block}").register_forward_hook(keep)
+    evidence(classifier(patches)).backward()
+    handle.remove()
+    assert kept[0].grad is not None
+    expected = hand_made(kept[0].grad, kept[0], side=64)
+    found = patch_grad_cams(classifier, patches, block)
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+
+
+def test_grad_cam_names_the_blocks_of_a_torchvision_network() -> None:
+    classifier = classifier_of("mobilenet_v2-model1")
+    patches = patches_of(2, side=32)
+    for block, module in (("block1", "features.1.conv.2"), ("block5", "features.18.2")):
+        kept: list[Tensor] = []
+
+        def keep(
+            _module: torch.nn.Module,
+            _inputs: tuple[Tensor, ...],
+            output: Tensor,
+            kept: list[Tensor] = kept,
+        ) -> None:
+            output.retain_grad()
+            kept.append(output)
+
+        handle = classifier.backbone.get_submodule(module).register_forward_hook(keep)
+        evidence(classifier(patches)).backward()
+        handle.remove()
+        assert kept[0].grad is not None
+        expected = hand_made(kept[0].grad, kept[0], side=32)
+        found = patch_grad_cams(classifier, patches, block)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_all_blocks_add_up_each_by_its_own_way(fusion: str) -> None:
+    """Against gradients of the head and fusion with respect to the blocks as separate inputs."""
+    classifier = classifier_of(f"compact-{fusion}")
+    patches = patches_of(3)
+    with torch.no_grad():
+        features = classifier.blocks(patches)
+    inputs = {name: value.clone().requires_grad_() for name, value in features.items()}
+    gradients = torch.autograd.grad(
+        evidence(classifier.classify(inputs)), list(inputs.values()), allow_unused=True
+    )
+    expected = sum(
+        hand_made(gradient, inputs[name], side=64)
+        for name, gradient in zip(inputs, gradients, strict=True)
+        if gradient is not None
+    )
+    np.testing.assert_allclose(patch_grad_cams(classifier, patches, "all"), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_agreement_counts_the_patches_whose_map_has_the_sign_of_their_logit() -> None:
+    scorer = scorer_of("compact-model1", size_px=72, stride_px=12)
+    explained = explain(scorer, images_of(1))[0]
+    pixels = [images_of(1)[0, top : top + 72, left : left + 72] for top, left in explained.corners]
+    patches = torch.from_numpy(np.stack(pixels)).unsqueeze(1).float()
+    means = patch_grad_cams(scorer.bundle.classifier, patches, "all").mean(axis=(1, 2))
+    fits = [
+        (mean > 0) == (score > 0.5) for mean, score in zip(means, explained.vote.patch_scores, strict=True)
+    ]
+    assert explained.n_agreeing == sum(fits)
+
+
+def test_the_default_is_what_the_head_sees() -> None:
+    assert default_block("compact-baseline") == "block5"
+    assert default_block("vgg19-model2") == "all"
+    classifier = classifier_of("compact-baseline")
+    patches = patches_of(2)
+    np.testing.assert_allclose(
+        patch_grad_cams(classifier, patches, "block5"), patch_grad_cams(classifier, patches, "all"), rtol=1e-5
+    )
+
+
+def test_explaining_leaves_the_network_as_it_was() -> None:
+    scorer = scorer_of("compact-model2")
+    images = images_of(1)
+    before = scorer.patch_scores(images)
+    explain(scorer, images, "block2")
+    np.testing.assert_array_equal(scorer.patch_scores(images), before)
+    assert all(parameter.grad is None for parameter in scorer.bundle.classifier.parameters())
+
+
+@pytest.mark.parametrize("block", ["block3", "all"])
+def test_a_frozen_network_is_explained_all_the_same(block: str) -> None:
+    classifier = classifier_of("compact-model1")
+    patches = patches_of(2)
+    free = patch_grad_cams(classifier, patches, block)
+    classifier.requires_grad_(False)
+    np.testing.assert_allclose(patch_grad_cams(classifier, patches, block), free)
+
+
+def test_a_fine_grid_is_explained_in_several_passes() -> None:
+    classifier = classifier_of("compact-model2")
+    patches = patches_of(70, side=32)
+    whole = patch_grad_cams(classifier, patches, "block4")
+    np.testing.assert_allclose(whole[68:], patch_grad_cams(classifier, patches[68:], "block4"), atol=1e-5)
+
+
+def test_an_unknown_block_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(MammoError, match=r"block5.*got 'block6'"):
+        explain(scorer_of("compact-baseline"), images_of(1), "block6")

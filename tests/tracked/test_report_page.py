@@ -1,0 +1,317 @@
+"""The report page and the model card of a phantom workspace, read as a doubting reader would."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from mammo.config import Config
+from mammo.errors import DataError
+from mammo.layout import Workspace
+from mammo.reporting.model_card import model_card, write_model_card
+from mammo.reporting.page import write_page
+from mammo.reporting.report_inputs import gather
+from mammo.storage import read_json, write_json
+from tests.reporting.parsed_page import Element, parse
+
+CHROMIUM = shutil.which("chromium")
+DATA = {"synthetic": True, "note": "PHANTOM (synthetic) ROIs"}
+
+
+@pytest.fixture(scope="module")
+def reported(
+    finished: tuple[Workspace, Config], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workspace, Config]:
+    """A copy of the finished workspace after the stage `report`."""
+    root = tmp_path_factory.mktemp("reported") / "space"
+    shutil.copytree(finished[0].root, root, ignore=shutil.ignore_patterns("mlruns"))
+    space, config = Workspace(root), finished[1]
+    write(space, config)
+    return space, config
+
+
+@pytest.fixture
+def own(reported: tuple[Workspace, Config], tmp_path: Path) -> tuple[Workspace, Config]:
+    """A copy to change."""
+    shutil.copytree(reported[0].root, tmp_path / "own")
+    return Workspace(tmp_path / "own"), reported[1]
+
+
+def write(space: Workspace, config: Config) -> Element:
+    inputs = gather(space, config)
+    write_model_card(inputs)
+    write_page(inputs)
+    return parse((space.reports / "index.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(reported: tuple[Workspace, Config]) -> Element:
+    return parse((reported[0].reports / "index.html").read_text())
+
+
+def section(page: Element, key: str) -> Element:
+    return next(found for found in page.all("section") if found.attributes["id"] == key)
+
+
+def test_the_page_needs_nothing_beside_itself(page: Element) -> None:
+    assert page.all("script", "iframe", "object", "embed", "base", "form") == []
+    assert [
+        image.attributes["src"][:23] for image in page.all("img") if image.attributes["src"][:5] != "data:"
+    ] == []
+    assert [link.attributes for link in page.all("link")] == [{"rel": "icon", "href": "data:,"}]
+    style = page.all("style")[0].text
+    assert "@import" not in style
+    assert "url(" not in style
+    outside = [a.attributes["href"] for a in page.all("a") if ":" in a.attributes["href"].split("#")[0]]
+    assert outside == ["https://doi.org/10.1038/s41598-020-71431-x"]
+
+
+def test_the_page_is_whole_html_with_unique_anchors(page: Element) -> None:
+    html = page.all("html")[0]
+    assert html.attributes["lang"] == "en"
+    assert [element.tag for element in html.inside] == ["head", "body"]
+    ids = [element.attributes["id"] for element in page.all("section")]
+    assert len(ids) == len(set(ids))
+    anchors = [a.attributes["href"][1:] for a in page.all("a") if a.attributes["href"].startswith("#")]
+    assert anchors == ids
+    assert all(image.attributes["alt"] for image in page.all("img"))
+
+
+def linked_value(space: Workspace, href: str) -> object:
+    """What lies where a link of the page points to; the file must exist."""
+    parts = urlsplit(href)
+    path = space.reports / unquote(parts.path)
+    assert path.exists(), href
+    if not parts.fragment or path.suffix != ".json":
+        return None
+    found = json.loads(path.read_text())
+    for key in unquote(parts.fragment).removeprefix("/").split("/"):
+        key = key.replace("~1", "/").replace("~0", "~")
+        found = found[int(key)] if isinstance(found, list) else found[key]
+    return found
+
+
+def as_number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def test_every_number_is_the_one_at_the_place_that_it_links_to(
+    page: Element, reported: tuple[Workspace, Config]
+) -> None:
+    checked = 0
+    for link in page.all("a"):
+        href = link.attributes["href"]
+        if href.startswith(("#", "https:")):
+            continue
+        value = linked_value(reported[0], href)
+        if link.attributes.get("class") != "num" or not urlsplit(href).fragment:
+            continue
+        numbers = [as_number(text) for text in re.findall(r"[-−]?\d+\.\d+", link.text)]
+        if isinstance(value, float):
+            assert numbers == [pytest.approx(value, abs=5.1e-4)], href
+            checked += 1
+        elif isinstance(value, dict) and "ci_low" in value and numbers:
+            expected = [value[key] for key in ("value", "ci_low", "ci_high")][: len(numbers)]
+            assert numbers == [pytest.approx(one, abs=5.1e-4) for one in expected], href
+            checked += 1
+        elif isinstance(value, int):
+            assert link.text == str(value), href
+            checked += 1
+    assert checked > 60
+
+
+def test_every_number_of_a_table_is_inside_a_link(page: Element) -> None:
+    loose = [
+        cell.text
+        for found in page.all("section")
+        for cell in found.all("td")
+        if found.attributes["id"] not in {"settings", "provenance"}
+        and re.search(r"\d", re.sub(r"disc-\d+", "", cell.text_outside("a")))
+    ]
+    assert loose == []
+
+
+def test_every_table_and_picture_names_its_file_and_says_phantom(page: Element) -> None:
+    captions = page.all("caption", "figcaption")
+    assert len(captions) == len(page.all("table")) + len(page.all("img"))
+    assert len(page.all("img")) >= 8
+    for caption in captions:
+        assert "PHANTOM" in caption.text, caption.text
+        assert [a for a in caption.all("a") if a.attributes["class"] == "source"], caption.text
+    assert "PHANTOM" in page.all("header")[0].text
+    assert "no medical device" in page.all("header")[0].text
+
+
+def test_phantom_slices_are_known_and_an_empty_one_says_so(page: Element) -> None:
+    rows = [row.text for row in section(page, "slices").all("tr")]
+    fatty = next(row for row in rows if row.startswith("F: "))
+    assert "n/a" in fatty
+    assert any(row.startswith("CIRC: ") and "n/a" not in row for row in rows)
+
+
+def test_explanations_are_those_of_the_stated_rule(page: Element, reported: tuple[Workspace, Config]) -> None:
+    figures = section(page, "explanations").all("figure")
+    lines = (reported[0].reports / "evaluate" / "predictions.csv").read_text().splitlines()
+    assert figures
+    for figure in figures:
+        link = figure.all("a")[0].attributes["href"]
+        line = lines[int(link.rpartition("=")[2]) - 1]
+        roi_id = re.search(r"disc-\d+", figure.text)
+        assert roi_id is not None
+        assert roi_id.group() in line
+
+
+def test_a_section_without_files_names_the_command_that_makes_them(page: Element) -> None:
+    for key, command in (("seeds", "mammo seeds"), ("ledger", "mammo ledger"), ("study", "mammo study")):
+        assert command in section(page, key).text
+        assert section(page, key).all("table") == []
+
+
+def test_what_a_command_left_is_shown(own: tuple[Workspace, Config]) -> None:
+    space, config = own
+    estimate = {"value": 0.5, "ci_low": None, "ci_high": None, "method": "Wilson", "n": 4}
+    spread = {"mean": 0.75, "sd": 0.125}
+    entries = [
+        {"system": "vgg16-baseline", "accuracy": estimate, "over_seeds": spread, "note": "<b>bold</b>"}
+    ]
+    write_json(space.reports / "ledger" / "ledger.json", {"data": DATA, "entries": entries, "n_fits": 3})
+    shutil.copy(space.reports / "evaluate" / "curves.png", space.reports / "ledger" / "ledger.png")
+    found = section(write(space, config), "ledger")
+    assert {"vgg16-baseline", "0.500", "0.750 ± 0.125", "<b>bold</b>", "3"} <= {
+        cell.text.strip() for cell in found.all("td")
+    }
+    assert found.all("b") == []
+    assert len(found.all("img")) == 1
+
+
+def test_nested_entries_and_csv_files_become_tables_with_links_to_each_value(
+    own: tuple[Workspace, Config],
+) -> None:
+    space, config = own
+    estimate = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75, "n": 4}
+    rows = [{"name": name, "cells": {"recall": estimate}} for name in ("one", "two")]
+    folder = space.reports / "audit"
+    write_json(folder / "summary.json", {"rows": rows, "by_kind": {"shifted": 4}, "by_part": {"test": 3}})
+    (folder / "pairs.csv").write_text("a,overlap_px\nroi-1,8245\n" + "roi-2,7\n" * 50)
+    found = section(write(space, config), "audit")
+    links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
+    assert links["audit/summary.json#/rows/1/cells/recall"] == "0.500 (0.250 to 0.750)"
+    assert links["audit/summary.json#/by_kind/shifted"] == "4"
+    assert links["audit/pairs.csv#row=2"] == "8245"
+    assert "the first 40 of 51" in found.text
+
+
+def test_thresholds_calibration_and_referral_are_shown_once_the_evaluation_knows_them(
+    own: tuple[Workspace, Config],
+) -> None:
+    space, config = own
+    path = space.reports / "evaluate" / "results.json"
+    results = read_json(path)
+    selected = results["selected"]["system"]
+    results["systems"] = {selected: results["systems"][selected]}
+    estimate = results["systems"][selected]["roi"]["accuracy"]
+    judged = {"brier": estimate, "calibration_error": estimate}
+    roi = dict.fromkeys(("accuracy", "recall", "specificity", "balanced_accuracy"), estimate)
+    rates = dict.fromkeys(("coverage", "coverage_normal", "coverage_tumor", "referral_rate"), estimate)
+    results["systems"][selected] |= {
+        "thresholds": [{"name": "fixed", "threshold": 0.5, "ships": True, "roi": roi}],
+        "operating_points": [
+            {
+                "fixed": "recall",
+                "target": 0.9,
+                "threshold": 0.321,
+                "recall": estimate,
+                "specificity": estimate,
+            }
+        ],
+        "calibration": {"raw": judged, "calibrated": judged},
+        "referral": {"promise": 0.9, "verdict": "kept", **rates},
+    }
+    write_json(path, results)
+    found = section(write(space, config), "operation")
+    assert [len(table.all("tr")) for table in found.all("table")] == [2, 2, 2, 2]
+    assert "fixed: 0.500 (ships)" in found.text
+    assert "0.321" in found.text
+
+
+def test_the_same_files_give_the_same_bytes(own: tuple[Workspace, Config]) -> None:
+    space, config = own
+    names = ("index.html", "model_card.md", "slices.json", "provenance.json")
+    before = {name: (space.reports / name).read_bytes() for name in names}
+    write(space, config)
+    assert {name: (space.reports / name).read_bytes() for name in names} == before
+
+
+def test_without_an_evaluation_the_stage_says_what_to_run(own: tuple[Workspace, Config]) -> None:
+    space, config = own
+    (space.reports / "evaluate" / "results.json").unlink()
+    with pytest.raises(DataError, match=r"results\.json: does not exist; run `dvc repro`"):
+        gather(space, config)
+
+
+def test_the_model_card_has_the_usual_sections_and_links_its_numbers(
+    reported: tuple[Workspace, Config],
+) -> None:
+    card = (reported[0].reports / "model_card.md").read_text()
+    headings = re.findall(r"^## (.*)$", card, re.MULTILINE)
+    assert headings == [
+        "Model details",
+        "Intended use",
+        "Out of scope",
+        "Data",
+        "Results on the test part",
+        "Slices",
+        "Limits",
+        "Ethical considerations",
+        "Provenance",
+    ]
+    assert "PHANTOM (synthetic)" in card
+    targets = dict(re.findall(r"^\[([^\]]+)\]: (.+)$", card, re.MULTILINE))
+    assert set(re.findall(r"\]\[([^\]]+)\]", card)) <= set(targets)
+    assert all((reported[0].reports / path).is_file() for path in targets.values())
+    cells = [cell for line in card.splitlines() if line.startswith("|") for cell in line.split("|")[2:-1]]
+    numbers = [cell for cell in cells if re.search(r"\d\.\d", cell)]
+    assert len(numbers) > 20
+    assert all(cell.strip().startswith("[") for cell in numbers)
+
+
+def test_the_card_of_the_archive_says_what_it_does_not_know(own: tuple[Workspace, Config]) -> None:
+    space, config = own
+    inputs = gather(space, config)
+    for axis in inputs.slices.content["axes"].values():
+        axis["systems"] = {}
+    inputs.results.content["data"] |= {"synthetic": False, "protocol": "published"}
+    card = model_card(inputs)
+    assert card.count("unknown to the source for all ROIs of the test part") == 4
+    assert "PHANTOM" not in card.replace("PHANTOM (synthetic) ROIs", "")
+    assert "published split is by ROI" in card
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: install Debian's package chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_browser_shows_the_page_alone_without_a_request(
+    reported: tuple[Workspace, Config], tmp_path: Path, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    # Alone in a folder: whatever else it wanted would be missing.
+    alone = shutil.copy(reported[0].reports / "index.html", tmp_path)
+    trouble: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("request", lambda r: None if r.url.startswith("data:") else trouble.append(r.url))
+        page.goto(f"file://{alone}")
+        widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        shot = page.screenshot(full_page=True)
+        browser.close()
+    assert trouble == [f"file://{alone}"]
+    assert min(widths) > 0
+    assert overflow <= 0
+    assert len(shot) > 50_000
