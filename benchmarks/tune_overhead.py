@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
+import optuna
 from rich.console import Console
 
 from mammo.config import Config
@@ -38,6 +39,7 @@ def main() -> None:
 
 def measure(space: Workspace, config: Config, n_trials: int) -> None:
     """Run the study and say what each part took, by the clock and in processor seconds of the coordinator's part."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     material = read_material(space, config)
     opened = make_study(space, config, open_storage(space, None, None), material, fresh=True)
     note_workers(opened, 1)

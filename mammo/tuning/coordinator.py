@@ -5,7 +5,7 @@ import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from mammo.tuning.worker import run_as_child, trial_line
 POLL_S: Final = 1.0
 ORPHANS_S: Final = 20.0
 """How long to wait for the workers of a killed command to end."""
+PRELOADED: Final = ["mammo.tuning.worker", "sklearn.model_selection", "scipy.stats"]
 MOST_DEATHS: Final = 5
 """Of each worker, without a trial that ends between them, before the command gives up."""
 
@@ -132,7 +133,7 @@ def _at_work(trials: list[FrozenTrial]) -> list[str]:
 
 def _work_off(opened: OpenStudy, plan: Plan, runs: StudyRuns, console: Console) -> None:
     """Keep workers running until every trial has ended; what dies is replaced while the study advances."""
-    workers: list[SpawnProcess] = []
+    workers: list[BaseProcess] = []
     told = _begin(opened, plan, console)
     n_deaths = 0
     try:
@@ -174,7 +175,7 @@ def _begin(opened: OpenStudy, plan: Plan, console: Console) -> set[int]:
     return told
 
 
-def _bury(workers: list[SpawnProcess]) -> int:
+def _bury(workers: list[BaseProcess]) -> int:
     """Forget workers that have ended; returns how many were killed.
 
     Raises:
@@ -196,11 +197,20 @@ def _takeable(opened: OpenStudy, n_trials: int) -> int:
     return waiting + max(0, n_trials - sum(RETRY_OF not in t.user_attrs for t in trials))
 
 
-def _start(opened: OpenStudy, plan: Plan) -> SpawnProcess:
+def _start(opened: OpenStudy, plan: Plan) -> BaseProcess:
     arguments = (opened.space.root, opened.config, plan.url, plan.n_trials)
-    worker = multiprocessing.get_context("spawn").Process(target=run_as_child, args=arguments)
+    worker: BaseProcess = _context().Process(target=run_as_child, args=arguments)
     worker.start()
     return worker
+
+
+def _context() -> Any:
+    """New processes without this one's threads; where the system can, forked from one that has loaded torch already."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def _tell(opened: OpenStudy, told: set[int], console: Console) -> bool:

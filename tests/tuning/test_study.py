@@ -142,7 +142,7 @@ def test_a_study_is_made_continued_applied_and_begun_anew(
 
     anew = run_study(space, config, Plan(1, 1, fresh=True), quiet())
     assert anew["study"]["id"] != first["study"]["id"]
-    assert anew["trials"]["ended"] == 1
+    assert anew["trials"]["ended"] == 1  # and it draws the first trial of the same seed again
     drawn = table.iloc[0].filter(like="param_").rename(lambda name: str(name).removeprefix("param_"))
     assert anew["best"]["params"] == drawn.to_dict()
 
