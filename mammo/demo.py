@@ -81,12 +81,12 @@ def prepare(
 
 
 TUNE_SETTINGS: Final[dict[str, dict[str, Any]]] = {
-    "phantom": {"n_patients": 40},
+    "phantom": {"n_patients": 28},
     "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
     "split": {"protocol": "grouped_cv"},
     "tune": {
         "epochs": 3,
-        "patches_per_epoch": 256,
+        "patches_per_epoch": 128,
         "n_folds": 3,
         "warmup_epochs": 1,
         "startup_trials": 3,

@@ -141,7 +141,7 @@ def test_what_a_trial_drew_becomes_settings_and_the_rest_stays() -> None:
     assert (recipe.label_smoothing, recipe.augment.zoom, recipe.augment.quarter_turns) == (0.1, 0.1, True)
     assert recipe.epochs == config.recipe.epochs
     _, budget = trial_settings(config, params)
-    assert (budget.recipe.epochs, budget.recipe.patches_per_epoch) == (8, 1024)
+    assert (budget.recipe.epochs, budget.recipe.patches_per_epoch) == (8, 768)
     assert chosen.recipes["scratch"] == config.recipes["scratch"]
 
 
