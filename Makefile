@@ -73,4 +73,4 @@ doctor: link
 	$(BIN)/mammo doctor
 
 clean:
-	rm -rf demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf demo tune-demo .mypy_cache .ruff_cache .pytest_cache

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mammo.entry import guarded
 from mammo.layout import Workspace
+from mammo.tune_cli import app as tune_app
 
 app = typer.Typer(
     help="Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. "
@@ -27,6 +28,7 @@ JobsOption = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU).")
 ]
 HERE = Path()
+app.add_typer(tune_app, name="tune")
 
 
 @app.command()

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mammo.errors import ConfigError
 from mammo.records import MIN_PATCH_PX, ROI_SIDE_PX
+from mammo.search_space import TuneConfig, check_space
+from mammo.section import Section
 
 SourceName = Literal["mias_rois", "mini_mias", "phantom"]
 FUSIONS = ("baseline", "model1", "model2")
@@ -31,12 +33,6 @@ TwoOrMore = Annotated[int, Field(ge=2)]
 """BatchNorm cannot train on a single patch."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of the sections: immutable, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class PhantomConfig(Section):
@@ -312,6 +308,7 @@ class Config(Section):
     referral: ReferralConfig = ReferralConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
+    tune: TuneConfig = TuneConfig()
     ledger: LedgerConfig = LedgerConfig()
     ablate: AblateConfig = AblateConfig()
     study: StudyConfig = StudyConfig()
@@ -329,6 +326,14 @@ class Config(Section):
                 f"split.protocol must be grouped_cv for ingest.source {self.ingest.source}: only mias_rois has "
                 "published folders"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _space_fits(self) -> Self:
+        split_system(self.tune.system)
+        if self.tune.recipe not in self.recipes:
+            raise ValueError(f"tune.recipe must be one of {sorted(self.recipes)}, got {self.tune.recipe!r}")
+        check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 
     @property

@@ -55,13 +55,15 @@ def run_demo(project: Path, folder: Path, console: Console) -> None:
     show(space, config, console)
 
 
-def prepare(project: Path, folder: Path) -> Workspace:
-    """Copy the pipeline into `folder` with the demo's settings; files that are equal stay untouched."""
+def prepare(
+    project: Path, folder: Path, settings: dict[str, dict[str, Any]] = SETTINGS, command: str = "mammo demo"
+) -> Workspace:
+    """Copy the pipeline into `folder` with other settings; files that are equal stay untouched."""
     if not (project / "dvc.yaml").is_file():
-        raise MammoError(f"{project.resolve()}: has no dvc.yaml; run `mammo demo` from the project's root")
+        raise MammoError(f"{project.resolve()}: has no dvc.yaml; run `{command}` from the project's root")
     folder.mkdir(parents=True, exist_ok=True)
     values = yaml.safe_load((project / "params.yaml").read_text())
-    for section, changes in SETTINGS.items():
+    for section, changes in settings.items():
         values[section] |= changes
     Config.parse(values)
     write_bytes(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False).encode())
@@ -76,6 +78,35 @@ def prepare(project: Path, folder: Path) -> Workspace:
         run_dvc(folder, "init", "--no-scm", "--quiet")
         run_dvc(folder, "config", "core.analytics", "false")
     return Workspace(folder)
+
+
+TUNE_SETTINGS: Final[dict[str, dict[str, Any]]] = {
+    "phantom": {"n_patients": 28},
+    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "split": {"protocol": "grouped_cv"},
+    "tune": {
+        "epochs": 3,
+        "patches_per_epoch": 128,
+        "n_folds": 3,
+        "warmup_epochs": 1,
+        "startup_trials": 3,
+        "pruner_startup": 2,
+    },
+}
+"""A study on phantoms that ends within minutes: a demonstration, whose choice means nothing for real films."""
+
+
+def prepare_tuning(project: Path, folder: Path) -> Workspace:
+    """Make or refresh a workspace of phantoms whose ROIs are split, for `mammo tune --source phantom`.
+
+    Raises:
+        MammoError: `project` is no checkout, or a stage failed.
+    """
+    space = prepare(project, folder, TUNE_SETTINGS, "mammo tune --source phantom")
+    config = Config.load(space.params)
+    write_phantom(config.phantom, space.root / config.ingest.raw)
+    run_dvc(space.root, "repro", "split")
+    return space
 
 
 def show(space: Workspace, config: Config, console: Console) -> None:

@@ -42,6 +42,24 @@ def run_mlflow_ui(space: Workspace, host: str, port: int) -> None:
     os.execve(command[0], command, environment)
 
 
+def run_dashboard(space: Workspace, url: str | None, host: str, port: int) -> None:
+    """Serve optuna-dashboard on a study's storage until stopped.
+
+    Raises:
+        MammoError: the port is taken, or there is no study.
+    """
+    _check_port(host, port)
+    from optuna_dashboard import run_server
+
+    from mammo.tuning.storage import journal_path, using_storage
+
+    if url is None and not journal_path(space).is_file():
+        raise MammoError(f"{journal_path(space)}: does not exist; run `mammo tune` to make a study")
+    with using_storage(space, url, heartbeat_s=None) as storage:
+        sys.stderr.write(f"optuna-dashboard: http://{host}:{port} (stop with Ctrl-C)\n")
+        run_server(storage, host=host, port=port)
+
+
 def run_service(space: Workspace, host: str, port: int) -> None:
     """Serve the champion until stopped.
 

@@ -171,7 +171,7 @@ def open_run(space: Workspace, context: RunContext, unfinished: str | None = Non
     from mlflow.exceptions import MlflowException
 
     try:
-        mlflow.set_experiment(experiment_id=_experiment(client, space, context.experiment))
+        mlflow.set_experiment(experiment_id=experiment_id(client, space, context.experiment))
         if unfinished is not None and not _exists(client, unfinished):
             unfinished = None
         with mlflow.start_run(
@@ -189,7 +189,8 @@ def open_run(space: Workspace, context: RunContext, unfinished: str | None = Non
         ) from error
 
 
-def _experiment(client: "MlflowClient", space: Workspace, name: str) -> str:
+def experiment_id(client: "MlflowClient", space: Workspace, name: str) -> str:
+    """Id of an experiment, made if it is not there; its artifacts lie in the workspace."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)

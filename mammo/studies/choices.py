@@ -7,10 +7,11 @@ import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
 
-from mammo.config import Config, Section
+from mammo.config import Config
 from mammo.errors import ConfigError
 from mammo.layout import Workspace
 from mammo.reporting.variants import write_study
+from mammo.section import Section
 from mammo.studies.variants import REFERENCE, Variant, effect, fit_variants, levels, open_study
 
 

@@ -82,18 +82,6 @@ def prepare_workspace(root: Path) -> tuple[Workspace, Config]:
     return space, config
 
 
-@pytest.fixture(scope="session")
-def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database: making its tables takes seconds, copying it takes none."""
-    from mammo.tracking import connect
-
-    space = Workspace(tmp_path_factory.mktemp("template"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        connect(space)
-    return space.mlruns / "mlflow.db"
-
-
 @pytest.fixture(autouse=True)
 def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -1,0 +1,91 @@
+"""How much of a trial is not training: `python benchmarks/tune_overhead.py [TRIALS]`, after `dvc repro split`.
+
+Runs a study of the workspace's own size with one worker in this process, on a journal and an MLflow store of its own,
+and says what each part costs of the time that fitting and judging take. The promise is 5%.
+"""
+
+import resource
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import optuna
+from rich.console import Console
+
+from mammo.config import Config
+from mammo.entry import guarded
+from mammo.layout import Workspace
+from mammo.tuning.material import read_material
+from mammo.tuning.record import study_record, write_record
+from mammo.tuning.runs import StudyRuns
+from mammo.tuning.storage import open_storage
+from mammo.tuning.study import make_study, note_workers
+from mammo.tuning.trials import FIT_S, JUDGE_S, TRIAL_S
+from mammo.tuning.worker import work
+
+
+def main() -> None:
+    """Measure and print."""
+    n_trials = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+    with tempfile.TemporaryDirectory() as folder:
+        space = Workspace(Path(folder))
+        shutil.copytree("data/rois", space.rois)
+        space.split.parent.mkdir(parents=True)
+        shutil.copy(Workspace().split, space.split)
+        measure(space, Config.load(Workspace().params), n_trials)
+
+
+def measure(space: Workspace, config: Config, n_trials: int) -> None:
+    """Run the study and say what each part took, by the clock and in processor seconds of the coordinator's part."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    material = read_material(space, config)
+    opened = make_study(space, config, open_storage(space, None, None), material, fresh=True)
+    note_workers(opened, 1)
+    started = perf_counter()
+    work(space.root, config, None, n_trials)
+    whole = perf_counter() - started
+    attrs = [trial.user_attrs for trial in opened.ended]
+    fit, judge, trials = (sum(float(a[name]) for a in attrs) for name in (FIT_S, JUDGE_S, TRIAL_S))
+    before = _processor_s()
+    runs = StudyRuns(opened, n_trials)
+    connected = _processor_s()
+    runs.sync()
+    synced = _processor_s()
+    record = study_record(opened)
+    write_record(opened, record)
+    runs.finish(record)
+    ended = _processor_s()
+    console = Console()
+    training = fit + judge
+    rows = {
+        "fitting and judging": training,
+        "worker's set-up, once (read, join)": whole - trials,
+        "within trials (take, draw patches, build, report, prune)": trials - training,
+        "MLflow's import and connection, once": connected - before,
+        "MLflow's runs": synced - connected,
+        "reports and plots, once": ended - synced,
+    }
+    console.print(f"{n_trials} trials, pruning saved {record['pruning']['saved_share']:.0%}", highlight=False)
+    for name, seconds in rows.items():
+        console.print(f"{seconds:8.2f} s  {seconds / training:6.1%}  {name}", highlight=False)
+    each = (
+        rows["within trials (take, draw patches, build, report, prune)"] + rows["MLflow's runs"]
+    ) / training
+    once = sum(seconds for name, seconds in rows.items() if "once" in name)
+    default = once / (training / n_trials * config.tune.trials)
+    console.print(
+        f"overhead: {each:.1%} in each trial, {default:.1%} once in a study of {config.tune.trials}; "
+        f"together {each + default:.1%}",
+        highlight=False,
+    )
+
+
+def _processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    guarded(main)

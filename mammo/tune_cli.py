@@ -1,0 +1,160 @@
+"""`mammo tune` and the commands under it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+
+from mammo.layout import Workspace
+
+if TYPE_CHECKING:
+    from mammo.config import Config
+    from mammo.tuning.coordinator import Plan
+
+app = typer.Typer(
+    help="Search settings with Optuna on folds inside train and val. The same command goes on after a stop.",
+    invoke_without_command=True,
+)
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="Folder with params.yaml (default: the current one).")
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MAMMO_TUNE_STORAGE",
+        help="postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (default: the workspace's journal).",
+    ),
+]
+HERE: Final = Path()
+PHANTOM: Final = Path("tune-demo")
+"""Workspace of `--source phantom`, unless `--workspace` names another."""
+
+
+@app.callback()
+def tune(
+    context: typer.Context,
+    trials: Annotated[int | None, typer.Option(help="Trials in all (default: tune.trials).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of one thread each (default: one for each CPU).")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="phantom: search on synthetic ROIs, in a workspace of its own.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the study that is there.")] = False,
+    storage: StorageOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Search the settings of params.yaml's section `tune`; write reports/tune/best.yaml."""
+    if context.invoked_subcommand is not None:
+        return
+    from mammo.config import Config
+    from mammo.tuning.coordinator import Plan, default_workers, run_study
+
+    console = Console()
+    config = Config.load(Workspace(workspace).params)
+    plan = Plan(
+        config.tune.trials if trials is None else trials,
+        default_workers() if workers is None else workers,
+        storage,
+        fresh,
+    )
+    space, config = _ready(workspace, source, config, plan)
+    _show(space, run_study(space, config, plan, console), console)
+
+
+@app.command()
+def worker(
+    storage: StorageOption = None,
+    trials: Annotated[int | None, typer.Option(help="Trials in all (default: tune.trials).")] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Take trials of a study that `mammo tune` has made, on this or another machine, until none is left."""
+    from mammo.config import Config
+    from mammo.errors import MammoError
+    from mammo.tuning.worker import work
+
+    if storage is None:
+        raise MammoError(
+            "mammo tune worker needs --storage (the database that `mammo tune` was given), got none; on one machine "
+            "use `mammo tune --workers N`"
+        )
+    console = Console()
+    config = Config.load(Workspace(workspace).params)
+    n_ended = work(
+        workspace,
+        config,
+        storage,
+        config.tune.trials if trials is None else trials,
+        lambda line: console.print(line, highlight=False, soft_wrap=True),
+    )
+    console.print(f"{n_ended} trials ended here; none is left", highlight=False)
+
+
+@app.command()
+def dashboard(
+    storage: StorageOption = None,
+    port: int = 8080,
+    host: str = "127.0.0.1",
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Open optuna-dashboard on the study's storage."""
+    from mammo.servers import run_dashboard
+
+    run_dashboard(Workspace(workspace), storage, host, port)
+
+
+@app.command()
+def apply(workspace: WorkspaceOption = HERE) -> None:
+    """Write the choice of reports/tune/best.yaml into params.yaml, which `train` reads; `dvc repro` does the rest."""
+    from mammo.tuning.apply import apply_best
+
+    space = Workspace(workspace)
+    changes = apply_best(space)
+    console = Console()
+    for line in changes:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    said = "Next: dvc repro" if changes else "params.yaml holds the choice already"
+    console.print(said, highlight=False)
+
+
+def _ready(workspace: Path, source: str | None, config: "Config", plan: "Plan") -> tuple[Workspace, "Config"]:
+    """The workspace to search in; what is wrong with the request is refused before a phantom's one is made."""
+    from mammo.config import Config
+    from mammo.errors import MammoError
+    from mammo.tuning.coordinator import check_plan
+    from mammo.versioning import ensure_split
+
+    check_plan(plan)
+    if source is None:
+        ensure_split(Workspace(workspace))
+        return Workspace(workspace), config
+    if source != "phantom":
+        raise MammoError(
+            f"--source must be phantom, or left out for the source of params.yaml ({config.ingest.source}), got "
+            f"{source!r}"
+        )
+    from mammo.demo import prepare_tuning
+
+    space = prepare_tuning(HERE, PHANTOM if workspace == HERE else workspace)
+    return space, Config.load(space.params)
+
+
+def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ignore[type-arg]
+    from mammo.tuning.record import BEST_FILE, report_folder
+
+    best, pruning, trials = record["best"], record["pruning"], record["trials"]
+    console.print(
+        f"best: trial {best['trial']}, {best['metric']} {best['value']:.4f} ± {best['fold_standard_error']:.4f} "
+        f"(standard error over {len(best['folds'])} folds)\n"
+        + "\n".join(f"  {name}: {value}" for name, value in best["params"].items())
+        + f"\n{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
+        f"{trials['retried']} retried; pruning saved {pruning['saved_share']:.0%} of the training "
+        f"({pruning['saved_s'] / 60:.1f} minutes)\n"
+        f"record: {report_folder(space) / BEST_FILE}\n"
+        "next: mammo tune apply (write the choice into params.yaml), then dvc repro",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

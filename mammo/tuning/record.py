@@ -1,0 +1,203 @@
+"""The result of a study as files: `best.yaml` with the choice, `trials.csv` and `study.json` with the whole record."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from mammo.config import PatchesConfig, VoteConfig
+from mammo.errors import MammoError
+from mammo.layout import Workspace
+from mammo.patches import grid_offsets
+from mammo.provenance import data_hashes
+from mammo.search_space import sure_centre_px
+from mammo.storage import atomic_path, write_bytes, write_json
+from mammo.tuning.pruning import saved_work
+from mammo.tuning.space import TUNED, chosen_settings
+from mammo.tuning.study import SAMPLER_NOTE, OpenStudy
+from mammo.tuning.trials import (
+    ERROR,
+    FIT_S,
+    FOLDS,
+    INDEX,
+    JUDGE_S,
+    PATCHES,
+    PRUNED_BY,
+    RETRY_OF,
+    TRIAL_S,
+    WORKER,
+    finished,
+    retried_numbers,
+    state_of,
+)
+
+BEST_FILE: Final = "best.yaml"
+STATES: Final = ("complete", "pruned", "failed", "retried")
+ONE_WORKER: Final = (
+    "one worker: the same trials again with the same settings, data, machine and library versions"
+)
+MANY_WORKERS: Final = (
+    "several workers: the seeds of each trial are fixed, but what the sampler and the pruners have seen when it begins "
+    "depends on which trials end first; parameters from the first learned trial on, and who is pruned, may differ"
+)
+
+
+def best_trial(opened: OpenStudy) -> FrozenTrial:
+    """The complete trial with the highest value; the earlier one wins a tie.
+
+    Raises:
+        MammoError: no trial completed.
+    """
+    complete = [t for t in opened.ended if t.state == TrialState.COMPLETE]
+    if not complete:
+        errors = [str(t.user_attrs[ERROR]) for t in opened.ended if ERROR in t.user_attrs]
+        raise MammoError(
+            f"study {opened.study.study_name}: at least one trial must complete, but none of {len(opened.ended)} did"
+            f"{' (' + errors[-1] + ')' if errors else ''}; widen the space, lower the rates, or ask for more trials"
+        )
+    return max(complete, key=lambda trial: trial.value or 0.0)
+
+
+def study_record(opened: OpenStudy) -> dict[str, Any]:
+    """Everything that `best.yaml` says: the choice, what it means as settings, and what it rests on."""
+    best, config, attrs = best_trial(opened), opened.config, opened.study.user_attrs
+    trials = opened.trials
+    system, chosen = chosen_settings(config, best.params)
+    retried = retried_numbers(trials)
+    counts = {state: sum(state_of(t, retried) == state for t in trials) for state in STATES}
+    workers = {t.user_attrs[WORKER] for t in trials if WORKER in t.user_attrs}
+    folds = [float(value) for value in best.user_attrs[FOLDS]]
+    return {
+        "study": {
+            "name": opened.study.study_name,
+            "id": opened.id,
+            "mark": attrs["mark"],
+            "seed": config.tune.seed,
+            "sampler": SAMPLER_NOTE,
+            "startup_trials": config.tune.startup_trials,
+            "epoch_pruner": config.tune.epoch_pruner,
+            "wilcoxon_p": config.tune.wilcoxon_p,
+            "n_workers": attrs["n_workers"],
+            "repeatable": ONE_WORKER if attrs["n_workers"] == 1 else MANY_WORKERS,
+            "n_processes": len(workers),
+            "synthetic": bool(attrs["synthetic"]),
+            "n_rois": attrs["n_rois"],
+            "n_tumor": attrs["n_tumor"],
+            "n_groups": attrs["n_groups"],
+            "test_part": "never read by a trial",
+            "commit": attrs["commit"],
+            "data_md5": data_hashes(opened.space.root),
+        },
+        "budget": {
+            "n_folds": config.tune.n_folds,
+            "epochs": config.tune.epochs,
+            "patches_per_epoch": config.tune.patches_per_epoch,
+        },
+        "trials": {"ended": len(opened.ended), **counts},
+        "pruning": saved_work(config.tune, opened.ended),
+        "best": {
+            "trial": int(best.user_attrs[INDEX]),
+            "metric": config.tune.metric,
+            "value": float(best.value or 0.0),
+            "folds": folds,
+            "fold_standard_error": float(np.std(folds, ddof=1) / np.sqrt(len(folds))),
+            "params": dict(best.params),
+            "votes": _votes(chosen.patches, chosen.vote),
+            "note": "the best of several noisy trials looks better than it is; judge it on folds of another seed",
+        },
+        "settings": _overlay(opened, system, best.params),
+        "space": attrs["tune"]["space"],
+    }
+
+
+def _votes(patches: PatchesConfig, vote: VoteConfig) -> dict[str, Any]:
+    offsets = grid_offsets(patches.size_px, patches.stride_px, corner_patches=patches.corner_patches)
+    n_votes = len(offsets) ** 2
+    return {
+        "n_votes": n_votes,
+        "tie": "an odd number of votes" if n_votes % 2 else f"a tie goes to {vote.tie}",
+        "sure_centre_px": sure_centre_px(patches.size_px),
+    }
+
+
+def _overlay(opened: OpenStudy, system: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The choice in the shape of `params.yaml`: only what differs, and the whole recipe `tuned`."""
+    config = opened.config
+    _, chosen = chosen_settings(config, params)
+    overlay: dict[str, Any] = {}
+    for section in ("patches", "vote", "train"):
+        old, new = getattr(config, section).model_dump(), getattr(chosen, section).model_dump()
+        changed = {key: value for key, value in new.items() if value != old[key]}
+        if changed:
+            overlay[section] = changed
+    recipe = chosen.recipes[TUNED].model_dump(mode="json")
+    return {"system": system, "recipes": {TUNED: recipe}, **overlay}
+
+
+def trials_table(opened: OpenStudy) -> pd.DataFrame:
+    """One row for each try, in the order of their numbers; the columns of the space start with `param_`."""
+    trials = opened.trials
+    retried = retried_numbers(trials)
+    ended = {t.number for t in finished(trials)}
+    rows = [
+        {
+            "number": t.number,
+            "index": t.user_attrs.get(INDEX),
+            "counts": t.number in ended,
+            "state": state_of(t, retried),
+            "retry_of": t.user_attrs.get(RETRY_OF),
+            "value": t.value if t.state == TrialState.COMPLETE else None,
+            "pruned_by": t.user_attrs.get(PRUNED_BY),
+            "patches_trained": t.user_attrs.get(PATCHES),
+            **{f"fold_{k}": value for k, value in enumerate(t.user_attrs.get(FOLDS, []))},
+            **{f"param_{name}": t.params.get(name) for name in opened.config.tune.space},
+            "fit_s": t.user_attrs.get(FIT_S),
+            "judge_s": t.user_attrs.get(JUDGE_S),
+            "trial_s": t.user_attrs.get(TRIAL_S),
+            "error": t.user_attrs.get(ERROR),
+        }
+        for t in trials
+    ]
+    return pd.DataFrame(rows).astype({"index": "Int64", "retry_of": "Int64", "patches_trained": "Int64"})
+
+
+def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
+    """Write `reports/tune/`: the choice, every try, the intermediate values, and the plots."""
+    from mammo.tuning.plots import write_plots
+
+    folder = report_folder(opened.space)
+    write_bytes(
+        folder / BEST_FILE, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
+    )
+    with atomic_path(folder / "trials.csv") as temporary:
+        trials_table(opened).to_csv(temporary, index=False)
+    write_json(folder / "study.json", _whole(opened))
+    write_plots(opened, folder)
+
+
+def _whole(opened: OpenStudy) -> dict[str, Any]:
+    """What is stored of the study, ready for JSON: its identity, and the epochs and folds of every try."""
+    trials = opened.trials
+    retried = retried_numbers(trials)
+    return {
+        "study": dict(opened.study.user_attrs),
+        "trials": [
+            {
+                "number": t.number,
+                "state": state_of(t, retried),
+                "value": t.value if t.state == TrialState.COMPLETE else None,
+                "params": t.params,
+                "intermediate_values": {str(step): value for step, value in t.intermediate_values.items()},
+                **t.user_attrs,
+            }
+            for t in trials
+        ],
+    }
+
+
+def report_folder(space: Workspace) -> Path:
+    """Where the study's reports lie."""
+    return space.reports / "tune"

@@ -1,0 +1,194 @@
+"""MLflow's side of a study: a parent run, and a nested run for each try. Written from the storage, never beside it.
+
+Every call brings MLflow to what the storage says; a call that was killed is completed by the next one, and nothing is
+written twice: runs are found by their tags, and metrics carry the storage's own times.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from optuna.trial import FrozenTrial
+
+from mammo.provenance import git_commit
+from mammo.recording import experiment_name
+from mammo.tracking import connect, experiment_id, flat_params
+from mammo.tuning.study import SAMPLER_NOTE, OpenStudy
+from mammo.tuning.trials import (
+    DEVICE,
+    ERROR,
+    FIT_S,
+    FOLDS,
+    INDEX,
+    JUDGE_S,
+    PATCHES,
+    PRUNED_BY,
+    RETRY_OF,
+    TRIAL_S,
+    retried_numbers,
+    state_of,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+STATUS: Final = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "retried": "FAILED"}
+"""How MLflow shows the states that end a try; `mammo.state` names them exactly."""
+STUDY_TAG: Final = "mammo.study"
+TRIAL_TAG: Final = "mammo.trial"
+STATE_TAG: Final = "mammo.state"
+PARENT_TAG: Final = "mlflow.parentRunId"
+PAGE: Final = 1000
+
+
+class StudyRuns:
+    """The runs of one study in one MLflow store."""
+
+    def __init__(self, opened: OpenStudy, n_trials: int) -> None:
+        self._opened = opened
+        self._client = connect(opened.space)
+        self._experiment = experiment_id(self._client, opened.space, experiment_name(opened.config))
+        self.parent = self._find_parent() or self._make_parent()
+        self._client.update_run(self.parent, status="RUNNING")
+        n_workers = opened.study.user_attrs["n_workers"]
+        tags = {"mammo.n_trials": str(n_trials), "mammo.n_workers": str(n_workers)}
+        self._client.log_batch(self.parent, tags=_tags(tags))
+        self._known = self._nested_runs()
+
+    def sync(self) -> None:
+        """Bring the nested runs to what the storage says."""
+        trials = self._opened.trials
+        retried = retried_numbers(trials)
+        for trial in trials:
+            state = state_of(trial, retried)
+            if state != "waiting" and (run := self._known.get(trial.number, ("", "")))[1] != state:
+                run_id = run[0] or self._make_nested(trial)
+                self._write(run_id, trial, state)
+                self._known[trial.number] = (run_id, state)
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Add the result, the files of `reports/tune/` and the end to the parent run."""
+        from mlflow.entities import Metric
+
+        self.sync()
+        pruning, best = record["pruning"], record["best"]
+        when = max(_ended_ms(trial) for trial in self._opened.ended)
+        values = {
+            "best_value": best["value"],
+            "saved_share": pruning["saved_share"],
+            **{f"trials_{state}": float(n) for state, n in record["trials"].items()},
+        }
+        self._client.log_batch(
+            self.parent,
+            metrics=[
+                Metric(name, value, when, step)
+                for name, value in values.items()
+                for step in [record["trials"]["ended"]]
+            ],
+            tags=_tags({"mammo.best_trial": str(best["trial"])}),
+        )
+        self._client.log_artifacts(self.parent, str(self._opened.space.reports / "tune"), "tune")
+        self._client.set_terminated(self.parent, "FINISHED", when)
+
+    def _find_parent(self) -> str | None:
+        query = f"tags.`{STUDY_TAG}` = '{self._opened.id}' and tags.`{TRIAL_TAG}` = 'study'"
+        found = self._client.search_runs([self._experiment], query, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _make_parent(self) -> str:
+        opened = self._opened
+        tune = opened.config.tune
+        run = self._client.create_run(
+            self._experiment,
+            run_name=f"tune {opened.id}",
+            tags={
+                STUDY_TAG: opened.id,
+                TRIAL_TAG: "study",
+                "mammo.sampler": SAMPLER_NOTE,
+                "mammo.synthetic": str(opened.study.user_attrs["synthetic"]).lower(),
+                "mammo.git_commit": git_commit(opened.space.root) or "not in git",
+                "mlflow.note.content": "Optuna study on folds inside train and val. Research software.",
+            },
+        )
+        run_id = str(run.info.run_id)
+        self._client.log_dict(run_id, dict(opened.study.user_attrs), "study.json")
+        self._client.log_batch(
+            run_id, params=_params(flat_params(tune.model_dump(mode="json", exclude={"trials"})))
+        )
+        return run_id
+
+    def _nested_runs(self) -> dict[int, tuple[str, str]]:
+        """Number of a try → its run and the state that MLflow knows; a half-written run has no state yet."""
+        known: dict[int, tuple[str, str]] = {}
+        token: str | None = None
+        query = f"tags.`{PARENT_TAG}` = '{self.parent}'"
+        while True:
+            page = self._client.search_runs([self._experiment], query, max_results=PAGE, page_token=token)
+            for run in page:
+                tags = run.data.tags
+                known[int(tags[TRIAL_TAG])] = (str(run.info.run_id), tags.get(STATE_TAG, ""))
+            token = page.token
+            if not token:
+                return known
+
+    def _make_nested(self, trial: FrozenTrial) -> str:
+        run = self._client.create_run(
+            self._experiment,
+            start_time=_started_ms(trial),
+            run_name=f"trial {trial.user_attrs.get(INDEX, '?')} (try {trial.number})",
+            tags={PARENT_TAG: self.parent, STUDY_TAG: self._opened.id, TRIAL_TAG: str(trial.number)},
+        )
+        return str(run.info.run_id)
+
+    def _write(self, run_id: str, trial: FrozenTrial, state: str) -> None:
+        """The state comes last: a run without it is written again, with the same values and times."""
+        attrs = trial.user_attrs
+        if state in STATUS:
+            notes = {f"mammo.{name}": str(attrs[name]) for name in _NOTES if name in attrs}
+            self._client.log_batch(
+                run_id,
+                metrics=_metrics(trial, state),
+                params=_params({**trial.params, "index": attrs.get(INDEX)}),
+                tags=_tags(notes),
+            )
+            self._client.set_terminated(run_id, STATUS[state], _ended_ms(trial))
+        self._client.set_tag(run_id, STATE_TAG, state)
+
+
+_NOTES: Final = (RETRY_OF, PRUNED_BY, ERROR, DEVICE, "worker")
+
+
+def _metrics(trial: FrozenTrial, state: str) -> "list[Metric]":
+    from mlflow.entities import Metric
+
+    when = _ended_ms(trial)
+    metrics = [
+        Metric("val_auc_so_far", value, when, step) for step, value in trial.intermediate_values.items()
+    ]
+    metrics += [
+        Metric("fold_value", value, when, k) for k, value in enumerate(trial.user_attrs.get(FOLDS, []))
+    ]
+    for name in (PATCHES, FIT_S, JUDGE_S, TRIAL_S):
+        if name in trial.user_attrs:
+            metrics.append(Metric(name, float(trial.user_attrs[name]), when, 0))
+    if state == "complete" and trial.value is not None:
+        metrics.append(Metric("value", trial.value, when, 0))
+    return metrics
+
+
+def _params(values: dict[str, Any]) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(name, str(value)[:6000]) for name, value in values.items()]
+
+
+def _tags(values: dict[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, value[:5000]) for name, value in values.items()]
+
+
+def _started_ms(trial: FrozenTrial) -> int:
+    return int(trial.datetime_start.timestamp() * 1000) if trial.datetime_start else 0
+
+
+def _ended_ms(trial: FrozenTrial) -> int:
+    return int(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else _started_ms(trial)

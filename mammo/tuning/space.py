@@ -1,0 +1,129 @@
+"""From the search space to Optuna's distributions, and from what a trial drew to settings."""
+
+from typing import Any, Final
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from mammo.config import AugmentConfig, Config, VoteConfig, split_system
+from mammo.search_space import Choices, IntRange, TuneConfig
+
+Params = dict[str, Any]
+
+FULL_ZOOM: Final = 0.2
+FULL_GAIN: Final = 0.2
+FULL_OFFSET: Final = 16.0
+"""What an `augment_strength` of 1 means; 0 leaves the turns and flips of the recipe."""
+
+NORMAL_SHARE: Final = 0.25
+"""Yu et al. 2020 draw 1,000 patches of a Tumor ROI and 250 of a Normal one."""
+
+TUNED: Final = "tuned"
+"""The recipe that a study's result becomes."""
+
+
+def distributions(tune: TuneConfig) -> dict[str, BaseDistribution]:
+    """The search space as Optuna's distributions, in the order of `params.yaml`."""
+    return {name: _distribution(parameter) for name, parameter in tune.space.items()}
+
+
+def base_settings(config: Config) -> tuple[str, Config]:
+    """A trial's settings at the first value of every range: all that the trials of a study have in common.
+
+    What the space decides does not show in it, so applying a study's choice to `params.yaml` leaves it as it was.
+    """
+    first = {
+        name: parameter.choices[0] if isinstance(parameter, Choices) else parameter.low
+        for name, parameter in config.tune.space.items()
+    }
+    return trial_settings(config, first)
+
+
+def _distribution(parameter: Any) -> BaseDistribution:
+    if isinstance(parameter, Choices):
+        return CategoricalDistribution(parameter.choices)
+    if isinstance(parameter, IntRange):
+        return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+
+
+def trial_settings(config: Config, params: Params) -> tuple[str, Config]:
+    """The system and all settings of a trial, with the study's reduced budget.
+
+    Args:
+        config: what the trial did not draw comes from here.
+        params: what it drew.
+    """
+    tune = config.tune
+    budget = {
+        "epochs": tune.epochs,
+        "patches_per_epoch": tune.patches_per_epoch,
+        "patience": None,
+        "validate_on": "grid",
+    }
+    system, chosen = chosen_settings(config, params)
+    recipe = chosen.recipe.model_copy(update=budget)
+    return system, chosen.model_copy(update={"recipes": {**chosen.recipes, TUNED: recipe}})
+
+
+def chosen_settings(config: Config, params: Params) -> tuple[str, Config]:
+    """The system and the settings that the drawn values mean; the recipe `tuned` keeps the full budget."""
+    backbone, fusion = split_system(config.tune.system)
+    base = config.recipes[config.tune.recipe]
+    recipe = base.model_copy(
+        update={
+            name: float(params[name])
+            for name in ("backbone_lr", "head_lr", "weight_decay", "label_smoothing")
+            if name in params
+        }
+        | ({"augment": _augment(base.augment, params)} if "augment_strength" in params else {})
+    )
+    train = config.train.model_copy(
+        update={
+            "recipe": TUNED,
+            "epochs": None,
+            "patches_per_epoch": None,
+            "head_lr": None,
+            "backbone_lr": None,
+        }
+    )
+    return f"{backbone}-{params.get('fusion', fusion)}", config.model_copy(
+        update={
+            "patches": config.patches.model_copy(update=_patches(config, params)),
+            "vote": _vote(config, params),
+            "recipes": {**config.recipes, TUNED: recipe},
+            "train": train,
+        }
+    )
+
+
+def _augment(augment: AugmentConfig, params: Params) -> AugmentConfig:
+    strength = float(params["augment_strength"])
+    ranges = {"zoom": FULL_ZOOM * strength, "gain": FULL_GAIN * strength, "offset": FULL_OFFSET * strength}
+    return augment.model_copy(update=ranges)
+
+
+def _patches(config: Config, params: Params) -> Params:
+    """Side, step and draws: `patches_per_roi` of each Tumor ROI, a quarter of it of each Normal one (the paper's)."""
+    changes: Params = {name: int(params[name]) for name in ("size_px", "stride_px") if name in params}
+    if "patches_per_roi" in params:
+        draws = int(params["patches_per_roi"])
+        changes |= {"tumor_draws": draws, "normal_draws": max(1, round(draws * NORMAL_SHARE))}
+    return changes
+
+
+def _vote(config: Config, params: Params) -> VoteConfig:
+    """`majority` is half of the votes; `share_threshold` and `mean_score` take the threshold that validation gives.
+
+    An AUC does not see the threshold: under it a study changes the rule alone.
+    """
+    changes: Params = {"tie": config.tune.tie or config.vote.tie}
+    if rule := params.get("vote_rule"):
+        changes["rule"] = "mean_score" if rule == "mean_score" else "majority"
+        if config.tune.metric != "auc":
+            changes |= {"threshold": "fixed" if rule == "majority" else "validation", "share_threshold": 0.5}
+    return config.vote.model_copy(update=changes)

@@ -1,0 +1,58 @@
+"""What a trial leaves in the storage, and which of its tries counts.
+
+A trial whose worker died is told FAIL and enqueued again with the same *index*. Seeds hang on the index, not on
+Optuna's number, so a retry does what the dead try would have done. Every index counts once: by the try that ended.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from optuna.trial import FrozenTrial, TrialState
+
+INDEX: Final = "index"
+RETRY_OF: Final = "retry_of"
+WORKER: Final = "worker"
+ERROR: Final = "error"
+FOLDS: Final = "fold_values"
+PRUNED_BY: Final = "pruned_by"
+PATCHES: Final = "patches_trained"
+FIT_S: Final = "fit_s"
+JUDGE_S: Final = "judge_s"
+TRIAL_S: Final = "trial_s"
+DEVICE: Final = "device"
+
+
+def index_of(trial: FrozenTrial) -> int | None:
+    """The trial's place in the study; None for a try that died while it was being made."""
+    index = trial.user_attrs.get(INDEX)
+    return None if index is None else int(index)
+
+
+def retried_numbers(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the tries that another try replaces."""
+    return {int(t.user_attrs[RETRY_OF]) for t in trials if RETRY_OF in t.user_attrs}
+
+
+def state_of(trial: FrozenTrial, retried: set[int]) -> str:
+    """`complete`, `pruned`, `failed`, `retried`, `running` or `waiting`."""
+    if trial.number in retried:
+        return "retried"
+    names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+    return names.get(trial.state, trial.state.name.lower())
+
+
+def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """One trial for each finished index, in order: complete, pruned, or failed by its own error."""
+    retried = retried_numbers(trials)
+    ended = [
+        t
+        for t in trials
+        if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        or (t.state == TrialState.FAIL and ERROR in t.user_attrs and t.number not in retried)
+    ]
+    return sorted(ended, key=lambda t: index_of(t) or 0)
+
+
+def fresh_index(number: int, trials: Sequence[FrozenTrial]) -> int:
+    """Index of a new trial: how many trials that are no retries were made before it."""
+    return sum(1 for t in trials if t.number < number and RETRY_OF not in t.user_attrs)

@@ -1,0 +1,148 @@
+"""A worker: takes trials until none is left. One thread, so that its bits do not depend on the machine's load.
+
+On a GPU several workers may share the device, each as a process with the ROI images in its own memory (a few MiB).
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Final
+
+import optuna
+import torch
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from mammo.config import Config
+from mammo.entry import guarded
+from mammo.errors import MammoError
+from mammo.layout import Workspace
+from mammo.tuning.material import Material, read_material
+from mammo.tuning.objective import judge_trial
+from mammo.tuning.storage import hidden, using_storage
+from mammo.tuning.study import OpenStudy, claim, join_study
+from mammo.tuning.trials import ERROR, FOLDS, INDEX, TRIAL_S, state_of
+
+POLL_S: Final = 0.5
+
+
+def work(
+    root: Path, config: Config, url: str | None, n_trials: int, say: Callable[[str], None] | None = None
+) -> int:
+    """Join the study and take trials until none is left; returns how many this worker ended.
+
+    Args:
+        root: the workspace.
+        config: all settings.
+        url: the storage's address, or None for the workspace's journal.
+        n_trials: how many trials the study shall have in all.
+        say: told one line for each trial that this worker ended.
+
+    Raises:
+        MammoError: there is no such study, or it was made with other settings or data.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    torch.set_num_threads(1)
+    space = Workspace(root)
+    if url is not None:
+        hidden(url)
+    material = read_material(space, config)
+    with using_storage(space, url, config.tune.heartbeat_s) as storage:
+        opened = join_study(space, config, storage, material)
+        n_ended = 0
+        started = perf_counter()
+        while (trial := _next_trial(opened, n_trials)) is not None:
+            ended = _end_trial(opened, trial, material, started)
+            if ended is not None:
+                n_ended += 1
+                if say is not None:
+                    say(trial_line(ended, config.tune.metric))
+            started = perf_counter()
+        return n_ended
+
+
+def _next_trial(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
+    """Take a trial; while others still work, wait: their trials come back if they die."""
+    while (trial := claim(opened, n_trials)) is None:
+        if not any(t.state == TrialState.RUNNING for t in opened.trials):
+            return None
+        sleep(POLL_S)
+    return trial
+
+
+def trial_line(trial: FrozenTrial, metric: str) -> str:
+    """One line for people: how a trial ended, with its value or its error."""
+    folds = trial.user_attrs.get(FOLDS, [])
+    head = f"trial {trial.user_attrs[INDEX]}: {state_of(trial, set())}"
+    if trial.state == TrialState.COMPLETE:
+        return f"{head}, {metric} {trial.value:.4f} over {len(folds)} folds"
+    return f"{head} after {len(folds)} folds{': ' + trial.user_attrs[ERROR] if ERROR in trial.user_attrs else ''}"
+
+
+def _end_trial(
+    opened: OpenStudy, trial: optuna.Trial, material: Material, started: float
+) -> FrozenTrial | None:
+    """Judge a trial and tell how it ended; None if it was given to another worker meanwhile."""
+    try:
+        with _heartbeat(opened, trial):
+            state, value = _judge(trial, material, opened.config)
+            trial.set_user_attr(TRIAL_S, round(perf_counter() - started, 3))
+        return opened.study.tell(trial, value, state)
+    except UpdateFinishedTrialError:
+        return None
+
+
+def _judge(trial: optuna.Trial, material: Material, config: Config) -> tuple[TrialState, float | None]:
+    try:
+        return TrialState.COMPLETE, judge_trial(trial, material, config)
+    except optuna.TrialPruned:
+        return TrialState.PRUNED, None
+    except MammoError as error:
+        trial.set_user_attr(ERROR, str(error))
+        return TrialState.FAIL, None
+
+
+@contextmanager
+def _heartbeat(opened: OpenStudy, trial: optuna.Trial) -> Iterator[None]:
+    """Say again and again that the trial's worker lives, where the storage listens."""
+    storage = opened.storage
+    if not isinstance(storage, RDBStorage):
+        yield
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(opened.config.tune.heartbeat_s):
+            storage.record_heartbeat(trial._trial_id)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def run_as_child(root: Path, config: Config, url: str | None, n_trials: int) -> None:
+    """The body of a worker process that `mammo tune` starts; it never outlives its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def take_trials() -> None:
+        work(root, config, url, n_trials)
+
+    guarded(take_trials)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,105 @@
+"""A small workspace to search in: 40 pictures of noise and discs, trials of a fraction of a second."""
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mammo.config import Config
+from mammo.data.sources import write_rois
+from mammo.layout import Workspace
+from mammo.records import SPLIT_SCHEMA, conform
+from mammo.storage import write_table
+from mammo.tuning.coordinator import PRELOADED
+from tests.disc_rois import disc_rois
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+SPACE = {
+    "size_px": {"type": "int", "low": 72, "high": 96, "step": 24},
+    "head_lr": {"type": "float", "low": 0.001, "high": 0.01, "log": True},
+    "fusion": {"type": "categorical", "choices": ["baseline", "model1"]},
+    "vote_rule": {"type": "categorical", "choices": ["majority", "mean_score"]},
+}
+TUNE = {
+    "n_folds": 3,
+    "epochs": 2,
+    "patches_per_epoch": 32,
+    "startup_trials": 3,
+    "pruner_startup": 2,
+    "warmup_epochs": 0,
+    "max_retries": 50,
+    "heartbeat_s": 1,
+    "space": SPACE,
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "patches": {"tumor_draws": 4, "normal_draws": 4, "stride_px": 24},
+    "split": {"protocol": "grouped_cv"},
+    "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},
+    "train": {"device": "cpu", "precision": "float32"},
+    "tune": TUNE,
+}
+
+
+def make_workspace(root: Path, **tune: Any) -> tuple[Workspace, Config]:
+    """A workspace whose stages up to `split` have run; the last eight ROIs are the test part."""
+    values = yaml.safe_load(PARAMS.read_text())
+    for section, changes in SETTINGS.items():
+        values[section] |= changes
+    values["tune"] |= tune
+    root.mkdir(parents=True)
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    space = Workspace(root)
+    rois = disc_rois(20, 20)
+    write_rois(rois, space.rois)
+    order = np.argsort(np.arange(40) % 20, kind="stable")
+    parts = np.full(40, "train", dtype=object)
+    parts[order[24:32]], parts[order[32:]] = "val", "test"
+    split = pd.DataFrame(
+        {"roi_id": rois.table["roi_id"], "group_id": [f"g{i // 2:02d}" for i in range(40)], "split": parts}
+    )
+    write_table(space.split, conform(split, SPLIT_SCHEMA, "split"))
+    return space, Config.parse(values)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> tuple[Workspace, Config]:
+    """One of these."""
+    return make_workspace(tmp_path / "space")
+
+
+@pytest.fixture
+def store_of(store_template: Path) -> Callable[[Workspace], None]:
+    """Gives a workspace an empty MLflow store."""
+
+    def give(space: Workspace) -> None:
+        space.mlruns.mkdir(parents=True, exist_ok=True)
+        (space.mlruns / "mlflow.db").write_bytes(store_template.read_bytes())
+
+    return give
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def forked() -> ForkServerContext:
+    """Processes that begin in milliseconds, because what they import is loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def work_in(root: Path, config: Config, url: str | None, n_trials: int) -> None:
+    """A worker's body, importable by a new process."""
+    from mammo.tuning.worker import work
+
+    work(root, config, url, n_trials)

@@ -1,0 +1,201 @@
+"""Kills at random moments: nothing lost, nothing doubled, and the same trials as without a kill."""
+
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from mammo.config import Config
+from mammo.layout import Workspace
+from mammo.tuning.material import read_material
+from mammo.tuning.runs import StudyRuns
+from mammo.tuning.storage import journal_path, open_storage
+from mammo.tuning.study import OpenStudy, claim, make_study, mend, note_workers
+from mammo.tuning.trials import FOLDS, INDEX, RETRY_OF, finished, retried_numbers, state_of
+from tests.tuning.conftest import make_workspace, work_in
+
+N_TRIALS = 6
+N_KILLS = 10
+BYTES_OF_A_TRIAL = 2400
+"""About what a trial writes into the journal."""
+
+
+def opened_study(space: Workspace, config: Config) -> OpenStudy:
+    material = read_material(space, config)
+    opened = make_study(space, config, open_storage(space, None, 1), material, fresh=False)
+    note_workers(opened, 1)
+    return opened
+
+
+def what_counts(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
+    """All of a finished trial that the machine's speed and the number of kills may not touch."""
+    return [
+        {
+            "index": trial.user_attrs[INDEX],
+            "state": trial.state,
+            "value": trial.value,
+            "params": trial.params,
+            "epochs": trial.intermediate_values,
+            "folds": trial.user_attrs.get(FOLDS),
+        }
+        for trial in finished(trials)
+    ]
+
+
+def run_whole(forked: ForkServerContext, space: Workspace, config: Config) -> None:
+    worker = forked.Process(target=work_in, args=(space.root, config, None, N_TRIALS))
+    worker.start()
+    worker.join(120)
+    assert worker.exitcode == 0
+
+
+def run_killed(forked: ForkServerContext, space: Workspace, config: Config, seed: int) -> None:
+    """Kill -9 the worker ten times, each after a random number of writes, then let it end."""
+    rng = np.random.default_rng(seed)
+    journal = journal_path(space)
+    for _ in range(N_KILLS):
+        worker = forked.Process(target=work_in, args=(space.root, config, None, N_TRIALS))
+        until = journal.stat().st_size + int(rng.integers(1, BYTES_OF_A_TRIAL))
+        worker.start()
+        while journal.stat().st_size < until:
+            worker.join(0.002)
+            assert worker.exitcode is None, "the study ended before the last kill"
+        worker.kill()
+        worker.join()
+        assert worker.exitcode == -9
+    run_whole(forked, space, config)
+
+
+@pytest.mark.slow
+def test_a_study_killed_ten_times_ends_with_the_trials_of_an_undisturbed_one(
+    tmp_path: Path, forked: ForkServerContext, store_of: Callable[[Workspace], None]
+) -> None:
+    calm, config = make_workspace(tmp_path / "calm")
+    undisturbed = opened_study(calm, config)
+    run_whole(forked, calm, config)
+    shaken, _ = make_workspace(tmp_path / "shaken")
+    store_of(shaken)
+    disturbed = opened_study(shaken, config)
+    run_killed(forked, shaken, config, seed=0)
+    expected = what_counts(undisturbed.trials)
+    assert [trial["index"] for trial in expected] == list(range(N_TRIALS))
+    assert what_counts(disturbed.trials) == expected
+    assert sum(RETRY_OF in t.user_attrs for t in disturbed.trials) >= 5
+    assert {"pruned", "complete"} <= {state_of(t, set()) for t in disturbed.trials}
+    assert all(t.state != TrialState.RUNNING and t.state != TrialState.WAITING for t in disturbed.trials)
+    runs = StudyRuns(disturbed, N_TRIALS)
+    runs.sync()
+    agrees_with_storage(disturbed, runs)
+
+
+def agrees_with_storage(opened: OpenStudy, runs: StudyRuns) -> None:
+    """MLflow holds one nested run for each try, with its state, parameters and values."""
+    from mammo.tracking import connect
+
+    client = connect(opened.space)
+    query = f"tags.`mlflow.parentRunId` = '{runs.parent}'"
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    nested = {int(run.data.tags["mammo.trial"]): run for run in client.search_runs(experiments, query)}
+    retried = retried_numbers(opened.trials)
+    assert sorted(nested) == [trial.number for trial in opened.trials]
+    for trial in opened.trials:
+        run, state = nested[trial.number], state_of(trial, retried)
+        assert run.data.tags["mammo.state"] == state
+        statuses = {"complete": "FINISHED", "pruned": "KILLED", "retried": "FAILED"}
+        assert run.info.status == statuses[state]
+        for name, value in trial.params.items():
+            assert run.data.params[name] == str(value)
+        history = client.get_metric_history(run.info.run_id, "val_auc_so_far")
+        assert {m.step: m.value for m in history} == trial.intermediate_values
+        assert len(history) == len(trial.intermediate_values)
+        if state == "complete":
+            assert run.data.metrics["value"] == trial.value
+
+
+def test_a_sync_that_was_killed_is_completed_without_doubles(
+    workspace: tuple[Workspace, Config], store_of: Callable[[Workspace], None]
+) -> None:
+    space, config = workspace
+    store_of(space)
+    opened = opened_study(space, config)
+    for value in (0.5, 0.75):
+        taken = claim(opened, N_TRIALS)
+        assert taken is not None
+        taken.report(value, 0)
+        opened.study.tell(taken, value)
+    runs = StudyRuns(opened, N_TRIALS)
+    trial = opened.trials[0]
+    # As if killed after the metrics and before the state: all is written again.
+    run_id = runs._make_nested(trial)
+    runs._write(run_id, trial, state_of(trial, set()))
+    runs._client.delete_tag(run_id, "mammo.state")
+    again = StudyRuns(opened, N_TRIALS)
+    again.sync()
+    again.sync()
+    assert again.parent == runs.parent
+    agrees_with_storage(opened, again)
+
+
+def test_a_trial_whose_taker_died_under_the_lock_is_drawn_again(
+    workspace: tuple[Workspace, Config],
+) -> None:
+    space, config = workspace
+    opened = opened_study(space, config)
+    first = claim(opened, 2)
+    assert first is not None
+    half_made = opened.study.ask()  # neither parameters nor index nor worker: killed at once
+    mend(opened)
+    tries = opened.trials
+    assert tries[half_made.number].state == TrialState.FAIL
+    assert tries[first.number].state == TrialState.RUNNING  # its worker, this process, lives
+    retry = tries[-1]
+    assert (retry.user_attrs[RETRY_OF], retry.user_attrs[INDEX]) == (half_made.number, 1)
+    again = claim(opened, 2)
+    assert again is not None
+    assert again.number == retry.number
+    assert set(again.params) == set(config.tune.space)
+    assert claim(opened, 2) is None
+
+
+def test_a_kill_between_fail_and_retry_loses_nothing(workspace: tuple[Workspace, Config]) -> None:
+    space, config = workspace
+    opened = opened_study(space, config)
+    trial = claim(opened, 1)
+    assert trial is not None
+    opened.study.tell(trial, state=TrialState.FAIL)  # and killed before it was enqueued again
+    mend(opened)
+    mend(opened)
+    retries = [t for t in opened.trials if t.user_attrs.get(RETRY_OF) == trial.number]
+    assert len(retries) == 1
+    assert finished(opened.trials) == []
+
+
+def test_a_trial_that_kills_every_worker_is_given_up_as_failed(tmp_path: Path) -> None:
+    space, config = make_workspace(tmp_path / "space", max_retries=2)
+    opened = opened_study(space, config)
+    for _ in range(3):
+        trial = claim(opened, 1)
+        assert trial is not None
+        opened.study.tell(trial, state=TrialState.FAIL)
+    assert claim(opened, 1) is None
+    ended = finished(opened.trials)
+    assert [(t.user_attrs[INDEX], t.state) for t in ended] == [(0, TrialState.FAIL)]
+    assert "worker died 3 times" in ended[0].user_attrs["error"]
+
+
+def test_half_a_line_that_a_killed_writer_left_is_cut_off(workspace: tuple[Workspace, Config]) -> None:
+    space, config = workspace
+    opened = opened_study(space, config)
+    assert claim(opened, 5) is not None
+    with journal_path(space).open("ab") as journal:
+        journal.write(b'{"op_code":6,"worker_')
+    again = optuna.load_study(study_name=opened.study.study_name, storage=open_storage(space, None, 1))
+    again.set_user_attr("after", "the kill")
+    fresh = optuna.load_study(study_name=opened.study.study_name, storage=open_storage(space, None, 1))
+    assert fresh.user_attrs["after"] == "the kill"
+    assert len(fresh.trials) == 1

@@ -1,0 +1,110 @@
+"""Workers on a real PostgreSQL server; one is killed in mid-trial."""
+
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
+
+import pytest
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from mammo.config import Config
+from mammo.errors import MammoError, TrackingError
+from mammo.layout import Workspace
+from mammo.tuning.material import read_material
+from mammo.tuning.storage import open_storage, using_storage
+from mammo.tuning.study import OpenStudy, join_study, make_study
+from mammo.tuning.trials import INDEX, RETRY_OF, WORKER, finished, retried_numbers
+from tests.docker.processes import postgresql, wait_until
+from tests.tuning.conftest import work_in
+
+N_TRIALS = 5
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgresql("tuner", "secret-of-the-test", "studies") as port:
+        yield f"postgresql+psycopg://tuner:secret-of-the-test@127.0.0.1:{port}/studies"
+
+
+@pytest.fixture
+def storage(workspace: tuple[Workspace, Config], database: str) -> Iterator[BaseStorage]:
+    space, config = workspace
+    with using_storage(space, database, config.tune.heartbeat_s) as opened:
+        yield opened
+
+
+def opened_on(space: Workspace, config: Config, storage: BaseStorage) -> OpenStudy:
+    return make_study(space, config, storage, read_material(space, config), fresh=True)
+
+
+@pytest.mark.slow
+def test_the_trial_of_a_killed_worker_is_done_by_another_and_counts_once(
+    workspace: tuple[Workspace, Config], forked: ForkServerContext, database: str, storage: BaseStorage
+) -> None:
+    space, config = workspace
+    opened = opened_on(space, config, storage)
+    arguments = (space.root, config, database, N_TRIALS)
+    victim = forked.Process(target=work_in, args=arguments)
+    victim.start()
+
+    def in_mid_trial() -> bool:
+        return any(
+            t.state == TrialState.RUNNING and t.intermediate_values and WORKER in t.user_attrs
+            for t in opened.trials
+        )
+
+    wait_until(in_mid_trial, 60, lambda: "a trial reports an epoch")
+    victim.kill()
+    victim.join()
+    assert victim.exitcode == -9
+    left = {t.number: t.state for t in opened.trials}
+    assert TrialState.RUNNING in left.values()
+    survivors = [forked.Process(target=work_in, args=arguments) for _ in range(2)]
+    for worker in survivors:
+        worker.start()
+    for worker in survivors:
+        worker.join(120)
+        assert worker.exitcode == 0
+    trials = opened.trials
+    killed = [t for t in trials if left.get(t.number) == TrialState.RUNNING]
+    assert [t.state for t in killed] == [TrialState.FAIL]
+    assert retried_numbers(trials) == {killed[0].number}
+    retry = next(t for t in trials if RETRY_OF in t.user_attrs)
+    assert retry.params == killed[0].params
+    assert [t.user_attrs[INDEX] for t in finished(trials)] == list(range(N_TRIALS))
+    assert len(trials) == N_TRIALS + 1
+
+
+def test_a_worker_of_other_settings_is_refused(
+    workspace: tuple[Workspace, Config], storage: BaseStorage
+) -> None:
+    space, config = workspace
+    opened_on(space, config, storage)
+    other = config.model_copy(update={"tune": config.tune.model_copy(update={"seed": 1})})
+    with pytest.raises(MammoError, match=r"must share settings, data and device.*--fresh"):
+        join_study(space, other, storage, read_material(space, config))
+
+
+def test_a_worker_without_a_study_says_who_makes_it(
+    workspace: tuple[Workspace, Config], storage: BaseStorage
+) -> None:
+    space, config = workspace
+    elsewhere = config.model_copy(update={"ingest": config.ingest.model_copy(update={"source": "mini_mias"})})
+    with pytest.raises(MammoError, match="run `mammo tune` with this --storage first"):
+        join_study(space, elsewhere, storage, read_material(space, config))
+
+
+def test_an_unreachable_database_is_named_without_its_password(
+    workspace: tuple[Workspace, Config], database: str
+) -> None:
+    space, _ = workspace
+    wrong = database.replace("secret-of-the-test", "another-secret")
+    with pytest.raises(TrackingError, match="cannot be used") as caught:
+        open_storage(space, wrong, 1)
+    assert "another-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///study.db", "mysql://a:b@c/d", "no address"])
+def test_other_databases_are_refused(workspace: tuple[Workspace, Config], url: str) -> None:
+    with pytest.raises(TrackingError, match="must be a PostgreSQL database"):
+        open_storage(workspace[0], url, 1)

@@ -1,0 +1,162 @@
+"""Spaces that are refused before any work, and what a drawn value means as settings."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import FixedTrial
+
+from mammo.config import Config
+from mammo.errors import ConfigError
+from mammo.patches import grid_corners
+from mammo.search_space import sure_centre_px, whole_values
+from mammo.tuning.space import chosen_settings, distributions, trial_settings
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def with_tune(**changes: Any) -> Config:
+    values = yaml.safe_load(PARAMS.read_text())
+    values["tune"] |= changes
+    return Config.parse(values)
+
+
+BAD_SPACES = {
+    "low above high": (
+        {"head_lr": {"type": "float", "low": 0.01, "high": 0.001}},
+        r"space\.head_lr: low must not be above high, got low 0\.01 and high 0\.001; swap them",
+    ),
+    "unknown parameter": (
+        {"patch_size": {"type": "int", "low": 64, "high": 80}},
+        r"space\.patch_size is not a known parameter; remove it or use one of size_px",
+    ),
+    "patch above 120": (
+        {"size_px": {"type": "int", "low": 64, "high": 128, "step": 8}},
+        r"space\.size_px must be between 32 and 120 .*, got 128; lower it",
+    ),
+    "patch below 32": (
+        {"size_px": {"type": "categorical", "choices": [24, 72]}},
+        r"space\.size_px must be between 32 and 120 .*, got 24; raise it",
+    ),
+    "patch that can miss the centre": (
+        {"size_px": {"type": "int", "low": 48, "high": 96, "step": 8}},
+        r"central 8 px .*48 shows the central 2 × 48 − 120 = -24; start at 64 or lower tune\.min_sure_px",
+    ),
+    "no parameter": ({}, r"space must hold at least one parameter, got none"),
+    "whole numbers as float": (
+        {"size_px": {"type": "float", "low": 64, "high": 80}},
+        r"space\.size_px must be of whole numbers",
+    ),
+    "step that misses high": (
+        {"size_px": {"type": "int", "low": 64, "high": 100, "step": 8}},
+        r"space\.size_px: step must lead from low to high, got 64 to 100 by 8; set high to 96",
+    ),
+    "log from zero": (
+        {"weight_decay": {"type": "float", "low": 0.0, "high": 0.1, "log": True}},
+        r"space\.weight_decay: a log range needs a low above 0",
+    ),
+    "unknown fusion": (
+        {"fusion": {"type": "categorical", "choices": ["baseline", "model9"]}},
+        r"tune\.space\.fusion: choices must be of .*, got 'model9'",
+    ),
+    "unknown vote rule": (
+        {"vote_rule": {"type": "categorical", "choices": ["mode"]}},
+        r"space\.vote_rule: choices must be of",
+    ),
+    "names as a range": (
+        {"fusion": {"type": "int", "low": 0, "high": 2}},
+        r"space\.fusion must be of type categorical",
+    ),
+    "choices twice": (
+        {"stride_px": {"type": "categorical", "choices": [12, 12]}},
+        r"choices must differ from each other",
+    ),
+    "negative rate": (
+        {"backbone_lr": {"type": "float", "low": -0.1, "high": 0.1}},
+        r"space\.backbone_lr must be between 1e-08 and 1\.0",
+    ),
+    "unknown type": ({"head_lr": {"type": "normal", "low": 0.1, "high": 0.2}}, r"tune\.space\.head_lr"),
+}
+
+
+@pytest.mark.parametrize(("space", "message"), BAD_SPACES.values(), ids=list(BAD_SPACES))
+def test_a_bad_space_is_refused_with_rule_value_and_remedy(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_tune(space=space)
+
+
+def test_a_study_without_trials_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tune\.trials must be at least 1 .*, got 0; set it"):
+        with_tune(trials=0)
+
+
+def test_a_grid_that_can_tie_needs_a_stated_rule() -> None:
+    space = {"stride_px": {"type": "categorical", "choices": [12, 16]}}
+    with pytest.raises(ConfigError, match=r"size 72 with stride 16 gives 4 × 4; state tune\.tie"):
+        with_tune(space=space, tie=None)
+    assert with_tune(space=space, tie="normal").tune.tie == "normal"
+    odd = {"stride_px": {"type": "categorical", "choices": [12, 24]}}
+    assert with_tune(space=odd, tie=None).tune.tie is None
+
+
+@given(size_px=st.integers(32, 120))
+def test_the_sure_centre_is_what_all_patches_share(size_px: int) -> None:
+    corners = grid_corners(size_px, 1)
+    first, last = int(corners.max()), int(corners.min()) + size_px
+    assert sure_centre_px(size_px) == max(0, last - first)
+
+
+def test_distributions_hold_the_values_of_params_yaml() -> None:
+    drawn = distributions(with_tune().tune)
+    assert list(drawn)[:2] == ["size_px", "stride_px"]
+    trial = FixedTrial({"size_px": 80, "stride_px": 12})
+    assert trial.suggest_int("size_px", 64, 104, step=8) == 80
+    assert whole_values(with_tune().tune.space["size_px"]) == [64, 72, 80, 88, 96, 104]
+
+
+def test_what_a_trial_drew_becomes_settings_and_the_rest_stays() -> None:
+    config = with_tune()
+    params = {
+        "size_px": 96,
+        "stride_px": 8,
+        "patches_per_roi": 100,
+        "fusion": "model2",
+        "backbone_lr": 0.003,
+        "head_lr": 0.004,
+        "weight_decay": 0.02,
+        "augment_strength": 0.5,
+        "label_smoothing": 0.1,
+        "vote_rule": "share_threshold",
+    }
+    system, chosen = chosen_settings(config, params)
+    assert system == "compact-model2"
+    assert (chosen.patches.size_px, chosen.patches.stride_px) == (96, 8)
+    assert (chosen.patches.tumor_draws, chosen.patches.normal_draws) == (100, 25)
+    assert (chosen.vote.rule, chosen.vote.threshold, chosen.vote.tie) == ("majority", "validation", "tumor")
+    recipe = chosen.recipe
+    assert (recipe.head_lr, recipe.backbone_lr, recipe.weight_decay) == (0.004, 0.003, 0.02)
+    assert (recipe.label_smoothing, recipe.augment.zoom, recipe.augment.quarter_turns) == (0.1, 0.1, True)
+    assert recipe.epochs == config.recipe.epochs
+    _, budget = trial_settings(config, params)
+    assert (budget.recipe.epochs, budget.recipe.patches_per_epoch) == (8, 768)
+    assert chosen.recipes["scratch"] == config.recipes["scratch"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "becomes"),
+    [
+        ("majority", ("majority", "fixed")),
+        ("share_threshold", ("majority", "validation")),
+        ("mean_score", ("mean_score", "validation")),
+    ],
+)
+def test_a_threshold_is_chosen_only_by_a_metric_that_sees_it(rule: str, becomes: tuple[str, str]) -> None:
+    _, judged = chosen_settings(with_tune(metric="balanced_accuracy"), {"vote_rule": rule})
+    assert (judged.vote.rule, judged.vote.threshold) == becomes
+    assert judged.vote.share_threshold == 0.5
+    before = with_tune().vote
+    _, unseen = chosen_settings(with_tune(metric="auc"), {"vote_rule": rule})
+    assert (unseen.vote.rule, unseen.vote.threshold) == (becomes[0], before.threshold)

@@ -1,0 +1,197 @@
+"""The whole command: study, workers, MLflow, files; and what is never looked at."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+
+from mammo.config import Config
+from mammo.errors import ConfigError, DataError, MammoError
+from mammo.evaluation.metrics import auc
+from mammo.layout import Workspace
+from mammo.storage import read_table
+from mammo.tuning.apply import apply_best
+from mammo.tuning.coordinator import Plan, check_plan, run_study
+from mammo.tuning.material import read_material, training_data
+from mammo.tuning.objective import coarse_stride, fit_seed, roi_value
+from mammo.tuning.study import study_mark
+
+Store = Callable[[Workspace], None]
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def test_no_fold_holds_a_test_roi_or_splits_a_group(workspace: tuple[Workspace, Config]) -> None:
+    space, config = workspace
+    material = read_material(space, config)
+    split = read_table(space.split).set_index("roi_id")
+    assert len(material.table) == 32
+    assert set(split["split"].loc[material.table["roi_id"]]) == {"train", "val"}
+    groups = material.table["group_id"].to_numpy()
+    held_out = np.concatenate([fold.held_out for fold in material.folds])
+    assert sorted(held_out) == list(range(32))
+    for fold in material.folds:
+        parts = [set(groups[rows]) for rows in (fold.train, fold.val, fold.held_out)]
+        assert sum(len(part) for part in parts) == len(set.union(*parts))
+        assert all(len(set(material.labels[rows])) == 2 for rows in (fold.train, fold.val, fold.held_out))
+
+
+def test_patches_of_any_size_share_the_images_on_the_device(workspace: tuple[Workspace, Config]) -> None:
+    space, config = workspace
+    material = read_material(space, config)
+    rows = material.folds[0].train
+    for size_px in (64, 101):
+        patches = config.patches.model_copy(update={"size_px": size_px})
+        data = training_data(material, rows, patches)
+        assert data.images.data_ptr() == material.images.data_ptr()
+        assert set(data.patches.roi.tolist()) == set(rows.tolist())
+        assert set(data.patches.size.tolist()) == {size_px, 120}  # and the whole ROI
+        np.testing.assert_array_equal(data.labels, material.labels[data.patches.roi])
+
+
+def test_the_value_follows_the_vote_rule() -> None:
+    labels = np.array([0, 0, 1, 1])
+    scores = np.array([[0.1, 0.9, 0.9], [0.2, 0.2, 0.2], [0.45, 0.45, 0.6], [0.9, 0.9, 0.9]])
+    config = Config.load(Path(__file__).parents[2] / "params.yaml").vote
+    majority = config.model_copy(update={"rule": "majority"})
+    mean = config.model_copy(update={"rule": "mean_score"})
+    assert roi_value("auc", labels, scores, majority) == auc(labels, np.array([2 / 3, 0, 1 / 3, 1]))
+    assert roi_value("auc", labels, scores, mean) == auc(labels, scores.mean(axis=1))
+    assert roi_value("accuracy", labels, scores, majority) == 0.5
+    lower = majority.model_copy(update={"share_threshold": 0.3})
+    assert roi_value("accuracy", labels, scores, lower) == 0.75
+
+
+@pytest.mark.parametrize("size_px", [32, 72, 119, 120])
+def test_an_epoch_is_judged_by_three_votes_along_an_axis_at_most(size_px: int) -> None:
+    from mammo.patches import grid_offsets
+
+    assert len(grid_offsets(size_px, coarse_stride(size_px))) in ({3} if size_px < 119 else {1, 2})
+
+
+def test_seeds_differ_between_trials_and_folds_and_nothing_else() -> None:
+    seeds = {fit_seed(0, index, fold) for index in range(20) for fold in range(5)}
+    assert len(seeds) == 100
+    assert fit_seed(0, 3, 1) == fit_seed(0, 3, 1)
+
+
+def test_what_a_value_depends_on_changes_the_mark_and_what_not_does_not(
+    workspace: tuple[Workspace, Config],
+) -> None:
+    space, config = workspace
+    material = read_material(space, config)
+    mark = study_mark(config, material)
+
+    def with_tune(**changes: object) -> str:
+        tune = config.tune.model_copy(update=changes)
+        return study_mark(config.model_copy(update={"tune": tune}), material)
+
+    assert with_tune(trials=99, max_retries=1, heartbeat_s=9) == mark
+    assert with_tune(epochs=3) != mark
+    assert with_tune(metric="f1") != mark
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(0, 1), "--trials must be at least 1"),
+        (Plan(1, 0), "--workers must be at least 1"),
+        (Plan(1, -1, "postgresql+psycopg://x"), "--workers must be at least 1"),
+    ],
+)
+def test_a_plan_that_makes_no_study_is_refused(plan: Plan, message: str) -> None:
+    with pytest.raises(MammoError, match=message):
+        check_plan(plan)
+
+
+@pytest.mark.slow
+def test_a_study_is_made_continued_applied_and_begun_anew(
+    workspace: tuple[Workspace, Config], store_of: Store
+) -> None:
+    from mammo.tracking import connect
+
+    space, config = workspace
+    store_of(space)
+    first = run_study(space, config, Plan(2, 1), quiet())
+    more = run_study(space, config, Plan(4, 1), quiet())
+    assert (first["trials"]["ended"], more["trials"]["ended"]) == (2, 4)
+    assert more["study"]["id"] == first["study"]["id"]
+    folder = space.reports / "tune"
+    written = yaml.safe_load((folder / "best.yaml").read_text())
+    assert written["best"] == more["best"]
+    assert written["best"]["value"] == pytest.approx(np.mean(written["best"]["folds"]))
+    assert written["study"]["synthetic"] is True
+    table = pd.read_csv(folder / "trials.csv")
+    assert list(table["index"]) == [0, 1, 2, 3]
+    assert table.loc[table["state"] == "complete", "value"].max() == written["best"]["value"]
+    assert {path.name for path in folder.glob("*.png")} >= {"history.png", "slice.png"}
+
+    client = connect(space)
+    experiment = client.get_experiment_by_name("phantom-grouped_cv")
+    parents = client.search_runs([experiment.experiment_id], "tags.`mammo.trial` = 'study'")
+    assert [(run.info.status, run.data.metrics["trials_ended"]) for run in parents] == [("FINISHED", 4.0)]
+    assert {f.path for f in client.list_artifacts(parents[0].info.run_id, "tune")} >= {"tune/best.yaml"}
+    applies(space, written)
+
+    anew = run_study(space, config, Plan(1, 1, fresh=True), quiet())
+    assert anew["study"]["id"] != first["study"]["id"]
+    assert anew["trials"]["ended"] == 1  # and it draws the first trial of the same seed again
+    drawn = table.iloc[0].filter(like="param_").rename(lambda name: str(name).removeprefix("param_"))
+    assert anew["best"]["params"] == drawn.to_dict()
+
+
+def applies(space: Workspace, written: dict[str, dict[str, object]]) -> None:
+    """`params.yaml` then holds the choice as the recipe `tuned`, and a second time changes nothing."""
+    (space.params).write_text("# settings of a test\n" + space.params.read_text())
+    changes = apply_best(space)
+    assert "train.recipe: scratch → tuned" in changes
+    config = Config.load(space.params)
+    assert config.recipe.head_lr == written["best"]["params"]["head_lr"]  # type: ignore[index]
+    assert config.patches.size_px == written["best"]["params"]["size_px"]  # type: ignore[index]
+    assert f"compact-{written['best']['params']['fusion']}" in config.systems  # type: ignore[index]
+    assert space.params.read_text().startswith("# settings of a test\n")
+    before = space.params.read_bytes()
+    material = read_material(space, config)
+    assert study_mark(config, material) == written["study"]["mark"]  # the study can go on
+    assert apply_best(space) == []
+    assert space.params.read_bytes() == before
+
+
+def test_applying_without_a_study_says_how_to_make_one(workspace: tuple[Workspace, Config]) -> None:
+    with pytest.raises(DataError, match=r"best\.yaml: does not exist; run `mammo tune`"):
+        apply_best(workspace[0])
+
+
+def test_a_choice_that_breaks_a_rule_is_not_written(workspace: tuple[Workspace, Config]) -> None:
+    space, _ = workspace
+    folder = space.reports / "tune"
+    folder.mkdir(parents=True)
+    settings = {"system": "compact-baseline", "recipes": {}, "patches": {"size_px": 300}}
+    (folder / "best.yaml").write_text(yaml.safe_dump({"settings": settings}))
+    before = space.params.read_bytes()
+    with pytest.raises(ConfigError, match="got 300"):
+        apply_best(space)
+    assert space.params.read_bytes() == before
+
+
+def test_the_projects_own_comments_survive_a_choice(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", space.params)
+    folder = space.reports / "tune"
+    folder.mkdir(parents=True)
+    recipe = Config.load(space.params).recipe.model_dump(mode="json") | {"head_lr": 0.005}
+    settings = {"system": "compact-model2", "recipes": {"tuned": recipe}, "train": {"recipe": "tuned"}}
+    (folder / "best.yaml").write_text(yaml.safe_dump({"settings": settings}))
+    comments = [line for line in space.params.read_text().splitlines() if "#" in line]
+    apply_best(space)
+    after = space.params.read_text().splitlines()
+    missing = [line for line in comments if line not in after and "recipe: scratch" not in line]
+    assert missing == []
+    assert Config.load(space.params).recipe.head_lr == 0.005
