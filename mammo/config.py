@@ -105,9 +105,11 @@ class PatchesConfig(Section):
                 f"{ROI_SIDE_PX} (the ROI's side), got {self.size_px}"
             )
         free = ROI_SIDE_PX - self.size_px
-        if not self.corner_patches and free // self.stride_px % 2 and 2 * self.stride_px > max(free, 2):
+        offsets = range(free % self.stride_px // 2, free + 1, self.stride_px)
+        some_inner = any(abs(offset - free / 2) <= max(free / 4, 0.5) for offset in offsets)
+        if not self.corner_patches and not some_inner:
             raise ValueError(
-                f"corner_patches: false leaves no patch of a grid of two by two (size_px {self.size_px}, stride_px "
+                f"corner_patches: false leaves no patch of this grid (size_px {self.size_px}, stride_px "
                 f"{self.stride_px}); lower stride_px"
             )
         return self
@@ -331,7 +333,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _space_fits(self) -> Self:
         split_system(self.tune.system)
-        if self.tune.recipe not in self.recipes:
+        if "tune" in self.model_fields_set and self.tune.recipe not in self.recipes:
             raise ValueError(f"tune.recipe must be one of {sorted(self.recipes)}, got {self.tune.recipe!r}")
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
