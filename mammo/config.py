@@ -202,6 +202,9 @@ class VoteConfig(Section):
     """The class that a tied vote goes to."""
     patch_threshold: Rate = 0.5
     """A patch votes Tumor when its score is above this (argmax of two classes: 0.5)."""
+    views: Literal[1, 8] = 1
+    """Each patch is scored as it is (1), or as the mean over its four turns and their mirror images (8), which takes
+    eight times as long."""
     threshold: Literal["fixed", "validation"] = "validation"
     """Where the threshold of the ROI comes from: `fixed` takes `share_threshold` (0.5 is the paper's plain
     majority), `validation` fits it to the trained system's votes on the validation part."""

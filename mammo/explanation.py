@@ -143,7 +143,8 @@ def _grid_pixels(scorer: RoiScorer, image: npt.NDArray[np.uint8]) -> Tensor:
     """The grid patches of one ROI, `(n_patches, 1, size_px, size_px)`, on the scorer's device."""
     bundle = scorer.bundle
     stack = torch.from_numpy(np.ascontiguousarray(image)[None]).to(scorer.device)
-    return crop(stack, grid_batch(1, bundle.size_px, bundle.stride_px, scorer.device), bundle.size_px)
+    grid = grid_batch(1, bundle.size_px, bundle.stride_px, scorer.device, bundle.corner_patches)
+    return crop(stack, grid, bundle.size_px)
 
 
 def patch_grad_cams(classifier: Classifier, patches: Tensor, block: str) -> FloatArray:

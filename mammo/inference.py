@@ -28,6 +28,7 @@ def patch_logits(
     size_px: int,
     precision: str = "auto",
     batch_size: int = PATCHES_PER_BATCH,
+    view: int = 0,
 ) -> Tensor:
     """Logits of patches, without augmentation.
 
@@ -38,6 +39,7 @@ def patch_logits(
         size_px: side to which patches are cut or resampled.
         precision: as in `devices.autocast`.
         batch_size: patches in one forward pass.
+        view: which of the eight views of each patch (`turned`).
 
     Returns:
         float32 `(n, 2)` on the CPU.
@@ -46,11 +48,17 @@ def patch_logits(
     for start in range(0, len(patches.roi), batch_size):
         part = slice(start, start + batch_size)
         batch = PatchBatch(patches.roi[part], patches.top[part], patches.left[part], patches.size[part])
-        pixels = crop(images, batch, size_px).contiguous(memory_format=torch.channels_last)
+        pixels = turned(crop(images, batch, size_px), view).contiguous(memory_format=torch.channels_last)
         with autocast(images.device, precision):
             logits = classifier(pixels)
         pieces.append(logits.float().cpu())
     return torch.cat(pieces) if pieces else torch.zeros(0, 2)
+
+
+def turned(pixels: Tensor, view: int) -> Tensor:
+    """One of the eight views of square patches `(n, 1, p, p)`: `view` quarter turns, from 4 on mirrored as well."""
+    quarter = torch.rot90(pixels, view % 4, (2, 3))
+    return quarter.flip(3) if view >= 4 else quarter
 
 
 def grid_batch(
@@ -73,6 +81,27 @@ def tumor_scores(logits: Tensor) -> FloatArray:
     return scores
 
 
+def grid_scores(
+    classifier: Classifier, images: Tensor, grid: PatchBatch, size_px: int, precision: str, views: int
+) -> FloatArray:
+    """Probability of Tumor of each grid patch, the mean over its first `views` views: `(n_rois, n_patches)`.
+
+    Args:
+        classifier: in evaluation mode, on the device of `images`.
+        images: uint8 `(n_rois, S, S)`, at least one.
+        grid: their voting grids, one ROI after the other (`grid_batch`).
+        size_px: side of a patch.
+        precision: as in `devices.autocast`.
+        views: 1 or 8.
+    """
+    scores = [
+        tumor_scores(patch_logits(classifier, images, grid, size_px, precision, view=view))
+        for view in range(views)
+    ]
+    mean: FloatArray = np.mean(scores, axis=0).reshape(len(images), -1)
+    return mean
+
+
 @dataclass(frozen=True)
 class RoiScorer:
     """Scores whole ROIs with a bundle's own grid and vote rule, on one device."""
@@ -92,9 +121,9 @@ class RoiScorer:
         stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         bundle = self.bundle
         grid = grid_batch(len(images), bundle.size_px, bundle.stride_px, self.device, bundle.corner_patches)
-        logits = patch_logits(bundle.classifier, stack, grid, bundle.size_px, self.precision)
-        n_patches = len(bundle.corners)
-        return tumor_scores(logits).reshape(len(images), n_patches)
+        if not len(images):
+            return np.empty((0, len(bundle.corners)))
+        return grid_scores(bundle.classifier, stack, grid, bundle.size_px, self.precision, bundle.vote.views)
 
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
         """uint8 ROIs `(n, 120, 120)` → one decision each."""

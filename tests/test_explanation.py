@@ -100,6 +100,16 @@ def test_the_vote_map_rests_on_the_scores_that_vote() -> None:
         assert (np.isnan(explained.grad_cam) == (explained.coverage == 0)).all()
 
 
+def test_a_grid_without_corner_patches_is_explained_patch_by_patch() -> None:
+    whole = scorer_of("compact-model1", 48, 12)
+    inner = RoiScorer.on(Bundle(whole.bundle.classifier, 48, 12, VoteConfig(), corner_patches=False), CPU)
+
+    (explained,) = explain(inner, images_of(1))
+
+    assert len(explained.corners) == len(explained.vote.patch_scores) < len(whole.bundle.corners)
+    assert explained.coverage[0, 0] == 0
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("block", BLOCKS)
 def test_grad_cam_of_a_block_holds_every_way_from_it_to_the_head(fusion: str, block: str) -> None:

@@ -114,3 +114,34 @@ def test_no_rois_give_no_scores_and_no_votes(scorer: RoiScorer) -> None:
 
     assert scorer.patch_scores(none).shape == (0, 9)
     assert scorer.votes(none) == []
+
+
+def test_eight_views_are_the_mean_over_the_turns_and_mirror_images_of_each_patch(
+    classifier: Classifier, disc_set: RoiSet
+) -> None:
+    image = disc_set.images[11]
+    patches = [image[top : top + 40, left : left + 40].astype(np.float32) for top, left in GRID]
+    views = [[np.rot90(one, turns) for turns in range(4)] for one in patches]
+    views = [[*turns, *(np.fliplr(one) for one in turns)] for turns in views]
+    with torch.no_grad():
+        logits = classifier(torch.from_numpy(np.ascontiguousarray(views)).reshape(9 * 8, 1, 40, 40))
+    expected = softmax(logits.double().numpy(), axis=-1)[:, 1].reshape(9, 8).mean(axis=1)
+
+    scorer = RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig(views=8)), CPU, "float32")
+
+    np.testing.assert_allclose(scorer.patch_scores(disc_set.images[11:12])[0], expected, atol=1e-6)
+
+
+def test_with_eight_views_turning_a_roi_turns_its_scores(classifier: Classifier, disc_set: RoiSet) -> None:
+    scorer = RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig(views=8)), CPU, "float32")
+    upright, turned, mirrored = (
+        scorer.patch_scores(np.ascontiguousarray(image)[None]).reshape(3, 3)
+        for image in (
+            disc_set.images[11],
+            np.rot90(disc_set.images[11]),
+            np.fliplr(disc_set.images[11]),
+        )
+    )
+
+    np.testing.assert_allclose(turned, np.rot90(upright), atol=1e-6)
+    np.testing.assert_allclose(mirrored, np.fliplr(upright), atol=1e-6)

@@ -108,6 +108,7 @@ def fit_key(task: FitTask) -> str:
             "model": config.model.model_dump(),
             "weights": sha256_of(weights) if weights.is_file() else None,
             "patches": config.patches.model_dump(),
+            "views": config.vote.views,
             "precision": [config.train.precision, device.type, computes_bfloat16(device)],
             "torch": version("torch"),
             "rois": pixels.hexdigest(),

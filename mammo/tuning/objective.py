@@ -10,7 +10,7 @@ import optuna
 from mammo.config import Config, VoteConfig
 from mammo.errors import ConfigError
 from mammo.evaluation.metrics import auc, confusion
-from mammo.inference import grid_batch, patch_logits, tumor_scores
+from mammo.inference import grid_batch, grid_scores
 from mammo.models.build import Classifier, build_classifier
 from mammo.records import ROI_SIDE_PX
 from mammo.training import EpochRecord, FitSettings, fit
@@ -132,8 +132,9 @@ def _patch_scores(
     grid = grid_batch(
         len(rows), patches.size_px, patches.stride_px, data.images.device, patches.corner_patches
     )
-    logits = patch_logits(classifier, data.images, grid, patches.size_px, settings.train.precision)
-    return tumor_scores(logits).reshape(len(rows), -1)
+    return grid_scores(
+        classifier, data.images, grid, patches.size_px, settings.train.precision, settings.vote.views
+    )
 
 
 def roi_value(

@@ -76,6 +76,7 @@ def test_validation_and_held_out_rois_are_scored_once_each(task: FitTask, fit: F
         {"patches": {"tumor_draws": 9}},
         {"patches": {"last_offset": False}},
         {"model": {"head_dropout": 0.1}},
+        {"vote": {"views": 8}},
     ],
 )
 def test_whatever_changes_a_fit_changes_its_key(task: FitTask, sections: dict[str, Any]) -> None:
