@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mammo.augment import PatchBatch, crop
-from mammo.devices import autocast
+from mammo.devices import autocast, keep_freed_memory
 from mammo.models.build import Classifier
 from mammo.models.bundle import Bundle
 from mammo.patches import grid_corners
@@ -113,6 +113,7 @@ class RoiScorer:
     @classmethod
     def on(cls, bundle: Bundle, device: torch.device, precision: str = "auto") -> "RoiScorer":
         """Move the bundle's network to the device and make it ready."""
+        keep_freed_memory()
         bundle.classifier.to(device).to(memory_format=torch.channels_last).eval()
         return cls(bundle, device, precision)
 

@@ -21,7 +21,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from mammo.augment import PatchBatch, augment
 from mammo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mammo.config import RecipeConfig
-from mammo.devices import autocast
+from mammo.devices import autocast, keep_freed_memory
 from mammo.errors import ConfigError
 from mammo.evaluation.metrics import auc
 from mammo.inference import grid_batch, patch_logits, tumor_scores
@@ -144,6 +144,7 @@ def fit(
     Raises:
         ConfigError: training diverged, the network's logits are no longer numbers.
     """
+    keep_freed_memory()
     state = _start(classifier, recipe, train.images.device)
     if checkpoint is not None:
         _resume(state, load_checkpoint(checkpoint, fingerprint))
