@@ -17,7 +17,7 @@ from rich.console import Console
 from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
-from mammo.tuning.material import read_material
+from mammo.tuning.material import read_trial_rois
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import open_storage
@@ -40,7 +40,7 @@ def main() -> None:
 def measure(space: Workspace, config: Config, n_trials: int) -> None:
     """Run the study and say what each part took, by the clock and in processor seconds of the coordinator's part."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    material = read_material(space, config)
+    material = read_trial_rois(space, config)
     opened = make_study(space, config, open_storage(space, None, None), material, fresh=True)
     note_workers(opened, 1)
     started = perf_counter()

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mammo.entry import guarded
 from mammo.layout import Workspace
+from mammo.study_cli import app as study_app
 from mammo.tune_cli import app as tune_app
 
 app = typer.Typer(
@@ -24,10 +25,8 @@ WorkspaceOption = Annotated[
     Path,
     typer.Option("--workspace", "-w", help="Folder with params.yaml and mlruns/ (default: the current one)."),
 ]
-JobsOption = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU).")
-]
 HERE = Path()
+app.add_typer(study_app)
 app.add_typer(tune_app, name="tune")
 
 
@@ -229,69 +228,6 @@ def serve(port: int = 8000, host: str = "127.0.0.1", workspace: WorkspaceOption 
     from mammo.servers import run_service
 
     run_service(Workspace(workspace), host, port)
-
-
-@app.command()
-def seeds(
-    n_seeds: Annotated[int, typer.Argument(min=2, help="How many training seeds.")] = 10,
-    jobs: JobsOption = None,
-    workspace: WorkspaceOption = HERE,
-) -> None:
-    """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
-    from mammo.config import Config
-    from mammo.studies.pool import default_jobs
-    from mammo.studies.seeds import run_seeds
-
-    space = Workspace(workspace)
-    run_seeds(space, Config.load(space.params), n_seeds, jobs or default_jobs(), Console())
-
-
-@app.command()
-def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
-    """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
-    from mammo.config import Config
-    from mammo.studies.ledger import run_ledger
-    from mammo.studies.pool import default_jobs
-    from mammo.versioning import ensure_split
-
-    space = Workspace(workspace)
-    config = Config.load(space.params)
-    ensure_split(space)
-    run_ledger(space, config, jobs or default_jobs(), Console())
-
-
-@app.command()
-def ablate(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
-    """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
-    from mammo.config import Config
-    from mammo.studies.ablation import run_ablation
-    from mammo.studies.pool import default_jobs
-    from mammo.versioning import ensure_split
-
-    space = Workspace(workspace)
-    config = Config.load(space.params)
-    ensure_split(space)
-    run_ablation(space, config, jobs or default_jobs(), Console())
-
-
-@app.command()
-def study(
-    file: Annotated[
-        Path, typer.Argument(help="YAML file of variants, such as pipelines/studies/choices.yaml.")
-    ],
-    jobs: JobsOption = None,
-    workspace: WorkspaceOption = HERE,
-) -> None:
-    """Compare named variants of the settings within train and val, to choose by. Resumable."""
-    from mammo.config import Config
-    from mammo.studies.choices import run_study
-    from mammo.studies.pool import default_jobs
-    from mammo.versioning import ensure_split
-
-    space = Workspace(workspace)
-    config = Config.load(space.params)
-    ensure_split(space)
-    run_study(space, config, file, jobs or default_jobs(), Console())
 
 
 @app.command()

@@ -9,13 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mammo.data.audit_pair import Box, Overlap, aligned_crops, overlap_boxes
-from mammo.reporting.canvas import INK, MUTED, new_figure, save, say_empty
+from mammo.reporting.canvas import INK, MUTED, draw_colour_bar, new_figure, save, say_empty
 
 MAX_PAIRS: Final = 20
 LARGEST_DIFFERENCE: Final = 32
@@ -80,7 +77,8 @@ def pairs_sheet(pairs: Sequence[DrawnPair], path: Path, data_note: str) -> None:
     grid = figure.subplots(len(shown), 5, squeeze=False)
     for axes, pair in zip(grid, shown, strict=True):
         _draw_pair(axes, pair)
-    _difference_bar(figure, list(grid[:, 4]))
+    last_column = list(grid[:, 4])
+    draw_colour_bar(figure, last_column, *_DIFFERENCE, "grey levels of |a − b|", aspect=16, shrink=0.9)
     save(figure, path)
 
 
@@ -152,18 +150,3 @@ def _count(n: int, noun: str) -> str:
 
 def _shape(image: npt.NDArray[np.uint8]) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
-
-
-def _difference_bar(figure: Figure, axes: Sequence[Axes]) -> None:
-    colours, largest = _DIFFERENCE
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, largest), colours),
-        ax=axes,
-        location="bottom",
-        aspect=16,
-        shrink=0.9,
-        pad=0.01,
-    )
-    bar.set_label("grey levels of |a − b|", fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=7, colors=INK, length=2)
-    bar.outline.set_visible(False)

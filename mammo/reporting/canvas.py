@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from mammo.records import Label
@@ -131,6 +132,30 @@ def draw_legend(axes: Axes, entries: Sequence[Any], columns: int) -> None:
             handlelength=3.2,
         )
         legend.set_in_layout(False)
+
+
+def draw_colour_bar(
+    figure: Figure,
+    axes: Sequence[Axes],
+    colours: str | Colormap,
+    largest: float,
+    label: str,
+    *,
+    aspect: float,
+    shrink: float,
+) -> None:
+    """Say below some axes what their colours from 0 to `largest` mean."""
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, largest), colours),
+        ax=axes,
+        location="bottom",
+        aspect=aspect,
+        shrink=shrink,
+        pad=0.015,
+    )
+    bar.set_label(label, fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=7.5, colors=INK, length=2)
+    bar.outline.set_visible(False)
 
 
 def save(figure: Figure, path: Path) -> None:

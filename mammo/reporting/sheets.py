@@ -9,14 +9,21 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mammo.evaluation.metrics import IntArray
 from mammo.records import Label, RoiVote
-from mammo.reporting.canvas import INK, LABEL_COLOURS, SCORE_COLOURS, new_figure, save, say_empty
+from mammo.reporting.canvas import (
+    INK,
+    LABEL_COLOURS,
+    SCORE_COLOURS,
+    draw_colour_bar,
+    new_figure,
+    save,
+    say_empty,
+)
 
 MAX_TILES: Final = 24
 _COLUMNS: Final = 3
@@ -172,14 +179,5 @@ _VOTED: Final[dict[str, Any]] = {"fill": False, "edgecolor": INK, "linewidth": 1
 
 
 def _colour_bar(figure: Figure, axes: Sequence[Axes]) -> None:
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), SCORE_COLOURS),
-        ax=axes,
-        location="bottom",
-        aspect=60,
-        shrink=0.6,
-        pad=0.02,
-    )
-    bar.set_label("patch score: probability of Tumor (framed cells voted Tumor)", fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
-    bar.outline.set_visible(False)
+    label = "patch score: probability of Tumor (framed cells voted Tumor)"
+    draw_colour_bar(figure, axes, SCORE_COLOURS, 1, label, aspect=60, shrink=0.6)

@@ -8,11 +8,11 @@ import numpy as np
 from rich.console import Console
 
 from mammo.config import Config, EvaluateConfig
+from mammo.data.protocols import Fold, has_published, published_folds
 from mammo.evaluation.repeated import Runs, difference
 from mammo.layout import Workspace
 from mammo.reporting.variants import write_ablation
 from mammo.studies.defects import BOUNDING_BOX, FITTED, Defect
-from mammo.studies.protocols import Fold, has_published, published_folds
 from mammo.studies.runs import Placed
 from mammo.studies.variants import (
     REFERENCE,

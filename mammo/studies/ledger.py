@@ -12,11 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from mammo.config import Config, EvaluateConfig, VoteConfig
-from mammo.evaluation.paper import DOI, PAPER_RESULTS
-from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
-from mammo.layout import Workspace
-from mammo.reporting.ledger import write_ledger
-from mammo.studies.protocols import (
+from mammo.data.protocols import (
     Fold,
     Material,
     flagged_rois,
@@ -25,6 +21,10 @@ from mammo.studies.protocols import (
     published_folds,
     read_material,
 )
+from mammo.evaluation.paper import DOI, PAPER_RESULTS
+from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
+from mammo.layout import Workspace
+from mammo.reporting.ledger import write_ledger
 from mammo.studies.runs import (
     Placed,
     chosen_by_validation,

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from mammo.assessment import score_floor
 from mammo.config import Config, VoteConfig
+from mammo.data.protocols import Fold, Material
 from mammo.evaluation.repeated import Runs
 from mammo.promotion import best_system
 from mammo.studies.fits import Fit, FitTask, PartScores
 from mammo.studies.pool import run_fits
-from mammo.studies.protocols import Fold, Material
 from mammo.systems import select_part
 from mammo.voting import decisions, vote_shares, with_validation_threshold
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from mammo.assessment import auc_difference, describe_data, judge, score_floor
 from mammo.config import Config
+from mammo.data.protocols import Fold, Material
 from mammo.data.sources import read_rois
 from mammo.evaluation.intervals import nan_to_none, over_seeds
 from mammo.evaluation.metrics import TITLES
@@ -16,7 +17,6 @@ from mammo.promotion import best_system
 from mammo.reporting.seeds import seeds_markdown
 from mammo.storage import read_table, write_bytes, write_json
 from mammo.studies.fits import Fit
-from mammo.studies.protocols import Fold, Material
 from mammo.studies.runs import Placed, decide, ensemble, fit_all, plan
 from mammo.systems import Part, Scored, select_part
 

@@ -7,12 +7,12 @@ from typing import Any, Final, Literal
 from rich.console import Console
 
 from mammo.config import Config, EvaluateConfig, GridConfig
+from mammo.data.protocols import Fold, Material, development_material, grouped_folds, read_material
 from mammo.data.sources import RoiSet, load_rois
 from mammo.errors import ConfigError, DataError
 from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
 from mammo.layout import Workspace
 from mammo.studies.fits import FitTask
-from mammo.studies.protocols import Fold, Material, development_material, grouped_folds, read_material
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 
 REFERENCE: Final = "reference"

@@ -20,7 +20,7 @@ from mammo.entry import BAD_INPUT
 from mammo.errors import MammoError
 from mammo.layout import Workspace
 from mammo.tuning.identity import is_alive
-from mammo.tuning.material import read_material
+from mammo.tuning.material import read_trial_rois
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import exclusive, hidden, journal_path, using_storage
@@ -70,7 +70,7 @@ def run_study(space: Workspace, config: Config, plan: Plan, console: Console) ->
     """
     check_plan(plan)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    material = read_material(space, config)
+    material = read_trial_rois(space, config)
     with _only_command(space), using_storage(space, plan.url, config.tune.heartbeat_s) as storage:
         opened = make_study(space, config, storage, material, fresh=plan.fresh)
         if isinstance(storage, JournalStorage):

@@ -9,22 +9,20 @@ import torch
 from torch import Tensor
 
 from mammo.augment import PatchBatch
-from mammo.config import Config, PatchesConfig, SplitConfig
-from mammo.data.sources import read_rois
-from mammo.data.splits import all_splits
+from mammo.config import Config, GridConfig, PatchesConfig
+from mammo.data.protocols import development_material, grouped_folds
 from mammo.devices import choose_device
 from mammo.layout import Workspace
 from mammo.patches import drawn_patches
 from mammo.provenance import fingerprint
-from mammo.storage import read_table
 from mammo.training import PatchData
 
 Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Fold:
-    """Rows of the material: who trains, who chooses the epoch, who is held out to judge."""
+class FoldRows:
+    """Rows of the ROIs on the device: who trains, who chooses the epoch, who is held out to judge."""
 
     train: Rows
     val: Rows
@@ -32,18 +30,18 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Material:
+class TrialRois:
     """ROIs that settings may be chosen by, and their folds.
 
     Attributes:
         table: rows of the ROI table of train and val, with `group_id`.
         images: uint8 `(N, 120, 120)` on the device; every patch of every trial is sampled from it.
-        folds: stratified, no group in two parts.
+        folds: stratified, no group in two parts; the same for every trial.
     """
 
     table: pd.DataFrame
     images: Tensor
-    folds: tuple[Fold, ...]
+    folds: tuple[FoldRows, ...]
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -56,42 +54,36 @@ class Material:
         return bool(self.table["synthetic"].any())
 
 
-def read_material(space: Workspace, config: Config) -> Material:
+def read_trial_rois(space: Workspace, config: Config) -> TrialRois:
     """Read the ROIs of train and val and cut them into folds.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
         ConfigError: the device does not exist.
     """
-    rois = read_rois(space.rois)
-    joined = rois.table.merge(read_table(space.split), on="roi_id", how="left", validate="one_to_one")
-    kept = joined["split"].isin(("train", "val")).to_numpy(dtype=bool)
-    table = joined[kept].reset_index(drop=True)
-    images = torch.from_numpy(np.ascontiguousarray(rois.images[kept]))
-    return Material(table, images.to(choose_device(config.train.device)), make_folds(table, config))
-
-
-def make_folds(table: pd.DataFrame, config: Config) -> tuple[Fold, ...]:
-    """The folds of a table with `roi_id`, `label` and `group_id`; the same for every trial.
-
-    Raises:
-        DataError: there are fewer groups of a class than folds.
-    """
-    plan = SplitConfig(protocol="grouped_cv", n_folds=config.tune.n_folds, seed=config.tune.seed)
-    splits = all_splits(table.drop(columns="split"), list(table["group_id"]), plan)
-    return tuple(
-        Fold(*(np.flatnonzero((split["split"] == part).to_numpy()) for part in ("train", "val", "test")))
-        for _, _, split in splits
+    material = development_material(space)
+    grid = GridConfig(n_folds=config.tune.n_folds, seed=config.tune.seed)
+    images = torch.from_numpy(np.ascontiguousarray(material.rois.images))
+    return TrialRois(
+        material.rois.table.assign(group_id=list(material.groups)),
+        images.to(choose_device(config.train.device)),
+        tuple(_rows_of(fold.split) for fold in grouped_folds(material, grid)),
     )
 
 
-def material_mark(material: Material) -> str:
+def _rows_of(split: pd.DataFrame) -> FoldRows:
+    return FoldRows(
+        *(np.flatnonzero((split["split"] == part).to_numpy()) for part in ("train", "val", "test"))
+    )
+
+
+def material_mark(material: TrialRois) -> str:
     """A hash of pixels, labels and folds."""
     folds = [[rows.tolist() for rows in (fold.train, fold.val, fold.held_out)] for fold in material.folds]
     return fingerprint([list(material.table["sha256"]), material.labels.tolist(), folds])
 
 
-def training_data(material: Material, rows: Rows, patches: PatchesConfig) -> PatchData:
+def training_data(material: TrialRois, rows: Rows, patches: PatchesConfig) -> PatchData:
     """Random patches of some ROIs: an index over the images that already lie on the device."""
     rois = material.table.iloc[rows]
     table = drawn_patches(rois, patches)
@@ -111,7 +103,7 @@ def training_data(material: Material, rows: Rows, patches: PatchesConfig) -> Pat
     )
 
 
-def judging_data(material: Material, rows: Rows) -> PatchData:
+def judging_data(material: TrialRois, rows: Rows) -> PatchData:
     """Some ROIs without random patches: they are looked at on the voting grid alone."""
     device = material.images.device
     nothing = torch.zeros(0, dtype=torch.int64, device=device)

@@ -14,7 +14,7 @@ from mammo.inference import grid_batch, grid_scores
 from mammo.models.build import Classifier, build_classifier
 from mammo.records import ROI_SIDE_PX
 from mammo.training import EpochRecord, FitSettings, fit
-from mammo.tuning.material import Fold, Material, Rows, judging_data, training_data
+from mammo.tuning.material import FoldRows, Rows, TrialRois, judging_data, training_data
 from mammo.tuning.pruning import EpochJudge, fold_stops
 from mammo.tuning.space import trial_settings
 from mammo.tuning.trials import DEVICE, FIT_S, FOLDS, INDEX, JUDGE_S, PATCHES, PRUNED_BY, finished
@@ -33,7 +33,7 @@ class _Progress:
     hooks_s: float = 0.0
 
 
-def judge_trial(trial: optuna.Trial, material: Material, config: Config) -> float:
+def judge_trial(trial: optuna.Trial, material: TrialRois, config: Config) -> float:
     """Fit and judge a trial fold by fold; its value is the mean over the folds.
 
     Every epoch reports, at the step `fold × epochs + epoch`, the validation AUC so far: the mean of this epoch's and of
@@ -66,8 +66,8 @@ def judge_trial(trial: optuna.Trial, material: Material, config: Config) -> floa
 def _judge_fold(
     trial: optuna.Trial,
     number: int,
-    fold: Fold,
-    material: Material,
+    fold: FoldRows,
+    material: TrialRois,
     system: str,
     settings: Config,
     done: _Progress,
@@ -109,7 +109,9 @@ def _judge_fold(
     return value
 
 
-def _value_after_voting(classifier: Classifier, material: Material, fold: Fold, settings: Config) -> float:
+def _value_after_voting(
+    classifier: Classifier, material: TrialRois, fold: FoldRows, settings: Config
+) -> float:
     metric, vote = settings.tune.metric, settings.vote
     if metric != "auc" and vote.threshold == "validation":
         scores = _patch_scores(classifier, material, fold.val, settings)
@@ -125,7 +127,7 @@ def _value_after_voting(classifier: Classifier, material: Material, fold: Fold, 
 
 
 def _patch_scores(
-    classifier: Classifier, material: Material, rows: Rows, settings: Config
+    classifier: Classifier, material: TrialRois, rows: Rows, settings: Config
 ) -> npt.NDArray[np.float64]:
     """Probability of Tumor on the whole voting grid of some ROIs: `(n, n_patches)`."""
     patches, data = settings.patches, judging_data(material, rows)
@@ -173,7 +175,7 @@ def _stop(trial: optuna.Trial, by: str) -> None:
     raise optuna.TrialPruned
 
 
-def _note(trial: optuna.Trial, done: _Progress, material: Material) -> None:
+def _note(trial: optuna.Trial, done: _Progress, material: TrialRois) -> None:
     trial.set_user_attr(PATCHES, done.patches)
     trial.set_user_attr(FIT_S, round(done.fit_s, 3))
     trial.set_user_attr(JUDGE_S, round(done.judge_s, 3))

@@ -19,7 +19,7 @@ from mammo.layout import Workspace
 from mammo.provenance import fingerprint, git_commit, library_versions
 from mammo.search_space import TuneConfig
 from mammo.tuning.identity import is_alive, myself
-from mammo.tuning.material import Material, material_mark
+from mammo.tuning.material import TrialRois, material_mark
 from mammo.tuning.quiet import experimental
 from mammo.tuning.space import base_settings, distributions
 from mammo.tuning.storage import exclusive
@@ -102,7 +102,7 @@ def study_name(config: Config) -> str:
     return f"mammo-{config.ingest.source}-{config.split.protocol}"
 
 
-def study_mark(config: Config, material: Material) -> str:
+def study_mark(config: Config, material: TrialRois) -> str:
     """A hash of all that a trial's value depends on beside its parameters and its index."""
     system, base = base_settings(config)
     return fingerprint(
@@ -120,7 +120,7 @@ def study_mark(config: Config, material: Material) -> str:
 
 
 def make_study(
-    space: Workspace, config: Config, storage: BaseStorage, material: Material, *, fresh: bool
+    space: Workspace, config: Config, storage: BaseStorage, material: TrialRois, *, fresh: bool
 ) -> OpenStudy:
     """Make the study, or go on with the one that is there. Call it once, before workers start.
 
@@ -147,7 +147,7 @@ def make_study(
     return OpenStudy(space, config, storage, study)
 
 
-def join_study(space: Workspace, config: Config, storage: BaseStorage, material: Material) -> OpenStudy:
+def join_study(space: Workspace, config: Config, storage: BaseStorage, material: TrialRois) -> OpenStudy:
     """Open a study that `mammo tune` has made.
 
     Raises:
@@ -181,7 +181,7 @@ def _check_mark(study: optuna.Study, mark: str) -> None:
         )
 
 
-def _identity(space: Workspace, config: Config, material: Material) -> dict[str, Any]:
+def _identity(space: Workspace, config: Config, material: TrialRois) -> dict[str, Any]:
     return {
         "id": uuid4().hex[:12],
         "tune": config.tune.model_dump(mode="json"),

@@ -23,7 +23,7 @@ from mammo.config import Config
 from mammo.entry import guarded
 from mammo.errors import MammoError
 from mammo.layout import Workspace
-from mammo.tuning.material import Material, read_material
+from mammo.tuning.material import TrialRois, read_trial_rois
 from mammo.tuning.objective import judge_trial
 from mammo.tuning.storage import hidden, using_storage
 from mammo.tuning.study import OpenStudy, claim, join_study
@@ -52,7 +52,7 @@ def work(
     space = Workspace(root)
     if url is not None:
         hidden(url)
-    material = read_material(space, config)
+    material = read_trial_rois(space, config)
     with using_storage(space, url, config.tune.heartbeat_s) as storage:
         opened = join_study(space, config, storage, material)
         n_ended = 0
@@ -86,7 +86,7 @@ def trial_line(trial: FrozenTrial, metric: str) -> str:
 
 
 def _end_trial(
-    opened: OpenStudy, trial: optuna.Trial, material: Material, started: float
+    opened: OpenStudy, trial: optuna.Trial, material: TrialRois, started: float
 ) -> FrozenTrial | None:
     """Judge a trial and tell how it ended; None if it was given to another worker meanwhile."""
     try:
@@ -98,7 +98,7 @@ def _end_trial(
         return None
 
 
-def _judge(trial: optuna.Trial, material: Material, config: Config) -> tuple[TrialState, float | None]:
+def _judge(trial: optuna.Trial, material: TrialRois, config: Config) -> tuple[TrialState, float | None]:
     try:
         return TrialState.COMPLETE, judge_trial(trial, material, config)
     except optuna.TrialPruned:

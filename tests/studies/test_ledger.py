@@ -15,11 +15,11 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from mammo import cli
 from mammo.config import Config
+from mammo.data.protocols import Fold, flagged_rois, grouped_folds, published_folds, read_material
 from mammo.layout import Workspace
 from mammo.reporting.ledger import ledger_markdown, ledger_rows
 from mammo.storage import read_json
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
-from mammo.studies.protocols import Fold, flagged_rois, grouped_folds, published_folds, read_material
 from mammo.studies.runs import plan
 from tests.studies.tiny_studies import mammo_command, tiny_space
 

@@ -7,9 +7,9 @@ import pytest
 
 from mammo.config import PhantomConfig
 from mammo.data.phantom import write_phantom
+from mammo.data.protocols import Material
 from mammo.data.sources import load_rois
 from mammo.layout import Workspace
-from mammo.studies.protocols import Material
 from mammo.studies.variants import recut, with_overrides
 from tests.studies.tiny_studies import tiny_config
 

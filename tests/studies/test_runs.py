@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mammo.config import VoteConfig
+from mammo.data.protocols import grouped_folds
 from mammo.studies.fits import Fit, PartScores
-from mammo.studies.protocols import grouped_folds
 from mammo.studies.runs import Placed, chosen_by_validation, ensemble, floor_runs, runs_of
 from tests.studies.tiny_studies import tiny_config, tiny_material
 

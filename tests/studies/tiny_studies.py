@@ -11,13 +11,13 @@ import yaml
 
 from mammo.config import Config
 from mammo.data.audit import pairs_table
+from mammo.data.protocols import Material, grouped_folds
 from mammo.data.sources import RoiSet, write_rois
 from mammo.data.splits import make_split
 from mammo.entry import OFFLINE
 from mammo.layout import Workspace
 from mammo.storage import write_table
 from mammo.studies.fits import FitTask
-from mammo.studies.protocols import Material, grouped_folds
 from tests.disc_rois import disc_rois
 
 PROJECT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mammo.config import Config
 from mammo.layout import Workspace
-from mammo.tuning.material import read_material
+from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import journal_path, open_storage
 from mammo.tuning.study import OpenStudy, claim, make_study, mend, note_workers
@@ -26,7 +26,7 @@ BYTES_OF_A_TRIAL = 2400
 
 
 def opened_study(space: Workspace, config: Config) -> OpenStudy:
-    material = read_material(space, config)
+    material = read_trial_rois(space, config)
     opened = make_study(space, config, open_storage(space, None, 1), material, fresh=False)
     note_workers(opened, 1)
     return opened

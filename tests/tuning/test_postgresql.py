@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from mammo.config import Config
 from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
-from mammo.tuning.material import read_material
+from mammo.tuning.material import read_trial_rois
 from mammo.tuning.storage import open_storage, using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study
 from mammo.tuning.trials import INDEX, RETRY_OF, WORKER, finished, retried_numbers
@@ -34,7 +34,7 @@ def storage(workspace: tuple[Workspace, Config], database: str) -> Iterator[Base
 
 
 def opened_on(space: Workspace, config: Config, storage: BaseStorage) -> OpenStudy:
-    return make_study(space, config, storage, read_material(space, config), fresh=True)
+    return make_study(space, config, storage, read_trial_rois(space, config), fresh=True)
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_a_worker_of_other_settings_is_refused(
     opened_on(space, config, storage)
     other = config.model_copy(update={"tune": config.tune.model_copy(update={"seed": 1})})
     with pytest.raises(MammoError, match=r"must share settings, data and device.*--fresh"):
-        join_study(space, other, storage, read_material(space, config))
+        join_study(space, other, storage, read_trial_rois(space, config))
 
 
 def test_a_worker_without_a_study_says_who_makes_it(
@@ -91,7 +91,7 @@ def test_a_worker_without_a_study_says_who_makes_it(
     space, config = workspace
     elsewhere = config.model_copy(update={"ingest": config.ingest.model_copy(update={"source": "mini_mias"})})
     with pytest.raises(MammoError, match="run `mammo tune` with this --storage first"):
-        join_study(space, elsewhere, storage, read_material(space, config))
+        join_study(space, elsewhere, storage, read_trial_rois(space, config))
 
 
 def test_an_unreachable_database_is_named_without_its_password(

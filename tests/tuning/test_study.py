@@ -17,7 +17,7 @@ from mammo.layout import Workspace
 from mammo.storage import read_table
 from mammo.tuning.apply import apply_best
 from mammo.tuning.coordinator import Plan, check_plan, run_study
-from mammo.tuning.material import read_material, training_data
+from mammo.tuning.material import read_trial_rois, training_data
 from mammo.tuning.objective import coarse_stride, fit_seed, roi_value
 from mammo.tuning.study import study_mark
 
@@ -30,7 +30,7 @@ def quiet() -> Console:
 
 def test_no_fold_holds_a_test_roi_or_splits_a_group(workspace: tuple[Workspace, Config]) -> None:
     space, config = workspace
-    material = read_material(space, config)
+    material = read_trial_rois(space, config)
     split = read_table(space.split).set_index("roi_id")
     assert len(material.table) == 32
     assert set(split["split"].loc[material.table["roi_id"]]) == {"train", "val"}
@@ -45,7 +45,7 @@ def test_no_fold_holds_a_test_roi_or_splits_a_group(workspace: tuple[Workspace, 
 
 def test_patches_of_any_size_share_the_images_on_the_device(workspace: tuple[Workspace, Config]) -> None:
     space, config = workspace
-    material = read_material(space, config)
+    material = read_trial_rois(space, config)
     rows = material.folds[0].train
     for size_px in (64, 101):
         patches = config.patches.model_copy(update={"size_px": size_px})
@@ -86,7 +86,7 @@ def test_what_a_value_depends_on_changes_the_mark_and_what_not_does_not(
     workspace: tuple[Workspace, Config],
 ) -> None:
     space, config = workspace
-    material = read_material(space, config)
+    material = read_trial_rois(space, config)
     mark = study_mark(config, material)
 
     def with_tune(**changes: object) -> str:
@@ -158,7 +158,7 @@ def applies(space: Workspace, written: dict[str, dict[str, object]]) -> None:
     assert f"compact-{written['best']['params']['fusion']}" in config.systems  # type: ignore[index]
     assert space.params.read_text().startswith("# settings of a test\n")
     before = space.params.read_bytes()
-    material = read_material(space, config)
+    material = read_trial_rois(space, config)
     assert study_mark(config, material) == written["study"]["mark"]  # the study can go on
     assert apply_best(space) == []
     assert space.params.read_bytes() == before

@@ -6,9 +6,7 @@ import pandas as pd
 import pytest
 
 from mammo.config import GridConfig
-from mammo.errors import DataError
-from mammo.storage import read_table
-from mammo.studies.protocols import (
+from mammo.data.protocols import (
     Fold,
     Material,
     development_material,
@@ -18,6 +16,8 @@ from mammo.studies.protocols import (
     published_folds,
     read_material,
 )
+from mammo.errors import DataError
+from mammo.storage import read_table
 from tests.studies.tiny_studies import tiny_material, tiny_space
 
 GRID = GridConfig(n_folds=4, n_repeats=2)

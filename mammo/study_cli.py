@@ -1,0 +1,81 @@
+"""`mammo seeds`, `ledger`, `ablate` and `study`: many fits, one table. Each is resumable."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from mammo.layout import Workspace
+
+if TYPE_CHECKING:
+    from mammo.config import Config
+
+app = typer.Typer()
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", help="Folder with params.yaml and data/ (default: the current one)."),
+]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU).")
+]
+HERE = Path()
+
+
+@app.command()
+def seeds(
+    n_seeds: Annotated[int, typer.Argument(min=2, help="How many training seeds.")] = 10,
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
+    from mammo.studies.seeds import run_seeds
+
+    space, config, n_jobs = _open(workspace, jobs)
+    run_seeds(space, config, n_seeds, n_jobs, Console())
+
+
+@app.command()
+def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+    """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
+    from mammo.studies.ledger import run_ledger
+
+    space, config, n_jobs = _open(workspace, jobs)
+    run_ledger(space, config, n_jobs, Console())
+
+
+@app.command()
+def ablate(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+    """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
+    from mammo.studies.ablation import run_ablation
+
+    space, config, n_jobs = _open(workspace, jobs)
+    run_ablation(space, config, n_jobs, Console())
+
+
+@app.command()
+def study(
+    file: Annotated[
+        Path, typer.Argument(help="YAML file of variants, such as pipelines/studies/choices.yaml.")
+    ],
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Compare named variants of the settings within train and val, to choose by. Resumable."""
+    from mammo.studies.choices import run_study
+
+    space, config, n_jobs = _open(workspace, jobs)
+    run_study(space, config, file, n_jobs, Console())
+
+
+def _open(workspace: Path, jobs: int | None) -> "tuple[Workspace, Config, int]":
+    """The workspace with its data up to the split, made where they are missing; settings; how many jobs."""
+    from mammo.config import Config
+    from mammo.studies.pool import default_jobs
+    from mammo.versioning import ensure_split
+
+    space = Workspace(workspace)
+    config = Config.load(space.params)
+    ensure_split(space)
+    return space, config, jobs or default_jobs()
