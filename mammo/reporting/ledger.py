@@ -1,5 +1,6 @@
 """The ledger as files: JSON and CSV for programs, a table and a forest plot for people."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -7,7 +8,9 @@ import pandas as pd
 from rich.console import Console
 
 from mammo.evaluation.metrics import TITLES
+from mammo.evaluation.referral import FoldReferral
 from mammo.reporting.forest import draw_ledger
+from mammo.reporting.referral import referral_picture, referral_summary, referral_table
 from mammo.reporting.tables import NOTICE, cell
 from mammo.storage import atomic_folder, write_bytes, write_json
 
@@ -23,14 +26,24 @@ COLUMNS: Final = (
 FLOOR_TITLE: Final = "floor: logistic regression on 8 intensity statistics"
 
 
-def write_ledger(folder: Path, ledger: dict[str, Any], console: Console) -> None:
-    """Write `ledger.json`, `ledger.csv`, `ledger.md` and `ledger.png`, all or none, and show the table."""
-    text = ledger_markdown(ledger)
+def write_ledger(
+    folder: Path, ledger: dict[str, Any], referral: Sequence[FoldReferral], console: Console
+) -> None:
+    """Write `ledger.json`, `.csv`, `.md` and `.png`, and `referral.png`, all or none, and show the table.
+
+    Args:
+        folder: replaced as a whole.
+        ledger: all numbers.
+        referral: prediction sets of the honest folds.
+        console: where the table is shown.
+    """
+    text = "\n".join([ledger_markdown(ledger), *_referral(referral)])
     with atomic_folder(folder) as fresh:
         write_json(fresh / "ledger.json", ledger)
         write_bytes(fresh / "ledger.csv", ledger_rows(ledger).to_csv(index=False).encode())
         write_bytes(fresh / "ledger.md", text.encode())
         draw_ledger(ledger, fresh / "ledger.png", data_note(ledger))
+        referral_picture(referral, fresh / "referral.png", data_note(ledger))
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -74,6 +87,19 @@ def ledger_markdown(ledger: dict[str, Any]) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _referral(folds: Sequence[FoldReferral]) -> list[str]:
+    return [
+        "## Prediction sets by honest fold",
+        "",
+        "Of the system that each fold's validation part chose; the sets are fitted on that part and judged on the "
+        "held-out fold. A ROI whose set holds both classes is referred to a reader. Wilson intervals, n beside each. "
+        + referral_summary(folds),
+        "",
+        *referral_table(folds),
+        "",
+    ]
 
 
 def _method(ledger: dict[str, Any]) -> list[str]:

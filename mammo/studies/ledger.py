@@ -25,6 +25,7 @@ from mammo.evaluation.paper import DOI, PAPER_RESULTS
 from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
 from mammo.layout import Workspace
 from mammo.reporting.ledger import write_ledger
+from mammo.studies.referral import referral_by_fold
 from mammo.studies.runs import (
     Placed,
     chosen_by_validation,
@@ -73,8 +74,9 @@ def run_ledger(space: Workspace, config: Config, n_jobs: int, console: Console) 
         for row in protocol_rows(protocol, placed[protocol], material, folds[protocol], config)
     ]
     flagged = flagged_rois(folds.get(PUBLISHED, []))
-    ledger = tabulate(rows, material, flagged, config)
-    write_ledger(space.reports / "ledger", ledger, console)
+    referral = referral_by_fold(chosen_by_validation(placed[HONEST], config.register_.select_by), config)
+    ledger = tabulate(rows, material, flagged, config) | {"referral": [fold.to_dict() for fold in referral]}
+    write_ledger(space.reports / "ledger", ledger, referral, console)
 
 
 def fit_systems(

@@ -1,6 +1,7 @@
 """The ledger as people call it: one command, stopped and resumed, and its cells computed again by scikit-learn."""
 
 import json
+import math
 import signal
 import sys
 import time
@@ -138,10 +139,37 @@ def test_the_gap_is_published_minus_honest(undisturbed: Workspace) -> None:
         )
 
 
+def holds_true_class(fit: Fit) -> list[bool]:
+    """Split-conformal sets by hand: a class is in where its misfit is at most the ⌈0.9 (n + 1)⌉th of validation's."""
+    held = []
+    decided = by_majority(fit)
+    for row, label in enumerate(fit.test.labels):
+        misfit_of = {1: lambda scores: 1 - scores.mean(axis=1), 0: lambda scores: scores.mean(axis=1)}[label]
+        known = sorted(misfit_of(fit.val.patch_scores[fit.val.labels == label]))
+        rank = math.ceil(0.9 * (len(known) + 1))
+        limit = known[rank - 1] if rank <= len(known) else 1.0
+        held.append(
+            bool(misfit_of(fit.test.patch_scores[[row]])[0] <= limit + 1e-12 or decided[row] == label)
+        )
+    return held
+
+
+def test_each_fold_reports_the_coverage_of_its_prediction_sets(undisturbed: Workspace) -> None:
+    config = Config.load(undisturbed.params)
+    fits = fits_of(undisturbed, grouped_folds(read_material(undisturbed), config.ledger))
+    reported = read_json(undisturbed.reports / "ledger" / "ledger.json")["referral"]
+    assert sorted(fold["coverage"]["value"] for fold in reported) == pytest.approx(
+        sorted(np.mean(holds_true_class(fit)) for fit in fits)
+    )
+    assert {fold["promise"] for fold in reported} == {0.9}
+    assert "Prediction sets by honest fold" in (undisturbed.reports / "ledger" / "ledger.md").read_text()
+
+
 def test_every_file_says_that_it_rests_on_phantoms(undisturbed: Workspace) -> None:
     folder = undisturbed.reports / "ledger"
     assert sorted(path.name for path in folder.iterdir()) == [
-        f"ledger.{end}" for end in ("csv", "json", "md", "png")
+        *(f"ledger.{end}" for end in ("csv", "json", "md", "png")),
+        "referral.png",
     ]
     for name in ("ledger.csv", "ledger.json", "ledger.md"):
         assert "PHANTOM" in (folder / name).read_text()
