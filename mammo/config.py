@@ -244,7 +244,7 @@ class GridConfig(Section):
     n_folds: Annotated[int, Field(ge=3, le=20)] = 5
     n_repeats: Positive = 1
     n_seeds: Positive = 2
-    """Training seeds 0 to n_seeds − 1, each on every fold of every repeat."""
+    """Training seeds on every fold: 0 to n_seeds − 1 in the first repeat, the next n_seeds in the second, …"""
     seed: Seed = 0
     """Shuffles the folds."""
 
@@ -253,7 +253,9 @@ class LedgerConfig(GridConfig):
     """Every system under the published and under honest protocols."""
 
     n_repeats: Positive = 2
-    n_seeds: Positive = 3
+    n_seeds: Positive = 1
+    published_seeds: Positive = 5
+    """Training seeds on the published folders; their fits are those of `mammo seeds`."""
 
 
 class AblateConfig(GridConfig):

@@ -88,19 +88,30 @@ def fit_systems(
     console: Console,
 ) -> dict[str, dict[str, list[Placed]]]:
     """Protocol → system → its fits."""
-    n_seeds = config.ledger.n_seeds
     places = [(protocol, system) for protocol in folds for system in config.systems]
     plans = {
         f"{protocol} {system}": plan(
-            system, config, material, folds[protocol], n_seeds, f"{system}, {protocol} protocol"
+            system,
+            config,
+            material,
+            folds[protocol],
+            seeds_of(protocol, config),
+            f"{system}, {protocol} protocol",
         )
         for protocol, system in places
     }
     fits = fit_all(plans, space.fits, n_jobs, console)
     placed: dict[str, dict[str, list[Placed]]] = {protocol: {} for protocol in folds}
     for protocol, system in places:
-        placed[protocol][system] = place(fits[f"{protocol} {system}"], folds[protocol], n_seeds)
+        placed[protocol][system] = place(
+            fits[f"{protocol} {system}"], folds[protocol], seeds_of(protocol, config)
+        )
     return placed
+
+
+def seeds_of(protocol: str, config: Config) -> int:
+    """How many training seeds a protocol has on each of its folds."""
+    return config.ledger.published_seeds if protocol == PUBLISHED else config.ledger.n_seeds
 
 
 def protocol_rows(
@@ -108,9 +119,10 @@ def protocol_rows(
 ) -> list[Row]:
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
     sets = {(name, "system"): placed for name, placed in systems.items()}
-    if config.ledger.n_seeds > 1:
+    n_seeds = seeds_of(protocol, config)
+    if n_seeds > 1:
         sets |= {
-            (f"{name}, ensemble of {config.ledger.n_seeds} seeds", "ensemble"): ensemble(placed)
+            (f"{name}, ensemble of {n_seeds} seeds", "ensemble"): ensemble(placed)
             for name, placed in systems.items()
         }
     if len(systems) > 1:
@@ -142,8 +154,10 @@ def tabulate(rows: Sequence[Row], material: Material, flagged: Sequence[str], co
         + (_paper_rows(config.evaluate) if data["source"] == "mias_rois" else []),
         "paper_doi": DOI,
         "gaps": [
-            _gap(row, next(other for other in honest if other.name == row.name), config.evaluate)
+            _gap(row, other, config.evaluate)
             for row in published
+            for other in honest
+            if row.name == other.name  # an ensemble has a partner only if it is of as many seeds
         ],
     }
 

@@ -31,7 +31,7 @@ class Placed:
 def plan(
     system: str, config: Config, material: Material, folds: Sequence[Fold], n_seeds: int, title: str = ""
 ) -> list[FitTask]:
-    """The fits of one system: every seed on every fold, in this order."""
+    """The fits of one system: `n_seeds` training seeds on every fold."""
     return [
         FitTask(
             system,
@@ -42,15 +42,21 @@ def plan(
             f"{title or system}, seed {seed}"
             + (f", repeat {fold.repeat}, fold {fold.fold}" if len(folds) > 1 else ""),
         )
-        for seed in range(n_seeds)
-        for fold in folds
+        for fold, seed in _seeded(folds, n_seeds)
     ]
 
 
 def place(fits: Iterable[Fit], folds: Sequence[Fold], n_seeds: int) -> list[Placed]:
     """Give the fits of a plan their places."""
-    where = [(fold.repeat, fold.fold, seed) for seed in range(n_seeds) for fold in folds]
-    return [Placed(*place, fit) for place, fit in zip(where, fits, strict=True)]
+    return [
+        Placed(fold.repeat, fold.fold, seed, fit)
+        for (fold, seed), fit in zip(_seeded(folds, n_seeds), fits, strict=True)
+    ]
+
+
+def _seeded(folds: Sequence[Fold], n_seeds: int) -> list[tuple[Fold, int]]:
+    """Every repeat has training seeds of its own, so that no two runs share the luck of one."""
+    return [(fold, fold.repeat * n_seeds + seed) for seed in range(n_seeds) for fold in folds]
 
 
 def fit_all(

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},
     "train": {"epochs": 2, "patches_per_epoch": 64, "device": "cpu", "precision": "float32"},
     "evaluate": {"n_bootstrap": 100},
-    "ledger": GRID,
+    "ledger": GRID | {"published_seeds": 2},
     "ablate": GRID | {"system": "compact-baseline", "n_seeds": 1},
     "study": GRID | {"system": "compact-baseline", "n_seeds": 1},
 }
