@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from mammo.data.audit_pair import Box, Overlap, aligned_crops, overlap_boxes
 from mammo.reporting.canvas import INK, MUTED, draw_colour_bar, new_figure, save, say_empty
+from mammo.reporting.tables import counted
 
 MAX_PAIRS: Final = 20
 LARGEST_DIFFERENCE: Final = 32
@@ -63,7 +64,7 @@ def pairs_sheet(pairs: Sequence[DrawnPair], path: Path, data_note: str) -> None:
     ordered = sorted(pairs, key=lambda pair: (not pair.leaks, -pair.overlap.overlap_px))
     shown = ordered[:MAX_PAIRS]
     n_leaks = sum(pair.leaks for pair in pairs)
-    heading = f"Leakage audit: {_count(len(pairs), 'pair')} of ROIs share tissue, {n_leaks} across parts"
+    heading = f"Leakage audit: {counted(len(pairs), 'pair')} of ROIs {'shares' if len(pairs) == 1 else 'share'} tissue, {n_leaks} across parts"
     if len(pairs) > len(shown):
         heading += f"; the first {len(shown)} shown"
     if not shown:
@@ -142,10 +143,6 @@ def _turned_back(overlap: Overlap) -> str:
 
 def _grey(mad: float) -> str:
     return "0" if mad == 0 else f"{mad:.1f}" if mad >= 0.1 else f"{mad:.3f}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _shape(image: npt.NDArray[np.uint8]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.referral import FoldReferral
 from mammo.reporting.forest import draw_ledger
 from mammo.reporting.referral import referral_picture, referral_summary, referral_table
-from mammo.reporting.tables import NOTICE, cell
+from mammo.reporting.tables import NOTICE, cell, counted
 from mammo.storage import atomic_folder, write_bytes, write_json
 
 COLUMNS: Final = (
@@ -59,7 +59,7 @@ def data_note(ledger: dict[str, Any]) -> str:
 def grid_in_words(grid: dict[str, Any]) -> str:
     """`5 folds × 2 repeats × 1 seed`."""
     counts = ((grid["n_folds"], "fold"), (grid["n_repeats"], "repeat"), (grid["n_seeds"], "seed"))
-    return " × ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts)
+    return " × ".join(counted(n, word) for n, word in counts)
 
 
 def ledger_markdown(ledger: dict[str, Any]) -> str:

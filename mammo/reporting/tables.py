@@ -17,6 +17,11 @@ def cell(estimate: dict[str, Any] | None) -> str:
     return f"{estimate['value']:.3f} ({estimate['ci_low']:.3f} to {estimate['ci_high']:.3f})"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def results_markdown(results: dict[str, Any]) -> str:
     """The table of one evaluation: systems, the floor and the paper's reported numbers."""
     data, selected = results["data"], results["selected"]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.table import Table
 
+from mammo.reporting.tables import counted
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -90,7 +92,9 @@ def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protoco
     table = Table()
     for heading in ("a", "b", "parts", "kind", "shift px", "overlap px", "MAD"):
         table.add_column(heading, overflow="fold")
-    table.title = f"{summary['n_pairs']} pairs of {summary['n_rois']} ROIs share tissue"
+    n_pairs = summary["n_pairs"]
+    verb = "shares" if n_pairs == 1 else "share"
+    table.title = f"{counted(n_pairs, 'pair')} of {summary['n_rois']} ROIs {verb} tissue"
     for pair in pairs:
         parts = f"{pair['split_a']} / {pair['split_b']}"
         table.add_row(
@@ -104,8 +108,8 @@ def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protoco
         )
     patients = summary["shared_patients"]
     table.caption = (
-        f"{protocol.replace('_', ' ')} split: {summary['n_pairs_across_parts']} pairs across parts, "
-        f"{summary['n_leaked_test_rois']} test ROIs whose tissue train or val shows; "
+        f"{protocol.replace('_', ' ')} split: {counted(summary['n_pairs_across_parts'], 'pair')} across parts, "
+        f"{counted(summary['n_leaked_test_rois'], 'test ROI')} whose tissue train or val shows; "
         + ("patients unknown" if patients is None else f"{patients} patients in more than one part")
     )
     return table

@@ -139,18 +139,22 @@ def test_the_gap_is_published_minus_honest(undisturbed: Workspace) -> None:
         )
 
 
+def misfits(patch_scores: np.ndarray, label: int) -> np.ndarray:
+    """One minus the probability of the class, by the mean score."""
+    score = patch_scores.mean(axis=1)
+    return np.asarray(1 - score if label == 1 else score)
+
+
 def holds_true_class(fit: Fit) -> list[bool]:
     """Split-conformal sets by hand: a class is in where its misfit is at most the ⌈0.9 (n + 1)⌉th of validation's."""
     held = []
-    decided = by_majority(fit)
-    for row, label in enumerate(fit.test.labels):
-        misfit_of = {1: lambda scores: 1 - scores.mean(axis=1), 0: lambda scores: scores.mean(axis=1)}[label]
-        known = sorted(misfit_of(fit.val.patch_scores[fit.val.labels == label]))
+    for patch_scores, label, decided in zip(
+        fit.test.patch_scores, fit.test.labels, by_majority(fit), strict=True
+    ):
+        known = sorted(misfits(fit.val.patch_scores[fit.val.labels == label], label))
         rank = math.ceil(0.9 * (len(known) + 1))
         limit = known[rank - 1] if rank <= len(known) else 1.0
-        held.append(
-            bool(misfit_of(fit.test.patch_scores[[row]])[0] <= limit + 1e-12 or decided[row] == label)
-        )
+        held.append(bool(misfits(patch_scores[None], label)[0] <= limit + 1e-12 or decided == label))
     return held
 
 
