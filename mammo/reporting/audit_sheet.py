@@ -64,7 +64,8 @@ def pairs_sheet(pairs: Sequence[DrawnPair], path: Path, data_note: str) -> None:
     ordered = sorted(pairs, key=lambda pair: (not pair.leaks, -pair.overlap.overlap_px))
     shown = ordered[:MAX_PAIRS]
     n_leaks = sum(pair.leaks for pair in pairs)
-    heading = f"Leakage audit: {counted(len(pairs), 'pair')} of ROIs {'shares' if len(pairs) == 1 else 'share'} tissue, {n_leaks} across parts"
+    verb = "shares" if len(pairs) == 1 else "share"
+    heading = f"Leakage audit: {counted(len(pairs), 'pair')} of ROIs {verb} tissue, {n_leaks} across parts"
     if len(pairs) > len(shown):
         heading += f"; the first {len(shown)} shown"
     if not shown:
