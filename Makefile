@@ -30,11 +30,14 @@ link: install
 demo: link
 	$(BIN)/mammo demo
 
+# One process for each CPU; tests that share a costly fixture stay together (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder
+
 test: link
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: link
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: link
 	$(BIN)/ruff check .
