@@ -44,6 +44,19 @@ def _has_prior(config: Config, system: str) -> bool:
     return not config.recipe.class_balance and config.patches.tumor_draws > config.patches.normal_draws
 
 
+def _switch(name: str, setting: str, about: str, *, defective: bool) -> Defect:
+    """A defect that is one value of a true-or-false setting, such as `patches.last_offset`."""
+    section, key = setting.split(".")
+    return Defect(
+        name,
+        setting,
+        about,
+        lambda config, system: getattr(getattr(config, section), key) is defective,
+        lambda config: {setting: defective},
+        lambda config: {setting: not defective},
+    )
+
+
 CLASS_PRIOR: Final = Defect(
     "class prior of the patches",
     "recipes.RECIPE.class_balance",
@@ -52,13 +65,11 @@ CLASS_PRIOR: Final = Defect(
     lambda config: {"recipe.class_balance": False, "patches.tumor_draws": 4 * config.patches.normal_draws},
     lambda config: {"recipe.class_balance": True},
 )
-LAST_OFFSET: Final = Defect(
+LAST_OFFSET: Final = _switch(
     "last offset",
     "patches.last_offset",
     "random patches never reach the last row and column",
-    lambda config, system: not config.patches.last_offset,
-    lambda config: {"patches.last_offset": False},
-    lambda config: {"patches.last_offset": True},
+    defective=False,
 )
 MEAN_SUBTRACTION: Final = Defect(
     "mean subtraction",
@@ -68,29 +79,23 @@ MEAN_SUBTRACTION: Final = Defect(
     lambda config: {"model.preprocessing": "samplewise_center"},
     _without_mean_subtraction,
 )
-BOUNDING_BOX: Final = Defect(
+BOUNDING_BOX: Final = _switch(
     "distortion by the bounding box",
     "ingest.bounding_box",
     "a ROI is cropped to its foreground's bounding box and stretched back, which changes its shapes",
-    lambda config, system: config.ingest.bounding_box,
-    lambda config: {"ingest.bounding_box": True},
-    lambda config: {"ingest.bounding_box": False},
+    defective=True,
 )
-CORNER_PATCHES: Final = Defect(
+CORNER_PATCHES: Final = _switch(
     "corner patches",
     "patches.corner_patches",
     "patches of a Tumor ROI are labelled and vote Tumor even where they miss the lesion",
-    lambda config, system: config.patches.corner_patches,
-    lambda config: {"patches.corner_patches": True},
-    lambda config: {"patches.corner_patches": False},
+    defective=True,
 )
-SPLIT_BY_ROI: Final = Defect(
+SPLIT_BY_ROI: Final = _switch(
     "split by ROI",
     "split.keep_groups",
     "ROIs of one patient, or of shared tissue, train and test; the folds are the same otherwise",
-    lambda config, system: not config.split.keep_groups,
-    lambda config: {"split.keep_groups": False},
-    lambda config: {"split.keep_groups": True},
+    defective=False,
 )
 FITTED: Final = (CLASS_PRIOR, LAST_OFFSET, MEAN_SUBTRACTION, BOUNDING_BOX, CORNER_PATCHES, SPLIT_BY_ROI)
 """The defects that need fits of their own."""
