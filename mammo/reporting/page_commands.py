@@ -30,6 +30,7 @@ Keys = tuple[Any, ...]
 """The way to a value in a JSON file."""
 
 _DEEPEST: Final = 3
+_WRITTEN: Final = {"roi": "ROI", "rois": "ROIs", "mad": "MAD", "auc": "AUC", "sd": "SD"}
 _MOST_ROWS: Final = 40
 """Longer tables end here, and say so; their file holds the rest."""
 
@@ -88,7 +89,7 @@ def folder_section(inputs: ReportInputs, folder: str, title: str, command: str) 
         if not file.with_suffix(".json").is_file():
             blocks.append(_table_of_csv(file, f"{folder}/{file.name}"))
     for file in sorted(place.glob("*.png")):
-        found = picture_of_file(inputs.space, f"{folder}/{file.name}", f"{_words(file.stem).capitalize()}.")
+        found = picture_of_file(inputs.space, f"{folder}/{file.name}", f"{_title(file.stem)}.")
         blocks += [] if found is None else [found]
     return Section(folder, title, tuple(blocks), synthetic, missing=command)
 
@@ -101,14 +102,13 @@ def _table_of_csv(file: Path, path: str) -> Table:
         for number, row in enumerate(table.head(_MOST_ROWS).itertuples(index=False, name=None), start=2)
     )
     headings = tuple(_words(column) for column in table.columns)
-    return Table(f"{_words(file.stem).capitalize()}{_rest(len(table))}.", headings, rows, path)
+    return Table(f"{_title(file.stem)}{_rest(len(table))}.", headings, rows, path)
 
 
 def tables_of(source: Source, keys: Keys = ()) -> list[Block]:
     """The tables that the shape of a JSON file suggests, down to the third level."""
     found = source.value(*keys)
-    title = " · ".join(_words(key) for key in keys) or _words(Path(source.path).stem)
-    title = title[:1].upper() + title[1:]
+    title = _title(" · ".join(_words(key) for key in keys) or Path(source.path).stem)
     if isinstance(found, list):
         found = dict(enumerate(found))
     if not isinstance(found, dict):
@@ -193,4 +193,11 @@ def _cell(source: Source, keys: Keys, value: Any) -> Cell:
 
 
 def _words(key: Any) -> str:
-    return TITLES.get(str(key), str(key).replace("_", " "))
+    if str(key) in TITLES:
+        return TITLES[str(key)]
+    return " ".join(_WRITTEN.get(word, word) for word in str(key).removeprefix("n_").split("_"))
+
+
+def _title(key: str) -> str:
+    words = _words(key)
+    return words[:1].upper() + words[1:]
