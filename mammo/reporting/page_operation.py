@@ -81,7 +81,8 @@ def _calibration(results: Source) -> Table:
         "calibration error, calibrated",
     )
     return Table(
-        "Calibration of the mean patch score; the calibrator is fitted on the validation part.",
+        "Calibration of the mean patch score; the calibrator is fitted on the validation part. Chance lifts the "
+        "calibration error of so few ROIs, so that its interval may lie below it.",
         headings,
         rows,
         results.path,
