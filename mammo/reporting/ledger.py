@@ -72,6 +72,17 @@ def ledger_markdown(ledger: dict[str, Any]) -> str:
         *_method(ledger),
         "",
         *_protocols(ledger),
+        "## Minus the floor",
+        "",
+        "Paired on the same ROIs, under the same protocol.",
+        "",
+        "| protocol | system | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
+        "|---|---|" + "---|" * len(COLUMNS),
+        *[
+            f"| {entry['protocol']} | {entry['name']} | {_signed_cells(entry['cells'])} |"
+            for entry in ledger["minus_floor"]
+        ],
+        "",
     ]
     if ledger["gaps"]:
         lines += [
@@ -166,11 +177,12 @@ def _gap_table(gaps: list[dict[str, Any]], key: str) -> list[str]:
     return [
         "| system | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
         "|---|" + "---|" * len(COLUMNS),
-        *[
-            f"| {_title(gap)} | " + " | ".join(signed(gap[key][name]) for name in COLUMNS) + " |"
-            for gap in gaps
-        ],
+        *[f"| {_title(gap)} | {_signed_cells(gap[key])} |" for gap in gaps],
     ]
+
+
+def _signed_cells(cells: dict[str, Any]) -> str:
+    return " | ".join(signed(cells[name]) for name in COLUMNS)
 
 
 def signed(found: dict[str, Any]) -> str:
@@ -185,6 +197,9 @@ def signed(found: dict[str, Any]) -> str:
 def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:
     """One row for each cell: protocol, name, metric, value, interval, n, method; the gaps are protocols too."""
     sets = [(row["protocol"], row, row["cells"]) for row in ledger["rows"]]
+    sets += [
+        (f"{entry['protocol']}, minus the floor", entry, entry["cells"]) for entry in ledger["minus_floor"]
+    ]
     sets += [("published minus honest", gap, gap["cells"]) for gap in ledger["gaps"]]
     sets += [("published minus honest, same ROIs", gap, gap["same_rois"]) for gap in ledger["gaps"]]
     columns = ("value", "ci_low", "ci_high", "sd_runs", "n", "n_groups", "n_runs", "confidence", "method")

@@ -152,6 +152,13 @@ def tabulate(rows: Sequence[Row], material: Material, flagged: Sequence[str], co
         "flagged_rois": list(flagged),
         "rows": [_numbers(row, config.evaluate) for row in [*published, *unflagged, *honest]]
         + (_paper_rows(config.evaluate) if data["source"] == "mias_rois" else []),
+        "minus_floor": [
+            _minus_floor(row, floor, config.evaluate)
+            for of_protocol in (published, unflagged, honest)
+            for floor in of_protocol
+            for row in of_protocol
+            if floor.kind == "floor" and row.kind != "floor"
+        ],
         "paper_doi": DOI,
         "gaps": [
             _gap(row, other, config.evaluate)
@@ -174,6 +181,14 @@ def _numbers(row: Row, config: EvaluateConfig) -> Entry:
         "n_runs": runs.n_runs,
         "cells": {metric: estimate(runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS},
     }
+
+
+def _minus_floor(row: Row, floor: Row, config: EvaluateConfig) -> Entry:
+    """Each metric minus the floor's, paired on the same ROIs: what the network adds to eight intensity statistics."""
+    cells = {
+        metric: difference(row.runs, floor.runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS
+    }
+    return {"protocol": row.protocol, "name": row.name, "kind": row.kind, "cells": cells}
 
 
 def _paper_rows(config: EvaluateConfig) -> list[Entry]:

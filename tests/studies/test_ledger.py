@@ -139,6 +139,19 @@ def test_the_gap_is_published_minus_honest(undisturbed: Workspace) -> None:
         )
 
 
+def test_what_a_system_adds_to_the_floor_is_the_difference_of_their_cells(undisturbed: Workspace) -> None:
+    entries = read_json(undisturbed.reports / "ledger" / "ledger.json")["minus_floor"]
+    for protocol in ("published", "honest"):
+        (entry,) = [e for e in entries if (e["protocol"], e["name"]) == (protocol, "compact-baseline")]
+        of_system, of_floor = (
+            cells_of(undisturbed, protocol, name) for name in ("compact-baseline", "floor")
+        )
+        for metric in ("accuracy", "auc_score"):
+            assert entry["cells"][metric]["value"] == pytest.approx(
+                of_system[metric]["value"] - of_floor[metric]["value"]
+            )
+
+
 def misfits(patch_scores: np.ndarray, label: int) -> np.ndarray:
     """One minus the probability of the class, by the mean score."""
     score = patch_scores.mean(axis=1)
@@ -186,7 +199,7 @@ def test_every_cell_of_the_table_has_a_value_and_n(undisturbed: Workspace) -> No
     assert rows["n"].notna().all()
     assert set(rows["protocol"]) >= {"published", "honest", "published minus honest"}
     lines = [line for line in ledger_markdown(ledger).splitlines() if line.startswith("| compact-baseline |")]
-    assert len(lines) == 5
+    assert len(lines) == 5  # three protocols and two gaps
     # Precision alone can be undefined on so few ROIs.
     assert all(line.count(", n ") >= 6 for line in lines[:3])
 
