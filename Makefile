@@ -31,7 +31,7 @@ demo: link
 	$(BIN)/mammo demo
 
 # One process for each CPU; tests that share a costly fixture stay together (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --durations 15
 
 test: link
 	$(PYTEST)

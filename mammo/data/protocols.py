@@ -1,5 +1,6 @@
 """Which ROIs train, validate and are held out: the published folders, honest folds, folds for choosing settings."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,9 +8,6 @@ from typing import Any
 import pandas as pd
 
 from mammo.config import GridConfig, SplitConfig
-from mammo.data.audit import group_ids
-from mammo.data.leakage import read_pairs
-from mammo.data.located import known_owners
 from mammo.data.sources import RoiSet, read_rois
 from mammo.data.splits import all_splits, make_split
 from mammo.layout import Workspace
@@ -54,14 +52,14 @@ class Material:
 
 
 def read_material(space: Workspace) -> Material:
-    """All ROIs of a workspace.
+    """All ROIs of a workspace, with the groups that the stage `split` gave them.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run.
     """
     rois = read_rois(space.rois)
-    owners = known_owners(rois.table, space.located)
-    return Material(rois, tuple(group_ids(owners, read_pairs(space))))
+    group_of = read_table(space.split).set_index("roi_id")["group_id"]
+    return Material(rois, tuple(group_of.loc[rois.table["roi_id"]]))
 
 
 def development_material(space: Workspace) -> Material:
@@ -71,11 +69,10 @@ def development_material(space: Workspace) -> Material:
         DataError: the stages `ingest` and `split` have not run.
     """
     everything = read_material(space)
-    split = read_table(space.split).set_index("roi_id")["split"]
-    kept = everything.rois.table["roi_id"].map(split).isin(("train", "val")).to_numpy(dtype=bool)
+    part_of = read_table(space.split).set_index("roi_id")["split"]
+    kept = everything.rois.table["roi_id"].map(part_of).isin(("train", "val")).to_numpy(dtype=bool)
     rois = RoiSet(everything.rois.table[kept].reset_index(drop=True), everything.rois.images[kept])
-    groups = [group for group, inside in zip(everything.groups, kept, strict=True) if inside]
-    return Material(rois, tuple(groups))
+    return Material(rois, tuple(itertools.compress(everything.groups, kept)))
 
 
 def has_published(material: Material) -> bool:

@@ -8,8 +8,7 @@ from rich.console import Console
 
 from mammo.assessment import auc_difference, describe_data, judge, score_floor
 from mammo.config import Config
-from mammo.data.protocols import Fold, Material
-from mammo.data.sources import read_rois
+from mammo.data.protocols import Fold, read_material
 from mammo.evaluation.intervals import nan_to_none, over_seeds
 from mammo.evaluation.metrics import TITLES
 from mammo.layout import Workspace
@@ -32,9 +31,8 @@ def run_seeds(space: Workspace, config: Config, n_seeds: int, n_jobs: int, conso
     Raises:
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
-    rois, split = read_rois(space.rois), read_table(space.split)
-    fold = Fold(0, 0, split)
-    material = Material(rois, tuple(split.set_index("roi_id")["group_id"].loc[rois.table["roi_id"]]))
+    material, split = read_material(space), read_table(space.split)
+    rois, fold = material.rois, Fold(0, 0, split)
     plans = {system: plan(system, config, material, [fold], n_seeds) for system in config.systems}
     fits = fit_all(plans, space.fits, n_jobs, console)
     parts = {name: select_part(rois.table, rois.images, split, name) for name in ("train", "test")}
