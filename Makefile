@@ -30,8 +30,8 @@ link: install
 demo: link
 	$(BIN)/mammo demo
 
-# One process for each CPU; tests that share a costly fixture stay together (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --durations 15
+# One process for each CPU, a file to a process: what is costly to make is made once.
+PYTEST := $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations 15
 
 test: link
 	$(PYTEST)

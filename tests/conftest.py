@@ -13,23 +13,18 @@ if TYPE_CHECKING:
     from mammo.training import PatchData
 
 HERE = Path(__file__).parent
-TOGETHER = ("pipeline", "studies", "tuning", "tracked", "data")
-"""Folders by the time they take; the first ones share what is costly to make."""
+SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "tuning")
+"""With a file to a process (`--dist loadfile`), one that begins last should not be one that takes minutes."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with what takes longest, and keep tests on one worker that share costly fixtures (`--dist loadgroup`)."""
+    """Put the folders that take longest first."""
 
     def rank(item: pytest.Item) -> int:
         folder = item.path.relative_to(HERE).parts[0]
-        return TOGETHER.index(folder) if folder in TOGETHER else len(TOGETHER)
+        return SLOWEST_FIRST.index(folder) if folder in SLOWEST_FIRST else len(SLOWEST_FIRST)
 
     items.sort(key=rank)
-    for item in items:
-        path = item.path.relative_to(HERE)
-        shares = path.parts[0] in ("pipeline", "tracked")
-        item.add_marker(pytest.mark.xdist_group(path.parts[0] if shares else str(path)))
 
 
 @pytest.fixture(scope="session")
