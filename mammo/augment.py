@@ -6,11 +6,14 @@ Coordinates are in pixels of the ROI, with the centre of the first pixel at 0.
 
 from dataclasses import dataclass
 from math import pi
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from mammo.config import AugmentConfig
+
+EVERY: Final = slice(None)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class PatchBatch:
     top: Tensor
     left: Tensor
     size: Tensor
+
+    def take(self, which: Tensor | slice) -> "PatchBatch":
+        """Some of the squares."""
+        return PatchBatch(self.roi[which], self.top[which], self.left[which], self.size[which])
 
 
 def crop(images: Tensor, batch: PatchBatch, out_px: int) -> Tensor:
@@ -51,7 +58,12 @@ def crop(images: Tensor, batch: PatchBatch, out_px: int) -> Tensor:
 
 
 def augment(
-    images: Tensor, batch: PatchBatch, out_px: int, config: AugmentConfig, generator: torch.Generator
+    images: Tensor,
+    batch: PatchBatch,
+    out_px: int,
+    config: AugmentConfig,
+    generator: torch.Generator,
+    share: slice = EVERY,
 ) -> Tensor:
     """Sample the patches through random rotations, zooms and flips about their centres.
 
@@ -63,12 +75,14 @@ def augment(
         out_px: side of the result.
         config: ranges of the random changes.
         generator: a CPU generator.
+        share: which of the patches to sample. The numbers are drawn for all, so that processes that divide a batch see
+            what one process would.
 
     Returns:
-        float32 `(n, 1, out_px, out_px)`, grey levels.
+        float32 `(n, 1, out_px, out_px)`, grey levels, of the share.
     """
-    matrices, gain, offset = _draw(len(batch.roi), config, generator)
-    patches = _sample(images, batch, matrices.to(images.device), out_px, config.fill)
+    matrices, gain, offset = (drawn[share] for drawn in _draw(len(batch.roi), config, generator))
+    patches = _sample(images, batch.take(share), matrices.to(images.device), out_px, config.fill)
     if config.gain or config.offset:
         patches = patches * gain.to(patches.device) + offset.to(patches.device)
     return patches

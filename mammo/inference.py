@@ -46,8 +46,7 @@ def patch_logits(
     """
     pieces = []
     for start in range(0, len(patches.roi), batch_size):
-        part = slice(start, start + batch_size)
-        batch = PatchBatch(patches.roi[part], patches.top[part], patches.left[part], patches.size[part])
+        batch = patches.take(slice(start, start + batch_size))
         pixels = turned(crop(images, batch, size_px), view).contiguous(memory_format=torch.channels_last)
         with autocast(images.device, precision):
             logits = classifier(pixels)

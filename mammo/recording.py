@@ -14,6 +14,7 @@ from mammo.config import Config
 from mammo.layout import Workspace
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
 from mammo.operation import operation_estimates
+from mammo.parallel import Team, joined
 from mammo.progress import training_progress
 from mammo.promotion import best_system
 from mammo.provenance import data_hashes, fingerprint, git_commit, library_versions
@@ -36,16 +37,38 @@ from mammo.training import EpochRecord
 def train_recorded(space: Workspace, config: Config, system: str) -> None:
     """Train a system under an MLflow run; write its bundle, its history and its validation results.
 
-    A run that was killed goes on: from its last epoch, in the same MLflow run.
+    A run that was killed goes on: from its last epoch, in the same MLflow run. Of several processes that share the
+    fit the first one writes.
+
+    Raises:
+        ConfigError: `train.processes` is not the number of processes that run.
     """
     parts = {name: read_part(space, name) for name in ("train", "val")}
     patch_sets = {name: read_table(space.patches(name)) for name in parts}
-    mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
+    with joined(config.train.processes) as team:
+        if team.leads:
+            _lead(space, config, system, parts, patch_sets, team)
+        else:
+            checkpoint = space.checkpoint(system)
+            train, val = parts["train"], parts["val"]
+            train_system(system, config, train, val, patch_sets, checkpoint=checkpoint, team=team)
+
+
+def _lead(
+    space: Workspace,
+    config: Config,
+    system: str,
+    parts: dict[str, Part],
+    patch_sets: dict[str, pd.DataFrame],
+    team: Team,
+) -> None:
+    train, val = parts["train"], parts["val"]
+    mark = run_fingerprint(system, config, config.train.seed, train, val, patch_sets, team.size)
     note = space.run_note(system)
     context = training_context(space, config, system, parts)
     with open_run(space, context, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
-        trained = _train_with_progress(space, config, system, parts, patch_sets, run)
+        trained = _train_with_progress(space, config, system, parts, patch_sets, run, team)
         digest = _write(space, config, trained)
         _log_files(space, system, run)
         results = validation_results(trained.bundle)
@@ -62,6 +85,7 @@ def _train_with_progress(
     parts: dict[str, Part],
     patch_sets: dict[str, pd.DataFrame],
     run: Run,
+    team: Team,
 ) -> Trained:
     console = Console(stderr=True)
     n_epochs = config.recipe.epochs
@@ -80,6 +104,7 @@ def _train_with_progress(
             checkpoint=space.checkpoint(system),
             on_epoch=report,
             on_step=on_step,
+            team=team,
         )
     _complete_history(space, run, trained.history)
     return trained

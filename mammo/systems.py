@@ -19,6 +19,7 @@ from mammo.inference import RoiScorer
 from mammo.layout import Workspace
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
+from mammo.parallel import ALONE, Team
 from mammo.provenance import fingerprint
 from mammo.records import Label
 from mammo.storage import read_table
@@ -95,6 +96,7 @@ def train_system(
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
+    team: Team = ALONE,
 ) -> Trained:
     """Train one system on the training part; the validation part chooses the epoch and how to decide.
 
@@ -108,6 +110,7 @@ def train_system(
         checkpoint: where to keep the state of an unfinished fit.
         on_epoch: called after each epoch.
         on_step: called after each batch.
+        team: the processes that share the fit; each makes the same bundle.
 
     Raises:
         WeightsError: pretrained weights cannot be had or do not fit.
@@ -129,9 +132,10 @@ def train_system(
             config.recipe,
             settings,
             checkpoint,
-            run_fingerprint(system, config, seed, train, val, patch_sets),
+            run_fingerprint(system, config, seed, train, val, patch_sets, team.size),
             on_epoch,
             on_step,
+            team,
         )
     best = min(history, key=lambda record: record.val_loss)
     bundle = Bundle(
@@ -193,7 +197,13 @@ def validation_results(bundle: Bundle) -> dict[str, float]:
 
 
 def run_fingerprint(
-    system: str, config: Config, seed: int, train: Part, val: Part, patch_sets: dict[str, pd.DataFrame]
+    system: str,
+    config: Config,
+    seed: int,
+    train: Part,
+    val: Part,
+    patch_sets: dict[str, pd.DataFrame],
+    n_processes: int = 1,
 ) -> str:
     """A hash of all that a fit depends on; a checkpoint of another fingerprint is not resumed."""
     pixels = hashlib.sha256()
@@ -209,7 +219,7 @@ def run_fingerprint(
         config.train.threads,
     ]
     grid = [config.patches.size_px, config.patches.stride_px, config.patches.corner_patches]
-    return fingerprint([system, seed, settings, grid, pixels.hexdigest()])
+    return fingerprint([system, seed, settings, n_processes, grid, pixels.hexdigest()])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ and resumed draws what an undisturbed run draws, and ends with the same weights.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +25,7 @@ from mammo.errors import ConfigError
 from mammo.evaluation.metrics import auc
 from mammo.inference import grid_batch, patch_logits, tumor_scores
 from mammo.models.build import Classifier
+from mammo.parallel import ALONE, Team
 from mammo.records import Label
 
 
@@ -105,9 +105,10 @@ StepObserver = Callable[[int, int, int], None]
 
 @dataclass
 class FitState:
-    """Everything that changes during a fit."""
+    """Everything that changes during a fit. `network` is the classifier as the team calls it in training."""
 
     classifier: Classifier
+    network: nn.Module
     optimizer: Optimizer
     history: list[EpochRecord]
     best_epoch: int
@@ -124,6 +125,7 @@ def fit(
     fingerprint: str = "",
     on_epoch: Observer | None = None,
     on_step: StepObserver | None = None,
+    team: Team = ALONE,
 ) -> list[EpochRecord]:
     """Train `classifier` in place and leave it with the weights of the best validation loss.
 
@@ -137,6 +139,8 @@ def fit(
         fingerprint: a checkpoint of another fingerprint is not used.
         on_epoch: called after each new epoch.
         on_step: called after each batch with epoch, patches done and patches in the epoch.
+        team: the processes that share this fit; each calls this function with the same arguments, and the first one
+            alone writes the checkpoint.
 
     Returns:
         One record for each epoch, resumed ones included.
@@ -148,13 +152,14 @@ def fit(
     state = _start(classifier, recipe, train.images.device)
     if checkpoint is not None:
         _resume(state, load_checkpoint(checkpoint, fingerprint))
+    state.network = team.wrap(classifier)
     while not _finished(state, recipe):
-        record = _run_epoch(state, train, val, recipe, settings, on_step)
+        record = _run_epoch(state, train, val, recipe, settings, on_step, team)
         if record.val_loss < min((r.val_loss for r in state.history), default=float("inf")):
             state.best_epoch = record.epoch
             state.best_weights = {k: v.detach().clone() for k, v in state.classifier.state_dict().items()}
         state.history.append(record)
-        if checkpoint is not None:
+        if checkpoint is not None and team.leads:
             save_checkpoint(checkpoint, _snapshot(state), fingerprint)
         if on_epoch is not None:
             on_epoch(record)
@@ -175,7 +180,7 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
         optimizer = SGD(groups, lr=recipe.head_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     else:
         optimizer = AdamW(groups, lr=recipe.head_lr, weight_decay=recipe.weight_decay)
-    return FitState(classifier, optimizer, history=[], best_epoch=-1, best_weights={})
+    return FitState(classifier, classifier, optimizer, history=[], best_epoch=-1, best_weights={})
 
 
 def _finished(state: FitState, recipe: RecipeConfig) -> bool:
@@ -191,12 +196,14 @@ def _run_epoch(
     recipe: RecipeConfig,
     settings: FitSettings,
     on_step: StepObserver | None,
+    team: Team,
 ) -> EpochRecord:
     epoch = len(state.history)
     started = perf_counter()
-    train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, epoch, on_step)
+    train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, epoch, on_step, team)
     seconds = perf_counter() - started
-    val_loss, val_auc, val_accuracy = _validate(state.classifier, val, recipe, settings)
+    team.agree(state.classifier)
+    val_loss, val_auc, val_accuracy = _validate(state.classifier, val, recipe, settings, team)
     return EpochRecord(epoch, train_loss, val_loss, val_auc, val_accuracy, rate, n_seen / seconds)
 
 
@@ -207,14 +214,15 @@ def _train_epoch(
     settings: FitSettings,
     epoch: int,
     on_step: StepObserver | None,
+    team: Team,
 ) -> tuple[float, int, float]:
     """One pass over the epoch's draw of patches; returns mean loss, number of patches, last head rate."""
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    # Dropout draws from the global generator; seeding it makes a resumed run draw the same.
-    torch.manual_seed(settings.seed * 1_000_003 + epoch)
+    # Dropout draws from the global generator; seeding it makes a resumed run draw the same, each process its own.
+    torch.manual_seed(settings.seed * 1_000_003 + epoch + team.rank * 10_007)
     order = epoch_order(data.labels.cpu(), recipe, generator).to(data.labels.device)
-    # A last batch of one patch cannot pass BatchNorm; it is left to another epoch's draw.
-    batches = [part for part in order.split(recipe.batch_size) if len(part) > 1]
+    # One patch cannot pass BatchNorm; a last batch without two for each process is left to another epoch's draw.
+    batches = [part for part in order.split(recipe.batch_size) if len(part) >= 2 * team.size]
     n_patches = sum(len(part) for part in batches)
     classifier = state.classifier.train()
     if recipe.backbone_lr == 0:
@@ -224,11 +232,11 @@ def _train_epoch(
         factor = _lr_factor(recipe, epoch * len(batches) + step, recipe.epochs * len(batches))
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * factor
-        total += _step(state, data, part, recipe, settings, generator) * len(part)
+        total += _step(state, data, part, recipe, settings, generator, team) * len(part)
         done += len(part)
         if on_step is not None:
             on_step(epoch, done, n_patches)
-    return total.item() / n_patches, n_patches, recipe.head_lr * factor
+    return team.average(total).item() / n_patches, n_patches, recipe.head_lr * factor
 
 
 def _step(
@@ -238,21 +246,20 @@ def _step(
     recipe: RecipeConfig,
     settings: FitSettings,
     generator: torch.Generator,
+    team: Team,
 ) -> Tensor:
-    """One optimiser step on the patches `part`; returns the batch's mean loss."""
-    classifier, p = state.classifier, data.patches
-    batch = PatchBatch(p.roi[part], p.top[part], p.left[part], p.size[part])
-    pixels = augment(data.images, batch, settings.size_px, recipe.augment, generator)
+    """One optimiser step on the patches `part`; returns the mean loss of the share (the team's mean is the batch's)."""
+    share = team.share(len(part))
+    pixels = augment(data.images, data.patches.take(part), settings.size_px, recipe.augment, generator, share)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     with autocast(pixels.device, settings.precision):
-        with torch.no_grad() if recipe.backbone_lr == 0 else nullcontext():
-            features = classifier.blocks(pixels)
-        logits = classifier.classify(features)
-    loss = F.cross_entropy(logits.float(), data.labels[part], label_smoothing=recipe.label_smoothing)
+        logits = state.network(pixels)
+    loss = F.cross_entropy(logits.float(), data.labels[part[share]], label_smoothing=recipe.label_smoothing)
+    loss = team.mean_loss(loss, share, len(part))
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if recipe.clip_norm is not None:
-        nn.utils.clip_grad_norm_(classifier.parameters(), recipe.clip_norm)
+        nn.utils.clip_grad_norm_(state.classifier.parameters(), recipe.clip_norm)
     state.optimizer.step()
     return loss.detach()
 
@@ -294,7 +301,7 @@ def _lr_factor(recipe: RecipeConfig, step: int, n_steps: int) -> float:
 
 
 def _validate(
-    classifier: Classifier, val: PatchData, recipe: RecipeConfig, settings: FitSettings
+    classifier: Classifier, val: PatchData, recipe: RecipeConfig, settings: FitSettings, team: Team
 ) -> tuple[float, float, float]:
     """Validation loss, ROI-level AUC of the mean patch score, patch accuracy (the last two on the grid)."""
     classifier.eval()
@@ -302,7 +309,7 @@ def _validate(
     grid = grid_batch(
         n_rois, settings.size_px, settings.stride_px, val.images.device, settings.corner_patches
     )
-    logits = patch_logits(classifier, val.images, grid, settings.size_px, settings.precision)
+    logits = _team_logits(classifier, val.images, grid, settings, team)
     if not logits.isfinite().all():
         raise ConfigError(
             "params.yaml: training diverged: the network's logits must be numbers, got NaN or infinity; lower "
@@ -314,9 +321,17 @@ def _validate(
     accuracy = (logits.argmax(dim=1) == patch_labels).double().mean().item()
     roi_auc = auc(labels.numpy(), scores)
     if recipe.validate_on == "draws":
-        logits = patch_logits(classifier, val.images, val.patches, settings.size_px, settings.precision)
+        logits = _team_logits(classifier, val.images, val.patches, settings, team)
         patch_labels = val.labels.cpu()
     return F.cross_entropy(logits.double(), patch_labels).item(), roi_auc, accuracy
+
+
+def _team_logits(
+    classifier: Classifier, images: Tensor, patches: PatchBatch, settings: FitSettings, team: Team
+) -> Tensor:
+    """Logits of patches, of which each process scores its share."""
+    mine = patches.take(team.share(len(patches.roi)))
+    return team.gather(patch_logits(classifier, images, mine, settings.size_px, settings.precision))
 
 
 def _snapshot(state: FitState) -> Checkpoint:

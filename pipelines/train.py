@@ -5,13 +5,17 @@ import sys
 from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
+from mammo.parallel import is_launched, relaunch
 from mammo.recording import train_recorded
 
 
 def main() -> None:
-    """Train the system named on the command line, in the current folder."""
+    """Train the system named on the command line, in the current folder; with `train.processes` by torchrun."""
     space = Workspace()
-    train_recorded(space, Config.load(space.params), sys.argv[1])
+    config = Config.load(space.params)
+    if config.train.processes > 1 and not is_launched():
+        relaunch(config.train.processes, sys.argv, config.train.threads)
+    train_recorded(space, config, sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ def recipe(**changes: Any) -> RecipeConfig:
     return RecipeConfig.model_validate(values | changes)
 
 
-def new_classifier(dropout: float = 0.0, seed: int = 0) -> Classifier:
+def new_classifier(dropout: float = 0.0, seed: int = 0, fusion: str = "model2") -> Classifier:
     config = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=dropout)
-    return build_classifier("compact-model2", config, seed)
+    return build_classifier(f"compact-{fusion}", config, seed)
 
 
 def data_of(rois: RoiSet, draws: int = 6, whole_roi: bool = False) -> PatchData:

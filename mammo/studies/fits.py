@@ -35,6 +35,7 @@ FIT_CODE: Final = (
     "devices.py",
     "inference.py",
     "models",
+    "parallel.py",
     "patches.py",
     "systems.py",
     "training.py",
