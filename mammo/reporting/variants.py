@@ -72,7 +72,7 @@ def study_markdown(summary: dict[str, Any]) -> str:
         "",
         *([summary["question"], ""] if summary["question"] else []),
         *_head(summary, "development"),
-        "Effects are **variant minus reference** (`params.yaml` as it is), paired on the same ROIs.",
+        f"Effects are **variant minus reference** ({_reference_in_words(summary)}), paired on the same ROIs.",
         "",
         *_reference(summary),
         "| variant | settings | AUC | "
@@ -88,11 +88,20 @@ def study_markdown(summary: dict[str, Any]) -> str:
 
 
 def _variant_row(entry: dict[str, Any]) -> str:
-    settings = ", ".join(f"`{key}: {value}`" for key, value in entry["overrides"].items())
+    auc = cell(entry["cells"]["auc_score"])
     return (
-        f"| {entry['name']} | {settings} | {cell(entry['cells']['auc_score'])} | {_effects(entry['effect'])} | "
+        f"| {entry['name']} | {_settings(entry['overrides'])} | {auc} | {_effects(entry['effect'])} | "
         f"{entry['effect']['n_rois']} | {entry['effect']['verdict']} |"
     )
+
+
+def _settings(overrides: dict[str, Any]) -> str:
+    return ", ".join(f"`{key}: {value}`" for key, value in overrides.items())
+
+
+def _reference_in_words(summary: dict[str, Any]) -> str:
+    differs = _settings(summary["reference"]["overrides"])
+    return f"`params.yaml` with {differs}" if differs else "`params.yaml` as it is"
 
 
 def _in_words(variants: list[dict[str, Any]]) -> str:
@@ -130,4 +139,4 @@ def _head(summary: dict[str, Any], protocol: str) -> list[str]:
 def _reference(summary: dict[str, Any]) -> list[str]:
     cells = summary["reference"]["cells"]
     shown = "; ".join(f"{TITLES[name]} {cell(cells[name])}" for name in COLUMNS)
-    return [f"The settings as they are ({summary['reference']['n_runs']} runs): {shown}.", ""]
+    return [f"The reference ({summary['reference']['n_runs']} runs): {shown}.", ""]

@@ -12,7 +12,15 @@ from mammo.errors import ConfigError
 from mammo.layout import Workspace
 from mammo.reporting.variants import write_study
 from mammo.section import Section
-from mammo.studies.variants import REFERENCE, Variant, effect, fit_variants, levels, open_study
+from mammo.studies.variants import (
+    REFERENCE,
+    Variant,
+    effect,
+    fit_variants,
+    levels,
+    open_study,
+    with_overrides,
+)
 
 
 class StudyFile(Section):
@@ -21,6 +29,8 @@ class StudyFile(Section):
     question: str = ""
     system: str | None = None
     """null: `study.system` of params.yaml."""
+    reference: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys in which the reference differs from params.yaml, such as a setting that was changed since."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """Name → dotted keys of params.yaml with their values; `system` takes another system."""
 
@@ -58,6 +68,7 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
     asked = read_study_file(path)
+    config = with_overrides(config, asked.reference)
     study = open_study(space, config, asked.system or config.study.system, config.study, "development")
     variants = [Variant(name, overrides) for name, overrides in asked.variants.items()]
     judged = fit_variants(space, study, variants, n_jobs, console)
@@ -69,7 +80,11 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
         "system": study.system,
         "settings": config.study.model_dump(),
         "confidence": config.evaluate.confidence,
-        "reference": {"n_runs": reference.n_runs, "cells": levels(reference, config.evaluate)},
+        "reference": {
+            "overrides": asked.reference,
+            "n_runs": reference.n_runs,
+            "cells": levels(reference, config.evaluate),
+        },
         "variants": [
             {
                 "name": one.name,
