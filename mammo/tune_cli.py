@@ -142,7 +142,7 @@ def _ready(workspace: Path, source: str | None, config: "Config", plan: "Plan") 
 
 
 def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ignore[type-arg]
-    from mammo.tuning.record import BEST_FILE, report_folder
+    from mammo.tuning.record import BEST_FILE, JUDGE_FILE, report_folder
 
     best, pruning, trials = record["best"], record["pruning"], record["trials"]
     console.print(
@@ -153,7 +153,8 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
         f"{trials['retried']} retried; pruning saved {pruning['saved_share']:.0%} of the training "
         f"({pruning['saved_s'] / 60:.1f} minutes)\n"
         f"record: {report_folder(space) / BEST_FILE}\n"
-        "next: mammo tune apply (write the choice into params.yaml), then dvc repro",
+        f"next: mammo study {report_folder(space) / JUDGE_FILE} (judge the choice on folds of another seed), or "
+        "mammo tune apply (write it into params.yaml) and dvc repro",
         highlight=False,
         markup=False,
         soft_wrap=True,

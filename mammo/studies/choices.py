@@ -31,6 +31,10 @@ class StudyFile(Section):
     """null: `study.system` of params.yaml."""
     reference: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys in which the reference differs from params.yaml, such as a setting that was changed since."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Shuffles the folds; null: `study.seed`."""
+    n_seeds: Annotated[int, Field(gt=0)] | None = None
+    """Training seeds on every fold; null: `study.n_seeds`."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """Name → dotted keys of params.yaml with their values; `system` takes another system."""
 
@@ -69,7 +73,10 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
     """
     asked = read_study_file(path)
     config = with_overrides(config, asked.reference)
-    study = open_study(space, config, asked.system or config.study.system, config.study, "development")
+    grid = config.study.model_copy(
+        update={key: value for key in ("seed", "n_seeds") if (value := getattr(asked, key)) is not None}
+    )
+    study = open_study(space, config, asked.system or config.study.system, grid, "development")
     variants = [Variant(name, overrides) for name, overrides in asked.variants.items()]
     judged = fit_variants(space, study, variants, n_jobs, console)
     reference = judged[REFERENCE].runs
@@ -78,7 +85,7 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
         "question": asked.question,
         "data": study.material.describe(),
         "system": study.system,
-        "settings": config.study.model_dump(),
+        "settings": grid.model_dump(),
         "confidence": config.evaluate.confidence,
         "reference": {
             "overrides": asked.reference,

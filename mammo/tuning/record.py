@@ -35,6 +35,10 @@ from mammo.tuning.trials import (
 )
 
 BEST_FILE: Final = "best.yaml"
+JUDGE_FILE: Final = "tuned.yaml"
+JUDGE_HEAD: Final = (
+    "# For `mammo study`: the choice of `mammo tune` against params.yaml, on folds of another seed.\n"
+)
 STATES: Final = ("complete", "pruned", "failed", "retried")
 ONE_WORKER: Final = (
     "one worker: the same trials again with the same settings, data, machine and library versions"
@@ -137,6 +141,41 @@ def _overlay(opened: OpenStudy, system: str, params: dict[str, Any]) -> dict[str
     return {"system": system, "recipes": {TUNED: recipe}, **overlay}
 
 
+def judging_study(opened: OpenStudy) -> dict[str, Any]:
+    """A file for `mammo study`: the choice at the recipe's full budget against the settings, on folds it never saw.
+
+    The folds are shuffled by another seed, but their ROIs are those of train and val, which the search has seen; only
+    the test part is new to it.
+    """
+    config = opened.config
+    system, chosen = chosen_settings(config, best_trial(opened).params)
+    base = config.recipes[config.tune.recipe].model_dump(mode="json")
+    recipe = _dotted(chosen.recipes[TUNED].model_dump(mode="json"), base, f"recipes.{config.tune.recipe}.")
+    variant = {"system": system, **recipe}
+    for section in ("patches", "train", "vote"):
+        new, old = getattr(chosen, section).model_dump(), getattr(config, section).model_dump()
+        if section == "train":
+            new["recipe"] = config.tune.recipe
+        variant |= _dotted(new, old, f"{section}.")
+    return {
+        "question": "Are the tuned settings better than those of params.yaml on folds that the study never saw?",
+        "seed": config.tune.seed + 1,
+        "n_seeds": 2,
+        "variants": {"tuned": variant},
+    }
+
+
+def _dotted(new: dict[str, Any], old: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """What differs between nested settings, by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in new.items():
+        if isinstance(value, dict):
+            found |= _dotted(value, old[key], f"{prefix}{key}.")
+        elif value != old[key]:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def trials_table(opened: OpenStudy) -> pd.DataFrame:
     """One row for each try, in the order of their numbers; the columns of the space start with `param_`."""
     trials = opened.trials
@@ -172,6 +211,8 @@ def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
     write_bytes(
         folder / BEST_FILE, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
     )
+    judge = JUDGE_HEAD + yaml.safe_dump(judging_study(opened), sort_keys=False, allow_unicode=True, width=100)
+    write_bytes(folder / JUDGE_FILE, judge.encode())
     with atomic_path(folder / "trials.csv") as temporary:
         trials_table(opened).to_csv(temporary, index=False)
     write_json(folder / "study.json", _whole(opened))

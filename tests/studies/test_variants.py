@@ -122,10 +122,12 @@ def test_a_verdict_names_what_its_interval_leaves_0_out_of(
     assert verdict({"auc_score": auc, "accuracy": accuracy}) == words
 
 
-def test_the_shipped_study_can_be_fitted() -> None:
-    asked = read_study_file(PROJECT / "pipelines" / "studies" / "choices.yaml")
-    for name, overrides in asked.variants.items():
-        prepare(Workspace(), study(SHIPPED), Variant(name, overrides))
+@pytest.mark.parametrize("name", ["choices", "refinements"])
+def test_the_shipped_studies_can_be_fitted(name: str) -> None:
+    asked = read_study_file(PROJECT / "pipelines" / "studies" / f"{name}.yaml")
+    reference = with_overrides(SHIPPED, asked.reference)
+    for variant, overrides in asked.variants.items():
+        prepare(Workspace(), study(reference), Variant(variant, overrides))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from mammo.errors import ConfigError, DataError, MammoError
 from mammo.evaluation.metrics import auc
 from mammo.layout import Workspace
 from mammo.storage import read_table
+from mammo.studies.choices import read_study_file
+from mammo.studies.variants import with_overrides
 from mammo.tuning.apply import apply_best
 from mammo.tuning.coordinator import Plan, check_plan, run_study
 from mammo.tuning.material import read_trial_rois, training_data
@@ -138,6 +140,7 @@ def test_a_study_is_made_continued_applied_and_begun_anew(
     parents = client.search_runs([experiment.experiment_id], "tags.`mammo.trial` = 'study'")
     assert [(run.info.status, run.data.metrics["trials_ended"]) for run in parents] == [("FINISHED", 4.0)]
     assert {f.path for f in client.list_artifacts(parents[0].info.run_id, "tune")} >= {"tune/best.yaml"}
+    can_be_judged(folder / "tuned.yaml", space, config)
     applies(space, written)
 
     anew = run_study(space, config, Plan(1, 1, fresh=True), quiet())
@@ -145,6 +148,21 @@ def test_a_study_is_made_continued_applied_and_begun_anew(
     assert anew["trials"]["ended"] == 1  # and it draws the first trial of the same seed again
     drawn = table.iloc[0].filter(like="param_").rename(lambda name: str(name).removeprefix("param_"))
     assert anew["best"]["params"] == drawn.to_dict()
+
+
+def can_be_judged(file: Path, space: Workspace, config: Config) -> None:
+    """The file for `mammo study` holds the settings that `mammo tune apply` would write, at the full budget."""
+    asked = read_study_file(file)
+    variant = dict(asked.variants["tuned"])
+    params = space.params.read_text()
+    apply_best(space)
+    applied = Config.load(space.params)
+    space.params.write_text(params)
+    assert asked.seed == config.tune.seed + 1
+    assert variant.pop("system") in applied.systems
+    judged = with_overrides(config, variant)
+    assert judged.recipe == applied.recipe
+    assert (judged.patches, judged.vote) == (applied.patches, applied.vote)
 
 
 def applies(space: Workspace, written: dict[str, dict[str, object]]) -> None:
