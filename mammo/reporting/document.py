@@ -132,6 +132,15 @@ class Source:
             return Cell("")
         return Cell(shown_estimate(found), self.href(*keys), hint=f"n = {found['n']}; {found['method']}")
 
+    def difference(self, *keys: Any) -> Cell:
+        """The difference at `keys` with sign and interval: `+0.021 (−0.034 to +0.077)`; empty when there is none."""
+        found = self.value(*keys)
+        if found is None:
+            return Cell("")
+        return Cell(
+            shown_estimate(found, signed=True), self.href(*keys), hint=f"n = {found['n']}; {found['method']}"
+        )
+
     def spread(self, *keys: Any) -> Cell:
         """Mean ± standard deviation over seeds at `keys`."""
         found = self.value(*keys)
@@ -141,25 +150,25 @@ class Source:
         return Cell(f"{shown(found['mean'])}{deviation}", self.href(*keys))
 
 
-def shown(value: Any, digits: int = 3) -> str:
+def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
     """A value of JSON as people read it."""
     if value is None:
         return UNDEFINED
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.{digits}f}".replace("-", "−")
+        return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
     if isinstance(value, list):
         return ", ".join(shown(one, digits) for one in value)
     return str(value)
 
 
-def shown_estimate(estimate: dict[str, Any]) -> str:
+def shown_estimate(estimate: dict[str, Any], *, signed: bool = False) -> str:
     """`0.891 (0.791 to 0.946)`; without the interval where none can be stated; n/a where undefined."""
-    value = shown(estimate["value"])
+    value, low, high = (shown(estimate[key], signed=signed) for key in ("value", "ci_low", "ci_high"))
     if estimate["value"] is None or estimate["ci_low"] is None:
         return value
-    return f"{value} ({shown(estimate['ci_low'])} to {shown(estimate['ci_high'])})"
+    return f"{value} ({low} to {high})"
 
 
 def picture_of_file(space: Workspace, path: str, caption: str) -> Picture | None:

@@ -20,6 +20,7 @@ from mammo.reporting.page_results import (
     results_section,
     slices_section,
 )
+from mammo.reporting.page_studies import ablation_section, choices_section, ledger_section
 from mammo.reporting.report_inputs import ReportInputs
 from mammo.storage import write_bytes
 
@@ -46,9 +47,9 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
         explanations_section(inputs),
         *errors_and_training(inputs),
         seeds_section(inputs),
-        folder_section(inputs, "ledger", "Ledger", "mammo ledger"),
-        folder_section(inputs, "ablate", "Ablation of the paper's defects", "mammo ablate"),
-        folder_section(inputs, "study", "Choice of settings", "mammo study pipelines/studies/choices.yaml"),
+        ledger_section(inputs),
+        ablation_section(inputs),
+        choices_section(inputs),
         settings_section(inputs),
         provenance_section(inputs),
     ]

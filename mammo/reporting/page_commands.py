@@ -1,7 +1,7 @@
-"""Sections on what commands outside the pipeline leave: seeds, ledger, study; and the audit's own report.
+"""Sections on the spread over seeds, and on the audit's own report.
 
-The tables of the ledger, the study and the audit are drawn from the shape of their JSON: a dictionary or a list of
-flat entries is a table; plain values are rows of two cells.
+The audit's tables are drawn from the shape of its JSON: a dictionary or a list of flat entries is a table; plain values
+are rows of two cells.
 """
 
 from pathlib import Path

@@ -90,17 +90,18 @@ def study_markdown(summary: dict[str, Any]) -> str:
 def _variant_row(entry: dict[str, Any]) -> str:
     auc = cell(entry["cells"]["auc_score"])
     return (
-        f"| {entry['name']} | {_settings(entry['overrides'])} | {auc} | {_effects(entry['effect'])} | "
+        f"| {entry['name']} | {settings_in_words(entry['overrides'])} | {auc} | {_effects(entry['effect'])} | "
         f"{entry['effect']['n_rois']} | {entry['effect']['verdict']} |"
     )
 
 
-def _settings(overrides: dict[str, Any]) -> str:
+def settings_in_words(overrides: dict[str, Any]) -> str:
+    """`train.epochs: 16`, …: dotted keys as code."""
     return ", ".join(f"`{key}: {value}`" for key, value in overrides.items())
 
 
 def _reference_in_words(summary: dict[str, Any]) -> str:
-    differs = _settings(summary["reference"]["overrides"])
+    differs = settings_in_words(summary["reference"]["overrides"])
     return f"`params.yaml` with {differs}" if differs else "`params.yaml` as it is"
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -172,21 +172,93 @@ def test_a_section_without_files_names_the_command_that_makes_them(page: Element
         assert section(page, key).all("table") == []
 
 
-def test_what_a_command_left_is_shown(own: tuple[Workspace, Config]) -> None:
+def measured(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "ci_low": low, "ci_high": high, "method": "BCa", "n": 40}
+
+
+GRID = {"n_folds": 5, "n_repeats": 1, "n_seeds": 1, "seed": 0}
+MATERIAL = {
+    "name": "PHANTOM (synthetic) ROIs",
+    "n_rois": 40,
+    "n_tumor": 20,
+    "n_groups": 33,
+    "synthetic": True,
+}
+GAIN = dict.fromkeys(("accuracy", "recall", "specificity", "precision"), measured(-0.02, -0.05, 0.01)) | {
+    "auc_score": measured(0.03, 0.01, 0.05)
+}
+
+
+def test_the_ledger_shows_levels_differences_gaps_and_what_the_sets_kept(
+    own: tuple[Workspace, Config],
+) -> None:
     space, config = own
-    estimate = {"value": 0.5, "ci_low": None, "ci_high": None, "method": "Wilson", "n": 4}
-    spread = {"mean": 0.75, "sd": 0.125}
-    entries = [
-        {"system": "vgg16-baseline", "accuracy": estimate, "over_seeds": spread, "note": "<b>bold</b>"}
-    ]
-    write_json(space.reports / "ledger" / "ledger.json", {"data": DATA, "entries": entries, "n_fits": 3})
+    levels = dict.fromkeys(("accuracy", "recall", "precision", "auc_score"), measured(0.75, 0.7, 0.8))
+    row = {"protocol": "honest", "name": "<b>vgg16</b>-model1", "kind": "system"}
+    fold = {"fold": "repeat 0, fold 3, seed 0", "promise": 0.9, "verdict": "missed within chance"}
+    ledger = {
+        "data": MATERIAL,
+        "settings": GRID,
+        "rows": [row | {"n_rois": 40, "n_runs": 7, "cells": levels}],
+        "minus_floor": [row | {"cells": GAIN}],
+        "gaps": [{"name": "gap", "cells": GAIN, "same_rois": GAIN}],
+        "referral": [fold | {"coverage": measured(0.85), "referral_rate": measured(0.125)}],
+    }
+    write_json(space.reports / "ledger" / "ledger.json", ledger)
     shutil.copy(space.reports / "evaluate" / "curves.png", space.reports / "ledger" / "ledger.png")
     found = section(write(space, config), "ledger")
-    assert {"vgg16-baseline", "0.500", "0.750 ± 0.125", "<b>bold</b>", "3"} <= {
-        cell.text.strip() for cell in found.all("td")
-    }
+    links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
+
+    assert links["ledger/ledger.json#/rows/0/name"] == "<b>vgg16</b>-model1"
+    assert links["ledger/ledger.json#/rows/0/cells/auc_score"] == "0.750 (0.700 to 0.800)"
+    assert links["ledger/ledger.json#/minus_floor/0/cells/auc_score"] == "+0.030 (+0.010 to +0.050)"
+    assert links["ledger/ledger.json#/gaps/0/same_rois/accuracy"] == "−0.020 (−0.050 to +0.010)"
+    assert links["ledger/ledger.json#/referral/0/coverage"] == "0.850"
     assert found.all("b") == []
     assert len(found.all("img")) == 1
+    assert all("PHANTOM" in caption.text for caption in found.all("caption"))
+
+
+def test_the_ablation_shows_each_defects_effect_or_why_there_is_none(own: tuple[Workspace, Config]) -> None:
+    space, config = own
+    about: dict[str, Any] = {"setting": "patches.last_offset", "in_reference": False}
+    effect = {"n_rois": 40, "cells": {"auc_score": measured(0.03, 0.01, 0.05)}, "verdict": "AUC higher"}
+    defects = [
+        about | {"name": "last offset", "effect": effect, "reason": None},
+        about | {"name": "bounding box", "effect": None, "reason": "only films can be cut again"},
+    ]
+    ablation = {"data": MATERIAL, "settings": GRID, "system": "vgg16-model1", "defects": defects}
+    write_json(space.reports / "ablate" / "ablate.json", ablation)
+    _, shown, missing = section(write(space, config), "ablate").all("tr")
+
+    assert "+0.030 (+0.010 to +0.050)" in shown.text
+    assert "AUC higher" in shown.text
+    assert "only films can be cut again" in missing.text
+
+
+def test_every_study_of_settings_is_shown_with_its_reference(own: tuple[Workspace, Config]) -> None:
+    space, config = own
+    variant: dict[str, Any] = {
+        "name": "half",
+        "effect": {"n_rois": 40, "cells": GAIN, "verdict": "AUC higher"},
+    }
+    for name, overrides in (("first", {"train.epochs": 32}), ("second", {})):
+        study = {
+            "name": name,
+            "question": "Why?",
+            "data": MATERIAL,
+            "settings": GRID,
+            "system": "vgg16-model1",
+        }
+        study |= {"reference": {"overrides": overrides}, "variants": [variant]}
+        write_json(space.reports / "study" / f"{name}.json", study)
+    found = section(write(space, config), "study")
+
+    assert [len(table.all("tr")) for table in found.all("table")] == [2, 2]
+    first, second = (caption.text for caption in found.all("caption"))
+    assert "params.yaml with train.epochs: 32" in first
+    assert "params.yaml as it was" in second
+    assert "first: Why?" in found.text
 
 
 def test_nested_entries_and_csv_files_become_tables_with_links_to_each_value(
