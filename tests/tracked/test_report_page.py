@@ -250,7 +250,7 @@ def test_every_study_of_settings_is_shown_with_its_reference(own: tuple[Workspac
             "settings": GRID,
             "system": "vgg16-model1",
         }
-        study |= {"reference": {"overrides": overrides}, "variants": [variant]}
+        study["reference"], study["variants"] = {"overrides": overrides}, [variant]
         write_json(space.reports / "study" / f"{name}.json", study)
     found = section(write(space, config), "study")
 
