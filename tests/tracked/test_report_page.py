@@ -243,7 +243,7 @@ def test_every_study_of_settings_is_shown_with_its_reference(own: tuple[Workspac
         "effect": {"n_rois": 40, "cells": GAIN, "verdict": "AUC higher"},
     }
     for name, overrides in (("first", {"train.epochs": 32}), ("second", {})):
-        study = {
+        study: dict[str, Any] = {
             "name": name,
             "question": "Why?",
             "data": MATERIAL,
