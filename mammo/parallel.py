@@ -101,12 +101,13 @@ def relaunch(n_processes: int, arguments: Sequence[str], threads: int | None) ->
 
 
 @contextmanager
-def joined(n_processes: int) -> Iterator[Team]:
+def joined(n_processes: int, device: torch.device) -> Iterator[Team]:
     """The team that `torchrun` has started this process in, or this process alone.
 
     Args:
         n_processes: what the settings ask for (`train.processes`); results are bit-identical for one number only, so
             no other may run.
+        device: what the fit computes on; on `cuda` each process takes the GPU of its number.
 
     Raises:
         ConfigError: `torchrun` has started another number of processes, or there are fewer GPUs than processes.
@@ -121,9 +122,9 @@ def joined(n_processes: int) -> Iterator[Team]:
         yield ALONE
         return
     _end_with_launcher()
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         _take_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:

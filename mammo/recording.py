@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from mammo.config import Config
+from mammo.devices import choose_device
 from mammo.layout import Workspace
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
 from mammo.operation import operation_estimates
@@ -45,7 +46,7 @@ def train_recorded(space: Workspace, config: Config, system: str) -> None:
     """
     parts = {name: read_part(space, name) for name in ("train", "val")}
     patch_sets = {name: read_table(space.patches(name)) for name in parts}
-    with joined(config.train.processes) as team:
+    with joined(config.train.processes, choose_device(config.train.device)) as team:
         if team.leads:
             _lead(space, config, system, parts, patch_sets, team)
         else:

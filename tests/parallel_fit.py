@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from mammo.parallel import joined
 from mammo.training import fit
 from tests.disc_rois import disc_rois
-from tests.tiny_fits import SETTINGS, data_of, new_classifier, recipe, weights_of
+from tests.tiny_fits import CPU, SETTINGS, data_of, new_classifier, recipe, weights_of
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     torch.set_num_threads(1)
     asked, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
     classifier = new_classifier(fusion=asked["fusion"])
-    with joined(asked["n_processes"]) as team:
+    with joined(asked["n_processes"], CPU) as team:
         history = fit(
             classifier,
             data_of(disc_rois(6, 5)),

@@ -21,7 +21,7 @@ from mammo.models.build import Classifier
 from mammo.parallel import Team, joined
 from mammo.training import epoch_order
 from tests.disc_rois import disc_rois
-from tests.tiny_fits import SETTINGS, SGD, data_of, differing, new_classifier, recipe, weights_of
+from tests.tiny_fits import CPU, SETTINGS, SGD, data_of, differing, new_classifier, recipe, weights_of
 
 PROJECT = Path(__file__).parents[1]
 ONE_EPOCH = {
@@ -116,7 +116,7 @@ def test_another_number_of_processes_than_the_settings_say_is_refused(tmp_path: 
 
 
 def test_without_torchrun_more_than_one_process_is_refused() -> None:
-    with pytest.raises(ConfigError, match="start torchrun with --nproc-per-node 3"), joined(3):
+    with pytest.raises(ConfigError, match="start torchrun with --nproc-per-node 3"), joined(3, CPU):
         pass
 
 
