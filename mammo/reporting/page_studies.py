@@ -69,7 +69,7 @@ def ablation_section(inputs: ReportInputs) -> Section:
         return Section("ablate", title, missing="mammo ablate")
     table = Table(
         f"With the defect minus without it, paired on the same ROIs; {source.content['system']}.",
-        ("defect", "setting", "in our settings", *(TITLES[name] for name in EFFECTS), "ROIs", "verdict"),
+        ("defect", "in our settings", *(TITLES[name] for name in EFFECTS), "ROIs", "verdict"),
         tuple(_defect(source, row) for row in range(len(source.content["defects"]))),
         source.path,
     )
@@ -159,9 +159,9 @@ def _referral(source: Source, row: int) -> Row:
 
 def _defect(source: Source, row: int) -> Row:
     at = ("defects", row)
-    head = tuple(source.cell(*at, key) for key in ("name", "setting", "in_reference"))
+    head = tuple(source.cell(*at, key) for key in ("name", "in_reference"))
     if source.value(*at, "effect") is None:
-        return (*head, *("" for _ in EFFECTS), "", source.cell(*at, "reason"))
+        return (*head, *("" for _ in EFFECTS), "", str(source.value(*at, "reason")))
     return (
         *head,
         *(source.difference(*at, "effect", "cells", name) for name in EFFECTS),
