@@ -116,6 +116,12 @@ class TuneConfig(Section):
     """Side of the ROI's centre that every patch of every trial must show: 2 size_px − 120 at least."""
     max_retries: Annotated[int, Field(ge=0)] = 10
     """How often a trial whose worker died is tried again."""
+    nested_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    """`mammo tune nested`: folds of which each is held out from a whole study, to judge what that study chose."""
+    nested_seeds: Annotated[int, Field(ge=1)] = 2
+    """`mammo tune nested`: training seeds of the choice and of the settings on every such fold."""
+    held_out_fold: Annotated[int, Field(ge=0)] | None = None
+    """Which of the nested folds this study must not see; null: none, it chooses for `train`."""
     heartbeat_s: Annotated[int, Field(ge=1)] = 30
     """PostgreSQL: a worker that is silent for four times as long counts as dead."""
     space: dict[str, Parameter] = DEFAULT_SPACE
@@ -126,6 +132,10 @@ class TuneConfig(Section):
             raise ValueError(
                 f"trials must be at least 1 (a study without trials chooses nothing), got {self.trials}; set it to "
                 "the number of trials, such as 40"
+            )
+        if self.held_out_fold is not None and self.held_out_fold >= self.nested_folds:
+            raise ValueError(
+                f"held_out_fold must be below nested_folds ({self.nested_folds}), got {self.held_out_fold}; lower it"
             )
         if not self.space:
             raise ValueError(
@@ -203,6 +213,15 @@ def whole_values(parameter: IntRange | FloatRange | Choices) -> list[int]:
     if isinstance(parameter, Choices):
         return sorted(int(value) for value in parameter.choices)
     return list(range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1)))
+
+
+def holds(parameter: IntRange | FloatRange | Choices, value: str | float) -> bool:
+    """Whether a parameter can take a value."""
+    if isinstance(parameter, Choices) or isinstance(value, str):
+        return isinstance(parameter, Choices) and value in parameter.choices
+    steps = (value - parameter.low) / (parameter.step or 1)
+    on_step = parameter.step is None or abs(steps - round(steps)) < 1e-9
+    return parameter.low <= value <= parameter.high and on_step
 
 
 def sure_centre_px(size_px: int) -> int:

@@ -149,7 +149,7 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
         f"best: trial {best['trial']}, {best['metric']} {best['value']:.4f} ± {best['fold_standard_error']:.4f} "
         f"(standard error over {len(best['folds'])} folds)\n"
         + "\n".join(f"  {name}: {value}" for name, value in best["params"].items())
-        + f"\n{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
+        + f"\n{_own_line(record['settings_of_params'], best['metric'])}\n{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
         f"{trials['retried']} retried; pruning saved {pruning['saved_share']:.0%} of the training "
         f"({pruning['saved_s'] / 60:.1f} minutes)\n"
         f"record: {report_folder(space) / BEST_FILE}\n"
@@ -159,3 +159,10 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
         markup=False,
         soft_wrap=True,
     )
+
+
+def _own_line(own: dict | str, metric: str) -> str:  # type: ignore[type-arg]
+    if isinstance(own, str):
+        return f"the settings of params.yaml: {own}"
+    ended = f"{metric} {own['value']:.4f}" if own["value"] is not None else own["state"]
+    return f"the settings of params.yaml, as trial {own['trial']} of the same budget: {ended}"

@@ -1,7 +1,7 @@
 """Which ROIs train, validate and are held out: the published folders, honest folds, folds for choosing settings."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,12 @@ class Material:
         """ROI id → group."""
         return dict(zip(self.rois.table["roi_id"], self.groups, strict=True))
 
+    def only(self, roi_ids: Iterable[str]) -> "Material":
+        """Some of the ROIs, in their order."""
+        kept = self.rois.table["roi_id"].isin(set(roi_ids)).to_numpy(dtype=bool)
+        rois = RoiSet(self.rois.table[kept].reset_index(drop=True), self.rois.images[kept])
+        return Material(rois, tuple(itertools.compress(self.groups, kept)))
+
     def describe(self) -> dict[str, Any]:
         """Source, counts and whether the ROIs are synthetic."""
         table = self.rois.table
@@ -69,10 +75,8 @@ def development_material(space: Workspace) -> Material:
         DataError: the stages `ingest` and `split` have not run.
     """
     everything = read_material(space)
-    part_of = read_table(space.split).set_index("roi_id")["split"]
-    kept = everything.rois.table["roi_id"].map(part_of).isin(("train", "val")).to_numpy(dtype=bool)
-    rois = RoiSet(everything.rois.table[kept].reset_index(drop=True), everything.rois.images[kept])
-    return Material(rois, tuple(itertools.compress(everything.groups, kept)))
+    split = read_table(space.split)
+    return everything.only(split.loc[split["split"].isin(("train", "val")), "roi_id"])
 
 
 def has_published(material: Material) -> bool:

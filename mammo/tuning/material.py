@@ -10,11 +10,12 @@ from torch import Tensor
 
 from mammo.augment import PatchBatch
 from mammo.config import Config, GridConfig, PatchesConfig
-from mammo.data.protocols import development_material, grouped_folds
+from mammo.data.protocols import Fold, Material, development_material, grouped_folds
 from mammo.devices import choose_device
 from mammo.layout import Workspace
 from mammo.patches import drawn_patches
 from mammo.provenance import fingerprint
+from mammo.search_space import TuneConfig
 from mammo.training import PatchData
 
 Rows = npt.NDArray[np.int64]
@@ -54,14 +55,36 @@ class TrialRois:
         return bool(self.table["synthetic"].any())
 
 
+def nested_folds(material: Material, tune: TuneConfig) -> list[Fold]:
+    """The folds that judge studies: the held-out ROIs of each are what its study must not see.
+
+    Raises:
+        DataError: there are fewer groups of a class than folds.
+    """
+    return grouped_folds(material, GridConfig(n_folds=tune.nested_folds, seed=tune.seed + 1))
+
+
+def tuning_material(space: Workspace, tune: TuneConfig) -> Material:
+    """The ROIs that a study may see: those of train and val, without `tune.held_out_fold`.
+
+    Raises:
+        DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
+    """
+    material = development_material(space)
+    if tune.held_out_fold is None:
+        return material
+    split = nested_folds(material, tune)[tune.held_out_fold].split
+    return material.only(split.loc[split["split"] != "test", "roi_id"])
+
+
 def read_trial_rois(space: Workspace, config: Config) -> TrialRois:
-    """Read the ROIs of train and val and cut them into folds.
+    """Read the ROIs that the study may see and cut them into folds.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
         ConfigError: the device does not exist.
     """
-    material = development_material(space)
+    material = tuning_material(space, config.tune)
     grid = GridConfig(n_folds=config.tune.n_folds, seed=config.tune.seed)
     images = torch.from_numpy(np.ascontiguousarray(material.rois.images))
     return TrialRois(

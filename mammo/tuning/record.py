@@ -24,6 +24,7 @@ from mammo.tuning.trials import (
     FOLDS,
     INDEX,
     JUDGE_S,
+    OWN,
     PATCHES,
     PRUNED_BY,
     RETRY_OF,
@@ -112,9 +113,24 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
             "votes": _votes(chosen.patches, chosen.vote),
             "note": "the best of several noisy trials looks better than it is; judge it on folds of another seed",
         },
+        "settings_of_params": _own(opened),
         "settings": _overlay(opened, system, best.params),
         "space": attrs["tune"]["space"],
     }
+
+
+def _own(opened: OpenStudy) -> dict[str, Any] | str:
+    """How the settings of `params.yaml` fared as a trial of the same budget."""
+    for trial in opened.ended:
+        if trial.user_attrs.get(OWN):
+            return {
+                "trial": int(trial.user_attrs[INDEX]),
+                "state": state_of(trial, set()),
+                "value": trial.value if trial.state == TrialState.COMPLETE else None,
+                "folds": [float(value) for value in trial.user_attrs.get(FOLDS, [])],
+                "params": dict(trial.params),
+            }
+    return "not in the space: no trial has them"
 
 
 def _votes(patches: PatchesConfig, vote: VoteConfig) -> dict[str, Any]:
@@ -187,6 +203,7 @@ def trials_table(opened: OpenStudy) -> pd.DataFrame:
             "index": t.user_attrs.get(INDEX),
             "counts": t.number in ended,
             "state": state_of(t, retried),
+            "settings_of_params": bool(t.user_attrs.get(OWN)),
             "retry_of": t.user_attrs.get(RETRY_OF),
             "value": t.value if t.state == TrialState.COMPLETE else None,
             "pruned_by": t.user_attrs.get(PRUNED_BY),

@@ -10,7 +10,7 @@ from optuna.distributions import (
 )
 
 from mammo.config import AugmentConfig, Config, VoteConfig, split_system
-from mammo.search_space import Choices, IntRange, TuneConfig
+from mammo.search_space import Choices, IntRange, TuneConfig, holds
 
 Params = dict[str, Any]
 
@@ -49,6 +49,39 @@ def _distribution(parameter: Any) -> BaseDistribution:
     if isinstance(parameter, IntRange):
         return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+
+
+def own_params(config: Config) -> Params | None:
+    """The point of the space that means the settings of `params.yaml`; None where the space does not hold it.
+
+    A study tries it first, so that every other trial is compared with what one has already.
+    """
+    _, fusion = split_system(config.tune.system)
+    recipe = config.recipes[config.tune.recipe]
+    named: Params = {
+        "size_px": config.patches.size_px,
+        "stride_px": config.patches.stride_px,
+        "patches_per_roi": config.patches.tumor_draws,
+        "fusion": fusion,
+        "backbone_lr": recipe.backbone_lr,
+        "head_lr": recipe.head_lr,
+        "weight_decay": recipe.weight_decay,
+        "augment_strength": recipe.augment.zoom / FULL_ZOOM,
+        "label_smoothing": recipe.label_smoothing,
+        "vote_rule": _own_vote_rule(config.vote),
+    }
+    params = {name: named[name] for name in config.tune.space}
+    if not all(holds(parameter, params[name]) for name, parameter in config.tune.space.items()):
+        return None
+    _, chosen = chosen_settings(config, params)
+    same = (chosen.patches, chosen.vote, chosen.recipe) == (config.patches, config.vote, recipe)
+    return params if same else None
+
+
+def _own_vote_rule(vote: VoteConfig) -> str:
+    if vote.rule == "mean_score":
+        return "mean_score"
+    return "share_threshold" if vote.threshold == "validation" else "majority"
 
 
 def trial_settings(config: Config, params: Params) -> tuple[str, Config]:

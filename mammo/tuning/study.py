@@ -21,15 +21,15 @@ from mammo.search_space import TuneConfig
 from mammo.tuning.identity import is_alive, myself
 from mammo.tuning.material import TrialRois, material_mark
 from mammo.tuning.quiet import experimental
-from mammo.tuning.space import base_settings, distributions
+from mammo.tuning.space import base_settings, distributions, own_params
 from mammo.tuning.storage import exclusive
-from mammo.tuning.trials import ERROR, INDEX, RETRY_OF, WORKER, finished, fresh_index, index_of
+from mammo.tuning.trials import ERROR, INDEX, OWN, RETRY_OF, WORKER, finished, fresh_index, index_of
 
 SAMPLER_NOTE = (
     "TPE, multivariate, constant liar; a generator of its own for every trial, seeded by (seed, index)"
 )
-BEYOND_RESULTS = {"trials", "max_retries", "heartbeat_s"}
-"""Settings of `tune` that may change while a study goes on."""
+BEYOND_RESULTS = {"trials", "max_retries", "heartbeat_s", "nested_folds", "nested_seeds", "held_out_fold"}
+"""Settings of `tune` that may change while a study goes on, or that show in its ROIs."""
 
 
 class IndexedSampler(BaseSampler):
@@ -98,8 +98,9 @@ class OpenStudy:
 
 
 def study_name(config: Config) -> str:
-    """Studies of one source and one protocol share a name."""
-    return f"mammo-{config.ingest.source}-{config.split.protocol}"
+    """Studies of one source and one protocol share a name, but for the fold that they must not see."""
+    name, fold = f"mammo-{config.ingest.source}-{config.split.protocol}", config.tune.held_out_fold
+    return name if fold is None else f"{name}-without-fold-{fold}"
 
 
 def study_mark(config: Config, material: TrialRois) -> str:
@@ -142,6 +143,9 @@ def make_study(
         if "mark" not in study.user_attrs:
             for key, value in _identity(space, config, material).items():
                 study.set_user_attr(key, value)
+            own = own_params(config)
+            if own is not None and not study.get_trials(deepcopy=False):
+                study.enqueue_trial(own, user_attrs={INDEX: 0, OWN: True})
             study.set_user_attr("mark", mark)
     _check_mark(study, mark)
     return OpenStudy(space, config, storage, study)
@@ -228,11 +232,11 @@ def _enqueue_again(opened: OpenStudy, trial: FrozenTrial, trials: Sequence[Froze
     index = index_of(trial)
     if index is None:
         index = fresh_index(trial.number, trials)
-    # What was not drawn to the end is drawn again, by the same generator.
+    # What was not drawn to the end is drawn again, by the same generator, but for what was never drawn at random.
     whole = set(trial.params) == set(opened.config.tune.space)
-    opened.study.enqueue_trial(
-        trial.params if whole else {}, user_attrs={INDEX: index, RETRY_OF: trial.number}
-    )
+    params = trial.params if whole else trial.system_attrs.get("fixed_params", {})
+    own = {OWN: True} if trial.user_attrs.get(OWN) else {}
+    opened.study.enqueue_trial(params, user_attrs={INDEX: index, RETRY_OF: trial.number, **own})
 
 
 def claim(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:

@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 INDEX: Final = "index"
 RETRY_OF: Final = "retry_of"
+OWN: Final = "settings_of_params"
+"""Marks the trial of what `params.yaml` says, and its retries."""
 WORKER: Final = "worker"
 ERROR: Final = "error"
 FOLDS: Final = "fold_values"
