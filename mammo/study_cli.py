@@ -72,10 +72,10 @@ def study(
 def _open(workspace: Path, jobs: int | None) -> "tuple[Workspace, Config, int]":
     """The workspace with its data up to the split, made where they are missing; settings; how many jobs."""
     from mammo.config import Config
-    from mammo.studies.pool import default_jobs
     from mammo.versioning import ensure_split
+    from mammo.workers import usable_cpus
 
     space = Workspace(workspace)
     config = Config.load(space.params)
     ensure_split(space)
-    return space, config, jobs or default_jobs()
+    return space, config, jobs or usable_cpus()

@@ -27,6 +27,17 @@ StorageOption = Annotated[
         help="postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (default: the workspace's journal).",
     ),
 ]
+TrialsOption = Annotated[int | None, typer.Option(help="Trials of a study in all (default: tune.trials).")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes of one thread each (default: one for each CPU; on a GPU as many as pay off)."
+    ),
+]
+SourceOption = Annotated[
+    str | None, typer.Option(help="phantom: search on synthetic ROIs, in a workspace of its own.")
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget the trials that are there.")]
 HERE: Final = Path()
 PHANTOM: Final = Path("tune-demo")
 """Workspace of `--source phantom`, unless `--workspace` names another."""
@@ -35,44 +46,81 @@ PHANTOM: Final = Path("tune-demo")
 @app.callback()
 def tune(
     context: typer.Context,
-    trials: Annotated[int | None, typer.Option(help="Trials in all (default: tune.trials).")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes of one thread each (default: one for each CPU).")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="phantom: search on synthetic ROIs, in a workspace of its own.")
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the study that is there.")] = False,
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    source: SourceOption = None,
+    fresh: FreshOption = False,
     storage: StorageOption = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Search the settings of params.yaml's section `tune`; write reports/tune/best.yaml."""
     if context.invoked_subcommand is not None:
         return
-    from mammo.config import Config
-    from mammo.tuning.coordinator import Plan, default_workers, run_study
+    from mammo.tuning.coordinator import run_study
 
     console = Console()
-    config = Config.load(Workspace(workspace).params)
-    plan = Plan(
-        config.tune.trials if trials is None else trials,
-        default_workers() if workers is None else workers,
-        storage,
-        fresh,
-    )
-    space, config = _ready(workspace, source, config, plan)
+    space, config, plan = _ready(workspace, source, trials, workers, storage, fresh, console)
     _show(space, run_study(space, config, plan, console), console)
+
+
+@app.command()
+def nested(
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    source: SourceOption = None,
+    fresh: FreshOption = False,
+    storage: StorageOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
+    from mammo.tuning.nested import run_nested
+    from mammo.workers import usable_cpus
+
+    console = Console()
+    space, config, plan = _ready(workspace, source, trials, workers, storage, fresh, console)
+    run_nested(space, config, plan, usable_cpus(), console)
+
+
+@app.command()
+def measure(
+    most: Annotated[int | None, typer.Option(min=1, help="Most workers to try (default: one a CPU).")] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Measure how many workers pay off on this machine's device; on a GPU `mammo tune` goes by it."""
+    from mammo.config import Config
+    from mammo.tuning.sharing import Rate, measure_sharing
+    from mammo.versioning import ensure_split
+
+    console = Console()
+    space = Workspace(workspace)
+    config = Config.load(space.params)
+    ensure_split(space)
+
+    def say(rate: Rate) -> None:
+        each = rate.patches_per_s / rate.n_workers
+        console.print(
+            f"{rate.n_workers:3d} workers: {rate.patches_per_s:8.0f} training patches a second, {each:.0f} each",
+            highlight=False,
+        )
+
+    found = measure_sharing(space, config, most, say=say)
+    console.print(f"{found.n_workers} workers pay off on {found.device}", highlight=False)
 
 
 @app.command()
 def worker(
     storage: StorageOption = None,
-    trials: Annotated[int | None, typer.Option(help="Trials in all (default: tune.trials).")] = None,
+    trials: TrialsOption = None,
+    held_out_fold: Annotated[
+        int | None,
+        typer.Option(min=0, help="Join the study of `mammo tune nested` that leaves out this fold."),
+    ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Take trials of a study that `mammo tune` has made, on this or another machine, until none is left."""
     from mammo.config import Config
     from mammo.errors import MammoError
+    from mammo.tuning.space import without_fold
     from mammo.tuning.worker import work
 
     if storage is None:
@@ -82,6 +130,8 @@ def worker(
         )
     console = Console()
     config = Config.load(Workspace(workspace).params)
+    if held_out_fold is not None:
+        config = without_fold(config, held_out_fold)
     n_ended = work(
         workspace,
         config,
@@ -119,14 +169,35 @@ def apply(workspace: WorkspaceOption = HERE) -> None:
     console.print(said, highlight=False)
 
 
-def _ready(workspace: Path, source: str | None, config: "Config", plan: "Plan") -> tuple[Workspace, "Config"]:
-    """The workspace to search in; what is wrong with the request is refused before a phantom's one is made."""
+def _ready(
+    workspace: Path,
+    source: str | None,
+    trials: int | None,
+    workers: int | None,
+    storage: str | None,
+    fresh: bool,
+    console: Console,
+) -> "tuple[Workspace, Config, Plan]":
+    """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
+    from mammo.config import Config
+    from mammo.tuning.coordinator import Plan, check_plan
+    from mammo.tuning.sharing import workers_that_pay_off
+
+    config = Config.load(Workspace(workspace).params)
+    n_trials = config.tune.trials if trials is None else trials
+    check_plan(Plan(n_trials, 1 if workers is None else workers, storage))
+    space, config = _material(workspace, source, config)
+    if workers is None:
+        workers = workers_that_pay_off(space, config, lambda line: console.print(line, highlight=False))
+    return space, config, Plan(n_trials, workers, storage, fresh)
+
+
+def _material(workspace: Path, source: str | None, config: "Config") -> "tuple[Workspace, Config]":
+    """The workspace with its ROIs split, and its settings."""
     from mammo.config import Config
     from mammo.errors import MammoError
-    from mammo.tuning.coordinator import check_plan
     from mammo.versioning import ensure_split
 
-    check_plan(plan)
     if source is None:
         ensure_split(Workspace(workspace))
         return Workspace(workspace), config
@@ -149,7 +220,8 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
         f"best: trial {best['trial']}, {best['metric']} {best['value']:.4f} ± {best['fold_standard_error']:.4f} "
         f"(standard error over {len(best['folds'])} folds)\n"
         + "\n".join(f"  {name}: {value}" for name, value in best["params"].items())
-        + f"\n{_own_line(record['settings_of_params'], best['metric'])}\n{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
+        + f"\n{_own_line(record['settings_of_params'], best['metric'])}\n"
+        f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
         f"{trials['retried']} retried; pruning saved {pruning['saved_share']:.0%} of the training "
         f"({pruning['saved_s'] / 60:.1f} minutes)\n"
         f"record: {report_folder(space) / BEST_FILE}\n"

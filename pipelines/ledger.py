@@ -6,13 +6,13 @@ from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.studies.ledger import run_ledger
-from mammo.studies.pool import default_jobs
+from mammo.workers import usable_cpus
 
 
 def main() -> None:
     """Run the stage in the current folder."""
     space = Workspace()
-    run_ledger(space, Config.load(space.params), default_jobs(), Console())
+    run_ledger(space, Config.load(space.params), usable_cpus(), Console())
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.studies.choices import run_study
-from mammo.studies.pool import default_jobs
+from mammo.workers import usable_cpus
 
 
 def main() -> None:
     """Compare the variants of the file named on the command line, in the current folder."""
     space = Workspace()
-    run_study(space, Config.load(space.params), Path(sys.argv[1]), default_jobs(), Console())
+    run_study(space, Config.load(space.params), Path(sys.argv[1]), usable_cpus(), Console())
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ from rich.console import Console
 from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
-from mammo.tuning.coordinator import Plan, default_workers, run_study
+from mammo.tuning.coordinator import Plan, run_study
+from mammo.tuning.sharing import workers_that_pay_off
 
 
 def main() -> None:
     """Make or continue the study of the current folder."""
     space = Workspace()
     config = Config.load(space.params)
-    run_study(space, config, Plan(config.tune.trials, default_workers()), Console())
+    console = Console()
+    n_workers = workers_that_pay_off(space, config, console.print)
+    run_study(space, config, Plan(config.tune.trials, n_workers), console)
 
 
 if __name__ == "__main__":

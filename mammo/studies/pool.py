@@ -5,7 +5,6 @@ neither the number of jobs nor the machine's load. On a GPU one worker runs at a
 """
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from mammo.devices import choose_device
 from mammo.errors import MammoError
 from mammo.progress import FitsProgress, fits_progress
 from mammo.studies.fits import Fit, FitTask, checkpoint_path, fit_key, fit_one, fit_path, load_fit, save_fit
+from mammo.workers import end_with_parent
 
 POLL_S: Final = 0.5
 """How often the bar is moved while fits run."""
@@ -39,11 +39,6 @@ class _Work:
     key: str
     task: FitTask
     folder: Path
-
-
-def default_jobs() -> int:
-    """One job for each CPU that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_fits(tasks: Sequence[FitTask], folder: Path, n_jobs: int, console: Console) -> list[Fit]:
@@ -148,15 +143,8 @@ def _start_worker(epochs: Epochs) -> None:
     global _report_epoch  # a worker is this function's process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     _report_epoch = epochs.put
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _fit_and_keep(work: _Work) -> str:

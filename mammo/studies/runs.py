@@ -20,12 +20,16 @@ from mammo.voting import decisions, vote_shares, with_validation_threshold
 
 @dataclass(frozen=True)
 class Placed:
-    """A fit and where it stands: which repeat and fold, which run (a seed's, or an ensemble's) it belongs to."""
+    """A fit and where it stands: which repeat and fold, which run (a seed's, or an ensemble's) it belongs to.
+
+    `vote` is the fit's own rule, where not all of them vote alike.
+    """
 
     repeat: int
     fold: int
     seed: int
     fit: Fit
+    vote: VoteConfig | None = None
 
 
 def plan(
@@ -46,10 +50,12 @@ def plan(
     ]
 
 
-def place(fits: Iterable[Fit], folds: Sequence[Fold], n_seeds: int) -> list[Placed]:
+def place(
+    fits: Iterable[Fit], folds: Sequence[Fold], n_seeds: int, vote: VoteConfig | None = None
+) -> list[Placed]:
     """Give the fits of a plan their places."""
     return [
-        Placed(fold.repeat, fold.fold, seed, fit)
+        Placed(fold.repeat, fold.fold, seed, fit, vote)
         for (fold, seed), fit in zip(_seeded(folds, n_seeds), fits, strict=True)
     ]
 
@@ -84,7 +90,7 @@ def runs_of(placed: Sequence[Placed], material: Material, vote: VoteConfig) -> R
             rows = np.array([row_of[roi_id] for roi_id in one.fit.test.roi_ids], dtype=np.int64)
             labels[rows], folds[run, rows] = one.fit.test.labels, one.fold
             scores[run, rows] = one.fit.test.patch_scores.mean(axis=1)
-            shares[run, rows], decided[run, rows] = decide(one.fit, vote)
+            shares[run, rows], decided[run, rows] = decide(one.fit, one.vote or vote)
     groups = np.array([material.group_of[roi_id] for roi_id in held_out], dtype=str)
     return Runs(np.array(held_out, dtype=str), labels, groups, folds, scores, shares, decided)
 

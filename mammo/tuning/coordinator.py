@@ -1,7 +1,5 @@
 """`mammo tune`: makes the study, starts workers, keeps MLflow in step with the storage, writes the reports."""
 
-import multiprocessing
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -26,19 +24,13 @@ from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import exclusive, hidden, journal_path, using_storage
 from mammo.tuning.study import OpenStudy, make_study, mend, note_workers
 from mammo.tuning.trials import RETRY_OF, WORKER
-from mammo.tuning.worker import run_as_child, trial_line
+from mammo.tuning.worker import run_as_child, trial_line, worker_context
 
 POLL_S: Final = 1.0
 ORPHANS_S: Final = 20.0
 """How long to wait for the workers of a killed command to end."""
-PRELOADED: Final = ["mammo.tuning.worker", "sklearn.model_selection", "scipy.stats"]
 MOST_DEATHS: Final = 5
 """Of each worker, without a trial that ends between them, before the command gives up."""
-
-
-def default_workers() -> int:
-    """One worker for each CPU that this process may use; each computes with one thread."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -199,18 +191,9 @@ def _takeable(opened: OpenStudy, n_trials: int) -> int:
 
 def _start(opened: OpenStudy, plan: Plan) -> BaseProcess:
     arguments = (opened.space.root, opened.config, plan.url, plan.n_trials)
-    worker: BaseProcess = _context().Process(target=run_as_child, args=arguments)
+    worker: BaseProcess = worker_context().Process(target=run_as_child, args=arguments)
     worker.start()
     return worker
-
-
-def _context() -> Any:
-    """New processes without this one's threads; where the system can, forked from one that has loaded torch already."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 def _tell(opened: OpenStudy, told: set[int], console: Console) -> bool:

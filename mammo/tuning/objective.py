@@ -13,6 +13,7 @@ from mammo.evaluation.metrics import auc, confusion
 from mammo.inference import grid_batch, grid_scores
 from mammo.models.build import Classifier, build_classifier
 from mammo.records import ROI_SIDE_PX
+from mammo.studies.fits import Fit
 from mammo.training import EpochRecord, FitSettings, fit
 from mammo.tuning.material import FoldRows, Rows, TrialRois, judging_data, training_data
 from mammo.tuning.pruning import EpochJudge, fold_stops
@@ -92,21 +93,26 @@ def _judge_fold(
         elif stops:
             _stop(trial, "epoch")
 
-    fit_settings = FitSettings(
-        patches.size_px,
-        coarse_stride(patches.size_px, patches.corner_patches),
-        seed,
-        settings.train.precision,
-        patches.corner_patches,
-    )
     try:
-        fit(classifier, train, val, settings.recipe, fit_settings, on_epoch=after_epoch)
+        fit(classifier, train, val, settings.recipe, fit_settings(settings, seed), on_epoch=after_epoch)
     finally:
         done.fit_s += perf_counter() - started - (done.hooks_s - hooks_s)
     started = perf_counter()
     value = _value_after_voting(classifier, material, fold, settings)
     done.judge_s += perf_counter() - started
     return value
+
+
+def fit_settings(settings: Config, seed: int) -> FitSettings:
+    """What a fit of a trial needs beside its data and its recipe."""
+    patches = settings.patches
+    return FitSettings(
+        patches.size_px,
+        coarse_stride(patches.size_px, patches.corner_patches),
+        seed,
+        settings.train.precision,
+        patches.corner_patches,
+    )
 
 
 def _value_after_voting(
@@ -154,6 +160,13 @@ def roi_value(
         shares = vote_shares(patch_scores, vote)
         return auc(labels, patch_scores.mean(axis=1) if vote.rule == "mean_score" else shares)
     return float(confusion(labels, decisions(patch_scores, vote)).metrics()[metric])
+
+
+def held_out_value(metric: str, fit: Fit, vote: VoteConfig) -> float:
+    """A metric of a kept fit's held-out ROIs after voting, with the threshold that its validation part gives."""
+    if metric != "auc" and vote.threshold == "validation":
+        vote = with_validation_threshold(fit.val.labels, fit.val.patch_scores, vote)
+    return roi_value(metric, fit.test.labels, fit.test.patch_scores, vote)
 
 
 def fit_seed(seed: int, index: int, fold: int) -> int:

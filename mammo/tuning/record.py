@@ -81,6 +81,7 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
             "id": opened.id,
             "mark": attrs["mark"],
             "seed": config.tune.seed,
+            "held_out_fold": config.tune.held_out_fold,
             "sampler": SAMPLER_NOTE,
             "startup_trials": config.tune.startup_trials,
             "epoch_pruner": config.tune.epoch_pruner,
@@ -221,17 +222,23 @@ def trials_table(opened: OpenStudy) -> pd.DataFrame:
 
 
 def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
-    """Write `reports/tune/`: the choice, every try, the intermediate values, and the plots."""
+    """Write the study's folder: the choice and every try; where `train` may take the choice, all the rest as well.
+
+    The rest is a file for `mammo study`, the intermediate values, and the plots.
+    """
     from mammo.tuning.plots import write_plots
 
-    folder = report_folder(opened.space)
+    held_out_fold = opened.config.tune.held_out_fold
+    folder = report_folder(opened.space, held_out_fold)
     write_bytes(
         folder / BEST_FILE, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
     )
-    judge = JUDGE_HEAD + yaml.safe_dump(judging_study(opened), sort_keys=False, allow_unicode=True, width=100)
-    write_bytes(folder / JUDGE_FILE, judge.encode())
     with atomic_path(folder / "trials.csv") as temporary:
         trials_table(opened).to_csv(temporary, index=False)
+    if held_out_fold is not None:
+        return
+    judge = JUDGE_HEAD + yaml.safe_dump(judging_study(opened), sort_keys=False, allow_unicode=True, width=100)
+    write_bytes(folder / JUDGE_FILE, judge.encode())
     write_json(folder / "study.json", _whole(opened))
     write_plots(opened, folder)
 
@@ -256,6 +263,7 @@ def _whole(opened: OpenStudy) -> dict[str, Any]:
     }
 
 
-def report_folder(space: Workspace) -> Path:
-    """Where the study's reports lie."""
-    return space.reports / "tune"
+def report_folder(space: Workspace, held_out_fold: int | None = None) -> Path:
+    """Where a study's reports lie; those that judge the tuning itself below those of the study that chooses."""
+    folder = space.reports / "tune"
+    return folder if held_out_fold is None else folder / "nested" / f"without-fold-{held_out_fold}"

@@ -4,13 +4,18 @@ Every call brings MLflow to what the storage says; a call that was killed is com
 written twice: runs are found by their tags, and metrics carry the storage's own times.
 """
 
+from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from optuna.trial import FrozenTrial
 
-from mammo.provenance import git_commit
+from mammo.config import Config
+from mammo.layout import Workspace
+from mammo.provenance import fingerprint, git_commit
 from mammo.recording import experiment_name
 from mammo.tracking import connect, experiment_id, flat_params
+from mammo.tuning.record import report_folder
 from mammo.tuning.study import SAMPLER_NOTE, OpenStudy
 from mammo.tuning.trials import (
     DEVICE,
@@ -28,10 +33,12 @@ from mammo.tuning.trials import (
 )
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 STATUS: Final = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "retried": "FAILED"}
 """How MLflow shows the states that end a try; `mammo.state` names them exactly."""
+NESTED_TAG: Final = "mammo.nested"
 STUDY_TAG: Final = "mammo.study"
 TRIAL_TAG: Final = "mammo.trial"
 STATE_TAG: Final = "mammo.state"
@@ -44,6 +51,7 @@ class StudyRuns:
 
     def __init__(self, opened: OpenStudy, n_trials: int) -> None:
         self._opened = opened
+        self._folder = report_folder(opened.space, opened.config.tune.held_out_fold)
         self._client = connect(opened.space)
         self._experiment = experiment_id(self._client, opened.space, experiment_name(opened.config))
         self.parent = self._find_parent() or self._make_parent()
@@ -85,7 +93,9 @@ class StudyRuns:
             ],
             tags=_tags({"mammo.best_trial": str(best["trial"])}),
         )
-        self._client.log_artifacts(self.parent, str(self._opened.space.reports / "tune"), "tune")
+        for file in sorted(self._folder.iterdir()):
+            if file.is_file():
+                self._client.log_artifact(self.parent, str(file), "tune")
         self._client.set_terminated(self.parent, "FINISHED", when)
 
     def _find_parent(self) -> str | None:
@@ -96,9 +106,10 @@ class StudyRuns:
     def _make_parent(self) -> str:
         opened = self._opened
         tune = opened.config.tune
+        held_out = tune.held_out_fold
         run = self._client.create_run(
             self._experiment,
-            run_name=f"tune {opened.id}",
+            run_name=f"tune {opened.id}" + ("" if held_out is None else f" without fold {held_out}"),
             tags={
                 STUDY_TAG: opened.id,
                 TRIAL_TAG: "study",
@@ -151,6 +162,58 @@ class StudyRuns:
             )
             self._client.set_terminated(run_id, STATUS[state], _ended_ms(trial))
         self._client.set_tag(run_id, STATE_TAG, state)
+
+
+def log_nested(space: Workspace, config: Config, summary: dict[str, Any], folder: Path) -> None:
+    """Write the judgement of the tuning itself as a run of its own; the same judgement is written once.
+
+    Args:
+        space: whose store it is.
+        config: names the experiment.
+        summary: see `tuning.nested`.
+        folder: holds `nested.json` and `nested.md`.
+    """
+    client = connect(space)
+    experiment = experiment_id(client, space, experiment_name(config))
+    mark = fingerprint(summary)
+    if client.search_runs([experiment], f"tags.`{NESTED_TAG}` = '{mark}'", max_results=1):
+        return
+    studies = ",".join(str(entry["study"]) for entry in summary["folds"])
+    run = client.create_run(
+        experiment,
+        run_name="tune nested",
+        tags={
+            "mammo.studies": studies,
+            "mammo.synthetic": str(summary["data"]["synthetic"]).lower(),
+            "mammo.git_commit": git_commit(space.root) or "not in git",
+            "mammo.verdict": summary["effect"]["verdict"],
+            "mlflow.note.content": f"{summary['question']} Research software.",
+        },
+    )
+    run_id = run.info.run_id
+    for name, cells in (("tuned", summary["tuned"]["cells"]), ("settings", summary["reference"]["cells"])):
+        _log_estimates(client, run_id, name, cells)
+    _log_estimates(client, run_id, "tuned_minus_settings", summary["effect"]["cells"])
+    for name in ("nested.json", "nested.md"):
+        client.log_artifact(run_id, str(folder / name), "tune")
+    # The mark comes last: a run without it was killed while it was written.
+    client.set_tag(run_id, NESTED_TAG, mark)
+    client.set_terminated(run_id, "FINISHED")
+
+
+def _log_estimates(client: "MlflowClient", run_id: str, name: str, cells: dict[str, dict[str, Any]]) -> None:
+    from mlflow.entities import Metric
+
+    when = int(time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(f"{name}_{metric}{suffix}", float(estimate[key]), when, 0)
+            for metric, estimate in cells.items()
+            for key, suffix in (("value", ""), ("ci_low", "_ci_low"), ("ci_high", "_ci_high"))
+            if estimate[key] is not None
+        ],
+    )
 
 
 _NOTES: Final = (RETRY_OF, PRUNED_BY, ERROR, DEVICE, "worker")

@@ -31,6 +31,17 @@ def distributions(tune: TuneConfig) -> dict[str, BaseDistribution]:
     return {name: _distribution(parameter) for name, parameter in tune.space.items()}
 
 
+def without_fold(config: Config, fold: int) -> Config:
+    """The settings of the study that must not see a nested fold.
+
+    Raises:
+        ConfigError: there is no such fold.
+    """
+    values = config.model_dump(by_alias=True)
+    values["tune"]["held_out_fold"] = fold
+    return Config.parse(values)
+
+
 def base_settings(config: Config) -> tuple[str, Config]:
     """A trial's settings at the first value of every range: all that the trials of a study have in common.
 

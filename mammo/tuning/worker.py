@@ -3,15 +3,13 @@
 On a GPU several workers may share the device, each as a process with the ROI images in its own memory (a few MiB).
 """
 
-import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
-from typing import Final
+from typing import Any, Final
 
 import optuna
 import torch
@@ -28,8 +26,10 @@ from mammo.tuning.objective import judge_trial
 from mammo.tuning.storage import hidden, using_storage
 from mammo.tuning.study import OpenStudy, claim, join_study
 from mammo.tuning.trials import ERROR, FOLDS, INDEX, TRIAL_S, state_of
+from mammo.workers import context_without_threads, end_with_parent
 
 POLL_S: Final = 0.5
+PRELOADED: Final = ("mammo.tuning.worker", "sklearn.model_selection", "scipy.stats")
 
 
 def work(
@@ -130,19 +130,17 @@ def _heartbeat(opened: OpenStudy, trial: optuna.Trial) -> Iterator[None]:
         thread.join()
 
 
+def worker_context() -> Any:
+    """How worker processes are started."""
+    return context_without_threads(PRELOADED)
+
+
 def run_as_child(root: Path, config: Config, url: str | None, n_trials: int) -> None:
     """The body of a worker process that `mammo tune` starts; it never outlives its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
     def take_trials() -> None:
         work(root, config, url, n_trials)
 
     guarded(take_trials)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

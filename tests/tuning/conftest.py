@@ -16,7 +16,7 @@ from mammo.data.sources import write_rois
 from mammo.layout import Workspace
 from mammo.records import SPLIT_SCHEMA, conform
 from mammo.storage import write_table
-from mammo.tuning.coordinator import PRELOADED
+from mammo.tuning.worker import PRELOADED
 from tests.disc_rois import disc_rois
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -94,7 +94,7 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def forked() -> ForkServerContext:
     """Processes that begin in milliseconds, because what they import is loaded already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(list(PRELOADED))
     return context
 
 

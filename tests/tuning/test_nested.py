@@ -1,0 +1,119 @@
+"""The judgement of the tuning itself: what a study must not see judges what it chose."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mammo.config import Config
+from mammo.data.protocols import development_material
+from mammo.errors import ConfigError, DataError
+from mammo.evaluation.metrics import auc
+from mammo.layout import Workspace
+from mammo.reporting.nested import nested_markdown
+from mammo.storage import read_json, read_table
+from mammo.studies.fits import Fit, PartScores
+from mammo.tuning.coordinator import Plan
+from mammo.tuning.material import material_mark, nested_folds, read_trial_rois, tuning_material
+from mammo.tuning.nested import run_nested
+from mammo.tuning.objective import held_out_value
+from mammo.tuning.space import without_fold
+from mammo.tuning.study import study_mark, study_name
+from tests.tuning.conftest import make_workspace
+
+Store = Callable[[Workspace], None]
+
+
+def test_every_roi_is_held_out_from_one_study_and_the_test_part_from_all(
+    workspace: tuple[Workspace, Config],
+) -> None:
+    space, config = workspace
+    split = read_table(space.split).set_index("roi_id")
+    group_of = split["group_id"].to_dict()
+    material = development_material(space)
+    held_out: list[str] = []
+    for fold in nested_folds(material, config.tune):
+        seen = set(tuning_material(space, without_fold(config, fold.fold).tune).rois.table["roi_id"])
+        mine = set(fold.split.loc[fold.split["split"] == "test", "roi_id"])
+        assert seen | mine == set(material.rois.table["roi_id"])
+        assert not {group_of[roi] for roi in seen} & {group_of[roi] for roi in mine}
+        assert set(split["split"].loc[sorted(seen)]) <= {"train", "val"}
+        held_out += mine
+    assert sorted(held_out) == sorted(material.rois.table["roi_id"])
+
+
+def test_studies_of_different_folds_do_not_mix(workspace: tuple[Workspace, Config]) -> None:
+    space, config = workspace
+    all_of_them = [config, *(without_fold(config, fold) for fold in range(config.tune.nested_folds))]
+    assert len({study_name(one) for one in all_of_them}) == len(all_of_them)
+    materials = [read_trial_rois(space, one) for one in all_of_them]
+    assert len({material_mark(material) for material in materials}) == len(all_of_them)
+    marks = [study_mark(one, material) for one, material in zip(all_of_them, materials, strict=True)]
+    assert len(set(marks)) == len(all_of_them)
+
+
+def test_a_fold_that_does_not_exist_is_refused(workspace: tuple[Workspace, Config]) -> None:
+    with pytest.raises(ConfigError, match=r"held_out_fold must be below nested_folds \(5\), got 5"):
+        without_fold(workspace[1], 5)
+
+
+def test_too_many_folds_for_the_groups_are_refused(tmp_path: Path) -> None:
+    space, config = make_workspace(tmp_path / "space", nested_folds=20)
+    with pytest.raises(DataError, match="fold"):
+        read_trial_rois(space, without_fold(config, 0))
+
+
+def test_the_threshold_of_a_held_out_value_comes_from_validation() -> None:
+    vote = Config.load(Path(__file__).parents[2] / "params.yaml").vote
+    val = PartScores(("a", "b"), np.array([0, 1]), np.array([[0.1, 0.9, 0.1, 0.1], [0.9, 0.9, 0.1, 0.9]]))
+    test = PartScores(("c", "d"), np.array([0, 1]), np.array([[0.9, 0.1, 0.1, 0.9], [0.9, 0.9, 0.9, 0.9]]))
+    fit = Fit({}, val, test)
+    # Between a quarter and three quarters of the votes, which is half: a tied vote is not above it.
+    assert held_out_value("accuracy", fit, vote.model_copy(update={"threshold": "validation"})) == 1.0
+    low = vote.model_copy(update={"threshold": "fixed", "share_threshold": 0.25})
+    assert held_out_value("accuracy", fit, low) == 0.5
+    assert held_out_value("auc", fit, vote) == auc(test.labels, np.array([0.5, 1.0]))
+
+
+@pytest.mark.slow
+def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
+    tmp_path: Path, store_of: Store
+) -> None:
+    from mammo.tracking import connect
+
+    space, config = make_workspace(tmp_path / "space", nested_folds=3, nested_seeds=1)
+    recipe = config.recipes["scratch"].model_copy(update={"epochs": 2, "patches_per_epoch": 32})
+    config = config.model_copy(update={"recipes": {**config.recipes, "scratch": recipe}})
+    store_of(space)
+    quiet = Console(quiet=True)
+    first = run_nested(space, config, Plan(2, 1), 1, quiet)
+    again = run_nested(space, config, Plan(2, 1), 1, quiet)
+    assert again == first == read_json(space.reports / "tune" / "nested.json")
+    assert [entry["trials"]["ended"] for entry in first["folds"]] == [2, 2, 2]
+    assert sum(entry["n_rois"] for entry in first["folds"]) == 32
+    assert first["effect"]["n_rois"] == 32
+    cells = {name: first[name]["cells"]["auc_score"]["value"] for name in ("tuned", "reference")}
+    assert first["effect"]["cells"]["auc_score"]["value"] == pytest.approx(
+        cells["tuned"] - cells["reference"]
+    )
+    assert not (space.reports / "tune" / "best.yaml").exists()  # no choice for `train` comes of it
+    folders = sorted(path.name for path in (space.reports / "tune" / "nested").iterdir())
+    assert folders == [f"without-fold-{fold}" for fold in range(3)]
+    client = connect(space)
+    experiment = client.get_experiment_by_name("phantom-grouped_cv")
+    runs = client.search_runs([experiment.experiment_id], "tags.`mlflow.runName` = 'tune nested'")
+    assert len(runs) == 1
+    assert runs[0].data.metrics["tuned_auc_score"] == cells["tuned"]
+    says_what_it_is(first)
+
+
+def says_what_it_is(summary: dict[str, Any]) -> None:
+    text = nested_markdown(summary)
+    assert "PHANTOM (synthetic) ROIs" in text
+    assert "no medical device" in text
+    assert f"Verdict (n = 32): **{summary['effect']['verdict']}**" in text
+    for entry in summary["folds"]:
+        assert f"| {entry['fold']} | {entry['n_rois']} | {entry['promised']:.3f} |" in text
