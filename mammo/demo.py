@@ -23,7 +23,7 @@ FOLDERS: Final = ("pipelines", "mammo", "data/located")
 
 LEFT_OUT: Final = ("__pycache__", "*.parquet")
 
-COMMAND_REPORTS: Final = ("ablate", "ledger", "seeds", "study")
+COMMAND_REPORTS: Final = ("ablate", "ledger", "seeds", "study", "tune")
 """Folders of `reports/` that commands fill, and that the page's stage reads whether or not they have run."""
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {

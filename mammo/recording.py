@@ -35,11 +35,11 @@ from mammo.tracking import (
 from mammo.training import EpochRecord
 
 
-def train_recorded(space: Workspace, config: Config, system: str) -> None:
+def train_recorded(space: Workspace, config: Config, system: str, tags: dict[str, str] | None = None) -> None:
     """Train a system under an MLflow run; write its bundle, its history and its validation results.
 
     A run that was killed goes on: from its last epoch, in the same MLflow run. Of several processes that share the
-    fit the first one writes.
+    fit the first one writes. `tags` are added to the run's own.
 
     Raises:
         ConfigError: `train.processes` is not the number of processes that run.
@@ -48,7 +48,7 @@ def train_recorded(space: Workspace, config: Config, system: str) -> None:
     patch_sets = {name: read_table(space.patches(name)) for name in parts}
     with joined(config.train.processes, choose_device(config.train.device)) as team:
         if team.leads:
-            _lead(space, config, system, parts, patch_sets, team)
+            _lead(space, config, system, parts, patch_sets, team, tags or {})
         else:
             checkpoint = space.checkpoint(system)
             train, val = parts["train"], parts["val"]
@@ -62,11 +62,13 @@ def _lead(
     parts: dict[str, Part],
     patch_sets: dict[str, pd.DataFrame],
     team: Team,
+    tags: dict[str, str],
 ) -> None:
     train, val = parts["train"], parts["val"]
     mark = run_fingerprint(system, config, config.train.seed, train, val, patch_sets, team.size)
     note = space.run_note(system)
     context = training_context(space, config, system, parts)
+    context = replace(context, tags=context.tags | tags)
     with open_run(space, context, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
         trained = _train_with_progress(space, config, system, parts, patch_sets, run, team)

@@ -7,6 +7,7 @@ from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.parallel import is_launched, relaunch
 from mammo.recording import train_recorded
+from mammo.tuning.apply import applied_choice
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     config = Config.load(space.params)
     if config.train.processes > 1 and not is_launched():
         relaunch(config.train.processes, sys.argv, config.train.threads)
-    train_recorded(space, config, sys.argv[1])
+    train_recorded(space, config, sys.argv[1], applied_choice(space, config))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from mammo.reporting.page_results import (
     slices_section,
 )
 from mammo.reporting.page_studies import ablation_section, choices_section, ledger_section
+from mammo.reporting.page_tuning import tuning_section
 from mammo.reporting.report_inputs import ReportInputs
 from mammo.storage import write_bytes
 
@@ -50,6 +51,7 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
         ledger_section(inputs),
         ablation_section(inputs),
         choices_section(inputs),
+        tuning_section(inputs),
         settings_section(inputs),
         provenance_section(inputs),
     ]

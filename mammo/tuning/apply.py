@@ -12,7 +12,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from mammo.config import Config
-from mammo.errors import DataError
+from mammo.errors import ConfigError, DataError
 from mammo.layout import Workspace
 from mammo.storage import write_bytes
 from mammo.tuning.record import BEST_FILE, report_folder
@@ -36,6 +36,7 @@ def apply_best(space: Workspace) -> list[str]:
     editor.width = 4096
     editor.indent(mapping=2, sequence=4, offset=2)
     editor.representer.add_representer(type(None), _spelled_null)
+    editor.representer.add_representer(float, _float_of_yaml_1_1)
     document = editor.load(space.params.read_text())
     is_new = TUNED not in document["recipes"]
     changes = _overlay(document, settings)
@@ -55,9 +56,40 @@ def apply_best(space: Workspace) -> list[str]:
     return changes
 
 
+def applied_choice(space: Workspace, config: Config) -> dict[str, str]:
+    """Where settings that are called tuned come from: tags for the training run; empty for another recipe.
+
+    `train` asks this, so that a run of the recipe `tuned` is one of what `best.yaml` chose, and says which trial.
+
+    Raises:
+        DataError: there is no study's result, or it cannot be read.
+        ConfigError: `params.yaml` says something else than it.
+    """
+    if config.train.recipe != TUNED:
+        return {}
+    path = report_folder(space) / BEST_FILE
+    settings = _settings(path)
+    settings.pop("system")
+    changes = _overlay(YAML().load(space.params.read_text()), settings)
+    if changes:
+        raise ConfigError(
+            f"{space.params.name}: with train.recipe {TUNED} the settings must be those of {path}, but differ: "
+            f"{'; '.join(changes)}; run `mammo tune apply`, or give the recipe another name"
+        )
+    record = yaml.safe_load(path.read_text())
+    return {"mammo.study": str(record["study"]["id"]), "mammo.best_trial": str(record["best"]["trial"])}
+
+
 def _spelled_null(representer: Any, _: None) -> Any:
     """`null`, as people wrote it, not an empty value."""
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _float_of_yaml_1_1(representer: Any, value: float) -> Any:
+    """`1.0e-05`: without the point, DVC and PyYAML would read a text."""
+    mantissa, e, exponent = repr(value).partition("e")
+    text = f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}" if e else mantissa
+    return representer.represent_scalar("tag:yaml.org,2002:float", text)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -21,35 +21,26 @@ _BLUE: Final = "#0072b2"
 _STOPPED: Final = "#999999"
 
 
-def write_plots(opened: OpenStudy, folder: Path) -> None:
+def write_plots(opened: OpenStudy, shares: dict[str, float], folder: Path) -> None:
     """Draw a study's trials that count; importance and contours only where values differ.
 
     Args:
         opened: a study with a complete trial.
+        shares: importance of each parameter, largest first.
         folder: where `history.png`, `slice.png`, `importance.png`, `contour.png`, `parallel_coordinate.png` go.
     """
     trials = [trial for trial in opened.ended if trial.state != TrialState.FAIL]
-    study = optuna.create_study(direction="maximize", study_name=opened.study.study_name)
-    study.add_trials(trials)
     metric, note = opened.config.tune.metric, _note(opened)
     _draw_history(trials, metric, note, folder / "history.png")
     _draw_slices(opened, trials, metric, note, folder / "slice.png")
-    shares = importances(study)
     if shares:
         _draw_importance(shares, metric, note, folder / "importance.png")
     complete, _ = _split(trials)
     varied = [name for name in shares if len({trial.params[name] for trial in complete}) > 1]
     if len(varied) > 1:
+        study = optuna.create_study(direction="maximize", study_name=opened.study.study_name)
+        study.add_trials(trials)
         _draw_by_optuna(study, varied, metric, note, folder)
-
-
-def importances(study: optuna.Study) -> dict[str, float]:
-    """fANOVA's share of each parameter in the spread of the values; empty where fewer than two values differ."""
-    values = {t.value for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
-    if len(values) < 2:
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return optuna.importance.get_param_importances(study, evaluator=evaluator)
 
 
 def _note(opened: OpenStudy) -> str:

@@ -15,6 +15,7 @@ from mammo.patches import grid_offsets
 from mammo.provenance import data_hashes
 from mammo.search_space import sure_centre_px
 from mammo.storage import atomic_path, write_bytes, write_json
+from mammo.tuning.importance import importances
 from mammo.tuning.pruning import saved_work
 from mammo.tuning.space import TUNED, chosen_settings
 from mammo.tuning.study import SAMPLER_NOTE, OpenStudy
@@ -36,6 +37,7 @@ from mammo.tuning.trials import (
 )
 
 BEST_FILE: Final = "best.yaml"
+STUDY_FILE: Final = "study.json"
 JUDGE_FILE: Final = "tuned.yaml"
 JUDGE_HEAD: Final = (
     "# For `mammo study`: the choice of `mammo tune` against params.yaml, on folds of another seed.\n"
@@ -115,6 +117,7 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
             "note": "the best of several noisy trials looks better than it is; judge it on folds of another seed",
         },
         "settings_of_params": _own(opened),
+        "importance": importances(opened.ended),
         "settings": _overlay(opened, system, best.params),
         "space": attrs["tune"]["space"],
     }
@@ -239,15 +242,16 @@ def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
         return
     judge = JUDGE_HEAD + yaml.safe_dump(judging_study(opened), sort_keys=False, allow_unicode=True, width=100)
     write_bytes(folder / JUDGE_FILE, judge.encode())
-    write_json(folder / "study.json", _whole(opened))
-    write_plots(opened, folder)
+    write_json(folder / STUDY_FILE, _whole(opened, record))
+    write_plots(opened, record["importance"], folder)
 
 
-def _whole(opened: OpenStudy) -> dict[str, Any]:
-    """What is stored of the study, ready for JSON: its identity, and the epochs and folds of every try."""
+def _whole(opened: OpenStudy, record: dict[str, Any]) -> dict[str, Any]:
+    """What is stored of the study, ready for JSON: record, identity, and the epochs and folds of every try."""
     trials = opened.trials
     retried = retried_numbers(trials)
     return {
+        "record": record,
         "study": dict(opened.study.user_attrs),
         "trials": [
             {

@@ -13,7 +13,7 @@ from mammo.config import Config
 from mammo.errors import ConfigError
 from mammo.patches import grid_corners
 from mammo.search_space import sure_centre_px, whole_values
-from mammo.tuning.space import chosen_settings, distributions, trial_settings
+from mammo.tuning.space import chosen_settings, distributions, own_params, trial_settings
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -160,3 +160,33 @@ def test_a_threshold_is_chosen_only_by_a_metric_that_sees_it(rule: str, becomes:
     before = with_tune().vote
     _, unseen = chosen_settings(with_tune(metric="auc"), {"vote_rule": rule})
     assert (unseen.vote.rule, unseen.vote.threshold) == (becomes[0], before.threshold)
+
+
+def test_the_projects_own_settings_are_a_point_of_its_space() -> None:
+    config = Config.load(PARAMS)
+    own = own_params(config)
+    assert own is not None
+    assert list(own) == list(config.tune.space)
+    system, chosen = chosen_settings(config, own)
+    assert system == config.tune.system
+    assert (chosen.patches, chosen.vote) == (config.patches, config.vote)
+    assert chosen.recipe == config.recipes[config.tune.recipe]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"size_px": {"type": "int", "low": 80, "high": 104, "step": 8}},  # 72 lies outside
+        {"size_px": {"type": "int", "low": 64, "high": 104, "step": 10}},  # and between the steps
+        {"stride_px": {"type": "categorical", "choices": [8, 24]}},  # 12 is no choice
+        {"fusion": {"type": "categorical", "choices": ["baseline"]}},  # model2 is no choice
+    ],
+)
+def test_settings_outside_the_space_are_no_point_of_it(space: dict[str, Any]) -> None:
+    assert own_params(with_tune(space=space)) is None
+
+
+def test_draws_that_are_not_the_papers_ratio_are_no_point_of_the_space() -> None:
+    values = yaml.safe_load(PARAMS.read_text())
+    values["patches"]["normal_draws"] = 1000
+    assert own_params(Config.parse(values)) is None

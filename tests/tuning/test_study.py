@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from optuna.trial import TrialState
 from rich.console import Console
 
 from mammo.config import Config
@@ -17,11 +18,14 @@ from mammo.layout import Workspace
 from mammo.storage import read_table
 from mammo.studies.choices import read_study_file
 from mammo.studies.variants import with_overrides
-from mammo.tuning.apply import apply_best
+from mammo.tuning.apply import applied_choice, apply_best
 from mammo.tuning.coordinator import Plan, check_plan, run_study
 from mammo.tuning.material import read_trial_rois, training_data
 from mammo.tuning.objective import coarse_stride, fit_seed, roi_value
-from mammo.tuning.study import study_mark
+from mammo.tuning.storage import open_storage
+from mammo.tuning.study import claim, make_study, mend, study_mark
+from mammo.tuning.trials import OWN
+from tests.tuning.conftest import make_workspace
 
 Store = Callable[[Workspace], None]
 
@@ -100,6 +104,43 @@ def test_what_a_value_depends_on_changes_the_mark_and_what_not_does_not(
     assert with_tune(metric="f1") != mark
 
 
+def test_the_settings_of_params_yaml_are_tried_first_and_again_if_their_worker_dies(tmp_path: Path) -> None:
+    rate = {"head_lr": {"type": "float", "low": 0.0005, "high": 0.01}}
+    space, config = make_workspace(tmp_path / "space", space=rate)
+    opened = make_study(
+        space, config, open_storage(space, None, None), read_trial_rois(space, config), fresh=False
+    )
+    first = claim(opened, 3)
+    assert first is not None
+    assert first.params == {"head_lr": config.recipe.head_lr}
+    opened.study.tell(first.number, state=TrialState.FAIL)  # as `mend` does for a dead worker
+    mend(opened)
+    retry = claim(opened, 3)
+    assert retry is not None
+    assert (retry.params, retry.user_attrs[OWN]) == (first.params, True)
+    drawn = claim(opened, 3)
+    assert drawn is not None
+    assert OWN not in drawn.user_attrs
+    assert drawn.params != first.params
+    make_study(space, config, opened.storage, read_trial_rois(space, config), fresh=False)
+    assert (
+        sum(bool(trial.user_attrs.get(OWN)) for trial in opened.trials) == 2
+    )  # none is added by a resumption
+
+
+def test_params_of_a_dead_taker_that_were_never_drawn_are_kept(tmp_path: Path) -> None:
+    rate = {"head_lr": {"type": "float", "low": 0.0005, "high": 0.01}}
+    space, config = make_workspace(tmp_path / "space", space=rate)
+    opened = make_study(
+        space, config, open_storage(space, None, None), read_trial_rois(space, config), fresh=False
+    )
+    opened.study.ask()  # the taker of the first trial is killed before it draws anything
+    mend(opened)
+    retry = claim(opened, 3)
+    assert retry is not None
+    assert retry.params == {"head_lr": config.recipe.head_lr}
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
@@ -171,6 +212,8 @@ def applies(space: Workspace, written: dict[str, dict[str, object]]) -> None:
     changes = apply_best(space)
     assert "train.recipe: scratch → tuned" in changes
     config = Config.load(space.params)
+    trained_on = {"mammo.study": written["study"]["id"], "mammo.best_trial": str(written["best"]["trial"])}
+    assert applied_choice(space, config) == trained_on
     assert config.recipe.head_lr == written["best"]["params"]["head_lr"]  # type: ignore[index]
     assert config.patches.size_px == written["best"]["params"]["size_px"]  # type: ignore[index]
     assert f"compact-{written['best']['params']['fusion']}" in config.systems  # type: ignore[index]
@@ -213,3 +256,24 @@ def test_the_projects_own_comments_survive_a_choice(tmp_path: Path) -> None:
     missing = [line for line in comments if line not in after and "recipe: scratch" not in line]
     assert missing == []
     assert Config.load(space.params).recipe.head_lr == 0.005
+
+
+def test_training_refuses_settings_called_tuned_that_the_study_did_not_choose(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", space.params)
+    assert applied_choice(space, Config.load(space.params)) == {}
+    recipe = Config.load(space.params).recipe.model_dump(mode="json") | {"head_lr": 1e-05}
+    settings = {"system": "compact-model2", "recipes": {"tuned": recipe}, "train": {"recipe": "tuned"}}
+    record = {"settings": settings, "study": {"id": "abc"}, "best": {"trial": 7}}
+    folder = space.reports / "tune"
+    folder.mkdir(parents=True)
+    (folder / "best.yaml").write_text(yaml.safe_dump(record))
+    apply_best(space)
+    assert applied_choice(space, Config.load(space.params)) == {"mammo.study": "abc", "mammo.best_trial": "7"}
+    text = space.params.read_text()
+    space.params.write_text(text.replace("head_lr: 1.0e-05", "head_lr: 0.5"))
+    with pytest.raises(ConfigError, match=r"tuned\.head_lr: 0\.5 → 1e-05.*run `mammo tune apply`"):
+        applied_choice(space, Config.load(space.params))
+    (folder / "best.yaml").unlink()
+    with pytest.raises(DataError, match="run `mammo tune`"):
+        applied_choice(space, Config.load(space.params))
