@@ -167,8 +167,8 @@ def test_explanations_are_those_of_the_stated_rule(page: Element, reported: tupl
 
 
 def test_a_section_without_files_names_the_command_that_makes_them(page: Element) -> None:
-    for key, command in (("seeds", "mammo seeds"), ("ledger", "mammo ledger"), ("study", "mammo study")):
-        assert command in section(page, key).text
+    for key in ("seeds", "ledger", "study", "tune"):
+        assert f"mammo {key}" in section(page, key).text
         assert section(page, key).all("table") == []
 
 
@@ -387,3 +387,72 @@ def test_a_browser_shows_the_page_alone_without_a_request(
     assert min(widths) > 0
     assert overflow <= 0
     assert len(shot) > 50_000
+
+
+SPACE = {
+    "size_px": {"type": "int", "low": 64, "high": 104, "step": 8, "log": False},
+    "fusion": {"type": "categorical", "choices": ["baseline", "model1"]},
+}
+CHOICE = {"size_px": 88, "fusion": "model1"}
+
+
+def tuning_record(own: dict[str, Any] | str) -> dict[str, Any]:
+    return {
+        "study": {"n_rois": 32, "n_tumor": 16, "synthetic": True},
+        "budget": {"n_folds": 5},
+        "trials": {"ended": 12, "complete": 5, "pruned": 7},
+        "pruning": {"saved_share": 0.25},
+        "best": {
+            "trial": 3,
+            "metric": "auc",
+            "value": 0.875,
+            "fold_standard_error": 0.03125,
+            "params": CHOICE,
+        },
+        "settings_of_params": own,
+        "importance": {"size_px": 0.75, "fusion": 0.25},
+        "space": SPACE,
+    }
+
+
+def test_tuning_shows_the_choice_beside_the_settings_that_it_was_compared_with(
+    own: tuple[Workspace, Config],
+) -> None:
+    space, config = own
+    settings = {"value": 0.8125, "params": {"size_px": 72, "fusion": "baseline"}}
+    write_json(space.reports / "tune" / "study.json", {"record": tuning_record(settings)})
+    found = section(write(space, config), "tune")
+    assert "PHANTOM" in found.text
+    links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
+    assert links["tune/study.json#/record/best/value"] == "0.875"
+    assert links["tune/study.json#/record/settings_of_params/value"] == "0.812"
+    assert links["tune/study.json#/record/best/params/size_px"] == "88"
+    assert links["tune/study.json#/record/settings_of_params/params/size_px"] == "72"
+    assert links["tune/study.json#/record/importance/fusion"] == "0.250"
+    assert "64 to 104 by 8" in found.text
+    write_json(space.reports / "tune" / "study.json", {"record": tuning_record("not in the space")})
+    assert "settings of params.yaml as one of its trials" not in section(write(space, config), "tune").text
+
+
+def test_nested_folds_show_what_was_promised_and_what_was_kept(own: tuple[Workspace, Config]) -> None:
+    space, config = own
+    cells = dict.fromkeys((*GAIN, "auc_vote_share"), measured(0.75, 0.7, 0.8))
+    fold = {"fold": 0, "n_rois": 8, "promised": 0.9, "kept_by_tuned": 0.7, "kept_by_settings": 0.725}
+    nested = {
+        "data": MATERIAL,
+        "settings": GRID,
+        "trials_of_each_study": 12,
+        "metric": "auc",
+        "tuned": {"cells": cells},
+        "reference": {"cells": cells},
+        "effect": {"cells": GAIN, "n_rois": 40, "verdict": "not distinguishable"},
+        "promise": {"promised": 0.9, "kept_by_tuned": 0.7, "kept_by_settings": 0.725},
+        "folds": [fold | {"system": "vgg16-model1", "params": CHOICE}],
+    }
+    write_json(space.reports / "tune" / "nested.json", nested)
+    found = section(write(space, config), "tune")
+    links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
+    assert links["tune/nested.json#/effect/cells/auc_score"] == "+0.030 (+0.010 to +0.050)"
+    assert links["tune/nested.json#/tuned/cells/accuracy"] == "0.750 (0.700 to 0.800)"
+    assert links["tune/nested.json#/folds/0/kept_by_settings"] == "0.725"
+    assert links["tune/nested.json#/effect/verdict"] == "not distinguishable"

@@ -10,12 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from mammo.config import Config
 from mammo.data.sources import write_rois
 from mammo.layout import Workspace
 from mammo.records import SPLIT_SCHEMA, conform
 from mammo.storage import write_table
+from mammo.tuning.coordinator import Plan, run_study
+from mammo.tuning.runs import StudyRuns
+from mammo.tuning.study import OpenStudy
+from mammo.tuning.trials import retried_numbers, state_of
 from mammo.tuning.worker import PRELOADED
 from tests.disc_rois import disc_rois
 
@@ -103,3 +108,32 @@ def work_in(root: Path, config: Config, url: str | None, n_trials: int) -> None:
     from mammo.tuning.worker import work
 
     work(root, config, url, n_trials)
+
+
+def tune_in(root: Path, config: Config, plan: Plan) -> None:
+    """The command's body, importable by a new process."""
+    run_study(Workspace(root), config, plan, Console(quiet=True))
+
+
+def agrees_with_storage(opened: OpenStudy, runs: StudyRuns) -> None:
+    """MLflow holds one nested run for each try, with its state, parameters and values."""
+    from mammo.tracking import connect
+
+    client = connect(opened.space)
+    query = f"tags.`mlflow.parentRunId` = '{runs.parent}'"
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    nested = {int(run.data.tags["mammo.trial"]): run for run in client.search_runs(experiments, query)}
+    retried = retried_numbers(opened.trials)
+    assert sorted(nested) == [trial.number for trial in opened.trials]
+    for trial in opened.trials:
+        run, state = nested[trial.number], state_of(trial, retried)
+        assert run.data.tags["mammo.state"] == state
+        statuses = {"complete": "FINISHED", "pruned": "KILLED", "retried": "FAILED"}
+        assert run.info.status == statuses[state]
+        for name, value in trial.params.items():
+            assert run.data.params[name] == str(value)
+        history = client.get_metric_history(run.info.run_id, "val_auc_so_far")
+        assert {m.step: m.value for m in history} == trial.intermediate_values
+        assert len(history) == len(trial.intermediate_values)
+        if state == "complete":
+            assert run.data.metrics["value"] == trial.value

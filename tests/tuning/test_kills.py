@@ -16,8 +16,8 @@ from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import journal_path, open_storage
 from mammo.tuning.study import OpenStudy, claim, make_study, mend, note_workers
-from mammo.tuning.trials import FOLDS, INDEX, RETRY_OF, finished, retried_numbers, state_of
-from tests.tuning.conftest import make_workspace, work_in
+from mammo.tuning.trials import FOLDS, INDEX, RETRY_OF, finished, state_of
+from tests.tuning.conftest import agrees_with_storage, make_workspace, work_in
 
 N_TRIALS = 6
 N_KILLS = 10
@@ -91,30 +91,6 @@ def test_a_study_killed_ten_times_ends_with_the_trials_of_an_undisturbed_one(
     runs = StudyRuns(disturbed, N_TRIALS)
     runs.sync()
     agrees_with_storage(disturbed, runs)
-
-
-def agrees_with_storage(opened: OpenStudy, runs: StudyRuns) -> None:
-    """MLflow holds one nested run for each try, with its state, parameters and values."""
-    from mammo.tracking import connect
-
-    client = connect(opened.space)
-    query = f"tags.`mlflow.parentRunId` = '{runs.parent}'"
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    nested = {int(run.data.tags["mammo.trial"]): run for run in client.search_runs(experiments, query)}
-    retried = retried_numbers(opened.trials)
-    assert sorted(nested) == [trial.number for trial in opened.trials]
-    for trial in opened.trials:
-        run, state = nested[trial.number], state_of(trial, retried)
-        assert run.data.tags["mammo.state"] == state
-        statuses = {"complete": "FINISHED", "pruned": "KILLED", "retried": "FAILED"}
-        assert run.info.status == statuses[state]
-        for name, value in trial.params.items():
-            assert run.data.params[name] == str(value)
-        history = client.get_metric_history(run.info.run_id, "val_auc_so_far")
-        assert {m.step: m.value for m in history} == trial.intermediate_values
-        assert len(history) == len(trial.intermediate_values)
-        if state == "complete":
-            assert run.data.metrics["value"] == trial.value
 
 
 def test_a_sync_that_was_killed_is_completed_without_doubles(

@@ -1,21 +1,25 @@
 """Workers on a real PostgreSQL server; one is killed in mid-trial."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 
+import optuna
 import pytest
+import yaml
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from mammo.config import Config
 from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
+from mammo.tuning.coordinator import Plan
 from mammo.tuning.material import read_trial_rois
+from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import open_storage, using_storage
-from mammo.tuning.study import OpenStudy, join_study, make_study
+from mammo.tuning.study import OpenStudy, join_study, make_study, study_name
 from mammo.tuning.trials import INDEX, RETRY_OF, WORKER, finished, retried_numbers
 from tests.docker.processes import postgresql, wait_until
-from tests.tuning.conftest import work_in
+from tests.tuning.conftest import agrees_with_storage, tune_in, work_in
 
 N_TRIALS = 5
 
@@ -73,6 +77,48 @@ def test_the_trial_of_a_killed_worker_is_done_by_another_and_counts_once(
     assert retry.params == killed[0].params
     assert [t.user_attrs[INDEX] for t in finished(trials)] == list(range(N_TRIALS))
     assert len(trials) == N_TRIALS + 1
+
+
+@pytest.mark.slow
+def test_a_command_killed_on_postgresql_goes_on_beside_a_worker_from_elsewhere(
+    workspace: tuple[Workspace, Config],
+    forked: ForkServerContext,
+    database: str,
+    store_of: Callable[[Workspace], None],
+) -> None:
+    space, config = workspace
+    store_of(space)
+    fresh = Plan(N_TRIALS, 1, database, fresh=True)
+    command = forked.Process(target=tune_in, args=(space.root, config, fresh))
+    command.start()
+    with using_storage(space, database, heartbeat_s=None) as reader:
+
+        def trials_of_the_command() -> list[FrozenTrial]:
+            try:
+                return optuna.load_study(study_name=study_name(config), storage=reader).trials
+            except KeyError:  # not made yet, or just deleted for a fresh one
+                return []
+
+        def has_ended_one_and_taken_another() -> bool:
+            states = [t.state for t in trials_of_the_command()]
+            return len(states) > 1 and states[-1] == TrialState.RUNNING
+
+        wait_until(has_ended_one_and_taken_another, 90, lambda: "a second trial is taken")
+    command.kill()
+    command.join()
+    again = forked.Process(target=tune_in, args=(space.root, config, Plan(N_TRIALS, 0, database)))
+    elsewhere = forked.Process(target=work_in, args=(space.root, config, database, N_TRIALS))
+    for process in (again, elsewhere):
+        process.start()
+    for process in (again, elsewhere):
+        process.join(120)
+        assert process.exitcode == 0
+    with using_storage(space, database, heartbeat_s=None) as reader:
+        opened = join_study(space, config, reader, read_trial_rois(space, config))
+        assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
+        agrees_with_storage(opened, StudyRuns(opened, N_TRIALS))
+    record = yaml.safe_load((space.reports / "tune" / "best.yaml").read_text())
+    assert record["trials"]["ended"] == N_TRIALS
 
 
 def test_a_worker_of_other_settings_is_refused(
