@@ -1,14 +1,19 @@
 """The pictures of a study: history, slices, importance in the house's style; contours and parallel lines by Optuna."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import optuna
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 
 from mammo.reporting.canvas import INK, MUTED, new_figure, save, tidy
-from mammo.search_space import Choices
+from mammo.search_space import Choices, Parameter
 from mammo.storage import atomic_path
 from mammo.tuning.quiet import experimental
 from mammo.tuning.study import OpenStudy
@@ -62,49 +67,61 @@ def _draw_history(trials: list[FrozenTrial], metric: str, note: str, path: Path)
     values = np.array([trial.value for trial in complete], dtype=float)
     axes.scatter(at, values, color=_BLUE, label="complete", zorder=3)
     axes.step(at, np.maximum.accumulate(values), where="post", color=INK, linewidth=1, label="best so far")
-    for trial in pruned:
-        axes.axvline(trial.user_attrs["index"], color=_STOPPED, linewidth=0.8, linestyle="dotted")
-    tidy(axes, f"{len(complete)} complete, {len(pruned)} pruned (dotted)", "trial", metric)
-    axes.legend(frameon=False, fontsize=8)
+    _mark_below(axes, [trial.user_attrs["index"] for trial in pruned], label="pruned")
+    tidy(axes, f"{len(complete)} complete, {len(pruned)} pruned", "trial", metric)
+    # Beside the axes, where no point can lie under it.
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     save(figure, path)
 
 
+def _mark_below(axes: Axes, places: Sequence[float], label: str | None = None) -> None:
+    """Marks along the lower edge: trials whose value is not known."""
+    bottom = np.full(len(places), 0.02)
+    low = axes.get_xaxis_transform()
+    axes.scatter(places, bottom, marker="|", color=_STOPPED, transform=low, label=label)
+
+
 def _draw_slices(opened: OpenStudy, trials: list[FrozenTrial], metric: str, note: str, path: Path) -> None:
-    """The value over each parameter, one panel each; pruned trials as marks along the lower edge."""
+    """The value over the whole searched range of each parameter; pruned trials as marks along the lower edge."""
     complete, pruned = _split(trials)
     space = opened.config.tune.space
     n_columns = min(4, len(space))
     n_rows = -(-len(space) // n_columns)
-    figure = new_figure(11, 2.5 * n_rows, "Value over each parameter", note)
+    title = "Value over each parameter (the darker, the later the trial; marks below: pruned)"
+    figure = new_figure(11, 2.5 * n_rows, title, note)
     panels = np.ravel(figure.subplots(n_rows, n_columns, sharey=True, squeeze=False))
+    order = [trial.user_attrs["index"] for trial in complete]
+    ends = Normalize(-0.5 * max(order, default=1), max(order, default=1))
     for axes, (name, parameter) in zip(panels, space.items(), strict=False):
-        named = isinstance(parameter, Choices)
-        order = [str(value) for value in parameter.choices] if isinstance(parameter, Choices) else []
-
-        def place(trial: FrozenTrial, name: str = name, order: list[str] = order) -> float:
-            value = trial.params[name]
-            return float(order.index(str(value))) if order else float(value)
-
-        axes.scatter([place(t) for t in complete], [t.value for t in complete], s=18, color=_BLUE)
-        bottom = np.full(len(pruned), 0.02)
-        axes.scatter(
-            [place(t) for t in pruned],
-            bottom,
-            marker="|",
-            color=_STOPPED,
-            transform=axes.get_xaxis_transform(),
-        )
         tidy(axes, name)
-        if named:
-            axes.set_xticks(range(len(order)), order)
-            axes.set_xlim(-0.5, len(order) - 0.5)
-        elif not isinstance(parameter, Choices) and parameter.log:
-            axes.set_xscale("log")
+        place = _span(axes, parameter)
+        values = [float(trial.value or 0) for trial in complete]
+        axes.scatter(
+            [place(t.params[name]) for t in complete], values, s=20, c=order, cmap="Blues", norm=ends
+        )
+        _mark_below(axes, [place(t.params[name]) for t in pruned])
     for axes in panels[::n_columns]:
         axes.set_ylabel(metric, fontsize=9, color=INK)
     for axes in panels[len(space) :]:
         axes.set_visible(False)
     save(figure, path)
+
+
+def _span(axes: Axes, parameter: Parameter) -> Callable[[Any], float]:
+    """Give the axis the whole searched range; returns where on it a value stands."""
+    if isinstance(parameter, Choices):
+        names = [str(value) for value in parameter.choices]
+        axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        return lambda value: float(names.index(str(value)))
+    low, high = float(parameter.low), float(parameter.high)
+    if parameter.log:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low * (low / high) ** 0.05, high * (high / low) ** 0.05)
+    else:
+        axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    return float
 
 
 def _draw_importance(shares: dict[str, float], metric: str, note: str, path: Path) -> None:
@@ -134,12 +151,23 @@ def _draw_by_optuna(study: optuna.Study, ranked: list[str], metric: str, note: s
 
 
 def _save_drawn(drawn: Any, note: str, path: Path) -> None:
-    """Write what Optuna drew, an axes or an array of them, and let go of it."""
+    """Write what Optuna drew, an axes or a square of them, and let go of it."""
     from matplotlib import pyplot
 
+    if np.ndim(drawn) == 2:
+        _label_edges_only(np.asarray(drawn))
     figure = np.ravel(drawn)[0].figure
     figure.set_size_inches(14, 10)
     figure.text(0.01, 0.005, note, fontsize=9, color=MUTED)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)
+
+
+def _label_edges_only(square: npt.NDArray[Any]) -> None:
+    """Name each row and column once, and write no numbers between the powers of ten, where they would meet."""
+    for (row, column), axes in np.ndenumerate(square):
+        axes.set_xlabel(axes.get_xlabel() if row == len(square) - 1 else "")
+        axes.set_ylabel(axes.get_ylabel() if column == 0 else "")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,98 @@
+"""What the pictures of a study show, and that their texts can be read."""
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from mammo.config import Config
+from mammo.layout import Workspace
+from mammo.tuning.importance import importances
+from mammo.tuning.material import read_trial_rois
+from mammo.tuning.plots import write_plots
+from mammo.tuning.space import distributions
+from mammo.tuning.storage import open_storage
+from mammo.tuning.study import OpenStudy, make_study
+from tests.reporting.drawn_figures import Gallery, catch_figures
+from tests.tuning.conftest import make_workspace
+
+PROJECT_SPACE = Config.load(Path(__file__).parents[2] / "params.yaml").tune
+
+
+@pytest.fixture
+def gallery(monkeypatch: pytest.MonkeyPatch) -> Gallery:
+    return catch_figures(monkeypatch)
+
+
+def drawn_trial(index: int, drawn: optuna.Trial, *, pruned: bool) -> FrozenTrial:
+    """A trial that drew from the project's own space; pruned ones reported one epoch."""
+    value = 0.8 + 0.05 * float(np.log10(drawn.params["head_lr"]) + 3)
+    return create_trial(
+        state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+        value=None if pruned else value,
+        params=drawn.params,
+        distributions=drawn.distributions,
+        intermediate_values={0: value},
+        user_attrs={"index": index, "fold_values": [] if pruned else [value]},
+    )
+
+
+@pytest.fixture
+def studied(tmp_path: Path) -> OpenStudy:
+    """Twelve trials of the project's own search space, every third pruned."""
+    settings = PROJECT_SPACE.model_dump(mode="json")["space"]
+    space, config = make_workspace(tmp_path / "space", space=settings)
+    material = read_trial_rois(space, config)
+    opened = make_study(space, config, open_storage(space, None, None), material, fresh=False)
+    random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for index in range(12):
+        drawn = random.ask(distributions(config.tune))
+        opened.study.add_trial(drawn_trial(index, drawn, pruned=index % 3 == 2))
+    return opened
+
+
+def test_every_picture_is_drawn_and_its_texts_do_not_meet(
+    studied: OpenStudy, gallery: Gallery, tmp_path: Path
+) -> None:
+    write_plots(studied, importances(studied.ended), tmp_path)
+    names = ["history", "slice", "importance", "contour", "parallel_coordinate"]
+    assert sorted(path.stem for path in tmp_path.glob("*.png")) == sorted(names)
+    ours = Gallery(gallery[:3])
+    for number in range(3):
+        one = Gallery([ours[number]])
+        assert one.overlaps() == []
+        assert one.outside() == []
+        assert "Research software, no medical device." in one.texts()
+    for drawn in gallery[3:]:
+        assert any("PHANTOM" in text and "no medical device" in text for text in Gallery([drawn]).texts())
+
+
+def test_slices_show_the_whole_searched_range(studied: OpenStudy, gallery: Gallery, tmp_path: Path) -> None:
+    write_plots(studied, {}, tmp_path)
+    panels = {axes.get_title(loc="left"): axes for axes in gallery[1].axes if axes.get_visible()}
+    assert list(panels) == list(PROJECT_SPACE.space)
+    for name in ("head_lr", "size_px", "augment_strength"):
+        parameter = PROJECT_SPACE.space[name]
+        left, right = panels[name].get_xlim()
+        assert left < parameter.low < parameter.high < right  # type: ignore[union-attr]
+    assert [label.get_text() for label in panels["fusion"].get_xticklabels()] == [
+        "baseline",
+        "model1",
+        "model2",
+    ]
+
+
+def test_without_differing_values_there_is_a_history_and_slices_alone(
+    tmp_path: Path, workspace: tuple[Workspace, Config]
+) -> None:
+    space, config = workspace
+    material = read_trial_rois(space, config)
+    opened = make_study(space, config, open_storage(space, None, None), material, fresh=False)
+    drawn = optuna.create_study().ask(distributions(config.tune))
+    opened.study.add_trial(drawn_trial(0, drawn, pruned=False))
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    write_plots(opened, importances(opened.ended), folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["history.png", "slice.png"]
