@@ -85,11 +85,11 @@ def _parameters(study: Source) -> Table:
                 _range(parameter),
                 study.cell("record", "best", "params", name, digits=4),
                 study.cell("record", "settings_of_params", "params", name, digits=4) if own else "",
-                study.cell("record", "importance", name),
+                study.estimate("record", "importance", name),
             )
         )
     headings = ("parameter", "searched", "best trial", "params.yaml", "importance")
-    caption = "What was searched. Importance: fANOVA over the complete trials, which are few."
+    caption = "What was searched. Importance: share of the spread by fANOVA, with its interval over the complete trials."
     return Table(caption, headings, tuple(rows), study.path)
 
 

@@ -26,12 +26,12 @@ _BLUE: Final = "#0072b2"
 _STOPPED: Final = "#999999"
 
 
-def write_plots(opened: OpenStudy, shares: dict[str, float], folder: Path) -> None:
+def write_plots(opened: OpenStudy, shares: dict[str, dict[str, Any]], folder: Path) -> None:
     """Draw a study's trials that count; importance and contours only where values differ.
 
     Args:
         opened: a study with a complete trial.
-        shares: importance of each parameter, largest first.
+        shares: importance of each parameter, largest first (`importance.importances`).
         folder: where `history.png`, `slice.png`, `importance.png`, `contour.png`, `parallel_coordinate.png` go.
     """
     trials = [trial for trial in opened.ended if trial.state != TrialState.FAIL]
@@ -124,12 +124,17 @@ def _span(axes: Axes, parameter: Parameter) -> Callable[[Any], float]:
     return float
 
 
-def _draw_importance(shares: dict[str, float], metric: str, note: str, path: Path) -> None:
-    figure = new_figure(8, 0.35 * len(shares) + 0.8, "Importance of the parameters", note)
+def _draw_importance(shares: dict[str, dict[str, Any]], metric: str, note: str, path: Path) -> None:
+    figure = new_figure(8, 0.35 * len(shares) + 1.0, "Importance of the parameters", note)
     axes = figure.add_subplot()
     names = list(reversed(shares))
-    axes.barh(names, [shares[name] for name in names], color=_BLUE)
-    tidy(axes, "fANOVA over the complete trials", f"share of the spread of {metric}")
+    axes.barh(names, [shares[name]["value"] for name in names], color=_BLUE, height=0.6)
+    known = [name for name in names if shares[name]["ci_low"] is not None]
+    lows, highs = ([shares[name][end] for name in known] for end in ("ci_low", "ci_high"))
+    axes.hlines(known, lows, highs, color=INK, linewidth=1.2)
+    first = next(iter(shares.values()))
+    title = f"fANOVA over {first['n']} complete trials; lines: {first['confidence']:.0%} intervals over the trials"
+    tidy(axes, title, f"share of the spread of {metric}")
     axes.grid(visible=False, axis="y")
     save(figure, path)
 

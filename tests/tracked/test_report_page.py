@@ -410,7 +410,7 @@ def tuning_record(own: dict[str, Any] | str) -> dict[str, Any]:
             "params": CHOICE,
         },
         "settings_of_params": own,
-        "importance": {"size_px": 0.75, "fusion": 0.25},
+        "importance": {"size_px": measured(0.75, 0.25, 0.875), "fusion": measured(0.25)},
         "space": SPACE,
     }
 
@@ -428,6 +428,7 @@ def test_tuning_shows_the_choice_beside_the_settings_that_it_was_compared_with(
     assert links["tune/study.json#/record/settings_of_params/value"] == "0.812"
     assert links["tune/study.json#/record/best/params/size_px"] == "88"
     assert links["tune/study.json#/record/settings_of_params/params/size_px"] == "72"
+    assert links["tune/study.json#/record/importance/size_px"] == "0.750 (0.250 to 0.875)"
     assert links["tune/study.json#/record/importance/fusion"] == "0.250"
     assert "64 to 104 by 8" in found.text
     write_json(space.reports / "tune" / "study.json", {"record": tuning_record("not in the space")})

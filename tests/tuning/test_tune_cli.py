@@ -18,7 +18,13 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
         (["--trials", "0"], "--trials must be at least 1"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--source", "mars"], "--source must be phantom"),
+        (["nested", "--trials", "0"], "--trials must be at least 1"),
+        (["nested", "--source", "mars"], "--source must be phantom"),
         (["worker"], "needs --storage"),
+        (
+            ["worker", "--storage", "postgresql+psycopg://x/y", "--held-out-fold", "5"],
+            "must be below nested_folds (5)",
+        ),
         (["worker", "--storage", "sqlite:///x.db"], "must be a PostgreSQL database"),
         (["dashboard"], "run `mammo tune` to make a study"),
         (["apply"], "run `mammo tune` to make it"),
@@ -50,4 +56,6 @@ def test_a_bad_space_is_refused_before_a_phantom_workspace_is_made(
 
 def test_the_help_names_the_commands_under_it() -> None:
     said = CliRunner().invoke(app, ["tune", "--help"]).output
-    assert all(name in said for name in ("worker", "dashboard", "apply", "--fresh", "--storage"))
+    assert all(
+        name in said for name in ("worker", "nested", "measure", "dashboard", "apply", "--fresh", "--storage")
+    )
