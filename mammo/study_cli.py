@@ -18,7 +18,8 @@ WorkspaceOption = Annotated[
     typer.Option("--workspace", "-w", help="Folder with params.yaml and data/ (default: the current one)."),
 ]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU).")
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU; on a GPU one)."),
 ]
 HERE = Path()
 
@@ -72,10 +73,10 @@ def study(
 def _open(workspace: Path, jobs: int | None) -> "tuple[Workspace, Config, int]":
     """The workspace with its data up to the split, made where they are missing; settings; how many jobs."""
     from mammo.config import Config
+    from mammo.studies.pool import default_jobs
     from mammo.versioning import ensure_split
-    from mammo.workers import usable_cpus
 
     space = Workspace(workspace)
     config = Config.load(space.params)
     ensure_split(space)
-    return space, config, jobs or usable_cpus()
+    return space, config, jobs or default_jobs(config)

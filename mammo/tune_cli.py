@@ -74,11 +74,10 @@ def nested(
 ) -> None:
     """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
     from mammo.tuning.nested import run_nested
-    from mammo.workers import usable_cpus
 
     console = Console()
     space, config, plan = _ready(workspace, source, trials, workers, storage, fresh, console)
-    run_nested(space, config, plan, usable_cpus(), console)
+    run_nested(space, config, plan, console)
 
 
 @app.command()

@@ -6,13 +6,14 @@ from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.studies.ablation import run_ablation
-from mammo.workers import usable_cpus
+from mammo.studies.pool import default_jobs
 
 
 def main() -> None:
     """Run the stage in the current folder."""
     space = Workspace()
-    run_ablation(space, Config.load(space.params), usable_cpus(), Console())
+    config = Config.load(space.params)
+    run_ablation(space, config, default_jobs(config), Console())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from mammo.layout import Workspace
 from mammo.tuning.coordinator import Plan
 from mammo.tuning.nested import run_nested
 from mammo.tuning.sharing import workers_that_pay_off
-from mammo.workers import usable_cpus
 
 
 def main() -> None:
@@ -16,7 +15,7 @@ def main() -> None:
     space, console = Workspace(), Console()
     config = Config.load(space.params)
     n_workers = workers_that_pay_off(space, config, console.print)
-    run_nested(space, config, Plan(config.tune.trials, n_workers), usable_cpus(), console)
+    run_nested(space, config, Plan(config.tune.trials, n_workers), console)
 
 
 if __name__ == "__main__":

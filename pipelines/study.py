@@ -9,13 +9,14 @@ from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.studies.choices import run_study
-from mammo.workers import usable_cpus
+from mammo.studies.pool import default_jobs
 
 
 def main() -> None:
     """Compare the variants of the file named on the command line, in the current folder."""
     space = Workspace()
-    run_study(space, Config.load(space.params), Path(sys.argv[1]), usable_cpus(), Console())
+    config = Config.load(space.params)
+    run_study(space, config, Path(sys.argv[1]), default_jobs(config), Console())
 
 
 if __name__ == "__main__":

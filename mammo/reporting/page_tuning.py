@@ -89,7 +89,7 @@ def _parameters(study: Source) -> Table:
             )
         )
     headings = ("parameter", "searched", "best trial", "params.yaml", "importance")
-    caption = "What was searched. Importance: share of the spread by fANOVA, with its interval over the complete trials."
+    caption = "What was searched. Importance: share of the spread by fANOVA, with interval over the complete trials."
     return Table(caption, headings, tuple(rows), study.path)
 
 

@@ -1,7 +1,7 @@
 """Many fits in parallel: each one kept at once, each one resumable, none lost.
 
 Every fit runs in a worker process with one thread, even when there is a single job, so that its bits depend on
-neither the number of jobs nor the machine's load. On a GPU one worker runs at a time: it fills the device.
+neither the number of jobs nor the machine's load.
 """
 
 import multiprocessing
@@ -19,11 +19,12 @@ import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from mammo.config import Config
 from mammo.devices import choose_device
 from mammo.errors import MammoError
 from mammo.progress import FitsProgress, fits_progress
 from mammo.studies.fits import Fit, FitTask, checkpoint_path, fit_key, fit_one, fit_path, load_fit, save_fit
-from mammo.workers import end_with_parent
+from mammo.workers import end_with_parent, usable_cpus
 
 POLL_S: Final = 0.5
 """How often the bar is moved while fits run."""
@@ -39,6 +40,11 @@ class _Work:
     key: str
     task: FitTask
     folder: Path
+
+
+def default_jobs(config: Config) -> int:
+    """One job for each CPU; on a GPU one, because every job would take the device's memory for itself."""
+    return usable_cpus() if choose_device(config.train.device).type == "cpu" else 1
 
 
 def run_fits(tasks: Sequence[FitTask], folder: Path, n_jobs: int, console: Console) -> list[Fit]:
@@ -83,8 +89,6 @@ def _fit_missing(
         ) from error
     with held:
         _clear_halves(folder)
-        if any(choose_device(task.config.train.device).type == "cuda" for task in missing.values()):
-            n_jobs = 1
         n_jobs = max(1, min(n_jobs, len(missing)))
         n_epochs = {key: task.config.recipe.epochs for key, task in missing.items()}
         console.print(

@@ -16,6 +16,7 @@ from mammo.config import Config
 from mammo.data.protocols import Fold, Material, development_material
 from mammo.layout import Workspace
 from mammo.reporting.nested import write_nested
+from mammo.studies.pool import default_jobs
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels
 from mammo.tuning.coordinator import Plan, check_plan, run_study
@@ -38,16 +39,13 @@ class Chosen:
     config: Config
 
 
-def run_nested(
-    space: Workspace, config: Config, plan_of_each: Plan, n_jobs: int, console: Console
-) -> dict[str, Any]:
+def run_nested(space: Workspace, config: Config, plan_of_each: Plan, console: Console) -> dict[str, Any]:
     """Run or continue the studies, fit each one's choice and the settings, write `reports/tune/nested.*`.
 
     Args:
         space: the workspace.
         config: all settings.
-        plan_of_each: trials, workers and storage of each study.
-        n_jobs: fits at a time, afterwards.
+        plan_of_each: trials, workers and storage of each study; afterwards as many fits run at a time.
         console: where progress and the result are shown.
 
     Returns:
@@ -61,6 +59,7 @@ def run_nested(
     chosen = [
         _choose(space, config, fold, plan_of_each, console) for fold in nested_folds(material, config.tune)
     ]
+    n_jobs = plan_of_each.n_workers or default_jobs(config)
     placed = _fit(space, config, material, chosen, n_jobs, console)
     summary = _summary(config, material, chosen, placed, plan_of_each)
     folder = report_folder(space)

@@ -89,8 +89,8 @@ def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
     config = config.model_copy(update={"recipes": {**config.recipes, "scratch": recipe}})
     store_of(space)
     quiet = Console(quiet=True)
-    first = run_nested(space, config, Plan(2, 1), 1, quiet)
-    again = run_nested(space, config, Plan(2, 1), 1, quiet)
+    first = run_nested(space, config, Plan(2, 1), quiet)
+    again = run_nested(space, config, Plan(2, 1), quiet)
     assert again == first == read_json(space.reports / "tune" / "nested.json")
     assert [entry["trials"]["ended"] for entry in first["folds"]] == [2, 2, 2]
     assert sum(entry["n_rois"] for entry in first["folds"]) == 32
