@@ -55,6 +55,7 @@ def tune(
 ) -> None:
     """Search the settings of params.yaml's section `tune`; write reports/tune/best.yaml."""
     if context.invoked_subcommand is not None:
+        _refuse_misplaced(context, context.invoked_subcommand)
         return
     from mammo.tuning.coordinator import run_study
 
@@ -166,6 +167,19 @@ def apply(workspace: WorkspaceOption = HERE) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     said = "Next: dvc repro" if changes else "params.yaml holds the choice already"
     console.print(said, highlight=False)
+
+
+def _refuse_misplaced(context: typer.Context, command: str) -> None:
+    """Options before a command's name would be read by nobody."""
+    from mammo.errors import MammoError
+
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise MammoError(
+                f"mammo tune {command}: its options must stand after its name, but --{name} stands before it; write "
+                f"`mammo tune {command} --{name} …`"
+            )
 
 
 def _ready(

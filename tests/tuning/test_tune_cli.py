@@ -19,6 +19,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
         (["--workers", "0"], "--workers must be at least 1"),
         (["--source", "mars"], "--source must be phantom"),
         (["nested", "--trials", "0"], "--trials must be at least 1"),
+        (["--trials", "5", "nested"], "write `mammo tune nested --trials …`"),
         (["nested", "--source", "mars"], "--source must be phantom"),
         (["worker"], "needs --storage"),
         (
