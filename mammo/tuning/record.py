@@ -260,7 +260,8 @@ def _whole(opened: OpenStudy, record: dict[str, Any]) -> dict[str, Any]:
                 "value": t.value if t.state == TrialState.COMPLETE else None,
                 "params": t.params,
                 "intermediate_values": {str(step): value for step, value in t.intermediate_values.items()},
-                **t.user_attrs,
+                # Who did the work is the storage's and MLflow's business: names of machines do not belong in a report.
+                **{key: value for key, value in t.user_attrs.items() if key != WORKER},
             }
             for t in trials
         ],
