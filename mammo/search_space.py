@@ -77,8 +77,8 @@ DEFAULT_SPACE: Final[dict[str, IntRange | FloatRange | Choices]] = {
 class TuneConfig(Section):
     """An Optuna study on folds inside train and val (read by `mammo tune`, outside plain `dvc repro`).
 
-    The default budget: 5 folds × 8 epochs × 768 patches = 31,000 training patches a trial, about a quarter of the work of
-    the recipe's own fits on as many folds. Two workers with one thread each, at 600 patches of 72 px a second, ended 40
+    The default budget: 5 folds × 8 epochs × 768 patches = 31,000 training patches a trial, about a quarter of what the
+    recipe's own fits see on as many folds. Two workers with one thread each, at 600 patches of 72 px a second, ended 40
     trials in 17 minutes; pruning saved 40% of the training. At half that speed it is about half an hour.
     """
 
