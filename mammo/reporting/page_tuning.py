@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.document import Block, Inline, Paragraph, Section, Source, Table, picture_of_file
+from mammo.reporting.document import Block, Cell, Inline, Paragraph, Section, Source, Table, picture_of_file
 from mammo.reporting.nested import COLUMNS
 from mammo.reporting.report_inputs import ReportInputs
 
@@ -11,8 +11,6 @@ PICTURES: Final = (
     ("history.png", "Every trial in its order."),
     ("slice.png", "Value over each parameter, one panel each."),
     ("importance.png", "Share of the spread of the values that each parameter explains (fANOVA)."),
-    ("contour.png", "Value over pairs of the most important parameters."),
-    ("parallel_coordinate.png", "The complete trials as lines through their parameters."),
 )
 Row = tuple[Inline, ...]
 
@@ -25,8 +23,9 @@ def tuning_section(inputs: ReportInputs) -> Section:
         blocks += [_about(study), _parameters(study)]
         found = (picture_of_file(inputs.space, f"tune/{name}", caption) for name, caption in PICTURES)
         blocks += [picture for picture in found if picture is not None]
+        blocks.append(_more())
     if nested is not None:
-        blocks += [_about_nested(nested), _levels(nested), _folds(nested)]
+        blocks += [_about_nested(nested), _levels(nested), _folds(nested), _choices(nested)]
     synthetic = any(
         bool(source.value(*keys))
         for source, keys in ((study, ("record", "study", "synthetic")), (nested, ("data", "synthetic")))
@@ -100,6 +99,22 @@ def _range(parameter: dict[str, Any]) -> str:
     return f"{parameter['low']} to {parameter['high']}{step}{', log' if parameter['log'] else ''}"
 
 
+def _more() -> Paragraph:
+    return Paragraph(
+        (
+            "Every trial: ",
+            Cell("tune/trials.csv", "tune/trials.csv"),
+            "; pairs of parameters: ",
+            Cell("tune/contour.png", "tune/contour.png"),
+            ", ",
+            Cell("tune/parallel_coordinate.png", "tune/parallel_coordinate.png"),
+            "; live: ",
+            Cell("mammo tune dashboard", code=True),
+            ".",
+        )
+    )
+
+
 def _about_nested(nested: Source) -> Paragraph:
     return Paragraph(
         (
@@ -146,14 +161,23 @@ def _levels(nested: Source) -> Table:
 
 
 def _folds(nested: Source) -> Table:
-    names = list(nested.content["folds"][0]["params"])
     keys = ("fold", "n_rois", "promised", "kept_by_tuned", "kept_by_settings", "system")
+    rows = tuple(
+        tuple(nested.cell("folds", row, key) for key in keys) for row in range(len(nested.content["folds"]))
+    )
+    headings = ("fold", "ROIs", "promised", "tuned", "settings", "chosen system")
+    return Table(
+        "What each study promised for its choice, and what the fold gave.", headings, rows, nested.path
+    )
+
+
+def _choices(nested: Source) -> Table:
+    names = [name for name in nested.content["folds"][0]["params"] if name != "fusion"]
     rows: tuple[Row, ...] = tuple(
         (
-            *(nested.cell("folds", row, key) for key in keys),
+            nested.cell("folds", row, "fold"),
             *(nested.cell("folds", row, "params", name, digits=4) for name in names),
         )
         for row in range(len(nested.content["folds"]))
     )
-    headings = ("fold", "ROIs", "promised", "tuned", "settings", "system", *names)
-    return Table("What each study chose, promised and kept.", headings, rows, nested.path)
+    return Table("What each study chose.", ("fold", *names), rows, nested.path)
