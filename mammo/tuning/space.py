@@ -1,5 +1,6 @@
 """From the search space to Optuna's distributions, and from what a trial drew to settings."""
 
+from math import isclose
 from typing import Any, Final
 
 from optuna.distributions import (
@@ -68,7 +69,7 @@ def own_params(config: Config) -> Params | None:
     A study tries it first, so that every other trial is compared with what one has already.
     """
     _, fusion = split_system(config.tune.system)
-    recipe = config.recipes[config.tune.recipe]
+    recipe = config.recipe
     named: Params = {
         "size_px": config.patches.size_px,
         "stride_px": config.patches.stride_px,
@@ -85,8 +86,18 @@ def own_params(config: Config) -> Params | None:
     if not all(holds(parameter, params[name]) for name, parameter in config.tune.space.items()):
         return None
     _, chosen = chosen_settings(config, params)
-    same = (chosen.patches, chosen.vote, chosen.recipe) == (config.patches, config.vote, recipe)
+    same = all(
+        _alike(getattr(chosen, section).model_dump(), getattr(config, section).model_dump())
+        for section in ("patches", "vote", "recipe")
+    )
     return params if same else None
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether nested settings are equal up to the rounding of what a parameter scales."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    return isclose(a, b, rel_tol=1e-9) if isinstance(a, float) else bool(a == b)
 
 
 def _own_vote_rule(vote: VoteConfig) -> str:

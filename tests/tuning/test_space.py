@@ -190,3 +190,15 @@ def test_draws_that_are_not_the_papers_ratio_are_no_point_of_the_space() -> None
     values = yaml.safe_load(PARAMS.read_text())
     values["patches"]["normal_draws"] = 1000
     assert own_params(Config.parse(values)) is None
+
+
+@given(strength=st.floats(0, 1), draws=st.integers(16, 1024), rate=st.floats(1e-4, 1e-2))
+def test_a_choice_that_was_applied_is_found_again_as_the_settings(
+    strength: float, draws: int, rate: float
+) -> None:
+    config = Config.load(PARAMS)
+    own = own_params(config)
+    assert own is not None
+    params = own | {"augment_strength": strength, "patches_per_roi": draws, "head_lr": rate}
+    _, applied = chosen_settings(config, params)
+    assert own_params(applied) == pytest.approx(params)
