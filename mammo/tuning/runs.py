@@ -5,7 +5,6 @@ written twice: runs are found by their tags, and metrics carry the storage's own
 """
 
 from pathlib import Path
-from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from optuna.trial import FrozenTrial
@@ -33,7 +32,6 @@ from mammo.tuning.trials import (
 )
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 STATUS: Final = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "retried": "FAILED"}
@@ -176,44 +174,48 @@ def log_nested(space: Workspace, config: Config, summary: dict[str, Any], folder
     client = connect(space)
     experiment = experiment_id(client, space, experiment_name(config))
     mark = fingerprint(summary)
-    if client.search_runs([experiment], f"tags.`{NESTED_TAG}` = '{mark}'", max_results=1):
+    found = client.search_runs([experiment], f"tags.`{NESTED_TAG}` = '{mark}'", max_results=1)
+    if found and found[0].info.status == "FINISHED":
         return
-    studies = ",".join(str(entry["study"]) for entry in summary["folds"])
-    run = client.create_run(
-        experiment,
-        run_name="tune nested",
-        tags={
-            "mammo.studies": studies,
-            "mammo.synthetic": str(summary["data"]["synthetic"]).lower(),
-            "mammo.git_commit": git_commit(space.root) or "not in git",
-            "mammo.verdict": summary["effect"]["verdict"],
-            "mlflow.note.content": f"{summary['question']} Research software.",
-        },
+    run = (
+        found[0]
+        if found
+        else client.create_run(experiment, run_name="tune nested", tags=_nested_tags(space, summary, mark))
     )
-    run_id = run.info.run_id
-    for name, cells in (("tuned", summary["tuned"]["cells"]), ("settings", summary["reference"]["cells"])):
-        _log_estimates(client, run_id, name, cells)
-    _log_estimates(client, run_id, "tuned_minus_settings", summary["effect"]["cells"])
+    # Its own start as the time of every metric: what a killed call has written is not written twice.
+    run_id, when = str(run.info.run_id), int(run.info.start_time)
+    sides = {
+        "tuned": summary["tuned"]["cells"],
+        "settings": summary["reference"]["cells"],
+        "tuned_minus_settings": summary["effect"]["cells"],
+    }
+    for name, cells in sides.items():
+        client.log_batch(run_id, metrics=_estimates(name, cells, when))
     for name in ("nested.json", "nested.md"):
         client.log_artifact(run_id, str(folder / name), "tune")
-    # The mark comes last: a run without it was killed while it was written.
-    client.set_tag(run_id, NESTED_TAG, mark)
     client.set_terminated(run_id, "FINISHED")
 
 
-def _log_estimates(client: "MlflowClient", run_id: str, name: str, cells: dict[str, dict[str, Any]]) -> None:
+def _nested_tags(space: Workspace, summary: dict[str, Any], mark: str) -> dict[str, str]:
+    return {
+        NESTED_TAG: mark,
+        "mammo.studies": ",".join(str(entry["study"]) for entry in summary["folds"]),
+        "mammo.synthetic": str(summary["data"]["synthetic"]).lower(),
+        "mammo.git_commit": git_commit(space.root) or "not in git",
+        "mammo.verdict": summary["effect"]["verdict"],
+        "mlflow.note.content": f"{summary['question']} Research software.",
+    }
+
+
+def _estimates(name: str, cells: dict[str, dict[str, Any]], when: int) -> "list[Metric]":
     from mlflow.entities import Metric
 
-    when = int(time() * 1000)
-    client.log_batch(
-        run_id,
-        metrics=[
-            Metric(f"{name}_{metric}{suffix}", float(estimate[key]), when, 0)
-            for metric, estimate in cells.items()
-            for key, suffix in (("value", ""), ("ci_low", "_ci_low"), ("ci_high", "_ci_high"))
-            if estimate[key] is not None
-        ],
-    )
+    return [
+        Metric(f"{name}_{metric}{suffix}", float(estimate[key]), when, 0)
+        for metric, estimate in cells.items()
+        for key, suffix in (("value", ""), ("ci_low", "_ci_low"), ("ci_high", "_ci_high"))
+        if estimate[key] is not None
+    ]
 
 
 _NOTES: Final = (RETRY_OF, PRUNED_BY, ERROR, DEVICE, "worker")

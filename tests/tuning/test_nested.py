@@ -90,6 +90,14 @@ def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
     store_of(space)
     quiet = Console(quiet=True)
     first = run_nested(space, config, Plan(2, 1), quiet)
+    client = connect(space)
+    experiment = client.get_experiment_by_name("phantom-grouped_cv")
+
+    def run_of_the_judgement() -> Any:
+        (only,) = client.search_runs([experiment.experiment_id], "tags.`mlflow.runName` = 'tune nested'")
+        return only
+
+    client.update_run(run_of_the_judgement().info.run_id, status="RUNNING")  # as if killed before its end
     again = run_nested(space, config, Plan(2, 1), quiet)
     assert again == first == read_json(space.reports / "tune" / "nested.json")
     assert [entry["trials"]["ended"] for entry in first["folds"]] == [2, 2, 2]
@@ -102,11 +110,10 @@ def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
     assert not (space.reports / "tune" / "best.yaml").exists()  # no choice for `train` comes of it
     folders = sorted(path.name for path in (space.reports / "tune" / "nested").iterdir())
     assert folders == [f"without-fold-{fold}" for fold in range(3)]
-    client = connect(space)
-    experiment = client.get_experiment_by_name("phantom-grouped_cv")
-    runs = client.search_runs([experiment.experiment_id], "tags.`mlflow.runName` = 'tune nested'")
-    assert len(runs) == 1
-    assert runs[0].data.metrics["tuned_auc_score"] == cells["tuned"]
+    run = run_of_the_judgement()
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "tuned_auc_score")
+    assert [metric.value for metric in history] == [cells["tuned"]]
     says_what_it_is(first)
 
 
