@@ -86,9 +86,9 @@ def _value(value: Any) -> str:
 
 def _promise(promise: dict[str, float]) -> str:
     gap = promise["promised"] - promise["kept_by_tuned"]
+    verdict = f"{abs(gap):.3f} too {'high' if gap > 0 else 'low, at its smaller budget'}"
     return (
         f"Means over the folds: promised {promise['promised']:.3f}, kept by the choices "
-        f"{promise['kept_by_tuned']:.3f}, by the settings {promise['kept_by_settings']:.3f}. The best of many noisy "
-        f"trials looks {abs(gap):.3f} {'better' if gap > 0 else 'worse'} on its own folds than on ROIs that it never "
-        "saw."
+        f"{promise['kept_by_tuned']:.3f}, by the settings {promise['kept_by_settings']:.3f}. The promise, the best of "
+        f"several noisy trials, was {verdict}."
     )
