@@ -16,7 +16,7 @@ from mammo.layout import Workspace
 from mammo.storage import read_json
 
 UNDEFINED: Final = "n/a"
-_WEBP_QUALITY: Final = 84
+_WEBP_QUALITY: Final = 78
 
 
 @dataclass(frozen=True)
