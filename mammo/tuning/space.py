@@ -97,7 +97,7 @@ def _alike(a: Any, b: Any) -> bool:
     """Whether nested settings are equal up to the rounding of what a parameter scales."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
-    return isclose(a, b, rel_tol=1e-9) if isinstance(a, float) else bool(a == b)
+    return isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) if isinstance(a, float) else bool(a == b)
 
 
 def _own_vote_rule(vote: VoteConfig) -> str:
