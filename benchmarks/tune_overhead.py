@@ -34,7 +34,7 @@ def main() -> None:
         shutil.copytree("data/rois", space.rois)
         space.split.parent.mkdir(parents=True)
         shutil.copy(Workspace().split, space.split)
-        measure(space, Config.load(Workspace().params), n_trials)
+        measure(space, Config.load_own(Workspace().params), n_trials)
 
 
 def measure(space: Workspace, config: Config, n_trials: int) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from mammo.choice import with_choice
 from mammo.errors import ConfigError
 from mammo.records import MIN_PATCH_PX, ROI_SIDE_PX
 from mammo.search_space import TuneConfig, check_space
@@ -299,8 +300,15 @@ def split_system(system: str) -> tuple[str, str]:
     return backbone, fusion
 
 
+OWN_SETTINGS = "params.yaml"
+
+
 class Config(Section):
     """The whole of `params.yaml`."""
+
+    settings_from: str = OWN_SETTINGS
+    """`params.yaml`, or the record of a study (`reports/tune/best.yaml`), whose patches, votes and recipe then stand
+    above those below."""
 
     phantom: PhantomConfig = PhantomConfig()
     ingest: IngestConfig = IngestConfig()
@@ -358,11 +366,29 @@ class Config(Section):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read and check a params file.
+        """Read and check a params file, with what `settings_from` puts above its sections.
+
+        Raises:
+            ConfigError: a file is missing, is no YAML, or breaks a rule; the message names the key.
+        """
+        values = cls._read(path)
+        own = cls.parse(values, path.name)
+        if own.settings_from == OWN_SETTINGS:
+            return own
+        record = path.parent / own.settings_from
+        return cls.parse(with_choice(values, record), str(record))
+
+    @classmethod
+    def load_own(cls, path: Path) -> Self:
+        """Read and check a params file without `settings_from`: what a study starts from and is compared with.
 
         Raises:
             ConfigError: the file is missing, is no YAML, or breaks a rule; the message names the key.
         """
+        return cls.parse(cls._read(path) | {"settings_from": OWN_SETTINGS}, path.name)
+
+    @classmethod
+    def _read(cls, path: Path) -> dict[str, Any]:
         try:
             values = yaml.safe_load(path.read_text())
         except FileNotFoundError as error:
@@ -373,7 +399,7 @@ class Config(Section):
             raise ConfigError(f"{path}: is not valid YAML ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: must hold a mapping of sections, got {type(values).__name__}")
-        return cls.parse(values, path.name)
+        return values
 
     @classmethod
     def parse(cls, values: dict[str, Any], name: str = "params.yaml") -> Self:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import yaml
 from rich.console import Console
 
-from mammo.config import Config
+from mammo.config import OWN_SETTINGS, Config
 from mammo.data.phantom import write_phantom
 from mammo.errors import MammoError
 from mammo.layout import Workspace
@@ -58,11 +58,15 @@ def run_demo(project: Path, folder: Path, console: Console) -> None:
 def prepare(
     project: Path, folder: Path, settings: dict[str, dict[str, Any]] = SETTINGS, command: str = "mammo demo"
 ) -> Workspace:
-    """Copy the pipeline into `folder` with other settings; files that are equal stay untouched."""
+    """Copy the pipeline into `folder` with other settings; files that are equal stay untouched.
+
+    What a study chose stays behind: its patches and rates are no settings for a pipeline of minutes.
+    """
     if not (project / "dvc.yaml").is_file():
         raise MammoError(f"{project.resolve()}: has no dvc.yaml; run `{command}` from the project's root")
     folder.mkdir(parents=True, exist_ok=True)
     values = yaml.safe_load((project / "params.yaml").read_text())
+    values["settings_from"] = OWN_SETTINGS
     for section, changes in settings.items():
         values[section] |= changes
     Config.parse(values)

@@ -93,7 +93,7 @@ def measure(
 
     console = Console()
     space = Workspace(workspace)
-    config = Config.load(space.params)
+    config = Config.load_own(space.params)
     ensure_split(space)
 
     def say(rate: Rate) -> None:
@@ -129,7 +129,7 @@ def worker(
             "use `mammo tune --workers N`"
         )
     console = Console()
-    config = Config.load(Workspace(workspace).params)
+    config = Config.load_own(Workspace(workspace).params)
     if held_out_fold is not None:
         config = without_fold(config, held_out_fold)
     n_ended = work(
@@ -157,7 +157,7 @@ def dashboard(
 
 @app.command()
 def apply(workspace: WorkspaceOption = HERE) -> None:
-    """Write the choice of reports/tune/best.yaml into params.yaml, which `train` reads; `dvc repro` does the rest."""
+    """Let params.yaml take its settings from reports/tune/best.yaml (settings_from); `dvc repro` does the rest."""
     from mammo.tuning.apply import apply_best
 
     space = Workspace(workspace)
@@ -165,7 +165,7 @@ def apply(workspace: WorkspaceOption = HERE) -> None:
     console = Console()
     for line in changes:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    said = "Next: dvc repro" if changes else "params.yaml holds the choice already"
+    said = "Next: dvc repro" if changes else "params.yaml takes its settings from there already"
     console.print(said, highlight=False)
 
 
@@ -196,7 +196,7 @@ def _ready(
     from mammo.tuning.coordinator import Plan, check_plan
     from mammo.tuning.sharing import workers_that_pay_off
 
-    config = Config.load(Workspace(workspace).params)
+    config = Config.load_own(Workspace(workspace).params)
     n_trials = config.tune.trials if trials is None else trials
     check_plan(Plan(n_trials, 1 if workers is None else workers, storage))
     space, config = _material(workspace, source, config)
@@ -222,7 +222,7 @@ def _material(workspace: Path, source: str | None, config: "Config") -> "tuple[W
     from mammo.demo import prepare_tuning
 
     space = prepare_tuning(HERE, PHANTOM if workspace == HERE else workspace)
-    return space, Config.load(space.params)
+    return space, Config.load_own(space.params)
 
 
 def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ignore[type-arg]
@@ -239,7 +239,7 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
         f"({pruning['saved_s'] / 60:.1f} minutes)\n"
         f"record: {report_folder(space) / BEST_FILE}\n"
         f"next: mammo study {report_folder(space) / JUDGE_FILE} (judge the choice on folds of another seed), or "
-        "mammo tune apply (write it into params.yaml) and dvc repro",
+        "mammo tune apply (train with it) and dvc repro",
         highlight=False,
         markup=False,
         soft_wrap=True,

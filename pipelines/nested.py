@@ -13,7 +13,7 @@ from mammo.tuning.sharing import workers_that_pay_off
 def main() -> None:
     """Make or continue the studies of the current folder, and judge their choices."""
     space, console = Workspace(), Console()
-    config = Config.load(space.params)
+    config = Config.load_own(space.params)
     n_workers = workers_that_pay_off(space, config, console.print)
     run_nested(space, config, Plan(config.tune.trials, n_workers), console)
 

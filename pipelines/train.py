@@ -2,12 +2,12 @@
 
 import sys
 
-from mammo.config import Config
+from mammo.choice import study_tags
+from mammo.config import OWN_SETTINGS, Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.parallel import is_launched, relaunch
 from mammo.recording import train_recorded
-from mammo.tuning.apply import applied_choice
 
 
 def main() -> None:
@@ -16,7 +16,8 @@ def main() -> None:
     config = Config.load(space.params)
     if config.train.processes > 1 and not is_launched():
         relaunch(config.train.processes, sys.argv, config.train.threads)
-    train_recorded(space, config, sys.argv[1], applied_choice(space, config))
+    own = config.settings_from == OWN_SETTINGS
+    train_recorded(space, config, sys.argv[1], {} if own else study_tags(space.root / config.settings_from))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from mammo.tuning.sharing import workers_that_pay_off
 def main() -> None:
     """Make or continue the study of the current folder."""
     space = Workspace()
-    config = Config.load(space.params)
+    config = Config.load_own(space.params)
     console = Console()
     n_workers = workers_that_pay_off(space, config, console.print)
     run_study(space, config, Plan(config.tune.trials, n_workers), console)

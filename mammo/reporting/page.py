@@ -102,9 +102,12 @@ def settings_section(inputs: ReportInputs) -> Section:
         f"recipe {config.train.recipe}": config.recipe,
         "evaluate": config.evaluate,
     }
-    rows = tuple(
-        (name, ", ".join(f"{key} {_setting(value)}" for key, value in section.model_dump().items()))
-        for name, section in shown_sections.items()
+    rows = (
+        ("settings_from", config.settings_from),
+        *(
+            (name, ", ".join(f"{key} {_setting(value)}" for key, value in section.model_dump().items()))
+            for name, section in shown_sections.items()
+        ),
     )
     table = Table("Settings of this report.", ("section", "values"), rows, "../params.yaml")
     return Section("settings", "Settings", (table,), synthetic=inputs.synthetic)

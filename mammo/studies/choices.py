@@ -17,6 +17,7 @@ from mammo.studies.variants import (
     Variant,
     effect,
     fit_variants,
+    is_reference,
     levels,
     open_study,
     with_overrides,
@@ -78,6 +79,12 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
     )
     study = open_study(space, config, asked.system or config.study.system, grid, "development")
     variants = [Variant(name, overrides) for name, overrides in asked.variants.items()]
+    for variant in variants:
+        if is_reference(variant, study):
+            raise ConfigError(
+                f"{path}: variant {variant.name} must differ from the reference in what is fitted or decided, but "
+                f"names the settings that {config.settings_from} gives already; leave it out, or change settings_from"
+            )
     judged = fit_variants(space, study, variants, n_jobs, console)
     reference = judged[REFERENCE].runs
     summary = {

@@ -83,6 +83,15 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     return Config.parse(values, "variant")
 
 
+def is_reference(variant: Variant, study: Study) -> bool:
+    """Whether a variant is fitted and decides as the reference does: its keys change nothing that is read."""
+    overrides = dict(variant.overrides)
+    system = overrides.pop("system", study.system)
+    config = with_overrides(study.config, overrides)
+    same = config.model_dump(exclude={"recipes"}) == study.config.model_dump(exclude={"recipes"})
+    return same and config.recipe == study.config.recipe and system == study.system
+
+
 def _full_key(key: str, config: Config) -> str:
     return key.replace("recipe.", f"recipes.{config.train.recipe}.", 1) if key.startswith("recipe.") else key
 

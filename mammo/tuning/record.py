@@ -118,7 +118,10 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
         },
         "settings_of_params": _own(opened),
         "importance": importances(opened.ended),
-        "settings": _overlay(opened, system, best.params),
+        "system": system,
+        "recipes": {TUNED: chosen.recipes[TUNED].model_dump(mode="json")},
+        "patches": chosen.patches.model_dump(mode="json"),
+        "vote": chosen.vote.model_dump(mode="json"),
         "space": attrs["tune"]["space"],
     }
 
@@ -145,20 +148,6 @@ def _votes(patches: PatchesConfig, vote: VoteConfig) -> dict[str, Any]:
         "tie": "an odd number of votes" if n_votes % 2 else f"a tie goes to {vote.tie}",
         "sure_centre_px": sure_centre_px(patches.size_px),
     }
-
-
-def _overlay(opened: OpenStudy, system: str, params: dict[str, Any]) -> dict[str, Any]:
-    """The choice in the shape of `params.yaml`: only what differs, and the whole recipe `tuned`."""
-    config = opened.config
-    _, chosen = chosen_settings(config, params)
-    overlay: dict[str, Any] = {}
-    for section in ("patches", "vote", "train"):
-        old, new = getattr(config, section).model_dump(), getattr(chosen, section).model_dump()
-        changed = {key: value for key, value in new.items() if value != old[key]}
-        if changed:
-            overlay[section] = changed
-    recipe = chosen.recipes[TUNED].model_dump(mode="json")
-    return {"system": system, "recipes": {TUNED: recipe}, **overlay}
 
 
 def judging_study(opened: OpenStudy) -> dict[str, Any]:

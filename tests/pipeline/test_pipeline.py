@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+import yaml
 
 from mammo.config import Config
 from mammo.data.phantom_lesions import paint_lesion
@@ -18,9 +19,13 @@ from mammo.models.bundle import load_bundle
 from mammo.registry import champion
 from mammo.storage import read_array, read_json, read_table, write_array
 from mammo.systems import read_part
+from mammo.tracking import connect, find_run
 from tests.pipeline.conftest import run
+from tests.study_records import write_record
 
 pytestmark = pytest.mark.slow
+
+UP_TO_DATE = "Data and pipelines are up to date."
 
 
 def test_every_stage_leaves_what_the_next_one_and_people_need(reproduced: Workspace) -> None:
@@ -115,6 +120,54 @@ def test_an_empty_mlruns_is_filled_again_from_the_files(reproduced: Workspace, t
     config = Config.load(clone.params)
     name = config.register_.model_name
     assert champion(clone, name).weights_sha256 == champion(reproduced, name).weights_sha256
+
+
+def test_a_choice_reruns_what_it_changes_once_it_is_asked_for(reproduced: Workspace, tmp_path: Path) -> None:
+    clone = Workspace(tmp_path / "clone")
+    shutil.copytree(reproduced.root, clone.root)
+    own = Config.load(clone.params)
+    draws = {"tumor_draws": 8, "normal_draws": 8}
+    write_record(
+        clone,
+        own,
+        system="compact-model1",
+        recipe={"head_lr": 0.005, "epochs": 1},
+        patches={"size_px": 96} | draws,
+        vote={"rule": "mean_score"},
+    )
+    assert run(clone, "dvc", "status", "train@compact-model1").stdout.strip() == UP_TO_DATE
+    values = yaml.safe_load(clone.params.read_text())
+    values["train"] |= {"epochs": None, "patches_per_epoch": 128}
+    clone.params.write_text(yaml.safe_dump(values, sort_keys=False))
+
+    applied = run(clone, "mammo", "tune", "apply")
+    assert "patches.size_px: 72 → 96" in applied.stdout
+    done = run(clone, "dvc", "repro", "train@compact-model1")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert [
+        name for name in ("patches", "train@compact-model1", "split") if f"'{name}'" in ran(done.stdout)
+    ] == [
+        "patches",
+        "train@compact-model1",
+    ]
+    draws_of_train = read_table(clone.patches("train")).groupby("roi_id").size()
+    assert set(draws_of_train) == {9}  # and the whole ROI
+    bundle = load_bundle(clone.bundle("compact-model1"))
+    assert (bundle.size_px, bundle.vote.rule) == (96, "mean_score")
+    assert bundle.provenance["recipe"]["head_lr"] == 0.005
+    digest = read_json(clone.bundle("compact-model1") / "model.json")["weights_sha256"]
+    tags = connect(clone).get_run(find_run(connect(clone), digest)).data.tags
+    assert (tags["mammo.study"], tags["mammo.best_trial"]) == ("abc", "7")
+    assert run(clone, "dvc", "status", "train@compact-model1").stdout.strip() == UP_TO_DATE
+
+    write_record(clone, own, system="compact-model1", recipe={"head_lr": 0.006})
+    changed = run(clone, "dvc", "status", "train@compact-model1").stdout
+    assert "reports/tune/best.yaml" in changed
+
+
+def ran(output: str) -> str:
+    """The lines of DVC that say which stage it ran."""
+    return "\n".join(line for line in output.splitlines() if line.startswith("Running stage"))
 
 
 def test_a_failed_expectation_stops_the_pipeline_with_its_name(reproduced: Workspace, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mammo.studies.ablation import NO_FILMS, reason_against, toggled
 from mammo.studies.choices import read_study_file
 from mammo.studies.defects import BOUNDING_BOX, FITTED, Defect
 from mammo.studies.fits import fit_key
-from mammo.studies.variants import Study, Variant, prepare, verdict, with_overrides
+from mammo.studies.variants import Study, Variant, is_reference, prepare, verdict, with_overrides
 from tests.studies.tiny_studies import PROJECT, tiny_config, tiny_material
 
 SHIPPED = Config.load(PROJECT / "params.yaml")
@@ -146,6 +146,25 @@ def test_a_bad_study_file_is_refused(tmp_path: Path, text: str, message: str) ->
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_study_file(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "same"),
+    [
+        ({}, True),
+        ({"system": "compact-baseline"}, True),
+        ({"recipes.paper.epochs": 99}, True),  # the fits take the recipe called scratch
+        ({"patches.size_px": 72, "recipe.epochs": 16}, True),
+        ({"recipe.epochs": 3}, False),
+        ({"recipes.scratch.epochs": 3}, False),
+        ({"vote.views": 8}, False),
+        ({"system": "compact-model1"}, False),
+    ],
+)
+def test_a_variant_that_changes_nothing_that_is_read_is_the_reference(
+    overrides: dict[str, Any], same: bool
+) -> None:
+    assert is_reference(Variant("v", overrides), study(SHIPPED)) is same
 
 
 def test_a_missing_study_file_names_the_example(tmp_path: Path) -> None:

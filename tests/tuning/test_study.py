@@ -11,20 +11,22 @@ import yaml
 from optuna.trial import TrialState
 from rich.console import Console
 
+from mammo.choice import study_tags
 from mammo.config import Config
-from mammo.errors import ConfigError, DataError, MammoError
+from mammo.errors import ConfigError, MammoError
 from mammo.evaluation.metrics import auc
 from mammo.layout import Workspace
 from mammo.storage import read_table
 from mammo.studies.choices import read_study_file
 from mammo.studies.variants import with_overrides
-from mammo.tuning.apply import applied_choice, apply_best
+from mammo.tuning.apply import apply_best
 from mammo.tuning.coordinator import Plan, check_plan, run_study
 from mammo.tuning.material import read_trial_rois, training_data
 from mammo.tuning.objective import coarse_stride, fit_seed, roi_value
 from mammo.tuning.storage import open_storage
 from mammo.tuning.study import claim, make_study, mend, study_mark
 from mammo.tuning.trials import OWN
+from tests.study_records import write_record
 from tests.tuning.conftest import make_workspace
 
 Store = Callable[[Workspace], None]
@@ -192,7 +194,7 @@ def test_a_study_is_made_continued_applied_and_begun_anew(
 
 
 def can_be_judged(file: Path, space: Workspace, config: Config) -> None:
-    """The file for `mammo study` holds the settings that `mammo tune apply` would write, at the full budget."""
+    """The file for `mammo study` holds the settings that `train` reads, at the full budget."""
     asked = read_study_file(file)
     variant = dict(asked.variants["tuned"])
     params = space.params.read_text()
@@ -207,73 +209,75 @@ def can_be_judged(file: Path, space: Workspace, config: Config) -> None:
 
 
 def applies(space: Workspace, written: dict[str, dict[str, object]]) -> None:
-    """`params.yaml` then holds the choice as the recipe `tuned`, and a second time changes nothing."""
+    """The stages then read the record, the study its own settings, and a second time changes nothing."""
     (space.params).write_text("# settings of a test\n" + space.params.read_text())
+    params = written["best"]["params"]
     changes = apply_best(space)
-    assert "train.recipe: scratch → tuned" in changes
+    assert changes[0] == "settings_from: params.yaml → reports/tune/best.yaml"
     config = Config.load(space.params)
-    trained_on = {"mammo.study": written["study"]["id"], "mammo.best_trial": str(written["best"]["trial"])}
-    assert applied_choice(space, config) == trained_on
-    assert config.recipe.head_lr == written["best"]["params"]["head_lr"]  # type: ignore[index]
-    assert config.patches.size_px == written["best"]["params"]["size_px"]  # type: ignore[index]
-    assert f"compact-{written['best']['params']['fusion']}" in config.systems  # type: ignore[index]
+    assert study_tags(space.root / config.settings_from) == {
+        "mammo.study": written["study"]["id"],
+        "mammo.best_trial": str(written["best"]["trial"]),
+    }
+    assert config.recipe.head_lr == params["head_lr"]  # type: ignore[index]
+    assert config.patches.size_px == params["size_px"]  # type: ignore[index]
+    assert f"compact-{params['fusion']}" in config.systems  # type: ignore[index]
+    assert f"recipe.head_lr: 0.001 → {config.recipe.head_lr}" in changes
     assert space.params.read_text().startswith("# settings of a test\n")
     before = space.params.read_bytes()
-    material = read_trial_rois(space, config)
-    assert study_mark(config, material) == written["study"]["mark"]  # the study can go on
+    own = Config.load_own(space.params)
+    assert own.recipe.head_lr == 0.001
+    assert study_mark(own, read_trial_rois(space, own)) == written["study"]["mark"]  # the study can go on
     assert apply_best(space) == []
     assert space.params.read_bytes() == before
 
 
 def test_applying_without_a_study_says_how_to_make_one(workspace: tuple[Workspace, Config]) -> None:
-    with pytest.raises(DataError, match=r"best\.yaml: does not exist; run `mammo tune`"):
+    with pytest.raises(ConfigError, match=r"best\.yaml: does not exist; run `mammo tune`"):
         apply_best(workspace[0])
 
 
 def test_a_choice_that_breaks_a_rule_is_not_written(workspace: tuple[Workspace, Config]) -> None:
-    space, _ = workspace
-    folder = space.reports / "tune"
-    folder.mkdir(parents=True)
-    settings = {"system": "compact-baseline", "recipes": {}, "patches": {"size_px": 300}}
-    (folder / "best.yaml").write_text(yaml.safe_dump({"settings": settings}))
+    space, config = workspace
+    write_record(space, config, patches={"size_px": 300})
     before = space.params.read_bytes()
-    with pytest.raises(ConfigError, match="got 300"):
+    with pytest.raises(ConfigError, match=r"best\.yaml: patches.*got 300"):
         apply_best(space)
     assert space.params.read_bytes() == before
 
 
-def test_the_projects_own_comments_survive_a_choice(tmp_path: Path) -> None:
+def test_nothing_else_of_params_yaml_changes_by_a_choice(tmp_path: Path) -> None:
     space = Workspace(tmp_path)
     shutil.copy(Path(__file__).parents[2] / "params.yaml", space.params)
-    folder = space.reports / "tune"
-    folder.mkdir(parents=True)
-    recipe = Config.load(space.params).recipe.model_dump(mode="json") | {"head_lr": 0.005}
-    settings = {"system": "compact-model2", "recipes": {"tuned": recipe}, "train": {"recipe": "tuned"}}
-    (folder / "best.yaml").write_text(yaml.safe_dump({"settings": settings}))
-    comments = [line for line in space.params.read_text().splitlines() if "#" in line]
-    apply_best(space)
-    after = space.params.read_text().splitlines()
-    missing = [line for line in comments if line not in after and "recipe: scratch" not in line]
-    assert missing == []
-    assert Config.load(space.params).recipe.head_lr == 0.005
+    write_record(space, Config.load(space.params), system="vgg16-model2", recipe={"head_lr": 1e-05})
+    before = space.params.read_text()
+    changes = apply_best(space)
+    assert changes[:2] == ["settings_from: params.yaml → reports/tune/best.yaml", "systems: + vgg16-model2"]
+    chosen = before.replace("settings_from: params.yaml", "settings_from: reports/tune/best.yaml")
+    last = "  - compact-model2\n"
+    assert before.count(last) == 1
+    assert space.params.read_text() == chosen.replace(last, f"{last}  - vgg16-model2\n")
+    assert Config.load(space.params).recipe.head_lr == 1e-05
 
 
-def test_training_refuses_settings_called_tuned_that_the_study_did_not_choose(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("systems", "more"),
+    [
+        ("systems: [compact-model1]  # one", "systems: [compact-model1, compact-model2]  # one"),
+        (
+            "systems:\n- compact-model1 # one",
+            "systems:\n- compact-model1\n- compact-model2 # one",
+        ),
+    ],
+)
+def test_the_chosen_system_joins_a_list_of_any_style(tmp_path: Path, systems: str, more: str) -> None:
     space = Workspace(tmp_path)
-    shutil.copy(Path(__file__).parents[2] / "params.yaml", space.params)
-    assert applied_choice(space, Config.load(space.params)) == {}
-    recipe = Config.load(space.params).recipe.model_dump(mode="json") | {"head_lr": 1e-05}
-    settings = {"system": "compact-model2", "recipes": {"tuned": recipe}, "train": {"recipe": "tuned"}}
-    record = {"settings": settings, "study": {"id": "abc"}, "best": {"trial": 7}}
-    folder = space.reports / "tune"
-    folder.mkdir(parents=True)
-    (folder / "best.yaml").write_text(yaml.safe_dump(record))
+    config = Config.load(Path(__file__).parents[2] / "params.yaml")
+    write_record(space, config)
+    recipe = yaml.safe_dump({"recipes": {"scratch": config.recipe.model_dump(mode="json")}})
+    space.params.write_text(f"settings_from: params.yaml\n{systems}\n{recipe}")
     apply_best(space)
-    assert applied_choice(space, Config.load(space.params)) == {"mammo.study": "abc", "mammo.best_trial": "7"}
-    text = space.params.read_text()
-    space.params.write_text(text.replace("head_lr: 1.0e-05", "head_lr: 0.5"))
-    with pytest.raises(ConfigError, match=r"tuned\.head_lr: 0\.5 → 1e-05.*run `mammo tune apply`"):
-        applied_choice(space, Config.load(space.params))
-    (folder / "best.yaml").unlink()
-    with pytest.raises(DataError, match="run `mammo tune`"):
-        applied_choice(space, Config.load(space.params))
+    assert space.params.read_text() == f"settings_from: reports/tune/best.yaml\n{more}\n{recipe}"
+    space.params.write_text(f"{systems}\n{recipe}")
+    with pytest.raises(ConfigError, match="settings_from is required and missing"):
+        apply_best(space)

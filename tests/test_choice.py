@@ -1,0 +1,152 @@
+"""`settings_from`: what a study chose stands above params.yaml, and nothing contradicts it in silence."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mammo.choice import study_tags
+from mammo.config import Config
+from mammo.errors import ConfigError
+from mammo.layout import Workspace
+from tests.study_records import write_record
+
+PROJECT = Path(__file__).parents[1]
+BEST = "reports/tune/best.yaml"
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    """The project's settings, beside a study that chose 96 px, another rate and the mean score."""
+    space = Workspace(tmp_path)
+    shutil.copy(PROJECT / "params.yaml", space.params)
+    write_record(
+        space,
+        Config.load(space.params),
+        recipe={"head_lr": 0.005},
+        patches={"size_px": 96, "stride_px": 8},
+        vote={"rule": "mean_score"},
+    )
+    return space
+
+
+def change(space: Workspace, **sections: Any) -> None:
+    values = yaml.safe_load(space.params.read_text())
+    for name, value in sections.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    space.params.write_text(yaml.safe_dump(values))
+
+
+def test_a_record_that_is_not_asked_for_changes_nothing(space: Workspace) -> None:
+    assert Config.load(space.params) == Config.load_own(space.params) == Config.load(PROJECT / "params.yaml")
+
+
+def test_patches_votes_and_recipe_come_from_the_record_and_all_else_from_params_yaml(
+    space: Workspace,
+) -> None:
+    own = Config.load(space.params)
+    change(space, settings_from=BEST, train={"epochs": 3})
+    config = Config.load(space.params)
+    assert (config.patches.size_px, config.patches.stride_px, config.patches.tumor_draws) == (96, 8, 1000)
+    assert config.vote.rule == "mean_score"
+    assert config.train.recipe == "tuned"
+    assert config.recipe == own.recipe.model_copy(update={"head_lr": 0.005, "epochs": 3})
+    unchanged = {"settings_from", "patches", "vote", "train", "recipes"}
+    assert config.model_dump(exclude=unchanged) == own.model_dump(exclude=unchanged)
+    assert study_tags(space.root / BEST) == {"mammo.study": "abc", "mammo.best_trial": "7"}
+
+
+def test_a_study_starts_from_params_yaml_whatever_was_chosen_before(space: Workspace) -> None:
+    own = Config.load(space.params)
+    change(space, settings_from=BEST)
+    assert Config.load_own(space.params) == own
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"train": {"head_lr": 0.1}}, r"train\.head_lr must be null .* got 0\.1"),
+        ({"train": {"backbone_lr": 0.0}}, r"train\.backbone_lr must be null .* got 0\.0"),
+        ({"systems": ["compact-baseline"]}, "systems must hold compact-model2, .* run `mammo tune apply`"),
+        ({"settings_from": "reports/none.yaml"}, r"none\.yaml: does not exist; run `mammo tune`"),
+    ],
+)
+def test_what_contradicts_the_choice_is_refused(
+    space: Workspace, sections: dict[str, Any], message: str
+) -> None:
+    change(space, **{"settings_from": BEST} | sections)
+    with pytest.raises(ConfigError, match=message):
+        Config.load(space.params)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "is not the record of a study \\(lacks study, best, system, recipes, patches, vote\\)"),
+        ("{study: {", "is not valid YAML"),
+        (
+            "{study: {}, best: {}, system: a, recipes: {}, patches: {}, vote: {}}",
+            r"not the record of a study \(must hold one recipe\)",
+        ),
+        (
+            "{study: {}, best: {}, system: a, recipes: [x], patches: {}, vote: {}}",
+            r"not the record of a study \(must hold one recipe\)",
+        ),
+    ],
+)
+def test_a_file_that_is_no_record_is_refused(space: Workspace, text: str, message: str) -> None:
+    change(space, settings_from=BEST)
+    (space.root / BEST).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Config.load(space.params)
+
+
+def test_a_record_that_breaks_a_rule_is_named_with_its_key(space: Workspace) -> None:
+    write_record(space, Config.load(space.params), patches={"size_px": 300})
+    change(space, settings_from=BEST)
+    with pytest.raises(ConfigError, match=r"best\.yaml: patches.*size_px.*got 300"):
+        Config.load(space.params)
+
+
+def test_dvc_compares_the_sections_of_the_file_that_the_stages_read(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new choice calls for patches and training where it is asked for, and nowhere else."""
+    monkeypatch.chdir(space.root)
+    shutil.copy(PROJECT / "dvc.yaml", space.root / "dvc.yaml")
+    dvc(space, "init", "--no-scm", "--quiet")
+    assert tracked(space, "patches") == {"params.yaml": ["patches"]}
+    change(space, settings_from=BEST)
+    assert tracked(space, "patches") == {BEST: ["patches"]}
+    found = tracked(space, "train@compact-model2")
+    assert found["params.yaml"] == ["model", "referral", "train"]
+    assert found[BEST] == [
+        "patches.corner_patches",
+        "patches.size_px",
+        "patches.stride_px",
+        "recipes",
+        "vote",
+    ]
+
+
+def dvc(space: Workspace, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=space.root, check=True, capture_output=True, text=True).stdout
+
+
+def tracked(space: Workspace, stage: str) -> dict[str, list[str]]:
+    """The settings that DVC compares for a stage: file → keys."""
+    from dvc.dependency import ParamsDependency
+    from dvc.repo import Repo
+
+    with Repo(str(space.root)) as repo:
+        (found,) = repo.stage.collect(stage)
+        return {
+            dependency.def_path: sorted(dependency.params)
+            for dependency in found.deps
+            if isinstance(dependency, ParamsDependency)
+        }
