@@ -1,4 +1,4 @@
-# Runs the pipeline on a checkout that is mounted at /workspace. Build from the project's root.
+# Runs the pipeline on a mounted checkout: at /workspace, or where `docker run -w` says. Build from the project's root.
 FROM python:3.11-slim-bookworm AS build
 
 # An index beside the default one, say of a mirror or of other builds of torch and torchvision (both from one index).
@@ -24,7 +24,7 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git \
     && rm -rf /var/lib/apt/lists/* \
-    && git config --system --add safe.directory /workspace
+    && git config --system --add safe.directory '*'
 ARG UID=1000
 RUN useradd --create-home --uid "$UID" mammo \
     && install --directory --owner mammo /workspace

@@ -41,7 +41,7 @@ def fetch(
     from mammo.versioning import version_file
 
     space = Workspace(workspace)
-    path = fetch_raw(Config.load(space.params).ingest, space.root, archive)
+    path = fetch_raw(Config.load_own(space.params).ingest, space.root, archive)
     version_file(path)
     Console().print(f"{path}: in place and checked. Next: dvc repro", highlight=False, soft_wrap=True)
 
@@ -56,7 +56,7 @@ def phantom(
     from mammo.data.phantom import write_phantom
 
     space = Workspace(workspace)
-    config = Config.load(space.params).phantom
+    config = Config.load_own(space.params).phantom
     target = out if out.is_absolute() else space.root / out
     write_phantom(config, target)
     Console().print(
@@ -245,7 +245,7 @@ def doctor(workspace: WorkspaceOption = HERE) -> None:
 def _model_name(workspace: Path) -> str:
     from mammo.config import Config
 
-    return Config.load(Workspace(workspace).params).register_.model_name
+    return Config.load_own(Workspace(workspace).params).register_.model_name
 
 
 def _say_version(version: object) -> None:

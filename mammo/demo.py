@@ -64,6 +64,11 @@ def prepare(
     """
     if not (project / "dvc.yaml").is_file():
         raise MammoError(f"{project.resolve()}: has no dvc.yaml; run `{command}` from the project's root")
+    if folder.resolve() == project.resolve():
+        raise MammoError(
+            f"{folder.resolve()}: is the project itself, whose params.yaml would be replaced; name another folder, for "
+            f"example `{command} --workspace demo`"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     values = yaml.safe_load((project / "params.yaml").read_text())
     values["settings_from"] = OWN_SETTINGS

@@ -23,13 +23,16 @@ _BROKEN: Final = (
     EOFError,
     ValueError,
     AttributeError,
-    KeyError,
-    IndexError,
+    LookupError,
+    ArithmeticError,
     TypeError,
     RuntimeError,
     struct.error,
 )
 """What pydicom raises for damaged content, beside its own exceptions."""
+
+_RLE_HEADERS: Final = 1024
+"""Bytes of offset table, item tags and segment header, generously."""
 
 _SMALL, _LARGE = -(2**30), 2**30
 """Stored values beyond any window or lookup table."""
@@ -80,6 +83,18 @@ def _check_header(dataset: "Dataset", name: str, check_size: SizeCheck) -> None:
         raise DataError(
             f"{name}: DICOM must be uncompressed or RLE, got {syntax.name}; decompress it, for example with "
             "dcmdjpeg or gdcmconv"
+        )
+    if syntax.is_encapsulated:
+        _check_rle_size(dataset, name)
+
+
+def _check_rle_size(dataset: "Dataset", name: str) -> None:
+    """RLE can be longer than what it packs by 1 in 128 at most; a decoder would unpack all that is there."""
+    raw = int(dataset.Rows) * int(dataset.Columns) * (int(dataset.BitsAllocated) // 8)
+    limit, found = 2 * raw + _RLE_HEADERS, len(dataset.PixelData)
+    if found > limit:
+        raise DataError(
+            f"{name}: the RLE data of this many pixels must have at most {limit} bytes, got {found}; export it again"
         )
 
 

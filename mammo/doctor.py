@@ -62,7 +62,7 @@ def _device() -> Finding:
 
 def _data(space: Workspace) -> list[Finding]:
     try:
-        raw = space.root / Config.load(space.params).ingest.raw
+        raw = space.root / Config.load_own(space.params).ingest.raw
     except MammoError:
         return []
     if raw.exists():
@@ -88,7 +88,7 @@ def _weights() -> Finding:
 
 def _models(space: Workspace) -> list[Finding]:
     try:
-        systems = Config.load(space.params).systems
+        systems = Config.load_own(space.params).systems
     except MammoError:
         return []
     missing = [system for system in systems if not space.bundle(system).is_dir()]
@@ -101,19 +101,24 @@ def _models(space: Workspace) -> list[Finding]:
 
 def _store(space: Workspace) -> Finding:
     from mammo.registry import champion
-    from mammo.tracking import connect, tracking_uri
+    from mammo.tracking import connect, sqlite_path
 
-    if tracking_uri(space).startswith("sqlite") and not (space.mlruns / "mlflow.db").exists():
+    path = sqlite_path(space)
+    if path is not None and not path.exists():
         return Finding("note", "tracking store", "empty", "dvc repro fills it")
     try:
         connect(space)
-        version = champion(space, Config.load(space.params).register_.model_name)
+        version = champion(space, Config.load_own(space.params).register_.model_name)
     except MammoError as error:
         return Finding("note", "tracking store", str(error), "see the message")
     return Finding("ok", "tracking store", f"champion: version {version.number} ({version.system})")
 
 
 def _disk(space: Workspace) -> Finding:
+    if not space.root.is_dir():
+        return Finding(
+            "error", "free disk", f"{space.root} is no folder", "name the project's root with --workspace"
+        )
     free = shutil.disk_usage(space.root).free / 2**30
     level: Literal["ok", "note"] = "ok" if free > 2 else "note"
     return Finding(level, "free disk", f"{free:.1f} GiB", "" if free > 2 else "2 GiB are wanted")

@@ -22,7 +22,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from mammo.dicom import SizeCheck, decode_dicom
 from mammo.errors import DataError
@@ -33,6 +33,9 @@ GreyImage = npt.NDArray[np.uint8]
 MAX_PIXELS: Final = 32_000_000
 """The largest full-field digital mammograms have about 28 million pixels."""
 
+MAX_TILE_PX: Final = 1024
+"""Of a TIFF whose sides are smaller: a decoder fills whole tiles, however little of them the picture needs."""
+
 MAX_FILE_BYTES: Final = 64 * 2**20
 
 _PILLOW_FORMATS: Final[tuple[tuple[re.Pattern[bytes], str, Callable[..., ImageFile]], ...]] = (
@@ -42,7 +45,16 @@ _PILLOW_FORMATS: Final[tuple[tuple[re.Pattern[bytes], str, Callable[..., ImageFi
     (re.compile(rb"P[25]\s"), "PGM", PpmImageFile),
 )
 _DICOM_MARK: Final = slice(128, 132)
-_BROKEN: Final = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error)
+_BROKEN: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
 """What Pillow raises for damaged content, its format classes included."""
 
 _WARNINGS_LOCK: Final = threading.Lock()
@@ -177,6 +189,8 @@ def _decode_with_pillow(
     try:
         with open_format(BytesIO(content)) as image:
             check_size(image.width, image.height, name)
+            if isinstance(image, TiffImageFile):
+                _check_tiles(image, name)
             _check_grey(image, content, name, title)
             pixels = np.array(image)
     except _BROKEN as error:
@@ -188,6 +202,16 @@ def _decode_with_pillow(
     if (pixels != pixels[..., :1]).any():
         raise DataError(f"{name}: a mammogram must be grey, got colour pixels; convert it to 8-bit grey")
     return np.ascontiguousarray(pixels[..., 0])
+
+
+def _check_tiles(image: TiffImageFile, name: str) -> None:
+    for tag in (TILEWIDTH, TILELENGTH):
+        side, limit = image.tag_v2.get(tag, 0), max(MAX_TILE_PX, image.width, image.height)
+        if side > limit:
+            raise DataError(
+                f"{name}: tiles of a TIFF of this size must have at most {limit} pixels on each side, got {side}; save "
+                "it without tiles"
+            )
 
 
 def _check_grey(image: ImageFile, content: bytes, name: str, title: str) -> None:

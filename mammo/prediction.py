@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mammo.config import Config
+from mammo.errors import TrackingError
 from mammo.images import read_roi
 from mammo.layout import Workspace
 from mammo.registry import champion
-from mammo.tracking import connect
+from mammo.tracking import connect, first_line
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
@@ -17,14 +18,21 @@ def load_champion(space: Workspace) -> "PyFuncModel":
     """Load the registered champion through MLflow, as any client would.
 
     Raises:
-        TrackingError: there is no champion, or the store cannot be used.
+        TrackingError: there is no champion, its files are gone, or the store cannot be used.
     """
     connect(space)
-    name = Config.load(space.params).register_.model_name
+    name = Config.load_own(space.params).register_.model_name
     number = champion(space, name).number
     import mlflow
+    from mlflow.exceptions import MlflowException
 
-    return mlflow.pyfunc.load_model(f"models:/{name}/{number}")
+    try:
+        return mlflow.pyfunc.load_model(f"models:/{name}/{number}")
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"{name} version {number}: its files cannot be read ({first_line(error)}); they lie where the store was "
+            "made. If that folder was moved, empty mlruns/ and run `dvc repro --single-item --force evaluate register`"
+        ) from error
 
 
 def predict_files(space: Workspace, files: list[Path]) -> list[dict[str, Any]]:

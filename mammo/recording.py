@@ -1,7 +1,7 @@
 """How stages write themselves into MLflow, and how MLflow's side is rebuilt from DVC's.
 
-The bundles and reports that DVC versions are the truth. A run is found by the hash of the weights; where a
-store does not know them, as in a fresh clone, the run is written again from the files.
+The bundles and reports that DVC versions are the truth. A run is found by the hash of the bundle; where a
+store does not know it, as in a fresh clone, the run is written again from the files.
 """
 
 from dataclasses import replace
@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from mammo.config import Config
+from mammo.choice import study_tags
+from mammo.config import OWN_SETTINGS, Config
 from mammo.devices import choose_device
 from mammo.layout import Workspace
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
@@ -23,6 +24,8 @@ from mammo.registry import register
 from mammo.storage import atomic_path, read_json, read_table, sha256_of, write_json
 from mammo.systems import Part, Trained, read_part, run_fingerprint, train_system, validation_results
 from mammo.tracking import (
+    BUNDLE_TAG,
+    WEIGHTS_TAG,
     Run,
     RunContext,
     connect,
@@ -35,11 +38,11 @@ from mammo.tracking import (
 from mammo.training import EpochRecord
 
 
-def train_recorded(space: Workspace, config: Config, system: str, tags: dict[str, str] | None = None) -> None:
+def train_recorded(space: Workspace, config: Config, system: str) -> None:
     """Train a system under an MLflow run; write its bundle, its history and its validation results.
 
     A run that was killed goes on: from its last epoch, in the same MLflow run. Of several processes that share the
-    fit the first one writes. `tags` are added to the run's own.
+    fit the first one writes.
 
     Raises:
         ConfigError: `train.processes` is not the number of processes that run.
@@ -48,7 +51,7 @@ def train_recorded(space: Workspace, config: Config, system: str, tags: dict[str
     patch_sets = {name: read_table(space.patches(name)) for name in parts}
     with joined(config.train.processes, choose_device(config.train.device)) as team:
         if team.leads:
-            _lead(space, config, system, parts, patch_sets, team, tags or {})
+            _lead(space, config, system, parts, patch_sets, team)
         else:
             checkpoint = space.checkpoint(system)
             train, val = parts["train"], parts["val"]
@@ -62,13 +65,11 @@ def _lead(
     parts: dict[str, Part],
     patch_sets: dict[str, pd.DataFrame],
     team: Team,
-    tags: dict[str, str],
 ) -> None:
     train, val = parts["train"], parts["val"]
     mark = run_fingerprint(system, config, config.train.seed, train, val, patch_sets, team.size)
     note = space.run_note(system)
     context = training_context(space, config, system, parts)
-    context = replace(context, tags=context.tags | tags)
     with open_run(space, context, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
         trained = _train_with_progress(space, config, system, parts, patch_sets, run, team)
@@ -76,7 +77,7 @@ def _lead(
         _log_files(space, system, run)
         results = validation_results(trained.bundle)
         run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
-        run.set_tags({"mammo.weights_sha256": digest})
+        run.set_tags(_bundle_tags(space, system))
         note_run(note, run.run_id, mark, digest)
     space.checkpoint(system).unlink(missing_ok=True)
 
@@ -174,6 +175,8 @@ def training_context(space: Workspace, config: Config, system: str, parts: dict[
         if synthetic
         else "Research software.",
     }
+    if config.settings_from != OWN_SETTINGS:
+        tags |= study_tags(space.root / config.settings_from)
     tags |= {f"mammo.version.{name}": value for name, value in library_versions().items()}
     params = flat_params(
         config.model_dump(include={"ingest", "split", "patches", "model", "train", "vote", "referral"})
@@ -192,9 +195,9 @@ def experiment_name(config: Config) -> str:
 
 
 def ensure_run(space: Workspace, config: Config, system: str) -> str:
-    """Id of the run that made a system's weights; written again from the files if this store has none."""
-    digest = str(read_json(space.bundle(system) / DESCRIPTION_FILE)["weights_sha256"])
-    found = find_run(connect(space), digest)
+    """Id of the run that made a system's bundle; written again from the files if this store has none."""
+    tags = _bundle_tags(space, system)
+    found = find_run(connect(space), tags[BUNDLE_TAG])
     if found is not None:
         return found
     parts = {name: read_part(space, name) for name in ("train", "val")}
@@ -204,8 +207,16 @@ def ensure_run(space: Workspace, config: Config, system: str) -> str:
         _log_files(space, system, run)
         results = read_json(space.reports / "train" / f"{system}.json")
         run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
-        run.set_tags({"mammo.weights_sha256": digest})
+        run.set_tags(tags)
         return run.run_id
+
+
+def _bundle_tags(space: Workspace, system: str) -> dict[str, str]:
+    description = space.bundle(system) / DESCRIPTION_FILE
+    return {
+        WEIGHTS_TAG: str(read_json(description)["weights_sha256"]),
+        BUNDLE_TAG: sha256_of(description),
+    }
 
 
 def record_evaluation(space: Workspace, config: Config, results: dict[str, Any]) -> None:

@@ -12,14 +12,11 @@ from mammo.layout import Workspace
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
 from mammo.promotion import CHALLENGER, CHAMPION, alias_of_new_version
 from mammo.storage import read_json, sha256_of
-from mammo.tracking import connect
+from mammo.tracking import BUNDLE_TAG, WEIGHTS_TAG, connect, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-WEIGHTS_TAG: Final = "mammo.weights_sha256"
-BUNDLE_TAG: Final = "mammo.bundle_sha256"
-"""Of the description, which names the weights' own hash: another threshold makes another version."""
 PREVIOUS_TAG: Final = "mammo.previous_champion"
 PACKAGE: Final = Path(__file__).parent
 
@@ -163,7 +160,8 @@ def champion(space: Workspace, model_name: str) -> Version:
         if number is None:
             raise TrackingError(
                 f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, and in a clone "
-                "whose stages are up to date but whose mlruns/ is empty `dvc repro --single-item --force register`"
+                "whose stages are up to date but whose mlruns/ is empty `dvc repro --single-item --force evaluate "
+                "register`"
             )
         return _version(client, model_name, number)
 
@@ -178,8 +176,11 @@ def _aliased(client: "MlflowClient", model_name: str, alias: str) -> str | None:
 
     try:
         aliases = client.get_registered_model(model_name).aliases
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        # Any other failure is no proof that there is no champion: a new version would take its place.
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
     number = aliases.get(alias)
     return None if number is None else str(number)
 
@@ -205,7 +206,6 @@ def _clear_errors(space: Workspace) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).strip().splitlines()[0][:300]
         raise TrackingError(
-            f"{space.mlruns}: the registry refused ({reason}); check the store with `mammo doctor`"
+            f"{space.mlruns}: the registry refused ({first_line(error)}); check the store with `mammo doctor`"
         ) from error

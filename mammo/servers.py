@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mammo.errors import MammoError
 from mammo.layout import Workspace
-from mammo.tracking import QUIET, connect, tracking_uri
+from mammo.tracking import QUIET, connect, tracking_uri, without_password
 
 
 def mlflow_ui_command(space: Workspace, host: str, port: int) -> list[str]:
@@ -32,8 +32,13 @@ def run_mlflow_ui(space: Workspace, host: str, port: int) -> None:
     """Replace this process by the MLflow server.
 
     Raises:
-        MammoError: the port is taken, or the store cannot be used.
+        MammoError: the port is taken, or the store cannot be used or is a server, which has a page of its own.
     """
+    uri = tracking_uri(space)
+    if uri.startswith(("http://", "https://")):
+        raise MammoError(
+            f"MLFLOW_TRACKING_URI is the server {without_password(uri)}, which has the page itself; open that address"
+        )
     _check_port(host, port)
     connect(space)
     environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -6,6 +6,7 @@ workspace unless `MLFLOW_TRACKING_URI` names another.
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ from mammo.storage import read_json, write_json
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+WEIGHTS_TAG: Final = "mammo.weights_sha256"
+BUNDLE_TAG: Final = "mammo.bundle_sha256"
+"""Of the description, which names the weights' own hash: another threshold makes another run and another version."""
+
 QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -39,6 +44,12 @@ def tracking_uri(space: Workspace) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(space.mlruns / 'mlflow.db').resolve()}"
 
 
+def sqlite_path(space: Workspace) -> Path | None:
+    """The store's file, or None where it is a server or another database."""
+    uri = tracking_uri(space)
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
 def connect(space: Workspace) -> "MlflowClient":
     """Point MLflow at the workspace's store, made on first use, and return a client.
 
@@ -52,9 +63,9 @@ def connect(space: Workspace) -> "MlflowClient":
     from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    uri = tracking_uri(space)
-    if uri.startswith("sqlite:///"):
-        _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+    uri, path = tracking_uri(space), sqlite_path(space)
+    if path is not None:
+        _check_sqlite(path)
     named = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -64,14 +75,15 @@ def connect(space: Workspace) -> "MlflowClient":
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     try:
         # Only one process may make the tables; the others wait for it.
-        if uri.startswith("sqlite:///"):
+        if path is not None:
             space.mlruns.mkdir(parents=True, exist_ok=True)
             with FileLock(space.mlruns / ".making-tables.lock"):
                 client.search_experiments(max_results=1)
         else:
-            client.search_experiments(max_results=1)
+            with _few_retries():
+                client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(f"{_without_password(uri)}: {_reason(error)}; {_STORE_REMEDY}") from error
+        raise TrackingError(f"{without_password(uri)}: {first_line(error)}; {_STORE_REMEDY}") from error
     return client
 
 
@@ -98,13 +110,29 @@ def _check_sqlite(path: Path) -> None:
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """MLflow tries a server that is not there for four minutes; whether it is there shows at the first call."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
-def _without_password(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if "@" in rest else uri
+def first_line(error: Exception) -> str:
+    """What an error says in a line, without the password of an address that it quotes."""
+    lines = str(error).strip().splitlines()
+    return without_password(lines[0])[:300] if lines else type(error).__name__
+
+
+def without_password(text: str) -> str:
+    """`http://user:secret@host` → `http://host`, wherever it stands in a text."""
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 @dataclass(frozen=True)
@@ -145,7 +173,13 @@ class Run:
         """Add a file to the run's artifacts."""
         import mlflow
 
-        mlflow.log_artifact(str(path), folder)
+        try:
+            mlflow.log_artifact(str(path), folder)
+        except OSError as error:
+            raise TrackingError(
+                f"{path}: cannot be added to run {self.run_id} ({error}); the store keeps its files where it was made. "
+                "If that folder was moved, empty mlruns/"
+            ) from error
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Set tags of the run."""
@@ -185,7 +219,7 @@ def open_run(space: Workspace, context: RunContext, unfinished: str | None = Non
             yield Run(active.info.run_id)
     except MlflowException as error:
         raise TrackingError(
-            f"{_without_password(tracking_uri(space))}: {_reason(error)}; {_STORE_REMEDY}"
+            f"{without_password(tracking_uri(space))}: {first_line(error)}; {_STORE_REMEDY}"
         ) from error
 
 
@@ -232,10 +266,14 @@ def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | No
     write_json(path, note | {"weights_sha256": weights_sha256})
 
 
-def find_run(client: "MlflowClient", weights_sha256: str) -> str | None:
-    """Id of the newest run that made these weights, or None if this store has none."""
+def find_run(client: "MlflowClient", bundle_sha256: str) -> str | None:
+    """Id of the newest run that made this bundle, or None if this store has none.
+
+    The hash is that of the bundle's description, which names its weights: the same weights with other votes are
+    another run.
+    """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    query = f"tags.`mammo.weights_sha256` = '{weights_sha256}'"
+    query = f"tags.`{BUNDLE_TAG}` = '{bundle_sha256}'"
     found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
     return str(found[0].info.run_id) if found else None
 

@@ -2,8 +2,7 @@
 
 import sys
 
-from mammo.choice import study_tags
-from mammo.config import OWN_SETTINGS, Config
+from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.parallel import is_launched, relaunch
@@ -16,8 +15,7 @@ def main() -> None:
     config = Config.load(space.params)
     if config.train.processes > 1 and not is_launched():
         relaunch(config.train.processes, sys.argv, config.train.threads)
-    own = config.settings_from == OWN_SETTINGS
-    train_recorded(space, config, sys.argv[1], {} if own else study_tags(space.root / config.settings_from))
+    train_recorded(space, config, sys.argv[1])
 
 
 if __name__ == "__main__":

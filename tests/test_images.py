@@ -15,14 +15,16 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     DigitalMammographyXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
+    RLELossless,
 )
 
 from mammo.errors import DataError
@@ -74,10 +76,12 @@ def dicom(
     for name, value in fields.items():
         setattr(dataset, name, value)
     if encapsulated:
-        from pydicom.encaps import encapsulate
-
         dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(96)])
         dataset["PixelData"].VR = "OB"
+    return saved(dataset)
+
+
+def saved(dataset: Dataset) -> bytes:
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -228,6 +232,34 @@ def test_a_decompression_bomb_is_refused_without_a_warning() -> None:
         decode_image(png_claiming(100_000, 100_000), "bomb")
 
 
+def tiff(pixels: GreyImage, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, compression="zlib", **options)
+    return buffer.getvalue()
+
+
+def test_a_tiled_tiff_is_read_and_tiles_far_larger_than_the_picture_are_refused(roi: GreyImage) -> None:
+    assert np.array_equal(decode_roi(tiff(roi, tile=(128, 128)), "tiles"), roi)
+    wide = np.zeros((40, 1500), dtype=np.uint8)
+    assert decode_image(tiff(wide, tile=(16, 1488)), "wide").shape == (40, 1500)
+    with pytest.raises(DataError, match="at most 1024 pixels on each side, got 2048; save it without tiles"):
+        decode_roi(tiff(roi, tile=(16, 2048)), "bomb")
+    with pytest.raises(DataError, match="at most 1024 pixels on each side, got 4096"):
+        decode_roi(tiff(roi, tile=(4096, 16)), "bomb")
+
+
+def test_a_tiff_whose_pixels_lie_beyond_any_file_is_refused() -> None:
+    entries = [(256, 4, 120), (257, 4, 120), (258, 3, 8), (259, 3, 1), (262, 3, 1)]
+    entries += [(273, 16, 0), (277, 3, 1), (278, 4, 120), (279, 4, 14400)]
+    end = 8 + 2 + 12 * len(entries) + 4
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    for tag, kind, value in entries:
+        content += struct.pack("<HHII", tag, kind, 1, end if kind == 16 else value)
+    content += struct.pack("<IQ", 0, 2**64 - 1) + bytes(14400)
+    with pytest.raises(DataError, match="is not a whole TIFF file"):
+        decode_roi(content, "far")
+
+
 def test_a_film_of_any_reasonable_size_is_an_image() -> None:
     film = np.random.default_rng(1).integers(0, 256, (64, 200), dtype=np.uint8)
 
@@ -292,6 +324,17 @@ def test_compressed_dicom_is_refused_with_a_way_out(roi: GreyImage) -> None:
         decode_roi(dicom(roi, 8, DeflatedExplicitVRLittleEndian), "roi.dcm")
     with pytest.raises(DataError, match=r"got JPEG 2000 .*; decompress it"):
         decode_roi(dicom(roi, 8, JPEG2000Lossless, encapsulated=True), "roi.dcm")
+
+
+def test_rle_dicom_is_read_and_refused_where_it_would_unpack_to_more_than_its_pixels(roi: GreyImage) -> None:
+    dataset = dcmread(io.BytesIO(dicom(roi, 8)))
+    dataset.compress(RLELossless)
+    assert np.array_equal(decode_roi(saved(dataset), "roi.dcm"), roi)
+
+    zeros = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * 2**16  # each pair unpacks to 128 pixels
+    dataset.PixelData = encapsulate([zeros])
+    with pytest.raises(DataError, match="RLE data of this many pixels must have at most 29824 bytes"):
+        decode_roi(saved(dataset), "bomb.dcm")
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])

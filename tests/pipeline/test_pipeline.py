@@ -17,7 +17,7 @@ from mammo.inference import RoiScorer
 from mammo.layout import Workspace
 from mammo.models.bundle import load_bundle
 from mammo.registry import champion
-from mammo.storage import read_array, read_json, read_table, write_array
+from mammo.storage import read_array, read_json, read_table, sha256_of, write_array
 from mammo.systems import read_part
 from mammo.tracking import connect, find_run
 from tests.pipeline.conftest import run
@@ -155,8 +155,8 @@ def test_a_choice_reruns_what_it_changes_once_it_is_asked_for(reproduced: Worksp
     bundle = load_bundle(clone.bundle("compact-model1"))
     assert (bundle.size_px, bundle.vote.rule) == (96, "mean_score")
     assert bundle.provenance["recipe"]["head_lr"] == 0.005
-    digest = read_json(clone.bundle("compact-model1") / "model.json")["weights_sha256"]
-    tags = connect(clone).get_run(find_run(connect(clone), digest)).data.tags
+    run_id = find_run(connect(clone), sha256_of(clone.bundle("compact-model1") / "model.json"))
+    tags = connect(clone).get_run(run_id).data.tags
     assert (tags["mammo.study"], tags["mammo.best_trial"]) == ("abc", "7")
     assert run(clone, "dvc", "status", "train@compact-model1").stdout.strip() == UP_TO_DATE
 

@@ -236,3 +236,32 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(mammo: Mammo, tmp_path: P
     assert code == 0
     assert "mammo fetch" in out
     assert "torch" in out
+
+
+def test_doctor_finds_a_folder_that_is_not_there(mammo: Mammo, tmp_path: Path) -> None:
+    code, out, _ = mammo("doctor", "--workspace", str(tmp_path / "nowhere"))
+    assert code == 2
+    assert "nowhere is no folder" in out
+
+
+def test_doctor_looks_at_the_store_that_the_environment_names(
+    mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(finished[0].params, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished[0].mlruns / 'mlflow.db'}")
+    code, out, _ = mammo("doctor", "--workspace", str(tmp_path))
+    assert code == 0
+    assert "champion: version 1" in out
+
+
+def test_a_demo_in_the_project_itself_is_refused_and_its_settings_are_kept(
+    mammo: Mammo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(Path(__file__).parents[2] / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "params.yaml").read_bytes()
+    code, _, error = mammo("demo", "--workspace", ".")
+    assert code == 2
+    assert "is the project itself" in error
+    assert (tmp_path / "params.yaml").read_bytes() == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from mammo.config import Config
 from mammo.data.sources import read_rois
@@ -103,6 +103,27 @@ def test_a_bad_file_shows_the_reason_and_no_result(page: Page, tmp_path: Path) -
     text.write_text("hello")
     page.locator("#file").set_input_files(str(text))
     expect(page.locator("#error")).to_contain_text("PNG")
+    expect(page.locator("#result")).to_be_hidden()
+
+
+@pytest.mark.parametrize("trouble", ["a crash", "a stop"])
+def test_no_earlier_result_stands_beside_a_picture_that_got_no_vote(
+    page: Page, finished: tuple[Workspace, Config], tmp_path: Path, trouble: str
+) -> None:
+    picture = tmp_path / "roi.png"
+    Image.fromarray(read_rois(finished[0].rois).images[1]).save(picture)
+    page.locator("#file").set_input_files(str(picture))
+    expect(page.locator("#result")).to_be_visible()
+
+    def answer(route: Route) -> None:
+        route.abort() if trouble == "a stop" else route.fulfill(status=500, body="Internal Server Error")
+
+    page.route("**/api/vote", answer)
+    other = tmp_path / "other.png"
+    shutil.copy(picture, other)
+    page.locator("#file").set_input_files(str(other))
+    words = "no answer from the service" if trouble == "a stop" else "the service failed (500)"
+    expect(page.locator("#error")).to_contain_text(f"other.png: {words}")
     expect(page.locator("#result")).to_be_hidden()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from mammo import recording
 from mammo.config import Config
 from mammo.layout import Workspace
+from mammo.models.bundle import load_bundle, save_bundle
 from mammo.recording import ensure_run, train_recorded
 from mammo.tracking import connect
 from mammo.training import EpochRecord
+from tests.study_records import write_record
 
 
 def test_a_run_holds_settings_epochs_datasets_weights_and_identity(
@@ -111,6 +114,28 @@ def test_a_clone_with_an_empty_store_gets_its_runs_back_from_the_files(
     assert rebuilt.data.tags["mammo.rebuilt"] == "from DVC outputs"
     assert len(client.get_metric_history(rebuilt.info.run_id, "val_loss")) == len(history) - 1
     assert ensure_run(space, config, "compact-model1") == rebuilt.info.run_id
+
+
+def test_the_same_weights_with_other_votes_are_another_run(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    system, folder = "compact-model1", space.bundle("compact-model1")
+    first = ensure_run(space, config, system)
+    bundle = load_bundle(folder)
+    save_bundle(replace(bundle, vote=bundle.vote.model_copy(update={"share_threshold": 0.123})), folder)
+    second = ensure_run(space, config, system)
+    assert first != second
+    save_bundle(bundle, folder)
+    assert ensure_run(space, config, system) == first
+
+
+def test_a_run_that_is_written_again_still_says_which_study_chose_its_settings(
+    files_only: tuple[Workspace, Config],
+) -> None:
+    space, config = files_only
+    write_record(space, config)
+    chosen = config.model_copy(update={"settings_from": "reports/tune/best.yaml"})
+    tags = connect(space).get_run(ensure_run(space, chosen, "compact-model1")).data.tags
+    assert (tags["mammo.study"], tags["mammo.best_trial"]) == ("abc", "7")
 
 
 class Killed(BaseException):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from fastapi.testclient import TestClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from mammo import registry
@@ -19,7 +22,7 @@ from mammo.errors import TrackingError
 from mammo.inference import RoiScorer
 from mammo.layout import Workspace
 from mammo.models.bundle import load_bundle, save_bundle
-from mammo.prediction import predict_files
+from mammo.prediction import load_champion, predict_files
 from mammo.recording import ensure_run, register_best
 from mammo.serving.app import create_app
 from mammo.tracking import connect
@@ -67,6 +70,44 @@ def test_promote_moves_the_alias_and_rollback_gives_it_back(files_only: tuple[Wo
         registry.rollback(space, NAME)
 
 
+def test_a_store_that_fails_to_say_who_is_champion_gets_no_new_one(
+    files_only: tuple[Workspace, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, config = files_only
+    first, second = ((ensure_run(space, config, system), space.bundle(system)) for system in config.systems)
+    registry.register(space, NAME, *first)
+    with monkeypatch.context() as broken:
+        broken.setattr(mlflow.MlflowClient, "get_registered_model", unavailable)
+        with pytest.raises(TrackingError, match=r"the registry refused .*503"):
+            registry.register(space, NAME, *second)
+        with pytest.raises(TrackingError, match=r"the registry refused .*503"):
+            registry.promote(space, NAME, "2")
+    assert registry.champion(space, NAME).number == "1"
+    assert registry.register(space, NAME, *second).aliases == ("challenger",)
+
+
+def unavailable(*_: object) -> None:
+    raise MlflowException("503: try again later")
+
+
+def test_a_champion_whose_files_were_moved_is_an_error_with_a_way_out(
+    files_only: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space, config = files_only
+    register_best(space, config)
+    shutil.move(space.mlruns / "artifacts", tmp_path / "elsewhere")
+    with pytest.raises(TrackingError, match=r"mammo-roi version 1: its files cannot be read .*empty mlruns/"):
+        load_champion(space)
+
+
+def test_a_service_needs_no_record_of_a_study(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    register_best(space, config)
+    values = yaml.safe_load(space.params.read_text()) | {"settings_from": "reports/tune/best.yaml"}
+    space.params.write_text(yaml.safe_dump(values))
+    assert load_champion(space).unwrap_python_model().scorer.bundle.system in config.systems
+
+
 def test_promoting_an_unknown_version_is_refused_with_the_known_ones(
     finished: tuple[Workspace, Config],
 ) -> None:
@@ -75,7 +116,7 @@ def test_promoting_an_unknown_version_is_refused_with_the_known_ones(
 
 
 def test_a_store_without_versions_says_how_to_get_a_champion(prepared: tuple[Workspace, Config]) -> None:
-    with pytest.raises(TrackingError, match=r"no version has the alias champion.*--force register"):
+    with pytest.raises(TrackingError, match=r"no version has the alias champion.*--force evaluate register"):
         registry.champion(prepared[0], NAME)
 
 

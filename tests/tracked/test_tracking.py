@@ -3,12 +3,22 @@
 import sqlite3
 from pathlib import Path
 
+import mlflow
 import pytest
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
 from mammo.config import Config
-from mammo.errors import TrackingError
+from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
-from mammo.tracking import comparison_rows, connect, flat_params, tracking_uri
+from mammo.servers import run_mlflow_ui
+from mammo.tracking import (
+    comparison_rows,
+    connect,
+    first_line,
+    flat_params,
+    tracking_uri,
+    without_password,
+)
 
 
 def test_a_locked_database_is_an_error_that_names_the_file(prepared: tuple[Workspace, Config]) -> None:
@@ -39,8 +49,48 @@ def test_a_server_that_is_not_there_is_an_error_without_its_password(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TrackingError) as caught:
         connect(Workspace(tmp_path))
-    assert "127.0.0.1:9" in str(caught.value).split(";", maxsplit=1)[0]
-    assert "user:secret@127" not in str(caught.value).split(":", maxsplit=3)[0]
+    assert str(caught.value).startswith("http://127.0.0.1:9: ")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_tried_twice_and_one_that_answered_as_often_as_mlflow_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    seen: list[int] = []
+
+    def search(*_: object, **__: object) -> None:
+        seen.append(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())
+
+    monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", search)
+    connect(Workspace(tmp_path))
+    assert seen == [1]
+    assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() > 1
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    connect(Workspace(tmp_path))
+    assert seen == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+        ("postgresql+psycopg://mammo:p@ss@db:5432/x", "postgresql+psycopg://db:5432/x"),
+        (
+            "request to http://u:s@h/api failed, see http://t@k",
+            "request to http://h/api failed, see http://k",
+        ),
+    ],
+)
+def test_no_password_of_an_address_is_shown(text: str, shown: str) -> None:
+    assert without_password(text) == shown
+    assert first_line(RuntimeError(f"{text}\nmore")) == shown
+
+
+def test_the_page_of_a_server_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(MammoError, match=r"is the server http://127\.0\.0\.1:9, .* open that address"):
+        run_mlflow_ui(Workspace(tmp_path), "127.0.0.1", 0)
 
 
 def test_the_store_lies_in_the_workspace_unless_the_environment_names_another(
