@@ -27,7 +27,23 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError("params.yaml: train.device is cuda but no GPU is visible; set it to auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        _repeatable_convolutions()
     return torch.device(name)
+
+
+def _repeatable_convolutions() -> None:
+    """Ask cuDNN for kernels that give the same bits twice, and for whole float32 where float32 is asked for."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def hardware(device: torch.device) -> str:
+    """The GPU's name, or the instructions that the CPU's kernels use (`AVX512`)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability()
 
 
 def computes_bfloat16(device: torch.device) -> bool:

@@ -110,11 +110,11 @@ class RoiScorer:
     precision: str = "auto"
 
     @classmethod
-    def on(cls, bundle: Bundle, device: torch.device, precision: str = "auto") -> "RoiScorer":
-        """Move the bundle's network to the device and make it ready."""
+    def on(cls, bundle: Bundle, device: torch.device, precision: str | None = None) -> "RoiScorer":
+        """Move the bundle's network to the device and make it ready; `precision` None is the bundle's own."""
         keep_freed_memory()
         bundle.classifier.to(device).to(memory_format=torch.channels_last).eval()
-        return cls(bundle, device, precision)
+        return cls(bundle, device, precision or bundle.precision)
 
     def patch_scores(self, images: npt.NDArray[np.uint8]) -> FloatArray:
         """uint8 ROIs `(n, 120, 120)` → probability of Tumor of each grid patch, `(n, n_patches)`."""

@@ -4,6 +4,7 @@ Source: Yu et al. 2020, "Data augmentation" and "Decision"; defects 6 to 8 of it
 """
 
 from collections.abc import Iterator
+from math import ceil, floor
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,8 @@ def random_corners(
     """
     free = side_px - size_px
     if not corner_patches:
-        return rng.integers(-(-free // 4), 3 * free // 4 + 1, size=(n_draws, 2))
+        reach = max(free / 4, 0.5)
+        return rng.integers(ceil(free / 2 - reach), floor(free / 2 + reach) + 1, size=(n_draws, 2))
     n_offsets = free + 1
     if not last_offset:
         n_offsets = max(n_offsets - 1, 1)

@@ -15,6 +15,7 @@ from mammo.devices import choose_device, cpu_threads
 from mammo.errors import DataError
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
+from mammo.fit_identity import computed_with
 from mammo.inference import RoiScorer
 from mammo.layout import Workspace
 from mammo.models.build import build_classifier
@@ -153,6 +154,7 @@ def train_system(
         },
         synthetic=bool(train.table["synthetic"].any()),
         corner_patches=grid.corner_patches,
+        precision=config.train.precision,
     )
     return Trained(
         decide_on_validation(bundle, val, config), pd.DataFrame([vars(record) for record in history])
@@ -212,14 +214,9 @@ def run_fingerprint(
         pixels.update(part.labels.tobytes())
     for table in patch_sets.values():
         pixels.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
-    settings = [
-        config.recipe.model_dump(),
-        config.model.model_dump(),
-        config.train.precision,
-        config.train.threads,
-    ]
+    settings = [config.recipe.model_dump(), config.model.model_dump(), config.train.threads]
     grid = [config.patches.size_px, config.patches.stride_px, config.patches.corner_patches]
-    return fingerprint([system, seed, settings, n_processes, grid, pixels.hexdigest()])
+    return fingerprint([system, seed, settings, n_processes, grid, pixels.hexdigest(), computed_with(config)])
 
 
 @dataclass(frozen=True)
@@ -255,7 +252,7 @@ class Scored:
 
 def score_part(bundle: Bundle, part: Part, config: Config) -> Scored:
     """Score a part's ROIs by the road that serving uses."""
-    scorer = RoiScorer.on(bundle, choose_device(config.train.device), config.train.precision)
+    scorer = RoiScorer.on(bundle, choose_device(config.train.device))
     with cpu_threads(config.train.threads):
         scores = scorer.patch_scores(part.images)
     return Scored(

@@ -146,8 +146,14 @@ def fit(
         One record for each epoch, resumed ones included.
 
     Raises:
-        ConfigError: training diverged, the network's logits are no longer numbers.
+        ConfigError: training diverged, the network's logits are no longer numbers; or a batch has less than two
+            patches for each process.
     """
+    if recipe.batch_size < 2 * team.size:
+        raise ConfigError(
+            f"params.yaml: the recipe's batch_size must be at least {2 * team.size}, two patches (BatchNorm) for each "
+            f"of {team.size} processes, got {recipe.batch_size}; raise it, or lower train.processes"
+        )
     keep_freed_memory()
     state = _start(classifier, recipe, train.images.device)
     if checkpoint is not None:

@@ -41,6 +41,12 @@ def test_draws_come_from_the_middle_half_of_the_offsets() -> None:
     assert sorted(set(corners.ravel().tolist())) == list(range(12, 37))
 
 
+@pytest.mark.parametrize("size_px", range(32, 121))
+def test_draws_and_a_grid_of_single_steps_reach_the_same_places(size_px: int) -> None:
+    drawn = random_corners(2000, size_px, np.random.default_rng(0), last_offset=True, corner_patches=False)
+    assert sorted(set(drawn.ravel().tolist())) == grid_offsets(size_px, 1, corner_patches=False).tolist()
+
+
 def test_a_patch_as_large_as_the_roi_stays() -> None:
     assert grid_corners(120, 12, corner_patches=False).tolist() == [[0, 0]]
     drawn = random_corners(3, 120, np.random.default_rng(0), last_offset=True, corner_patches=False)

@@ -19,7 +19,7 @@ from mammo.augment import augment
 from mammo.errors import ConfigError
 from mammo.models.build import Classifier
 from mammo.parallel import Team, joined
-from mammo.training import epoch_order
+from mammo.training import epoch_order, fit
 from tests.disc_rois import disc_rois
 from tests.tiny_fits import CPU, SETTINGS, SGD, data_of, differing, new_classifier, recipe, weights_of
 
@@ -106,6 +106,14 @@ def test_a_frozen_backbone_stays_as_it_is_in_every_process(tmp_path: Path) -> No
     moved = differing(first, weights_of(new_classifier(fusion="model1")))
     assert moved
     assert [name for name in moved if name.startswith("backbone")] == []
+
+
+def test_a_batch_without_two_patches_for_each_process_is_refused() -> None:
+    data = data_of(disc_rois(4, 4))
+    with pytest.raises(
+        ConfigError, match=r"at least 10, two patches .* got 8; raise it, or lower train\.processes"
+    ):
+        fit(new_classifier(), data, data, recipe(batch_size=8), SETTINGS, team=Team(0, 5))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import lzma
 import re
 import stat
 import zipfile
@@ -27,6 +28,17 @@ MAX_MEMBER_BYTES: Final = 256 * 1024
 MAX_TOTAL_BYTES: Final = 64 * 2**20
 MAX_RATIO: Final = 100
 """The published pictures do not shrink at all in the archive."""
+
+_BROKEN: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
+"""What zipfile raises for a damaged archive, whatever method packed its members."""
 
 _MEMBER: Final = re.compile(
     r"(?:MIAS_ROIs/)?(?P<folder>train|val|test|trainval)/"
@@ -61,7 +73,7 @@ def load_mias_rois(raw: Path, config: IngestConfig, progress: Progress | None = 
         raise DataError(f"{raw}: does not exist; run `mammo fetch` to get the ROI archive") from error
     except IsADirectoryError as error:
         raise DataError(f"{raw}: must be MIAS_ROIs.zip, got a folder; do not unpack the archive") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except _BROKEN as error:
         raise DataError(f"{raw}: is not a whole zip archive ({error}); run `mammo fetch` again") from error
     _check_trainval_repeats(members, contents, raw)
     rows, images = [], []

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mammo.config import PatchesConfig, VoteConfig
+from mammo.config import PatchesConfig, TrainConfig, VoteConfig
 from mammo.errors import ConfigError, DataError, WeightsError
 from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal
@@ -43,6 +43,7 @@ class Bundle:
         provenance: data, commit, seeds and versions that made the weights.
         synthetic: the training data were phantoms.
         corner_patches: the outer ring of the grid votes too.
+        precision: at which patches are scored, as in `devices.autocast`: that of threshold and calibrator.
     """
 
     classifier: Classifier
@@ -55,6 +56,7 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     synthetic: bool = False
     corner_patches: bool = True
+    precision: str = "auto"
 
     @property
     def corners(self) -> npt.NDArray[np.int64]:
@@ -82,6 +84,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             "size_px": bundle.size_px,
             "stride_px": bundle.stride_px,
             "corner_patches": bundle.corner_patches,
+            "precision": bundle.precision,
             "vote": bundle.vote.model_dump(),
             "calibrator": bundle.calibrator.to_dict(),
             "conformal": bundle.conformal.to_dict(),
@@ -151,4 +154,5 @@ def _described(description: dict[str, Any]) -> Bundle:
         provenance=description["provenance"],
         synthetic=description["synthetic"],
         corner_patches=grid.corner_patches,
+        precision=TrainConfig(precision=description.get("precision", "auto")).precision,
     )

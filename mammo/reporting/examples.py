@@ -77,7 +77,7 @@ def draw_examples(
     row_of = {roi_id: row for row, roi_id in enumerate(test.table["roi_id"])}
     rows = [row_of[example.roi_id] for example in examples]
     bundle = load_bundle(space.bundle(system))
-    scorer = RoiScorer.on(bundle, choose_device(config.train.device), config.train.precision)
+    scorer = RoiScorer.on(bundle, choose_device(config.train.device))
     pictures = []
     for row, explained in zip(rows, explain(scorer, test.images[np.array(rows)]), strict=True):
         subject = Subject(

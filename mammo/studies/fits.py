@@ -4,15 +4,12 @@ A fit is kept under a hash of all that it depends on. Votes, thresholds, metrics
 kept patch scores, so another vote rule costs no fit.
 """
 
-import ast
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,26 +19,14 @@ from safetensors.numpy import save_file
 
 from mammo.config import Config
 from mammo.data.sources import RoiSet
-from mammo.devices import choose_device, computes_bfloat16
+from mammo.devices import choose_device
+from mammo.fit_identity import computed_with
 from mammo.inference import RoiScorer
 from mammo.patches import drawn_patches
 from mammo.provenance import fingerprint
-from mammo.storage import atomic_path, sha256_of
+from mammo.storage import atomic_path
 from mammo.systems import Part, select_part, train_system
 from mammo.training import EpochRecord
-
-FIT_CODE: Final = (
-    "augment.py",
-    "devices.py",
-    "inference.py",
-    "models",
-    "parallel.py",
-    "patches.py",
-    "systems.py",
-    "training.py",
-    "studies/fits.py",
-)
-"""Modules whose code a fit depends on, within the package."""
 
 
 @dataclass(frozen=True)
@@ -99,53 +84,18 @@ def fit_key(task: FitTask) -> str:
     pixels = hashlib.sha256(np.ascontiguousarray(task.rois.images).tobytes())
     for column in (task.rois.table["roi_id"], task.rois.table["label"], split):
         pixels.update("\n".join(str(value) for value in column).encode())
-    config, device = task.config, choose_device(task.config.train.device)
-    weights = Path(config.model.weights)
+    config = task.config
     return fingerprint(
         {
             "system": task.system,
             "seed": task.seed,
             "recipe": config.recipe.model_dump(),
             "model": config.model.model_dump(),
-            "weights": sha256_of(weights) if weights.is_file() else None,
             "patches": config.patches.model_dump(),
             "views": config.vote.views,
-            "precision": [config.train.precision, device.type, computes_bfloat16(device)],
-            "torch": version("torch"),
             "rois": pixels.hexdigest(),
-            "code": code_mark(),
         }
-    )
-
-
-@cache
-def code_mark() -> str:
-    """A hash of the syntax trees of `FIT_CODE`: comments, docstrings and layout do not change it."""
-    package = Path(__file__).parents[1]
-    paths = [path for name in FIT_CODE for path in _modules(package / name)]
-    return fingerprint([syntax_of(path.read_text()) for path in paths])
-
-
-def _modules(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
-
-
-def syntax_of(source: str) -> str:
-    """What Python makes of a module, without its comments, layout and docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            kept = [line for line in body if not _is_text(line)]
-            node.body = kept  # type: ignore[attr-defined]
-    return ast.dump(tree)
-
-
-def _is_text(line: ast.stmt) -> bool:
-    return (
-        isinstance(line, ast.Expr)
-        and isinstance(line.value, ast.Constant)
-        and isinstance(line.value.value, str)
+        | computed_with(config)
     )
 
 
@@ -154,17 +104,20 @@ def fit_one(
 ) -> Fit:
     """Train on the training part, let the validation part choose the epoch, score validation and test part.
 
+    One thread computes, whatever `train.threads` says: several fits share the CPUs, and a kept fit has the bits of one.
+
     Raises:
         WeightsError: pretrained weights cannot be had or do not fit.
         ConfigError: the device does not exist, or training diverged.
     """
+    one_thread = task.config.train.model_copy(update={"threads": 1})
+    config = task.config.model_copy(update={"train": one_thread})
     train, val = task.part("train"), task.part("val")
-    patch_sets = {part.name: drawn_patches(part.table, task.config.patches) for part in (train, val)}
+    patch_sets = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
     trained = train_system(
-        task.system, task.config, train, val, patch_sets, task.seed, checkpoint, on_epoch=on_epoch
+        task.system, config, train, val, patch_sets, task.seed, checkpoint, on_epoch=on_epoch
     )
-    device = choose_device(task.config.train.device)
-    scorer = RoiScorer.on(trained.bundle, device, task.config.train.precision)
+    scorer = RoiScorer.on(trained.bundle, choose_device(config.train.device))
     validation = {key: float(value) for key, value in trained.bundle.results.items()}
     return Fit(validation, _score(scorer, val), _score(scorer, task.part("test")))
 

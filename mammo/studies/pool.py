@@ -127,10 +127,13 @@ def _work_off(work: Sequence[_Work], n_jobs: int, progress: FitsProgress) -> Non
                 key = future.result()
                 progress.fit(key, title_of[key])
         finished = True
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+        what = "died (killed, or out of memory)"
+        if isinstance(error, torch.OutOfMemoryError):
+            what = f"found no more memory on the GPU ({str(error).splitlines()[0]})"
         raise MammoError(
-            "a worker process died (killed, or out of memory); finished fits are kept: run the same command again, "
-            "with fewer --jobs if memory is short"
+            f"a worker process {what}; finished fits are kept: run the same command again, with fewer --jobs if memory "
+            "is short"
         ) from error
     finally:
         if not finished:  # stopped or failed: what still runs has its checkpoint

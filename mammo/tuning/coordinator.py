@@ -8,6 +8,7 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 import optuna
+import torch
 from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -62,7 +63,8 @@ def run_study(space: Workspace, config: Config, plan: Plan, console: Console) ->
     """
     check_plan(plan)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    material = read_trial_rois(space, config)
+    # On the CPU: this process only looks after the workers, and a GPU may admit no other beside them.
+    material = read_trial_rois(space, config, torch.device("cpu"))
     with _only_command(space), using_storage(space, plan.url, config.tune.heartbeat_s) as storage:
         opened = make_study(space, config, storage, material, fresh=plan.fresh)
         if isinstance(storage, JournalStorage):

@@ -77,8 +77,13 @@ def tuning_material(space: Workspace, tune: TuneConfig) -> Material:
     return material.only(split.loc[split["split"] != "test", "roi_id"])
 
 
-def read_trial_rois(space: Workspace, config: Config) -> TrialRois:
+def read_trial_rois(space: Workspace, config: Config, device: torch.device | None = None) -> TrialRois:
     """Read the ROIs that the study may see and cut them into folds.
+
+    Args:
+        space: the workspace.
+        config: its settings.
+        device: where the images lie; None: on the device of the fits.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
@@ -89,7 +94,7 @@ def read_trial_rois(space: Workspace, config: Config) -> TrialRois:
     images = torch.from_numpy(np.ascontiguousarray(material.rois.images))
     return TrialRois(
         material.rois.table.assign(group_id=list(material.groups)),
-        images.to(choose_device(config.train.device)),
+        images.to(device or choose_device(config.train.device)),
         tuple(_rows_of(fold.split) for fold in grouped_folds(material, grid)),
     )
 

@@ -186,6 +186,18 @@ def test_a_damaged_member_is_refused(archive: Path) -> None:
         load(archive)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_member_of_another_method_is_refused(archive: Path, method: int) -> None:
+    with zipfile.ZipFile(archive, "w", method) as packed:
+        for name, picture in small_archive().items():
+            packed.writestr(name, picture)
+    content = bytearray(archive.read_bytes())
+    content[60:400] = bytes(340)
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="is not a whole zip archive"):
+        load(archive)
+
+
 def test_what_is_no_zip_at_all_is_refused(archive: Path) -> None:
     archive.write_text("<html>rate limit</html>")
     with pytest.raises(DataError, match="is not a whole zip archive"):

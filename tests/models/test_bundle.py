@@ -1,6 +1,7 @@
 """A bundle comes back with the same scores, or is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ def test_everything_that_decisions_rest_on_comes_back(folder: Path) -> None:
     assert loaded.results == bundle.results
     assert loaded.provenance == bundle.provenance
     assert not loaded.classifier.training
+
+
+def test_patches_are_scored_at_the_precision_that_threshold_and_calibrator_were_fitted_at(
+    tmp_path: Path,
+) -> None:
+    save_bundle(replace(new_bundle(), precision="bfloat16"), tmp_path)
+    loaded = load_bundle(tmp_path)
+    assert RoiScorer.on(loaded, torch.device("cpu")).precision == "bfloat16"
+    assert RoiScorer.on(loaded, torch.device("cpu"), "float32").precision == "float32"
+    edit_description(tmp_path, precision="float8")
+    with pytest.raises(DataError, match="does not describe a bundle"):
+        load_bundle(tmp_path)
 
 
 def test_a_bundle_is_two_files_without_pickle(folder: Path) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mammo.data.sources import RoiSet
-from mammo.studies.fits import Fit, FitTask, fit_key, fit_one, fit_path, load_fit, save_fit, syntax_of
+from mammo.studies.fits import Fit, FitTask, fit_key, fit_one, fit_path, load_fit, save_fit
 from tests.studies.tiny_studies import tiny_material, tiny_task
 
 
@@ -108,13 +109,13 @@ def test_the_order_of_the_split_table_does_not_matter(task: FitTask) -> None:
     assert fit_key(replace(task, split=task.split.iloc[::-1])) == fit_key(task)
 
 
-def test_comments_docstrings_and_layout_do_not_change_the_code_but_a_number_does() -> None:
-    plain = "def f(x):\n    return x + 1\n"
-    dressed = (
-        '"""A module."""\n\ndef f(x):\n    """Add one."""\n    # as asked\n    return (x\n            + 1)\n'
-    )
-    assert syntax_of(dressed) == syntax_of(plain)
-    assert syntax_of(plain.replace("1", "2")) != syntax_of(plain)
+def test_a_fit_of_a_study_computes_with_one_thread_whatever_the_settings_say(task: FitTask, fit: Fit) -> None:
+    seen: list[int] = []
+    two_threads = tiny_task(train={"threads": 2})
+    assert fit_key(two_threads) == fit_key(task)
+    other = fit_one(two_threads, on_epoch=lambda record: seen.append(torch.get_num_threads()))
+    assert set(seen) == {1}
+    assert same_scores(other, fit)
 
 
 def test_a_kept_fit_comes_back_as_it_was(fit: Fit, tmp_path: Path) -> None:

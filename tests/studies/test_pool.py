@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from rich.console import Console
 
@@ -59,6 +60,19 @@ def test_a_failing_fit_ends_the_command_with_its_own_error_and_finished_fits_sta
         run_fits([tasks[0], failing], tmp_path, 1, console())
     assert fit_path(tmp_path, fit_key(tasks[0])).is_file()
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_fit_without_memory_on_its_gpu_is_an_error_with_a_way_out(
+    tasks: list[FitTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_fit_and_keep", no_memory)
+    with pytest.raises(MammoError, match=r"no more memory on the GPU \(CUDA out of memory\).*fewer --jobs"):
+        run_fits([tasks[0]], tmp_path, 1, console())
+
+
+def no_memory(_: object) -> str:
+    raise torch.OutOfMemoryError("CUDA out of memory\nand much more")
 
 
 @pytest.mark.slow
