@@ -117,7 +117,7 @@ def _store(space: Workspace) -> Finding:
 def _disk(space: Workspace) -> Finding:
     if not space.root.is_dir():
         return Finding(
-            "error", "free disk", f"{space.root} is no folder", "name the project's root with --workspace"
+            "error", "free disk", f"no such folder: {space.root}", "name the project's root with --workspace"
         )
     free = shutil.disk_usage(space.root).free / 2**30
     level: Literal["ok", "note"] = "ok" if free > 2 else "note"

@@ -230,8 +230,8 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
 
     best, pruning, trials = record["best"], record["pruning"], record["trials"]
     console.print(
-        f"best: trial {best['trial']}, {best['metric']} {best['value']:.4f} ± {best['fold_standard_error']:.4f} "
-        f"(standard error over {len(best['folds'])} folds)\n"
+        f"best: trial {best['trial']}, {best['metric']} of the {best['evidence']} {best['value']:.4f} ± "
+        f"{best['fold_standard_error']:.4f} (standard error over {len(best['folds'])} folds)\n"
         + "\n".join(f"  {name}: {value}" for name, value in best["params"].items())
         + f"\n{_own_line(record['settings_of_params'], best['metric'])}\n"
         f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
@@ -249,5 +249,7 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
 def _own_line(own: dict | str, metric: str) -> str:  # type: ignore[type-arg]
     if isinstance(own, str):
         return f"the settings of params.yaml: {own}"
-    ended = f"{metric} {own['value']:.4f}" if own["value"] is not None else own["state"]
+    ended = (
+        f"{metric} of the {own['evidence']} {own['value']:.4f}" if own["value"] is not None else own["state"]
+    )
     return f"the settings of params.yaml, as trial {own['trial']} of the same budget: {ended}"

@@ -54,7 +54,8 @@ def nested_markdown(summary: dict[str, Any]) -> str:
             "## What each study promised, and what came of it",
             "",
             f"{summary['metric']} of a fold's held-out ROIs after voting, mean over the seeds. *Promised* is the best "
-            "trial's value on its study's own folds, at the study's smaller budget.",
+            "trial's value on its study's own folds, at the study's smaller budget. An AUC is that of the mean score "
+            "or of the vote share, whichever the choice decides by, for the settings too.",
             "",
             *_folds(summary),
             "",

@@ -40,7 +40,14 @@ def _about(study: Source) -> Paragraph:
 
     own = study.value("record", "settings_of_params")
     beside: tuple[Inline, ...] = (
-        (", the settings of params.yaml as one of its trials ", of("settings_of_params", "value"))
+        (
+            "; the settings of params.yaml as one of its trials: ",
+            of("best", "metric"),
+            " of the ",
+            of("settings_of_params", "evidence"),
+            " ",
+            of("settings_of_params", "value"),
+        )
         if isinstance(own, dict)
         else ()
     )
@@ -63,6 +70,8 @@ def _about(study: Source) -> Paragraph:
             of("best", "trial"),
             ", ",
             of("best", "metric"),
+            " of the ",
+            of("best", "evidence"),
             " ",
             of("best", "value"),
             " (standard error over the folds ",

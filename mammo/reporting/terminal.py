@@ -129,7 +129,9 @@ def located_line(located: "pd.DataFrame", space: "Workspace") -> str:
 def findings_table(findings: "list[Finding]") -> Table:
     """What `mammo doctor` found."""
     colours = {"ok": "green", "note": "yellow", "error": "red"}
-    table = Table("", "what", "found", "remedy", title="mammo doctor", caption=NOTICE)
+    table = Table("", "what", title="mammo doctor", caption=NOTICE)
+    for heading in ("found", "remedy"):
+        table.add_column(heading, overflow="fold")
     for finding in findings:
         colour = colours[finding.level]
         table.add_row(f"[{colour}]{finding.level}[/{colour}]", finding.what, finding.found, finding.remedy)

@@ -39,8 +39,8 @@ def ablation_markdown(summary: dict[str, Any]) -> str:
         f"# Defects of the paper's recipe, one at a time: {summary['system']}",
         "",
         *_head(summary, summary["settings"]["protocol"]),
-        "Effects are **with the defect minus without it**, whichever of the two the settings have, "
-        "paired on the same ROIs.",
+        "Effects are **with the defect minus without it**, whichever of the two the settings have, paired on the same "
+        "ROIs. Where they have it in part, both sides were fitted.",
         "",
         *_reference(summary),
         "| defect | setting | in the settings | "
@@ -56,8 +56,7 @@ def ablation_markdown(summary: dict[str, Any]) -> str:
 
 
 def _defect_row(entry: dict[str, Any]) -> str:
-    has = "yes" if entry["in_reference"] else "no"
-    head = f"| {entry['name']} | `{entry['setting']}` | {has} | "
+    head = f"| {entry['name']} | `{entry['setting']}` | {entry['in_reference']} | "
     if entry["effect"] is None:
         return head + " | " * len(COLUMNS) + f"| {entry['reason']} |"
     return (
@@ -132,9 +131,15 @@ def _head(summary: dict[str, Any], protocol: str) -> list[str]:
         "",
         f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs and, where there are several, "
         "of the runs (one seed on one set of folds, the same for both sides); they are not widened for the number of "
-        "rows. A verdict names what the interval of AUC or accuracy leaves 0 out of.",
+        f"rows{_luck(grid)}. A verdict names what the interval of AUC or accuracy leaves 0 out of.",
         "",
     ]
+
+
+def _luck(grid: dict[str, Any]) -> str:
+    """A warning that only a single run needs."""
+    single = grid["n_repeats"] * grid["n_seeds"] == 1
+    return ", and with one run on each side they hold nothing of the luck of training" if single else ""
 
 
 def _reference(summary: dict[str, Any]) -> list[str]:

@@ -42,7 +42,8 @@ def run_ablation(space: Workspace, config: Config, n_jobs: int, console: Console
     """
     chosen = config.ablate
     study = open_study(space, config, chosen.system, chosen, chosen.protocol)
-    variants = [toggled(defect, study) for defect in FITTED if reason_against(defect, config) is None]
+    applicable = [defect for defect in FITTED if reason_against(defect, config) is None]
+    variants = [variant for defect in applicable for variant in toggled(defect, study)]
     published, no_published = _published(study, chosen.protocol)
     if published:
         variants.append(Variant(PUBLISHED_SPLIT, {}, published=True))
@@ -65,10 +66,15 @@ def run_ablation(space: Workspace, config: Config, n_jobs: int, console: Console
     write_ablation(space.reports / "ablate", summary, console)
 
 
-def toggled(defect: Defect, study: Study) -> Variant:
-    """The variant that differs from the reference in this defect alone."""
+def toggled(defect: Defect, study: Study) -> list[Variant]:
+    """The sides of the comparison that the reference is not: one, or both where it has the defect in part.
+
+    So the two sides differ in this defect alone.
+    """
     present = defect.present(study.config, study.system)
-    return Variant(defect.name, (defect.off if present else defect.on)(study.config))
+    on = Variant(f"{defect.name}, with it", defect.on(study.config))
+    off = Variant(f"{defect.name}, without it", defect.off(study.config))
+    return [*([on] if present != "yes" else []), *([off] if present != "no" else [])]
 
 
 def reason_against(defect: Defect, config: Config) -> str | None:
@@ -90,9 +96,11 @@ def _fitted_entry(defect: Defect, study: Study, judged: dict[str, Judged]) -> En
     reason = reason_against(defect, study.config)
     if reason is not None:
         return entry | {"effect": None, "reason": reason}
-    reference, variant = judged[REFERENCE].runs, judged[defect.name].runs
-    sides = (reference, variant) if present else (variant, reference)
-    return entry | {"effect": effect(*sides, study.config.evaluate), "reason": None}
+    reference = judged[REFERENCE]
+    with_it, without_it = (
+        judged.get(f"{defect.name}, {side}", reference).runs for side in ("with it", "without it")
+    )
+    return entry | {"effect": effect(with_it, without_it, study.config.evaluate), "reason": None}
 
 
 def _published_entry(judged: dict[str, Judged], reason: str | None, config: EvaluateConfig) -> Entry:
@@ -103,7 +111,7 @@ def _published_entry(judged: dict[str, Judged], reason: str | None, config: Eval
         "name": PUBLISHED_SPLIT,
         "setting": "split.protocol",
         "about": "the authors' folders instead of folds without shared tissue; on the published test ROIs",
-        "in_reference": False,
+        "in_reference": "no",
         "effect": found,
         "reason": reason,
     }
@@ -115,7 +123,7 @@ def _hard_labels(reference: Judged, config: EvaluateConfig) -> Entry:
         "name": "AUC from hard labels",
         "setting": "evaluate.auc_of",
         "about": "the AUC is computed from decisions instead of scores: it is the balanced accuracy then",
-        "in_reference": False,
+        "in_reference": "no",
         "effect": _auc_effect(hard, reference.runs, len(reference.runs.labels), config),
         "reason": None,
     }
@@ -128,7 +136,7 @@ def _larger_probability(reference: Judged, config: EvaluateConfig) -> Entry:
         "name": "AUC of the patches from the larger probability",
         "setting": "evaluate.patch_auc_of",
         "about": "a patch's score is the larger of its two probabilities, whichever class it is of",
-        "in_reference": False,
+        "in_reference": "no",
         "effect": _auc_effect(larger, patches, len(reference.runs.labels), config),
         "reason": None,
     }

@@ -5,10 +5,12 @@ Source: Yu et al. 2020 and its code. Two defects touch the evaluation alone; the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from mammo.config import Config
 from mammo.models.build import Architecture
+
+Presence = Literal["yes", "no", "in part"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Defect:
         name: as people call it.
         setting: the key of `params.yaml` that switches it.
         about: what the paper does, in one sentence.
-        present: whether a system has it under some settings.
+        present: whether a system has it under some settings; `in part`: mixed with something else.
         on: overrides that bring it about.
         off: overrides that mend it.
     """
@@ -27,21 +29,30 @@ class Defect:
     name: str
     setting: str
     about: str
-    present: Callable[[Config, str], bool]
+    present: Callable[[Config, str], Presence]
     on: Callable[[Config], dict[str, Any]]
     off: Callable[[Config], dict[str, Any]]
 
 
-def _subtracts_mean(config: Config, system: str) -> bool:
-    return Architecture.of(system, config.model).preprocessing.startswith("samplewise")
+def _subtracts_mean(config: Config, system: str) -> Presence:
+    """Standardised patches have lost their brightness, but their contrast too."""
+    preprocessing = Architecture.of(system, config.model).preprocessing
+    if preprocessing == "samplewise_standardize":
+        return "in part"
+    return _yes_or_no(preprocessing == "samplewise_center")
+
+
+def _yes_or_no(present: bool) -> Presence:
+    return "yes" if present else "no"
 
 
 def _without_mean_subtraction(config: Config) -> dict[str, Any]:
     return {"model.preprocessing": "fixed_scale" if config.model.weights == "none" else "imagenet"}
 
 
-def _has_prior(config: Config, system: str) -> bool:
-    return not config.recipe.class_balance and config.patches.tumor_draws > config.patches.normal_draws
+def _has_prior(config: Config, system: str) -> Presence:
+    more = config.patches.tumor_draws > config.patches.normal_draws
+    return _yes_or_no(more and not config.recipe.class_balance)
 
 
 def _switch(name: str, setting: str, about: str, *, defective: bool) -> Defect:
@@ -51,7 +62,7 @@ def _switch(name: str, setting: str, about: str, *, defective: bool) -> Defect:
         name,
         setting,
         about,
-        lambda config, system: getattr(getattr(config, section), key) is defective,
+        lambda config, system: _yes_or_no(getattr(getattr(config, section), key) is defective),
         lambda config: {setting: defective},
         lambda config: {setting: not defective},
     )
@@ -74,7 +85,8 @@ LAST_OFFSET: Final = _switch(
 MEAN_SUBTRACTION: Final = Defect(
     "mean subtraction",
     "model.preprocessing",
-    "the mean of each patch is subtracted, and with it the brightness that tells many lesions",
+    "the mean of each patch is subtracted, and with it the brightness that tells many lesions (the contrast is kept on "
+    "both sides)",
     _subtracts_mean,
     lambda config: {"model.preprocessing": "samplewise_center"},
     _without_mean_subtraction,

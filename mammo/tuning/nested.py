@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mammo.config import Config
+from mammo.config import Config, VoteConfig
 from mammo.data.protocols import Fold, Material, development_material
 from mammo.layout import Workspace
 from mammo.reporting.nested import write_nested
+from mammo.studies.fits import Fit
 from mammo.studies.pool import default_jobs
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels
@@ -138,13 +139,8 @@ def _summary(
 
 def _fold_entry(config: Config, one: Chosen, placed: dict[str, list[Placed]]) -> dict[str, Any]:
     """What a study promised for its choice, and what the fold gave that it never saw (means over the seeds)."""
-
-    def kept_by(name: str) -> float:
-        mine = [p for p in placed[name] if p.fold == one.fold.fold]
-        return float(
-            np.mean([held_out_value(config.tune.metric, p.fit, p.vote or config.vote) for p in mine])
-        )
-
+    metric, chosen_by = config.tune.metric, one.config.vote
+    here = {name: [p.fit for p in those if p.fold == one.fold.fold] for name, those in placed.items()}
     best = one.record["best"]
     held_out = one.fold.split[one.fold.split["split"] == "test"]
     return {
@@ -157,6 +153,18 @@ def _fold_entry(config: Config, one: Chosen, placed: dict[str, list[Placed]]) ->
         "system": one.system,
         "params": best["params"],
         "promised": best["value"],
-        "kept_by_tuned": kept_by(TUNED),
-        "kept_by_settings": kept_by(SETTINGS),
+        "kept_by_tuned": _kept(metric, here[TUNED], chosen_by),
+        "kept_by_settings": _kept(metric, here[SETTINGS], judged_alike(metric, config.vote, chosen_by)),
     }
+
+
+def judged_alike(metric: str, own: VoteConfig, chosen: VoteConfig) -> VoteConfig:
+    """The votes of the settings as they are compared with a choice: of an AUC, that of the same evidence.
+
+    A vote share has ties that a mean score has not, so its AUC is lower without being worse.
+    """
+    return own.model_copy(update={"rule": chosen.rule}) if metric == "auc" else own
+
+
+def _kept(metric: str, fits: Sequence[Fit], vote: VoteConfig) -> float:
+    return float(np.mean([held_out_value(metric, fit, vote) for fit in fits]))

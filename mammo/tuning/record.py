@@ -109,6 +109,7 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
         "best": {
             "trial": int(best.user_attrs[INDEX]),
             "metric": config.tune.metric,
+            "evidence": evidence(config.tune.metric, chosen.vote),
             "value": float(best.value or 0.0),
             "folds": folds,
             "fold_standard_error": float(np.std(folds, ddof=1) / np.sqrt(len(folds))),
@@ -133,11 +134,21 @@ def _own(opened: OpenStudy) -> dict[str, Any] | str:
             return {
                 "trial": int(trial.user_attrs[INDEX]),
                 "state": state_of(trial, set()),
+                "evidence": evidence(
+                    opened.config.tune.metric, chosen_settings(opened.config, trial.params)[1].vote
+                ),
                 "value": trial.value if trial.state == TrialState.COMPLETE else None,
                 "folds": [float(value) for value in trial.user_attrs.get(FOLDS, [])],
                 "params": dict(trial.params),
             }
     return "not in the space: no trial has them"
+
+
+def evidence(metric: str, vote: VoteConfig) -> str:
+    """What a trial's metric rests on. AUCs of shares, which have ties, are lower than those of mean scores."""
+    if metric != "auc":
+        return "decisions"
+    return "mean score" if vote.rule == "mean_score" else "vote share"
 
 
 def _votes(patches: PatchesConfig, vote: VoteConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from mammo.errors import ConfigError, DataError
 from mammo.layout import Workspace
 from mammo.studies.ablation import NO_FILMS, reason_against, toggled
 from mammo.studies.choices import read_study_file
-from mammo.studies.defects import BOUNDING_BOX, FITTED, Defect
+from mammo.studies.defects import BOUNDING_BOX, FITTED, MEAN_SUBTRACTION, Defect
 from mammo.studies.fits import fit_key
 from mammo.studies.variants import Study, Variant, is_reference, prepare, verdict, with_overrides
 from tests.studies.tiny_studies import PROJECT, tiny_config, tiny_material
@@ -62,17 +62,37 @@ def test_a_defect_can_be_switched_on_and_off(defect: Defect, weights: str) -> No
     system = "vgg16-model2" if weights == "imagenet" else "compact-model2"
     config = with_overrides(SHIPPED, {"model.weights": weights})
     on, off = (with_overrides(config, change(config)) for change in (defect.on, defect.off))
-    assert defect.present(on, system)
-    assert not defect.present(off, system)
+    assert (defect.present(on, system), defect.present(off, system)) == ("yes", "no")
     section, _, _ = defect.setting.partition(".")
     assert on.model_dump()[section] != off.model_dump()[section]
 
 
 @pytest.mark.parametrize("defect", FITTED, ids=lambda defect: defect.name)
-def test_toggling_turns_what_the_settings_have(defect: Defect) -> None:
-    reference = study(SHIPPED)
-    changed = with_overrides(SHIPPED, toggled(defect, reference).overrides)
-    assert defect.present(changed, reference.system) != defect.present(SHIPPED, reference.system)
+@pytest.mark.parametrize("preprocessing", ["samplewise_standardize", "samplewise_center", "fixed_scale"])
+def test_the_two_sides_of_a_comparison_differ_in_the_defect_alone(defect: Defect, preprocessing: str) -> None:
+    config = with_overrides(SHIPPED, {"model.preprocessing": preprocessing})
+    reference = study(config)
+    sides = {
+        variant.name: with_overrides(config, variant.overrides) for variant in toggled(defect, reference)
+    }
+    with_it = sides.get(f"{defect.name}, with it", config)
+    without_it = sides.get(f"{defect.name}, without it", config)
+    assert defect.present(with_it, reference.system) == "yes"
+    assert defect.present(without_it, reference.system) == "no"
+    section = "recipes" if defect.setting.startswith("recipes") else defect.setting.split(".")[0]
+    assert with_it.model_dump(exclude={section, "patches"}) == without_it.model_dump(
+        exclude={section, "patches"}
+    )
+    if section == "patches":
+        key = defect.setting.split(".")[1]
+        assert with_it.patches.model_dump(exclude={key}) == without_it.patches.model_dump(exclude={key})
+
+
+def test_standardised_patches_have_lost_their_mean_in_part_so_both_sides_are_fitted() -> None:
+    assert [variant.overrides for variant in toggled(MEAN_SUBTRACTION, study(SHIPPED))] == [
+        {"model.preprocessing": "samplewise_center"},
+        {"model.preprocessing": "fixed_scale"},
+    ]
 
 
 def test_the_bounding_box_can_be_toggled_for_films_alone() -> None:

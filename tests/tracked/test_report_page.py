@@ -221,7 +221,7 @@ def test_the_ledger_shows_levels_differences_gaps_and_what_the_sets_kept(
 
 def test_the_ablation_shows_each_defects_effect_or_why_there_is_none(own: tuple[Workspace, Config]) -> None:
     space, config = own
-    about: dict[str, Any] = {"setting": "patches.last_offset", "in_reference": False}
+    about: dict[str, Any] = {"setting": "patches.last_offset", "in_reference": "no"}
     effect = {"n_rois": 40, "cells": {"auc_score": measured(0.03, 0.01, 0.05)}, "verdict": "AUC higher"}
     defects = [
         about | {"name": "last offset", "effect": effect, "reason": None},
@@ -405,6 +405,7 @@ def tuning_record(own: dict[str, Any] | str) -> dict[str, Any]:
         "best": {
             "trial": 3,
             "metric": "auc",
+            "evidence": "mean score",
             "value": 0.875,
             "fold_standard_error": 0.03125,
             "params": CHOICE,
@@ -419,7 +420,7 @@ def test_tuning_shows_the_choice_beside_the_settings_that_it_was_compared_with(
     own: tuple[Workspace, Config],
 ) -> None:
     space, config = own
-    settings = {"value": 0.8125, "params": {"size_px": 72, "fusion": "baseline"}}
+    settings = {"evidence": "vote share", "value": 0.8125, "params": {"size_px": 72, "fusion": "baseline"}}
     write_json(space.reports / "tune" / "study.json", {"record": tuning_record(settings)})
     found = section(write(space, config), "tune")
     assert "PHANTOM" in found.text
@@ -431,6 +432,8 @@ def test_tuning_shows_the_choice_beside_the_settings_that_it_was_compared_with(
     assert links["tune/study.json#/record/importance/size_px"] == "0.750 (0.250 to 0.875)"
     assert links["tune/study.json#/record/importance/fusion"] == "0.250"
     assert "64 to 104 by 8" in found.text
+    assert "auc of the mean score 0.875" in found.text
+    assert "as one of its trials: auc of the vote share 0.812" in found.text
     write_json(space.reports / "tune" / "study.json", {"record": tuning_record("not in the space")})
     assert "settings of params.yaml as one of its trials" not in section(write(space, config), "tune").text
 

@@ -18,7 +18,7 @@ from mammo.storage import read_json, read_table
 from mammo.studies.fits import Fit, PartScores
 from mammo.tuning.coordinator import Plan
 from mammo.tuning.material import material_mark, nested_folds, read_trial_rois, tuning_material
-from mammo.tuning.nested import run_nested
+from mammo.tuning.nested import judged_alike, run_nested
 from mammo.tuning.objective import held_out_value
 from mammo.tuning.space import without_fold
 from mammo.tuning.study import study_mark, study_name
@@ -76,6 +76,19 @@ def test_the_threshold_of_a_held_out_value_comes_from_validation() -> None:
     low = vote.model_copy(update={"threshold": "fixed", "share_threshold": 0.25})
     assert held_out_value("accuracy", fit, low) == 0.5
     assert held_out_value("auc", fit, vote) == auc(test.labels, np.array([0.5, 1.0]))
+
+
+def test_an_auc_of_mean_scores_is_compared_with_one_of_mean_scores() -> None:
+    own = Config.load_own(Path(__file__).parents[2] / "params.yaml").vote
+    by_score = own.model_copy(update={"rule": "mean_score", "tie": "normal"})
+    nobody = PartScores((), np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
+    # One vote of two each, so that the shares are tied; the mean scores 0.45 and 0.60 are not.
+    test = PartScores(("a", "b"), np.array([0, 1]), np.array([[0.2, 0.7], [0.3, 0.9]]))
+    fit = Fit({}, nobody, test)
+    assert held_out_value("auc", fit, own) == 0.5
+    assert held_out_value("auc", fit, judged_alike("auc", own, by_score)) == 1.0
+    assert judged_alike("auc", by_score, own).rule == "majority"
+    assert judged_alike("accuracy", own, by_score) == own
 
 
 @pytest.mark.slow
