@@ -2,8 +2,10 @@
 
 A metric is computed in each run and averaged over the runs. Its interval resamples groups of ROIs and, apart from them,
 runs: the first says how much the ROIs at hand matter, the second how much training and folds do. R − 1 of R runs are
-drawn, with replacement, which makes the variance of their mean unbiased (Rao and Wu 1988, "Resampling inference with
-complex survey data"). With a single run nothing is known of training, and only groups vary.
+drawn, with replacement, so that the variance over the runs is not too small for few runs (Rao and Wu 1988, "Resampling
+inference with complex survey data"). The interval errs on the wide side: what is luck of one run with one ROI varies
+with the groups, with the runs and with both, so up to three times. With a single run nothing is known of training, and
+only groups vary.
 
 An AUC compares a Tumor ROI only with Normal ROIs of the same fold: scores of different models have no common scale, so
 pairs across folds would blur it.
@@ -210,7 +212,7 @@ def _interval(
     # In slices: the weights of all resamples of thousands of patches would fill the memory.
     for part in np.array_split(counts, max(1, n_bootstrap * len(groups) // _SLICE)):
         terms = values(part[:, member_of].astype(float))
-        pieces.append(sum((_some_runs(term, rng) * term).sum(axis=0) for term in terms))
+        pieces.append(sum(_mean_of_some_runs(term, rng) for term in terms))
     draws = np.concatenate(pieces)
     left_one_out = _mean_of(values, (member_of != np.arange(len(names))[:, None]).astype(float))
     value = float(_mean_of(values, np.ones((1, len(groups))))[0])
@@ -222,6 +224,13 @@ def _interval(
 
 def _mean_of(values: Callable[[FloatArray], list[FloatArray]], weights: FloatArray) -> FloatArray:
     total: FloatArray = np.sum([term.mean(axis=0) for term in values(weights)], axis=0)
+    return total
+
+
+def _mean_of_some_runs(term: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Mean over the runs drawn in each resample, `(R, B)` → `(B,)`; a run not drawn may be undefined there."""
+    weights = _some_runs(term, rng)
+    total: FloatArray = np.where(weights > 0, weights * term, 0).sum(axis=0)
     return total
 
 

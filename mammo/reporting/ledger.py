@@ -37,7 +37,7 @@ def write_ledger(
         referral: prediction sets of the honest folds.
         console: where the table is shown.
     """
-    text = "\n".join([ledger_markdown(ledger), *_referral(referral)])
+    text = "\n".join([ledger_markdown(ledger), *_referral(referral, ledger["confidence"])])
     with atomic_folder(folder) as fresh:
         write_json(fresh / "ledger.json", ledger)
         write_bytes(fresh / "ledger.csv", ledger_rows(ledger).to_csv(index=False).encode())
@@ -76,14 +76,16 @@ def ledger_markdown(ledger: dict[str, Any]) -> str:
         "",
         "Paired on the same ROIs, under the same protocol.",
         "",
-        "| protocol | system | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
-        *[
-            f"| {entry['protocol']} | {entry['name']} | {_signed_cells(entry['cells'])} |"
-            for entry in ledger["minus_floor"]
-        ],
-        "",
+        *_differences(ledger["minus_floor"], "system"),
     ]
+    if ledger["between_systems"]:
+        lines += [
+            "## Between the systems",
+            "",
+            "Paired on the same ROIs, runs of the same seed and folds. The intervals are not widened for their number.",
+            "",
+            *_differences(ledger["between_systems"], "systems"),
+        ]
     if ledger["gaps"]:
         lines += [
             "## Published minus honest",
@@ -100,13 +102,13 @@ def ledger_markdown(ledger: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _referral(folds: Sequence[FoldReferral]) -> list[str]:
+def _referral(folds: Sequence[FoldReferral], confidence: float) -> list[str]:
     return [
         "## Prediction sets by honest fold",
         "",
         "Of the system that each fold's validation part chose; the sets are fitted on that part and judged on the "
         "held-out fold. A ROI whose set holds both classes is referred to a reader. Wilson intervals, n beside each. "
-        + referral_summary(folds),
+        + referral_summary(folds, confidence),
         "",
         *referral_table(folds),
         "",
@@ -173,6 +175,18 @@ def _cell(found: dict[str, Any] | None) -> str:
     return f"{text}, n {found['n']}"
 
 
+def _differences(entries: list[dict[str, Any]], heading: str) -> list[str]:
+    return [
+        f"| protocol | {heading} | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
+        "|---|---|" + "---|" * len(COLUMNS),
+        *[
+            f"| {entry['protocol']} | {entry['name']} | {_signed_cells(entry['cells'])} |"
+            for entry in entries
+        ],
+        "",
+    ]
+
+
 def _gap_table(gaps: list[dict[str, Any]], key: str) -> list[str]:
     return [
         "| system | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
@@ -199,6 +213,10 @@ def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:
     sets = [(row["protocol"], row, row["cells"]) for row in ledger["rows"]]
     sets += [
         (f"{entry['protocol']}, minus the floor", entry, entry["cells"]) for entry in ledger["minus_floor"]
+    ]
+    sets += [
+        (f"{entry['protocol']}, between the systems", entry, entry["cells"])
+        for entry in ledger["between_systems"]
     ]
     sets += [("published minus honest", gap, gap["cells"]) for gap in ledger["gaps"]]
     sets += [("published minus honest, same ROIs", gap, gap["same_rois"]) for gap in ledger["gaps"]]

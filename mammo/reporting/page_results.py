@@ -13,7 +13,7 @@ from mammo.reporting.document import (
     picture_of_file,
 )
 from mammo.reporting.report_inputs import ReportInputs
-from mammo.reporting.tables import COLUMNS
+from mammo.reporting.tables import COLUMNS, ONE_FIT
 
 COUNTS = ("tp", "fn", "fp", "tn")
 
@@ -170,7 +170,9 @@ def comparisons_section(inputs: ReportInputs) -> Section:
         "ROIs needed for 80% power",
     )
     table = Table("Paired comparisons on the test part.", headings, rows, results.path)
-    return Section("comparisons", "Are they different?", (*verdicts, table), inputs.synthetic)
+    return Section(
+        "comparisons", "Are they different?", (Paragraph((ONE_FIT,)), *verdicts, table), inputs.synthetic
+    )
 
 
 def curves_section(inputs: ReportInputs) -> Section:

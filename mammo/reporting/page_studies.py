@@ -37,7 +37,13 @@ def ledger_section(inputs: ReportInputs) -> Section:
         Table(
             "Minus the floor, paired on the same ROIs under the same protocol.",
             ("protocol", "system", *metrics),
-            tuple(_minus_floor(source, row) for row in range(len(source.content["minus_floor"]))),
+            _differences(source, "minus_floor"),
+            source.path,
+        ),
+        Table(
+            "Between the systems, paired on the same ROIs, seeds and folds.",
+            ("protocol", "systems", *metrics),
+            _differences(source, "between_systems"),
             source.path,
         ),
         Table(
@@ -133,9 +139,15 @@ def _level(source: Source, row: int) -> Row:
     return (*head, *(source.estimate("rows", row, "cells", name) for name in LEVELS))
 
 
-def _minus_floor(source: Source, row: int) -> Row:
-    head = (source.cell("minus_floor", row, key) for key in ("protocol", "name"))
-    return (*head, *(source.difference("minus_floor", row, "cells", name) for name in LEVELS))
+def _differences(source: Source, key: str) -> tuple[Row, ...]:
+    return tuple(
+        (
+            source.cell(key, row, "protocol"),
+            source.cell(key, row, "name"),
+            *(source.difference(key, row, "cells", name) for name in LEVELS),
+        )
+        for row in range(len(source.content[key]))
+    )
 
 
 def _gap(source: Source, row: int) -> Row:

@@ -113,7 +113,9 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.confidence:.0%} {estimate.ci_low:.3f} to {estimate.ci_high:.3f})"
 
 
-def confusion_matrices(confusions: Mapping[str, Confusion], path: Path, data_note: str) -> None:
+def confusion_matrices(
+    confusions: Mapping[str, Confusion], path: Path, data_note: str, confidence: float = 0.95
+) -> None:
     """Draw the confusion matrices of several systems side by side, four in a row.
 
     A cell's colour deepens with its share of the row, so that recall and specificity can be seen.
@@ -122,7 +124,7 @@ def confusion_matrices(confusions: Mapping[str, Confusion], path: Path, data_not
     figure = new_figure(max(5.0, 2.7 * columns), 3.2 * rows, "Confusion matrices, ROI level", data_note)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, table) in zip(grid, confusions.items(), strict=False):
-        _draw_matrix(axes, name, table)
+        _draw_matrix(axes, name, table, confidence)
     for axes in grid[len(confusions) :]:
         axes.set_axis_off()
     if not confusions:
@@ -130,7 +132,7 @@ def confusion_matrices(confusions: Mapping[str, Confusion], path: Path, data_not
     save(figure, path)
 
 
-def _draw_matrix(axes: Axes, name: str, table: Confusion) -> None:
+def _draw_matrix(axes: Axes, name: str, table: Confusion, confidence: float) -> None:
     cells = {
         (Label.NORMAL, Label.NORMAL): table.tn,
         (Label.NORMAL, Label.TUMOR): table.fp,
@@ -146,7 +148,7 @@ def _draw_matrix(axes: Axes, name: str, table: Confusion) -> None:
         axes.text(called, truth, str(count), ha="center", va="center", fontsize=15, color=INK)
         text = f"{share:.0%} of {in_row}" if in_row else "n/a"
         axes.text(called, truth + 0.3, text, ha="center", va="center", fontsize=7.5, color=INK)
-    accuracy = wilson(*table.trials("accuracy"))
+    accuracy = wilson(*table.trials("accuracy"), confidence)
     tidy(axes, f"{name}\naccuracy {_short(accuracy)}", "decision", "truth")
     names = [label.title for label in Label]
     axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), aspect="equal")

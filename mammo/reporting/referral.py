@@ -37,7 +37,7 @@ def referral_table(folds: Sequence[FoldReferral]) -> list[str]:
     return lines
 
 
-def referral_summary(folds: Sequence[FoldReferral]) -> str:
+def referral_summary(folds: Sequence[FoldReferral], confidence: float) -> str:
     """One sentence over several folds or fits of one system: promise, mean and spread of every rate.
 
     Whether the promise was kept is a question for this mean: coverage is promised on average over folds.
@@ -46,15 +46,22 @@ def referral_summary(folds: Sequence[FoldReferral]) -> str:
     promised = " and ".join(f"{promise:.2f}" for promise in promises)
     means = ", ".join(
         f"{RATES[name].lower().replace('normal', 'Normal').replace('tumor', 'Tumor')} {_mean(summary)}"
-        for name, summary in over_folds(folds).items()
+        for name, summary in over_folds(folds, confidence).items()
     )
-    return f"Mean ± standard deviation over {len(folds)} folds at a promised coverage of {promised}: {means}."
+    return (
+        f"Mean ± standard deviation over {len(folds)} folds ({confidence:.0%} t interval of the mean, a little too "
+        f"narrow where folds share training ROIs) at a promised coverage of {promised}: {means}."
+    )
 
 
 def _mean(summary: SeedSummary) -> str:
     if math.isnan(summary.mean):
         return "n/a"
-    return f"{summary.mean:.3f}" if math.isnan(summary.sd) else f"{summary.mean:.3f} ± {summary.sd:.3f}"
+    if math.isnan(summary.sd):
+        return f"{summary.mean:.3f}"
+    # Student's t does not know that shares end at 0 and 1.
+    low, high = max(0.0, summary.ci_low), min(1.0, summary.ci_high)
+    return f"{summary.mean:.3f} ± {summary.sd:.3f} ({low:.3f} to {high:.3f})"
 
 
 def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) -> None:

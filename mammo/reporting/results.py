@@ -63,7 +63,8 @@ def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None
     ]
     roc_and_precision_recall(assessment.test.labels, curves, folder / "curves.png", note)
     confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
-    confusion_matrices(confusions, folder / "confusion.png", note)
+    confidence = entries[FLOOR]["roi"]["accuracy"]["confidence"]
+    confusion_matrices(confusions, folder / "confusion.png", note, confidence)
     draw_operation(assessment, folder)
     for name, scored in assessment.scored.items():
         history = pd.read_csv(space.reports / "train" / f"{name}.csv")

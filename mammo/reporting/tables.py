@@ -6,6 +6,10 @@ from mammo.evaluation.metrics import TITLES
 
 COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
 NOTICE: Final = "Research software, no medical device."
+ONE_FIT: Final = (
+    "Each system is one fit here. The tests count the luck of the ROIs, not that of the training: another seed may "
+    "turn a difference round. The ledger compares the systems over several seeds."
+)
 
 
 def cell(estimate: dict[str, Any] | None) -> str:
@@ -42,6 +46,8 @@ def results_markdown(results: dict[str, Any]) -> str:
         f"**{selected['system']}**. Its test AUC minus the floor's: {cell(results['selected_minus_floor_auc'])}.",
         "",
         "## Are they different?",
+        "",
+        ONE_FIT,
         "",
         *[f"- {comparison['verdict']}" for comparison in results["comparisons"]],
         "",

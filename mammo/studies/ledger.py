@@ -6,6 +6,7 @@ stratified grouped K-fold over all ROIs; a held-out fold is scored once and deci
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
@@ -143,6 +144,7 @@ def tabulate(rows: Sequence[Row], material: Material, flagged: Sequence[str], co
     ]
     honest = [row for row in rows if row.protocol == HONEST]
     data = material.describe()
+    protocols = (published, unflagged, honest)
     return {
         "data": data,
         "settings": config.ledger.model_dump(),
@@ -153,11 +155,16 @@ def tabulate(rows: Sequence[Row], material: Material, flagged: Sequence[str], co
         "rows": [_numbers(row, config.evaluate) for row in [*published, *unflagged, *honest]]
         + (_paper_rows(config.evaluate) if data["source"] == "mias_rois" else []),
         "minus_floor": [
-            _minus_floor(row, floor, config.evaluate)
-            for of_protocol in (published, unflagged, honest)
+            _minus(row, floor, row.name, config.evaluate)
+            for of_protocol in protocols
             for floor in of_protocol
             for row in of_protocol
             if floor.kind == "floor" and row.kind != "floor"
+        ],
+        "between_systems": [
+            _minus(row, other, f"{row.name} minus {other.name}", config.evaluate)
+            for of_protocol in protocols
+            for row, other in combinations([row for row in of_protocol if row.kind == "system"], 2)
         ],
         "paper_doi": DOI,
         "gaps": [
@@ -183,12 +190,12 @@ def _numbers(row: Row, config: EvaluateConfig) -> Entry:
     }
 
 
-def _minus_floor(row: Row, floor: Row, config: EvaluateConfig) -> Entry:
-    """Each metric minus the floor's, paired on the same ROIs: what the network adds to eight intensity statistics."""
+def _minus(row: Row, other: Row, name: str, config: EvaluateConfig) -> Entry:
+    """Each metric minus the other row's, paired on the same ROIs."""
     cells = {
-        metric: difference(row.runs, floor.runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS
+        metric: difference(row.runs, other.runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS
     }
-    return {"protocol": row.protocol, "name": row.name, "kind": row.kind, "cells": cells}
+    return {"protocol": row.protocol, "name": name, "kind": row.kind, "cells": cells}
 
 
 def _paper_rows(config: EvaluateConfig) -> list[Entry]:

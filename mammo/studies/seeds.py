@@ -1,6 +1,5 @@
 """The spread over training seeds: no single run is a result."""
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from rich.console import Console
 from mammo.assessment import auc_difference, describe_data, judge, score_floor
 from mammo.config import Config
 from mammo.data.protocols import Fold, read_material
-from mammo.evaluation.intervals import nan_to_none, over_seeds
+from mammo.evaluation.intervals import over_seeds
 from mammo.evaluation.metrics import TITLES
 from mammo.layout import Workspace
 from mammo.promotion import best_system
@@ -52,7 +51,7 @@ def summarise_seeds(config: Config, train: Part, test: Part, fits: dict[str, lis
         test: the ROIs that the fits were tested on.
         fits: the fits of each system, one a seed.
     """
-    floor = score_floor(train, test)
+    floor, confidence = score_floor(train, test), config.evaluate.confidence
     outcomes = {
         system: [one_outcome(system, fit, test, floor, config) for fit in of_system]
         for system, of_system in fits.items()
@@ -66,13 +65,14 @@ def summarise_seeds(config: Config, train: Part, test: Part, fits: dict[str, lis
     return {
         "data": describe_data(config, test),
         "n_seeds": len(next(iter(fits.values()))),
+        "confidence": confidence,
         "selected": best_system(mean_validation, config.register_.select_by),
         "selected_by": f"mean {config.register_.select_by} over the seeds",
         "systems": {
             system: {
                 "validation": mean_validation[system],
-                "test": {name: _over(runs, lambda o, name=name: o["test"][name]) for name in TITLES},
-                "minus_floor_auc": _over(runs, lambda o: o["minus_floor_auc"]),
+                "test": {name: _over([run["test"][name] for run in runs], confidence) for name in TITLES},
+                "minus_floor_auc": _over([run["minus_floor_auc"] for run in runs], confidence),
                 "ensemble": _ensemble(system, fits[system], test, floor, config),
                 "seeds": runs,
             }
@@ -111,6 +111,6 @@ def scored_by(system: str, fit: Fit, test: Part, config: Config) -> Scored:
     return Scored(system, test.labels, test.groups, fit.test.patch_scores, votes, decided)
 
 
-def _over(runs: list[Outcome], pick: Any) -> dict[str, Any]:
-    values = [float("nan") if (value := pick(run)) is None else float(value) for run in runs]
-    return nan_to_none(asdict(over_seeds(values)))
+def _over(values: list[float | None], confidence: float) -> dict[str, Any]:
+    defined = [float("nan") if value is None else float(value) for value in values]
+    return over_seeds(defined, confidence).to_dict()

@@ -172,3 +172,15 @@ def test_where_runs_alone_vary_the_interval_is_two_standard_errors_of_their_mean
     found = estimate(runs, "accuracy", n_bootstrap=2000, seed=0, confidence=0.95)
     width = found.estimate.ci_high - found.estimate.ci_low
     assert width == pytest.approx(2 * 1.96 * right.std(ddof=1) / np.sqrt(30), rel=0.15)
+
+
+def test_a_run_that_a_resample_did_not_draw_may_be_undefined_there() -> None:
+    n = 40
+    labels, decisions = np.arange(n, dtype=np.int64) % 2, np.zeros((2, n), dtype=np.int64)
+    decisions[0, 1], decisions[1] = 1, labels
+    ids = np.array([f"r{i:02}" for i in range(n)])
+    shares = decisions.astype(float)
+    runs = Runs(ids, labels, ids, np.zeros((2, n), dtype=np.int64), shares, shares, decisions)
+    found = estimate(runs, "precision", n_bootstrap=2000, seed=0, confidence=0.95)
+    # The first run calls a single ROI Tumor, which (1 - 1/40)^40 of the resamples miss; one run of two is drawn.
+    assert found.estimate.n_undefined / 2000 == pytest.approx((1 - 1 / n) ** n / 2, abs=0.03)

@@ -67,7 +67,10 @@ def test_the_summary_gives_mean_and_spread_over_the_folds() -> None:
         judge_fold("a", 0.9, 9, labels, np.array([[1, 0], [0, 1]], dtype=bool)),
         judge_fold("b", 0.9, 9, labels, np.array([[1, 1], [1, 0]], dtype=bool)),
     ]
-    assert referral_summary(two) == (
-        "Mean ± standard deviation over 2 folds at a promised coverage of 0.90: coverage 0.750 ± 0.354, coverage of "
-        "Normal 1.000 ± 0.000, coverage of Tumor 0.500 ± 0.707, referral rate 0.250 ± 0.354."
+    # Student's t of one degree of freedom at 50% is 1, so the half width is the standard error, 0.25.
+    assert referral_summary(two, 0.5) == (
+        "Mean ± standard deviation over 2 folds (50% t interval of the mean, a little too narrow where folds share "
+        "training ROIs) at a promised coverage of 0.90: coverage 0.750 ± 0.354 (0.500 to 1.000), coverage of Normal "
+        "1.000 ± 0.000 (1.000 to 1.000), coverage of Tumor 0.500 ± 0.707 (0.000 to 1.000), referral rate 0.250 ± 0.354 "
+        "(0.000 to 0.500)."
     )

@@ -17,12 +17,14 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from mammo import cli
 from mammo.config import Config
 from mammo.data.protocols import Fold, flagged_rois, grouped_folds, published_folds, read_material
+from mammo.evaluation.repeated import Runs
 from mammo.layout import Workspace
 from mammo.reporting.ledger import ledger_markdown, ledger_rows
 from mammo.storage import read_json
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
+from mammo.studies.ledger import Row, tabulate
 from mammo.studies.runs import plan
-from tests.studies.tiny_studies import mammo_command, tiny_space
+from tests.studies.tiny_studies import mammo_command, tiny_config, tiny_material, tiny_space
 
 pytestmark = pytest.mark.slow
 
@@ -150,6 +152,37 @@ def test_what_a_system_adds_to_the_floor_is_the_difference_of_their_cells(undist
             assert entry["cells"][metric]["value"] == pytest.approx(
                 of_system[metric]["value"] - of_floor[metric]["value"]
             )
+
+
+def judged_by(decisions: np.ndarray) -> Runs:
+    material = tiny_material()
+    table = material.rois.table
+    order = np.argsort(table["roi_id"].to_numpy())
+    labels = table["label"].to_numpy()[order].astype(np.int64)
+    evidence = decisions.astype(float)
+    return Runs(
+        table["roi_id"].to_numpy(dtype=str)[order],
+        labels,
+        np.array(material.groups, dtype=str)[order],
+        np.zeros_like(decisions),
+        evidence,
+        evidence,
+        decisions,
+    )
+
+
+def test_systems_are_compared_pair_by_pair_over_their_runs() -> None:
+    material, rng = tiny_material(), np.random.default_rng(0)
+    runs = {name: judged_by(rng.integers(0, 2, (3, len(material.rois.table)))) for name in ("a", "b", "c")}
+    rows = [Row(name, "system", "honest", of_system) for name, of_system in runs.items()]
+    ledger = tabulate([*rows, Row("floor", "floor", "honest", runs["a"])], material, [], tiny_config())
+    pairs = {entry["name"]: entry["cells"]["accuracy"] for entry in ledger["between_systems"]}
+    assert list(pairs) == ["a minus b", "a minus c", "b minus c"]
+    right = {name: (of.decisions == of.labels).mean(axis=1) for name, of in runs.items()}
+    assert pairs["b minus c"]["value"] == pytest.approx((right["b"] - right["c"]).mean())
+    assert pairs["b minus c"]["sd_runs"] == pytest.approx((right["b"] - right["c"]).std(ddof=1))
+    assert "| honest | b minus c |" in ledger_markdown(ledger)
+    assert "honest, between the systems" in set(ledger_rows(ledger)["protocol"])
 
 
 def misfits(patch_scores: np.ndarray, label: int) -> np.ndarray:

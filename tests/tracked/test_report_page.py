@@ -201,6 +201,7 @@ def test_the_ledger_shows_levels_differences_gaps_and_what_the_sets_kept(
         "settings": GRID,
         "rows": [row | {"n_rois": 40, "n_runs": 7, "cells": levels}],
         "minus_floor": [row | {"cells": GAIN}],
+        "between_systems": [row | {"name": "vgg16-model1 minus vgg16-model2", "cells": GAIN}],
         "gaps": [{"name": "gap", "cells": GAIN, "same_rois": GAIN}],
         "referral": [fold | {"coverage": measured(0.85), "referral_rate": measured(0.125)}],
     }
@@ -212,6 +213,8 @@ def test_the_ledger_shows_levels_differences_gaps_and_what_the_sets_kept(
     assert links["ledger/ledger.json#/rows/0/name"] == "<b>vgg16</b>-model1"
     assert links["ledger/ledger.json#/rows/0/cells/auc_score"] == "0.750 (0.700 to 0.800)"
     assert links["ledger/ledger.json#/minus_floor/0/cells/auc_score"] == "+0.030 (+0.010 to +0.050)"
+    assert links["ledger/ledger.json#/between_systems/0/name"] == "vgg16-model1 minus vgg16-model2"
+    assert links["ledger/ledger.json#/between_systems/0/cells/accuracy"] == "−0.020 (−0.050 to +0.010)"
     assert links["ledger/ledger.json#/gaps/0/same_rois/accuracy"] == "−0.020 (−0.050 to +0.010)"
     assert links["ledger/ledger.json#/referral/0/coverage"] == "0.850"
     assert found.all("b") == []
