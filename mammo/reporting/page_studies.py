@@ -14,7 +14,7 @@ from mammo.reporting.document import (
     picture_of_file,
 )
 from mammo.reporting.report_inputs import ReportInputs
-from mammo.reporting.variants import settings_in_words
+from mammo.reporting.variants import VERDICTS, settings_in_words
 
 LEVELS: Final = ("accuracy", "recall", "precision", "auc_score")
 EFFECTS: Final = ("auc_score", "accuracy", "recall", "specificity")
@@ -75,7 +75,7 @@ def ablation_section(inputs: ReportInputs) -> Section:
         return Section("ablate", title, missing="mammo ablate")
     table = Table(
         f"With the defect minus without it, paired on the same ROIs; {source.content['system']}.",
-        ("defect", "in our settings", *(TITLES[name] for name in EFFECTS), "ROIs", "verdict"),
+        ("defect", "in our settings", *(TITLES[name] for name in EFFECTS), "ROIs", *VERDICTS),
         tuple(_defect(source, row) for row in range(len(source.content["defects"]))),
         source.path,
     )
@@ -96,13 +96,14 @@ def choices_section(inputs: ReportInputs) -> Section:
         question = Paragraph((f"{source.value('name')}: {source.value('question') or ''}".strip(": "),))
         table = Table(
             f"Variant minus reference ({reference}), within train and val; {source.content['system']}.",
-            ("variant", *(TITLES[name] for name in EFFECTS), "ROIs", "verdict"),
+            ("variant", *(TITLES[name] for name in EFFECTS), "ROIs", *VERDICTS),
             tuple(
                 (
                     source.cell("variants", row, "name"),
                     *(source.difference("variants", row, "effect", "cells", name) for name in EFFECTS),
                     source.cell("variants", row, "effect", "n_rois"),
                     source.cell("variants", row, "effect", "verdict"),
+                    source.cell("variants", row, "effect", "together", "verdict"),
                 )
                 for row in range(len(source.content["variants"]))
             ),
@@ -173,12 +174,13 @@ def _defect(source: Source, row: int) -> Row:
     at = ("defects", row)
     head = tuple(source.cell(*at, key) for key in ("name", "in_reference"))
     if source.value(*at, "effect") is None:
-        return (*head, *("" for _ in EFFECTS), "", str(source.value(*at, "reason")))
+        return (*head, *("" for _ in EFFECTS), "", str(source.value(*at, "reason")), "")
     return (
         *head,
         *(source.difference(*at, "effect", "cells", name) for name in EFFECTS),
         source.cell(*at, "effect", "n_rois"),
         source.cell(*at, "effect", "verdict"),
+        source.cell(*at, "effect", "together", "verdict"),
     )
 
 

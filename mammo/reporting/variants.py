@@ -10,6 +10,7 @@ from mammo.reporting.ledger import grid_in_words, signed
 from mammo.reporting.tables import NOTICE, cell
 from mammo.storage import write_bytes, write_json
 
+VERDICTS: Final = ("verdict, this row alone", "verdict, all rows together")
 COLUMNS: Final = ("auc_score", "accuracy", "recall", "specificity", "precision")
 FOLDS: Final = {
     "honest": "all ROIs, each held out once a repeat",
@@ -45,8 +46,8 @@ def ablation_markdown(summary: dict[str, Any]) -> str:
         *_reference(summary),
         "| defect | setting | in the settings | "
         + " | ".join(TITLES[name] for name in COLUMNS)
-        + " | n ROIs | verdict |",
-        "|---|---|---|" + "---|" * len(COLUMNS) + "---|---|",
+        + f" | n ROIs | {' | '.join(VERDICTS)} |",
+        "|---|---|---|" + "---|" * len(COLUMNS) + "---|---|---|",
         *[_defect_row(entry) for entry in summary["defects"]],
         "",
         *[f"- **{entry['name']}**: {entry['about']}." for entry in summary["defects"]],
@@ -58,9 +59,9 @@ def ablation_markdown(summary: dict[str, Any]) -> str:
 def _defect_row(entry: dict[str, Any]) -> str:
     head = f"| {entry['name']} | `{entry['setting']}` | {entry['in_reference']} | "
     if entry["effect"] is None:
-        return head + " | " * len(COLUMNS) + f"| {entry['reason']} |"
+        return head + " | " * len(COLUMNS) + f"| {entry['reason']} | |"
     return (
-        head + _effects(entry["effect"]) + f" | {entry['effect']['n_rois']} | {entry['effect']['verdict']} |"
+        head + _effects(entry["effect"]) + f" | {entry['effect']['n_rois']} | {_verdicts(entry['effect'])} |"
     )
 
 
@@ -76,8 +77,8 @@ def study_markdown(summary: dict[str, Any]) -> str:
         *_reference(summary),
         "| variant | settings | AUC | "
         + " | ".join(f"{TITLES[name]}, effect" for name in COLUMNS)
-        + " | n ROIs | verdict |",
-        "|---|---|---|" + "---|" * len(COLUMNS) + "---|---|",
+        + f" | n ROIs | {' | '.join(VERDICTS)} |",
+        "|---|---|---|" + "---|" * len(COLUMNS) + "---|---|---|",
         *[_variant_row(entry) for entry in summary["variants"]],
         "",
         _in_words(summary["variants"]),
@@ -90,8 +91,12 @@ def _variant_row(entry: dict[str, Any]) -> str:
     auc = cell(entry["cells"]["auc_score"])
     return (
         f"| {entry['name']} | {settings_in_words(entry['overrides'])} | {auc} | {_effects(entry['effect'])} | "
-        f"{entry['effect']['n_rois']} | {entry['effect']['verdict']} |"
+        f"{entry['effect']['n_rois']} | {_verdicts(entry['effect'])} |"
     )
+
+
+def _verdicts(effect: dict[str, Any]) -> str:
+    return f"{effect['verdict']} | {effect['together']['verdict']}"
 
 
 def settings_in_words(overrides: dict[str, Any]) -> str:
@@ -108,14 +113,15 @@ def _in_words(variants: list[dict[str, Any]]) -> str:
     """What helped, what hurt, what cannot be told apart."""
     names: dict[str, list[str]] = {"Helped": [], "Hurt": [], "Mixed": [], "Not distinguishable": []}
     for entry in variants:
-        sides = {word for word in ("higher", "lower") if word in entry["effect"]["verdict"]}
+        sides = {word for word in ("higher", "lower") if word in entry["effect"]["together"]["verdict"]}
         title = {
             frozenset(): "Not distinguishable",
             frozenset({"higher"}): "Helped",
             frozenset({"lower"}): "Hurt",
         }
         names[title.get(frozenset(sides), "Mixed")].append(entry["name"])
-    return ". ".join(f"{title}: {', '.join(found)}" for title, found in names.items() if found) + "."
+    found = ". ".join(f"{title}: {', '.join(of_title)}" for title, of_title in names.items() if of_title)
+    return f"All rows together. {found}."
 
 
 def _effects(effect: dict[str, Any]) -> str:
@@ -130,8 +136,9 @@ def _head(summary: dict[str, Any], protocol: str) -> list[str]:
         f"{NOTICE}",
         "",
         f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs and, where there are several, "
-        "of the runs (one seed on one set of folds, the same for both sides); they are not widened for the number of "
-        f"rows{_luck(grid)}. A verdict names what the interval of AUC or accuracy leaves 0 out of.",
+        f"of the runs (one seed on one set of folds, the same for both sides){_luck(grid)}. A verdict names what the "
+        "interval of AUC or accuracy leaves 0 out of. For the last column these two are widened so that they hold in "
+        f"all rows at once at {summary['confidence']:.0%} (Bonferroni).",
         "",
     ]
 
@@ -139,7 +146,7 @@ def _head(summary: dict[str, Any], protocol: str) -> list[str]:
 def _luck(grid: dict[str, Any]) -> str:
     """A warning that only a single run needs."""
     single = grid["n_repeats"] * grid["n_seeds"] == 1
-    return ", and with one run on each side they hold nothing of the luck of training" if single else ""
+    return "; with one run on each side they hold nothing of the luck of training" if single else ""
 
 
 def _reference(summary: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mammo.config import Config, EvaluateConfig
 from mammo.data.protocols import Fold, has_published, published_folds
-from mammo.evaluation.repeated import Runs, difference
+from mammo.evaluation.repeated import Runs
 from mammo.layout import Workspace
 from mammo.reporting.variants import write_ablation
 from mammo.studies.defects import BOUNDING_BOX, FITTED, Defect
@@ -23,7 +23,6 @@ from mammo.studies.variants import (
     fit_variants,
     levels,
     open_study,
-    verdict,
 )
 
 PUBLISHED_SPLIT: Final = "published split"
@@ -49,11 +48,11 @@ def run_ablation(space: Workspace, config: Config, n_jobs: int, console: Console
         variants.append(Variant(PUBLISHED_SPLIT, {}, published=True))
     judged = fit_variants(space, study, variants, n_jobs, console, published)
     reference = judged[REFERENCE]
+    n_rows = len(applicable) + bool(published) + len(OF_MEASUREMENT)
     entries = [
-        *(_fitted_entry(defect, study, judged) for defect in FITTED),
-        _published_entry(judged, no_published, config.evaluate),
-        _hard_labels(reference, config.evaluate),
-        _larger_probability(reference, config.evaluate),
+        *(_fitted_entry(defect, study, judged, n_rows) for defect in FITTED),
+        _published_entry(judged, no_published, config.evaluate, n_rows),
+        *(entry(reference, config.evaluate, n_rows) for entry in OF_MEASUREMENT),
     ]
     summary = {
         "data": study.material.describe(),
@@ -90,7 +89,7 @@ def _published(study: Study, protocol: str) -> tuple[list[Fold], str | None]:
     return published_folds(study.material), None
 
 
-def _fitted_entry(defect: Defect, study: Study, judged: dict[str, Judged]) -> Entry:
+def _fitted_entry(defect: Defect, study: Study, judged: dict[str, Judged], n_rows: int) -> Entry:
     present = defect.present(study.config, study.system)
     entry = {"name": defect.name, "setting": defect.setting, "about": defect.about, "in_reference": present}
     reason = reason_against(defect, study.config)
@@ -100,13 +99,16 @@ def _fitted_entry(defect: Defect, study: Study, judged: dict[str, Judged]) -> En
     with_it, without_it = (
         judged.get(f"{defect.name}, {side}", reference).runs for side in ("with it", "without it")
     )
-    return entry | {"effect": effect(with_it, without_it, study.config.evaluate), "reason": None}
+    found = effect(with_it, without_it, study.config.evaluate, n_rows=n_rows)
+    return entry | {"effect": found, "reason": None}
 
 
-def _published_entry(judged: dict[str, Judged], reason: str | None, config: EvaluateConfig) -> Entry:
+def _published_entry(
+    judged: dict[str, Judged], reason: str | None, config: EvaluateConfig, n_rows: int
+) -> Entry:
     found = None
     if reason is None:
-        found = effect(judged[PUBLISHED_SPLIT].runs, judged[REFERENCE].runs, config)
+        found = effect(judged[PUBLISHED_SPLIT].runs, judged[REFERENCE].runs, config, n_rows=n_rows)
     return {
         "name": PUBLISHED_SPLIT,
         "setting": "split.protocol",
@@ -117,19 +119,19 @@ def _published_entry(judged: dict[str, Judged], reason: str | None, config: Eval
     }
 
 
-def _hard_labels(reference: Judged, config: EvaluateConfig) -> Entry:
+def _hard_labels(reference: Judged, config: EvaluateConfig, n_rows: int) -> Entry:
     hard = replace(reference.runs, scores=reference.runs.decisions.astype(float))
     return {
         "name": "AUC from hard labels",
         "setting": "evaluate.auc_of",
         "about": "the AUC is computed from decisions instead of scores: it is the balanced accuracy then",
         "in_reference": "no",
-        "effect": _auc_effect(hard, reference.runs, len(reference.runs.labels), config),
+        "effect": effect(hard, reference.runs, config, metrics=("auc_score",), n_rows=n_rows),
         "reason": None,
     }
 
 
-def _larger_probability(reference: Judged, config: EvaluateConfig) -> Entry:
+def _larger_probability(reference: Judged, config: EvaluateConfig, n_rows: int) -> Entry:
     patches = patch_runs(reference.placed, reference.runs)
     larger = replace(patches, scores=np.maximum(patches.scores, 1 - patches.scores))
     return {
@@ -137,21 +139,14 @@ def _larger_probability(reference: Judged, config: EvaluateConfig) -> Entry:
         "setting": "evaluate.patch_auc_of",
         "about": "a patch's score is the larger of its two probabilities, whichever class it is of",
         "in_reference": "no",
-        "effect": _auc_effect(larger, patches, len(reference.runs.labels), config),
+        "effect": effect(larger, patches, config, metrics=("auc_score",), n_rows=n_rows)
+        | {"n_rois": len(reference.runs.labels)},
         "reason": None,
     }
 
 
-def _auc_effect(defective: Runs, mended: Runs, n_rois: int, config: EvaluateConfig) -> Entry:
-    found = difference(
-        defective,
-        mended,
-        "auc_score",
-        n_bootstrap=config.n_bootstrap,
-        seed=config.seed,
-        confidence=config.confidence,
-    ).to_dict()
-    return {"n_rois": n_rois, "cells": {"auc_score": found}, "verdict": verdict({"auc_score": found})}
+OF_MEASUREMENT: Final = (_hard_labels, _larger_probability)
+"""Defects of how the reference is measured; they need no fit of their own."""
 
 
 def patch_runs(placed: Sequence[Placed], runs: Runs) -> Runs:

@@ -104,7 +104,7 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
                 "name": one.name,
                 "overrides": one.overrides,
                 "cells": levels(judged[one.name].runs, config.evaluate),
-                "effect": effect(judged[one.name].runs, reference, config.evaluate),
+                "effect": effect(judged[one.name].runs, reference, config.evaluate, n_rows=len(variants)),
             }
             for one in variants
         ],

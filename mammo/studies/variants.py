@@ -1,5 +1,6 @@
 """Named variants of the settings against the settings as they are: paired on the same ROIs, with intervals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -20,6 +21,12 @@ Protocol = Literal["honest", "development"]
 
 FREE: Final = ("phantom", "systems", "register", "ledger", "ablate", "study", "evaluate")
 """Sections that no variant can change: they do not touch what is fitted or decided."""
+
+JUDGED: Final = {"auc_score": "AUC", "accuracy": "accuracy"}
+"""What a verdict looks at, in words."""
+
+_DRAWS_BEYOND: Final = 10
+"""Resamples wanted beyond either end of an interval."""
 
 
 @dataclass(frozen=True)
@@ -179,24 +186,35 @@ def fit_variants(
     return judged
 
 
-def effect(a: Runs, b: Runs, config: EvaluateConfig) -> dict[str, Any]:
-    """Each metric of a minus that of b, paired on the ROIs that both judge, and a verdict."""
+def effect(
+    a: Runs, b: Runs, config: EvaluateConfig, *, metrics: Sequence[str] = METRICS, n_rows: int = 1
+) -> dict[str, Any]:
+    """Each metric of a minus that of b, paired on the ROIs that both judge, and a verdict.
+
+    `together` has the intervals of AUC and accuracy again, so wide that those of a table of `n_rows` effects hold all
+    at once at the settings' confidence (Bonferroni), with the verdict that is left then.
+    """
     shared = a.only(b.roi_ids), b.only(a.roi_ids)
-    how: dict[str, Any] = {
-        "n_bootstrap": config.n_bootstrap,
-        "seed": config.seed,
-        "confidence": config.confidence,
+    found = {metric: difference(*shared, metric, **_bootstrap(config)).to_dict() for metric in metrics}
+    alpha = (1 - config.confidence) / (n_rows * len(JUDGED))
+    how = _bootstrap(config) | {
+        "confidence": 1 - alpha,
+        "n_bootstrap": max(config.n_bootstrap, math.ceil(2 * _DRAWS_BEYOND / alpha)),
     }
-    found = {metric: difference(*shared, metric, **how).to_dict() for metric in METRICS}
-    return {"n_rois": len(shared[0].labels), "cells": found, "verdict": verdict(found)}
+    wide = {metric: difference(*shared, metric, **how).to_dict() for metric in JUDGED if metric in metrics}
+    return {
+        "n_rois": len(shared[0].labels),
+        "cells": found,
+        "verdict": verdict(found),
+        "together": {"cells": wide, "verdict": verdict(wide)},
+    }
 
 
 def verdict(found: dict[str, dict[str, Any]]) -> str:
     """What may be said: which of AUC and accuracy differ, or that nothing can be told apart."""
-    words = {"auc_score": "AUC", "accuracy": "accuracy"}
     sides = {
         word: "higher" if found[metric]["value"] > 0 else "lower"
-        for metric, word in words.items()
+        for metric, word in JUDGED.items()
         if metric in found
         and found[metric]["ci_low"] is not None
         and (found[metric]["ci_low"] > 0 or found[metric]["ci_high"] < 0)
@@ -206,9 +224,8 @@ def verdict(found: dict[str, dict[str, Any]]) -> str:
 
 def levels(runs: Runs, config: EvaluateConfig) -> dict[str, Any]:
     """Each metric of some runs with its interval."""
-    how: dict[str, Any] = {
-        "n_bootstrap": config.n_bootstrap,
-        "seed": config.seed,
-        "confidence": config.confidence,
-    }
-    return {metric: estimate(runs, metric, **how).to_dict() for metric in METRICS}
+    return {metric: estimate(runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS}
+
+
+def _bootstrap(config: EvaluateConfig) -> dict[str, Any]:
+    return {"n_bootstrap": config.n_bootstrap, "seed": config.seed, "confidence": config.confidence}

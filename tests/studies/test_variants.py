@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mammo.config import Config
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation.comparison import mcnemar_exact
+from mammo.evaluation.repeated import Runs
 from mammo.layout import Workspace
 from mammo.studies.ablation import NO_FILMS, reason_against, toggled
 from mammo.studies.choices import read_study_file
 from mammo.studies.defects import BOUNDING_BOX, FITTED, MEAN_SUBTRACTION, Defect
 from mammo.studies.fits import fit_key
-from mammo.studies.variants import Study, Variant, is_reference, prepare, verdict, with_overrides
+from mammo.studies.variants import Study, Variant, effect, is_reference, prepare, verdict, with_overrides
 from tests.studies.tiny_studies import PROJECT, tiny_config, tiny_material
 
 SHIPPED = Config.load(PROJECT / "params.yaml")
@@ -195,3 +198,27 @@ def test_a_missing_study_file_names_the_example(tmp_path: Path) -> None:
 def test_a_variant_that_cuts_other_rois_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"phantom|raw"):
         prepare(Workspace(tmp_path), study(), Variant("v", {"ingest.bounding_box": False}))
+
+
+def judged(right: np.ndarray) -> Runs:
+    """One run over independent ROIs, half of them Tumor, decided rightly where `right` says so."""
+    n = len(right)
+    labels, ids = np.arange(n, dtype=np.int64) % 2, np.array([f"r{i:03}" for i in range(n)])
+    decisions = np.where(right, labels, 1 - labels)[None]
+    evidence = decisions.astype(float)
+    return Runs(ids, labels, ids, np.zeros((1, n), dtype=np.int64), evidence, evidence, decisions)
+
+
+def test_a_difference_that_chance_gives_in_one_of_thirty_rows_does_not_survive_a_table_of_ten() -> None:
+    n = np.arange(400)
+    # 17 ROIs only the first decides rightly, 6 only the second: McNemar's exact p is 0.035.
+    first, second = judged((n >= 6) & (n < 380)), judged((n >= 6) & (n < 363) | (n < 6))
+    assert mcnemar_exact(first.labels, first.decisions[0], second.decisions[0]).p_value == pytest.approx(
+        0.0347, abs=1e-3
+    )
+    alone = effect(first, second, SHIPPED.evaluate, metrics=("accuracy",), n_rows=10)
+    assert (alone["verdict"], alone["together"]["verdict"]) == ("accuracy higher", "not distinguishable")
+    # Ten rows of two intervals each: 5% / 20 may miss.
+    assert alone["together"]["cells"]["accuracy"]["confidence"] == pytest.approx(0.9975)
+    large = effect(judged(n >= 6), judged(n >= 100), SHIPPED.evaluate, metrics=("accuracy",), n_rows=10)
+    assert large["together"]["verdict"] == "accuracy higher"

@@ -188,6 +188,8 @@ GAIN = dict.fromkeys(("accuracy", "recall", "specificity", "precision"), measure
     "auc_score": measured(0.03, 0.01, 0.05)
 }
 
+VERDICTS = {"verdict": "AUC higher", "together": {"verdict": "not distinguishable"}}
+
 
 def test_the_ledger_shows_levels_differences_gaps_and_what_the_sets_kept(
     own: tuple[Workspace, Config],
@@ -225,7 +227,7 @@ def test_the_ledger_shows_levels_differences_gaps_and_what_the_sets_kept(
 def test_the_ablation_shows_each_defects_effect_or_why_there_is_none(own: tuple[Workspace, Config]) -> None:
     space, config = own
     about: dict[str, Any] = {"setting": "patches.last_offset", "in_reference": "no"}
-    effect = {"n_rois": 40, "cells": {"auc_score": measured(0.03, 0.01, 0.05)}, "verdict": "AUC higher"}
+    effect = {"n_rois": 40, "cells": {"auc_score": measured(0.03, 0.01, 0.05)}, **VERDICTS}
     defects = [
         about | {"name": "last offset", "effect": effect, "reason": None},
         about | {"name": "bounding box", "effect": None, "reason": "only films can be cut again"},
@@ -236,6 +238,7 @@ def test_the_ablation_shows_each_defects_effect_or_why_there_is_none(own: tuple[
 
     assert "+0.030 (+0.010 to +0.050)" in shown.text
     assert "AUC higher" in shown.text
+    assert "not distinguishable" in shown.text
     assert "only films can be cut again" in missing.text
 
 
@@ -243,7 +246,7 @@ def test_every_study_of_settings_is_shown_with_its_reference(own: tuple[Workspac
     space, config = own
     variant: dict[str, Any] = {
         "name": "half",
-        "effect": {"n_rois": 40, "cells": GAIN, "verdict": "AUC higher"},
+        "effect": {"n_rois": 40, "cells": GAIN, **VERDICTS},
     }
     for name, overrides in (("first", {"train.epochs": 32}), ("second", {})):
         study: dict[str, Any] = {
