@@ -105,7 +105,12 @@ def _store(space: Workspace) -> Finding:
 
     path = sqlite_path(space)
     if path is not None and not path.exists():
-        return Finding("note", "tracking store", "empty", "dvc repro fills it")
+        return Finding(
+            "note",
+            "tracking store",
+            "empty",
+            "dvc repro fills it; where its stages are up to date, dvc repro --single-item --force evaluate register",
+        )
     try:
         connect(space)
         version = champion(space, Config.load_own(space.params).register_.model_name)

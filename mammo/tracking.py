@@ -131,8 +131,11 @@ def first_line(error: Exception) -> str:
 
 
 def without_password(text: str) -> str:
-    """`http://user:secret@host` → `http://host`, wherever it stands in a text."""
-    return re.sub(r"://[^/\s]*@", "://", text)
+    """`http://user:secret@host` → `http://host`, and `password=secret` → `password=…`, wherever they stand in a text.
+
+    A password may hold slashes, so an address is cut up to its last @, even if that costs some of its path.
+    """
+    return re.sub(r"(?i)(password=)[^&\s]*", r"\1…", re.sub(r"://\S*@", "://", text))
 
 
 @dataclass(frozen=True)

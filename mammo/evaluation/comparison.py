@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from mammo.evaluation.intervals import Estimate, bootstrap, nan_to_none
+from mammo.evaluation.intervals import Estimate, bootstrap, nan_to_none, percent
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, check_classes, weighted_auc
 
 
@@ -207,4 +207,4 @@ def _verdict(
 def _ends(estimate: Estimate) -> str:
     if math.isnan(estimate.ci_low):
         return "no interval can be stated"
-    return f"{estimate.confidence:.0%} interval {estimate.ci_low:+.3f} to {estimate.ci_high:+.3f}"
+    return f"{percent(estimate.confidence)} interval {estimate.ci_low:+.3f} to {estimate.ci_high:+.3f}"

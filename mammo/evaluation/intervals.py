@@ -66,6 +66,11 @@ class Estimate:
         return nan_to_none(asdict(self))
 
 
+def percent(confidence: float) -> str:
+    """`95%`, `97.5%`: a confidence in words, not rounded."""
+    return f"{100 * confidence:g}%"
+
+
 @dataclass(frozen=True)
 class SeedSummary:
     """How a metric varies over training seeds: the spread of the training, not of the data.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mammo.evaluation.conformal import SetSummary, fit_conformal, summarise_sets
 from mammo.evaluation.intervals import Estimate, SeedSummary, over_seeds
-from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, check_classes
+from mammo.evaluation.metrics import FloatArray, IntArray, check_classes
 
 Verdict = Literal["kept", "missed within chance", "missed", "not judged"]
 
@@ -98,41 +98,32 @@ def judge_fold(
     return FoldReferral(fold, promise, n_calibration, summarise_sets(labels, sets, confidence=confidence))
 
 
-def fit_and_judge_fold(
-    fold: str,
+def fit_sets(
     val_labels: IntArray,
     val_scores: FloatArray,
-    labels: IntArray,
     scores: FloatArray,
     *,
     promise: float = 0.9,
     class_conditional: bool = True,
     decided: IntArray | None = None,
-    confidence: float = 0.95,
-) -> FoldReferral:
-    """Fit the sets on a fold's validation scores and judge them on its test scores.
+) -> npt.NDArray[np.bool_]:
+    """Fit the sets on a fold's validation scores: `(n, 2)`, whether Normal and Tumor are in each judged ROI's set.
 
     Args:
-        fold: its name.
         val_labels: true classes of the part that fits, shape `(m,)`.
         val_scores: its probabilities of Tumor, shape `(m,)`.
-        labels: true classes of the judged part, shape `(n,)`.
-        scores: its probabilities of Tumor, shape `(n,)`.
+        scores: probabilities of Tumor of the judged ROIs, shape `(n,)`.
         promise: the coverage to promise.
         class_conditional: promise it within each class.
         decided: decisions about the judged ROIs, shape `(n,)`; each set is made to hold the class decided for,
-            as a served set does. None judges the plain sets, where an empty one counts as a referral.
-        confidence: of the Wilson intervals.
+            as a served set does. None gives the plain sets, where an empty one counts as a referral.
 
     Raises:
         DataError: arrays do not describe the same ROIs, or the promise is no share between 0 and 1.
     """
     limits = fit_conformal(val_labels, val_scores, alpha=1 - promise, class_conditional=class_conditional)
-    check_arrays(labels, scores=scores)
     sets = limits.sets(scores)
-    if decided is not None:
-        sets = with_decision(sets, decided)
-    return judge_fold(fold, promise, len(val_labels), labels, sets, confidence=confidence)
+    return sets if decided is None else with_decision(sets, decided)
 
 
 def with_decision(sets: npt.NDArray[np.bool_], decided: IntArray) -> npt.NDArray[np.bool_]:
@@ -153,6 +144,6 @@ def with_decision(sets: npt.NDArray[np.bool_], decided: IntArray) -> npt.NDArray
 def over_folds(folds: Sequence[FoldReferral], confidence: float = 0.95) -> dict[str, SeedSummary]:
     """Mean, standard deviation and t interval of each of the `RATES` over the folds.
 
-    Folds share their training ROIs, so that the t interval is a little too narrow.
+    The t interval takes folds as independent. Those of several repeats judge the same ROIs again, and are not.
     """
     return {name: over_seeds([fold.rate(name).value for fold in folds], confidence) for name in RATES}

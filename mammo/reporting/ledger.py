@@ -7,6 +7,7 @@ from typing import Any, Final
 import pandas as pd
 from rich.console import Console
 
+from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.referral import FoldReferral
 from mammo.reporting.forest import draw_ledger
@@ -37,7 +38,7 @@ def write_ledger(
         referral: prediction sets of the honest folds.
         console: where the table is shown.
     """
-    text = "\n".join([ledger_markdown(ledger), *_referral(referral, ledger["confidence"])])
+    text = "\n".join([ledger_markdown(ledger), *_referral(referral, ledger["referral_over_runs"])])
     with atomic_folder(folder) as fresh:
         write_json(fresh / "ledger.json", ledger)
         write_bytes(fresh / "ledger.csv", ledger_rows(ledger).to_csv(index=False).encode())
@@ -102,13 +103,13 @@ def ledger_markdown(ledger: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _referral(folds: Sequence[FoldReferral], confidence: float) -> list[str]:
+def _referral(folds: Sequence[FoldReferral], over_runs: dict[str, Any]) -> list[str]:
     return [
         "## Prediction sets by honest fold",
         "",
         "Of the system that each fold's validation part chose; the sets are fitted on that part and judged on the "
         "held-out fold. A ROI whose set holds both classes is referred to a reader. Wilson intervals, n beside each. "
-        + referral_summary(folds, confidence),
+        + referral_summary(folds, over_runs),
         "",
         *referral_table(folds),
         "",
@@ -131,8 +132,8 @@ def _method(ledger: dict[str, Any]) -> list[str]:
         "fold is held out, the next one chooses the epoch and all else that is chosen, the rest trains.",
         "",
         "A cell is the mean over the runs (one seed on one set of folds; the floor has no seed), its "
-        f"{ledger['confidence']:.0%} interval and n, the ROIs in the metric's denominator (for precision their mean "
-        "number over the runs). The interval is a BCa bootstrap that draws groups of ROIs and, where there are "
+        f"{percent(ledger['confidence'])} interval and n, the ROIs in the metric's denominator (for precision their "
+        "mean number over the runs). The interval is a BCa bootstrap that draws groups of ROIs and, where there are "
         "several, runs: ROIs, training and folds vary in it; ± is the standard deviation over the runs. AUCs "
         "compare ROIs of the same fold. The paper's row holds Wilson intervals of its counts.",
     ]

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
 from mammo.reporting.ledger import grid_in_words, signed
 from mammo.reporting.tables import NOTICE, cell
@@ -42,7 +43,7 @@ def nested_markdown(summary: dict[str, Any]) -> str:
             f"{summary['trials_of_each_study']} trials on the other folds, which chooses the settings that are fitted "
             f"for it. {NOTICE}",
             "",
-            f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs and of the runs (one "
+            f"{percent(summary['confidence'])} intervals by a BCa bootstrap of the groups of ROIs and of the runs (one "
             "training seed, the same for both sides). Both sides are fitted at the full budget of the recipe.",
             "",
             "| settings | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from mammo.evaluation.intervals import percent
 from mammo.evaluation.referral import FoldReferral
 from mammo.reporting.referral import referral_table
 from mammo.reporting.tables import cell
@@ -14,7 +15,7 @@ def operation_markdown(results: dict[str, Any], folds: Sequence[FoldReferral]) -
     """The sections of `results.md` on thresholds, operating points, calibration and referral."""
     systems = results["systems"]
     first = next(iter(systems.values()))
-    confidence = f"{first['referral']['coverage']['confidence']:.0%}"
+    confidence = f"{percent(first['referral']['coverage']['confidence'])}"
     calibration = first["calibration"]
     return "\n".join(
         [

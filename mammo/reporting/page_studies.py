@@ -147,7 +147,7 @@ def _differences(source: Source, key: str) -> tuple[Row, ...]:
             source.cell(key, row, "name"),
             *(source.difference(key, row, "cells", name) for name in LEVELS),
         )
-        for row in range(len(source.content[key]))
+        for row in range(len(source.content.get(key, [])))
     )
 
 

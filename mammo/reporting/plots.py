@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mammo.evaluation.intervals import Estimate, wilson
+from mammo.evaluation.intervals import Estimate, percent, wilson
 from mammo.evaluation.metrics import Confusion, FloatArray, IntArray, check_arrays
 from mammo.records import Label
 from mammo.reporting.canvas import (
@@ -110,7 +110,7 @@ def _with_interval(estimate: Estimate) -> str:
         return "n/a"
     if math.isnan(estimate.ci_low):
         return f"{estimate.value:.3f} (no interval)"
-    return f"{estimate.value:.3f} ({estimate.confidence:.0%} {estimate.ci_low:.3f} to {estimate.ci_high:.3f})"
+    return f"{estimate.value:.3f} ({percent(estimate.confidence)} {estimate.ci_low:.3f} to {estimate.ci_high:.3f})"
 
 
 def confusion_matrices(

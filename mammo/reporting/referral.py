@@ -8,7 +8,6 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from mammo.evaluation.intervals import SeedSummary
 from mammo.evaluation.referral import RATES, FoldReferral, over_folds
 from mammo.records import Label
 from mammo.reporting.canvas import INK, LABEL_COLOURS, MUTED, draw_legend, new_figure, save, say_empty, tidy
@@ -37,31 +36,26 @@ def referral_table(folds: Sequence[FoldReferral]) -> list[str]:
     return lines
 
 
-def referral_summary(folds: Sequence[FoldReferral], confidence: float) -> str:
-    """One sentence over several folds or fits of one system: promise, mean and spread of every rate.
+def referral_summary(folds: Sequence[FoldReferral], over_runs: dict[str, dict[str, Any]]) -> str:
+    """One sentence over several folds or fits of one system: promise, every rate with its interval, its spread.
 
-    Whether the promise was kept is a question for this mean: coverage is promised on average over folds.
+    Whether the promise was kept is a question for these rates: coverage is promised on average over folds.
+
+    Args:
+        folds: the folds.
+        over_runs: each of the `RATES` over all judged ROIs with its interval, as JSON holds it.
     """
-    promises = sorted({fold.promise for fold in folds})
-    promised = " and ".join(f"{promise:.2f}" for promise in promises)
-    means = ", ".join(
-        f"{RATES[name].lower().replace('normal', 'Normal').replace('tumor', 'Tumor')} {_mean(summary)}"
-        for name, summary in over_folds(folds, confidence).items()
+    promised = " and ".join(f"{promise:.2f}" for promise in sorted({fold.promise for fold in folds}))
+    spread = over_folds(folds)
+    rates = ", ".join(
+        f"{title.lower().replace('normal', 'Normal').replace('tumor', 'Tumor')} {cell(over_runs[name])}"
+        + ("" if math.isnan(spread[name].sd) else f" ± {spread[name].sd:.3f}")
+        for name, title in RATES.items()
     )
     return (
-        f"Mean ± standard deviation over {len(folds)} folds ({confidence:.0%} t interval of the mean, a little too "
-        f"narrow where folds share training ROIs) at a promised coverage of {promised}: {means}."
+        f"Mean over the runs with its interval, ± the standard deviation over {len(folds)} folds, at a promised "
+        f"coverage of {promised}: {rates}."
     )
-
-
-def _mean(summary: SeedSummary) -> str:
-    if math.isnan(summary.mean):
-        return "n/a"
-    if math.isnan(summary.sd):
-        return f"{summary.mean:.3f}"
-    # Student's t does not know that shares end at 0 and 1.
-    low, high = max(0.0, summary.ci_low), min(1.0, summary.ci_high)
-    return f"{summary.mean:.3f} ± {summary.sd:.3f} ({low:.3f} to {high:.3f})"
 
 
 def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) -> None:

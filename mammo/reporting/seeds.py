@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
 from mammo.reporting.tables import NOTICE, cell
 
@@ -23,7 +24,7 @@ def seeds_markdown(summary: dict[str, Any]) -> str:
         "|---|---|" + "---|" * (len(COLUMNS) + 1),
         *[_row(name, entry, summary) for name, entry in summary["systems"].items()],
         *[_ensemble_row(name, entry["ensemble"], summary) for name, entry in summary["systems"].items()],
-        f"| floor (one fit, {summary['confidence']:.0%} interval) | | "
+        f"| floor (one fit, {percent(summary['confidence'])} interval) | | "
         + " | ".join(cell(summary["floor"]["roi"].get(name)) for name in COLUMNS)
         + " | |",
         "",
@@ -47,7 +48,7 @@ def _row(name: str, entry: dict[str, Any], summary: dict[str, Any]) -> str:
 
 def _ensemble_row(name: str, ensemble: dict[str, Any], summary: dict[str, Any]) -> str:
     cells = [cell(ensemble["roi"][metric]) for metric in COLUMNS] + [cell(ensemble["minus_floor_auc"])]
-    title = f"{name}, ensemble of {summary['n_seeds']} seeds ({summary['confidence']:.0%} interval)"
+    title = f"{name}, ensemble of {summary['n_seeds']} seeds ({percent(summary['confidence'])} interval)"
     return f"| {title} | | " + " | ".join(cells) + " |"
 
 
@@ -59,7 +60,7 @@ def _margin(summary: dict[str, Any]) -> str:
         return "Its margin over the floor is undefined here."
     low, high = over_seeds["ci_low"], over_seeds["ci_high"]
     return (
-        f"Its test AUC minus the floor's is {over_seeds['mean']:+.3f} on average ({summary['confidence']:.0%} t "
+        f"Its test AUC minus the floor's is {over_seeds['mean']:+.3f} on average ({percent(summary['confidence'])} t "
         f"interval over {summary['n_seeds']} seeds {low:+.3f} to {high:+.3f}, these test ROIs held fixed); over the "
         f"ROIs, its ensemble's is {cell(over_rois)}."
     )

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
 
 COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
@@ -37,8 +38,8 @@ def results_markdown(results: dict[str, Any]) -> str:
         f"that share a patient or pixels; patients: {data['n_patients'] or 'unknown to the source'}). One training "
         f"seed; see the seeds report for the spread. {NOTICE}",
         "",
-        f"Values with {confidence:.0%} intervals: Wilson for accuracy, recall, specificity and precision; bootstrap "
-        "over the groups (BCa) for the AUCs.",
+        f"Values with {percent(confidence)} intervals: Wilson for accuracy, recall, specificity and precision; "
+        "bootstrap over the groups (BCa) for the AUCs.",
         "",
         *systems_table(results),
         "",

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
 from mammo.reporting.ledger import grid_in_words, signed
 from mammo.reporting.tables import NOTICE, cell
@@ -135,10 +136,10 @@ def _head(summary: dict[str, Any], protocol: str) -> list[str]:
         f"{data['n_normal']} Normal) in {data['n_groups']} groups; {grid_in_words(grid)}. "
         f"{NOTICE}",
         "",
-        f"{summary['confidence']:.0%} intervals by a BCa bootstrap of the groups of ROIs and, where there are several, "
-        f"of the runs (one seed on one set of folds, the same for both sides){_luck(grid)}. A verdict names what the "
-        "interval of AUC or accuracy leaves 0 out of. For the last column these two are widened so that they hold in "
-        f"all rows at once at {summary['confidence']:.0%} (Bonferroni).",
+        f"{percent(summary['confidence'])} intervals by a BCa bootstrap of the groups of ROIs and, where there are "
+        f"several, of the runs (one seed on one set of folds, the same for both sides){_luck(grid)}. A verdict names "
+        "what the interval of AUC or accuracy leaves 0 out of. For the last column these two are widened so that they "
+        f"hold in all rows at once at {percent(summary['confidence'])} (Bonferroni).",
         "",
     ]
 

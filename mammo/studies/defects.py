@@ -86,7 +86,7 @@ MEAN_SUBTRACTION: Final = Defect(
     "mean subtraction",
     "model.preprocessing",
     "the mean of each patch is subtracted, and with it the brightness that tells many lesions (the contrast is kept on "
-    "both sides)",
+    "both sides; the grey levels stay unscaled with it, as in the paper, which BatchNorm takes back out)",
     _subtracts_mean,
     lambda config: {"model.preprocessing": "samplewise_center"},
     _without_mean_subtraction,

@@ -26,7 +26,7 @@ from mammo.evaluation.paper import DOI, PAPER_RESULTS
 from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
 from mammo.layout import Workspace
 from mammo.reporting.ledger import write_ledger
-from mammo.studies.referral import referral_by_fold
+from mammo.studies.referral import referral_by_fold, referral_over_runs
 from mammo.studies.runs import (
     Placed,
     chosen_by_validation,
@@ -75,8 +75,13 @@ def run_ledger(space: Workspace, config: Config, n_jobs: int, console: Console) 
         for row in protocol_rows(protocol, placed[protocol], material, folds[protocol], config)
     ]
     flagged = flagged_rois(folds.get(PUBLISHED, []))
-    referral = referral_by_fold(chosen_by_validation(placed[HONEST], config.register_.select_by), config)
-    ledger = tabulate(rows, material, flagged, config) | {"referral": [fold.to_dict() for fold in referral]}
+    chosen = chosen_by_validation(placed[HONEST], config.register_.select_by)
+    referral = referral_by_fold(chosen, config)
+    over_runs = referral_over_runs(chosen, material, config)
+    ledger = tabulate(rows, material, flagged, config) | {
+        "referral": [fold.to_dict() for fold in referral],
+        "referral_over_runs": {rate: found.to_dict() for rate, found in over_runs.items()},
+    }
     write_ledger(space.reports / "ledger", ledger, referral, console)
 
 

@@ -1,6 +1,6 @@
 """Systems and folds → fits → runs: votes and decisions from kept patch scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,6 +78,15 @@ def runs_of(placed: Sequence[Placed], material: Material, vote: VoteConfig) -> R
 
     Every run must hold out the same ROIs.
     """
+    return lay_out(placed, material, lambda one: decide(one.fit, one.vote or vote))
+
+
+def lay_out(
+    placed: Sequence[Placed],
+    material: Material,
+    judge: Callable[[Placed], tuple[np.ndarray, np.ndarray]],
+) -> Runs:
+    """The runs of fits with the shares and decisions that `judge` gives for a fit's held-out ROIs."""
     places = sorted({(one.repeat, one.seed) for one in placed})
     by_run = [[one for one in placed if (one.repeat, one.seed) == key] for key in places]
     held_out = sorted(roi_id for one in by_run[0] for roi_id in one.fit.test.roi_ids)
@@ -90,7 +99,7 @@ def runs_of(placed: Sequence[Placed], material: Material, vote: VoteConfig) -> R
             rows = np.array([row_of[roi_id] for roi_id in one.fit.test.roi_ids], dtype=np.int64)
             labels[rows], folds[run, rows] = one.fit.test.labels, one.fold
             scores[run, rows] = one.fit.test.patch_scores.mean(axis=1)
-            shares[run, rows], decided[run, rows] = decide(one.fit, one.vote or vote)
+            shares[run, rows], decided[run, rows] = judge(one)
     groups = np.array([material.group_of[roi_id] for roi_id in held_out], dtype=str)
     return Runs(np.array(held_out, dtype=str), labels, groups, folds, scores, shares, decided)
 

@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 
+from mammo.evaluation.intervals import percent
 from mammo.reporting.canvas import INK, MUTED, new_figure, save, tidy
 from mammo.search_space import Choices, Parameter
 from mammo.storage import atomic_path
@@ -133,7 +134,7 @@ def _draw_importance(shares: dict[str, dict[str, Any]], metric: str, note: str, 
     lows, highs = ([shares[name][end] for name in known] for end in ("ci_low", "ci_high"))
     axes.hlines(known, lows, highs, color=INK, linewidth=1.2)
     first = next(iter(shares.values()))
-    title = f"fANOVA over {first['n']} complete trials; lines: {first['confidence']:.0%} intervals over the trials"
+    title = f"fANOVA over {first['n']} complete trials; lines: {percent(first['confidence'])} intervals over the trials"
     tidy(axes, title, f"share of the spread of {metric}")
     axes.grid(visible=False, axis="y")
     save(figure, path)

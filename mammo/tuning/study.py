@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from mammo.errors import MammoError
 from mammo.layout import Workspace
 from mammo.provenance import fingerprint, git_commit, library_versions
 from mammo.search_space import TuneConfig
+from mammo.storage import sha256_of
 from mammo.tuning.identity import is_alive, myself
 from mammo.tuning.material import TrialRois, material_mark
 from mammo.tuning.quiet import experimental
@@ -104,8 +106,12 @@ def study_name(config: Config) -> str:
 
 
 def study_mark(config: Config, material: TrialRois) -> str:
-    """A hash of all that a trial's value depends on beside its parameters and its index."""
+    """A hash of the settings, the data and the weights that a trial's value rests on, beside its parameters and index.
+
+    A study may go on with other code, libraries or another machine of the same kind of device; they are not in it.
+    """
     system, base = base_settings(config)
+    weights = Path(base.model.weights)
     return fingerprint(
         [
             config.tune.model_dump(exclude=BEYOND_RESULTS),
@@ -116,6 +122,7 @@ def study_mark(config: Config, material: TrialRois) -> str:
             base.vote.model_dump(),
             [config.train.precision, choose_device(config.train.device).type],
             material_mark(material),
+            *([sha256_of(weights)] if weights.is_file() else []),
         ]
     )
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mammo.evaluation.intervals import Estimate, basic, bootstrap, over_seeds, summarise, wilson
+from mammo.evaluation.intervals import Estimate, basic, bootstrap, over_seeds, percent, summarise, wilson
 from mammo.evaluation.metrics import TITLES, FloatArray, IntArray, weighted_auc
 
 
@@ -151,19 +150,22 @@ def test_the_summary_of_no_rois_is_undefined_throughout() -> None:
     assert all(math.isnan(estimate.value) and estimate.n == 0 for estimate in summary.values())
 
 
-def test_two_thousand_resamples_of_400_rois_take_less_than_a_second() -> None:
-    labels, scores = draw_rois(400, 0.87, np.random.default_rng(7))
-    start = time.process_time()
-    auc_estimate(labels, scores, np.arange(400), n_bootstrap=2000)
-    assert time.process_time() - start < 1
-
-
 def test_the_interval_over_seeds_is_students() -> None:
     values = [0.81, 0.86, 0.84, 0.9, 0.79]
     summary = over_seeds(values)
     reference = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (summary.ci_low, summary.ci_high) == pytest.approx((reference.low, reference.high))
     assert (summary.mean, summary.sd, summary.n_seeds) == pytest.approx((0.84, 0.0430116, 5))
+
+
+def test_a_confidence_is_shown_unrounded() -> None:
+    assert [percent(value) for value in (0.9, 0.95, 0.975, 0.995, 0.57)] == [
+        "90%",
+        "95%",
+        "97.5%",
+        "99.5%",
+        "57%",
+    ]
 
 
 def test_one_seed_has_a_mean_and_no_spread() -> None:

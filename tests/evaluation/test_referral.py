@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mammo.errors import DataError
-from mammo.evaluation.conformal import fit_conformal, summarise_sets
+from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.intervals import wilson
 from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.evaluation.referral import (
     RATES,
     FoldReferral,
-    fit_and_judge_fold,
+    fit_sets,
     judge_fold,
     over_folds,
     verdict,
@@ -55,12 +55,11 @@ def test_no_judged_roi_gives_no_verdict() -> None:
     json.dumps(fold.to_dict(), allow_nan=False)
 
 
-def test_a_fold_from_scores_is_fitted_on_validation_and_judged_on_test() -> None:
+def test_sets_are_fitted_on_validation_alone() -> None:
     rng = np.random.default_rng(7)
-    (val_labels, val_scores), (labels, scores) = draw(65, rng), draw(64, rng)
-    fold = fit_and_judge_fold("a", val_labels, val_scores, labels, scores, promise=0.8)
-    expected = summarise_sets(labels, fit_conformal(val_labels, val_scores, alpha=0.2).sets(scores))
-    assert (fold.sets, fold.n_calibration, fold.promise) == (expected, 65, 0.8)
+    (val_labels, val_scores), (_, scores) = draw(65, rng), draw(64, rng)
+    expected = fit_conformal(val_labels, val_scores, alpha=0.2).sets(scores)
+    assert (fit_sets(val_labels, val_scores, scores, promise=0.8) == expected).all()
 
 
 def test_the_promise_is_kept_on_average_over_folds_within_each_class() -> None:
@@ -69,7 +68,8 @@ def test_the_promise_is_kept_on_average_over_folds_within_each_class() -> None:
     for index in range(200):
         labels, scores = draw(64, rng)
         decided = (scores > 0.6).astype(int)  # a poor threshold: sets have to be widened for it
-        folds.append(fit_and_judge_fold(f"fold {index}", *draw(65, rng), labels, scores, decided=decided))
+        sets = fit_sets(*draw(65, rng), scores, decided=decided)
+        folds.append(judge_fold(f"fold {index}", 0.9, 65, labels, sets))
     summary = over_folds(folds)
     for name in ("coverage", "coverage_normal", "coverage_tumor"):
         assert summary[name].mean > 0.9 - 3 * summary[name].sd / len(folds) ** 0.5

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mammo.evaluation.referral import FoldReferral, judge_fold
+from mammo.evaluation.intervals import wilson
+from mammo.evaluation.referral import RATES, FoldReferral, judge_fold
 from mammo.reporting.canvas import DISCLAIMER
 from mammo.reporting.referral import referral_picture, referral_summary, referral_table
 from tests.reporting.drawn_figures import Gallery, catch_figures
@@ -67,10 +68,9 @@ def test_the_summary_gives_mean_and_spread_over_the_folds() -> None:
         judge_fold("a", 0.9, 9, labels, np.array([[1, 0], [0, 1]], dtype=bool)),
         judge_fold("b", 0.9, 9, labels, np.array([[1, 1], [1, 0]], dtype=bool)),
     ]
-    # Student's t of one degree of freedom at 50% is 1, so the half width is the standard error, 0.25.
-    assert referral_summary(two, 0.5) == (
-        "Mean ± standard deviation over 2 folds (50% t interval of the mean, a little too narrow where folds share "
-        "training ROIs) at a promised coverage of 0.90: coverage 0.750 ± 0.354 (0.500 to 1.000), coverage of Normal "
-        "1.000 ± 0.000 (1.000 to 1.000), coverage of Tumor 0.500 ± 0.707 (0.000 to 1.000), referral rate 0.250 ± 0.354 "
-        "(0.000 to 0.500)."
+    over_runs = {name: wilson(3, 4).to_dict() for name in RATES}
+    assert referral_summary(two, over_runs) == (
+        "Mean over the runs with its interval, ± the standard deviation over 2 folds, at a promised coverage of 0.90: "
+        "coverage 0.750 (0.301 to 0.954) ± 0.354, coverage of Normal 0.750 (0.301 to 0.954) ± 0.000, coverage of Tumor "
+        "0.750 (0.301 to 0.954) ± 0.707, referral rate 0.750 (0.301 to 0.954) ± 0.354."
     )

@@ -212,6 +212,19 @@ def test_each_fold_reports_the_coverage_of_its_prediction_sets(undisturbed: Work
         sorted(np.mean(holds_true_class(fit)) for fit in fits)
     )
     assert {fold["promise"] for fold in reported} == {0.9}
+    over_runs = read_json(undisturbed.reports / "ledger" / "ledger.json")["referral_over_runs"]
+    held = [(holds_true_class(fit), fit.test.labels) for fit in fits]
+    of_tumor = [
+        value for of_fit, labels in held for value, label in zip(of_fit, labels, strict=True) if label == 1
+    ]
+    assert over_runs["coverage"]["value"] == pytest.approx(
+        np.mean([value for of_fit, _ in held for value in of_fit])
+    )
+    assert over_runs["coverage_tumor"]["value"] == pytest.approx(np.mean(of_tumor))
+    assert over_runs["referral_rate"]["value"] == pytest.approx(
+        np.mean([fold["referral_rate"]["value"] for fold in reported])  # folds of 16 ROIs each
+    )
+    assert over_runs["coverage"]["n_runs"] == 2
     assert "Prediction sets by honest fold" in (undisturbed.reports / "ledger" / "ledger.md").read_text()
 
 

@@ -104,6 +104,8 @@ def test_a_bad_file_shows_the_reason_and_no_result(page: Page, tmp_path: Path) -
     page.locator("#file").set_input_files(str(text))
     expect(page.locator("#error")).to_contain_text("PNG")
     expect(page.locator("#result")).to_be_hidden()
+    # A browser tells the page of no change when the same file is chosen again, unless the choice was emptied.
+    assert page.locator("#file").input_value() == ""
 
 
 @pytest.mark.parametrize("trouble", ["a crash", "a stop"])

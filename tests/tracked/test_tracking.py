@@ -76,6 +76,8 @@ def test_a_server_that_is_not_there_is_tried_twice_and_one_that_answered_as_ofte
     [
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
         ("postgresql+psycopg://mammo:p@ss@db:5432/x", "postgresql+psycopg://db:5432/x"),
+        ("postgresql+psycopg://mammo:pa/s@s@127.0.0.1:1/x", "postgresql+psycopg://127.0.0.1:1/x"),
+        ("postgresql://db/x?password=hunter2&sslmode=off", "postgresql://db/x?password=…&sslmode=off"),
         (
             "request to http://u:s@h/api failed, see http://t@k",
             "request to http://h/api failed, see http://k",

@@ -106,6 +106,18 @@ def test_what_a_value_depends_on_changes_the_mark_and_what_not_does_not(
     assert with_tune(metric="f1") != mark
 
 
+def test_other_weights_under_the_same_name_are_another_study(
+    workspace: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space, config = workspace
+    material, weights = read_trial_rois(space, config), tmp_path / "vgg16.safetensors"
+    config = config.model_copy(update={"model": config.model.model_copy(update={"weights": str(weights)})})
+    weights.write_bytes(b"one")
+    mark = study_mark(config, material)
+    weights.write_bytes(b"another")
+    assert study_mark(config, material) != mark
+
+
 def test_the_settings_of_params_yaml_are_tried_first_and_again_if_their_worker_dies(tmp_path: Path) -> None:
     rate = {"head_lr": {"type": "float", "low": 0.0005, "high": 0.01}}
     space, config = make_workspace(tmp_path / "space", space=rate)
