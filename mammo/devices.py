@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
@@ -54,9 +54,15 @@ def computes_bfloat16(device: torch.device) -> bool:
     return capability == "AVX512" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def precision_on(device: torch.device, precision: str) -> Literal["float32", "bfloat16"]:
+    """What `auto` means on a device: bfloat16 where its hardware multiplies it. Other precisions mean themselves."""
+    reduced = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
+    return "bfloat16" if reduced else "float32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """A context in which the forward pass runs at `precision` (`auto`, `float32` or `bfloat16`)."""
-    reduced = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
+    reduced = precision_on(device, precision) == "bfloat16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced)
 
 

@@ -15,6 +15,7 @@ from mammo.storage import sha256_of
 FIT_CODE: Final = (
     "augment.py",
     "devices.py",
+    "evaluation/metrics.py",
     "inference.py",
     "models",
     "parallel.py",

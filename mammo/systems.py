@@ -11,7 +11,7 @@ import pandas as pd
 
 from mammo.config import Config
 from mammo.data.sources import read_rois
-from mammo.devices import choose_device, cpu_threads
+from mammo.devices import choose_device, cpu_threads, precision_on
 from mammo.errors import DataError
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
@@ -154,7 +154,7 @@ def train_system(
         },
         synthetic=bool(train.table["synthetic"].any()),
         corner_patches=grid.corner_patches,
-        precision=config.train.precision,
+        precision=precision_on(device, config.train.precision),
     )
     return Trained(
         decide_on_validation(bundle, val, config), pd.DataFrame([vars(record) for record in history])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mammo import devices
 from mammo.config import Config
 from mammo.data.sources import RoiSet, write_rois
 from mammo.errors import ConfigError, DataError
@@ -285,6 +286,20 @@ def test_a_device_that_is_not_there_is_refused_before_training(
         train_system(
             "compact-model2", tiny_config(train__device="cuda"), parts["train"], parts["val"], patch_sets
         )
+
+
+@pytest.mark.parametrize(("hardware", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_a_bundle_keeps_what_auto_meant_where_it_was_fitted(
+    parts: dict[str, Part],
+    patch_sets: PatchSets,
+    monkeypatch: pytest.MonkeyPatch,
+    hardware: bool,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(devices, "computes_bfloat16", lambda device: hardware)
+    config = tiny_config(train__precision="auto", train__epochs=1)
+    trained = train_system("compact-baseline", config, parts["train"], parts["val"], patch_sets)
+    assert trained.bundle.precision == expected
 
 
 # Fingerprints

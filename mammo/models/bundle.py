@@ -43,7 +43,8 @@ class Bundle:
         provenance: data, commit, seeds and versions that made the weights.
         synthetic: the training data were phantoms.
         corner_patches: the outer ring of the grid votes too.
-        precision: at which patches are scored, as in `devices.autocast`: that of threshold and calibrator.
+        precision: at which patches are scored, as in `devices.autocast`: that of threshold and calibrator, on any
+            device, however slow it is there without the hardware.
     """
 
     classifier: Classifier

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from mammo.config import Config
 from mammo.data.sources import RoiSet
-from mammo.devices import choose_device
+from mammo.devices import choose_device, cpu_threads
 from mammo.fit_identity import computed_with
 from mammo.inference import RoiScorer
 from mammo.patches import drawn_patches
@@ -110,8 +110,13 @@ def fit_one(
         WeightsError: pretrained weights cannot be had or do not fit.
         ConfigError: the device does not exist, or training diverged.
     """
-    one_thread = task.config.train.model_copy(update={"threads": 1})
-    config = task.config.model_copy(update={"train": one_thread})
+    with cpu_threads(1):
+        return _fit(task, checkpoint, on_epoch)
+
+
+def _fit(task: FitTask, checkpoint: Path | None, on_epoch: Callable[[EpochRecord], None] | None) -> Fit:
+    own_threads = task.config.train.model_copy(update={"threads": None})
+    config = task.config.model_copy(update={"train": own_threads})
     train, val = task.part("train"), task.part("val")
     patch_sets = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
     trained = train_system(

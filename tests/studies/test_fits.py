@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from mammo.data.sources import RoiSet
+from mammo.devices import cpu_threads
+from mammo.inference import RoiScorer
 from mammo.studies.fits import Fit, FitTask, fit_key, fit_one, fit_path, load_fit, save_fit
 from tests.studies.tiny_studies import tiny_material, tiny_task
 
@@ -109,12 +111,24 @@ def test_the_order_of_the_split_table_does_not_matter(task: FitTask) -> None:
     assert fit_key(replace(task, split=task.split.iloc[::-1])) == fit_key(task)
 
 
-def test_a_fit_of_a_study_computes_with_one_thread_whatever_the_settings_say(task: FitTask, fit: Fit) -> None:
-    seen: list[int] = []
+def test_a_fit_of_a_study_trains_and_scores_with_one_thread_whatever_the_settings_say(
+    task: FitTask, fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training: list[int] = []
+    scoring: list[int] = []
+    score = RoiScorer.patch_scores
+
+    def watched(scorer: RoiScorer, images: np.ndarray) -> np.ndarray:
+        scoring.append(torch.get_num_threads())
+        return score(scorer, images)
+
+    monkeypatch.setattr(RoiScorer, "patch_scores", watched)
     two_threads = tiny_task(train={"threads": 2})
     assert fit_key(two_threads) == fit_key(task)
-    other = fit_one(two_threads, on_epoch=lambda record: seen.append(torch.get_num_threads()))
-    assert set(seen) == {1}
+    with cpu_threads(2):
+        other = fit_one(two_threads, on_epoch=lambda record: training.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 2
+    assert (set(training), set(scoring)) == ({1}, {1})
     assert same_scores(other, fit)
 
 
