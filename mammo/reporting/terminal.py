@@ -1,11 +1,12 @@
 """Tables for the terminal."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from mammo.reporting.tables import counted
+from mammo.reporting.tables import NOTICE, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,46 +15,55 @@ if TYPE_CHECKING:
     from mammo.layout import Workspace
     from mammo.registry import Version
 
-NOTICE = "Research software, no medical device."
+_INTERVAL: Final = len("(0.00–0.00)")
 
 
 def votes_table(rows: list[dict[str, Any]]) -> Table:
-    """One row for each file of `mammo predict`."""
-    table = Table("label", "votes", "score", "threshold", "probability", "open classes", "model")
-    table.caption = (
+    """One row for each file of `mammo predict`; one model answers them all."""
+    table = _narrow(
         "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
         f"classes are open: refer to a reader. {NOTICE}"
     )
-    table.add_column("file", overflow="fold")
+    table.add_column("file", overflow="fold", min_width=12)
+    for heading in ("label", "votes", "score", "probability", "open classes"):
+        table.add_column(heading, min_width=len(heading))
     for row in rows:
+        table.title = f"{row['model_name']} v{row['model_version']}, threshold {row['threshold']:.2f}"
         table.add_row(
+            row["file"],
             row["label"],
             f"{sum(row['votes'])} of {len(row['votes'])} ({row['vote_share']:.2f})",
             f"{row['score']:.3f}",
-            f"{row['threshold']:.2f}",
             f"{row['probability']:.2f}",
             " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else ""),
-            f"{row['model_name']} v{row['model_version']}",
-            row["file"],
         )
     return table
+
+
+def _narrow(caption: str) -> Table:
+    """A table without vertical lines: a terminal of 80 columns has no room for them."""
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Group:
     """The runs side by side, one table for each experiment, with the intervals of the test metrics."""
     tables = []
     for experiment in dict.fromkeys(row["experiment"] for row in rows):
-        table = Table("system", "run", "status", "val loss", "test accuracy", "test recall", "test AUC")
+        table = _narrow(f"Test metrics with their intervals. {NOTICE}")
         table.title = f"Runs of {experiment}"
+        table.add_column("system", no_wrap=True)
+        table.add_column("run")
+        table.add_column("val loss", min_width=5)
+        for heading in ("test accuracy", "test recall", "test AUC"):
+            table.add_column(heading, min_width=_INTERVAL)
         for row in rows:
             if row["experiment"] == experiment:
-                metrics = row["metrics"]
+                metrics, status = row["metrics"], row["status"].lower()
                 intervals = (
                     _interval(metrics, f"test_{name}") for name in ("accuracy", "recall", "auc_score")
                 )
-                loss = _number(metrics.get("best_val_loss"))
-                table.add_row(row["system"], row["run_id"][:6], row["status"].lower(), loss, *intervals)
-        table.caption = f"Test metrics with their intervals. {NOTICE}"
+                run = row["run_id"][:6] + ("" if status == "finished" else f" {status}")
+                table.add_row(row["system"], run, _number(metrics.get("best_val_loss")), *intervals)
         tables.append(table)
     return Group(*tables) if tables else Group("no runs yet: `dvc repro` makes them")
 
@@ -69,10 +79,11 @@ def versions_table(versions: "list[Version]") -> Table:
 def results_table(results: dict[str, Any]) -> Table:
     """The test results of one evaluation."""
     data = results["data"]
-    table = Table(title=data["note"], caption=f"* chosen on the validation part alone. {NOTICE}")
+    table = _narrow(f"* chosen on the validation part alone. {NOTICE}")
+    table.title = data["note"]
     table.add_column("system", no_wrap=True)
     for heading in ("accuracy", "Tumor recall", "specificity", "AUC"):
-        table.add_column(heading)
+        table.add_column(heading, min_width=_INTERVAL)
     selected = results["selected"]["system"]
     for name, entry in {**results["systems"], "floor": results["floor"]}.items():
         estimates = [entry["roi"][metric] for metric in ("accuracy", "recall", "specificity", "auc_score")]
@@ -129,7 +140,9 @@ def located_line(located: "pd.DataFrame", space: "Workspace") -> str:
 def findings_table(findings: "list[Finding]") -> Table:
     """What `mammo doctor` found."""
     colours = {"ok": "green", "note": "yellow", "error": "red"}
-    table = Table("", "what", title="mammo doctor", caption=NOTICE)
+    table = _narrow(NOTICE)
+    for heading in ("", "what"):
+        table.add_column(heading)
     for heading in ("found", "remedy"):
         table.add_column(heading, overflow="fold")
     for finding in findings:

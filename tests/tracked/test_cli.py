@@ -29,9 +29,9 @@ Mammo = Callable[..., Called]
 def mammo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mammo:
     """Call the console script in this process: (exit code, stdout, stderr)."""
 
-    def call(*arguments: str) -> Called:
+    def call(*arguments: str, columns: int = 200) -> Called:
         monkeypatch.setattr(sys, "argv", ["mammo", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
         with pytest.raises(SystemExit) as left:
             cli.main()
         out = capsys.readouterr()
@@ -79,11 +79,18 @@ def test_predict_shows_a_table_with_the_file_and_what_to_refer(
     _, lines, _ = mammo("predict", "--json", "--workspace", str(space.root), str(path))
     row = json.loads(lines)
     code, out, _ = mammo("predict", "--workspace", str(space.root), str(path))
-    cells = [cell.strip() for line in out.splitlines() if "│" in line for cell in line.split("│")]
     assert code == 0
-    assert cells[1] == row["label"]
-    assert {f"{row['probability']:.2f}", f"{row['threshold']:.2f}"} <= set(cells)
-    assert ("refer to reader" in " ".join(cells)) == row["referral"]
+    title = next(line for line in out.splitlines() if "threshold" in line)
+    assert title.split() == [
+        row["model_name"],
+        f"v{row['model_version']},",
+        "threshold",
+        f"{row['threshold']:.2f}",
+    ]
+    (answer,) = [line for line in out.splitlines() if f"{sum(row['votes'])} of {len(row['votes'])}" in line]
+    assert row["label"] in answer
+    assert f"{row['probability']:.2f}" in answer.split()
+    assert ("refer to reader" in out) == row["referral"]
     assert "refer to a reader" in " ".join(out.split())  # the caption
 
 
@@ -267,3 +274,16 @@ def test_a_demo_in_the_project_itself_is_refused_and_its_settings_are_kept(
     assert code == 2
     assert "is the project itself" in error
     assert (tmp_path / "params.yaml").read_bytes() == before
+
+
+def test_in_a_terminal_of_eighty_columns_no_name_and_no_number_is_cut(
+    mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space, _ = finished
+    picture = tmp_path / f"{'long ' * 20}.png"
+    Image.fromarray(read_rois(space.rois).images[0]).save(picture)
+    for command in (("predict", str(picture)), ("runs",), ("doctor",)):
+        code, out, _ = mammo(*command, "--workspace", str(space.root), columns=80)
+        assert code == 0
+        assert "…" not in out
+        assert max(len(line) for line in out.splitlines()) <= 80
