@@ -142,12 +142,14 @@ class Source:
         )
 
     def spread(self, *keys: Any) -> Cell:
-        """Mean ± standard deviation over seeds at `keys`."""
+        """Mean ± standard deviation over seeds at `keys`, and how many they are where it is undefined in some."""
         found = self.value(*keys)
         if found is None:
             return Cell("")
         deviation = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
-        return Cell(f"{shown(found['mean'])}{deviation}", self.href(*keys))
+        n_defined, n_seeds = found.get("n_seeds"), self.content.get("n_seeds")
+        rest = "" if n_defined in (None, n_seeds) else f" ({n_defined} of {n_seeds} seeds)"
+        return Cell(f"{shown(found['mean'])}{deviation}{rest}", self.href(*keys))
 
 
 def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
@@ -157,7 +159,7 @@ def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+        return f"{value:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
     if isinstance(value, list):
         return ", ".join(shown(one, digits) for one in value)
     return str(value)

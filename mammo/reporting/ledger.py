@@ -205,8 +205,8 @@ def signed(found: dict[str, Any]) -> str:
     if found["value"] is None:
         return ""
     if found["ci_low"] is None:
-        return f"{found['value']:+.3f}"
-    return f"{found['value']:+.3f} ({found['ci_low']:+.3f} to {found['ci_high']:+.3f})"
+        return f"{found['value']:+z.3f}"
+    return f"{found['value']:+z.3f} ({found['ci_low']:+z.3f} to {found['ci_high']:+z.3f})"
 
 
 def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:

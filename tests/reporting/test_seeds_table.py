@@ -4,6 +4,8 @@ from typing import Any
 
 from mammo.evaluation.intervals import over_seeds, wilson
 from mammo.evaluation.metrics import TITLES
+from mammo.reporting.document import Source
+from mammo.reporting.ledger import signed
 from mammo.reporting.seeds import seeds_markdown
 
 
@@ -42,3 +44,16 @@ def test_intervals_carry_the_confidence_of_the_settings() -> None:
     assert "floor (one fit, 90% interval)" in text
     # Student's t of two degrees of freedom at 90% is 2.920, the standard error 0.1 / √3.
     assert "(90% t interval over 3 seeds +0.631 to +0.969" in text
+
+
+def test_the_page_says_it_too() -> None:
+    source = Source("seeds/seeds.json", summary())
+    test = ("systems", "compact-baseline", "test")
+    assert source.spread(*test, "accuracy").text == "0.800 ± 0.100"
+    assert source.spread(*test, "precision").text == "0.700 ± 0.141 (2 of 3 seeds)"
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    found = {"value": -0.0001, "ci_low": -0.2, "ci_high": 0.1, "n": 3, "method": ""}
+    assert signed(found) == "+0.000 (-0.200 to +0.100)"
+    assert Source("", {"effect": found}).difference("effect").text == "+0.000 (−0.200 to +0.100)"
