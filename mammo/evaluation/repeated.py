@@ -3,9 +3,10 @@
 A metric is computed in each run and averaged over the runs. Its interval resamples groups of ROIs and, apart from them,
 runs: the first says how much the ROIs at hand matter, the second how much training and folds do. R − 1 of R runs are
 drawn, with replacement, so that the variance over the runs is not too small for few runs (Rao and Wu 1988, "Resampling
-inference with complex survey data"). The interval errs on the wide side: what is luck of one run with one ROI varies
-with the groups, with the runs and with both, so up to three times. With a single run nothing is known of training, and
-only groups vary.
+inference with complex survey data"). The interval errs on the wide side where the ROIs matter most: what is luck of one
+run with one ROI varies with the groups, with the runs and with both, so up to three times. Two runs know little of
+training: where fits differ as much as ROIs do, they are too few. With a single run nothing is known of it, and only
+groups vary.
 
 An AUC compares a Tumor ROI only with Normal ROIs of the same fold: scores of different models have no common scale, so
 pairs across folds would blur it.
