@@ -159,7 +159,7 @@ def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
+        return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
     if isinstance(value, list):
         return ", ".join(shown(one, digits) for one in value)
     return str(value)
@@ -168,6 +168,7 @@ def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
 def shown_estimate(estimate: dict[str, Any], *, signed: bool = False) -> str:
     """`0.891 (0.791 to 0.946)`; without the interval where none can be stated; n/a where undefined."""
     value, low, high = (shown(estimate[key], signed=signed) for key in ("value", "ci_low", "ci_high"))
+    value = value.replace("−0.000", "+0.000" if signed else "0.000")
     if estimate["value"] is None or estimate["ci_low"] is None:
         return value
     return f"{value} ({low} to {high})"

@@ -201,12 +201,12 @@ def _signed_cells(cells: dict[str, Any]) -> str:
 
 
 def signed(found: dict[str, Any]) -> str:
-    """A difference: `+0.021 (-0.034 to +0.077)`."""
+    """A difference: `+0.021 (-0.034 to +0.077)`. An end of -0.000 keeps its sign: it says that 0 lies outside."""
     if found["value"] is None:
         return ""
     if found["ci_low"] is None:
         return f"{found['value']:+z.3f}"
-    return f"{found['value']:+z.3f} ({found['ci_low']:+z.3f} to {found['ci_high']:+z.3f})"
+    return f"{found['value']:+z.3f} ({found['ci_low']:+.3f} to {found['ci_high']:+.3f})"
 
 
 def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def test_the_page_says_it_too() -> None:
     assert source.spread(*test, "precision").text == "0.700 ± 0.141 (2 of 3 seeds)"
 
 
-def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
-    found = {"value": -0.0001, "ci_low": -0.2, "ci_high": 0.1, "n": 3, "method": ""}
-    assert signed(found) == "+0.000 (-0.200 to +0.100)"
-    assert Source("", {"effect": found}).difference("effect").text == "+0.000 (−0.200 to +0.100)"
+def test_a_difference_that_rounds_to_nothing_has_no_minus_but_the_end_of_an_interval_has() -> None:
+    found = {"value": -0.0001, "ci_low": -0.2, "ci_high": -0.0001, "n": 3, "method": ""}
+    assert signed(found) == "+0.000 (-0.200 to -0.000)"
+    assert Source("", {"effect": found}).difference("effect").text == "+0.000 (−0.200 to −0.000)"
