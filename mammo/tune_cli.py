@@ -229,6 +229,7 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
     from mammo.tuning.record import BEST_FILE, JUDGE_FILE, report_folder
 
     best, pruning, trials = record["best"], record["pruning"], record["trials"]
+    there = "" if space.root == Path() else f" --workspace {space.root}"
     console.print(
         f"best: trial {best['trial']}, {best['metric']} of the {best['evidence']} {best['value']:.4f} ± "
         f"{best['fold_standard_error']:.4f} (standard error over {len(best['folds'])} folds)\n"
@@ -238,8 +239,8 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
         f"{trials['retried']} retried; pruning saved {pruning['saved_share']:.0%} of the training "
         f"({pruning['saved_s'] / 60:.1f} minutes)\n"
         f"record: {report_folder(space) / BEST_FILE}\n"
-        f"next: mammo study {report_folder(space) / JUDGE_FILE} (judge the choice on folds of another seed), or "
-        "mammo tune apply (train with it) and dvc repro",
+        f"next: mammo study {report_folder(space) / JUDGE_FILE}{there} (judge the choice on folds of another seed), "
+        f"or mammo tune apply{there} (train with it) and dvc repro",
         highlight=False,
         markup=False,
         soft_wrap=True,
