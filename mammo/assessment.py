@@ -93,9 +93,7 @@ def judge(scored: Scored, config: EvaluateConfig, patches: bool = True) -> dict[
         scored.scores if config.auc_of == "scores" else scored.decided.astype(float),
         scored.votes,
         scored.groups,
-        n_bootstrap=config.n_bootstrap,
-        seed=config.seed,
-        confidence=config.confidence,
+        **config.resampling,
     )
     judged: dict[str, Any] = {
         "confusion": {"tp": table.tp, "fn": table.fn, "fp": table.fp, "tn": table.tn},
@@ -122,9 +120,7 @@ def patch_level(scored: Scored, config: EvaluateConfig) -> dict[str, Estimate]:
         return bootstrap(
             statistic,
             groups,
-            n_bootstrap=config.n_bootstrap,
-            seed=config.seed,
-            confidence=config.confidence,
+            **config.resampling,
         )
 
     estimates = {name: estimate(lambda w, rate=rate: rate.of(w @ cell_of)) for name, rate in rates.items()}
@@ -140,9 +136,7 @@ def auc_difference(a: Scored, b: Scored, config: EvaluateConfig) -> Estimate:
         a.scores,
         b.scores,
         a.groups,
-        n_bootstrap=config.n_bootstrap,
-        seed=config.seed,
-        confidence=config.confidence,
+        **config.resampling,
     )
 
 
@@ -204,9 +198,7 @@ def _comparisons(
             Judged(selected, one.decided, one.scores),
             Judged(other.system, other.decided, other.scores),
             one.groups,
-            n_bootstrap=config.n_bootstrap,
-            seed=config.seed,
-            confidence=config.confidence,
+            **config.resampling,
         ).to_dict()
         for other in others
     ]

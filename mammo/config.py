@@ -5,7 +5,7 @@ touches. Unknown keys are refused.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -225,6 +225,14 @@ class ReferralConfig(Section):
     """Keep the promise within Normal and within Tumor ROIs, not only on average."""
 
 
+class Resampling(TypedDict):
+    """How a bootstrap is done: keyword arguments of `evaluation`."""
+
+    n_bootstrap: int
+    seed: int
+    confidence: float
+
+
 class EvaluateConfig(Section):
     """Intervals and what stands beside the systems."""
 
@@ -240,6 +248,11 @@ class EvaluateConfig(Section):
     patch_auc_of: Literal["tumor", "larger"] = "tumor"
     """What the patch-level AUC rests on: the probability of Tumor or, as in the paper's code, the larger of the
     two probabilities (PAPER defect)."""
+
+    @property
+    def resampling(self) -> Resampling:
+        """What every bootstrap interval is made with."""
+        return Resampling(n_bootstrap=self.n_bootstrap, seed=self.seed, confidence=self.confidence)
 
 
 class GridConfig(Section):

@@ -60,9 +60,7 @@ def _thresholds(vote: VoteConfig, val: Scored, test: Scored, config: EvaluateCon
             test.scores,
             vote_shares(test.patch_scores, rule),
             test.groups,
-            n_bootstrap=config.n_bootstrap,
-            seed=config.seed,
-            confidence=config.confidence,
+            **config.resampling,
         )
         rows.append(
             {
@@ -88,9 +86,7 @@ def _calibration(bundle: Bundle, test: Scored, config: EvaluateConfig) -> dict[s
             test.groups,
             binning=config.binning,
             n_bins=config.n_bins,
-            n_bootstrap=config.n_bootstrap,
-            seed=config.seed,
-            confidence=config.confidence,
+            **config.resampling,
         )
         perfect = perfect_calibration_error(
             scores,

@@ -34,7 +34,6 @@ _BROKEN: Final = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,
     RuntimeError,
     OSError,
 )

@@ -167,8 +167,9 @@ def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
 
 def shown_estimate(estimate: dict[str, Any], *, signed: bool = False) -> str:
     """`0.891 (0.791 to 0.946)`; without the interval where none can be stated; n/a where undefined."""
-    value, low, high = (shown(estimate[key], signed=signed) for key in ("value", "ci_low", "ci_high"))
-    value = value.replace("−0.000", "+0.000" if signed else "0.000")
+    low, high = (shown(estimate[key], signed=signed) for key in ("ci_low", "ci_high"))
+    # Plus 0.0: a value that rounds to nothing has no side. An end keeps its sign, which says where 0 lies.
+    value = shown(None if estimate["value"] is None else round(estimate["value"], 3) + 0.0, signed=signed)
     if estimate["value"] is None or estimate["ci_low"] is None:
         return value
     return f"{value} ({low} to {high})"

@@ -156,7 +156,7 @@ def comparisons_section(inputs: ReportInputs) -> Section:
             results.cell("comparisons", index, "n"),
             results.cell("comparisons", index, "accuracy_difference"),
             results.cell("comparisons", index, "mcnemar", "p_value"),
-            results.estimate("comparisons", index, "auc_difference"),
+            results.difference("comparisons", index, "auc_difference"),
             results.cell("comparisons", index, "rois_needed"),
         )
         for index, entry in enumerate(comparisons)

@@ -51,9 +51,7 @@ def slice_report(
                     values,
                     names,
                     of_lesions=of_lesions,
-                    n_bootstrap=config.n_bootstrap,
-                    seed=config.seed,
-                    confidence=config.confidence,
+                    **config.resampling,
                 )
                 systems[str(system)] = [one.to_dict() for one in slices]
         counts = {"of_lesions": of_lesions, "n_known": n_known, "n_rois": n_rois}

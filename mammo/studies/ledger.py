@@ -191,14 +191,14 @@ def _numbers(row: Row, config: EvaluateConfig) -> Entry:
         "n_tumor": int(runs.labels.sum()),
         "n_groups": len(np.unique(runs.groups)),
         "n_runs": runs.n_runs,
-        "cells": {metric: estimate(runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS},
+        "cells": {metric: estimate(runs, metric, **config.resampling).to_dict() for metric in METRICS},
     }
 
 
 def _minus(row: Row, other: Row, name: str, config: EvaluateConfig) -> Entry:
     """Each metric minus the other row's, paired on the same ROIs."""
     cells = {
-        metric: difference(row.runs, other.runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS
+        metric: difference(row.runs, other.runs, metric, **config.resampling).to_dict() for metric in METRICS
     }
     return {"protocol": row.protocol, "name": name, "kind": row.kind, "cells": cells}
 
@@ -235,7 +235,7 @@ def _gap(published: Row, honest: Row, config: EvaluateConfig) -> Entry:
 
     def gaps(other: Runs) -> Entry:
         return {
-            metric: difference(published.runs, other, metric, **_bootstrap(config)).to_dict()
+            metric: difference(published.runs, other, metric, **config.resampling).to_dict()
             for metric in METRICS
         }
 
@@ -247,7 +247,3 @@ def _gap(published: Row, honest: Row, config: EvaluateConfig) -> Entry:
         "cells": gaps(honest.runs),
         "same_rois": gaps(same),
     }
-
-
-def _bootstrap(config: EvaluateConfig) -> Entry:
-    return {"n_bootstrap": config.n_bootstrap, "seed": config.seed, "confidence": config.confidence}

@@ -1,24 +1,18 @@
 """Coverage and referral rate of prediction sets over many fits, each fitted on its own fold's validation part."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from mammo.config import Config
 from mammo.data.protocols import Material
+from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.evaluation.referral import FoldReferral, fit_sets, judge_fold
-from mammo.evaluation.repeated import RunEstimate, estimate
+from mammo.evaluation.repeated import RunEstimate, Runs, estimate
 from mammo.studies.runs import Placed, decide, lay_out
 
-_AS_DECISIONS: Final = {
-    "coverage": ("held", "accuracy"),
-    "coverage_normal": ("held", "specificity"),
-    "coverage_tumor": ("held", "recall"),
-    "referral_rate": ("referred", "accuracy"),
-}
-"""Rate → what counts of a ROI's set, and the metric that is its share once this is taken for a right decision."""
+BoolArray = npt.NDArray[np.bool_]
 
 
 def referral_by_fold(placed: Sequence[Placed], config: Config) -> list[FoldReferral]:
@@ -45,25 +39,31 @@ def referral_over_runs(
     placed: Sequence[Placed], material: Material, config: Config
 ) -> dict[str, RunEstimate]:
     """Each of the rates over all held-out ROIs, a mean over the runs with an interval over groups and runs."""
-    how: dict[str, Any] = {
-        "n_bootstrap": config.evaluate.n_bootstrap,
-        "seed": config.evaluate.seed,
-        "confidence": config.evaluate.confidence,
+
+    def counted(what: Callable[[BoolArray, IntArray], BoolArray]) -> Runs:
+        """Runs in which a ROI is decided rightly where `what` holds of its set, so that a metric is a share of it."""
+
+        def judge(one: Placed) -> tuple[FloatArray, IntArray]:
+            labels = one.fit.test.labels
+            holds = what(_sets(one, config), labels)
+            return holds.astype(float), np.where(holds, labels, 1 - labels)
+
+        return lay_out(placed, material, judge)
+
+    held = counted(lambda sets, labels: sets[np.arange(len(labels)), labels])
+    referred = counted(lambda sets, labels: sets.sum(axis=1) != 1)
+    rates = {
+        "coverage": (held, "accuracy"),
+        "coverage_normal": (held, "specificity"),
+        "coverage_tumor": (held, "recall"),
+        "referral_rate": (referred, "accuracy"),
     }
-    found = {}
-    for rate, (counts, metric) in _AS_DECISIONS.items():
-
-        def judge(one: Placed, counts: str = counts) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-            sets, labels = _sets(one, config), one.fit.test.labels
-            held, referred = sets[np.arange(len(labels)), labels], sets.sum(axis=1) != 1
-            counted = held if counts == "held" else referred
-            return counted.astype(float), np.where(counted, labels, 1 - labels)
-
-        found[rate] = estimate(lay_out(placed, material, judge), metric, **how)
-    return found
+    return {
+        rate: estimate(runs, metric, **config.evaluate.resampling) for rate, (runs, metric) in rates.items()
+    }
 
 
-def _sets(one: Placed, config: Config) -> npt.NDArray[np.bool_]:
+def _sets(one: Placed, config: Config) -> BoolArray:
     return fit_sets(
         one.fit.val.labels,
         one.fit.val.patch_scores.mean(axis=1),

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from rich.console import Console
 
-from mammo.config import Config, EvaluateConfig, GridConfig
+from mammo.config import Config, EvaluateConfig, GridConfig, Resampling
 from mammo.data.protocols import Fold, Material, development_material, grouped_folds, read_material
 from mammo.data.sources import RoiSet, load_rois
 from mammo.errors import ConfigError, DataError
@@ -195,13 +195,14 @@ def effect(
     at once at the settings' confidence (Bonferroni), with the verdict that is left then.
     """
     shared = a.only(b.roi_ids), b.only(a.roi_ids)
-    found = {metric: difference(*shared, metric, **_bootstrap(config)).to_dict() for metric in metrics}
+    found = {metric: difference(*shared, metric, **config.resampling).to_dict() for metric in metrics}
     alpha = (1 - config.confidence) / (n_rows * len(JUDGED))
-    how = _bootstrap(config) | {
-        "confidence": 1 - alpha,
-        "n_bootstrap": max(config.n_bootstrap, math.ceil(2 * _DRAWS_BEYOND / alpha)),
-    }
-    wide = {metric: difference(*shared, metric, **how).to_dict() for metric in JUDGED if metric in metrics}
+    wider = Resampling(
+        n_bootstrap=max(config.n_bootstrap, math.ceil(2 * _DRAWS_BEYOND / alpha)),
+        seed=config.seed,
+        confidence=1 - alpha,
+    )
+    wide = {metric: difference(*shared, metric, **wider).to_dict() for metric in JUDGED if metric in metrics}
     return {
         "n_rois": len(shared[0].labels),
         "cells": found,
@@ -224,8 +225,4 @@ def verdict(found: dict[str, dict[str, Any]]) -> str:
 
 def levels(runs: Runs, config: EvaluateConfig) -> dict[str, Any]:
     """Each metric of some runs with its interval."""
-    return {metric: estimate(runs, metric, **_bootstrap(config)).to_dict() for metric in METRICS}
-
-
-def _bootstrap(config: EvaluateConfig) -> dict[str, Any]:
-    return {"n_bootstrap": config.n_bootstrap, "seed": config.seed, "confidence": config.confidence}
+    return {metric: estimate(runs, metric, **config.resampling).to_dict() for metric in METRICS}
