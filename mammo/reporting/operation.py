@@ -15,7 +15,7 @@ def operation_markdown(results: dict[str, Any], folds: Sequence[FoldReferral]) -
     """The sections of `results.md` on thresholds, operating points, calibration and referral."""
     systems = results["systems"]
     first = next(iter(systems.values()))
-    confidence = f"{percent(first['referral']['coverage']['confidence'])}"
+    confidence = percent(first["referral"]["coverage"]["confidence"])
     calibration = first["calibration"]
     return "\n".join(
         [
