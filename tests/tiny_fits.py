@@ -44,9 +44,9 @@ def new_classifier(dropout: float = 0.0, seed: int = 0, fusion: str = "model2") 
     return build_classifier(f"compact-{fusion}", config, seed)
 
 
-def data_of(rois: RoiSet, draws: int = 6, whole_roi: bool = False) -> PatchData:
+def data_of(rois: RoiSet, draws: int = 6, whole_roi: bool = False, device: torch.device = CPU) -> PatchData:
     patches = PatchesConfig(size_px=40, tumor_draws=draws, normal_draws=draws, whole_roi=whole_roi)
-    return patch_data(rois.images, rois.table, drawn_patches(rois.table, patches), CPU)
+    return patch_data(rois.images, rois.table, drawn_patches(rois.table, patches), device)
 
 
 def without_speed(history: list[EpochRecord]) -> list[dict[str, Any]]:
