@@ -82,7 +82,9 @@ def prepare(
         left_out = shutil.ignore_patterns(*LEFT_OUT)
         shutil.copytree(project / name, folder / name, dirs_exist_ok=True, ignore=left_out)
     for name in COMMAND_REPORTS:
-        (folder / "reports" / name).mkdir(parents=True, exist_ok=True)
+        # DVC warns of every empty folder that a stage depends on.
+        note = f"`mammo {name}` writes its tables here; `dvc repro report` then shows them in `reports/index.html`.\n"
+        write_bytes(folder / "reports" / name / "README.md", note.encode())
     if not (folder / ".dvc").is_dir():
         run_dvc(folder, "init", "--no-scm", "--quiet")
         run_dvc(folder, "config", "core.analytics", "false")

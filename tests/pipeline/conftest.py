@@ -52,8 +52,9 @@ def make_workspace(folder: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace after one `dvc repro`."""
+    """A workspace after one `dvc repro`, of which DVC warned nobody."""
     space = make_workspace(tmp_path_factory.mktemp("pipeline") / "space")
     done = run(space, "dvc", "repro")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "WARNING" not in done.stdout + done.stderr
     return space
