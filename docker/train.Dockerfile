@@ -39,7 +39,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     MLFLOW_DISABLE_TELEMETRY=true \
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
 WORKDIR /workspace
-USER mammo
+USER $UID
 HEALTHCHECK --interval=60s --timeout=20s --start-period=10s --retries=3 \
     CMD ["mammo", "--help"]
 CMD ["dvc", "repro"]

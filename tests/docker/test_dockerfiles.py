@@ -69,14 +69,12 @@ def test_there_is_an_image_for_training_serving_and_tracking() -> None:
 
 
 def test_hadolint_finds_nothing(path: Path) -> None:
-    program = shutil.which("hadolint")
-    if program is None:
-        pytest.skip("hadolint is not on PATH")
+    program = Path(sys.executable).with_name("hadolint")
     # DL3008 wants Debian's package versions pinned, which Debian removes at every security update.
     lint = subprocess.run(
         [program, "--ignore", "DL3008", str(path)], capture_output=True, text=True, check=False
     )
-    assert lint.stdout == ""
+    assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
 
 
 def test_base_images_have_a_version(instructions: list[Instruction]) -> None:
@@ -90,8 +88,8 @@ def test_the_program_runs_as_a_user_that_the_image_makes_and_that_is_not_root(
 ) -> None:
     stage = final_stage(instructions)
     user = texts(stage, "USER")[-1]
-    assert user not in {"root", "0"}
-    assert any(re.search(rf"useradd .*\b{user}\b", text) for text in texts(stage, "RUN"))
+    assert user == "$UID" or int(user) > 0  # a number: a cluster can see that it is not root
+    assert any(re.search(rf'useradd .*--uid "?{re.escape(user)}"? ', text) for text in texts(stage, "RUN"))
     after = stage[stage.index(Instruction(stage[0].stage, "USER", user)) :]
     assert {one.keyword for one in after} <= {"USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
 
