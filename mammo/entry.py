@@ -18,6 +18,7 @@ OFFLINE: Final = {
 
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
+STOPPED: Final = "stopped; run the same command to go on\n"
 
 
 def guarded(main: Callable[[], None]) -> None:
@@ -33,8 +34,12 @@ def guarded(main: Callable[[], None]) -> None:
             raise
         _fail(f"{error.filename or 'disk'}: no space is left; free some and run again, finished work is kept")
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; run the same command to go on\n")
+        sys.stderr.write(STOPPED)
         sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Typer has caught Ctrl-C, and says nothing
+            sys.stderr.write(STOPPED)
+        raise
 
 
 def _fail(message: str) -> None:

@@ -1,8 +1,11 @@
 """Worker processes of one machine: how many, and that none outlives the command that started it."""
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 
 
@@ -19,8 +22,23 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that start meanwhile ignore Ctrl-C: the command alone hears it, and ends them.
+
+    They inherit it, because a handler of their own would come too late for one who presses it while they import.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def context_without_threads(preloaded: Sequence[str]) -> BaseContext:
     """Processes that share no thread with this one; where the system can, forked from one that has loaded modules.
+
+    That one starts here, deaf to Ctrl-C like all that it forks; it loads while this process goes on.
 
     Args:
         preloaded: modules that every worker needs; they must neither start threads nor touch a GPU when imported.
@@ -29,4 +47,6 @@ def context_without_threads(preloaded: Sequence[str]) -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preloaded))
+    with deaf_to_interrupts():
+        multiprocessing.forkserver.ensure_running()
     return context

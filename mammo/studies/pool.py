@@ -5,7 +5,6 @@ neither the number of jobs nor the machine's load.
 """
 
 import multiprocessing
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,7 +23,7 @@ from mammo.devices import choose_device
 from mammo.errors import MammoError
 from mammo.progress import FitsProgress, fits_progress
 from mammo.studies.fits import Fit, FitTask, checkpoint_path, fit_key, fit_one, fit_path, load_fit, save_fit
-from mammo.workers import end_with_parent, usable_cpus
+from mammo.workers import deaf_to_interrupts, end_with_parent, usable_cpus
 
 POLL_S: Final = 0.5
 """How often the bar is moved while fits run."""
@@ -98,11 +97,7 @@ def _fit_missing(
             soft_wrap=True,
         )
         with fits_progress(n_epochs, console) as progress:
-            try:
-                _work_off([_Work(key, task, folder) for key, task in missing.items()], n_jobs, progress)
-            except KeyboardInterrupt:
-                console.print("stopped; run the same command to go on", highlight=False)
-                raise
+            _work_off([_Work(key, task, folder) for key, task in missing.items()], n_jobs, progress)
 
 
 def _clear_halves(folder: Path) -> None:
@@ -118,7 +113,8 @@ def _work_off(work: Sequence[_Work], n_jobs: int, progress: FitsProgress) -> Non
     executor = ProcessPoolExecutor(n_jobs, context, _start_worker, (epochs,))
     title_of, finished = {item.key: item.task.title for item in work}, False
     try:
-        pending: set[Future[str]] = {executor.submit(_fit_and_keep, item) for item in work}
+        with deaf_to_interrupts():
+            pending: set[Future[str]] = {executor.submit(_fit_and_keep, item) for item in work}
         while pending:
             done, pending = wait(pending, POLL_S, FIRST_COMPLETED)
             while not epochs.empty():
@@ -146,9 +142,8 @@ _report_epoch: Callable[[tuple[str, int]], None] | None = None
 
 
 def _start_worker(epochs: Epochs) -> None:
-    """Make a worker ready: one thread, deaf to Ctrl-C (the command ends it), gone when the command is gone."""
+    """Make a worker ready: one thread, gone when the command is gone."""
     global _report_epoch  # a worker is this function's process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=end_with_parent, daemon=True).start()
     _report_epoch = epochs.put

@@ -62,6 +62,8 @@ def run_study(space: Workspace, config: Config, plan: Plan, console: Console) ->
             or no trial completed.
     """
     check_plan(plan)
+    if plan.n_workers > 0:
+        worker_context()  # loads what workers need while this process reads and opens the store
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # On the CPU: this process only looks after the workers, and a GPU may admit no other beside them.
     material = read_trial_rois(space, config, torch.device("cpu"))

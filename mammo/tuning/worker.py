@@ -3,7 +3,6 @@
 On a GPU several workers may share the device, each as a process with the ROI images in its own memory (a few MiB).
 """
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,7 +136,6 @@ def worker_context() -> Any:
 
 def run_as_child(root: Path, config: Config, url: str | None, n_trials: int) -> None:
     """The body of a worker process that `mammo tune` starts; it never outlives its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
     def take_trials() -> None:

@@ -1,5 +1,9 @@
 """Kills at random moments: nothing lost, nothing doubled, and the same trials as without a kill."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -175,3 +179,30 @@ def test_half_a_line_that_a_killed_writer_left_is_cut_off(workspace: tuple[Works
     fresh = optuna.load_study(study_name=opened.study.study_name, storage=open_storage(space, None, 1))
     assert fresh.user_attrs["after"] == "the kill"
     assert len(fresh.trials) == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_workers_import_says_one_line_and_the_same_command_goes_on(
+    workspace: tuple[Workspace, Config], store_of: Callable[[Workspace], None]
+) -> None:
+    space, _ = workspace
+    store_of(space)
+    mammo = [str(Path(sys.executable).with_name("mammo")), "tune", "--workspace", str(space.root)]
+    arguments = [*mammo, "--trials", "2", "--workers", "2"]
+    command = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert command.stdout is not None
+    assert "0 of 2 trials ended before" in command.stdout.readline()
+    os.killpg(command.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+    _, said = command.communicate()
+    assert (command.returncode, said) == (130, "stopped; run the same command to go on\n")
+
+    again = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "of 2 trials ended before" in again.stdout
+    assert "best: trial" in again.stdout

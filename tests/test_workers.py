@@ -1,0 +1,31 @@
+"""Ctrl-C reaches the command alone: its workers neither die of it nor print."""
+
+import signal
+import subprocess
+import sys
+
+from mammo.workers import deaf_to_interrupts
+
+INTERRUPTED_AT_ONCE = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('goes on')"
+
+
+def interrupted_at_once() -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AT_ONCE], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_worker_ignores_ctrl_c_from_its_first_moment() -> None:
+    with deaf_to_interrupts():
+        worker = interrupted_at_once()
+
+    assert (worker.returncode, worker.stdout, worker.stderr) == (0, "goes on\n", "")
+
+
+def test_the_command_hears_ctrl_c_again_when_its_workers_have_started() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with deaf_to_interrupts():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+    assert signal.getsignal(signal.SIGINT) == before
+    assert interrupted_at_once().returncode == -signal.SIGINT
