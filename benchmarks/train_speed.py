@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from mammo.config import Config
-from mammo.devices import choose_device, keep_freed_memory
+from mammo.devices import autocast, choose_device, keep_freed_memory
 from mammo.entry import guarded
 from mammo.layout import Workspace
 from mammo.models.build import build_classifier
@@ -37,9 +37,13 @@ def patches_per_second(system: str, keeps: bool, n_steps: int) -> float:
     started = perf_counter()
     for step in range(WARM_UP_STEPS + n_steps):
         if step == WARM_UP_STEPS:
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             started = perf_counter()
         optimizer.zero_grad()
-        F.cross_entropy(classifier(patches), labels).backward()
+        with autocast(device, config.train.precision):
+            logits = classifier(patches)
+        F.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -62,7 +62,7 @@ def assess(space: Workspace, config: Config) -> Assessment:
         "data": describe_data(config, test),
         "selected": {"system": selected, "by": config.register_.select_by, **bundles[selected].results},
         "systems": {
-            name: judge(judged, config.evaluate)
+            name: judge(judged, config.evaluate, patch_threshold=bundles[name].vote.patch_threshold)
             | describe_operation(bundles[name], score_part(bundles[name], val, config), judged, config)
             | {"validation": bundles[name].results}
             for name, judged in scored.items()
@@ -84,36 +84,46 @@ def score_floor(train: Part, test: Part) -> Scored:
     return Scored(FLOOR, test.labels, test.groups, scores[:, None], decided.astype(float), decided)
 
 
-def judge(scored: Scored, config: EvaluateConfig, patches: bool = True) -> dict[str, Any]:
-    """Confusion counts and every metric with its interval, at ROI level and (on request) at patch level."""
+def judge(
+    scored: Scored, config: EvaluateConfig, patches: bool = True, patch_threshold: float = 0.5
+) -> dict[str, Any]:
+    """Confusion counts and every metric with its interval, at ROI level and (on request) at patch level.
+
+    What votes once has no AUC of the vote share.
+    """
     table = confusion(scored.labels, scored.decided)
     roi = summarise(
         scored.labels,
         scored.decided,
         scored.scores if config.auc_of == "scores" else scored.decided.astype(float),
-        scored.votes,
+        scored.vote_shares,
         scored.groups,
         **config.resampling,
     )
+    if scored.patch_scores.shape[1] == 1:
+        del roi["auc_vote_share"]  # a single vote is the decision, whose AUC is the balanced accuracy
     judged: dict[str, Any] = {
         "confusion": {"tp": table.tp, "fn": table.fn, "fp": table.fp, "tn": table.tn},
         "n_rois": table.n,
         "roi": {name: estimate.to_dict() for name, estimate in roi.items()},
     }
     if patches:
-        level = patch_level(scored, config)
+        level = patch_level(scored, config, patch_threshold)
         judged["patch"] = {name: estimate.to_dict() for name, estimate in level.items()}
         judged["n_patches"] = int(scored.patch_scores.size)
     return judged
 
 
-def patch_level(scored: Scored, config: EvaluateConfig) -> dict[str, Estimate]:
-    """Metrics of single patches. Patches of one ROI are not independent, so all intervals resample groups."""
+def patch_level(scored: Scored, config: EvaluateConfig, threshold: float) -> dict[str, Estimate]:
+    """Metrics of single patches, which vote Tumor above `threshold`.
+
+    Patches of one ROI are not independent, so all intervals resample groups.
+    """
     n_patches = scored.patch_scores.shape[1]
     labels, groups = np.repeat(scored.labels, n_patches), np.repeat(scored.groups, n_patches)
     scores = scored.patch_scores.ravel()
     evidence = scores if config.patch_auc_of == "tumor" else np.maximum(scores, 1 - scores)
-    cell_of = cells(labels, (scores > 0.5).astype(np.int64))
+    cell_of = cells(labels, (scores > threshold).astype(np.int64))
     rates = {**PROPORTIONS, "f1": F1}
 
     def estimate(statistic: Any) -> Estimate:

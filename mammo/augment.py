@@ -82,10 +82,15 @@ def augment(
         float32 `(n, 1, out_px, out_px)`, grey levels, of the share.
     """
     matrices, gain, offset = (drawn[share] for drawn in _draw(len(batch.roi), config, generator))
-    patches = _sample(images, batch.take(share), matrices.to(images.device), out_px, config.fill)
+    patches = _sample(images, batch.take(share), _on(images.device, matrices), out_px, config.fill)
     if config.gain or config.offset:
-        patches = patches * gain.to(patches.device) + offset.to(patches.device)
+        patches = patches * _on(images.device, gain) + _on(images.device, offset)
     return patches
+
+
+def _on(device: torch.device, drawn: Tensor) -> Tensor:
+    """Put drawn numbers on the device; from pinned memory a GPU fetches them while the CPU goes on."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn
 
 
 def _draw(n: int, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

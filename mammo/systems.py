@@ -25,7 +25,7 @@ from mammo.provenance import fingerprint
 from mammo.records import Label
 from mammo.storage import read_table
 from mammo.training import EpochRecord, FitSettings, StepObserver, fit, patch_data
-from mammo.voting import decisions, prediction_sets, vote_shares, with_validation_threshold
+from mammo.voting import decisions, fitted, prediction_sets, vote_shares
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,11 @@ def train_system(
             patch_data(val.images, val.table, patch_sets["val"], device),
             config.recipe,
             settings,
-            checkpoint,
-            run_fingerprint(system, config, seed, train, val, patch_sets, team.size),
-            on_epoch,
-            on_step,
-            team,
+            checkpoint=checkpoint,
+            fingerprint=run_fingerprint(system, config, seed, train, val, patch_sets, team.size),
+            on_epoch=on_epoch,
+            on_step=on_step,
+            team=team,
         )
     best = min(history, key=lambda record: record.val_loss)
     bundle = Bundle(
@@ -171,12 +171,9 @@ def decide_on_validation(bundle: Bundle, val: Part, config: Config) -> Bundle:
         DataError: the validation part lacks a class.
     """
     scored = score_part(bundle, val, config)
-    vote = config.vote
-    if vote.threshold == "validation":
-        vote = with_validation_threshold(scored.labels, scored.patch_scores, vote)
     return replace(
         bundle,
-        vote=vote,
+        vote=fitted(scored.labels, scored.patch_scores, config.vote),
         calibrator=fit_platt(scored.labels, scored.scores),
         conformal=fit_conformal(
             scored.labels,
@@ -228,7 +225,7 @@ class Scored:
         labels: true classes, `(N,)`.
         groups: groups of the ROIs, `(N,)`.
         patch_scores: probability of Tumor of each grid patch, `(N, n_patches)`.
-        votes: share of Tumor votes, `(N,)`.
+        vote_shares: share of Tumor votes, `(N,)`.
         decided: 0 or 1, `(N,)`.
         probabilities: calibrated probability of Tumor, `(N,)`; None where nothing was calibrated (the floor).
         sets: whether Normal and Tumor are in each prediction set, `(N, 2)`; likewise.
@@ -238,7 +235,7 @@ class Scored:
     labels: npt.NDArray[np.int64]
     groups: npt.NDArray[np.object_]
     patch_scores: npt.NDArray[np.float64]
-    votes: npt.NDArray[np.float64]
+    vote_shares: npt.NDArray[np.float64]
     decided: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64] | None = None
     sets: npt.NDArray[np.bool_] | None = None
@@ -281,7 +278,7 @@ def predictions(scored: Scored, part: Part) -> pd.DataFrame:
             "group_id": scored.groups,
             "label": [Label(int(value)).title for value in scored.labels],
             "decision": [Label(int(value)).title for value in scored.decided],
-            "vote_share": scored.votes,
+            "vote_share": scored.vote_shares,
             "score": scored.scores.round(6),
             "probability": nothing if scored.probabilities is None else scored.probabilities.round(6),
             "prediction_set": nothing

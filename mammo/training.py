@@ -182,10 +182,14 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
     if recipe.backbone_lr > 0:
         groups.append({"params": list(classifier.backbone.parameters()), "scale": recipe.backbone_lr})
     optimizer: Optimizer
+    # On a GPU one kernel updates many tensors; on a CPU PyTorch chooses.
+    fused = True if device.type == "cuda" else None
     if recipe.optimizer == "sgd":
-        optimizer = SGD(groups, lr=recipe.head_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        optimizer = SGD(
+            groups, lr=recipe.head_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
+        )
     else:
-        optimizer = AdamW(groups, lr=recipe.head_lr, weight_decay=recipe.weight_decay)
+        optimizer = AdamW(groups, lr=recipe.head_lr, weight_decay=recipe.weight_decay, fused=fused)
     return FitState(classifier, classifier, optimizer, history=[], best_epoch=-1, best_weights={})
 
 
@@ -361,8 +365,13 @@ def _resume(state: FitState, saved: Checkpoint | None) -> None:
     state.best_weights = saved.part("best")
     state.best_epoch = saved.best_epoch
     state.history = [EpochRecord(**record) for record in saved.history]
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in saved.part("optimizer").items():
         index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        # The file holds plain rows; kernels for many tensors want the strides of the parameter (channels_last).
+        if value.shape == like.shape:
+            value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
         entries.setdefault(int(index), {})[name] = value
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": entries})

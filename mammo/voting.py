@@ -65,6 +65,15 @@ def with_validation_threshold(labels: IntArray, patch_scores: FloatArray, config
     return config.model_copy(update={"threshold": "validation", "share_threshold": chosen})
 
 
+def fitted(labels: IntArray, patch_scores: FloatArray, config: VoteConfig) -> VoteConfig:
+    """The rule as it decides: `with_validation_threshold` where it asks for one, else as it is."""
+    return (
+        with_validation_threshold(labels, patch_scores, config)
+        if config.threshold == "validation"
+        else config
+    )
+
+
 def prediction_sets(patch_scores: FloatArray, config: VoteConfig, conformal: Conformal) -> BoolArray:
     """Whether Normal and Tumor are in each ROI's set: `(n_rois, n_patches)` scores → `(n_rois, 2)`.
 

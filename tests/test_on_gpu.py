@@ -13,6 +13,7 @@ from rich.console import Console
 from mammo.augment import augment, crop
 from mammo.config import AugmentConfig, Config, ModelConfig, VoteConfig
 from mammo.data.sources import RoiSet
+from mammo.devices import choose_device
 from mammo.explanation import explain
 from mammo.inference import RoiScorer, grid_batch
 from mammo.layout import Workspace
@@ -47,6 +48,15 @@ SCORES = 1e-4
 """How far a float32 score may differ from the CPU's."""
 REDUCED_SCORES = 0.02
 """How far a bfloat16 score of an untrained network may differ from the CPU's float32 score."""
+
+
+@pytest.fixture(autouse=True)
+def _computes_as_the_project_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeatable kernels and whole float32, which `choose_device` asks cuDNN for; afterwards as before."""
+    cudnn = torch.backends.cudnn
+    for name in ("deterministic", "benchmark", "allow_tf32"):
+        monkeypatch.setattr(cudnn, name, getattr(cudnn, name))
+    choose_device(GPU.type)
 
 
 @pytest.fixture

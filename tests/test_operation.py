@@ -75,7 +75,7 @@ def test_both_thresholds_are_judged_and_the_shipped_one_is_marked(
         True,
     )
     for row in (fixed, validation):
-        called = test.votes > row["threshold"]
+        called = test.vote_shares > row["threshold"]
         assert row["confusion"]["tp"] == int(called[test.labels == 1].sum())
         assert row["confusion"]["fp"] == int(called[test.labels == 0].sum())
         assert row["roi"]["recall"]["value"] == pytest.approx(called[test.labels == 1].mean())

@@ -367,7 +367,7 @@ def test_scored_rois_keep_truth_groups_and_order(trained: Trained, parts: dict[s
     assert scored.labels.tolist() == part.labels.tolist()
     assert scored.groups.tolist() == part.groups.tolist()
     np.testing.assert_allclose(scored.scores, [sum(row) / 9 for row in scored.patch_scores])
-    assert scored.votes.tolist() == [sum(s > 0.5 for s in row) / 9 for row in scored.patch_scores]
+    assert scored.vote_shares.tolist() == [sum(s > 0.5 for s in row) / 9 for row in scored.patch_scores]
     assert scored.decided.tolist() == [int(score > 0.5) for score in scored.scores]
 
 

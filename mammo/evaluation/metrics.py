@@ -16,7 +16,7 @@ Positive class: Tumor. A metric whose denominator is zero is undefined: it is Na
 The counts may carry leading axes, so that one call evaluates thousands of bootstrap resamples.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -156,23 +156,6 @@ def weighted_auc(labels: IntArray, scores: FloatArray, weights: FloatArray) -> F
     won = (tumor_weight * (normal_below + normal_weight / 2)).sum(axis=1)
     pairs = tumor_weight.sum(axis=1) * normal_weight.sum(axis=1)
     return _quotient(won, pairs)
-
-
-def roi_metrics(
-    labels: IntArray, decisions: IntArray, scores: FloatArray, vote_shares: FloatArray
-) -> dict[str, float]:
-    """Every metric of `(n,)` ROIs, the keys of `TITLES`, and the counts tp, fn, fp, tn; NaN where undefined.
-
-    Raises:
-        DataError: the lengths differ, a class is neither 0 nor 1, or a score is NaN.
-    """
-    table = confusion(labels, decisions)
-    return {
-        **table.metrics(),
-        "auc_score": auc(labels, scores),
-        "auc_vote_share": auc(labels, vote_shares),
-        **asdict(table),
-    }
 
 
 def check_arrays(labels: IntArray, **arrays: npt.NDArray[Any]) -> None:

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -104,12 +103,3 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(convolution, nn.MaxPool2d(2), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
-
-
-def block_shapes(backbone: Backbone, patch_px: int) -> dict[str, tuple[int, ...]]:
-    """Shapes `(channels, height, width)` of the blocks for one patch of `patch_px` pixels."""
-    was_training = backbone.module.training
-    with torch.no_grad():
-        features = backbone.module.eval()(torch.zeros(1, backbone.in_channels, patch_px, patch_px))
-    backbone.module.train(was_training)
-    return {name: tuple(features[name].shape[1:]) for name in BLOCKS}

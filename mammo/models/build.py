@@ -38,9 +38,10 @@ class Architecture:
             if config.preprocessing != "auto"
             else ("samplewise_standardize" if config.weights == "none" else "imagenet")
         )
-        if backbone == "compact" and config.weights == "imagenet":
+        if backbone == "compact" and config.weights != "none":
             raise WeightsError(
-                f"model.weights: imagenet does not exist for {system}; use none, or a torchvision backbone"
+                f"model.weights: {config.weights} cannot be used for {system}: compact has no pretrained weights; "
+                "set model.weights to none, or take a torchvision backbone"
             )
         return cls(
             system, preprocessing, config.head_units, config.head_dropout, tuple(config.compact_channels)
@@ -97,9 +98,4 @@ def build_classifier(system: str, config: ModelConfig, seed: int) -> Classifier:
         network = None if backbone == "compact" else full_network(backbone)
         if config.weights != "none" and network is not None:
             load_pretrained(backbone, config.weights, network)
-        elif config.weights != "none":
-            raise WeightsError(
-                f"model.weights: {config.weights} cannot be used for {system}: compact has no pretrained weights; "
-                "set model.weights to none"
-            )
         return Classifier(architecture, network)

@@ -197,12 +197,12 @@ def _gap_table(gaps: list[dict[str, Any]], key: str) -> list[str]:
 
 
 def _signed_cells(cells: dict[str, Any]) -> str:
-    return " | ".join(signed(cells[name]) for name in COLUMNS)
+    return " | ".join(signed(cells.get(name)) for name in COLUMNS)
 
 
-def signed(found: dict[str, Any]) -> str:
+def signed(found: dict[str, Any] | None) -> str:
     """A difference: `+0.021 (-0.034 to +0.077)`. An end of -0.000 keeps its sign: it says that 0 lies outside."""
-    if found["value"] is None:
+    if found is None or found["value"] is None:
         return ""
     if found["ci_low"] is None:
         return f"{found['value']:+z.3f}"

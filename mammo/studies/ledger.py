@@ -191,14 +191,21 @@ def _numbers(row: Row, config: EvaluateConfig) -> Entry:
         "n_tumor": int(runs.labels.sum()),
         "n_groups": len(np.unique(runs.groups)),
         "n_runs": runs.n_runs,
-        "cells": {metric: estimate(runs, metric, **config.resampling).to_dict() for metric in METRICS},
+        "cells": {metric: estimate(runs, metric, **config.resampling).to_dict() for metric in _metrics(row)},
     }
+
+
+def _metrics(*rows: Row) -> list[str]:
+    """What all these rows have. The floor votes once: its vote share is its decision, without an AUC of its own."""
+    floor = any(row.kind == "floor" for row in rows)
+    return [metric for metric in METRICS if not (floor and metric == "auc_vote_share")]
 
 
 def _minus(row: Row, other: Row, name: str, config: EvaluateConfig) -> Entry:
     """Each metric minus the other row's, paired on the same ROIs."""
     cells = {
-        metric: difference(row.runs, other.runs, metric, **config.resampling).to_dict() for metric in METRICS
+        metric: difference(row.runs, other.runs, metric, **config.resampling).to_dict()
+        for metric in _metrics(row, other)
     }
     return {"protocol": row.protocol, "name": name, "kind": row.kind, "cells": cells}
 
@@ -236,7 +243,7 @@ def _gap(published: Row, honest: Row, config: EvaluateConfig) -> Entry:
     def gaps(other: Runs) -> Entry:
         return {
             metric: difference(published.runs, other, metric, **config.resampling).to_dict()
-            for metric in METRICS
+            for metric in _metrics(published)
         }
 
     return {

@@ -123,10 +123,10 @@ def _work_off(work: Sequence[_Work], n_jobs: int, progress: FitsProgress) -> Non
                 key = future.result()
                 progress.fit(key, title_of[key])
         finished = True
-    except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+    except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
         what = "died (killed, or out of memory)"
-        if isinstance(error, torch.OutOfMemoryError):
-            what = f"found no more memory on the GPU ({str(error).splitlines()[0]})"
+        if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+            what = f"could not use the GPU ({str(error).splitlines()[0]})"
         raise MammoError(
             f"a worker process {what}; finished fits are kept: run the same command again, with fewer --jobs if memory "
             "is short"

@@ -15,7 +15,7 @@ from mammo.promotion import best_system
 from mammo.studies.fits import Fit, FitTask, PartScores
 from mammo.studies.pool import run_fits
 from mammo.systems import select_part
-from mammo.voting import decisions, vote_shares, with_validation_threshold
+from mammo.voting import decisions, fitted, vote_shares
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def lay_out(
 
 def decide(fit: Fit, vote: VoteConfig) -> tuple[np.ndarray, np.ndarray]:
     """Vote shares and decisions of the held-out ROIs. What the rule needs to be fitted, validation gives."""
-    if vote.threshold == "validation":
-        vote = with_validation_threshold(fit.val.labels, fit.val.patch_scores, vote)
+    vote = fitted(fit.val.labels, fit.val.patch_scores, vote)
     return vote_shares(fit.test.patch_scores, vote), decisions(fit.test.patch_scores, vote)
 
 

@@ -19,7 +19,7 @@ from mammo.tuning.material import FoldRows, Rows, TrialRois, judging_data, train
 from mammo.tuning.pruning import EpochJudge, fold_stops
 from mammo.tuning.space import trial_settings
 from mammo.tuning.trials import DEVICE, FIT_S, FOLDS, INDEX, JUDGE_S, PATCHES, PRUNED_BY, finished
-from mammo.voting import decisions, vote_shares, with_validation_threshold
+from mammo.voting import decisions, fitted, vote_shares, with_validation_threshold
 
 
 @dataclass
@@ -164,8 +164,8 @@ def roi_value(
 
 def held_out_value(metric: str, fit: Fit, vote: VoteConfig) -> float:
     """A metric of a kept fit's held-out ROIs after voting, with the threshold that its validation part gives."""
-    if metric != "auc" and vote.threshold == "validation":
-        vote = with_validation_threshold(fit.val.labels, fit.val.patch_scores, vote)
+    if metric != "auc":
+        vote = fitted(fit.val.labels, fit.val.patch_scores, vote)
     return roi_value(metric, fit.test.labels, fit.test.patch_scores, vote)
 
 

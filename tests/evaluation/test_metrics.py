@@ -10,11 +10,9 @@ from sklearn import metrics as sk
 
 from mammo.errors import DataError
 from mammo.evaluation.metrics import (
-    TITLES,
     Confusion,
     auc,
     confusion,
-    roi_metrics,
     weighted_auc,
 )
 
@@ -111,14 +109,6 @@ def test_undefined_metrics_are_nan_and_never_zero() -> None:
 
 def test_missing_every_tumor_roi_is_a_defined_f1_of_zero() -> None:
     assert Confusion(tp=0, fn=3, fp=0, tn=3).metrics()["f1"] == 0
-
-
-def test_roi_metrics_hold_every_titled_metric_and_the_counts() -> None:
-    scores = np.array([0.9, 0.8, 0.4, 0.6, 0.1, 0.2, 0.3, 0.1])
-    values = roi_metrics(LABELS, DECISIONS, scores, scores.round())
-    assert set(values) == {*TITLES, "tp", "fn", "fp", "tn"}
-    assert values["auc_score"] == pytest.approx(14 / 15)
-    assert values["auc_vote_share"] == pytest.approx(pairs_won(LABELS, scores.round()))
 
 
 def test_the_auc_rests_on_scores_and_that_of_decisions_is_the_balanced_accuracy() -> None:
