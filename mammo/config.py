@@ -54,7 +54,7 @@ class IngestConfig(Section):
     """Draws the normal ROIs of film sources."""
     bounding_box: bool = True
     """Film sources: crop to the first region's bounding box and stretch back, as the paper does
-    (a distortion, PAPER defect). False keeps the pixels' aspect."""
+    (a distortion, one of the paper's defects). False keeps the pixels' aspect."""
 
 
 class SplitConfig(Section):
@@ -68,7 +68,7 @@ class SplitConfig(Section):
     """The fold that is the test part; the next one validates."""
     keep_groups: bool = True
     """grouped_cv: keep the ROIs of one patient, or of shared tissue, in one part. False spreads them over the
-    folds, as a split by ROI like the paper's does (PAPER defect); ROIs without a group stay where they are."""
+    folds, as a split by ROI like the paper's does (one of its defects); ROIs without a group stay where they are."""
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -94,7 +94,7 @@ class PatchesConfig(Section):
     stride_px: Annotated[int, Field(ge=1, le=ROI_SIDE_PX)] = 12
     """Step of the voting grid: 72 and 12 give 5 × 5 votes."""
     corner_patches: bool = True
-    """Draw and vote out to the ROI's corners, as the paper does, where a patch can miss the lesion (PAPER defect).
+    """Draw and vote out to the ROI's corners, where a patch can miss the lesion (one of the paper's defects).
     False keeps to the middle half of the offsets along each axis: 3 × 3 votes instead of 5 × 5."""
     seed: Seed = 0
 
@@ -244,10 +244,10 @@ class EvaluateConfig(Section):
     n_bins: Annotated[int, Field(ge=1, le=50)] = 6
     auc_of: Literal["scores", "decisions"] = "scores"
     """What the ROI-level AUC rests on. `decisions` repeats the paper, whose AUC is therefore the balanced accuracy
-    (PAPER defect)."""
+    (one of the paper's defects)."""
     patch_auc_of: Literal["tumor", "larger"] = "tumor"
     """What the patch-level AUC rests on: the probability of Tumor or, as in the paper's code, the larger of the
-    two probabilities (PAPER defect)."""
+    two probabilities (one of the paper's defects)."""
 
     @property
     def resampling(self) -> Resampling:

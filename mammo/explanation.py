@@ -46,8 +46,8 @@ class Explanation:
         coverage: number of patches that cover a pixel, `(120, 120)`.
         grad_cam: mean Grad-CAM of the patches that cover a pixel, `(120, 120)`: above 0 it speaks for Tumor, below 0
             for Normal, in logits; NaN where no patch lies.
-        n_agreeing: patches whose mean Grad-CAM has the sign of their own logit; far below all of them, the signs of
-            the map do not tell which class the network saw.
+        n_agreeing: patches whose mean Grad-CAM has the sign of their own logit; if far fewer than all agree, the
+            map's signs do not tell which class the network saw.
         block: what Grad-CAM rests on: `block1` … `block5`, or `all`.
         patch_threshold: a patch votes Tumor when its score is above this.
     """

@@ -1,6 +1,6 @@
 """Patch sets: which squares of which ROIs. A patch set is an index, its pixels stay in the ROIs.
 
-Source: Yu et al. 2020, "Data augmentation" and "Decision"; defects 6 to 8 of its recipe are settings.
+Source: Yu et al. 2020, "Data augmentation" and "Decision"; the defects of its recipe are settings (`studies.defects`).
 """
 
 from collections.abc import Iterator

@@ -7,19 +7,16 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 REQUIREMENTS: Final = (
-    "filelock",
     "mlflow",
     "numpy",
     "pandas",
     "pillow",
-    "psutil",
     "pyarrow",
     "pydantic",
     "pydicom",
     "pyyaml",
     "safetensors",
     "scipy",
-    "tifffile",
     "torch",
     "torchvision",
 )

@@ -1,4 +1,4 @@
-"""Calling DVC from the project's own commands, with this environment's programs and without a word home."""
+"""Calling DVC from the project's own commands, with this environment's programs and with analytics off."""
 
 import os
 import subprocess

@@ -1,8 +1,8 @@
-"""The paper's two ways of computing an AUC, as settings of the evaluation."""
+"""What an evaluation rests on: the paper's two ways of computing an AUC are settings, and a vote alone has none."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
 from mammo.assessment import judge
 from mammo.config import EvaluateConfig
@@ -36,3 +36,25 @@ def test_an_auc_of_patches_can_rest_on_the_larger_probability(scored: Scored) ->
         config = EvaluateConfig.model_validate({"n_bootstrap": 100, "patch_auc_of": setting})
         found = judge(scored, config)["patch"]["auc_score"]["value"]
         assert found == pytest.approx(roc_auc_score(labels, evidence))
+
+
+def test_who_votes_once_has_no_auc_of_the_vote_share(scored: Scored) -> None:
+    config = EvaluateConfig(n_bootstrap=100)
+    once = Scored(
+        "floor",
+        scored.labels,
+        scored.groups,
+        scored.scores[:, None],
+        scored.decided.astype(float),
+        scored.decided,
+    )
+    assert "auc_vote_share" in judge(scored, config, patches=False)["roi"]
+    assert "auc_vote_share" not in judge(once, config, patches=False)["roi"]
+
+
+def test_a_patch_is_called_tumor_above_the_threshold_at_which_it_votes(scored: Scored) -> None:
+    labels, patches = np.repeat(scored.labels, 9), scored.patch_scores.ravel()
+    config = EvaluateConfig(n_bootstrap=100)
+    for threshold in (0.5, 0.7):
+        found = judge(scored, config, patch_threshold=threshold)["patch"]["recall"]["value"]
+        assert found == pytest.approx(recall_score(labels, patches > threshold))

@@ -1,6 +1,6 @@
 """The leakage audit as tables: which ROIs share tissue, in which parts, and the groups that follow.
 
-Source of the question: Yu et al. 2020 split by ROI; ROIs of one film overlap (PAPER, defect 1).
+Source of the question: Yu et al. 2020 split by ROI; ROIs of one film overlap.
 """
 
 from collections.abc import Sequence

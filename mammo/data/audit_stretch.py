@@ -1,7 +1,7 @@
 """Overlaps in which one ROI was stretched along one axis.
 
 The paper crops a ROI at the film's edge to the breast's bounding box and stretches what is left back to
-a square (PAPER, "ROIs from films"), so two ROIs of one film can differ in scale. Upsampling leaves few
+a square (`extraction`), so two ROIs of one film can differ in scale. Upsampling leaves few
 fine details along its axis; only ROIs that show such a lack are searched, squeezed step by step.
 """
 

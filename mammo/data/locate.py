@@ -2,7 +2,7 @@
 
 The films are preprocessed as the paper's authors did theirs, then every ROI is correlated with all of them at
 a quarter of the scale, and its best places are fitted at full resolution. ROIs that fit nowhere may have been
-stretched from a bounding box (PAPER, "ROIs from films") and are looked for again in other sizes.
+stretched from a bounding box (`extraction`) and are looked for again in other sizes.
 """
 
 from collections.abc import Callable, Sequence

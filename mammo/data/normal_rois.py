@@ -1,4 +1,4 @@
-"""Where to cut normal ROIs: drawn by a seed instead of picked by hand (PAPER defect 3).
+"""Where to cut normal ROIs: drawn by a seed instead of picked by hand, as the paper's were.
 
 Lesions decide how many normal films of each tissue are used, and each of those gives one ROI whose whole
 crop lies inside the breast.

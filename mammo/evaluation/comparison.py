@@ -191,7 +191,7 @@ def _verdict(
     }[decisions_differ, scores_differ]
     sentences = [
         f"{name_a} and {name_b} are {finding} on {n} ROIs",
-        f"{test.only_a_right} ROIs only {name_a} decides rightly, {test.only_b_right} only {name_b} "
+        f"ROIs that one alone decides rightly: {name_a} {test.only_a_right}, {name_b} {test.only_b_right} "
         f"(McNemar exact p = {test.p_value:.3f})",
         f"AUC differs by {auc_difference.value:+.3f} ({_ends(auc_difference)})",
     ]

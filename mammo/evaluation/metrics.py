@@ -130,7 +130,7 @@ def auc(labels: IntArray, scores: FloatArray) -> float:
     """Area under the ROC curve of any score that grows with the belief in Tumor.
 
     The probability that a Tumor ROI scores above a Normal one, ties counting half. It rests on the
-    scores, never on decisions (the paper's defect 5). NaN when a class is absent.
+    scores, never on decisions (one of the paper's defects). NaN when a class is absent.
 
     Raises:
         DataError: the lengths differ, a label is neither 0 nor 1, or a score is NaN.

@@ -3,10 +3,10 @@
 The threshold aims at balanced accuracy: it lies where the evidence is as likely in a Tumor as in a Normal ROI.
 That point is read from a logistic regression whose classes weigh alike, not from the best of all thresholds
 (Youden's index), which chases the luck of single ROIs. Simulated with 24 Tumor and 41 Normal validation
-ROIs of 25 votes, over scores that are shifted down, up or not at all, the balanced accuracy on new ROIs is
-below that of the best threshold by
+ROIs of 25 votes, over scores that are shifted down, up or not at all, the balanced accuracy on new ROIs falls
+short of that of the best threshold by
 
-| way | by | and below 0.5 where 0.5 is best |
+| method | loss | loss where 0.5 is best |
 |---|---|---|
 | fixed at 0.5 | 0.000 to 0.13 | |
 | highest Youden index | 0.009 to 0.014 | 0.012 |

@@ -19,10 +19,10 @@ class Preprocessing(nn.Module):
     """Grey patches `(n, 1, p, p)`, 0 to 255 → the backbone's input `(n, in_channels, p, p)`.
 
     - `samplewise_center`: subtract the mean of each patch and channel, no scaling (the paper).
-      It removes the brightness of the patch, which alone tells many lesions (PAPER defect 4).
+      It removes the brightness of the patch, which alone tells many lesions (`evaluation.floor`).
     - `samplewise_standardize`: the same, divided by the patch's standard deviation (and a floor), so that films
       of different contrast look alike.
-    - `imagenet`: what torchvision's weights were trained with.
+    - `imagenet`: what torchvision's weights were trained with; of one channel, `fixed_scale`.
     - `fixed_scale`: one shift and scale for all, so that brightness survives.
     """
 

@@ -141,7 +141,7 @@ class Source:
             shown_estimate(found, signed=True), self.href(*keys), hint=f"n = {found['n']}; {found['method']}"
         )
 
-    def spread(self, *keys: Any) -> Cell:
+    def spread(self, *keys: Any, signed: bool = False) -> Cell:
         """Mean ± standard deviation over seeds at `keys`, and how many they are where it is undefined in some."""
         found = self.value(*keys)
         if found is None:
@@ -149,7 +149,7 @@ class Source:
         deviation = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
         n_defined, n_seeds = found.get("n_seeds"), self.content.get("n_seeds")
         rest = "" if n_defined in (None, n_seeds) else f" ({n_defined} of {n_seeds} seeds)"
-        return Cell(f"{shown(found['mean'])}{deviation}{rest}", self.href(*keys))
+        return Cell(f"{shown(found['mean'], signed=signed)}{deviation}{rest}", self.href(*keys))
 
 
 def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:

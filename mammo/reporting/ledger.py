@@ -12,7 +12,7 @@ from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.referral import FoldReferral
 from mammo.reporting.forest import draw_ledger
 from mammo.reporting.referral import referral_picture, referral_summary, referral_table
-from mammo.reporting.tables import NOTICE, cell, counted
+from mammo.reporting.tables import NOTICE, cell, counted, signed
 from mammo.storage import atomic_folder, write_bytes, write_json
 
 COLUMNS: Final = (
@@ -198,15 +198,6 @@ def _gap_table(gaps: list[dict[str, Any]], key: str) -> list[str]:
 
 def _signed_cells(cells: dict[str, Any]) -> str:
     return " | ".join(signed(cells.get(name)) for name in COLUMNS)
-
-
-def signed(found: dict[str, Any] | None) -> str:
-    """A difference: `+0.021 (-0.034 to +0.077)`. An end of -0.000 keeps its sign: it says that 0 lies outside."""
-    if found is None or found["value"] is None:
-        return ""
-    if found["ci_low"] is None:
-        return f"{found['value']:+z.3f}"
-    return f"{found['value']:+z.3f} ({found['ci_low']:+.3f} to {found['ci_high']:+.3f})"
 
 
 def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:

@@ -112,7 +112,7 @@ def _results(inputs: ReportInputs) -> list[str]:
         *lines,
         "",
         f"AUC minus the floor's (logistic regression on 8 intensity statistics): "
-        f"{_link(results.estimate('selected_minus_floor_auc'))}. An interval that holds 0 means: not shown "
+        f"{_link(results.difference('selected_minus_floor_auc'))}. An interval that holds 0 means: not shown "
         "to be better.",
         "",
         f"{_phantom(inputs)}All systems, the floor and the paper:",

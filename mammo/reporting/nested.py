@@ -7,8 +7,8 @@ from rich.console import Console
 
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.ledger import grid_in_words, signed
-from mammo.reporting.tables import NOTICE, cell
+from mammo.reporting.ledger import grid_in_words
+from mammo.reporting.tables import NOTICE, cell, signed
 from mammo.storage import write_bytes, write_json
 
 COLUMNS: Final = ("auc_score", "auc_vote_share", "accuracy", "recall", "specificity", "precision")

@@ -38,7 +38,7 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
     """The sections of the page, in their order."""
     return [
         data_section(inputs),
-        folder_section(inputs, "audit", "Leakage audit", "dvc repro audit"),
+        folder_section(inputs, "audit", "Leakage audit", "dvc repro leakage"),
         results_section(inputs),
         choice_section(inputs),
         comparisons_section(inputs),
@@ -184,6 +184,8 @@ def _facts(inputs: ReportInputs) -> list[tuple[str, Cell, str]]:
     facts = []
     for title, keys in wanted.items():
         estimate = results.value(*keys)
-        ends = f"{shown(estimate['ci_low'])} to {shown(estimate['ci_high'])}, n = {estimate['n']}"
-        facts.append((title, Cell(shown(estimate["value"]), results.href(*keys)), ends))
+        low, value, high = (
+            shown(estimate[end], signed="minus" in title) for end in ("ci_low", "value", "ci_high")
+        )
+        facts.append((title, Cell(value, results.href(*keys)), f"{low} to {high}, n = {estimate['n']}"))
     return facts

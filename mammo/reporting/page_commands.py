@@ -46,7 +46,7 @@ def seeds_section(inputs: ReportInputs) -> Section:
             Cell(name, strong=name == source.content["selected"]),
             source.cell("systems", name, "validation", "val_loss", digits=4),
             *(source.spread("systems", name, "test", metric) for metric in COLUMNS),
-            source.spread("systems", name, "minus_floor_auc"),
+            source.spread("systems", name, "minus_floor_auc", signed=True),
         )
         for name in source.content["systems"]
     ]

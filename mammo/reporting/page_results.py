@@ -47,7 +47,7 @@ def data_section(inputs: ReportInputs) -> Section:
 
 def _expectations(inputs: ReportInputs) -> list[Block]:
     rows: list[tuple[Inline, ...]] = []
-    for name in ("rois", "patches"):
+    for name in ("rois", "leakage", "patches"):
         source = Source.read(inputs.space, f"expectations/{name}.json")
         if source is not None:
             kept = sum(rule["kept"] for rule in source.content["expectations"].values())
@@ -123,7 +123,7 @@ def choice_section(inputs: ReportInputs) -> Section:
             "): ",
             Cell(inputs.system, champion.href("system"), strong=True),
             ". Its test AUC minus the floor's: ",
-            results.estimate("selected_minus_floor_auc"),
+            results.difference("selected_minus_floor_auc"),
             ". An interval that holds 0 means: not shown to be better than eight intensity statistics.",
         )
     )

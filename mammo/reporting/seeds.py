@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.tables import NOTICE, cell
+from mammo.reporting.tables import NOTICE, cell, signed
 
 COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
 
@@ -40,14 +40,14 @@ def seeds_markdown(summary: dict[str, Any]) -> str:
 
 
 def _row(name: str, entry: dict[str, Any], summary: dict[str, Any]) -> str:
-    spreads = [*(entry["test"][metric] for metric in COLUMNS), entry["minus_floor_auc"]]
-    cells = [_spread(spread, summary["n_seeds"]) for spread in spreads]
+    cells = [_spread(entry["test"][metric], summary["n_seeds"]) for metric in COLUMNS]
+    cells.append(_spread(entry["minus_floor_auc"], summary["n_seeds"], sign="+"))
     title = f"**{name}**" if name == summary["selected"] else name
     return f"| {title} | {entry['validation']['val_loss']:.4f} | " + " | ".join(cells) + " |"
 
 
 def _ensemble_row(name: str, ensemble: dict[str, Any], summary: dict[str, Any]) -> str:
-    cells = [cell(ensemble["roi"][metric]) for metric in COLUMNS] + [cell(ensemble["minus_floor_auc"])]
+    cells = [cell(ensemble["roi"].get(metric)) for metric in COLUMNS] + [signed(ensemble["minus_floor_auc"])]
     title = f"{name}, ensemble of {summary['n_seeds']} seeds ({percent(summary['confidence'])} interval)"
     return f"| {title} | | " + " | ".join(cells) + " |"
 
@@ -62,13 +62,13 @@ def _margin(summary: dict[str, Any]) -> str:
     return (
         f"Its test AUC minus the floor's is {over_seeds['mean']:+.3f} on average ({percent(summary['confidence'])} t "
         f"interval over {summary['n_seeds']} seeds {low:+.3f} to {high:+.3f}, these test ROIs held fixed); over the "
-        f"ROIs, its ensemble's is {cell(over_rois)}."
+        f"ROIs, its ensemble's is {signed(over_rois)}."
     )
 
 
-def _spread(estimate: dict[str, Any], n_seeds: int) -> str:
-    """`0.811 ± 0.017`, and how many seeds it rests on where it is undefined in some."""
+def _spread(estimate: dict[str, Any], n_seeds: int, sign: str = "") -> str:
+    """`0.811 ± 0.017`, and how many seeds it rests on where it is undefined in some; `sign` "+" for a difference."""
     if estimate["mean"] is None:
         return ""
-    text = f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
+    text = f"{estimate['mean']:{sign}.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
     return text if estimate["n_seeds"] == n_seeds else f"{text} ({estimate['n_seeds']} of {n_seeds} seeds)"

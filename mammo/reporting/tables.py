@@ -22,6 +22,15 @@ def cell(estimate: dict[str, Any] | None) -> str:
     return f"{estimate['value']:.3f} ({estimate['ci_low']:.3f} to {estimate['ci_high']:.3f})"
 
 
+def signed(found: dict[str, Any] | None) -> str:
+    """A difference: `+0.021 (-0.034 to +0.077)`. An end of -0.000 keeps its sign: it says that 0 lies outside."""
+    if found is None or found["value"] is None:
+        return ""
+    if found["ci_low"] is None:
+        return f"{found['value']:+z.3f}"
+    return f"{found['value']:+z.3f} ({found['ci_low']:+.3f} to {found['ci_high']:+.3f})"
+
+
 def counted(n: int, noun: str) -> str:
     """`1 pair`, `2 pairs`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
@@ -44,7 +53,7 @@ def results_markdown(results: dict[str, Any]) -> str:
         *systems_table(results),
         "",
         f"Chosen on the validation part alone (`{selected['by']}` {selected[selected['by']]:.4f}): "
-        f"**{selected['system']}**. Its test AUC minus the floor's: {cell(results['selected_minus_floor_auc'])}.",
+        f"**{selected['system']}**. Its test AUC minus the floor's: {signed(results['selected_minus_floor_auc'])}.",
         "",
         "## Are they different?",
         "",

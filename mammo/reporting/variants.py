@@ -7,8 +7,8 @@ from rich.console import Console
 
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.ledger import grid_in_words, signed
-from mammo.reporting.tables import NOTICE, cell
+from mammo.reporting.ledger import grid_in_words
+from mammo.reporting.tables import NOTICE, cell, signed
 from mammo.storage import write_bytes, write_json
 
 VERDICTS: Final = ("verdict, this row alone", "verdict, all rows together")

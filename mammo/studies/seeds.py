@@ -71,7 +71,7 @@ def summarise_seeds(config: Config, train: Part, test: Part, fits: dict[str, lis
         "systems": {
             system: {
                 "validation": mean_validation[system],
-                "test": {name: _over([run["test"][name] for run in runs], confidence) for name in TITLES},
+                "test": {name: _over([run["test"].get(name) for run in runs], confidence) for name in TITLES},
                 "minus_floor_auc": _over([run["minus_floor_auc"] for run in runs], confidence),
                 "ensemble": _ensemble(system, fits[system], test, floor, config),
                 "seeds": runs,

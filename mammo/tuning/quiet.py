@@ -1,4 +1,4 @@
-"""Optuna's warnings about what is chosen here with open eyes."""
+"""Silence Optuna's warnings about its experimental parts."""
 
 import warnings
 from collections.abc import Iterator

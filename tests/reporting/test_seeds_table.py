@@ -5,8 +5,8 @@ from typing import Any
 from mammo.evaluation.intervals import over_seeds, wilson
 from mammo.evaluation.metrics import TITLES
 from mammo.reporting.document import Source
-from mammo.reporting.ledger import signed
 from mammo.reporting.seeds import seeds_markdown
+from mammo.reporting.tables import signed
 
 
 def summary() -> dict[str, Any]:

@@ -154,6 +154,13 @@ def test_what_a_system_adds_to_the_floor_is_the_difference_of_their_cells(undist
             )
 
 
+def test_the_floor_which_votes_once_has_no_auc_of_its_vote_share(undisturbed: Workspace) -> None:
+    ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
+    assert "auc_vote_share" not in cells_of(undisturbed, "honest", "floor")
+    assert "auc_vote_share" in cells_of(undisturbed, "honest")
+    assert not any("auc_vote_share" in entry["cells"] for entry in ledger["minus_floor"])
+
+
 def judged_by(decisions: np.ndarray) -> Runs:
     material = tiny_material()
     table = material.rois.table
