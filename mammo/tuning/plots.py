@@ -69,6 +69,8 @@ def _draw_history(trials: list[FrozenTrial], metric: str, note: str, path: Path)
     axes.scatter(at, values, color=_BLUE, label="complete", zorder=3)
     axes.step(at, np.maximum.accumulate(values), where="post", color=INK, linewidth=1, label="best so far")
     _mark_below(axes, [trial.user_attrs["index"] for trial in pruned], label="pruned")
+    # The marks have no place of their own in the axes' limits, and the last trials are often pruned.
+    axes.set_xlim(-1, max(trial.user_attrs["index"] for trial in trials) + 1)
     tidy(axes, f"{len(complete)} complete, {len(pruned)} pruned", "trial", metric)
     # Beside the axes, where no point can lie under it.
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
