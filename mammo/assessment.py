@@ -62,12 +62,12 @@ def assess(space: Workspace, config: Config) -> Assessment:
         "data": describe_data(config, test),
         "selected": {"system": selected, "by": config.register_.select_by, **bundles[selected].results},
         "systems": {
-            name: judge(judged, config.evaluate, patch_threshold=bundles[name].vote.patch_threshold)
+            name: judge(judged, config.evaluate, bundles[name].vote.patch_threshold)
             | describe_operation(bundles[name], score_part(bundles[name], val, config), judged, config)
             | {"validation": bundles[name].results}
             for name, judged in scored.items()
         },
-        FLOOR: judge(floor, config.evaluate, patches=False),
+        FLOOR: judge(floor, config.evaluate),
         "paper": _paper(config),
         "selected_minus_floor_auc": auc_difference(scored[selected], floor, config.evaluate).to_dict(),
         "comparisons": _comparisons(selected, scored, floor, config.evaluate),
@@ -84,10 +84,8 @@ def score_floor(train: Part, test: Part) -> Scored:
     return Scored(FLOOR, test.labels, test.groups, scores[:, None], decided.astype(float), decided)
 
 
-def judge(
-    scored: Scored, config: EvaluateConfig, patches: bool = True, patch_threshold: float = 0.5
-) -> dict[str, Any]:
-    """Confusion counts and every metric with its interval, at ROI level and (on request) at patch level.
+def judge(scored: Scored, config: EvaluateConfig, patch_threshold: float | None = None) -> dict[str, Any]:
+    """Confusion counts and every metric with its interval at ROI level, and at patch level if its threshold is given.
 
     What votes once has no AUC of the vote share.
     """
@@ -107,7 +105,7 @@ def judge(
         "n_rois": table.n,
         "roi": {name: estimate.to_dict() for name, estimate in roi.items()},
     }
-    if patches:
+    if patch_threshold is not None:
         level = patch_level(scored, config, patch_threshold)
         judged["patch"] = {name: estimate.to_dict() for name, estimate in level.items()}
         judged["n_patches"] = int(scored.patch_scores.size)

@@ -21,11 +21,11 @@ def scored() -> Scored:
 
 def test_an_auc_of_decisions_is_the_balanced_accuracy(scored: Scored) -> None:
     config = EvaluateConfig(n_bootstrap=100, auc_of="decisions")
-    found = judge(scored, config, patches=False)["roi"]
+    found = judge(scored, config)["roi"]
     assert found["auc_score"]["value"] == pytest.approx(
         balanced_accuracy_score(scored.labels, scored.decided)
     )
-    usual = judge(scored, EvaluateConfig(n_bootstrap=100), patches=False)["roi"]
+    usual = judge(scored, EvaluateConfig(n_bootstrap=100))["roi"]
     assert usual["auc_score"]["value"] == pytest.approx(roc_auc_score(scored.labels, scored.scores))
 
 
@@ -34,7 +34,7 @@ def test_an_auc_of_patches_can_rest_on_the_larger_probability(scored: Scored) ->
     expected = {"tumor": patches, "larger": np.maximum(patches, 1 - patches)}
     for setting, evidence in expected.items():
         config = EvaluateConfig.model_validate({"n_bootstrap": 100, "patch_auc_of": setting})
-        found = judge(scored, config)["patch"]["auc_score"]["value"]
+        found = judge(scored, config, 0.5)["patch"]["auc_score"]["value"]
         assert found == pytest.approx(roc_auc_score(labels, evidence))
 
 
@@ -48,13 +48,13 @@ def test_who_votes_once_has_no_auc_of_the_vote_share(scored: Scored) -> None:
         scored.decided.astype(float),
         scored.decided,
     )
-    assert "auc_vote_share" in judge(scored, config, patches=False)["roi"]
-    assert "auc_vote_share" not in judge(once, config, patches=False)["roi"]
+    assert "auc_vote_share" in judge(scored, config)["roi"]
+    assert "auc_vote_share" not in judge(once, config)["roi"]
 
 
 def test_a_patch_is_called_tumor_above_the_threshold_at_which_it_votes(scored: Scored) -> None:
     labels, patches = np.repeat(scored.labels, 9), scored.patch_scores.ravel()
     config = EvaluateConfig(n_bootstrap=100)
     for threshold in (0.5, 0.7):
-        found = judge(scored, config, patch_threshold=threshold)["patch"]["recall"]["value"]
+        found = judge(scored, config, threshold)["patch"]["recall"]["value"]
         assert found == pytest.approx(recall_score(labels, patches > threshold))

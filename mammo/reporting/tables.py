@@ -13,22 +13,19 @@ ONE_FIT: Final = (
 )
 
 
-def cell(estimate: dict[str, Any] | None) -> str:
+def cell(estimate: dict[str, Any] | None, sign: str = "") -> str:
     """`0.891 (0.791 to 0.946)`, or an empty cell where there is no number."""
     if estimate is None or estimate["value"] is None:
         return ""
+    value = f"{estimate['value']:{sign}z.3f}"
     if estimate["ci_low"] is None:
-        return f"{estimate['value']:.3f}"
-    return f"{estimate['value']:.3f} ({estimate['ci_low']:.3f} to {estimate['ci_high']:.3f})"
+        return value
+    return f"{value} ({estimate['ci_low']:{sign}.3f} to {estimate['ci_high']:{sign}.3f})"
 
 
-def signed(found: dict[str, Any] | None) -> str:
-    """A difference: `+0.021 (-0.034 to +0.077)`. An end of -0.000 keeps its sign: it says that 0 lies outside."""
-    if found is None or found["value"] is None:
-        return ""
-    if found["ci_low"] is None:
-        return f"{found['value']:+z.3f}"
-    return f"{found['value']:+z.3f} ({found['ci_low']:+.3f} to {found['ci_high']:+.3f})"
+def signed(difference: dict[str, Any] | None) -> str:
+    """`+0.021 (-0.034 to +0.077)`. An end of -0.000 keeps its sign: it says that 0 lies outside."""
+    return cell(difference, "+")
 
 
 def counted(n: int, noun: str) -> str:

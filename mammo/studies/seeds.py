@@ -78,14 +78,14 @@ def summarise_seeds(config: Config, train: Part, test: Part, fits: dict[str, lis
             }
             for system, runs in outcomes.items()
         },
-        "floor": judge(floor, config.evaluate, patches=False),
+        "floor": judge(floor, config.evaluate),
     }
 
 
 def one_outcome(system: str, fit: Fit, test: Part, floor: Scored, config: Config) -> Outcome:
     """What one seed gave on validation and test."""
     scored = scored_by(system, fit, test, config)
-    judged = judge(scored, config.evaluate, patches=False)
+    judged = judge(scored, config.evaluate)
     return {
         "best_epoch": int(fit.validation["epoch"]),
         "val_loss": fit.validation["val_loss"],
@@ -100,7 +100,7 @@ def _ensemble(system: str, fits: list[Fit], test: Part, floor: Scored, config: C
     """The seeds of one system as one: mean patch scores, then votes; intervals over the ROIs."""
     (mean,) = ensemble([Placed(0, 0, seed, fit) for seed, fit in enumerate(fits)])
     scored = scored_by(f"{system}, ensemble of {len(fits)} seeds", mean.fit, test, config)
-    return judge(scored, config.evaluate, patches=False) | {
+    return judge(scored, config.evaluate) | {
         "minus_floor_auc": auc_difference(scored, floor, config.evaluate).to_dict()
     }
 

@@ -61,16 +61,19 @@ def _split(trials: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTri
 
 
 def _draw_history(trials: list[FrozenTrial], metric: str, note: str, path: Path) -> None:
-    complete, pruned = _split(trials)
+    # By index: a retry ends after later trials.
+    complete, pruned = _split(sorted(trials, key=lambda trial: int(trial.user_attrs["index"])))
     figure = new_figure(8, 4, "History of the study", note)
     axes = figure.add_subplot()
     at = [trial.user_attrs["index"] for trial in complete]
     values = np.array([trial.value for trial in complete], dtype=float)
     axes.scatter(at, values, color=_BLUE, label="complete", zorder=3)
-    axes.step(at, np.maximum.accumulate(values), where="post", color=INK, linewidth=1, label="best so far")
+    last = max(trial.user_attrs["index"] for trial in trials)
+    best = np.maximum.accumulate(values)
+    axes.step([*at, last], [*best, *best[-1:]], where="post", color=INK, linewidth=1, label="best so far")
     _mark_below(axes, [trial.user_attrs["index"] for trial in pruned], label="pruned")
     # The marks have no place of their own in the axes' limits, and the last trials are often pruned.
-    axes.set_xlim(-1, max(trial.user_attrs["index"] for trial in trials) + 1)
+    axes.set_xlim(-1, last + 1)
     tidy(axes, f"{len(complete)} complete, {len(pruned)} pruned", "trial", metric)
     # Beside the axes, where no point can lie under it.
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

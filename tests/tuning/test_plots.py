@@ -69,6 +69,27 @@ def test_every_picture_is_drawn_and_its_texts_do_not_meet(
         assert any("PHANTOM" in text and "no medical device" in text for text in Gallery([drawn]).texts())
 
 
+def test_the_history_shows_every_trial_in_the_order_of_the_indices(
+    studied: OpenStudy, gallery: Gallery, tmp_path: Path
+) -> None:
+    random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for index in (13, 12, 14):  # trial 12 was done again after 13 had ended; 14 is pruned
+        drawn = random.ask(distributions(studied.config.tune))
+        studied.study.add_trial(drawn_trial(index, drawn, pruned=index == 14))
+    write_plots(studied, {}, tmp_path)
+    (axes,) = gallery[0].axes
+    left, right = axes.get_xlim()
+    shown = np.concatenate([np.asarray(marks.get_offsets())[:, 0] for marks in axes.collections])
+    assert sorted(shown) == list(range(15))
+    assert left < 0
+    assert right > 14
+    (line,) = axes.lines
+    places, best = (np.asarray(values) for values in line.get_data())
+    values = {t.user_attrs["index"]: t.value for t in studied.ended if t.value is not None}
+    assert places.tolist() == [*sorted(values), 14]
+    assert best.tolist() == [max(values[i] for i in values if i <= place) for place in places]
+
+
 def test_slices_show_the_whole_searched_range(studied: OpenStudy, gallery: Gallery, tmp_path: Path) -> None:
     write_plots(studied, {}, tmp_path)
     panels = {axes.get_title(loc="left"): axes for axes in gallery[1].axes if axes.get_visible()}
