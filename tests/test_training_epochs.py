@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mammo.config import RecipeConfig
-from mammo.training import EpochRecord, PatchData, fit
+from mammo.training import EpochRecord, FitState, PatchData, fit
 from tests.tiny_fits import (
     FROZEN,
     SETTINGS,
@@ -103,6 +103,32 @@ def test_a_finished_fit_is_not_run_again(tmp_path: Path, train: PatchData, val: 
     assert new == []
     assert again == history
     assert differing(weights_of(first), weights_of(second)) == []
+
+
+@pytest.mark.parametrize("changes", [{}, SGD])
+def test_a_resumed_optimiser_lies_in_memory_as_its_parameters_do(
+    train: PatchData,
+    val: PatchData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+) -> None:
+    checkpoint = tmp_path / "fit.safetensors"
+    fit_until(1, checkpoint, train, val, recipe(**changes))
+    resumed: list[FitState] = []
+
+    def finished(state: FitState, _: RecipeConfig) -> bool:
+        resumed.append(state)
+        return True
+
+    monkeypatch.setattr("mammo.training._finished", finished)
+
+    fit(new_classifier(0.3), train, val, recipe(**changes), SETTINGS, checkpoint, "abc")
+
+    for parameter, entries in resumed[0].optimizer.state.items():
+        kept = [value for value in entries.values() if value.shape == parameter.shape]
+        assert kept
+        assert all(value.stride() == parameter.stride() for value in kept)
 
 
 def test_a_checkpoint_of_another_fingerprint_is_started_anew(
