@@ -4,7 +4,11 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from mammo.workers import deaf_to_interrupts
+
+pytestmark = pytest.mark.usefixtures("hears_interrupts")
 
 INTERRUPTED_AT_ONCE = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('goes on')"
 

@@ -182,6 +182,7 @@ def test_half_a_line_that_a_killed_writer_left_is_cut_off(workspace: tuple[Works
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_interrupts")
 def test_ctrl_c_while_workers_import_says_one_line_and_the_same_command_goes_on(
     workspace: tuple[Workspace, Config], store_of: Callable[[Workspace], None]
 ) -> None:
