@@ -21,7 +21,7 @@ from mammo.tuning.material import read_trial_rois
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import open_storage
-from mammo.tuning.study import make_study, note_workers
+from mammo.tuning.study import make_study
 from mammo.tuning.trials import FIT_S, JUDGE_S, TRIAL_S
 from mammo.tuning.worker import work
 
@@ -42,7 +42,6 @@ def measure(space: Workspace, config: Config, n_trials: int) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     material = read_trial_rois(space, config)
     opened = make_study(space, config, open_storage(space, None, None), material, fresh=True)
-    note_workers(opened, 1)
     started = perf_counter()
     work(space.root, config, None, n_trials)
     whole = perf_counter() - started

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 from mammo.errors import MammoError
@@ -17,7 +20,17 @@ OFFLINE: Final = {
 """Nothing calls home, and no pickled model is ever loaded; child processes inherit it."""
 
 BAD_INPUT: Final = 2
-INTERRUPTED: Final = 130
+_DENIED: Final = "access is denied; change its rights, or work in another folder"
+REMEDIES: Final = {
+    errno.ENOSPC: "no space is left; free some and run again",
+    errno.EDQUOT: "the quota is used up; free some space and run again",
+    errno.EROFS: "cannot be written, for its file system is read-only; work in another folder",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+}
+"""What the machine refuses, and what people can do about it."""
+INTERRUPTED: Final = 128 + signal.SIGINT
+TERMINATED: Final = 128 + signal.SIGTERM
 STOPPED: Final = "stopped; run the same command to go on\n"
 
 
@@ -30,16 +43,30 @@ def guarded(main: Callable[[], None]) -> None:
     except MammoError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in REMEDIES:
             raise
-        _fail(f"{error.filename or 'disk'}: no space is left; free some and run again, finished work is kept")
+        _fail(f"{error.filename or 'disk'}: {REMEDIES[error.errno]}, finished work is kept")
     except KeyboardInterrupt:
         sys.stderr.write(STOPPED)
         sys.exit(INTERRUPTED)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # Typer has caught Ctrl-C, and says nothing
+        if ended.code in (INTERRUPTED, TERMINATED):  # Typer has caught Ctrl-C, and says nothing
             sys.stderr.write(STOPPED)
         raise
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Meanwhile SIGTERM ends the program as Ctrl-C does, so that what it has begun is left in order."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str) -> None:

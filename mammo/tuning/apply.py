@@ -1,6 +1,6 @@
 """`mammo tune apply`: from now on `params.yaml` takes patches, votes and recipe from what a study chose."""
 
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -9,9 +9,10 @@ from mammo.config import Config
 from mammo.errors import ConfigError
 from mammo.layout import Workspace
 from mammo.storage import write_bytes
+from mammo.tuning.differences import differences
 from mammo.tuning.record import BEST_FILE, report_folder
 
-SHOWN = ("patches", "vote", "recipe")
+SHOWN: Final = ("patches", "vote", "recipe")
 
 
 def apply_best(space: Workspace) -> list[str]:
@@ -67,15 +68,6 @@ def _differences(before: Config, after: Config) -> list[str]:
     lines = []
     for section in SHOWN:
         old, new = getattr(before, section).model_dump(), getattr(after, section).model_dump()
-        lines += _changed(old, new, f"{section}.")
-    return lines
-
-
-def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
-    lines = []
-    for key, value in new.items():
-        if isinstance(value, dict):
-            lines += _changed(old[key], value, f"{prefix}{key}.")
-        elif old[key] != value:
-            lines.append(f"{prefix}{key}: {old[key]} → {value}")
+        found = differences(old, new, f"{section}.")
+        lines += [f"{key}: {was} → {becomes}" for key, (was, becomes) in found.items()]
     return lines

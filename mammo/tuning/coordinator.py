@@ -1,9 +1,8 @@
 """`mammo tune`: makes the study, starts workers, keeps MLflow in step with the storage, writes the reports."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -15,23 +14,23 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from mammo.config import Config
-from mammo.entry import BAD_INPUT
-from mammo.errors import MammoError
+from mammo.entry import ending_on_sigterm
+from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
+from mammo.tuning.claims import mend
+from mammo.tuning.crew import Crew
 from mammo.tuning.identity import is_alive
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.runs import StudyRuns
-from mammo.tuning.storage import exclusive, hidden, journal_path, using_storage
-from mammo.tuning.study import OpenStudy, make_study, mend, note_workers
+from mammo.tuning.storage import exclusively, hidden, journal_path, set_aside_damaged, using_storage
+from mammo.tuning.study import OpenStudy, make_study, noticing_deletion
 from mammo.tuning.trials import RETRY_OF, WORKER
-from mammo.tuning.worker import run_as_child, trial_line, worker_context
+from mammo.tuning.worker import trial_line, worker_context
 
 POLL_S: Final = 1.0
 ORPHANS_S: Final = 20.0
 """How long to wait for the workers of a killed command to end."""
-MOST_DEATHS: Final = 5
-"""Of each worker, without a trial that ends between them, before the command gives up."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,9 @@ def run_study(space: Workspace, config: Config, plan: Plan, console: Console) ->
         The record, as in `reports/tune/best.yaml`.
 
     Raises:
-        MammoError: another command runs on this study, it was made with other settings, its workers keep dying,
-            or no trial completed.
+        MammoError: another command runs on this study, it was made with other settings, it is deleted meanwhile, its
+            workers keep dying, or no trial completed.
+        TrackingError: the study's storage cannot be used, or has been away for too long.
     """
     check_plan(plan)
     if plan.n_workers > 0:
@@ -67,17 +67,47 @@ def run_study(space: Workspace, config: Config, plan: Plan, console: Console) ->
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # On the CPU: this process only looks after the workers, and a GPU may admit no other beside them.
     material = read_trial_rois(space, config, torch.device("cpu"))
-    with _only_command(space), using_storage(space, plan.url, config.tune.heartbeat_s) as storage:
-        opened = make_study(space, config, storage, material, fresh=plan.fresh)
-        if isinstance(storage, JournalStorage):
-            _wait_for_orphans(opened)
-        note_workers(opened, plan.n_workers)
-        runs = StudyRuns(opened, plan.n_trials)
-        _work_off(opened, plan, runs, console)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    with _only_command(space), ending_on_sigterm():
+        if plan.fresh and plan.url is None and (aside := set_aside_damaged(space)) is not None:
+            say(f"the journal could not be read; it lies in {aside} now, and all its studies start anew")
+        with using_storage(space, plan.url, config.tune.heartbeat_s, say) as storage:
+            opened = make_study(space, config, storage, material, fresh=plan.fresh)
+            with noticing_deletion(opened):
+                if isinstance(storage, JournalStorage):
+                    _wait_for_orphans(opened)
+                return _run(opened, plan, say)
+
+
+def _run(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    runs = StudyRuns(opened, plan.n_trials)
+    crew = Crew(opened, plan.url, plan.n_trials, plan.n_workers)
+    with _ended_when_stopped(opened, crew, runs):
+        _work_off(opened, plan, crew, runs, say)
         record = study_record(opened)
         write_record(opened, record)
         runs.finish(record)
     return record
+
+
+@contextmanager
+def _ended_when_stopped(opened: OpenStudy, crew: Crew, runs: StudyRuns) -> Iterator[None]:
+    """Leave no worker, and no run of MLflow that seems to go on, however the command ends."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MammoError) as ended:
+        crew.end()
+        # Without the storage, or without the study, there is nothing more to be said of the trials.
+        with suppress(TrackingError, KeyError):
+            _mend(opened, crew)
+            runs.sync()
+        runs.stop(failed=isinstance(ended, MammoError))
+        raise
+    finally:
+        crew.end()
 
 
 def check_plan(plan: Plan) -> None:
@@ -127,83 +157,55 @@ def _at_work(trials: list[FrozenTrial]) -> list[str]:
     return [str(t.user_attrs[WORKER]) for t in running if WORKER in t.user_attrs]
 
 
-def _work_off(opened: OpenStudy, plan: Plan, runs: StudyRuns, console: Console) -> None:
-    """Keep workers running until every trial has ended; what dies is replaced while the study advances."""
-    workers: list[BaseProcess] = []
-    told = _begin(opened, plan, console)
-    n_deaths = 0
-    try:
-        while len(opened.ended) < plan.n_trials:
-            n_dead = _bury(workers)
-            n_deaths += n_dead
-            if n_deaths > MOST_DEATHS * plan.n_workers:
-                raise MammoError(
-                    f"{n_deaths} workers died without ending a trial (out of memory?); ended trials are kept: run the "
-                    "same command with fewer --workers"
-                )
-            n_missing = min(plan.n_workers - len(workers), _takeable(opened, plan.n_trials))
-            workers += [_start(opened, plan) for _ in range(n_missing)]
-            runs.sync()
-            if _tell(opened, told, console):
-                n_deaths = 0
-            wait([worker.sentinel for worker in workers], POLL_S) if workers else sleep(POLL_S)
-        for worker in workers:
-            worker.join(timeout=ORPHANS_S)
-        _tell(opened, told, console)
-    finally:
-        for worker in workers:
-            if worker.exitcode is None:
-                worker.terminate()
-                worker.join()
+def _work_off(opened: OpenStudy, plan: Plan, crew: Crew, runs: StudyRuns, say: Callable[[str], None]) -> None:
+    """Keep workers at it until every trial has ended; what dies is replaced while the study advances."""
+    told = _begin(opened, plan, say)
+    while len(opened.ended) < plan.n_trials:
+        crew.bury()
+        crew.fill(_takeable(_mend(opened, crew), plan.n_trials))
+        runs.sync()
+        if _tell(opened, told, say):
+            crew.forgive()
+        crew.watch(POLL_S)
+    crew.leave()
+    _tell(opened, told, say)
 
 
-def _begin(opened: OpenStudy, plan: Plan, console: Console) -> set[int]:
+def _begin(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> set[int]:
     """Say what is to be done; returns the numbers of the trials that ended before."""
     told = {trial.number for trial in opened.ended}
     note = "PHANTOM (synthetic) ROIs" if opened.study.user_attrs["synthetic"] else "ROIs of train and val"
-    console.print(
-        f"study {opened.study.study_name} on {note}: {len(told)} of {plan.n_trials} trials ended before, "
-        f"{plan.n_workers} {'worker' if plan.n_workers == 1 else 'workers'}. Stop at any time: the same command "
-        "goes on.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    said = f"study {opened.study.study_name} on {note}: {len(told)} of {plan.n_trials} trials ended before"
+    if len(told) >= plan.n_trials:
+        say(f"{said}; nothing is left but to write reports and plots")
+    elif plan.n_workers == 0:
+        say(f"{said}. Workers join with `mammo tune worker --storage …`; this command waits for them.")
+    else:
+        workers = "1 worker" if plan.n_workers == 1 else f"{plan.n_workers} workers"
+        say(f"{said}, {workers}. Stop at any time: the same command goes on.")
     return told
 
 
-def _bury(workers: list[BaseProcess]) -> int:
-    """Forget workers that have ended; returns how many were killed.
+def _mend(opened: OpenStudy, crew: Crew) -> list[FrozenTrial]:
+    """Give back the trials of dead workers; returns all tries after that."""
 
-    Raises:
-        MammoError: one could not begin; it has said why.
-    """
-    ended = [worker for worker in workers if worker.exitcode is not None]
-    if any(worker.exitcode == BAD_INPUT for worker in ended):
-        raise MammoError("a worker could not go on; its message stands above")
-    workers[:] = [worker for worker in workers if worker not in ended]
-    return sum(worker.exitcode != 0 for worker in ended)
+    def under_lock() -> list[FrozenTrial]:
+        mend(opened, crew.dead)
+        return opened.trials
+
+    return exclusively(opened.space, opened.storage, opened.study.study_name, under_lock)
 
 
-def _takeable(opened: OpenStudy, n_trials: int) -> int:
+def _takeable(trials: list[FrozenTrial], n_trials: int) -> int:
     """How many trials wait for a worker, those of dead workers included."""
-    with exclusive(opened.space, opened.storage, opened.study.study_name):
-        mend(opened)
-        trials = opened.trials
     waiting = sum(t.state == TrialState.WAITING for t in trials)
     return waiting + max(0, n_trials - sum(RETRY_OF not in t.user_attrs for t in trials))
 
 
-def _start(opened: OpenStudy, plan: Plan) -> BaseProcess:
-    arguments = (opened.space.root, opened.config, plan.url, plan.n_trials)
-    worker: BaseProcess = worker_context().Process(target=run_as_child, args=arguments)
-    worker.start()
-    return worker
-
-
-def _tell(opened: OpenStudy, told: set[int], console: Console) -> bool:
-    """Print a line for each trial that has ended since; whether there was one."""
+def _tell(opened: OpenStudy, told: set[int], say: Callable[[str], None]) -> bool:
+    """Say a line for each trial that has ended since; whether there was one."""
     new = [trial for trial in opened.ended if trial.number not in told]
     for trial in new:
-        console.print(trial_line(trial, opened.config.tune.metric), highlight=False, soft_wrap=True)
+        say(trial_line(trial, opened.config.tune.metric))
     told.update(trial.number for trial in new)
     return bool(new)

@@ -10,6 +10,11 @@ def myself() -> str:
     return _name(psutil.Process())
 
 
+def child(pid: int) -> str:
+    """A process that this one has started and not yet waited for."""
+    return _name(psutil.Process(pid))
+
+
 def is_alive(worker: str) -> bool:
     """Whether a process of this machine still runs; one of another machine counts as dead."""
     try:

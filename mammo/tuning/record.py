@@ -15,10 +15,12 @@ from mammo.patches import grid_offsets
 from mammo.provenance import data_hashes
 from mammo.search_space import sure_centre_px
 from mammo.storage import atomic_path, write_bytes, write_json
+from mammo.tuning.differences import differences
 from mammo.tuning.importance import importances
 from mammo.tuning.pruning import saved_work
+from mammo.tuning.sampler import SAMPLER_NOTE
 from mammo.tuning.space import TUNED, chosen_settings
-from mammo.tuning.study import SAMPLER_NOTE, OpenStudy
+from mammo.tuning.study import N_WORKERS, OpenStudy
 from mammo.tuning.trials import (
     ERROR,
     FIT_S,
@@ -88,9 +90,9 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
             "startup_trials": config.tune.startup_trials,
             "epoch_pruner": config.tune.epoch_pruner,
             "wilcoxon_p": config.tune.wilcoxon_p,
-            "n_workers": attrs["n_workers"],
-            "repeatable": ONE_WORKER if attrs["n_workers"] == 1 else MANY_WORKERS,
-            "n_processes": len(workers),
+            "n_workers": attrs[N_WORKERS],
+            "repeatable": ONE_WORKER if attrs[N_WORKERS] == 1 else MANY_WORKERS,
+            "n_worker_processes_in_all": len(workers),
             "synthetic": bool(attrs["synthetic"]),
             "n_rois": attrs["n_rois"],
             "n_tumor": attrs["n_tumor"],
@@ -170,30 +172,19 @@ def judging_study(opened: OpenStudy) -> dict[str, Any]:
     config = opened.config
     system, chosen = chosen_settings(config, best_trial(opened).params)
     base = config.recipes[config.tune.recipe].model_dump(mode="json")
-    recipe = _dotted(chosen.recipes[TUNED].model_dump(mode="json"), base, f"recipes.{config.tune.recipe}.")
-    variant = {"system": system, **recipe}
+    found = differences(base, chosen.recipes[TUNED].model_dump(mode="json"), f"recipes.{config.tune.recipe}.")
     for section in ("patches", "train", "vote"):
         new, old = getattr(chosen, section).model_dump(), getattr(config, section).model_dump()
         if section == "train":
             new["recipe"] = config.tune.recipe
-        variant |= _dotted(new, old, f"{section}.")
+        found |= differences(old, new, f"{section}.")
+    variant = {"system": system, **{key: becomes for key, (_, becomes) in found.items()}}
     return {
         "question": "Are the tuned settings better than those of params.yaml on folds that the study never saw?",
         "seed": config.tune.seed + 1,
         "n_seeds": 2,
         "variants": {"tuned": variant},
     }
-
-
-def _dotted(new: dict[str, Any], old: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """What differs between nested settings, by dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in new.items():
-        if isinstance(value, dict):
-            found |= _dotted(value, old[key], f"{prefix}{key}.")
-        elif value != old[key]:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def trials_table(opened: OpenStudy) -> pd.DataFrame:

@@ -15,7 +15,8 @@ from mammo.provenance import fingerprint, git_commit
 from mammo.recording import experiment_name
 from mammo.tracking import connect, experiment_id, flat_params
 from mammo.tuning.record import report_folder
-from mammo.tuning.study import SAMPLER_NOTE, OpenStudy
+from mammo.tuning.sampler import SAMPLER_NOTE
+from mammo.tuning.study import REPLACES, OpenStudy
 from mammo.tuning.trials import (
     DEVICE,
     ERROR,
@@ -52,11 +53,10 @@ class StudyRuns:
         self._folder = report_folder(opened.space, opened.config.tune.held_out_fold)
         self._client = connect(opened.space)
         self._experiment = experiment_id(self._client, opened.space, experiment_name(opened.config))
+        self._end_replaced()
         self.parent = self._find_parent() or self._make_parent()
         self._client.update_run(self.parent, status="RUNNING")
-        n_workers = opened.study.user_attrs["n_workers"]
-        tags = {"mammo.n_trials": str(n_trials), "mammo.n_workers": str(n_workers)}
-        self._client.log_batch(self.parent, tags=_tags(tags))
+        self._client.set_tag(self.parent, "mammo.n_trials", str(n_trials))
         self._known = self._nested_runs()
 
     def sync(self) -> None:
@@ -89,12 +89,25 @@ class StudyRuns:
                 for name, value in values.items()
                 for step in [record["trials"]["ended"]]
             ],
-            tags=_tags({"mammo.best_trial": str(best["trial"])}),
+            tags=_tags(
+                {"mammo.best_trial": str(best["trial"]), "mammo.n_workers": str(record["study"]["n_workers"])}
+            ),
         )
         for file in sorted(self._folder.iterdir()):
             if file.is_file():
                 self._client.log_artifact(self.parent, str(file), "tune")
         self._client.set_terminated(self.parent, "FINISHED", when)
+
+    def stop(self, *, failed: bool) -> None:
+        """End the parent run before its time; the next call of the command takes it up again."""
+        self._client.set_terminated(self.parent, "FAILED" if failed else "KILLED")
+
+    def _end_replaced(self) -> None:
+        """A study that was forgotten goes on nowhere."""
+        replaced = self._opened.study.user_attrs.get(REPLACES)
+        query = f"tags.`{STUDY_TAG}` = '{replaced}' and attributes.status = 'RUNNING'"
+        for run in self._client.search_runs([self._experiment], query, max_results=PAGE) if replaced else []:
+            self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _find_parent(self) -> str | None:
         query = f"tags.`{STUDY_TAG}` = '{self._opened.id}' and tags.`{TRIAL_TAG}` = 'study'"

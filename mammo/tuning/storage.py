@@ -3,26 +3,33 @@
 SQLite is left out: simultaneous workers collide in it, and the journal is several times as fast.
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-from zlib import crc32
+from typing import Final, TypeVar
 
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from mammo.errors import TrackingError
 from mammo.layout import Workspace
+from mammo.tuning.database import Database, reason_of
 from mammo.tuning.quiet import experimental
+
+T = TypeVar("T")
 
 GRACE_BEATS: Final = 4
 """Missed heartbeats after which a worker counts as dead."""
 POSTGRESQL: Final = "postgresql+psycopg"
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 class KernelLock(JournalFileOpenLock):
@@ -64,48 +71,90 @@ def journal_path(space: Workspace) -> Path:
     return space.root / ".cache" / "tune" / "journal.log"
 
 
-def open_storage(space: Workspace, url: str | None, heartbeat_s: int | None) -> BaseStorage:
+def open_storage(
+    space: Workspace, url: str | None, heartbeat_s: int | None, say: Callable[[str], None] = silent
+) -> BaseStorage:
     """The storage that `url` names, or the workspace's journal.
 
     Args:
         space: the workspace.
         url: `postgresql+psycopg://…` or None.
         heartbeat_s: PostgreSQL: how often a worker says that it lives; None for readers.
+        say: told when PostgreSQL does not answer, and when it answers again.
 
     Raises:
-        TrackingError: the address is no PostgreSQL's, or the server cannot be reached.
+        TrackingError: the address is no PostgreSQL's, the server cannot be reached, or the journal is damaged.
     """
     if url is None:
-        path = journal_path(space)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path), KernelLock(path)))
+        return _open_journal(journal_path(space))
     shown = hidden(url)
     try:
         with experimental():
-            return RDBStorage(
+            return Database(
                 url,
                 heartbeat_interval=heartbeat_s,
                 grace_period=None if heartbeat_s is None else GRACE_BEATS * heartbeat_s,
-                engine_kwargs={"pool_pre_ping": True},
+                shown=shown,
+                say=say,
             )
     except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise TrackingError(
-            f"{shown}: the study's database cannot be used ({reason}); check that the server runs, that the database "
-            "exists and that the password is right"
+            f"{shown}: the study's database cannot be used ({reason_of(error)}); check that the server runs, that the "
+            "database exists and that the password is right"
         ) from error
 
 
 @contextmanager
-def using_storage(space: Workspace, url: str | None, heartbeat_s: int | None) -> Iterator[BaseStorage]:
+def using_storage(
+    space: Workspace, url: str | None, heartbeat_s: int | None, say: Callable[[str], None] = silent
+) -> Iterator[BaseStorage]:
     """As `open_storage`; the database's connections are closed at the end."""
-    storage = open_storage(space, url, heartbeat_s)
+    storage = open_storage(space, url, heartbeat_s, say)
     try:
         yield storage
     finally:
         if isinstance(storage, RDBStorage):
             storage.remove_session()
             storage.engine.dispose()
+
+
+def _open_journal(path: Path) -> JournalStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return JournalStorage(JournalFileBackend(str(path), KernelLock(path)))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        line = _damaged_line(path)
+        if line is None:
+            raise
+        raise TrackingError(
+            f"{path}: every line must be a JSON record as Optuna wrote it, and line {line} is not; put a copy of the "
+            "file back, or start anew with `mammo tune --fresh`, which keeps this one beside it"
+        ) from error
+
+
+def _damaged_line(journal: Path) -> int | None:
+    """The first line that is no record of Optuna's, counted from 1; None where every line is one."""
+    with journal.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                return number
+            if not isinstance(record, dict) or "op_code" not in record:
+                return number
+    return None
+
+
+def set_aside_damaged(space: Workspace) -> Path | None:
+    """Make way for a new journal where the one that is there cannot be read; returns where the old one lies now."""
+    path = journal_path(space)
+    if not path.is_file() or _damaged_line(path) is None:
+        return None
+    aside = next(
+        free for n in range(1, 1000) if not (free := path.with_name(f"{path.name}.damaged-{n}")).exists()
+    )
+    path.rename(aside)
+    return aside
 
 
 def hidden(url: str) -> str:
@@ -130,17 +179,12 @@ def _not_postgresql(got: str) -> TrackingError:
     )
 
 
-@contextmanager
-def exclusive(space: Workspace, storage: BaseStorage, study_name: str) -> Iterator[None]:
-    """Let one process at a time mend the study and take a trial; a killed holder lets go by itself."""
-    if isinstance(storage, RDBStorage):
-        key = crc32(study_name.encode())
-        with storage.engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
-            try:
-                yield
-            finally:
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-        return
+def exclusively(space: Workspace, storage: BaseStorage, study_name: str, action: Callable[[], T]) -> T:
+    """Let one process at a time mend the study and take a trial; a killed holder lets go by itself.
+
+    On PostgreSQL `action` is done again where an outage has cut it off, for the lock is lost with the connection.
+    """
+    if isinstance(storage, Database):
+        return storage.exclusively(study_name, action)
     with FileLock(journal_path(space).with_name("claim.lock")):
-        yield
+        return action()

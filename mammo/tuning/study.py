@@ -1,15 +1,14 @@
-"""One study: made once, mended after kills, its trials handed out one at a time."""
+"""One study: made once, joined by its workers, and refused to whoever has other settings or data."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
-import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
@@ -18,60 +17,23 @@ from mammo.devices import choose_device
 from mammo.errors import MammoError
 from mammo.layout import Workspace
 from mammo.provenance import fingerprint, git_commit, library_versions
-from mammo.search_space import TuneConfig
 from mammo.storage import sha256_of
-from mammo.tuning.identity import is_alive, myself
+from mammo.tuning.differences import differences
 from mammo.tuning.material import TrialRois, material_mark
 from mammo.tuning.quiet import experimental
-from mammo.tuning.space import base_settings, distributions, own_params
-from mammo.tuning.storage import exclusive
-from mammo.tuning.trials import ERROR, INDEX, OWN, RETRY_OF, WORKER, finished, fresh_index, index_of
+from mammo.tuning.sampler import SAMPLER_NOTE, IndexedSampler
+from mammo.tuning.space import base_settings, own_params
+from mammo.tuning.storage import GRACE_BEATS, exclusively
+from mammo.tuning.trials import INDEX, OWN, WORKER, finished
 
-SAMPLER_NOTE = (
-    "TPE, multivariate, constant liar; a generator of its own for every trial, seeded by (seed, index)"
+BEYOND_RESULTS: Final = frozenset(
+    {"trials", "max_retries", "heartbeat_s", "nested_folds", "nested_seeds", "held_out_fold"}
 )
-BEYOND_RESULTS = {"trials", "max_retries", "heartbeat_s", "nested_folds", "nested_seeds", "held_out_fold"}
 """Settings of `tune` that may change while a study goes on, or that show in its ROIs."""
-
-
-class IndexedSampler(BaseSampler):
-    """TPE whose random state hangs on (seed, index of the trial), not on what this process has drawn before.
-
-    A study that is killed and resumed therefore draws what an undisturbed one draws.
-    """
-
-    def __init__(self, tune: TuneConfig) -> None:
-        self._tune = tune
-        self._tpe: TPESampler = self._fresh(0)
-
-    def _fresh(self, index: int) -> TPESampler:
-        seed = int(np.random.SeedSequence([self._tune.seed, index]).generate_state(1)[0])
-        return TPESampler(seed=seed, n_startup_trials=self._tune.startup_trials)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Start the trial's own generator."""
-        index = index_of(trial)
-        if index is None:
-            index = fresh_index(trial.number, study.get_trials(deepcopy=False))
-        self._tpe = self._fresh(index)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """As TPE."""
-        return self._tpe.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As TPE."""
-        return self._tpe.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As TPE."""
-        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+RESTS_ON: Final = "rests_on"
+REPLACES: Final = "replaces"
+"""The id of the study that this one was made in place of, whose MLflow runs it ends."""
+N_WORKERS: Final = "n_workers"
 
 
 @dataclass(frozen=True)
@@ -105,26 +67,32 @@ def study_name(config: Config) -> str:
     return name if fold is None else f"{name}-without-fold-{fold}"
 
 
-def study_mark(config: Config, material: TrialRois) -> str:
-    """A hash of the settings, the data and the weights that a trial's value rests on, beside its parameters and index.
+def foundations(config: Config, material: TrialRois) -> dict[str, Any]:
+    """The settings, the data and the weights that a trial's value rests on, beside its parameters and index.
 
     A study may go on with other code, libraries or another machine of the same kind of device; they are not in it.
     """
     system, base = base_settings(config)
     weights = Path(base.model.weights)
-    return fingerprint(
-        [
-            config.tune.model_dump(exclude=BEYOND_RESULTS),
-            system,
-            base.model.model_dump(),
-            base.recipe.model_dump(),
-            base.patches.model_dump(exclude={"seed"}),
-            base.vote.model_dump(),
-            [config.train.precision, choose_device(config.train.device).type],
-            material_mark(material),
-            *([sha256_of(weights)] if weights.is_file() else []),
-        ]
-    )
+    return {
+        "tune": config.tune.model_dump(mode="json", exclude=set(BEYOND_RESULTS)),
+        "tune.system with the first fusion of the space": system,
+        "model": base.model.model_dump(mode="json"),
+        f"recipes.{config.tune.recipe}": base.recipe.model_dump(mode="json"),
+        "patches": base.patches.model_dump(mode="json", exclude={"seed"}),
+        "vote": base.vote.model_dump(mode="json"),
+        "train.precision and the kind of device": [
+            config.train.precision,
+            choose_device(config.train.device).type,
+        ],
+        "the ROIs and their folds (a hash)": material_mark(material),
+        **({"the file of model.weights (a hash)": sha256_of(weights)} if weights.is_file() else {}),
+    }
+
+
+def study_mark(config: Config, material: TrialRois) -> str:
+    """A hash of what a trial's value rests on."""
+    return fingerprint(list(foundations(config, material).values()))
 
 
 def make_study(
@@ -133,12 +101,13 @@ def make_study(
     """Make the study, or go on with the one that is there. Call it once, before workers start.
 
     Raises:
-        MammoError: the study there was made with other settings or data.
+        MammoError: the study there was made with other settings or data, or is to be deleted while others work on it.
     """
-    name, mark = study_name(config), study_mark(config, material)
-    with exclusive(space, storage, name):
-        if fresh and name in optuna.get_all_study_names(storage):
-            optuna.delete_study(study_name=name, storage=storage)
+    name, rests_on = study_name(config), foundations(config, material)
+    mark = study_mark(config, material)
+
+    def make() -> optuna.Study:
+        replaced = _delete(storage, name, config.tune.heartbeat_s) if fresh else None
         study = optuna.create_study(
             study_name=name,
             storage=storage,
@@ -148,14 +117,45 @@ def make_study(
         )
         # The mark comes last: a study without it was killed while it was made, and is made to the end.
         if "mark" not in study.user_attrs:
-            for key, value in _identity(space, config, material).items():
+            identity = _identity(space, config, material) | {RESTS_ON: rests_on, REPLACES: replaced}
+            for key, value in identity.items():
                 study.set_user_attr(key, value)
             own = own_params(config)
             if own is not None and not study.get_trials(deepcopy=False):
                 study.enqueue_trial(own, user_attrs={INDEX: 0, OWN: True})
             study.set_user_attr("mark", mark)
-    _check_mark(study, mark)
+        return study
+
+    study = exclusively(space, storage, name, make)
+    _check_foundations(
+        study, config, material, "restore params.yaml and data, or start anew with `mammo tune --fresh`"
+    )
     return OpenStudy(space, config, storage, study)
+
+
+def _delete(storage: BaseStorage, name: str, heartbeat_s: int) -> str | None:
+    """Forget a study; returns its id, or None where there is none.
+
+    Raises:
+        MammoError: a worker of another machine or workspace is on one of its trials.
+    """
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    study = optuna.load_study(study_name=name, storage=storage)
+    if isinstance(storage, RDBStorage):
+        with experimental():
+            fail_stale_trials(study)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        at_work = [str(t.user_attrs[WORKER]) for t in running if WORKER in t.user_attrs]
+        if at_work:
+            raise MammoError(
+                f"study {name}: nobody may be at work on a study that --fresh forgets, but {', '.join(at_work)} "
+                f"{'is' if len(at_work) == 1 else 'are'} (host:process:start); stop them, or leave --fresh out. A "
+                f"worker that was killed counts as at work for {GRACE_BEATS * heartbeat_s} s"
+            )
+    replaced = study.user_attrs.get("id")
+    optuna.delete_study(study_name=name, storage=storage)
+    return None if replaced is None else str(replaced)
 
 
 def join_study(space: Workspace, config: Config, storage: BaseStorage, material: TrialRois) -> OpenStudy:
@@ -172,24 +172,55 @@ def join_study(space: Workspace, config: Config, storage: BaseStorage, material:
             f"study {name}: must be made before workers join it, and the storage has none; run `mammo tune` with this "
             "--storage first"
         ) from error
-    _check_mark(study, study_mark(config, material))
+    _check_foundations(study, config, material, "give this workspace the study's params.yaml and data")
     return OpenStudy(space, config, storage, study)
 
 
-def note_workers(opened: OpenStudy, n_workers: int) -> None:
-    """Note how many workers share the study at most: with more than one, the order of trials is left to chance."""
-    most = max(n_workers, int(opened.study.user_attrs.get("n_workers", 0)))
-    opened.study.set_user_attr("n_workers", most)
+@contextmanager
+def noticing_deletion(opened: OpenStudy) -> Iterator[None]:
+    """Say it plainly when the study that one works on is gone.
 
-
-def _check_mark(study: optuna.Study, mark: str) -> None:
-    made_with = study.user_attrs.get("mark")
-    if made_with != mark:
+    Raises:
+        MammoError: it was deleted meanwhile.
+    """
+    try:
+        yield
+    except KeyError as error:
+        if _is_there(opened):
+            raise
         raise MammoError(
-            f"study {study.study_name}: its trials must share settings, data and device, but it was "
-            f"made with {made_with} and this workspace has {mark}; restore params.yaml and data, or start anew with "
-            "`mammo tune --fresh`"
-        )
+            f"study {opened.study.study_name}: must stay while it is worked on, and was deleted meanwhile (by "
+            "`mammo tune --fresh` elsewhere?); start again to work on the one that took its place"
+        ) from error
+
+
+def _is_there(opened: OpenStudy) -> bool:
+    try:
+        study = optuna.load_study(study_name=opened.study.study_name, storage=opened.storage)
+    except KeyError:
+        return False
+    return study._study_id == opened.study._study_id
+
+
+def note_workers(opened: OpenStudy, n_workers: int) -> None:
+    """Note how many workers were on the study at once at most. Call it under the lock.
+
+    With more than one, which trials end before another begins is left to chance.
+    """
+    if n_workers > int(opened.study.user_attrs.get(N_WORKERS, 0)):
+        opened.study.set_user_attr(N_WORKERS, n_workers)
+
+
+def _check_foundations(study: optuna.Study, config: Config, material: TrialRois, remedy: str) -> None:
+    if study.user_attrs.get("mark") == study_mark(config, material):
+        return
+    here = json.loads(json.dumps(foundations(config, material)))
+    found = differences(study.user_attrs.get(RESTS_ON, {}), here)
+    lines = "".join(f"\n  {key}: {there} there, {value} here" for key, (there, value) in found.items())
+    raise MammoError(
+        f"study {study.study_name}: its trials must share settings, data and device, but it was made with others:"
+        f"{lines}\n{remedy}"
+    )
 
 
 def _identity(space: Workspace, config: Config, material: TrialRois) -> dict[str, Any]:
@@ -204,83 +235,3 @@ def _identity(space: Workspace, config: Config, material: TrialRois) -> dict[str
         "n_groups": int(material.table["group_id"].nunique()),
         "synthetic": material.synthetic,
     }
-
-
-def mend(opened: OpenStudy) -> None:
-    """Tell the trials of dead workers FAIL and enqueue them again. Call it under `exclusive`.
-
-    A kill between the two steps loses nothing: the next call enqueues what no try replaces yet.
-    """
-    study = opened.study
-    with experimental():
-        fail_stale_trials(study)
-    watched = isinstance(opened.storage, RDBStorage)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_dead(trial, watched):
-            study.tell(trial.number, state=TrialState.FAIL)
-    trials = study.get_trials(deepcopy=False)
-    replaced = {t.user_attrs.get(RETRY_OF) for t in trials}
-    for trial in trials:
-        if trial.state == TrialState.FAIL and ERROR not in trial.user_attrs and trial.number not in replaced:
-            _enqueue_again(opened, trial, trials)
-
-
-def _is_dead(trial: FrozenTrial, watched: bool) -> bool:
-    """Whether nobody works on a running trial. PostgreSQL's are watched by their heartbeats.
-
-    The worker's name is the last thing written while a trial is taken, under the lock; where it is missing, the
-    taker died.
-    """
-    worker = trial.user_attrs.get(WORKER)
-    return worker is None or (not watched and not is_alive(str(worker)))
-
-
-def _enqueue_again(opened: OpenStudy, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
-    index = index_of(trial)
-    if index is None:
-        index = fresh_index(trial.number, trials)
-    # What was not drawn to the end is drawn again, by the same generator, but for what was never drawn at random.
-    whole = set(trial.params) == set(opened.config.tune.space)
-    params = trial.params if whole else trial.system_attrs.get("fixed_params", {})
-    own = {OWN: True} if trial.user_attrs.get(OWN) else {}
-    opened.study.enqueue_trial(params, user_attrs={INDEX: index, RETRY_OF: trial.number, **own})
-
-
-def claim(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
-    """Take the next trial: first one whose worker died, then a new one; None when all are taken.
-
-    Args:
-        opened: the study.
-        n_trials: how many indices the study shall have in all.
-    """
-    study = opened.study
-    with exclusive(opened.space, opened.storage, study.study_name):
-        mend(opened)
-        while True:
-            trials = study.get_trials(deepcopy=False)
-            waiting = any(t.state == TrialState.WAITING for t in trials)
-            if not waiting and sum(1 for t in trials if RETRY_OF not in t.user_attrs) >= n_trials:
-                return None
-            trial = _take(opened, trials)
-            if trial is not None:
-                return trial
-
-
-def _take(opened: OpenStudy, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:
-    """Ask for a trial; None if it killed its workers too often and is given up."""
-    study, tune = opened.study, opened.config.tune
-    with experimental():
-        trial = study.ask(distributions(tune))
-    if INDEX not in trial.user_attrs:
-        trial.set_user_attr(INDEX, fresh_index(trial.number, trials))
-    n_died = sum(1 for t in trials if t.number != trial.number and index_of(t) == trial.user_attrs[INDEX])
-    if n_died > tune.max_retries:
-        trial.set_user_attr(
-            ERROR, f"its worker died {n_died} times; fewer workers or a smaller space may help"
-        )
-        study.tell(trial, state=TrialState.FAIL)
-        return None
-    if isinstance(opened.storage, RDBStorage):
-        opened.storage.record_heartbeat(trial._trial_id)
-    trial.set_user_attr(WORKER, myself())
-    return trial

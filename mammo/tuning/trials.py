@@ -44,7 +44,10 @@ def state_of(trial: FrozenTrial, retried: set[int]) -> str:
 
 
 def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """One trial for each finished index, in order: complete, pruned, or failed by its own error."""
+    """One trial for each finished index, in order: complete, pruned, or failed by its own error.
+
+    Should an outage of the database have made two tries of one index, the earlier counts.
+    """
     retried = retried_numbers(trials)
     ended = [
         t
@@ -52,7 +55,8 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
         or (t.state == TrialState.FAIL and ERROR in t.user_attrs and t.number not in retried)
     ]
-    return sorted(ended, key=lambda t: index_of(t) or 0)
+    first = {index_of(t): t for t in sorted(ended, key=lambda t: t.number, reverse=True)}
+    return sorted(first.values(), key=lambda t: index_of(t) or 0)
 
 
 def fresh_index(number: int, trials: Sequence[FrozenTrial]) -> int:

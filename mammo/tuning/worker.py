@@ -5,7 +5,7 @@ On a GPU several workers may share the device, each as a process with the ROI im
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any, Final
@@ -18,12 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mammo.config import Config
 from mammo.entry import guarded
-from mammo.errors import MammoError
+from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
+from mammo.tuning.claims import claim
 from mammo.tuning.material import TrialRois, read_trial_rois
 from mammo.tuning.objective import judge_trial
-from mammo.tuning.storage import hidden, using_storage
-from mammo.tuning.study import OpenStudy, claim, join_study
+from mammo.tuning.storage import hidden, silent, using_storage
+from mammo.tuning.study import OpenStudy, join_study, noticing_deletion
 from mammo.tuning.trials import ERROR, FOLDS, INDEX, TRIAL_S, state_of
 from mammo.workers import context_without_threads, end_with_parent
 
@@ -32,7 +33,7 @@ PRELOADED: Final = ("mammo.tuning.worker", "sklearn.model_selection", "scipy.sta
 
 
 def work(
-    root: Path, config: Config, url: str | None, n_trials: int, say: Callable[[str], None] | None = None
+    root: Path, config: Config, url: str | None, n_trials: int, say: Callable[[str], None] = silent
 ) -> int:
     """Join the study and take trials until none is left; returns how many this worker ended.
 
@@ -41,10 +42,11 @@ def work(
         config: all settings.
         url: the storage's address, or None for the workspace's journal.
         n_trials: how many trials the study shall have in all.
-        say: told one line for each trial that this worker ended.
+        say: told one line for each trial that this worker ended, and when the database is away.
 
     Raises:
-        MammoError: there is no such study, or it was made with other settings or data.
+        MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.
+        TrackingError: the database has been away for too long.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
@@ -52,36 +54,44 @@ def work(
     if url is not None:
         hidden(url)
     material = read_trial_rois(space, config)
-    with using_storage(space, url, config.tune.heartbeat_s) as storage:
+    with using_storage(space, url, config.tune.heartbeat_s, say) as storage:
         opened = join_study(space, config, storage, material)
-        n_ended = 0
+        with noticing_deletion(opened):
+            return _take_all(opened, n_trials, material, say)
+
+
+def _take_all(opened: OpenStudy, n_trials: int, material: TrialRois, say: Callable[[str], None]) -> int:
+    n_ended = 0
+    started = perf_counter()
+    while (trial := _next_trial(opened, n_trials)) is not None:
+        ended = _end_trial(opened, trial, material, started)
+        if ended is not None:
+            n_ended += 1
+            say(trial_line(ended, opened.config.tune.metric))
         started = perf_counter()
-        while (trial := _next_trial(opened, n_trials)) is not None:
-            ended = _end_trial(opened, trial, material, started)
-            if ended is not None:
-                n_ended += 1
-                if say is not None:
-                    say(trial_line(ended, config.tune.metric))
-            started = perf_counter()
-        return n_ended
+    return n_ended
 
 
 def _next_trial(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
     """Take a trial; while others still work, wait: their trials come back if they die."""
-    while (trial := claim(opened, n_trials)) is None:
-        if not any(t.state == TrialState.RUNNING for t in opened.trials):
-            return None
+    while True:
+        try:
+            trial = claim(opened, n_trials)
+        except UpdateFinishedTrialError:  # the lock was lost in an outage, and another took this one for dead
+            continue
+        if trial is not None or not any(t.state == TrialState.RUNNING for t in opened.trials):
+            return trial
         sleep(POLL_S)
-    return trial
 
 
 def trial_line(trial: FrozenTrial, metric: str) -> str:
     """One line for people: how a trial ended, with its value or its error."""
     folds = trial.user_attrs.get(FOLDS, [])
+    n_folds = f"{len(folds)} {'fold' if len(folds) == 1 else 'folds'}"
     head = f"trial {trial.user_attrs[INDEX]}: {state_of(trial, set())}"
     if trial.state == TrialState.COMPLETE:
-        return f"{head}, {metric} {trial.value:.4f} over {len(folds)} folds"
-    return f"{head} after {len(folds)} folds{': ' + trial.user_attrs[ERROR] if ERROR in trial.user_attrs else ''}"
+        return f"{head}, {metric} {trial.value:.4f} over {n_folds}"
+    return f"{head} after {n_folds}{': ' + trial.user_attrs[ERROR] if ERROR in trial.user_attrs else ''}"
 
 
 def _end_trial(
@@ -102,6 +112,8 @@ def _judge(trial: optuna.Trial, material: TrialRois, config: Config) -> tuple[Tr
         return TrialState.COMPLETE, judge_trial(trial, material, config)
     except optuna.TrialPruned:
         return TrialState.PRUNED, None
+    except TrackingError:  # the storage is away: nothing that the trial did
+        raise
     except MammoError as error:
         trial.set_user_attr(ERROR, str(error))
         return TrialState.FAIL, None
@@ -117,8 +129,9 @@ def _heartbeat(opened: OpenStudy, trial: optuna.Trial) -> Iterator[None]:
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(opened.config.tune.heartbeat_s):
-            storage.record_heartbeat(trial._trial_id)
+        with suppress(TrackingError, KeyError):  # the trial itself will meet them
+            while not ended.wait(opened.config.tune.heartbeat_s):
+                storage.record_heartbeat(trial._trial_id)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -94,9 +95,18 @@ def _group_exists(group: int) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Postgresql:
+    """A server of the tests' own."""
+
+    port: int
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
 @contextmanager
-def postgresql(user: str, password: str, database: str) -> Iterator[int]:
-    """A PostgreSQL cluster of its own with password authentication; yields the port. Skips where it is missing."""
+def postgresql(user: str, password: str, database: str) -> Iterator[Postgresql]:
+    """A PostgreSQL cluster of its own with password authentication, running. Skips where it is missing."""
     binaries = _postgresql_binaries()
     is_root = os.geteuid() == 0
     if is_root and shutil.which("runuser") is None:
@@ -119,18 +129,23 @@ def postgresql(user: str, password: str, database: str) -> Iterator[int]:
 
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
     data = str(folder / "data")
-    started = False
+
+    def start() -> None:
+        call("pg_ctl", "-D", data, "-l", str(folder / "server.log"), "-o", options, "--wait", "start")
+
+    def stop() -> None:
+        call("pg_ctl", "-D", data, "--mode", "fast", "--wait", "stop")
+
     try:
         call("initdb", "-D", data, "-U", user, "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync")
-        call("pg_ctl", "-D", data, "-l", str(folder / "server.log"), "-o", options, "--wait", "start")
-        started = True
+        start()
         environment = os.environ | {"PGPASSWORD": password}
         create = [str(binaries / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", user, database]
         subprocess.run(create, env=environment, check=True, timeout=60)
-        yield port
+        yield Postgresql(port, start, stop)
     finally:
-        if started:
-            call("pg_ctl", "-D", data, "--mode", "fast", "--wait", "stop")
+        if (folder / "data" / "postmaster.pid").exists():
+            stop()
         shutil.rmtree(folder)
 
 

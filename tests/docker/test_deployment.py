@@ -110,7 +110,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -
         [one for one in read_dockerfile(FOLDER / "mlflow.Dockerfile") if one.keyword != "CMD"]
     )
     with (
-        postgresql(user, login["POSTGRES_PASSWORD"], database) as database_port,
+        postgresql(user, login["POSTGRES_PASSWORD"], database) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
         port = free_port()
@@ -119,7 +119,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -
             "5000": str(port),
             "/mlflow/artifacts": str(folder / "artifacts"),
             f"postgresql+psycopg://{user}@postgres:5432/{database}": (
-                f"postgresql+psycopg://{user}@127.0.0.1:{database_port}/{database}"
+                f"postgresql+psycopg://{user}@127.0.0.1:{server.port}/{database}"
             ),
         }
         command = replaced(image + services["mlflow"]["command"], others)
@@ -139,7 +139,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -
                 run.log_file(bundle / "model.json", "bundle")
             yield Server(
                 url=url,
-                database=f"host=127.0.0.1 port={database_port} user={user} dbname={database}",
+                database=f"host=127.0.0.1 port={server.port} user={user} dbname={database}",
                 artifacts=folder / "artifacts",
                 space=space,
                 run_id=run.run_id,

@@ -16,10 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mammo.config import Config
 from mammo.layout import Workspace
+from mammo.tuning.claims import claim, mend
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import journal_path, open_storage
-from mammo.tuning.study import OpenStudy, claim, make_study, mend, note_workers
+from mammo.tuning.study import OpenStudy, make_study
 from mammo.tuning.trials import FOLDS, INDEX, RETRY_OF, finished, state_of
 from tests.tuning.conftest import agrees_with_storage, make_workspace, work_in
 
@@ -31,9 +32,7 @@ BYTES_OF_A_TRIAL = 2400
 
 def opened_study(space: Workspace, config: Config) -> OpenStudy:
     material = read_trial_rois(space, config)
-    opened = make_study(space, config, open_storage(space, None, 1), material, fresh=False)
-    note_workers(opened, 1)
-    return opened
+    return make_study(space, config, open_storage(space, None, 1), material, fresh=False)
 
 
 def what_counts(trials: list[FrozenTrial]) -> list[dict[str, Any]]:

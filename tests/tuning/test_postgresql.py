@@ -18,16 +18,21 @@ from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import open_storage, using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study, study_name
 from mammo.tuning.trials import INDEX, RETRY_OF, WORKER, finished, retried_numbers
-from tests.docker.processes import postgresql, wait_until
+from tests.docker.processes import Postgresql, postgresql, wait_until
 from tests.tuning.conftest import agrees_with_storage, tune_in, work_in
 
 N_TRIALS = 5
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgresql("tuner", "secret-of-the-test", "studies") as port:
-        yield f"postgresql+psycopg://tuner:secret-of-the-test@127.0.0.1:{port}/studies"
+def server() -> Iterator[Postgresql]:
+    with postgresql("tuner", "secret-of-the-test", "studies") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database(server: Postgresql) -> str:
+    return f"postgresql+psycopg://tuner:secret-of-the-test@127.0.0.1:{server.port}/studies"
 
 
 @pytest.fixture
@@ -127,7 +132,7 @@ def test_a_worker_of_other_settings_is_refused(
     space, config = workspace
     opened_on(space, config, storage)
     other = config.model_copy(update={"tune": config.tune.model_copy(update={"seed": 1})})
-    with pytest.raises(MammoError, match=r"must share settings, data and device.*--fresh"):
+    with pytest.raises(MammoError, match=r"tune\.seed: 0 there, 1 here\n.*the study's params\.yaml and data"):
         join_study(space, other, storage, read_trial_rois(space, config))
 
 

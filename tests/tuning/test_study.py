@@ -20,11 +20,12 @@ from mammo.storage import read_table
 from mammo.studies.choices import read_study_file
 from mammo.studies.variants import with_overrides
 from mammo.tuning.apply import apply_best
+from mammo.tuning.claims import claim, mend
 from mammo.tuning.coordinator import Plan, check_plan, run_study
 from mammo.tuning.material import read_trial_rois, training_data
 from mammo.tuning.objective import coarse_stride, fit_seed, roi_value
 from mammo.tuning.storage import open_storage
-from mammo.tuning.study import claim, make_study, mend, study_mark
+from mammo.tuning.study import make_study, study_mark
 from mammo.tuning.trials import OWN
 from tests.study_records import write_record
 from tests.tuning.conftest import make_workspace

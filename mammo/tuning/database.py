@@ -1,0 +1,195 @@
+"""PostgreSQL as the storage of a study, and how an outage of it is waited for."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Any, Final, TypeVar
+from zlib import crc32
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+
+from mammo.errors import TrackingError
+
+T = TypeVar("T")
+
+PATIENCE_S: Final = 300.0
+"""How long a database may be away, for example while it is restarted or updated."""
+RETRY_S: Final = (0.1, 5.0)
+"""The first and the longest pause between two tries."""
+REPEATABLE: Final = (
+    "_get_best_trial_id",
+    "_get_stale_trial_ids",
+    "_get_trials",
+    "_set_trial_param",
+    "get_all_studies",
+    "get_study_directions",
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_system_attrs",
+    "get_study_user_attrs",
+    "get_trial",
+    "get_trial_id_from_study_id_trial_number",
+    "record_heartbeat",
+    "set_study_system_attr",
+    "set_study_user_attr",
+    "set_trial_intermediate_value",
+    "set_trial_state_values",
+    "set_trial_system_attr",
+    "set_trial_user_attr",
+)
+"""Operations that may be done twice: reads, and writes of a value under a key. Making and deleting are not."""
+
+
+class Database(RDBStorage):
+    """Optuna's storage, that waits where the server is away for a while.
+
+    What may be done twice is tried again by itself. What happens under the study's lock is not: the lock is lost with
+    the connection, so all of it is done again.
+
+    Args:
+        url: the address.
+        heartbeat_interval: seconds, see Optuna.
+        grace_period: likewise.
+        shown: the address for people, without a password.
+        say: told when the server does not answer, and when it answers again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        heartbeat_interval: int | None,
+        grace_period: int | None,
+        shown: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self._shown = shown
+        self._say = say
+        self._is_locked = False
+        self._away_since: float | None = None
+        self._given_up = False
+        super().__init__(
+            url,
+            heartbeat_interval=heartbeat_interval,
+            grace_period=grace_period,
+            engine_kwargs={"pool_pre_ping": True},
+        )
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Do something that may be done twice; while the server is away, try again.
+
+        Raises:
+            TrackingError: it has been away for too long. From then on every failure is one.
+        """
+        pause = RETRY_S[0]
+        while True:
+            try:
+                result = action()
+            except Exception as error:
+                if self._is_locked or not _is_outage(error):
+                    raise
+                self._note_outage(error)
+                sleep(pause)
+                pause = min(2 * pause, RETRY_S[1])
+            else:
+                self._note_answer()
+                return result
+
+    def _note_outage(self, error: Exception) -> None:
+        if self._away_since is None:
+            self._away_since = monotonic()
+            self._say(
+                f"{self._shown}: the study's database does not answer ({reason_of(error)}); waiting up to "
+                f"{PATIENCE_S:.0f} s for it"
+            )
+        if self._given_up or monotonic() - self._away_since > PATIENCE_S:
+            self._given_up = True
+            raise TrackingError(
+                f"{self._shown}: the study's database must answer, and has not for {PATIENCE_S:.0f} s "
+                f"({reason_of(error)}); ended trials are kept in it: start it, then run the same command"
+            ) from error
+
+    def _note_answer(self) -> None:
+        away_since, self._away_since = self._away_since, None
+        if away_since is not None and not self._given_up:
+            self._say(f"the study's database answers again, after {monotonic() - away_since:.0f} s")
+
+    def exclusively(self, study_name: str, action: Callable[[], T]) -> T:
+        """Do `action` while no other process does anything under the same name.
+
+        Raises:
+            TrackingError: the server has been away for too long.
+        """
+        return self.patiently(lambda: self._under_lock(study_name, action))
+
+    def _under_lock(self, study_name: str, action: Callable[[], T]) -> T:
+        with self._locked(), self.engine.connect() as connection:
+            key = {"key": crc32(study_name.encode())}
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+            try:
+                return action()
+            finally:
+                _unlock(connection, key)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._is_locked = True
+        try:
+            yield
+        finally:
+            self._is_locked = False
+
+
+def _unlock(connection: Connection, key: dict[str, int]) -> None:
+    """A server that has gone away has let the lock go with the connection."""
+    try:
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+    except SQLAlchemyError as error:
+        if not _is_outage(error):
+            raise
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    original = getattr(RDBStorage, name)
+
+    def patient(self: Database, *args: Any, **kwargs: Any) -> Any:
+        return self.patiently(lambda: original(self, *args, **kwargs))
+
+    return patient
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Optuna warns that it falls back to another query, which meets the same outage; `say` tells of that."""
+    return "Caught an error from sqlalchemy" not in record.getMessage()
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the server or the way to it is at fault, not what was asked of it.
+
+    Optuna and SQLAlchemy wrap what the driver said, and stumble over it once more (a transaction that cannot go on).
+    """
+    return isinstance(error, SQLAlchemyError | StorageInternalError) and _root(error) is not None
+
+
+def _root(error: BaseException) -> OperationalError | InterfaceError | None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OperationalError | InterfaceError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def reason_of(error: BaseException) -> str:
+    """What the driver said, in a line."""
+    lines = str(_root(error) or error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_news)
+for _name in REPEATABLE:
+    setattr(Database, _name, _patient(_name))

@@ -1,0 +1,153 @@
+"""PostgreSQL goes away in the middle of a study, for moments and for good."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from mammo.config import Config
+from mammo.errors import MammoError, TrackingError
+from mammo.layout import Workspace
+from mammo.tuning import database
+from mammo.tuning.claims import claim
+from mammo.tuning.material import read_trial_rois
+from mammo.tuning.runs import StudyRuns
+from mammo.tuning.storage import using_storage
+from mammo.tuning.study import OpenStudy, make_study
+from mammo.tuning.trials import INDEX
+from mammo.tuning.worker import work
+from tests.docker.processes import Postgresql, postgresql, wait_until
+from tests.tuning.conftest import agrees_with_storage
+
+N_TRIALS = 8
+PASSWORD = "secret-of-the-test"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgresql]:
+    with postgresql("tuner", PASSWORD, "studies") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(server: Postgresql) -> str:
+    return f"postgresql+psycopg://tuner:{PASSWORD}@127.0.0.1:{server.port}/studies"
+
+
+@pytest.fixture
+def opened(workspace: tuple[Workspace, Config], url: str) -> Iterator[OpenStudy]:
+    space, config = workspace
+    with using_storage(space, url, config.tune.heartbeat_s) as storage:
+        yield make_study(space, config, storage, read_trial_rois(space, config), fresh=True)
+
+
+@pytest.mark.slow
+def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
+    workspace: tuple[Workspace, Config],
+    opened: OpenStudy,
+    server: Postgresql,
+    url: str,
+    store_of: Callable[[Workspace], None],
+) -> None:
+    space, _ = workspace
+    store_of(space)
+    mammo = [str(Path(sys.executable).with_name("mammo")), "tune", "--workspace", str(space.root)]
+    command = subprocess.Popen(
+        [*mammo, "--trials", str(N_TRIALS), "--workers", "2", "--storage", url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert command.stdout is not None
+    said = command.stdout.readline()
+    for n_ended in (1, 2, 3):
+
+        def so_many_have_ended(n_ended: int = n_ended) -> bool:
+            return len(opened.ended) >= n_ended
+
+        wait_until(so_many_have_ended, 90, lambda: "trials end")
+        server.stop()
+        line = ""
+        while "does not answer" not in line:
+            line = command.stdout.readline()
+            assert line, f"the command has ended: {command.communicate()}"
+            said += line
+        server.start()
+    rest, errors = command.communicate(timeout=180)
+    said += rest
+    assert (command.returncode, errors) == (0, "")
+    assert PASSWORD not in said
+    assert "the study's database answers again, after" in said
+    assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
+    assert {t.state for t in opened.trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    agrees_with_storage(opened, StudyRuns(opened, N_TRIALS))
+
+
+def test_a_database_that_stays_away_ends_a_worker_with_one_message(
+    workspace: tuple[Workspace, Config],
+    opened: OpenStudy,
+    server: Postgresql,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space, config = workspace
+    monkeypatch.setattr(database, "PATIENCE_S", 0.2)
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if line.startswith("trial"):
+            server.stop()
+
+    try:
+        with pytest.raises(TrackingError, match=r"must answer, and has not for .* then run the same command"):
+            work(space.root, config, url, 2, say)
+    finally:
+        server.start()
+    assert [line.split(":")[0] for line in lines] == ["trial 0", "postgresql+psycopg"]
+    assert PASSWORD not in "".join(lines)
+    assert len(opened.ended) == 1
+
+
+def test_a_study_is_not_forgotten_while_a_worker_is_on_it(
+    workspace: tuple[Workspace, Config], opened: OpenStudy
+) -> None:
+    space, config = workspace
+    trial = claim(opened, 2)
+    assert trial is not None
+    material = read_trial_rois(space, config)
+    with pytest.raises(MammoError, match=r"nobody may be at work.*stop them, or leave --fresh out"):
+        make_study(space, config, opened.storage, material, fresh=True)
+    before = opened.id
+    opened.study.tell(trial, state=TrialState.PRUNED)
+    assert make_study(space, config, opened.storage, material, fresh=True).id != before
+
+
+@pytest.mark.slow
+def test_a_worker_whose_study_is_deleted_says_so(
+    workspace: tuple[Workspace, Config], opened: OpenStudy, url: str
+) -> None:
+    space, config = workspace
+
+    def delete(line: str) -> None:
+        assert line.startswith("trial 0")
+        make_study(space, config, opened.storage, read_trial_rois(space, config), fresh=True)
+
+    with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
+        work(space.root, config, url, 2, delete)
+
+
+def test_trials_that_were_open_at_once_are_counted_whoever_took_them(opened: OpenStudy) -> None:
+    alone = claim(opened, 4)
+    assert alone is not None
+    opened.study.tell(alone, state=TrialState.PRUNED)
+    after_it = claim(opened, 4)
+    assert after_it is not None
+    assert opened.study.user_attrs["n_workers"] == 1
+    assert claim(opened, 4) is not None
+    assert opened.study.user_attrs["n_workers"] == 2
