@@ -428,14 +428,38 @@ class Config(Section):
 
 
 def _explain(name: str, detail: Any) -> str:
-    """One line for one broken rule: file, key, rule, value."""
-    key = ".".join(str(part) for part in detail["loc"])
-    message = detail["msg"]
+    """What one broken rule says: file, key, rule, value, and the remedy where it shows in the value."""
+    loc = list(detail["loc"])
+    if loc[:2] == ["tune", "space"]:
+        del loc[3:4]  # pydantic's own: which kind of range it is
+    key = ".".join(str(part) for part in loc)
+    message, got = detail["msg"], detail.get("input")
     if detail["type"] == "extra_forbidden":
         return f"{name}: {key} is not a known key; remove it or correct its spelling"
     if detail["type"] == "missing":
         return f"{name}: {key} is required and missing"
     if detail["type"] == "value_error":
-        section = f"{key}." if key else ""
-        return f"{name}: {section}{message.removeprefix('Value error, ')}"
-    return f"{name}: {key}: {message}, got {detail['input']!r}"
+        section = f"{key}{' ' if isinstance(loc[-1], int) else '.'}" if key else ""
+        rules = message.removeprefix("Value error, ").splitlines()
+        return "\n".join(f"{name}: {section}{rule}" for rule in rules)
+    if detail["type"] in ("union_tag_not_found", "union_tag_invalid", "model_attributes_type"):
+        return (
+            f"{name}: {key} must say its type (int, float or categorical), got {got!r}; for example "
+            "{type: float, low: 0.001, high: 0.01}"
+        )
+    return f"{name}: {key}: {message}, got {got!r}{_remedy(detail['type'], got)}"
+
+
+def _remedy(kind: str, got: Any) -> str:
+    if not isinstance(got, str) or not kind.startswith(("int", "float")):
+        return ""
+    try:
+        number = float(got)
+    except ValueError:
+        return ""
+    if kind.startswith("int") and number == int(number):
+        return f"; write {int(number)} without quotes"
+    # YAML 1.1 takes 1e-4 for a text: a number with an exponent needs a point.
+    mantissa, _, exponent = f"{number!r}".partition("e")
+    plain = f"{float(mantissa)}e{exponent}" if exponent else mantissa
+    return f"; write {plain}: YAML takes a number in quotes, or an exponent without a point before it, for a text"

@@ -6,9 +6,9 @@ Limits come from the recipe. A patch of p pixels that may lie anywhere in a ROI 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mammo.records import MIN_PATCH_PX, ROI_SIDE_PX
 from mammo.section import Section
@@ -36,11 +36,17 @@ class FloatRange(Section):
     log: bool = False
 
 
+def _is_choice(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"must be a name or a number, got {value!r}; quote it if it is a name")
+    return value
+
+
 class Choices(Section):
     """One of a list."""
 
     type: Literal["categorical"]
-    choices: list[str | int | float]
+    choices: list[Annotated[str | int | float, BeforeValidator(_is_choice)]]
 
 
 Parameter = Annotated[IntRange | FloatRange | Choices, Field(discriminator="type")]
@@ -140,9 +146,24 @@ class TuneConfig(Section):
             raise ValueError(
                 f"space must hold at least one parameter, got none; add one of {', '.join(KNOWN)}"
             )
-        for name, parameter in self.space.items():
-            _check_parameter(name, parameter)
+        if self.epoch_pruner == "median" and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be below epochs ({self.epochs}), or no epoch is ever stopped, got "
+                f"{self.warmup_epochs}; lower it, or set epoch_pruner to none"
+            )
+        broken = [rule for name, parameter in self.space.items() for rule in _broken_rule(name, parameter)]
+        if broken:
+            raise ValueError("\n".join(broken))
         return self
+
+
+def _broken_rule(name: str, parameter: IntRange | FloatRange | Choices) -> list[str]:
+    """The first rule that a parameter breaks, if there is one."""
+    try:
+        _check_parameter(name, parameter)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _check_parameter(name: str, parameter: IntRange | FloatRange | Choices) -> None:
@@ -187,7 +208,10 @@ def _check_choices(name: str, parameter: Choices) -> None:
     if name in LIMITS:
         wrong = [value for value in values if isinstance(value, str)]
         if wrong:
-            raise ValueError(f"space.{name}: choices must be numbers, got {wrong[0]!r}; remove it")
+            raise ValueError(
+                f"space.{name}: choices must be numbers, got {wrong[0]!r}; remove it, or write it without quotes (an "
+                "exponent needs a point before it: 1.0e-4)"
+            )
     elif name == "vote_rule" and not set(values) <= set(VOTE_RULES):
         raise ValueError(
             f"space.vote_rule: choices must be of {list(VOTE_RULES)}, got {values}; correct the spelling"

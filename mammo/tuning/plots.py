@@ -121,6 +121,9 @@ def _span(axes: Axes, parameter: Parameter) -> Callable[[Any], float]:
         axes.set_xlim(-0.5, len(names) - 0.5)
         return lambda value: float(names.index(str(value)))
     low, high = float(parameter.low), float(parameter.high)
+    if low == high:  # a range of one value: the library's own margins
+        axes.set_xticks([low])
+        return float
     if parameter.log:
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
