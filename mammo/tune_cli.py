@@ -165,7 +165,11 @@ def apply(workspace: WorkspaceOption = HERE) -> None:
     console = Console()
     for line in changes:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    said = "Next: dvc repro" if changes else "params.yaml takes its settings from there already"
+    said = (
+        "Next: dvc repro. The way back: settings_from: params.yaml"
+        if changes
+        else "params.yaml takes its settings from there already"
+    )
     console.print(said, highlight=False)
 
 

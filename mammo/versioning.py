@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mammo.config import Config
 from mammo.entry import OFFLINE
 from mammo.errors import MammoError
 from mammo.layout import Workspace
@@ -34,8 +35,14 @@ def ensure_split(space: Workspace) -> None:
     """Where ROIs or groups are missing, as in a fresh clone, let DVC make them from the raw data.
 
     Raises:
-        MammoError: DVC could not, for example because the raw data are missing (`mammo fetch`).
+        MammoError: the raw data are missing, or DVC could not.
     """
     missing = not space.split.is_file() or not space.overlaps.is_file() or not space.rois.is_dir()
     if missing and (space.root / "dvc.yaml").is_file():
+        raw = space.root / Config.load_own(space.params).ingest.raw
+        if not raw.exists():
+            raise MammoError(
+                f"{raw}: does not exist; run `mammo fetch` to get the raw data (`mammo phantom` makes synthetic films) "
+                "and then the same command"
+            )
         run_dvc(space.root, "repro", "split")

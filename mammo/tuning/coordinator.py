@@ -19,6 +19,7 @@ from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
 from mammo.tuning.claims import mend
 from mammo.tuning.crew import Crew
+from mammo.tuning.database import Database
 from mammo.tuning.identity import is_alive
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.record import study_record, write_record
@@ -100,6 +101,8 @@ def _ended_when_stopped(opened: OpenStudy, crew: Crew, runs: StudyRuns) -> Itera
         yield
     except (KeyboardInterrupt, SystemExit, MammoError) as ended:
         crew.end()
+        if isinstance(opened.storage, Database):
+            opened.storage.give_up()
         # Without the storage, or without the study, there is nothing more to be said of the trials.
         with suppress(TrackingError, KeyError):
             _mend(opened, crew)

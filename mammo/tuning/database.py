@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 PATIENCE_S: Final = 300.0
 """How long a database may be away, for example while it is restarted or updated."""
-RETRY_S: Final = (0.1, 5.0)
+RETRY_S: Final = (0.1, 1.0)
 """The first and the longest pause between two tries."""
 REPEATABLE: Final = (
     "_get_best_trial_id",
@@ -71,6 +71,7 @@ class Database(RDBStorage):
         self._say = say
         self._is_locked = False
         self._away_since: float | None = None
+        self._said = False
         self._given_up = False
         super().__init__(
             url,
@@ -99,24 +100,36 @@ class Database(RDBStorage):
                 self._note_answer()
                 return result
 
+    def give_up(self) -> None:
+        """Wait no more: from now on an outage is an error at once."""
+        self._given_up = True
+
     def _note_outage(self, error: Exception) -> None:
         if self._away_since is None:
             self._away_since = monotonic()
+        if self._given_up:
+            raise self._away(error) from error
+        if not self._said:
+            self._said = True
             self._say(
                 f"{self._shown}: the study's database does not answer ({reason_of(error)}); waiting up to "
                 f"{PATIENCE_S:.0f} s for it"
             )
-        if self._given_up or monotonic() - self._away_since > PATIENCE_S:
-            self._given_up = True
-            raise TrackingError(
-                f"{self._shown}: the study's database must answer, and has not for {PATIENCE_S:.0f} s "
-                f"({reason_of(error)}); ended trials are kept in it: start it, then run the same command"
-            ) from error
+        if monotonic() - self._away_since > PATIENCE_S:
+            self.give_up()
+            raise self._away(error) from error
 
     def _note_answer(self) -> None:
-        away_since, self._away_since = self._away_since, None
-        if away_since is not None and not self._given_up:
-            self._say(f"the study's database answers again, after {monotonic() - away_since:.0f} s")
+        if self._said and self._away_since is not None:
+            self._say(f"the study's database answers again, after {monotonic() - self._away_since:.0f} s")
+        self._away_since, self._said = None, False
+
+    def _away(self, error: Exception) -> TrackingError:
+        away_s = monotonic() - (self._away_since or monotonic())
+        return TrackingError(
+            f"{self._shown}: the study's database must answer, and has not for {away_s:.0f} s ({reason_of(error)}); "
+            "ended trials are kept in it: start it, then run the same command"
+        )
 
     def exclusively(self, study_name: str, action: Callable[[], T]) -> T:
         """Do `action` while no other process does anything under the same name.

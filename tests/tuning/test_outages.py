@@ -45,6 +45,15 @@ def opened(workspace: tuple[Workspace, Config], url: str) -> Iterator[OpenStudy]
         yield make_study(space, config, storage, read_trial_rois(space, config), fresh=True)
 
 
+def _line_with(command: subprocess.Popen[str], text: str) -> str:
+    """The next line of the command's output that holds a text."""
+    assert command.stdout is not None
+    for line in command.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"the command has ended: {command.communicate()}")
+
+
 @pytest.mark.slow
 def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
     workspace: tuple[Workspace, Config],
@@ -63,8 +72,7 @@ def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
-    assert command.stdout is not None
-    said = command.stdout.readline()
+    said = [_line_with(command, "trials ended before")]
     for n_ended in (1, 2, 3):
 
         def so_many_have_ended(n_ended: int = n_ended) -> bool:
@@ -72,17 +80,12 @@ def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
 
         wait_until(so_many_have_ended, 90, lambda: "trials end")
         server.stop()
-        line = ""
-        while "does not answer" not in line:
-            line = command.stdout.readline()
-            assert line, f"the command has ended: {command.communicate()}"
-            said += line
+        said.append(_line_with(command, "does not answer"))
         server.start()
+        said.append(_line_with(command, "answers again, after"))
     rest, errors = command.communicate(timeout=180)
-    said += rest
     assert (command.returncode, errors) == (0, "")
-    assert PASSWORD not in said
-    assert "the study's database answers again, after" in said
+    assert PASSWORD not in "".join(said) + rest
     assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
     assert {t.state for t in opened.trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
     agrees_with_storage(opened, StudyRuns(opened, N_TRIALS))

@@ -1,5 +1,6 @@
 """Spaces that are refused before any work, and what a drawn value means as settings."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,39 @@ BAD_SPACES = {
         {"backbone_lr": {"type": "float", "low": -0.1, "high": 0.1}},
         r"space\.backbone_lr must be between 1e-08 and 1\.0",
     ),
-    "unknown type": ({"head_lr": {"type": "normal", "low": 0.1, "high": 0.2}}, r"tune\.space\.head_lr"),
+    "unknown type": (
+        {"head_lr": {"type": "normal", "low": 0.1, "high": 0.2}},
+        r"tune\.space\.head_lr must say its type \(int, float or categorical\), got .*; for example \{type: float",
+    ),
+    "no type": ({"head_lr": {"low": 0.1, "high": 0.2}}, r"tune\.space\.head_lr must say its type"),
+    "a bare number": ({"head_lr": 0.1}, r"tune\.space\.head_lr must say its type .*, got 0\.1"),
+    "an exponent that YAML reads as text": (
+        {"head_lr": {"type": "float", "low": "3e-5", "high": 0.2}},
+        r"tune\.space\.head_lr\.low: .*, got '3e-5'; write 3\.0e-05",
+    ),
+    "a quoted number": (
+        {"size_px": {"type": "int", "low": "72", "high": 96}},
+        r"tune\.space\.size_px\.low: .*, got '72'; write 72 without quotes",
+    ),
+    "a quoted choice": (
+        {"size_px": {"type": "categorical", "choices": [72, "96"]}},
+        r"choices must be numbers, got '96'; remove it, or write it without quotes",
+    ),
+    "a choice of YAML's own": (
+        {"fusion": {"type": "categorical", "choices": [True, "baseline"]}},
+        r"tune\.space\.fusion\.choices\.0 must be a name or a number, got True; quote it",
+    ),
+    "no number at all": (
+        {"head_lr": {"type": "float", "low": float("nan"), "high": 0.2}},
+        r"tune\.space\.head_lr\.low: .*finite number, got nan",
+    ),
+    "two faults": (
+        {
+            "size_px": {"type": "int", "low": 96, "high": 72},
+            "head_lr": {"type": "float", "low": 0.2, "high": 0.1},
+        },
+        r"space\.size_px: low must not be above high.*\n.*space\.head_lr: low must not be above high",
+    ),
 }
 
 
@@ -86,6 +119,20 @@ BAD_SPACES = {
 def test_a_bad_space_is_refused_with_rule_value_and_remedy(space: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         with_tune(space=space)
+
+
+def test_what_is_written_instead_of_a_text_is_the_number_that_was_meant() -> None:
+    with pytest.raises(ConfigError) as refused:
+        with_tune(space={"head_lr": {"type": "float", "low": "3e-5", "high": "1E-2"}})
+    remedies = re.findall(r"got '(\S+)'; write (\S+):", str(refused.value))
+    assert [float(got) for got, _ in remedies] == [yaml.safe_load(written) for _, written in remedies]
+    assert len(remedies) == 2
+
+
+def test_a_warm_up_that_leaves_no_epoch_to_stop_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tune\.warmup_epochs must be below epochs \(4\).*got 4; lower it"):
+        with_tune(epochs=4, warmup_epochs=4)
+    assert with_tune(epochs=4, warmup_epochs=4, epoch_pruner="none").tune.warmup_epochs == 4
 
 
 def test_a_study_without_trials_is_refused() -> None:
