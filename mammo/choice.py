@@ -1,5 +1,7 @@
 """What a study chose, put over the settings of `params.yaml` while they are read (`settings_from`)."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,15 +12,24 @@ from mammo.errors import ConfigError
 CHOSEN: Final = ("patches", "vote")
 """Sections that a study's record holds whole, beside `system` and one recipe under `recipes`."""
 
+CHECKSUM: Final = "checksum"
+"""Key that tells a record as the study wrote it from one that somebody has edited."""
+
 DRAWN: Final = ("head_lr", "backbone_lr")
 """Overrides of `train` that would undo the choice."""
+
+
+def checksum(record: dict[str, Any]) -> str:
+    """Of all that a record says, but for the checksum itself."""
+    rest = {key: value for key, value in record.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A study's record, such as `reports/tune/best.yaml`.
 
     Raises:
-        ConfigError: it is missing, or is no such record.
+        ConfigError: it is missing, is no such record, or was edited.
     """
     try:
         record = yaml.safe_load(path.read_text())
@@ -36,6 +47,11 @@ def read_record(path: Path) -> dict[str, Any]:
         what = f"lacks {', '.join(missing)}" if missing else "must hold one recipe"
         raise ConfigError(
             f"{path}: is not the record of a study ({what}); run `mammo tune` to write it again"
+        )
+    if sections.get(CHECKSUM) != checksum(sections):
+        raise ConfigError(
+            f"{path}: must be as the study wrote it, and has been changed since; run `mammo tune` to write it again, "
+            "and put settings of your own into params.yaml"
         )
     return sections
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from mammo.choice import checksum
 from mammo.config import Config
 from mammo.layout import Workspace
 
@@ -29,5 +30,5 @@ def write_record(
         "patches": config.patches.model_dump() | (patches or {}),
         "vote": config.vote.model_dump() | (vote or {}),
     }
-    path.write_text(yaml.safe_dump(record))
+    path.write_text(yaml.safe_dump(record | {"checksum": checksum(record)}))
     return path

@@ -150,3 +150,25 @@ def tracked(space: Workspace, stage: str) -> dict[str, list[str]]:
             for dependency in found.deps
             if isinstance(dependency, ParamsDependency)
         }
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("size_px: 96", "size_px: 72"),
+        ("system: compact-model2", "system: vgg16-model2"),
+        ("trial: 7", "trial: 8"),
+    ],
+)
+def test_a_record_that_somebody_has_edited_is_refused_with_what_to_do(
+    space: Workspace, old: str, new: str
+) -> None:
+    change(space, settings_from=BEST)
+    record = space.root / BEST
+    text = record.read_text()
+    assert text.count(old) == 1
+    record.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=r"best\.yaml: must be as the study wrote it.*params\.yaml"):
+        Config.load(space.params)
+    record.write_text(f"# a remark\n{text}")
+    assert Config.load(space.params).patches.size_px == 96

@@ -8,6 +8,7 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from mammo.choice import CHECKSUM, checksum
 from mammo.config import PatchesConfig, VoteConfig
 from mammo.errors import MammoError
 from mammo.layout import Workspace
@@ -224,8 +225,9 @@ def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
 
     held_out_fold = opened.config.tune.held_out_fold
     folder = report_folder(opened.space, held_out_fold)
+    signed = record | {CHECKSUM: checksum(record)}
     write_bytes(
-        folder / BEST_FILE, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
+        folder / BEST_FILE, yaml.safe_dump(signed, sort_keys=False, allow_unicode=True, width=100).encode()
     )
     with atomic_path(folder / "trials.csv") as temporary:
         trials_table(opened).to_csv(temporary, index=False)
