@@ -1,12 +1,14 @@
-"""The pictures of a study: history, slices, importance in the house's style; contours and parallel lines by Optuna."""
+"""The pictures of a study: history, slices, importance, parallel lines; contours by Optuna."""
 
 from collections.abc import Callable, Sequence
+from math import log
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import optuna
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import NullFormatter
@@ -20,8 +22,7 @@ from mammo.tuning.quiet import experimental
 from mammo.tuning.study import OpenStudy
 
 MOST_PAIRED: Final = 4
-MOST_PARALLEL: Final = 7
-"""Parameters in the contour and the parallel plot: all of them would be too small to read."""
+"""Parameters in the contour plot: all pairs of all of them would be too small to read."""
 _DPI: Final = 110
 _BLUE: Final = "#0072b2"
 _STOPPED: Final = "#999999"
@@ -42,11 +43,13 @@ def write_plots(opened: OpenStudy, shares: dict[str, dict[str, Any]], folder: Pa
     if shares:
         _draw_importance(shares, metric, note, folder / "importance.png")
     complete, _ = _split(trials)
+    if len({trial.value for trial in complete}) > 1:
+        _draw_parallel(opened, trials, metric, note, folder / "parallel_coordinate.png")
     varied = [name for name in shares if len({trial.params[name] for trial in complete}) > 1]
     if len(varied) > 1:
         study = optuna.create_study(direction="maximize", study_name=opened.study.study_name)
         study.add_trials(trials)
-        _draw_by_optuna(study, varied, metric, note, folder)
+        _draw_contours(study, varied, metric, note, folder)
 
 
 def _note(opened: OpenStudy) -> str:
@@ -133,6 +136,60 @@ def _span(axes: Axes, parameter: Parameter) -> Callable[[Any], float]:
     return float
 
 
+def _draw_parallel(opened: OpenStudy, trials: list[FrozenTrial], metric: str, note: str, path: Path) -> None:
+    """A line for each trial across all parameters to its value; pruned ones end before that."""
+    complete, pruned = _split(trials)
+    space = opened.config.tune.space
+    figure = new_figure(1.25 * (len(space) + 1), 5, "Every trial across all parameters", note)
+    axes = figure.add_subplot()
+    values = [float(trial.value or 0) for trial in complete]
+    low, high = min(values), max(values)
+    at = range(len(space))
+    for trial in pruned:
+        heights = [_height(space[name], trial.params[name]) for name in space]
+        axes.plot(at, heights, color=_STOPPED, linewidth=0.5, alpha=0.6)
+    for trial, value in sorted(zip(complete, values, strict=True), key=lambda pair: pair[1]):
+        share = (value - low) / (high - low)
+        heights = [*(_height(space[name], trial.params[name]) for name in space), share]
+        axes.plot(
+            [*at, len(space)], heights, color=colormaps["Blues"](0.3 + 0.7 * share), linewidth=1 + share
+        )
+    scales = [
+        *(_marks(parameter) for parameter in space.values()),
+        [(0.0, f"{low:.3f}"), (1.0, f"{high:.3f}")],
+    ]
+    for place, marks in enumerate(scales):
+        axes.axvline(place, color=INK, linewidth=0.8, zorder=0)
+        for height, text in marks:
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+            axes.text(place + 0.04, height, text, fontsize=7, color=INK, va="center", bbox=box, zorder=4)
+    tidy(axes, f"{len(complete)} complete (the darker, the better), {len(pruned)} pruned (grey)")
+    axes.set_xticks([*at, len(space)], [*(name.replace("_", "\n") for name in space), metric])
+    axes.set_xlim(-0.1, len(space) + 0.6)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    save(figure, path)
+
+
+def _height(parameter: Parameter, value: Any) -> float:
+    """Where in its searched range a value stands: from 0 to 1, on the range's own scale."""
+    if isinstance(parameter, Choices):
+        last = len(parameter.choices) - 1
+        return parameter.choices.index(value) / last if last else 0.5
+    low, high, at = float(parameter.low), float(parameter.high), float(value)
+    if low == high:
+        return 0.5
+    return log(at / low) / log(high / low) if parameter.log else (at - low) / (high - low)
+
+
+def _marks(parameter: Parameter) -> list[tuple[float, str]]:
+    """Choices, or the ends of a range, with their heights."""
+    if isinstance(parameter, Choices):
+        return [(_height(parameter, value), str(value).replace("_", "\n")) for value in parameter.choices]
+    ends = {float(parameter.low), float(parameter.high)}
+    return [(_height(parameter, end), f"{end:g}") for end in ends]
+
+
 def _draw_importance(shares: dict[str, dict[str, Any]], metric: str, note: str, path: Path) -> None:
     figure = new_figure(8, 0.35 * len(shares) + 1.0, "Importance of the parameters", note)
     axes = figure.add_subplot()
@@ -148,20 +205,15 @@ def _draw_importance(shares: dict[str, dict[str, Any]], metric: str, note: str, 
     save(figure, path)
 
 
-def _draw_by_optuna(study: optuna.Study, ranked: list[str], metric: str, note: str, folder: Path) -> None:
+def _draw_contours(study: optuna.Study, ranked: list[str], metric: str, note: str, folder: Path) -> None:
     import matplotlib
 
     with experimental(), matplotlib.rc_context({"backend": "agg"}):
         from optuna.visualization import matplotlib as plots
 
-        drawn: dict[str, Any] = {
-            "contour": plots.plot_contour(study, params=ranked[:MOST_PAIRED], target_name=metric),
-            "parallel_coordinate": plots.plot_parallel_coordinate(
-                study, params=ranked[:MOST_PARALLEL], target_name=metric
-            ),
-        }
-        for name, axes in drawn.items():
-            _save_drawn(axes, f"{note} · research software, no medical device", folder / f"{name}.png")
+        drawn = plots.plot_contour(study, params=ranked[:MOST_PAIRED], target_name=metric)
+        few = f"the {len(ranked[:MOST_PAIRED])} most important of {len(ranked)} parameters that varied"
+        _save_drawn(drawn, f"{note}; {few} · research software, no medical device", folder / "contour.png")
 
 
 def _save_drawn(drawn: Any, note: str, path: Path) -> None:

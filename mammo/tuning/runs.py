@@ -155,7 +155,7 @@ class StudyRuns:
         run = self._client.create_run(
             self._experiment,
             start_time=_started_ms(trial),
-            run_name=f"trial {trial.user_attrs.get(INDEX, '?')} (try {trial.number})",
+            run_name=f"trial {trial.user_attrs.get(INDEX, '?')}{' again' if RETRY_OF in trial.user_attrs else ''}",
             tags={PARENT_TAG: self.parent, STUDY_TAG: self._opened.id, TRIAL_TAG: str(trial.number)},
         )
         return str(run.info.run_id)

@@ -1,5 +1,6 @@
 """What the pictures of a study show, and that their texts can be read."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mammo.config import Config
 from mammo.layout import Workspace
+from mammo.search_space import Choices
 from mammo.tuning.importance import importances
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.plots import write_plots
@@ -59,13 +61,13 @@ def test_every_picture_is_drawn_and_its_texts_do_not_meet(
     write_plots(studied, importances(studied.ended), tmp_path)
     names = ["history", "slice", "importance", "contour", "parallel_coordinate"]
     assert sorted(path.stem for path in tmp_path.glob("*.png")) == sorted(names)
-    ours = Gallery(gallery[:3])
-    for number in range(3):
+    ours = Gallery(gallery[:4])
+    for number in range(4):
         one = Gallery([ours[number]])
         assert one.overlaps() == []
         assert one.outside() == []
         assert "Research software, no medical device." in one.texts()
-    for drawn in gallery[3:]:
+    for drawn in gallery[4:]:
         assert any("PHANTOM" in text and "no medical device" in text for text in Gallery([drawn]).texts())
 
 
@@ -117,3 +119,43 @@ def test_without_differing_values_there_is_a_history_and_slices_alone(
     folder.mkdir()
     write_plots(opened, importances(opened.ended), folder)
     assert sorted(path.name for path in folder.iterdir()) == ["history.png", "slice.png"]
+
+
+def test_a_parallel_line_stands_where_a_value_lies_in_its_range_on_the_ranges_own_scale(
+    studied: OpenStudy, gallery: Gallery, tmp_path: Path
+) -> None:
+    write_plots(studied, {}, tmp_path)
+    space = studied.config.tune.space
+    place = list(space).index("head_lr")
+    rate = space["head_lr"]
+    assert not isinstance(rate, Choices)
+    assert rate.log
+    best = max((t for t in studied.ended if t.value is not None), key=lambda trial: trial.value or 0)
+    (axes,) = gallery[2].axes
+    lines = [np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines()]
+    to_value = [line for line in lines if len(line) == len(space) + 1]
+    pruned = [line for line in lines if len(line) == len(space)]
+    assert (len(to_value), len(pruned)) == (8, 4)
+    assert all(0 <= height <= 1 for line in [*to_value, *pruned] for height in line)
+    # The last line drawn is the best trial's, and ends at the top; a tenfold of low is a decade up.
+    assert to_value[-1][-1] == 1
+    decades = np.log10(best.params["head_lr"] / rate.low) / np.log10(rate.high / rate.low)
+    assert to_value[-1][place] == pytest.approx(decades)
+
+
+def test_a_range_of_one_value_is_drawn_without_a_warning(tmp_path: Path, gallery: Gallery) -> None:
+    one = {
+        "stride_px": {"type": "int", "low": 12, "high": 12},
+        "weight_decay": {"type": "float", "low": 0.01, "high": 0.01, "log": True},
+        "head_lr": {"type": "float", "low": 0.0001, "high": 0.01, "log": True},
+    }
+    space, config = make_workspace(tmp_path / "space", space=one)
+    material = read_trial_rois(space, config)
+    opened = make_study(space, config, open_storage(space, None, None), material, fresh=False)
+    random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for index in range(4):
+        opened.study.add_trial(drawn_trial(index, random.ask(distributions(config.tune)), pruned=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_plots(opened, {}, tmp_path)
+    assert len(gallery) == 3
