@@ -77,16 +77,15 @@ def run_study(space: Workspace, config: Config, plan: Plan, console: Console) ->
             say(f"the journal could not be read; it lies in {aside} now, and all its studies start anew")
         with using_storage(space, plan.url, config.tune.heartbeat_s, say) as storage:
             opened = make_study(space, config, storage, material, fresh=plan.fresh)
-            with noticing_deletion(opened):
-                if isinstance(storage, JournalStorage):
-                    _wait_for_orphans(opened)
-                return _run(opened, plan, say)
+            if isinstance(storage, JournalStorage):
+                _wait_for_orphans(opened)
+            return _run(opened, plan, say)
 
 
 def _run(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     runs = StudyRuns(opened, plan.n_trials)
     crew = Crew(opened, plan.url, plan.n_trials, plan.n_workers)
-    with _ended_when_stopped(opened, crew, runs):
+    with _ended_when_stopped(opened, crew, runs), noticing_deletion(opened):
         _work_off(opened, plan, crew, runs, say)
         record = study_record(opened)
         write_record(opened, record)

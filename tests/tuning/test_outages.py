@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from mammo.config import Config
 from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
+from mammo.tracking import connect
 from mammo.tuning import database
 from mammo.tuning.claims import claim
+from mammo.tuning.coordinator import Plan, run_study
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import using_storage
@@ -143,6 +146,30 @@ def test_a_worker_whose_study_is_deleted_says_so(
 
     with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
         work(space.root, config, url, 2, delete)
+
+
+@pytest.mark.slow
+def test_a_command_whose_study_is_deleted_says_so_and_ends_its_run(
+    workspace: tuple[Workspace, Config],
+    opened: OpenStudy,
+    url: str,
+    store_of: Callable[[Workspace], None],
+) -> None:
+    space, config = workspace
+    store_of(space)
+    said: list[str] = []
+
+    class Deleting(Console):
+        def print(self, *objects: object, **_: object) -> None:
+            said.append(str(objects[0]))
+            make_study(space, config, opened.storage, read_trial_rois(space, config), fresh=True)
+
+    with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
+        run_study(space, config, Plan(2, 0, url), Deleting())
+    assert len(said) == 1
+    client = connect(space)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    assert [run.info.status for run in client.search_runs(experiments)] == ["FAILED"]
 
 
 def test_trials_that_were_open_at_once_are_counted_whoever_took_them(opened: OpenStudy) -> None:
