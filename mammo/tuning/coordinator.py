@@ -13,16 +13,17 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from mammo.choice import read_record
 from mammo.config import Config
 from mammo.entry import ending_on_sigterm
-from mammo.errors import MammoError, TrackingError
+from mammo.errors import ConfigError, MammoError, TrackingError
 from mammo.layout import Workspace
 from mammo.tuning.claims import mend
 from mammo.tuning.crew import Crew
 from mammo.tuning.database import Database
 from mammo.tuning.identity import is_alive
 from mammo.tuning.material import read_trial_rois
-from mammo.tuning.record import study_record, write_record
+from mammo.tuning.record import BEST_FILE, report_folder, study_record, write_record
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import exclusively, hidden, journal_path, set_aside_damaged, using_storage
 from mammo.tuning.study import OpenStudy, make_study, noticing_deletion
@@ -83,6 +84,7 @@ def run_study(space: Workspace, config: Config, plan: Plan, console: Console) ->
 
 
 def _run(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    _announce_replacement(opened, say)
     runs = StudyRuns(opened, plan.n_trials)
     crew = Crew(opened, plan.url, plan.n_trials, plan.n_workers)
     with _ended_when_stopped(opened, crew, runs), noticing_deletion(opened):
@@ -91,6 +93,15 @@ def _run(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> dict[str,
         write_record(opened, record)
         runs.finish(record)
     return record
+
+
+def _announce_replacement(opened: OpenStudy, say: Callable[[str], None]) -> None:
+    """Say beforehand that the record of another study will make way: its trials may be gone already."""
+    record = report_folder(opened.space, opened.config.tune.held_out_fold) / BEST_FILE
+    with suppress(ConfigError):
+        before = read_record(record)["study"]["id"]
+        if before != opened.id:
+            say(f"{record} is that of study {before}; at the end of this study ({opened.id}) it is replaced")
 
 
 @contextmanager

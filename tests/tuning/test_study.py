@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -199,8 +200,10 @@ def test_a_study_is_made_continued_applied_and_begun_anew(
     can_be_judged(folder / "tuned.yaml", space, config)
     applies(space, written)
 
-    anew = run_study(space, config, Plan(1, 1, fresh=True), quiet())
+    heard = StringIO()
+    anew = run_study(space, config, Plan(1, 1, fresh=True), Console(file=heard))
     assert anew["study"]["id"] != first["study"]["id"]
+    assert f"best.yaml is that of study {first['study']['id']}; at the end" in heard.getvalue()
     assert anew["trials"]["ended"] == 1  # and it draws the first trial of the same seed again
     drawn = table.iloc[0].filter(like="param_").rename(lambda name: str(name).removeprefix("param_"))
     assert anew["best"]["params"] == drawn.to_dict()
