@@ -20,6 +20,13 @@ PATIENCE_S: Final = 300.0
 """How long a database may be away, for example while it is restarted or updated."""
 RETRY_S: Final = (0.1, 1.0)
 """The first and the longest pause between two tries."""
+NEVER_SILENT: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+"""For libpq: a server that says nothing any more is an error within a minute, not a call that never returns."""
 REPEATABLE: Final = (
     "_get_best_trial_id",
     "_get_stale_trial_ids",
@@ -77,7 +84,7 @@ class Database(RDBStorage):
             url,
             heartbeat_interval=heartbeat_interval,
             grace_period=grace_period,
-            engine_kwargs={"pool_pre_ping": True},
+            engine_kwargs={"pool_pre_ping": True, "connect_args": dict(NEVER_SILENT)},
         )
 
     def patiently(self, action: Callable[[], T]) -> T:
@@ -105,30 +112,30 @@ class Database(RDBStorage):
         self._given_up = True
 
     def _note_outage(self, error: Exception) -> None:
-        if self._away_since is None:
-            self._away_since = monotonic()
+        # A trial's heartbeat may set it back at any moment, from a thread of its own.
+        since = self._away_since = self._away_since or monotonic()
         if self._given_up:
-            raise self._away(error) from error
+            raise self._away(since, error) from error
         if not self._said:
             self._said = True
             self._say(
                 f"{self._shown}: the study's database does not answer ({reason_of(error)}); waiting up to "
                 f"{PATIENCE_S:.0f} s for it"
             )
-        if monotonic() - self._away_since > PATIENCE_S:
+        if monotonic() - since > PATIENCE_S:
             self.give_up()
-            raise self._away(error) from error
+            raise self._away(since, error) from error
 
     def _note_answer(self) -> None:
-        if self._said and self._away_since is not None:
-            self._say(f"the study's database answers again, after {monotonic() - self._away_since:.0f} s")
-        self._away_since, self._said = None, False
+        since, self._away_since = self._away_since, None
+        said, self._said = self._said, False
+        if said and since is not None:
+            self._say(f"the study's database answers again, after {monotonic() - since:.0f} s")
 
-    def _away(self, error: Exception) -> TrackingError:
-        away_s = monotonic() - (self._away_since or monotonic())
+    def _away(self, since: float, error: Exception) -> TrackingError:
         return TrackingError(
-            f"{self._shown}: the study's database must answer, and has not for {away_s:.0f} s ({reason_of(error)}); "
-            "ended trials are kept in it: start it, then run the same command"
+            f"{self._shown}: the study's database must answer, and has not for {monotonic() - since:.0f} s "
+            f"({reason_of(error)}); ended trials are kept in it: start it, then run the same command"
         )
 
     def exclusively(self, study_name: str, action: Callable[[], T]) -> T:

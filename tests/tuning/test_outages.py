@@ -75,18 +75,22 @@ def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
-    said = [_line_with(command, "trials ended before")]
-    for n_ended in (1, 2, 3):
+    try:
+        said = [_line_with(command, "trials ended before")]
+        for n_ended in (1, 3):
 
-        def so_many_have_ended(n_ended: int = n_ended) -> bool:
-            return len(opened.ended) >= n_ended
+            def so_many_have_ended(n_ended: int = n_ended) -> bool:
+                return len(opened.ended) >= n_ended
 
-        wait_until(so_many_have_ended, 90, lambda: "trials end")
-        server.stop()
-        said.append(_line_with(command, "does not answer"))
-        server.start()
-        said.append(_line_with(command, "answers again, after"))
-    rest, errors = command.communicate(timeout=180)
+            wait_until(so_many_have_ended, 90, lambda: "trials end")
+            server.stop()
+            said.append(_line_with(command, "does not answer"))
+            server.start()
+            said.append(_line_with(command, "answers again, after"))
+        rest, errors = command.communicate(timeout=180)
+    finally:
+        command.kill()
+        command.communicate()
     assert (command.returncode, errors) == (0, "")
     assert PASSWORD not in "".join(said) + rest
     assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
