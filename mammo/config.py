@@ -4,6 +4,7 @@ The sections are named after the stages that read them, so that DVC reruns only 
 touches. Unknown keys are refused.
 """
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict
 
@@ -456,6 +457,8 @@ def _remedy(kind: str, got: Any) -> str:
     try:
         number = float(got)
     except ValueError:
+        return ""
+    if not isfinite(number):
         return ""
     if kind.startswith("int") and number == int(number):
         return f"; write {int(number)} without quotes"

@@ -1,6 +1,7 @@
 """How the trials of a study are handed out, one at a time, and given again where a worker died."""
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 import optuna
 from optuna.storages import RDBStorage, fail_stale_trials
@@ -10,8 +11,11 @@ from mammo.tuning.identity import is_alive, myself
 from mammo.tuning.quiet import experimental
 from mammo.tuning.space import distributions
 from mammo.tuning.storage import exclusively
-from mammo.tuning.study import OpenStudy, note_workers
+from mammo.tuning.study import OpenStudy
 from mammo.tuning.trials import ERROR, INDEX, OWN, RETRY_OF, WORKER, fresh_index, index_of
+
+N_WORKERS: Final = "n_workers"
+"""How many workers were on a study at once at most, whoever started them."""
 
 
 def mend(opened: OpenStudy, dead: Collection[str] = ()) -> None:
@@ -74,12 +78,18 @@ def claim(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
             waiting = any(t.state == TrialState.WAITING for t in trials)
             if not waiting and sum(1 for t in trials if RETRY_OF not in t.user_attrs) >= n_trials:
                 return None
-            note_workers(opened, 1 + sum(t.state == TrialState.RUNNING for t in trials))
+            _note_workers(opened, 1 + sum(t.state == TrialState.RUNNING for t in trials))
             trial = _take(opened, trials)
             if trial is not None:
                 return trial
 
     return exclusively(opened.space, opened.storage, study.study_name, take)
+
+
+def _note_workers(opened: OpenStudy, n_workers: int) -> None:
+    """With more than one at once, which trials end before another begins is left to chance."""
+    if n_workers > int(opened.study.user_attrs.get(N_WORKERS, 0)):
+        opened.study.set_user_attr(N_WORKERS, n_workers)
 
 
 def _take(opened: OpenStudy, trials: Sequence[FrozenTrial]) -> optuna.Trial | None:

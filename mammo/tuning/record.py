@@ -16,12 +16,13 @@ from mammo.patches import grid_offsets
 from mammo.provenance import data_hashes
 from mammo.search_space import sure_centre_px
 from mammo.storage import atomic_path, write_bytes, write_json
+from mammo.tuning.claims import N_WORKERS
 from mammo.tuning.differences import differences
 from mammo.tuning.importance import importances
 from mammo.tuning.pruning import saved_work
 from mammo.tuning.sampler import SAMPLER_NOTE
 from mammo.tuning.space import TUNED, chosen_settings
-from mammo.tuning.study import N_WORKERS, OpenStudy
+from mammo.tuning.study import OpenStudy
 from mammo.tuning.trials import (
     ERROR,
     FIT_S,

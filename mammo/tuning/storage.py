@@ -133,9 +133,14 @@ def _open_journal(path: Path) -> JournalStorage:
 
 
 def _damaged_line(journal: Path) -> int | None:
-    """The first line that is no record of Optuna's, counted from 1; None where every line is one."""
+    """The first line that is no record of Optuna's, counted from 1; None where every line is one.
+
+    Half a line at the end is what a killed writer leaves; `KernelLock` cuts it off.
+    """
     with journal.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                continue
             try:
                 record = json.loads(line)
             except ValueError:

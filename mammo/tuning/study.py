@@ -33,7 +33,6 @@ BEYOND_RESULTS: Final = frozenset(
 RESTS_ON: Final = "rests_on"
 REPLACES: Final = "replaces"
 """The id of the study that this one was made in place of, whose MLflow runs it ends."""
-N_WORKERS: Final = "n_workers"
 
 
 @dataclass(frozen=True)
@@ -200,15 +199,6 @@ def _is_there(opened: OpenStudy) -> bool:
     except KeyError:
         return False
     return study._study_id == opened.study._study_id
-
-
-def note_workers(opened: OpenStudy, n_workers: int) -> None:
-    """Note how many workers were on the study at once at most. Call it under the lock.
-
-    With more than one, which trials end before another begins is left to chance.
-    """
-    if n_workers > int(opened.study.user_attrs.get(N_WORKERS, 0)):
-        opened.study.set_user_attr(N_WORKERS, n_workers)
 
 
 def _check_foundations(study: optuna.Study, config: Config, material: TrialRois, remedy: str) -> None:

@@ -1,7 +1,11 @@
 """A small workspace to search in: 40 pictures of noise and discs, trials of a fraction of a second."""
 
 import multiprocessing
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,9 @@ from mammo.tuning.study import OpenStudy
 from mammo.tuning.trials import retried_numbers, state_of
 from mammo.tuning.worker import PRELOADED
 from tests.disc_rois import disc_rois
+from tests.docker.processes import Postgresql, postgresql
 
+PASSWORD = "secret-of-the-test"
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 SPACE = {
     "size_px": {"type": "int", "low": 72, "high": 96, "step": 24},
@@ -101,6 +107,47 @@ def forked() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     return context
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgresql]:
+    """A PostgreSQL server, with a database for studies."""
+    with postgresql("tuner", PASSWORD, "studies") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database_url(server: Postgresql) -> str:
+    """Its address, with the password."""
+    return f"postgresql+psycopg://tuner:{PASSWORD}@127.0.0.1:{server.port}/studies"
+
+
+@contextmanager
+def tune_command(space: Workspace, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The real `mammo tune` as a process of its own group; killed at the end, if it still runs."""
+    mammo = [str(Path(sys.executable).with_name("mammo")), "tune", "--workspace", str(space.root)]
+    command = subprocess.Popen(
+        [*mammo, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    with command:
+        try:
+            yield command
+        finally:
+            command.kill()
+
+
+def line_with(command: subprocess.Popen[str], text: str) -> str:
+    """The next line of the command's output that holds a text."""
+    assert command.stdout is not None
+    for line in command.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"the command has ended: {command.communicate()}")
 
 
 def work_in(root: Path, config: Config, url: str | None, n_trials: int) -> None:

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -22,7 +20,7 @@ from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import journal_path, open_storage
 from mammo.tuning.study import OpenStudy, make_study
 from mammo.tuning.trials import FOLDS, INDEX, RETRY_OF, finished, state_of
-from tests.tuning.conftest import agrees_with_storage, make_workspace, work_in
+from tests.tuning.conftest import agrees_with_storage, line_with, make_workspace, tune_command, work_in
 
 N_TRIALS = 6
 N_KILLS = 10
@@ -187,22 +185,15 @@ def test_ctrl_c_while_workers_import_says_one_line_and_the_same_command_goes_on(
 ) -> None:
     space, _ = workspace
     store_of(space)
-    mammo = [str(Path(sys.executable).with_name("mammo")), "tune", "--workspace", str(space.root)]
-    arguments = [*mammo, "--trials", "2", "--workers", "2"]
-    command = subprocess.Popen(
-        arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    assert command.stdout is not None
-    assert "0 of 2 trials ended before" in command.stdout.readline()
-    os.killpg(command.pid, signal.SIGINT)  # as a terminal does: to all of its processes
-    _, said = command.communicate()
+    arguments = ("--trials", "2", "--workers", "2")
+    with tune_command(space, *arguments) as command:
+        line_with(command, "0 of 2 trials ended before")
+        os.killpg(command.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+        _, said = command.communicate()
     assert (command.returncode, said) == (130, "stopped; run the same command to go on\n")
 
-    again = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert "of 2 trials ended before" in again.stdout
-    assert "best: trial" in again.stdout
+    with tune_command(space, *arguments) as again:
+        line_with(again, "of 2 trials ended before")
+        line_with(again, "best: trial")
+        again.communicate()
+    assert again.returncode == 0

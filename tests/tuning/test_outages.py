@@ -1,10 +1,6 @@
 """PostgreSQL goes away in the middle of a study, for moments and for good."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -23,38 +19,17 @@ from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, make_study
 from mammo.tuning.trials import INDEX
 from mammo.tuning.worker import work
-from tests.docker.processes import Postgresql, postgresql, wait_until
-from tests.tuning.conftest import agrees_with_storage
+from tests.docker.processes import Postgresql, wait_until
+from tests.tuning.conftest import PASSWORD, agrees_with_storage, line_with, tune_command
 
 N_TRIALS = 8
-PASSWORD = "secret-of-the-test"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgresql]:
-    with postgresql("tuner", PASSWORD, "studies") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def url(server: Postgresql) -> str:
-    return f"postgresql+psycopg://tuner:{PASSWORD}@127.0.0.1:{server.port}/studies"
 
 
 @pytest.fixture
-def opened(workspace: tuple[Workspace, Config], url: str) -> Iterator[OpenStudy]:
+def opened(workspace: tuple[Workspace, Config], database_url: str) -> Iterator[OpenStudy]:
     space, config = workspace
-    with using_storage(space, url, config.tune.heartbeat_s) as storage:
+    with using_storage(space, database_url, config.tune.heartbeat_s) as storage:
         yield make_study(space, config, storage, read_trial_rois(space, config), fresh=True)
-
-
-def _line_with(command: subprocess.Popen[str], text: str) -> str:
-    """The next line of the command's output that holds a text."""
-    assert command.stdout is not None
-    for line in command.stdout:
-        if text in line:
-            return line
-    raise AssertionError(f"the command has ended: {command.communicate()}")
 
 
 @pytest.mark.slow
@@ -62,21 +37,15 @@ def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
     workspace: tuple[Workspace, Config],
     opened: OpenStudy,
     server: Postgresql,
-    url: str,
+    database_url: str,
     store_of: Callable[[Workspace], None],
 ) -> None:
     space, _ = workspace
     store_of(space)
-    mammo = [str(Path(sys.executable).with_name("mammo")), "tune", "--workspace", str(space.root)]
-    command = subprocess.Popen(
-        [*mammo, "--trials", str(N_TRIALS), "--workers", "2", "--storage", url],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        said = [_line_with(command, "trials ended before")]
+    with tune_command(
+        space, "--trials", str(N_TRIALS), "--workers", "2", "--storage", database_url
+    ) as command:
+        said = [line_with(command, "trials ended before")]
         for n_ended in (1, 3):
 
             def so_many_have_ended(n_ended: int = n_ended) -> bool:
@@ -84,13 +53,10 @@ def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
 
             wait_until(so_many_have_ended, 90, lambda: "trials end")
             server.stop()
-            said.append(_line_with(command, "does not answer"))
+            said.append(line_with(command, "does not answer"))
             server.start()
-            said.append(_line_with(command, "answers again, after"))
+            said.append(line_with(command, "answers again, after"))
         rest, errors = command.communicate(timeout=180)
-    finally:
-        command.kill()
-        command.communicate()
     assert (command.returncode, errors) == (0, "")
     assert PASSWORD not in "".join(said) + rest
     assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
@@ -102,7 +68,7 @@ def test_a_database_that_stays_away_ends_a_worker_with_one_message(
     workspace: tuple[Workspace, Config],
     opened: OpenStudy,
     server: Postgresql,
-    url: str,
+    database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     space, config = workspace
@@ -116,7 +82,7 @@ def test_a_database_that_stays_away_ends_a_worker_with_one_message(
 
     try:
         with pytest.raises(TrackingError, match=r"must answer, and has not for .* then run the same command"):
-            work(space.root, config, url, 2, say)
+            work(space.root, config, database_url, 2, say)
     finally:
         server.start()
     assert [line.split(":")[0] for line in lines] == ["trial 0", "postgresql+psycopg"]
@@ -140,7 +106,7 @@ def test_a_study_is_not_forgotten_while_a_worker_is_on_it(
 
 @pytest.mark.slow
 def test_a_worker_whose_study_is_deleted_says_so(
-    workspace: tuple[Workspace, Config], opened: OpenStudy, url: str
+    workspace: tuple[Workspace, Config], opened: OpenStudy, database_url: str
 ) -> None:
     space, config = workspace
 
@@ -149,14 +115,14 @@ def test_a_worker_whose_study_is_deleted_says_so(
         make_study(space, config, opened.storage, read_trial_rois(space, config), fresh=True)
 
     with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
-        work(space.root, config, url, 2, delete)
+        work(space.root, config, database_url, 2, delete)
 
 
 @pytest.mark.slow
 def test_a_command_whose_study_is_deleted_says_so_and_ends_its_run(
     workspace: tuple[Workspace, Config],
     opened: OpenStudy,
-    url: str,
+    database_url: str,
     store_of: Callable[[Workspace], None],
 ) -> None:
     space, config = workspace
@@ -169,7 +135,7 @@ def test_a_command_whose_study_is_deleted_says_so_and_ends_its_run(
             make_study(space, config, opened.storage, read_trial_rois(space, config), fresh=True)
 
     with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
-        run_study(space, config, Plan(2, 0, url), Deleting())
+        run_study(space, config, Plan(2, 0, database_url), Deleting())
     assert len(said) == 1
     client = connect(space)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

@@ -18,27 +18,16 @@ from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import open_storage, using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study, study_name
 from mammo.tuning.trials import INDEX, RETRY_OF, WORKER, finished, retried_numbers
-from tests.docker.processes import Postgresql, postgresql, wait_until
-from tests.tuning.conftest import agrees_with_storage, tune_in, work_in
+from tests.docker.processes import wait_until
+from tests.tuning.conftest import PASSWORD, agrees_with_storage, tune_in, work_in
 
 N_TRIALS = 5
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgresql]:
-    with postgresql("tuner", "secret-of-the-test", "studies") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def database(server: Postgresql) -> str:
-    return f"postgresql+psycopg://tuner:secret-of-the-test@127.0.0.1:{server.port}/studies"
-
-
 @pytest.fixture
-def storage(workspace: tuple[Workspace, Config], database: str) -> Iterator[BaseStorage]:
+def storage(workspace: tuple[Workspace, Config], database_url: str) -> Iterator[BaseStorage]:
     space, config = workspace
-    with using_storage(space, database, config.tune.heartbeat_s) as opened:
+    with using_storage(space, database_url, config.tune.heartbeat_s) as opened:
         yield opened
 
 
@@ -48,11 +37,11 @@ def opened_on(space: Workspace, config: Config, storage: BaseStorage) -> OpenStu
 
 @pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_done_by_another_and_counts_once(
-    workspace: tuple[Workspace, Config], forked: ForkServerContext, database: str, storage: BaseStorage
+    workspace: tuple[Workspace, Config], forked: ForkServerContext, database_url: str, storage: BaseStorage
 ) -> None:
     space, config = workspace
     opened = opened_on(space, config, storage)
-    arguments = (space.root, config, database, N_TRIALS)
+    arguments = (space.root, config, database_url, N_TRIALS)
     victim = forked.Process(target=work_in, args=arguments)
     victim.start()
 
@@ -88,15 +77,15 @@ def test_the_trial_of_a_killed_worker_is_done_by_another_and_counts_once(
 def test_a_command_killed_on_postgresql_goes_on_beside_a_worker_from_elsewhere(
     workspace: tuple[Workspace, Config],
     forked: ForkServerContext,
-    database: str,
+    database_url: str,
     store_of: Callable[[Workspace], None],
 ) -> None:
     space, config = workspace
     store_of(space)
-    fresh = Plan(N_TRIALS, 1, database, fresh=True)
+    fresh = Plan(N_TRIALS, 1, database_url, fresh=True)
     command = forked.Process(target=tune_in, args=(space.root, config, fresh))
     command.start()
-    with using_storage(space, database, heartbeat_s=None) as reader:
+    with using_storage(space, database_url, heartbeat_s=None) as reader:
 
         def trials_of_the_command() -> list[FrozenTrial]:
             try:
@@ -111,14 +100,14 @@ def test_a_command_killed_on_postgresql_goes_on_beside_a_worker_from_elsewhere(
         wait_until(has_ended_one_and_taken_another, 90, lambda: "a second trial is taken")
     command.kill()
     command.join()
-    again = forked.Process(target=tune_in, args=(space.root, config, Plan(N_TRIALS, 0, database)))
-    elsewhere = forked.Process(target=work_in, args=(space.root, config, database, N_TRIALS))
+    again = forked.Process(target=tune_in, args=(space.root, config, Plan(N_TRIALS, 0, database_url)))
+    elsewhere = forked.Process(target=work_in, args=(space.root, config, database_url, N_TRIALS))
     for process in (again, elsewhere):
         process.start()
     for process in (again, elsewhere):
         process.join(120)
         assert process.exitcode == 0
-    with using_storage(space, database, heartbeat_s=None) as reader:
+    with using_storage(space, database_url, heartbeat_s=None) as reader:
         opened = join_study(space, config, reader, read_trial_rois(space, config))
         assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
         agrees_with_storage(opened, StudyRuns(opened, N_TRIALS))
@@ -146,10 +135,10 @@ def test_a_worker_without_a_study_says_who_makes_it(
 
 
 def test_an_unreachable_database_is_named_without_its_password(
-    workspace: tuple[Workspace, Config], database: str
+    workspace: tuple[Workspace, Config], database_url: str
 ) -> None:
     space, _ = workspace
-    wrong = database.replace("secret-of-the-test", "another-secret")
+    wrong = database_url.replace(PASSWORD, "another-secret")
     with pytest.raises(TrackingError, match="cannot be used") as caught:
         open_storage(space, wrong, 1)
     assert "another-secret" not in str(caught.value)

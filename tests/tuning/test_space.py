@@ -101,6 +101,10 @@ BAD_SPACES = {
         {"fusion": {"type": "categorical", "choices": [True, "baseline"]}},
         r"tune\.space\.fusion\.choices\.0 must be a name or a number, got True; quote it",
     ),
+    "a text that only looks like a number": (
+        {"size_px": {"type": "int", "low": "inf", "high": 96}},
+        r"tune\.space\.size_px\.low: .*, got 'inf'$",
+    ),
     "no number at all": (
         {"head_lr": {"type": "float", "low": float("nan"), "high": 0.2}},
         r"tune\.space\.head_lr\.low: .*finite number, got nan",

@@ -1,11 +1,7 @@
 """What a stopped command leaves in MLflow and on the disk, and what it says of what it cannot read."""
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -20,6 +16,7 @@ from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import journal_path, open_storage, set_aside_damaged
 from mammo.tuning.study import make_study
+from tests.tuning.conftest import line_with, tune_command
 
 
 def statuses(space: Workspace, config: Config) -> list[str]:
@@ -32,25 +29,14 @@ def statuses(space: Workspace, config: Config) -> list[str]:
 
 @pytest.mark.slow
 def test_sigterm_says_one_line_and_leaves_no_run_that_seems_to_go_on(
-    tmp_path: Path, workspace: tuple[Workspace, Config], store_of: Callable[[Workspace], None]
+    workspace: tuple[Workspace, Config], store_of: Callable[[Workspace], None]
 ) -> None:
     space, config = workspace
     store_of(space)
-    mammo = [str(Path(sys.executable).with_name("mammo")), "tune", "--workspace", str(space.root)]
-    command = subprocess.Popen(
-        [*mammo, "--trials", "50", "--workers", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    assert command.stdout is not None
-    line = ""
-    while not line.startswith("trial 0"):
-        line = command.stdout.readline()
-        assert line, f"the command has ended: {command.communicate()}"
-    command.send_signal(signal.SIGTERM)
-    _, said = command.communicate()
+    with tune_command(space, "--trials", "50", "--workers", "1") as command:
+        line_with(command, "trial 0")
+        command.send_signal(signal.SIGTERM)
+        _, said = command.communicate()
     assert (command.returncode, said) == (143, "stopped; run the same command to go on\n")
     assert "KILLED" in statuses(space, config)
     assert "RUNNING" not in statuses(space, config)
@@ -86,6 +72,15 @@ def test_a_damaged_journal_is_named_with_its_line_and_set_aside_by_fresh(
     make_study(space, config, open_storage(space, None, None), material, fresh=True)
     assert set_aside_damaged(space) is None
     assert journal.with_name("journal.log.damaged-1").read_bytes() == damaged
+
+
+def test_half_a_line_that_a_killed_writer_left_is_no_damage(workspace: tuple[Workspace, Config]) -> None:
+    space, config = workspace
+    make_study(space, config, open_storage(space, None, None), read_trial_rois(space, config), fresh=False)
+    with journal_path(space).open("ab") as journal:
+        journal.write(b'{"op_code": 4, "wor')
+    assert set_aside_damaged(space) is None
+    open_storage(space, None, None)
 
 
 def test_other_settings_are_refused_by_name(workspace: tuple[Workspace, Config]) -> None:
