@@ -12,7 +12,7 @@ from mammo.tuning.quiet import experimental
 from mammo.tuning.space import distributions
 from mammo.tuning.storage import exclusively
 from mammo.tuning.study import OpenStudy
-from mammo.tuning.trials import ERROR, INDEX, OWN, RETRY_OF, WORKER, fresh_index, index_of
+from mammo.tuning.trials import ERROR, INDEX, OWN, RETRY_OF, WORKER, free_index, index_of, indices
 
 N_WORKERS: Final = "n_workers"
 """How many workers were on a study at once at most, whoever started them."""
@@ -38,7 +38,7 @@ def mend(opened: OpenStudy, dead: Collection[str] = ()) -> None:
     replaced = {t.user_attrs.get(RETRY_OF) for t in trials}
     for trial in trials:
         if trial.state == TrialState.FAIL and ERROR not in trial.user_attrs and trial.number not in replaced:
-            _enqueue_again(opened, trial, trials)
+            _enqueue_again(opened, trial)
 
 
 def _is_dead(trial: FrozenTrial, watched: bool, dead: Collection[str]) -> bool:
@@ -51,10 +51,10 @@ def _is_dead(trial: FrozenTrial, watched: bool, dead: Collection[str]) -> bool:
     return worker is None or worker in dead or (not watched and not is_alive(str(worker)))
 
 
-def _enqueue_again(opened: OpenStudy, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
+def _enqueue_again(opened: OpenStudy, trial: FrozenTrial) -> None:
     index = index_of(trial)
     if index is None:
-        index = fresh_index(trial.number, trials)
+        index = free_index(opened.trials)
     # What was not drawn to the end is drawn again, by the same generator, but for what was never drawn at random.
     whole = set(trial.params) == set(opened.config.tune.space)
     params = trial.params if whole else trial.system_attrs.get("fixed_params", {})
@@ -76,7 +76,7 @@ def claim(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
         while True:
             trials = study.get_trials(deepcopy=False)
             waiting = any(t.state == TrialState.WAITING for t in trials)
-            if not waiting and sum(1 for t in trials if RETRY_OF not in t.user_attrs) >= n_trials:
+            if not waiting and len(indices(trials)) >= n_trials:
                 return None
             _note_workers(opened, 1 + sum(t.state == TrialState.RUNNING for t in trials))
             trial = _take(opened, trials)
@@ -98,7 +98,7 @@ def _take(opened: OpenStudy, trials: Sequence[FrozenTrial]) -> optuna.Trial | No
     with experimental():
         trial = study.ask(distributions(tune))
     if INDEX not in trial.user_attrs:
-        trial.set_user_attr(INDEX, fresh_index(trial.number, trials))
+        trial.set_user_attr(INDEX, free_index(trials))
     n_died = sum(1 for t in trials if t.number != trial.number and index_of(t) == trial.user_attrs[INDEX])
     if n_died > tune.max_retries:
         trial.set_user_attr(

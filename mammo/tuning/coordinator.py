@@ -27,7 +27,7 @@ from mammo.tuning.record import BEST_FILE, report_folder, study_record, write_re
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import exclusively, hidden, journal_path, set_aside_damaged, using_storage
 from mammo.tuning.study import OpenStudy, make_study, noticing_deletion
-from mammo.tuning.trials import RETRY_OF, WORKER
+from mammo.tuning.trials import WORKER, indices
 from mammo.tuning.worker import trial_line, worker_context
 
 POLL_S: Final = 1.0
@@ -212,7 +212,7 @@ def _mend(opened: OpenStudy, crew: Crew) -> list[FrozenTrial]:
 def _takeable(trials: list[FrozenTrial], n_trials: int) -> int:
     """How many trials wait for a worker, those of dead workers included."""
     waiting = sum(t.state == TrialState.WAITING for t in trials)
-    return waiting + max(0, n_trials - sum(RETRY_OF not in t.user_attrs for t in trials))
+    return waiting + max(0, n_trials - len(indices(trials)))
 
 
 def _tell(opened: OpenStudy, told: set[int], say: Callable[[str], None]) -> bool:

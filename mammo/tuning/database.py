@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from mammo.errors import TrackingError
@@ -25,8 +26,14 @@ NEVER_SILENT: Final = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
 }
 """For libpq: a server that says nothing any more is an error within a minute, not a call that never returns."""
+MISSED_SOON: Final = (
+    "SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false), "
+    "set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '60000', false)"
+)
+"""For the server: a client whose machine has gone lets its locks go within a minute, not after two hours."""
 REPEATABLE: Final = (
     "_get_best_trial_id",
     "_get_stale_trial_ids",
@@ -51,11 +58,16 @@ REPEATABLE: Final = (
 """Operations that may be done twice: reads, and writes of a value under a key. Making and deleting are not."""
 
 
+class LockLostError(Exception):
+    """What was done under the study's lock has to be done again."""
+
+
 class Database(RDBStorage):
     """Optuna's storage, that waits where the server is away for a while.
 
     What may be done twice is tried again by itself. What happens under the study's lock is not: the lock is lost with
-    the connection, so all of it is done again.
+    its connection, so all of it is done again. It uses that connection alone: on another one it would go on without
+    the lock.
 
     Args:
         url: the address.
@@ -63,6 +75,7 @@ class Database(RDBStorage):
         grace_period: likewise.
         shown: the address for people, without a password.
         say: told when the server does not answer, and when it answers again.
+        is_known: the address has answered before, so that the server is waited for from the start.
     """
 
     def __init__(
@@ -73,19 +86,30 @@ class Database(RDBStorage):
         grace_period: int | None,
         shown: str,
         say: Callable[[str], None],
+        is_known: bool = False,
     ) -> None:
         self._shown = shown
         self._say = say
-        self._is_locked = False
+        self._holder: int | None = None
         self._away_since: float | None = None
         self._said = False
         self._given_up = False
-        super().__init__(
-            url,
-            heartbeat_interval=heartbeat_interval,
-            grace_period=grace_period,
-            engine_kwargs={"pool_pre_ping": True, "connect_args": dict(NEVER_SILENT)},
-        )
+
+        def connect() -> None:
+            super(Database, self).__init__(
+                url,
+                heartbeat_interval=heartbeat_interval,
+                grace_period=grace_period,
+                engine_kwargs={"pool_pre_ping": True, "connect_args": dict(NEVER_SILENT)},
+            )
+
+        if is_known:
+            self.patiently(connect)
+        else:
+            connect()
+        event.listen(self.engine, "connect", _be_missed_soon)
+        event.listen(self.engine, "checkout", self._refuse_second_connection)
+        self.engine.dispose()  # what is connected already was not told
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Do something that may be done twice; while the server is away, try again.
@@ -98,7 +122,7 @@ class Database(RDBStorage):
             try:
                 result = action()
             except Exception as error:
-                if self._is_locked or not _is_outage(error):
+                if self._holds_lock() or not _is_outage(error):
                     raise
                 self._note_outage(error)
                 sleep(pause)
@@ -147,30 +171,51 @@ class Database(RDBStorage):
         return self.patiently(lambda: self._under_lock(study_name, action))
 
     def _under_lock(self, study_name: str, action: Callable[[], T]) -> T:
-        with self._locked(), self.engine.connect() as connection:
-            key = {"key": crc32(study_name.encode())}
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+        key = {"key": crc32(study_name.encode())}
+        with self.engine.connect() as connection:
             try:
-                return action()
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+                # The lock is the connection's; what happens under it has transactions of its own.
+                connection.commit()
+                with self._only_on(connection):
+                    return action()
             finally:
                 _unlock(connection, key)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._is_locked = True
+    def _only_on(self, connection: Connection) -> Iterator[None]:
+        """Let this thread's operations use a connection, and no other."""
+        session = self.scoped_session()
+        session.bind, self._holder = connection, get_ident()
         try:
             yield
         finally:
-            self._is_locked = False
+            session.bind, self._holder = self.engine, None
+
+    def _holds_lock(self) -> bool:
+        return self._holder == get_ident()
+
+    def _refuse_second_connection(self, *_: object) -> None:
+        """SQLAlchemy replaces a lost connection by itself, and Optuna tries some operations again by itself."""
+        if self._holds_lock():
+            raise LockLostError("the study's lock is lost with its connection")
+
+
+def _be_missed_soon(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(MISSED_SOON)
+    connection.commit()
 
 
 def _unlock(connection: Connection, key: dict[str, int]) -> None:
-    """A server that has gone away has let the lock go with the connection."""
+    """Let the lock go, with the connection itself if it does not answer."""
     try:
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
-    except SQLAlchemyError as error:
-        if not _is_outage(error):
-            raise
+    except SQLAlchemyError:
+        connection.invalidate()
+    except BaseException:  # a stop: the pool would keep the lock
+        connection.invalidate()
+        raise
 
 
 def _patient(name: str) -> Callable[..., Any]:
@@ -192,6 +237,8 @@ def _is_outage(error: Exception) -> bool:
 
     Optuna and SQLAlchemy wrap what the driver said, and stumble over it once more (a transaction that cannot go on).
     """
+    if isinstance(error, LockLostError):
+        return True
     return isinstance(error, SQLAlchemyError | StorageInternalError) and _root(error) is not None
 
 

@@ -9,7 +9,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from mammo.search_space import TuneConfig
-from mammo.tuning.trials import fresh_index, index_of
+from mammo.tuning.trials import free_index, index_of
 
 SAMPLER_NOTE: Final = (
     "TPE, multivariate, constant liar; a generator of its own for every trial, seeded by (seed, index)"
@@ -34,7 +34,7 @@ class IndexedSampler(BaseSampler):
         """Start the trial's own generator."""
         index = index_of(trial)
         if index is None:
-            index = fresh_index(trial.number, study.get_trials(deepcopy=False))
+            index = free_index(study.get_trials(deepcopy=False))
         self._tpe = self._fresh(index)
 
     def infer_relative_search_space(

@@ -72,7 +72,11 @@ def journal_path(space: Workspace) -> Path:
 
 
 def open_storage(
-    space: Workspace, url: str | None, heartbeat_s: int | None, say: Callable[[str], None] = silent
+    space: Workspace,
+    url: str | None,
+    heartbeat_s: int | None,
+    say: Callable[[str], None] = silent,
+    is_known: bool = False,
 ) -> BaseStorage:
     """The storage that `url` names, or the workspace's journal.
 
@@ -81,6 +85,7 @@ def open_storage(
         url: `postgresql+psycopg://…` or None.
         heartbeat_s: PostgreSQL: how often a worker says that it lives; None for readers.
         say: told when PostgreSQL does not answer, and when it answers again.
+        is_known: the address has answered before: wait for it. Another one that does not answer is an error at once.
 
     Raises:
         TrackingError: the address is no PostgreSQL's, the server cannot be reached, or the journal is damaged.
@@ -96,6 +101,7 @@ def open_storage(
                 grace_period=None if heartbeat_s is None else GRACE_BEATS * heartbeat_s,
                 shown=shown,
                 say=say,
+                is_known=is_known,
             )
     except (SQLAlchemyError, ImportError) as error:
         raise TrackingError(
@@ -106,10 +112,14 @@ def open_storage(
 
 @contextmanager
 def using_storage(
-    space: Workspace, url: str | None, heartbeat_s: int | None, say: Callable[[str], None] = silent
+    space: Workspace,
+    url: str | None,
+    heartbeat_s: int | None,
+    say: Callable[[str], None] = silent,
+    is_known: bool = False,
 ) -> Iterator[BaseStorage]:
     """As `open_storage`; the database's connections are closed at the end."""
-    storage = open_storage(space, url, heartbeat_s, say)
+    storage = open_storage(space, url, heartbeat_s, say, is_known)
     try:
         yield storage
     finally:

@@ -5,6 +5,7 @@ Optuna's number, so a retry does what the dead try would have done. Every index 
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Final
 
 from optuna.trial import FrozenTrial, TrialState
@@ -59,6 +60,12 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(first.values(), key=lambda t: index_of(t) or 0)
 
 
-def fresh_index(number: int, trials: Sequence[FrozenTrial]) -> int:
-    """Index of a new trial: how many trials that are no retries were made before it."""
-    return sum(1 for t in trials if t.number < number and RETRY_OF not in t.user_attrs)
+def indices(trials: Sequence[FrozenTrial]) -> set[int]:
+    """The indices that tries have been given."""
+    return {index for trial in trials if (index := index_of(trial)) is not None}
+
+
+def free_index(trials: Sequence[FrozenTrial]) -> int:
+    """The lowest index that no try has: of a study's indices none is left out."""
+    given = indices(trials)
+    return next(index for index in count() if index not in given)

@@ -33,7 +33,12 @@ PRELOADED: Final = ("mammo.tuning.worker", "sklearn.model_selection", "scipy.sta
 
 
 def work(
-    root: Path, config: Config, url: str | None, n_trials: int, say: Callable[[str], None] = silent
+    root: Path,
+    config: Config,
+    url: str | None,
+    n_trials: int,
+    say: Callable[[str], None] = silent,
+    is_known: bool = False,
 ) -> int:
     """Join the study and take trials until none is left; returns how many this worker ended.
 
@@ -43,6 +48,7 @@ def work(
         url: the storage's address, or None for the workspace's journal.
         n_trials: how many trials the study shall have in all.
         say: told one line for each trial that this worker ended, and when the database is away.
+        is_known: see `open_storage`.
 
     Raises:
         MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.
@@ -54,7 +60,7 @@ def work(
     if url is not None:
         hidden(url)
     material = read_trial_rois(space, config)
-    with using_storage(space, url, config.tune.heartbeat_s, say) as storage:
+    with using_storage(space, url, config.tune.heartbeat_s, say, is_known) as storage:
         opened = join_study(space, config, storage, material)
         with noticing_deletion(opened):
             return _take_all(opened, n_trials, material, say)
@@ -102,9 +108,10 @@ def _end_trial(
         with _heartbeat(opened, trial):
             state, value = _judge(trial, material, opened.config)
             trial.set_user_attr(TRIAL_S, round(perf_counter() - started, 3))
-        return opened.study.tell(trial, value, state)
+        told = opened.study.tell(trial, value, state, skip_if_finished=True)
     except UpdateFinishedTrialError:
         return None
+    return told if told.state == state else None
 
 
 def _judge(trial: optuna.Trial, material: TrialRois, config: Config) -> tuple[TrialState, float | None]:
@@ -152,6 +159,6 @@ def run_as_child(root: Path, config: Config, url: str | None, n_trials: int) -> 
     threading.Thread(target=end_with_parent, daemon=True).start()
 
     def take_trials() -> None:
-        work(root, config, url, n_trials)
+        work(root, config, url, n_trials, is_known=True)
 
     guarded(take_trials)

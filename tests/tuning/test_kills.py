@@ -152,6 +152,17 @@ def test_a_kill_between_fail_and_retry_loses_nothing(workspace: tuple[Workspace,
     assert finished(opened.trials) == []
 
 
+def test_an_index_that_was_left_out_is_done_before_a_study_ends(workspace: tuple[Workspace, Config]) -> None:
+    space, config = workspace
+    opened = opened_study(space, config)
+    for index in (0, 0, 2):  # as if two workers had taken trials at once
+        params = {"size_px": 72, "head_lr": 0.01, "fusion": "baseline", "vote_rule": "majority"}
+        opened.study.enqueue_trial(params, user_attrs={INDEX: index})
+    taken = [trial.user_attrs[INDEX] for _ in range(4) if (trial := claim(opened, 3)) is not None]
+    assert taken == [0, 0, 2, 1]
+    assert claim(opened, 3) is None
+
+
 def test_a_trial_that_kills_every_worker_is_given_up_as_failed(tmp_path: Path) -> None:
     space, config = make_workspace(tmp_path / "space", max_retries=2)
     opened = opened_study(space, config)

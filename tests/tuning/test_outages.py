@@ -2,21 +2,25 @@
 
 from collections.abc import Callable, Iterator
 
+import optuna
 import pytest
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
 from mammo.config import Config
 from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
+from mammo.search_space import TuneConfig
 from mammo.tracking import connect
-from mammo.tuning import database
+from mammo.tuning import claims, database
 from mammo.tuning.claims import claim
 from mammo.tuning.coordinator import Plan, run_study
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
+from mammo.tuning.space import distributions
 from mammo.tuning.storage import using_storage
-from mammo.tuning.study import OpenStudy, make_study
+from mammo.tuning.study import OpenStudy, join_study, make_study
 from mammo.tuning.trials import INDEX
 from mammo.tuning.worker import work
 from tests.docker.processes import Postgresql, wait_until
@@ -64,6 +68,32 @@ def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
     agrees_with_storage(opened, StudyRuns(opened, N_TRIALS))
 
 
+def test_a_claim_whose_lock_is_lost_in_a_restart_is_made_again(
+    workspace: tuple[Workspace, Config],
+    opened: OpenStudy,
+    server: Postgresql,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space, config = workspace
+    taken: list[optuna.Trial | None] = []
+
+    def first_restart_and_let_another_claim(tune: TuneConfig) -> dict[str, BaseDistribution]:
+        monkeypatch.undo()
+        server.stop()
+        server.start()
+        with using_storage(space, database_url, config.tune.heartbeat_s) as storage:
+            taken.append(claim(join_study(space, config, storage, read_trial_rois(space, config)), 4))
+        return distributions(tune)
+
+    # What a claim does between its look at the trials and its own: others may claim only if the lock is lost.
+    monkeypatch.setattr(claims, "distributions", first_restart_and_let_another_claim)
+    taken.append(claim(opened, 4))
+    assert [trial and trial.user_attrs[INDEX] for trial in taken] == [0, 1]
+    for trial in opened.trials:
+        opened.study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
+
+
 def test_a_database_that_stays_away_ends_a_worker_with_one_message(
     workspace: tuple[Workspace, Config],
     opened: OpenStudy,
@@ -88,6 +118,22 @@ def test_a_database_that_stays_away_ends_a_worker_with_one_message(
     assert [line.split(":")[0] for line in lines] == ["trial 0", "postgresql+psycopg"]
     assert PASSWORD not in "".join(lines)
     assert len(opened.ended) == 1
+
+
+def test_a_worker_that_the_command_starts_waits_for_its_database(
+    workspace: tuple[Workspace, Config], opened: OpenStudy, server: Postgresql, database_url: str
+) -> None:
+    space, config = workspace
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if "does not answer" in line:
+            server.start()
+
+    server.stop()
+    assert work(space.root, config, database_url, 1, say, is_known=True) == 1
+    assert ["does not answer" in lines[0], "answers again" in lines[1], "trial 0" in lines[2]] == [True] * 3
 
 
 def test_a_study_is_not_forgotten_while_a_worker_is_on_it(

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 
 import optuna
 import pytest
 import yaml
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
 
 from mammo.config import Config
 from mammo.errors import MammoError, TrackingError
@@ -142,6 +144,24 @@ def test_an_unreachable_database_is_named_without_its_password(
     with pytest.raises(TrackingError, match="cannot be used") as caught:
         open_storage(space, wrong, 1)
     assert "another-secret" not in str(caught.value)
+
+
+def test_the_server_misses_a_client_whose_machine_has_gone_within_a_minute(database_url: str) -> None:
+    storage = open_storage(Workspace(Path()), database_url, 1)
+    assert isinstance(storage, RDBStorage)
+    with storage.engine.connect() as connection:
+        idle, interval, count, unanswered = (
+            connection.execute(text(f"SHOW {name}")).scalar_one()
+            for name in (
+                "tcp_keepalives_idle",
+                "tcp_keepalives_interval",
+                "tcp_keepalives_count",
+                "tcp_user_timeout",
+            )
+        )
+    storage.engine.dispose()
+    assert int(idle) + int(interval) * int(count) <= 60
+    assert int(unanswered) == 60_000  # milliseconds
 
 
 @pytest.mark.parametrize("url", ["sqlite:///study.db", "mysql://a:b@c/d", "no address"])
