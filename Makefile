@@ -17,14 +17,14 @@ install: $(STAMP)
 # The stamp names the checkout: an environment shared between clones serves the one that installed last.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 # A shared environment may point at another clone; then only the link is renewed, which takes seconds.
 .PHONY: link
 link: install
-	@$(BIN)/python -c "import mammo, pathlib, sys; sys.exit(pathlib.Path(mammo.__file__).parents[1] != pathlib.Path.cwd())" \
+	@$(BIN)/python -I -c "import mammo, pathlib, sys; sys.exit(pathlib.Path(mammo.__file__).parents[1] != pathlib.Path.cwd())" \
 	  2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps --editable .
 
 demo: link
