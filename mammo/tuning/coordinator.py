@@ -182,6 +182,7 @@ def _work_off(opened: OpenStudy, plan: Plan, crew: Crew, runs: StudyRuns, say: C
         crew.watch(POLL_S)
     crew.leave()
     _tell(opened, told, say)
+    say("no trial is left: writing the record, the importances and the plots")
 
 
 def _begin(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> set[int]:
@@ -190,7 +191,7 @@ def _begin(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> set[int
     note = "PHANTOM (synthetic) ROIs" if opened.study.user_attrs["synthetic"] else "ROIs of train and val"
     said = f"study {opened.study.study_name} on {note}: {len(told)} of {plan.n_trials} trials ended before"
     if len(told) >= plan.n_trials:
-        say(f"{said}; nothing is left but to write reports and plots")
+        say(said)
     elif plan.n_workers == 0:
         say(f"{said}. Workers join with `mammo tune worker --storage …`; this command waits for them.")
     else:
