@@ -1,0 +1,139 @@
+"""DVC reruns a stage when a setting changes that `dvc.yaml` declares for it: no stage may read another one."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from mammo.config import Config
+from mammo.layout import Workspace
+from mammo.section import Section
+from tests.pipeline.conftest import PROJECT, make_workspace
+
+pytestmark = pytest.mark.slow
+
+STAGES: Final = (
+    "ingest",
+    "validate",
+    "audit",
+    "split",
+    "leakage",
+    "patches",
+    "train",
+    "evaluate",
+    "register",
+)
+SYSTEM: Final = "compact-baseline"
+SMALL: Final[dict[str, dict[str, Any]]] = {
+    "patches": {"tumor_draws": 4, "normal_draws": 4},
+    "train": {"epochs": 1, "patches_per_epoch": 64},
+    "evaluate": {"n_bootstrap": 100},
+}
+IN_THE_DATA: Final = ("ingest.source", "split")
+"""Whatever they change shows in the ROIs and their parts, on which every later stage depends."""
+NOT_IN_THE_RESULT: Final = ("settings_from", "train.device", "train.threads")
+"""Where the values come from (DVC names the file itself), and on what the work is done."""
+
+
+@pytest.fixture(scope="module")
+def read_by_stage(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The settings that each stage has read, all stages run one after the other on a small phantom set."""
+    space = make_workspace(tmp_path_factory.mktemp("declared") / "space")
+    values = yaml.safe_load(space.params.read_text()) | {"systems": [SYSTEM]}
+    for section, changes in SMALL.items():
+        values[section] |= changes
+    space.params.write_text(yaml.safe_dump(values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(space.root)
+        return {stage: settings_read_by(stage, space, patch) for stage in STAGES}
+
+
+def settings_read_by(stage: str, space: Workspace, patch: pytest.MonkeyPatch) -> set[str]:
+    """Run a stage in this process; returns the dotted names of the settings that it has read."""
+    script = space.root / "pipelines" / f"{stage}.py"
+    patch.setattr(sys, "argv", [str(script), *([SYSTEM] if stage == "train" else [])])
+    spec = importlib.util.spec_from_file_location(f"stage_{stage}", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with noted_settings() as read:
+        module.main()
+    return read
+
+
+@contextmanager
+def noted_settings() -> Iterator[set[str]]:
+    """Note what is read of every `Config` that is loaded meanwhile, but for a dump of the whole (a run's record)."""
+    read: set[str] = set()
+    names: dict[int, tuple[str, Section]] = {}
+    load, get, dump = Config.load, Section.__getattribute__, Section.model_dump
+    is_dumping = False
+
+    def name_all(section: Section, prefix: str) -> None:
+        names[id(section)] = prefix, section
+        for key, value in section.__dict__.items():
+            for name, each in (value if isinstance(value, dict) else {"": value}).items():
+                if isinstance(each, Section):
+                    name_all(each, dotted(prefix, key.rstrip("_"), name))
+
+    def load_named(path: Path) -> Config:
+        config = load(path)
+        name_all(config, "")
+        return config
+
+    def noting(self: Section, name: str) -> Any:
+        value = get(self, name)
+        is_setting = id(self) in names and name in get(self, "__dict__") and not isinstance(value, Section)
+        if is_setting and not is_dumping:
+            read.add(dotted(names[id(self)][0], name))
+        return value
+
+    def quiet_dump(self: Section, **options: Any) -> Any:
+        nonlocal is_dumping
+        is_dumping = True
+        try:
+            return dump(self, **options)
+        finally:
+            is_dumping = False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, "load", load_named)
+        patch.setattr(Section, "__getattribute__", noting)
+        patch.setattr(Section, "model_dump", quiet_dump)
+        yield read
+
+
+def dotted(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def declared(stage: str) -> list[str]:
+    """What `dvc.yaml` says that a stage depends on, as dotted names."""
+    params = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage].get("params", [])
+    return [
+        name
+        for entry in params
+        for name in ([entry] if isinstance(entry, str) else entry["${settings_from}"])
+    ]
+
+
+def covers(prefix: str, name: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_only_settings_that_it_declares(stage: str, read_by_stage: dict[str, set[str]]) -> None:
+    known = (*declared(stage), *IN_THE_DATA, *NOT_IN_THE_RESULT)
+    assert {name for name in read_by_stage[stage] if not any(covers(one, name) for one in known)} == set()
+
+
+@pytest.mark.parametrize("stage", ["ingest", "split", "patches", "train", "evaluate", "register"])
+def test_what_a_stage_declares_is_read_by_it(stage: str, read_by_stage: dict[str, set[str]]) -> None:
+    assert {one for one in declared(stage) if not any(covers(one, n) for n in read_by_stage[stage])} == set()
