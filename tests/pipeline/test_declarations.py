@@ -1,4 +1,4 @@
-"""DVC reruns a stage when a setting changes that `dvc.yaml` declares for it: no stage may read another one."""
+"""DVC reruns a stage when something changes that `dvc.yaml` declares for it: a stage must declare what it uses."""
 
 import importlib.util
 import sys
@@ -11,11 +11,10 @@ import pytest
 import yaml
 
 from mammo.config import Config
+from mammo.fit_identity import FIT_CODE
 from mammo.layout import Workspace
 from mammo.section import Section
 from tests.pipeline.conftest import PROJECT, make_workspace
-
-pytestmark = pytest.mark.slow
 
 STAGES: Final = (
     "ingest",
@@ -124,16 +123,31 @@ def declared(stage: str) -> list[str]:
     ]
 
 
-def covers(prefix: str, name: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
+def covers(prefix: str, name: str, separator: str = ".") -> bool:
+    return name == prefix or name.startswith(f"{prefix}{separator}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_reads_only_settings_that_it_declares(stage: str, read_by_stage: dict[str, set[str]]) -> None:
     known = (*declared(stage), *IN_THE_DATA, *NOT_IN_THE_RESULT)
     assert {name for name in read_by_stage[stage] if not any(covers(one, name) for one in known)} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["ingest", "split", "patches", "train", "evaluate", "register"])
 def test_what_a_stage_declares_is_read_by_it(stage: str, read_by_stage: dict[str, set[str]]) -> None:
     assert {one for one in declared(stage) if not any(covers(one, n) for n in read_by_stage[stage])} == set()
+
+
+@pytest.mark.parametrize(
+    ("graph", "stage"),
+    [
+        ("dvc.yaml", "train"),
+        *(("pipelines/studies/dvc.yaml", study) for study in ("ablate", "ledger", "nested", "study", "tune")),
+    ],
+)
+def test_a_stage_that_fits_models_declares_the_code_of_a_fit(graph: str, stage: str) -> None:
+    deps = yaml.safe_load((PROJECT / graph).read_text())["stages"][stage]["deps"]
+    code = [f"mammo/{name}" for name in FIT_CODE if stage != "train" or not name.startswith("studies/")]
+    assert [name for name in code if not any(covers(dep, name, "/") for dep in deps)] == []
