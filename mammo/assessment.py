@@ -15,6 +15,7 @@ from mammo.evaluation.paper import DOI, PAPER_RESULTS
 from mammo.evaluation.referral import FoldReferral
 from mammo.layout import Workspace
 from mammo.models.bundle import Bundle, load_bundle
+from mammo.notices import data_name
 from mammo.operation import describe_operation, referral_of
 from mammo.promotion import best_system
 from mammo.systems import Part, Scored, predictions, read_part, score_part
@@ -152,7 +153,7 @@ def describe_data(config: Config, part: Part) -> dict[str, Any]:
     """What was judged: source, protocol, counts; patients are null where the source does not know them."""
     patients = part.table["patient_id"]
     synthetic = bool(part.table["synthetic"].any())
-    name = "PHANTOM (synthetic)" if synthetic else "MIAS"
+    name = data_name(synthetic)
     return {
         "source": config.ingest.source,
         "protocol": config.split.protocol,

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from mammo.entry import guarded
 from mammo.layout import Workspace
+from mammo.notices import NOTICE
 from mammo.study_cli import app as study_app
 from mammo.tune_cli import app as tune_app
 
 app = typer.Typer(
-    help="Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. "
-    "Research software, no medical device.",
+    help=f"Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. {NOTICE}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -125,7 +125,7 @@ def explain(
         )
         typer.echo(f"{row['roi']}: {decided} → {row['picture']}")
     if not as_json:
-        typer.echo("Research software, no medical device.")
+        typer.echo(NOTICE)
 
 
 @app.command()

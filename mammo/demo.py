@@ -11,6 +11,7 @@ from mammo.config import OWN_SETTINGS, Config
 from mammo.data.phantom import write_phantom
 from mammo.errors import MammoError
 from mammo.layout import Workspace
+from mammo.notices import data_name
 from mammo.prediction import load_champion
 from mammo.registry import versions
 from mammo.reporting.terminal import results_table, versions_table
@@ -148,6 +149,6 @@ def draw_one_vote(space: Workspace, config: Config) -> Path:
     bundle = voter.scorer.bundle
     path = space.reports / "vote.png"
     corners = bundle.corners
-    note = f"{'PHANTOM (synthetic)' if bundle.synthetic else 'MIAS'} ROI {test.table['roi_id'][index]}"
+    note = f"{data_name(bundle.synthetic)} ROI {test.table['roi_id'][index]}"
     vote_picture(test.images[index], vote, corners, bundle.size_px, path, note)
     return path

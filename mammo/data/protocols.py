@@ -11,6 +11,7 @@ from mammo.config import GridConfig, SplitConfig
 from mammo.data.sources import RoiSet, read_rois
 from mammo.data.splits import all_splits, make_split
 from mammo.layout import Workspace
+from mammo.notices import data_name
 from mammo.records import SPLITS
 from mammo.storage import read_table
 
@@ -47,7 +48,7 @@ class Material:
         table = self.rois.table
         synthetic = bool(table["synthetic"].any())
         return {
-            "name": "PHANTOM (synthetic) ROIs" if synthetic else "MIAS ROIs",
+            "name": f"{data_name(synthetic)} ROIs",
             "source": str(table["source"].iloc[0]),
             "synthetic": synthetic,
             "n_rois": len(table),

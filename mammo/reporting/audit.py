@@ -7,6 +7,7 @@ import pandas as pd
 from mammo.data.audit import overlaps_of, parts_of
 from mammo.data.leakage import Audit, flagged_rois, leakage_summary
 from mammo.layout import Workspace
+from mammo.notices import data_name
 from mammo.reporting.audit_sheet import DrawnPair, pairs_sheet
 from mammo.storage import atomic_path, write_json, write_table
 
@@ -44,7 +45,7 @@ def drawn_pairs(audit: Audit) -> list[DrawnPair]:
 
 def data_note(table: pd.DataFrame, protocol: str) -> str:
     """Which ROIs and which split: "MIAS ROIs, published split, 326 ROIs"."""
-    name = "PHANTOM (synthetic)" if table["synthetic"].any() else "MIAS"
+    name = data_name(bool(table["synthetic"].any()))
     patients = "patients unknown" if table["patient_id"].isna().all() else "patients known"
     return (
         f"{name} ROIs, {protocol.replace('_', ' ')} split, {len(table)} ROIs, {patients}; "

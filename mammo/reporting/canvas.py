@@ -17,10 +17,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
+from mammo.notices import NOTICE
 from mammo.records import Label
 from mammo.storage import atomic_path
-
-DISCLAIMER: Final = "Research software, no medical device."
 
 INK: Final = "#222222"
 MUTED: Final = "#5F5F5F"
@@ -95,7 +94,7 @@ def new_figure(width_in: float, body_in: float, title: str, data_note: str) -> F
     figure.text(y=top, s="\n".join(title_lines), fontsize=_TITLE_PT, weight="bold", color=INK, **above)
     note_top = top - title_in / height_in
     figure.text(y=note_top, s="\n".join(note_lines), fontsize=_NOTE_PT, color=MUTED, **above)
-    figure.text(left, _MARGIN_IN / height_in, DISCLAIMER, fontsize=_FOOT_PT, color=MUTED, va="bottom")
+    figure.text(left, _MARGIN_IN / height_in, NOTICE, fontsize=_FOOT_PT, color=MUTED, va="bottom")
     body = (left, foot_in / height_in, 1 - 2 * left, body_in / height_in)
     figure.set_layout_engine("constrained", rect=body, h_pad=0.06, w_pad=0.06)
     return figure

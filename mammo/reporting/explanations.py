@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from mammo.explanation import ALL_BLOCKS, Explanation
+from mammo.notices import PHANTOM
 from mammo.records import RoiVote
 from mammo.reporting.canvas import INK, SCORE_COLOURS, new_figure
 
@@ -41,7 +42,7 @@ class Subject:
     @property
     def note(self) -> str:
         """The line below a picture's title."""
-        phantom = "PHANTOM (synthetic) data, not a patient · " if self.synthetic else ""
+        phantom = f"{PHANTOM} data, not a patient · " if self.synthetic else ""
         truth = "truth not known" if self.truth is None else f"truth: {self.truth}"
         return f"{phantom}{truth} · model {self.model}"
 

@@ -10,9 +10,11 @@ from rich.console import Console
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.referral import FoldReferral
+from mammo.notices import NOTICE
 from mammo.reporting.forest import draw_ledger
+from mammo.reporting.markdown import markdown_table
 from mammo.reporting.referral import referral_picture, referral_summary, referral_table
-from mammo.reporting.tables import NOTICE, cell, counted, signed
+from mammo.reporting.tables import FLOOR_TITLE, cell, counted, signed
 from mammo.storage import atomic_folder, write_bytes, write_json
 
 COLUMNS: Final = (
@@ -24,7 +26,6 @@ COLUMNS: Final = (
     "auc_score",
     "auc_vote_share",
 )
-FLOOR_TITLE: Final = "floor: logistic regression on 8 intensity statistics"
 
 
 def write_ledger(
@@ -148,17 +149,18 @@ def _protocols(ledger: dict[str, Any]) -> list[str]:
             "",
             f"{rows[0]['n_rois']} ROIs ({rows[0]['n_tumor']} Tumor) in {rows[0]['n_groups']} groups.",
             "",
-            "| system | runs | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
-            "|---|---|" + "---|" * len(COLUMNS),
-            *[_row(row) for row in rows],
+            *markdown_table(["system", "runs", *_titles()], [_row(row) for row in rows]),
             "",
         ]
     return lines
 
 
-def _row(row: dict[str, Any]) -> str:
-    cells = " | ".join(_cell(row["cells"].get(name)) for name in COLUMNS)
-    return f"| {_title(row)} | {row['n_runs']} | {cells} |"
+def _titles() -> list[str]:
+    return [TITLES[name] for name in COLUMNS]
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    return [_title(row), str(row["n_runs"]), *(_cell(row["cells"].get(name)) for name in COLUMNS)]
 
 
 def _title(row: dict[str, Any]) -> str:
@@ -177,27 +179,16 @@ def _cell(found: dict[str, Any] | None) -> str:
 
 
 def _differences(entries: list[dict[str, Any]], heading: str) -> list[str]:
-    return [
-        f"| protocol | {heading} | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
-        *[
-            f"| {entry['protocol']} | {entry['name']} | {_signed_cells(entry['cells'])} |"
-            for entry in entries
-        ],
-        "",
-    ]
+    rows = [[entry["protocol"], entry["name"], *_signed_cells(entry["cells"])] for entry in entries]
+    return [*markdown_table(["protocol", heading, *_titles()], rows), ""]
 
 
 def _gap_table(gaps: list[dict[str, Any]], key: str) -> list[str]:
-    return [
-        "| system | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
-        "|---|" + "---|" * len(COLUMNS),
-        *[f"| {_title(gap)} | {_signed_cells(gap[key])} |" for gap in gaps],
-    ]
+    return markdown_table(["system", *_titles()], [[_title(gap), *_signed_cells(gap[key])] for gap in gaps])
 
 
-def _signed_cells(cells: dict[str, Any]) -> str:
-    return " | ".join(signed(cells.get(name)) for name in COLUMNS)
+def _signed_cells(cells: dict[str, Any]) -> list[str]:
+    return [signed(cells.get(name)) for name in COLUMNS]
 
 
 def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:

@@ -6,13 +6,14 @@ Every number is a link to the file that it came from, written as a reference so 
 from typing import Final
 
 from mammo.evaluation.metrics import TITLES
+from mammo.notices import NOTICE, PHANTOM
 from mammo.reporting.document import Inline, Table
+from mammo.reporting.markdown import markdown_table
 from mammo.reporting.page_results import results_section
 from mammo.reporting.report_inputs import ReportInputs
 from mammo.storage import write_bytes
 
 CARD_FILE: Final = "model_card.md"
-NOTICE: Final = "Research software, no medical device."
 
 
 def write_model_card(inputs: ReportInputs) -> None:
@@ -38,13 +39,13 @@ def model_card(inputs: ReportInputs) -> str:
 
 
 def _phantom(inputs: ReportInputs) -> str:
-    return "**PHANTOM (synthetic).** " if inputs.synthetic else ""
+    return f"**{PHANTOM}.** " if inputs.synthetic else ""
 
 
 def _details(inputs: ReportInputs) -> list[str]:
     champion, model, system = inputs.champion, inputs.model, inputs.system
     vote = model.content["vote"]
-    trained = "**Trained and judged on PHANTOM (synthetic) films.** " if inputs.synthetic else ""
+    trained = f"**Trained and judged on {PHANTOM} films.** " if inputs.synthetic else ""
     return [
         f"# Model card: {champion.content['model_name']} ({system})",
         "",
@@ -212,14 +213,9 @@ def _provenance(inputs: ReportInputs) -> list[str]:
 
 
 def _markdown(table: Table) -> list[str]:
-    rows = ["| " + " | ".join(_link(part) for part in row) + " |" for row in table.rows]
     caption = [table.caption, ""] if table.caption else []
-    return [
-        *caption,
-        "| " + " | ".join(table.headings) + " |",
-        "|" + "---|" * len(table.headings),
-        *rows,
-    ]
+    rows = [[_link(part) for part in row] for row in table.rows]
+    return [*caption, *markdown_table(table.headings, rows)]
 
 
 def _link(part: Inline, *, code: bool = False) -> str:

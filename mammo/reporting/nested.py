@@ -7,8 +7,10 @@ from rich.console import Console
 
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
+from mammo.notices import NOTICE
 from mammo.reporting.ledger import grid_in_words
-from mammo.reporting.tables import NOTICE, cell, signed
+from mammo.reporting.markdown import markdown_table
+from mammo.reporting.tables import cell, signed
 from mammo.storage import write_bytes, write_json
 
 COLUMNS: Final = ("auc_score", "auc_vote_share", "accuracy", "recall", "specificity", "precision")
@@ -46,9 +48,10 @@ def nested_markdown(summary: dict[str, Any]) -> str:
             f"{percent(summary['confidence'])} intervals by a BCa bootstrap of the groups of ROIs and of the runs (one "
             "training seed, the same for both sides). Both sides are fitted at the full budget of the recipe.",
             "",
-            "| settings | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
-            "|---|" + "---|" * len(COLUMNS),
-            *[f"| {title} | {' | '.join(show(cells[name]) for name in COLUMNS)} |" for title, cells, show in rows],
+            *markdown_table(
+                ["settings", *(TITLES[name] for name in COLUMNS)],
+                [[title, *(show(cells[name]) for name in COLUMNS)] for title, cells, show in rows],
+            ),
             "",
             f"Verdict (n = {summary['effect']['n_rois']}): **{summary['effect']['verdict']}**.",
             "",
@@ -69,17 +72,17 @@ def nested_markdown(summary: dict[str, Any]) -> str:
 def _folds(summary: dict[str, Any]) -> list[str]:
     names = list(summary["folds"][0]["params"])
     headings = ["fold", "n ROIs", "promised", "tuned", "settings", "system", *(f"`{name}`" for name in names)]
-    return [
-        "| " + " | ".join(headings) + " |",
-        "|" + "---|" * len(headings),
-        *[
-            f"| {entry['fold']} | {entry['n_rois']} | {entry['promised']:.3f} | {entry['kept_by_tuned']:.3f} | "
-            f"{entry['kept_by_settings']:.3f} | {entry['system']} | "
-            + " | ".join(_value(entry["params"][name]) for name in names)
-            + " |"
-            for entry in summary["folds"]
-        ],
+    rows = [
+        [
+            str(entry["fold"]),
+            str(entry["n_rois"]),
+            *(f"{entry[value]:.3f}" for value in ("promised", "kept_by_tuned", "kept_by_settings")),
+            entry["system"],
+            *(_value(entry["params"][name]) for name in names),
+        ]
+        for entry in summary["folds"]
     ]
+    return markdown_table(headings, rows)
 
 
 def _value(value: Any) -> str:

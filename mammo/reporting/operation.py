@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from mammo.evaluation.intervals import percent
+from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.referral import FoldReferral
+from mammo.reporting.markdown import markdown_table
 from mammo.reporting.referral import referral_table
-from mammo.reporting.tables import cell
+from mammo.reporting.tables import cell, confusion_counts
 
 _BINNINGS: Final = {"equal_mass": "equally many ROIs", "equal_width": "equal width"}
 
@@ -62,43 +64,46 @@ def operation_markdown(results: dict[str, Any], folds: Sequence[FoldReferral]) -
 
 def thresholds_table(systems: dict[str, Any]) -> list[str]:
     """Every system at the paper's threshold and at validation's; the one that ships is bold."""
-    lines = [
-        "| system | threshold | TP / FN / FP / TN | Accuracy | Tumor recall | Specificity | Balanced accuracy |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    metrics = ("accuracy", "recall", "specificity", "balanced_accuracy")
+    rows = []
     for name, entry in systems.items():
         for row in entry["thresholds"]:
             threshold = f"{row['name']}: {row['threshold']:.3f}"
-            counts = " / ".join(str(row["confusion"][key]) for key in ("tp", "fn", "fp", "tn"))
-            cells = [
-                cell(row["roi"][metric])
-                for metric in ("accuracy", "recall", "specificity", "balanced_accuracy")
-            ]
             shown = f"**{threshold} (ships)**" if row["ships"] else threshold
-            lines.append(f"| {name} | {shown} | {counts} | {' | '.join(cells)} |")
-    return lines
+            cells = [cell(row["roi"][metric]) for metric in metrics]
+            rows.append([name, shown, confusion_counts(row["confusion"]), *cells])
+    titles = [TITLES[metric] for metric in metrics]
+    return markdown_table(["system", "threshold", "TP / FN / FP / TN", *titles], rows)
 
 
 def operating_points_table(systems: dict[str, Any]) -> list[str]:
     """Sensitivity at fixed specificity, and the reverse."""
-    lines = [
-        "| system | held on validation | threshold | Tumor recall (sensitivity) | Specificity |",
-        "|---|---|---|---|---|",
-    ]
-    return lines + [
-        f"| {name} | {point['fixed']} {point['target']:.2f} | {point['threshold']:.3f} | "
-        f"{cell(point['recall'])} | {cell(point['specificity'])} |"
+    rows = [
+        [
+            name,
+            f"{point['fixed']} {point['target']:.2f}",
+            f"{point['threshold']:.3f}",
+            cell(point["recall"]),
+            cell(point["specificity"]),
+        ]
         for name, entry in systems.items()
         for point in entry["operating_points"]
     ]
+    headings = ["system", "held on validation", "threshold", "Tumor recall (sensitivity)", "Specificity"]
+    return markdown_table(headings, rows)
 
 
 def calibration_table(systems: dict[str, Any]) -> list[str]:
     """Brier score and calibration error, raw and calibrated."""
-    lines = [
-        "| system | scores | slope, intercept | Brier score | Expected calibration error | If perfect |",
-        "|---|---|---|---|---|---|",
+    headings = [
+        "system",
+        "scores",
+        "slope, intercept",
+        "Brier score",
+        "Expected calibration error",
+        "If perfect",
     ]
+    rows = []
     for name, entry in systems.items():
         line = entry["calibration"]["calibrator"]
         for kind in ("raw", "calibrated"):
@@ -108,8 +113,5 @@ def calibration_table(systems: dict[str, Any]) -> list[str]:
             chance = (
                 "" if perfect["mean"] is None else f"{perfect['mean']:.3f} (below {perfect['upper']:.3f})"
             )
-            lines.append(
-                f"| {name} | {kind} | {shown} | {cell(judged['brier'])} | {cell(judged['calibration_error'])} | "
-                f"{chance} |"
-            )
-    return lines
+            rows.append([name, kind, shown, cell(judged["brier"]), cell(judged["calibration_error"]), chance])
+    return markdown_table(headings, rows)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from mammo.config import VoteConfig
 from mammo.evaluation.paper import DOI
-from mammo.reporting.canvas import DISCLAIMER
+from mammo.notices import NOTICE
 from mammo.reporting.document import Block, Cell, Paragraph, Picture, Section, Table, picture_uri, shown
 from mammo.reporting.examples import RULE, draw_examples, pick_examples
 from mammo.reporting.page_commands import folder_section, seeds_section
@@ -164,7 +164,7 @@ def render(inputs: ReportInputs, sections: list[Section]) -> str:
         inputs=inputs,
         sections=sections,
         facts=_facts(inputs),
-        disclaimer=DISCLAIMER,
+        disclaimer=NOTICE,
         doi=DOI,
         style=folder.joinpath("page.css").read_text(),
     )

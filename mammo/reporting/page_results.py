@@ -13,7 +13,7 @@ from mammo.reporting.document import (
     picture_of_file,
 )
 from mammo.reporting.report_inputs import ReportInputs
-from mammo.reporting.tables import COLUMNS, ONE_FIT
+from mammo.reporting.tables import COLUMNS, FLOOR_TITLE, ONE_FIT
 
 COUNTS = ("tp", "fn", "fp", "tn")
 
@@ -62,7 +62,7 @@ def results_section(inputs: ReportInputs) -> Section:
     """The systems beside the floor and the paper, at ROI level and at patch level."""
     results = inputs.results
     rows = [_system_row(results, name, ("systems", name)) for name in results.content["systems"]]
-    rows.append(_system_row(results, "floor: logistic regression on 8 intensity statistics", ("floor",)))
+    rows.append(_system_row(results, FLOOR_TITLE, ("floor",)))
     data = results.content["data"]
     if data["source"] == "mias_rois" and data["protocol"] == "published":
         reported = results.content["paper"]["systems"]

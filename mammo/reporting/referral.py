@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from mammo.evaluation.referral import RATES, FoldReferral, over_folds
 from mammo.records import Label
 from mammo.reporting.canvas import INK, LABEL_COLOURS, MUTED, draw_legend, new_figure, save, say_empty, tidy
+from mammo.reporting.markdown import markdown_table
 from mammo.reporting.tables import cell
 
 _PROMISE: Final = (0, (3, 2))
@@ -23,17 +24,12 @@ _SERIES: Final = (
 
 def referral_table(folds: Sequence[FoldReferral]) -> list[str]:
     """Markdown rows: promise, coverage and referral rate of each fold with Wilson intervals."""
-    titles = " | ".join(RATES.values())
-    lines = [
-        f"| fold | ROIs that fitted | promise | {titles} | promise was |",
-        "|---|---|---|" + "---|" * (len(RATES) + 1),
-    ]
+    rows = []
     for fold in folds:
-        rates = " | ".join(f"{cell(fold.rate(name).to_dict())}, n = {fold.rate(name).n}" for name in RATES)
-        lines.append(
-            f"| {fold.fold} | {fold.n_calibration} | {fold.promise:.2f} | {rates} | {fold.verdict} |"
-        )
-    return lines
+        rates = [f"{cell(fold.rate(name).to_dict())}, n = {fold.rate(name).n}" for name in RATES]
+        rows.append([str(fold.fold), str(fold.n_calibration), f"{fold.promise:.2f}", *rates, fold.verdict])
+    headings = ["fold", "ROIs that fitted", "promise", *RATES.values(), "promise was"]
+    return markdown_table(headings, rows)
 
 
 def referral_summary(folds: Sequence[FoldReferral], over_runs: dict[str, dict[str, Any]]) -> str:

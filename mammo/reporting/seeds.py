@@ -4,7 +4,9 @@ from typing import Any, Final
 
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.tables import NOTICE, cell, signed
+from mammo.notices import NOTICE
+from mammo.reporting.markdown import markdown_table
+from mammo.reporting.tables import cell, signed
 
 COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
 
@@ -18,15 +20,17 @@ def seeds_markdown(summary: dict[str, Any]) -> str:
         f"**{data['note']}** ({data['n_tumor']} Tumor, {data['n_normal']} Normal). Mean ± standard deviation over "
         f"the seeds; never the best seed. {NOTICE}",
         "",
-        "| system | mean val loss | "
-        + " | ".join(TITLES[name] for name in COLUMNS)
-        + " | AUC minus floor's |",
-        "|---|---|" + "---|" * (len(COLUMNS) + 1),
-        *[_row(name, entry, summary) for name, entry in summary["systems"].items()],
-        *[_ensemble_row(name, entry["ensemble"], summary) for name, entry in summary["systems"].items()],
-        f"| floor (one fit, {percent(summary['confidence'])} interval) | | "
-        + " | ".join(cell(summary["floor"]["roi"].get(name)) for name in COLUMNS)
-        + " | |",
+        *markdown_table(
+            ["system", "mean val loss", *(TITLES[name] for name in COLUMNS), "AUC minus floor's"],
+            [
+                *(_row(name, entry, summary) for name, entry in summary["systems"].items()),
+                *(
+                    _ensemble_row(name, entry["ensemble"], summary)
+                    for name, entry in summary["systems"].items()
+                ),
+                _floor_row(summary),
+            ],
+        ),
         "",
         f"Chosen by {summary['selected_by']}, on the validation part alone: **{summary['selected']}**. "
         + _margin(summary),
@@ -39,17 +43,22 @@ def seeds_markdown(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, entry: dict[str, Any], summary: dict[str, Any]) -> str:
+def _row(name: str, entry: dict[str, Any], summary: dict[str, Any]) -> list[str]:
     cells = [_spread(entry["test"][metric], summary["n_seeds"]) for metric in COLUMNS]
     cells.append(_spread(entry["minus_floor_auc"], summary["n_seeds"], sign="+"))
     title = f"**{name}**" if name == summary["selected"] else name
-    return f"| {title} | {entry['validation']['val_loss']:.4f} | " + " | ".join(cells) + " |"
+    return [title, f"{entry['validation']['val_loss']:.4f}", *cells]
 
 
-def _ensemble_row(name: str, ensemble: dict[str, Any], summary: dict[str, Any]) -> str:
+def _ensemble_row(name: str, ensemble: dict[str, Any], summary: dict[str, Any]) -> list[str]:
     cells = [cell(ensemble["roi"].get(metric)) for metric in COLUMNS] + [signed(ensemble["minus_floor_auc"])]
     title = f"{name}, ensemble of {summary['n_seeds']} seeds ({percent(summary['confidence'])} interval)"
-    return f"| {title} | | " + " | ".join(cells) + " |"
+    return [title, "", *cells]
+
+
+def _floor_row(summary: dict[str, Any]) -> list[str]:
+    cells = [cell(summary["floor"]["roi"].get(metric)) for metric in COLUMNS]
+    return [f"floor (one fit, {percent(summary['confidence'])} interval)", "", *cells, ""]
 
 
 def _margin(summary: dict[str, Any]) -> str:

@@ -4,9 +4,11 @@ from typing import Any, Final
 
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
+from mammo.notices import NOTICE
+from mammo.reporting.markdown import markdown_table
 
 COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
-NOTICE: Final = "Research software, no medical device."
+FLOOR_TITLE: Final = "floor: logistic regression on 8 intensity statistics"
 ONE_FIT: Final = (
     "Each system is one fit here. The tests count the luck of the ROIs, not that of the training: another seed may "
     "turn a difference round. The ledger compares the systems over several seeds."
@@ -69,42 +71,32 @@ def results_markdown(results: dict[str, Any]) -> str:
 def systems_table(results: dict[str, Any]) -> list[str]:
     """ROI-level rows: our systems, the floor, the paper."""
     rows = [_row(name, entry, entry["n_rois"]) for name, entry in results["systems"].items()]
-    rows.append(
-        _row(
-            "floor: logistic regression on 8 intensity statistics",
-            results["floor"],
-            results["data"]["n_rois"],
-        )
-    )
+    rows.append(_row(FLOOR_TITLE, results["floor"], results["data"]["n_rois"]))
     if results["data"]["source"] == "mias_rois" and results["data"]["protocol"] == "published":
         for reported in results["paper"]["systems"]:
             n = 64 if reported["confusion"] else None
             rows.append(_row(f"paper: {reported['system']} (as reported)", reported, n))
-    return [
-        "| system | n ROIs | TP / FN / FP / TN | " + " | ".join(TITLES[name] for name in COLUMNS) + " |",
-        "|---|---|---|" + "---|" * len(COLUMNS),
-        *rows,
-    ]
+    headings = ["system", "n ROIs", "TP / FN / FP / TN", *(TITLES[name] for name in COLUMNS)]
+    return markdown_table(headings, rows)
 
 
-def _row(title: str, entry: dict[str, Any], n_rois: int | None) -> str:
-    counts = entry["confusion"]
-    shown = "" if counts is None else f"{counts['tp']} / {counts['fn']} / {counts['fp']} / {counts['tn']}"
-    cells = " | ".join(cell(entry["roi"].get(name)) for name in COLUMNS)
-    return f"| {title} | {'' if n_rois is None else n_rois} | {shown} | {cells} |"
+def _row(title: str, entry: dict[str, Any], n_rois: int | None) -> list[str]:
+    counts = "" if entry["confusion"] is None else confusion_counts(entry["confusion"])
+    shown_n = "" if n_rois is None else str(n_rois)
+    return [title, shown_n, counts, *(cell(entry["roi"].get(name)) for name in COLUMNS)]
+
+
+def confusion_counts(confusion: dict[str, int]) -> str:
+    """`TP / FN / FP / TN`, Tumor being positive."""
+    return " / ".join(str(confusion[key]) for key in ("tp", "fn", "fp", "tn"))
 
 
 def patch_table(results: dict[str, Any]) -> list[str]:
     """Patch-level rows; every interval resamples groups of ROIs, because patches of a ROI are not independent."""
     names = ("accuracy", "recall", "specificity", "precision", "auc_score")
     titles = [TITLES[name].replace(" of the mean patch score", " of the patch score") for name in names]
-    return [
-        "| system | n patches | " + " | ".join(titles) + " |",
-        "|---|---|" + "---|" * len(names),
-        *[
-            f"| {system} | {entry['n_patches']} | "
-            + " | ".join(cell(entry["patch"][name]) for name in names)
-            + " |"
-            for system, entry in results["systems"].items()
-        ],
+    rows = [
+        [system, str(entry["n_patches"]), *(cell(entry["patch"][name]) for name in names)]
+        for system, entry in results["systems"].items()
     ]
+    return markdown_table(["system", "n patches", *titles], rows)

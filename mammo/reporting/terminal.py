@@ -6,7 +6,8 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from mammo.reporting.tables import NOTICE, counted
+from mammo.notices import NOTICE
+from mammo.reporting.tables import counted
 
 if TYPE_CHECKING:
     import pandas as pd

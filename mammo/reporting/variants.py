@@ -7,8 +7,10 @@ from rich.console import Console
 
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
+from mammo.notices import NOTICE
 from mammo.reporting.ledger import grid_in_words
-from mammo.reporting.tables import NOTICE, cell, signed
+from mammo.reporting.markdown import markdown_table
+from mammo.reporting.tables import cell, signed
 from mammo.storage import write_bytes, write_json
 
 VERDICTS: Final = ("verdict, this row alone", "verdict, all rows together")
@@ -45,11 +47,17 @@ def ablation_markdown(summary: dict[str, Any]) -> str:
         "ROIs. Where they have it in part, both sides were fitted.",
         "",
         *_reference(summary),
-        "| defect | setting | in the settings | "
-        + " | ".join(TITLES[name] for name in COLUMNS)
-        + f" | n ROIs | {' | '.join(VERDICTS)} |",
-        "|---|---|---|" + "---|" * len(COLUMNS) + "---|---|---|",
-        *[_defect_row(entry) for entry in summary["defects"]],
+        *markdown_table(
+            [
+                "defect",
+                "setting",
+                "in the settings",
+                *(TITLES[name] for name in COLUMNS),
+                "n ROIs",
+                *VERDICTS,
+            ],
+            [_defect_row(entry) for entry in summary["defects"]],
+        ),
         "",
         *[f"- **{entry['name']}**: {entry['about']}." for entry in summary["defects"]],
         "",
@@ -57,13 +65,11 @@ def ablation_markdown(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _defect_row(entry: dict[str, Any]) -> str:
-    head = f"| {entry['name']} | `{entry['setting']}` | {entry['in_reference']} | "
+def _defect_row(entry: dict[str, Any]) -> list[str]:
+    head = [entry["name"], f"`{entry['setting']}`", entry["in_reference"]]
     if entry["effect"] is None:
-        return head + " | " * len(COLUMNS) + f"| {entry['reason']} | |"
-    return (
-        head + _effects(entry["effect"]) + f" | {entry['effect']['n_rois']} | {_verdicts(entry['effect'])} |"
-    )
+        return [*head, *("" for _ in COLUMNS), "", entry["reason"], ""]
+    return [*head, *_effects(entry["effect"])]
 
 
 def study_markdown(summary: dict[str, Any]) -> str:
@@ -76,11 +82,17 @@ def study_markdown(summary: dict[str, Any]) -> str:
         f"Effects are **variant minus reference** ({_reference_in_words(summary)}), paired on the same ROIs.",
         "",
         *_reference(summary),
-        "| variant | settings | AUC | "
-        + " | ".join(f"{TITLES[name]}, effect" for name in COLUMNS)
-        + f" | n ROIs | {' | '.join(VERDICTS)} |",
-        "|---|---|---|" + "---|" * len(COLUMNS) + "---|---|---|",
-        *[_variant_row(entry) for entry in summary["variants"]],
+        *markdown_table(
+            [
+                "variant",
+                "settings",
+                "AUC",
+                *(f"{TITLES[name]}, effect" for name in COLUMNS),
+                "n ROIs",
+                *VERDICTS,
+            ],
+            [_variant_row(entry) for entry in summary["variants"]],
+        ),
         "",
         _in_words(summary["variants"]),
         "",
@@ -88,16 +100,9 @@ def study_markdown(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _variant_row(entry: dict[str, Any]) -> str:
+def _variant_row(entry: dict[str, Any]) -> list[str]:
     auc = cell(entry["cells"]["auc_score"])
-    return (
-        f"| {entry['name']} | {settings_in_words(entry['overrides'])} | {auc} | {_effects(entry['effect'])} | "
-        f"{entry['effect']['n_rois']} | {_verdicts(entry['effect'])} |"
-    )
-
-
-def _verdicts(effect: dict[str, Any]) -> str:
-    return f"{effect['verdict']} | {effect['together']['verdict']}"
+    return [entry["name"], settings_in_words(entry["overrides"]), auc, *_effects(entry["effect"])]
 
 
 def settings_in_words(overrides: dict[str, Any]) -> str:
@@ -125,8 +130,10 @@ def _in_words(variants: list[dict[str, Any]]) -> str:
     return f"All rows together. {found}."
 
 
-def _effects(effect: dict[str, Any]) -> str:
-    return " | ".join(signed(effect["cells"][name]) if name in effect["cells"] else "" for name in COLUMNS)
+def _effects(effect: dict[str, Any]) -> list[str]:
+    """Its cell for each of `COLUMNS`, n and both verdicts."""
+    cells = [signed(effect["cells"].get(name)) for name in COLUMNS]
+    return [*cells, str(effect["n_rois"]), effect["verdict"], effect["together"]["verdict"]]
 
 
 def _head(summary: dict[str, Any], protocol: str) -> list[str]:

@@ -12,10 +12,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from mammo.errors import MammoError
 from mammo.images import decode_roi
 from mammo.layout import Workspace
+from mammo.notices import NOTICE
 from mammo.prediction import load_champion
 
 MAX_BODY_BYTES: Final = 16 * 2**20
-NOTICE: Final = "Research software, no medical device."
 
 
 def create_app(space: Workspace) -> FastAPI:

@@ -18,6 +18,7 @@ from mammo.config import Config
 from mammo.entry import ending_on_sigterm
 from mammo.errors import ConfigError, MammoError, TrackingError
 from mammo.layout import Workspace
+from mammo.notices import PHANTOM
 from mammo.tuning.claims import mend
 from mammo.tuning.crew import Crew
 from mammo.tuning.database import Database
@@ -188,7 +189,7 @@ def _work_off(opened: OpenStudy, plan: Plan, crew: Crew, runs: StudyRuns, say: C
 def _begin(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> set[int]:
     """Say what is to be done; returns the numbers of the trials that ended before."""
     told = {trial.number for trial in opened.ended}
-    note = "PHANTOM (synthetic) ROIs" if opened.study.user_attrs["synthetic"] else "ROIs of train and val"
+    note = f"{PHANTOM} ROIs" if opened.study.user_attrs["synthetic"] else "ROIs of train and val"
     said = f"study {opened.study.study_name} on {note}: {len(told)} of {plan.n_trials} trials ended before"
     if len(told) >= plan.n_trials:
         say(said)

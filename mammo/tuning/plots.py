@@ -15,6 +15,7 @@ from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 
 from mammo.evaluation.intervals import percent
+from mammo.notices import NOTICE, data_name
 from mammo.reporting.canvas import INK, MUTED, new_figure, save, tidy
 from mammo.search_space import Choices, Parameter
 from mammo.storage import atomic_path
@@ -53,7 +54,7 @@ def write_plots(opened: OpenStudy, shares: dict[str, dict[str, Any]], folder: Pa
 
 
 def _note(opened: OpenStudy) -> str:
-    data = "PHANTOM (synthetic)" if opened.study.user_attrs["synthetic"] else "MIAS"
+    data = data_name(opened.study.user_attrs["synthetic"])
     return f"{data} ROIs of train and val, {opened.config.tune.n_folds} grouped folds, mean over the folds"
 
 
@@ -213,7 +214,7 @@ def _draw_contours(study: optuna.Study, ranked: list[str], metric: str, note: st
 
         drawn = plots.plot_contour(study, params=ranked[:MOST_PAIRED], target_name=metric)
         few = f"the {len(ranked[:MOST_PAIRED])} most important of {len(ranked)} parameters that varied"
-        _save_drawn(drawn, f"{note}; {few} · research software, no medical device", folder / "contour.png")
+        _save_drawn(drawn, f"{note}; {few} · {NOTICE}", folder / "contour.png")
 
 
 def _save_drawn(drawn: Any, note: str, path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from mammo.data.audit_pair import Overlap
+from mammo.notices import NOTICE
 from mammo.reporting.audit_sheet import MAX_PAIRS, DrawnPair, pairs_sheet
-from mammo.reporting.canvas import DISCLAIMER
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
 NOTE = "PHANTOM (synthetic) ROIs, published split, 8 ROIs"
@@ -87,7 +87,7 @@ def test_the_sheet_says_what_it_rests_on_and_no_text_meets_another(
 ) -> None:
     pairs_sheet((PAIRS * n)[:n], tmp_path / "pairs.png", NOTE)
 
-    assert {NOTE, DISCLAIMER} <= set(gallery.texts())
+    assert {NOTE, NOTICE} <= set(gallery.texts())
     assert len(rows_of(gallery)) == min(n, MAX_PAIRS)
     assert any("the first" in text for text in gallery.texts()) == (n > MAX_PAIRS)
     assert gallery.overlaps() == []

@@ -7,8 +7,9 @@ import pytest
 
 from mammo.config import VoteConfig
 from mammo.explanation import Explanation, mean_over_roi
+from mammo.notices import NOTICE
 from mammo.patches import grid_corners
-from mammo.reporting.canvas import DISCLAIMER, save
+from mammo.reporting.canvas import save
 from mammo.reporting.explanations import Subject, explanation_figure
 from mammo.voting import roi_votes
 from tests.reporting.drawn_figures import Gallery, catch_figures
@@ -46,7 +47,7 @@ def test_the_picture_names_roi_decision_truth_model_and_disclaimer(tmp_path: Pat
     assert "truth: Tumor · model mammo-roi v2 (compact-model2)" in texts
     assert "Grad-CAM of all blocks; its sign fits 3 of 25 scores" in texts
     assert "1 to 25 patches over each pixel" in texts
-    assert DISCLAIMER in texts
+    assert NOTICE in texts
     assert "PHANTOM" not in texts
     assert gallery.overlaps() == []
     assert gallery.outside() == []

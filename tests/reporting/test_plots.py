@@ -13,7 +13,8 @@ from PIL import Image
 from mammo.errors import DataError
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
-from mammo.reporting.canvas import DISCLAIMER, LABEL_COLOURS, system_styles
+from mammo.notices import NOTICE
+from mammo.reporting.canvas import LABEL_COLOURS, system_styles
 from mammo.reporting.plots import (
     ScoredSystem,
     confusion_matrices,
@@ -72,7 +73,7 @@ def test_every_plot_says_its_data_and_its_limits_and_no_text_meets_another(
 ) -> None:
     draw(tmp_path / "plot.png")
     assert NOTE in gallery.texts()
-    assert DISCLAIMER in gallery.texts()
+    assert NOTICE in gallery.texts()
     assert gallery.overlaps() == []
     assert gallery.outside() == []
     with Image.open(tmp_path / "plot.png") as picture:

@@ -7,7 +7,7 @@ import pytest
 
 from mammo.evaluation.intervals import wilson
 from mammo.evaluation.referral import RATES, FoldReferral, judge_fold
-from mammo.reporting.canvas import DISCLAIMER
+from mammo.notices import NOTICE
 from mammo.reporting.referral import referral_picture, referral_summary, referral_table
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
@@ -34,7 +34,7 @@ def test_the_picture_says_its_data_and_its_limits_and_no_text_meets_another(
     n: int, tmp_path: Path, gallery: Gallery
 ) -> None:
     referral_picture(folds(n), tmp_path / "a.png", NOTE)
-    assert {NOTE, DISCLAIMER} <= set(gallery.texts())
+    assert {NOTE, NOTICE} <= set(gallery.texts())
     assert gallery.overlaps() == []
     assert gallery.outside() == []
     assert {fold.fold for fold in folds(n)} <= set(gallery.texts())

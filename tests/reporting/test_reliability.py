@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mammo.errors import DataError
-from mammo.reporting.canvas import DISCLAIMER
+from mammo.notices import NOTICE
 from mammo.reporting.reliability import Calibrated, reliability_diagram
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
@@ -37,7 +37,7 @@ def test_it_says_its_data_and_its_limits_and_no_text_meets_another(
 ) -> None:
     reliability_diagram(LABELS, systems(n), tmp_path / "a.png", NOTE, **settings)
     assert NOTE in gallery.texts()
-    assert DISCLAIMER in gallery.texts()
+    assert NOTICE in gallery.texts()
     assert gallery.overlaps() == []
     assert gallery.outside() == []
     with Image.open(tmp_path / "a.png") as picture:

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from mammo.config import VoteConfig
+from mammo.notices import NOTICE
 from mammo.patches import grid_corners
 from mammo.records import Label, RoiVote
-from mammo.reporting.canvas import DISCLAIMER
 from mammo.reporting.sheets import VotedRoi, vote_picture, wrong_rois_sheet
 from mammo.voting import roi_votes
 from tests.reporting.drawn_figures import Gallery, catch_figures
@@ -66,7 +66,7 @@ def test_a_sheet_says_its_data_and_no_text_meets_another(
 ) -> None:
     wrong = [roi(f"mias_rois/test/Tumor ({i}) with a long name", Label.TUMOR, i) for i in range(n_wrong)]
     wrong_rois_sheet(wrong, CORNERS, tmp_path / "a.png", NOTE)
-    assert {NOTE, DISCLAIMER} <= set(gallery.texts())
+    assert {NOTE, NOTICE} <= set(gallery.texts())
     assert gallery.overlaps() == []
     assert gallery.outside() == []
 
@@ -81,7 +81,7 @@ def test_a_sheet_without_wrong_rois_says_so(
 ) -> None:
     wrong_rois_sheet(rois, CORNERS, tmp_path / "a.png", NOTE)
     assert reason in gallery.texts()
-    assert {NOTE, DISCLAIMER} <= set(gallery.texts())
+    assert {NOTE, NOTICE} <= set(gallery.texts())
 
 
 def test_a_long_list_of_errors_is_cut_and_says_so(
@@ -112,7 +112,7 @@ def test_the_vote_picture_names_the_decision_and_frames_the_tumor_votes(
     assert (
         f"Called Tumor: 18 of 25 patches voted Tumor, mean score {(18 * 0.9 + 7 * 0.125) / 25:.2f}" in texts
     )
-    assert {NOTE, DISCLAIMER} <= set(texts)
+    assert {NOTE, NOTICE} <= set(texts)
     assert texts.count("0.90") == 18
     frames = [patch for patch in gallery[-1].axes[1].patches if isinstance(patch, Rectangle)]
     assert len(frames) == 18
