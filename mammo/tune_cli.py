@@ -57,11 +57,11 @@ def tune(
     if context.invoked_subcommand is not None:
         _refuse_misplaced(context, context.invoked_subcommand)
         return
-    from mammo.tuning.coordinator import run_study
+    from mammo.tuning.coordinator import run_tuning
 
     console = Console()
     space, config, plan = _ready(workspace, source, trials, workers, storage, fresh, console)
-    _show(space, run_study(space, config, plan, console), console)
+    _show(space, run_tuning(space, config, plan, console), console)
 
 
 @app.command()

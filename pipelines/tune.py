@@ -5,7 +5,7 @@ from rich.console import Console
 from mammo.config import Config
 from mammo.entry import guarded
 from mammo.layout import Workspace
-from mammo.tuning.coordinator import Plan, run_study
+from mammo.tuning.coordinator import Plan, run_tuning
 from mammo.tuning.sharing import workers_that_pay_off
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     config = Config.load_own(space.params)
     console = Console()
     n_workers = workers_that_pay_off(space, config, console.print)
-    run_study(space, config, Plan(config.tune.trials, n_workers), console)
+    run_tuning(space, config, Plan(config.tune.trials, n_workers), console)
 
 
 if __name__ == "__main__":

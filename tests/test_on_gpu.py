@@ -20,7 +20,7 @@ from mammo.layout import Workspace
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
 from mammo.training import EpochRecord, PatchData, fit
-from mammo.tuning.coordinator import Plan, run_study
+from mammo.tuning.coordinator import Plan, run_tuning
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.sharing import kept_sharing, measure_sharing
 from mammo.tuning.storage import open_storage
@@ -188,7 +188,7 @@ def test_processes_share_a_gpu_and_what_they_do_together_is_measured(tmp_path: P
 def test_two_workers_end_a_study_on_one_gpu(tmp_path: Path) -> None:
     space, config = on_gpu(make_workspace(tmp_path / "space", pruner_startup=50))
 
-    run_study(space, config, Plan(n_trials=4, n_workers=2), Console(quiet=True))
+    run_tuning(space, config, Plan(n_trials=4, n_workers=2), Console(quiet=True))
 
     opened = join_study(space, config, open_storage(space, None, None), read_trial_rois(space, config))
     assert [trial.state for trial in opened.trials] == 4 * [TrialState.COMPLETE]

@@ -6,7 +6,6 @@ licence that each user accepts at the source, so they are only taken from a copy
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from http.client import HTTPException
@@ -20,7 +19,7 @@ from mammo.data.film_store import open_films
 from mammo.data.mini_mias import check_films
 from mammo.data.sources import Progress
 from mammo.errors import DataError
-from mammo.storage import atomic_path, sha256_of
+from mammo.storage import atomic_folder, atomic_path, sha256_of
 
 ROIS_URL: Final = "https://github.com/yxchspring/MIAS/raw/master/MIAS_ROIs.zip"
 ROIS_SHA256: Final = "829115da28c50186eb3bfde7169aa28e12f3740221f14cb2e9c801f7e9cead3f"
@@ -185,18 +184,7 @@ def _chunks_of(source: _Readable) -> Iterator[bytes]:
 
 def _copy_films(source: Path, target: Path) -> None:
     """Copy the films and their table into a new folder, which appears complete or not at all."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-            made = Path(scratch) / "new"
-            made.mkdir()
-            with open_films(source) as store:
-                (made / "Info.txt").write_bytes(store.info.read())
-                for film_id, file in store.films.items():
-                    (made / f"{film_id}.pgm").write_bytes(file.read())
-            made.rename(target)
-    except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written ({error.strerror or error}); free space or choose a writable folder, "
-            "then run again"
-        ) from error
+    with atomic_folder(target) as made, open_films(source) as store:
+        (made / "Info.txt").write_bytes(store.info.read())
+        for film_id, file in store.films.items():
+            (made / f"{film_id}.pgm").write_bytes(file.read())

@@ -1,6 +1,5 @@
 """Synthetic films in exactly mini-MIAS's format, for tests, demonstrations and machines without the data."""
 
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ from mammo.data.phantom_films import draw_film, plan_films
 from mammo.data.phantom_lesions import paint_lesion
 from mammo.data.sources import Progress
 from mammo.errors import DataError
-from mammo.storage import read_json, write_json
+from mammo.storage import atomic_folder, read_json, write_json
 
 __all__ = ["paint_lesion", "write_phantom"]
 
@@ -59,21 +58,9 @@ def write_phantom(config: PhantomConfig, out: Path, progress: Progress | None = 
         raise DataError(
             f"{out}: must be new, empty or an older phantom, got other content; choose another folder"
         )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            made = Path(scratch) / "new"
-            made.mkdir()
-            _write_films(config, made, progress)
-            write_json(made / PHANTOM_MARK, mark)
-            if out.exists():
-                out.rename(Path(scratch) / "old")
-            made.rename(out)
-    except OSError as error:
-        raise DataError(
-            f"{out}: the phantom cannot be written ({error.strerror or error}); free space or choose a writable "
-            "folder, then run again"
-        ) from error
+    with atomic_folder(out) as made:
+        _write_films(config, made, progress)
+        write_json(made / PHANTOM_MARK, mark)
 
 
 def _write_films(config: PhantomConfig, folder: Path, progress: Progress | None) -> None:

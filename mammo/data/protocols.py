@@ -112,7 +112,7 @@ def grouped_folds(material: Material, grid: GridConfig, keep_groups: bool = True
     return [Fold(repeat, fold, split) for repeat, fold, split in splits]
 
 
-def flagged_rois(folds: Sequence[Fold]) -> list[str]:
+def rois_of_known_groups(folds: Sequence[Fold]) -> list[str]:
     """Held-out ROIs of whose group some ROIs train or validate: their tissue is known to the system."""
     flagged: set[str] = set()
     for fold in folds:

@@ -1,7 +1,7 @@
 """What the report page is made of: texts, tables and pictures whose every number knows the file it came from.
 
-A `Source` holds a report file as it was read. Its methods look a value up and return it as a `Cell` with a link to that
-very place, written as a JSON pointer (RFC 6901), so that a number and its link cannot part.
+A `SourceFile` holds a report file as it was read. Its methods look a value up and return it as a `Cell` with a link to
+that very place, written as a JSON pointer (RFC 6901), so that a number and its link cannot part.
 """
 
 import base64
@@ -71,7 +71,7 @@ Block = Paragraph | Table | Picture
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page.
 
     Attributes:
@@ -90,14 +90,14 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """A JSON file as the page links to it: its path relative to `reports/`, and its content."""
 
     path: str
     content: Any
 
     @classmethod
-    def read(cls, space: Workspace, path: str) -> "Source | None":
+    def read(cls, space: Workspace, path: str) -> "SourceFile | None":
         """Read a file of `reports/` (or beside it, with `../`); None when there is none.
 
         Raises:

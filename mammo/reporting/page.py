@@ -7,9 +7,9 @@ from typing import Any, Final
 from mammo.config import VoteConfig
 from mammo.evaluation.paper import DOI
 from mammo.notices import NOTICE
-from mammo.reporting.document import Block, Cell, Paragraph, Picture, Section, Table, picture_uri, shown
+from mammo.reporting.document import Block, Cell, PageSection, Paragraph, Picture, Table, picture_uri, shown
 from mammo.reporting.examples import RULE, draw_examples, pick_examples
-from mammo.reporting.page_commands import folder_section, seeds_section
+from mammo.reporting.page_audit import audit_section
 from mammo.reporting.page_operation import operation_section
 from mammo.reporting.page_results import (
     choice_section,
@@ -20,6 +20,7 @@ from mammo.reporting.page_results import (
     results_section,
     slices_section,
 )
+from mammo.reporting.page_seeds import seeds_section
 from mammo.reporting.page_studies import ablation_section, choices_section, ledger_section
 from mammo.reporting.page_tuning import tuning_section
 from mammo.reporting.report_inputs import ReportInputs
@@ -34,11 +35,11 @@ def write_page(inputs: ReportInputs) -> None:
     write_bytes(inputs.space.reports / PAGE_FILE, render(inputs, sections_of(inputs)).encode())
 
 
-def sections_of(inputs: ReportInputs) -> list[Section]:
+def sections_of(inputs: ReportInputs) -> list[PageSection]:
     """The sections of the page, in their order."""
     return [
         data_section(inputs),
-        folder_section(inputs, "audit", "Leakage audit", "dvc repro leakage"),
+        audit_section(inputs),
         results_section(inputs),
         choice_section(inputs),
         comparisons_section(inputs),
@@ -57,7 +58,7 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
     ]
 
 
-def explanations_section(inputs: ReportInputs) -> Section:
+def explanations_section(inputs: ReportInputs) -> PageSection:
     """A handful of ROIs of the test part, picked by rule, with vote map and Grad-CAM."""
     vote = VoteConfig(**inputs.model.content["vote"])
     examples = pick_examples(inputs.predictions, inputs.system, vote)
@@ -86,10 +87,10 @@ def explanations_section(inputs: ReportInputs) -> Section:
         ),
         *pictures,
     ]
-    return Section("explanations", "Explanations", tuple(blocks), inputs.synthetic)
+    return PageSection("explanations", "Explanations", tuple(blocks), inputs.synthetic)
 
 
-def settings_section(inputs: ReportInputs) -> Section:
+def settings_section(inputs: ReportInputs) -> PageSection:
     """The settings that made the systems."""
     config = inputs.config
     shown_sections = {
@@ -110,7 +111,7 @@ def settings_section(inputs: ReportInputs) -> Section:
         ),
     )
     table = Table("Settings of this report.", ("section", "values"), rows, "../params.yaml")
-    return Section("settings", "Settings", (table,), synthetic=inputs.synthetic)
+    return PageSection("settings", "Settings", (table,), synthetic=inputs.synthetic)
 
 
 def _setting(value: Any) -> str:
@@ -119,7 +120,7 @@ def _setting(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def provenance_section(inputs: ReportInputs) -> Section:
+def provenance_section(inputs: ReportInputs) -> PageSection:
     """Hashes of data, settings and weights, library versions, and how to find the MLflow run of each system."""
     provenance = inputs.provenance
     weights = tuple(
@@ -145,10 +146,10 @@ def provenance_section(inputs: ReportInputs) -> Section:
         Table("Data behind the chosen weights (DVC).", ("path", "md5"), hashes, provenance.path),
         Table("Libraries that wrote this report.", ("library", "version"), versions, provenance.path),
     )
-    return Section("provenance", "Provenance", (fingerprint, *tables), inputs.synthetic)
+    return PageSection("provenance", "Provenance", (fingerprint, *tables), inputs.synthetic)
 
 
-def render(inputs: ReportInputs, sections: list[Section]) -> str:
+def render(inputs: ReportInputs, sections: list[PageSection]) -> str:
     """The page as HTML; every text is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -1,12 +1,21 @@
 """The section on how a system is operated: thresholds, operating points, calibration, referral to a reader."""
 
-from mammo.reporting.document import Block, Cell, Inline, Section, Source, Table, picture_of_file, shown
+from mammo.reporting.document import (
+    Block,
+    Cell,
+    Inline,
+    PageSection,
+    SourceFile,
+    Table,
+    picture_of_file,
+    shown,
+)
 from mammo.reporting.report_inputs import ReportInputs
 
 _RATES = ("coverage", "coverage_normal", "coverage_tumor", "referral_rate")
 
 
-def operation_section(inputs: ReportInputs) -> Section:
+def operation_section(inputs: ReportInputs) -> PageSection:
     """What the evaluation says about thresholds, calibration and referral; missing when it says nothing."""
     results = inputs.results
     tables = (_thresholds(results), _points(results), _calibration(results), _referral(results))
@@ -20,7 +29,7 @@ def operation_section(inputs: ReportInputs) -> Section:
     blocks: list[Block] = [table for table in tables if table.rows]
     blocks += [picture for picture in pictures if picture is not None]
     missing = "dvc repro evaluate"
-    return Section(
+    return PageSection(
         "operation",
         "Thresholds, calibration and referral",
         tuple(blocks),
@@ -29,11 +38,11 @@ def operation_section(inputs: ReportInputs) -> Section:
     )
 
 
-def _systems_with(results: Source, key: str) -> list[str]:
+def _systems_with(results: SourceFile, key: str) -> list[str]:
     return [name for name, entry in results.content["systems"].items() if entry.get(key)]
 
 
-def _thresholds(results: Source) -> Table:
+def _thresholds(results: SourceFile) -> Table:
     metrics = ("accuracy", "recall", "specificity", "balanced_accuracy")
     rows: list[tuple[Inline, ...]] = []
     for system in _systems_with(results, "thresholds"):
@@ -53,7 +62,7 @@ def _thresholds(results: Source) -> Table:
     return Table(caption, headings, tuple(rows), results.path)
 
 
-def _points(results: Source) -> Table:
+def _points(results: SourceFile) -> Table:
     rows: list[tuple[Inline, ...]] = []
     for system in _systems_with(results, "operating_points"):
         for index, point in enumerate(results.value("systems", system, "operating_points")):
@@ -67,7 +76,7 @@ def _points(results: Source) -> Table:
     return Table(caption, headings, tuple(rows), results.path)
 
 
-def _calibration(results: Source) -> Table:
+def _calibration(results: SourceFile) -> Table:
     columns = [(kind, name) for name in ("brier", "calibration_error") for kind in ("raw", "calibrated")]
     rows: tuple[tuple[Inline, ...], ...] = tuple(
         (system, *(results.estimate("systems", system, "calibration", *column) for column in columns))
@@ -89,7 +98,7 @@ def _calibration(results: Source) -> Table:
     )
 
 
-def _referral(results: Source) -> Table:
+def _referral(results: SourceFile) -> Table:
     rows: tuple[tuple[Inline, ...], ...] = tuple(
         (
             system,

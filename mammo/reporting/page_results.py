@@ -5,10 +5,10 @@ from mammo.reporting.document import (
     Block,
     Cell,
     Inline,
+    PageSection,
     Paragraph,
     Picture,
-    Section,
-    Source,
+    SourceFile,
     Table,
     picture_of_file,
 )
@@ -18,7 +18,7 @@ from mammo.reporting.tables import COLUMNS, FLOOR_TITLE, ONE_FIT
 COUNTS = ("tp", "fn", "fp", "tn")
 
 
-def data_section(inputs: ReportInputs) -> Section:
+def data_section(inputs: ReportInputs) -> PageSection:
     """What the numbers rest on: source, parts, expectations."""
     results, provenance = inputs.results, inputs.provenance
     columns = ("n_rois", "n_tumor", "n_normal", "n_groups", "n_patients")
@@ -42,13 +42,13 @@ def data_section(inputs: ReportInputs) -> Section:
         )
     )
     blocks = [about, parts, *_expectations(inputs)]
-    return Section("data", "Data and split", tuple(blocks), inputs.synthetic)
+    return PageSection("data", "Data and split", tuple(blocks), inputs.synthetic)
 
 
 def _expectations(inputs: ReportInputs) -> list[Block]:
     rows: list[tuple[Inline, ...]] = []
     for name in ("rois", "leakage", "patches"):
-        source = Source.read(inputs.space, f"expectations/{name}.json")
+        source = SourceFile.read(inputs.space, f"expectations/{name}.json")
         if source is not None:
             kept = sum(rule["kept"] for rule in source.content["expectations"].values())
             found = Cell(str(kept), source.href("expectations"))
@@ -58,7 +58,7 @@ def _expectations(inputs: ReportInputs) -> list[Block]:
     return [Table(caption, headings, tuple(rows), "expectations/rois.json")] if rows else []
 
 
-def results_section(inputs: ReportInputs) -> Section:
+def results_section(inputs: ReportInputs) -> PageSection:
     """The systems beside the floor and the paper, at ROI level and at patch level."""
     results = inputs.results
     rows = [_system_row(results, name, ("systems", name)) for name in results.content["systems"]]
@@ -83,10 +83,10 @@ def results_section(inputs: ReportInputs) -> Section:
         )
     )
     table = Table("Test part, ROI level.", headings, tuple(rows), results.path)
-    return Section("results", "Results", (notes, table, _patch_table(results)), inputs.synthetic)
+    return PageSection("results", "Results", (notes, table, _patch_table(results)), inputs.synthetic)
 
 
-def _system_row(results: Source, title: str, keys: tuple[str | int, ...]) -> tuple[Inline, ...]:
+def _system_row(results: SourceFile, title: str, keys: tuple[str | int, ...]) -> tuple[Inline, ...]:
     counts = " / ".join(str(results.value(*keys, "confusion", name)) for name in COUNTS)
     n_rois = sum(results.value(*keys, "confusion", name) for name in COUNTS)
     estimates = (results.estimate(*keys, "roi", name) for name in COLUMNS)
@@ -94,7 +94,7 @@ def _system_row(results: Source, title: str, keys: tuple[str | int, ...]) -> tup
     return (title, Cell(str(n_rois), confusion), Cell(counts, confusion), *estimates)
 
 
-def _patch_table(results: Source) -> Table:
+def _patch_table(results: SourceFile) -> Table:
     names = ("accuracy", "recall", "specificity", "precision", "auc_score")
     titles = (TITLES[name].replace(" of the mean patch score", " of the patch score") for name in names)
     rows = tuple(
@@ -111,7 +111,7 @@ def _patch_table(results: Source) -> Table:
     return Table(caption, ("system", "patches", *titles), rows, results.path)
 
 
-def choice_section(inputs: ReportInputs) -> Section:
+def choice_section(inputs: ReportInputs) -> PageSection:
     """Which system was chosen, by what, and how it stands to the floor."""
     results, champion = inputs.results, inputs.champion
     chosen = Paragraph(
@@ -139,10 +139,10 @@ def choice_section(inputs: ReportInputs) -> Section:
     )
     headings = ("system", "best epoch", "epochs", "validation loss", "validation AUC", "validation ROIs")
     table = Table("Validation part: what the choice rests on.", headings, rows, results.path)
-    return Section("choice", "The chosen system", (chosen, table), inputs.synthetic)
+    return PageSection("choice", "The chosen system", (chosen, table), inputs.synthetic)
 
 
-def comparisons_section(inputs: ReportInputs) -> Section:
+def comparisons_section(inputs: ReportInputs) -> PageSection:
     """Whether the chosen system differs from the others, in words and in numbers."""
     results = inputs.results
     comparisons = results.content["comparisons"]
@@ -170,12 +170,12 @@ def comparisons_section(inputs: ReportInputs) -> Section:
         "ROIs needed for 80% power",
     )
     table = Table("Paired comparisons on the test part.", headings, rows, results.path)
-    return Section(
+    return PageSection(
         "comparisons", "Are they different?", (Paragraph((ONE_FIT,)), *verdicts, table), inputs.synthetic
     )
 
 
-def curves_section(inputs: ReportInputs) -> Section:
+def curves_section(inputs: ReportInputs) -> PageSection:
     """ROC, precision-recall and confusion pictures of the evaluation."""
     captions = {
         "curves": "ROC and precision-recall curves on the test part.",
@@ -185,10 +185,12 @@ def curves_section(inputs: ReportInputs) -> Section:
         picture_of_file(inputs.space, f"evaluate/{name}.png", caption) for name, caption in captions.items()
     )
     pictures = tuple(picture for picture in found if picture is not None)
-    return Section("curves", "Curves and confusion", pictures, inputs.synthetic, missing="dvc repro evaluate")
+    return PageSection(
+        "curves", "Curves and confusion", pictures, inputs.synthetic, missing="dvc repro evaluate"
+    )
 
 
-def slices_section(inputs: ReportInputs) -> Section:
+def slices_section(inputs: ReportInputs) -> PageSection:
     """The chosen system and the floor by tissue, kind, severity and size of the lesion, where these are known."""
     slices = inputs.slices
     blocks: list[Block] = []
@@ -221,10 +223,10 @@ def slices_section(inputs: ReportInputs) -> Section:
                 slices.path,
             )
         )
-    return Section("slices", "Slices", tuple(blocks), inputs.synthetic)
+    return PageSection("slices", "Slices", tuple(blocks), inputs.synthetic)
 
 
-def errors_and_training(inputs: ReportInputs) -> list[Section]:
+def errors_and_training(inputs: ReportInputs) -> list[PageSection]:
     """The wrong ROIs of the chosen system, and the training curves of all."""
     sheet = picture_of_file(
         inputs.space,
@@ -239,8 +241,8 @@ def errors_and_training(inputs: ReportInputs) -> list[Section]:
     )
     errors: tuple[Picture, ...] = () if sheet is None else (sheet,)
     return [
-        Section("errors", "What it gets wrong", errors, inputs.synthetic, missing="dvc repro evaluate"),
-        Section(
+        PageSection("errors", "What it gets wrong", errors, inputs.synthetic, missing="dvc repro evaluate"),
+        PageSection(
             "training",
             "Training",
             tuple(curve for curve in curves if curve is not None),

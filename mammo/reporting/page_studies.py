@@ -6,10 +6,10 @@ from mammo.evaluation.metrics import TITLES
 from mammo.reporting.document import (
     Block,
     Inline,
+    PageSection,
     Paragraph,
     Picture,
-    Section,
-    Source,
+    SourceFile,
     Table,
     picture_of_file,
 )
@@ -21,11 +21,11 @@ EFFECTS: Final = ("auc_score", "accuracy", "recall", "specificity")
 Row = tuple[Inline, ...]
 
 
-def ledger_section(inputs: ReportInputs) -> Section:
+def ledger_section(inputs: ReportInputs) -> PageSection:
     """Every system under the published and the honest protocol, what it adds to the floor, and the gap between them."""
-    title, source = "Ledger", Source.read(inputs.space, "ledger/ledger.json")
+    title, source = "Ledger", SourceFile.read(inputs.space, "ledger/ledger.json")
     if source is None:
-        return Section("ledger", title, missing="mammo ledger")
+        return PageSection("ledger", title, missing="mammo ledger")
     metrics = tuple(TITLES[name] for name in LEVELS)
     tables = [
         Table(
@@ -65,29 +65,29 @@ def ledger_section(inputs: ReportInputs) -> Section:
         ("ledger/ledger.png", "The ledger's intervals by protocol."),
         ("ledger/referral.png", "Coverage and referral rate by honest fold."),
     )
-    return Section("ledger", title, tuple(blocks), bool(source.value("data", "synthetic")))
+    return PageSection("ledger", title, tuple(blocks), bool(source.value("data", "synthetic")))
 
 
-def ablation_section(inputs: ReportInputs) -> Section:
+def ablation_section(inputs: ReportInputs) -> PageSection:
     """Each defect of the paper's recipe, toggled alone."""
-    title, source = "Ablation of the paper's defects", Source.read(inputs.space, "ablate/ablate.json")
+    title, source = "Ablation of the paper's defects", SourceFile.read(inputs.space, "ablate/ablate.json")
     if source is None:
-        return Section("ablate", title, missing="mammo ablate")
+        return PageSection("ablate", title, missing="mammo ablate")
     table = Table(
         f"With the defect minus without it, paired on the same ROIs; {source.content['system']}.",
         ("defect", "in our settings", *(TITLES[name] for name in EFFECTS), "ROIs", *VERDICTS),
         tuple(_defect(source, row) for row in range(len(source.content["defects"]))),
         source.path,
     )
-    return Section("ablate", title, (_about(source), table), bool(source.value("data", "synthetic")))
+    return PageSection("ablate", title, (_about(source), table), bool(source.value("data", "synthetic")))
 
 
-def choices_section(inputs: ReportInputs) -> Section:
+def choices_section(inputs: ReportInputs) -> PageSection:
     """What `mammo study` compared within train and val to choose settings by."""
     blocks: list[Block] = []
     synthetic = False
     for file in sorted((inputs.space.reports / "study").glob("*.json")):
-        source = Source.read(inputs.space, f"study/{file.name}")
+        source = SourceFile.read(inputs.space, f"study/{file.name}")
         if source is None:
             continue
         synthetic |= bool(source.value("data", "synthetic"))
@@ -111,10 +111,10 @@ def choices_section(inputs: ReportInputs) -> Section:
         )
         blocks += [question, _about(source), table]
     missing = "mammo study pipelines/studies/choices.yaml"
-    return Section("study", "Choice of settings", tuple(blocks), synthetic, missing=missing)
+    return PageSection("study", "Choice of settings", tuple(blocks), synthetic, missing=missing)
 
 
-def _about(source: Source) -> Paragraph:
+def _about(source: SourceFile) -> Paragraph:
     return Paragraph(
         (
             source.cell("data", "name"),
@@ -135,12 +135,12 @@ def _about(source: Source) -> Paragraph:
     )
 
 
-def _level(source: Source, row: int) -> Row:
+def _level(source: SourceFile, row: int) -> Row:
     head = (source.cell("rows", row, key) for key in ("protocol", "name", "n_rois", "n_runs"))
     return (*head, *(source.estimate("rows", row, "cells", name) for name in LEVELS))
 
 
-def _differences(source: Source, key: str) -> tuple[Row, ...]:
+def _differences(source: SourceFile, key: str) -> tuple[Row, ...]:
     return tuple(
         (
             source.cell(key, row, "protocol"),
@@ -151,7 +151,7 @@ def _differences(source: Source, key: str) -> tuple[Row, ...]:
     )
 
 
-def _gap(source: Source, row: int) -> Row:
+def _gap(source: SourceFile, row: int) -> Row:
     cells = (
         source.difference("gaps", row, rois, name)
         for rois in ("cells", "same_rois")
@@ -160,7 +160,7 @@ def _gap(source: Source, row: int) -> Row:
     return (source.cell("gaps", row, "name"), *cells)
 
 
-def _referral(source: Source, row: int) -> Row:
+def _referral(source: SourceFile, row: int) -> Row:
     return (
         source.cell("referral", row, "fold"),
         source.cell("referral", row, "promise", digits=2),
@@ -170,7 +170,7 @@ def _referral(source: Source, row: int) -> Row:
     )
 
 
-def _defect(source: Source, row: int) -> Row:
+def _defect(source: SourceFile, row: int) -> Row:
     at = ("defects", row)
     head = tuple(source.cell(*at, key) for key in ("name", "in_reference"))
     if source.value(*at, "effect") is None:

@@ -3,7 +3,16 @@
 from typing import Any, Final
 
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.document import Block, Cell, Inline, Paragraph, Section, Source, Table, picture_of_file
+from mammo.reporting.document import (
+    Block,
+    Cell,
+    Inline,
+    PageSection,
+    Paragraph,
+    SourceFile,
+    Table,
+    picture_of_file,
+)
 from mammo.reporting.nested import COLUMNS
 from mammo.reporting.report_inputs import ReportInputs
 
@@ -15,9 +24,9 @@ PICTURES: Final = (
 Row = tuple[Inline, ...]
 
 
-def tuning_section(inputs: ReportInputs) -> Section:
+def tuning_section(inputs: ReportInputs) -> PageSection:
     """The study's choice beside the settings of `params.yaml`, its pictures, and the nested folds."""
-    study, nested = (Source.read(inputs.space, f"tune/{name}.json") for name in ("study", "nested"))
+    study, nested = (SourceFile.read(inputs.space, f"tune/{name}.json") for name in ("study", "nested"))
     blocks: list[Block] = []
     if study is not None:
         blocks += [_about(study), _parameters(study)]
@@ -31,10 +40,10 @@ def tuning_section(inputs: ReportInputs) -> Section:
         for source, keys in ((study, ("record", "study", "synthetic")), (nested, ("data", "synthetic")))
         if source is not None
     )
-    return Section("tune", "Tuning", tuple(blocks), synthetic, missing="mammo tune")
+    return PageSection("tune", "Tuning", tuple(blocks), synthetic, missing="mammo tune")
 
 
-def _about(study: Source) -> Paragraph:
+def _about(study: SourceFile) -> Paragraph:
     def of(*keys: str) -> Inline:
         return study.cell("record", *keys)
 
@@ -83,7 +92,7 @@ def _about(study: Source) -> Paragraph:
     )
 
 
-def _parameters(study: Source) -> Table:
+def _parameters(study: SourceFile) -> Table:
     own = isinstance(study.value("record", "settings_of_params"), dict)
     rows: list[Row] = []
     for name, parameter in study.value("record", "space").items():
@@ -124,7 +133,7 @@ def _more() -> Paragraph:
     )
 
 
-def _about_nested(nested: Source) -> Paragraph:
+def _about_nested(nested: SourceFile) -> Paragraph:
     return Paragraph(
         (
             "Nested folds: each of ",
@@ -150,7 +159,7 @@ def _about_nested(nested: Source) -> Paragraph:
     )
 
 
-def _levels(nested: Source) -> Table:
+def _levels(nested: SourceFile) -> Table:
     rows: tuple[Row, ...] = (
         (
             "chosen by each fold's study",
@@ -169,7 +178,7 @@ def _levels(nested: Source) -> Table:
     return Table(caption, ("settings", *(TITLES[name] for name in COLUMNS)), rows, nested.path)
 
 
-def _folds(nested: Source) -> Table:
+def _folds(nested: SourceFile) -> Table:
     keys = ("fold", "n_rois", "promised", "kept_by_tuned", "kept_by_settings", "system")
     rows = tuple(
         tuple(nested.cell("folds", row, key) for key in keys) for row in range(len(nested.content["folds"]))
@@ -180,7 +189,7 @@ def _folds(nested: Source) -> Table:
     )
 
 
-def _choices(nested: Source) -> Table:
+def _choices(nested: SourceFile) -> Table:
     names = [name for name in nested.content["folds"][0]["params"] if name != "fusion"]
     rows: tuple[Row, ...] = tuple(
         (

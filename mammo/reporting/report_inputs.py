@@ -11,7 +11,7 @@ from mammo.layout import Workspace
 from mammo.models.bundle import DESCRIPTION_FILE
 from mammo.provenance import fingerprint, library_versions
 from mammo.records import SPLITS, Label
-from mammo.reporting.document import Source
+from mammo.reporting.document import SourceFile
 from mammo.reporting.slices import slice_report
 from mammo.storage import missing_file, read_json, read_table, write_json
 
@@ -36,11 +36,11 @@ class ReportInputs:
 
     space: Workspace
     config: Config
-    results: Source
-    champion: Source
-    model: Source
-    slices: Source
-    provenance: Source
+    results: SourceFile
+    champion: SourceFile
+    model: SourceFile
+    slices: SourceFile
+    provenance: SourceFile
     predictions: pd.DataFrame
 
     @property
@@ -78,14 +78,14 @@ def gather(space: Workspace, config: Config) -> ReportInputs:
         results,
         champion,
         model,
-        Source(SLICES_FILE, slices),
-        Source(PROVENANCE_FILE, provenance),
+        SourceFile(SLICES_FILE, slices),
+        SourceFile(PROVENANCE_FILE, provenance),
         predictions,
     )
 
 
-def _required(space: Workspace, path: str) -> Source:
-    source = Source.read(space, path)
+def _required(space: Workspace, path: str) -> SourceFile:
+    source = SourceFile.read(space, path)
     if source is None:
         raise missing_file(space.reports / path)
     return source

@@ -16,7 +16,7 @@ from mammo.studies.defects import BOUNDING_BOX, FITTED, Defect
 from mammo.studies.runs import Placed
 from mammo.studies.variants import (
     REFERENCE,
-    Judged,
+    FittedVariant,
     Study,
     Variant,
     effect,
@@ -89,7 +89,7 @@ def _published(study: Study, protocol: str) -> tuple[list[Fold], str | None]:
     return published_folds(study.material), None
 
 
-def _fitted_entry(defect: Defect, study: Study, judged: dict[str, Judged], n_rows: int) -> Entry:
+def _fitted_entry(defect: Defect, study: Study, judged: dict[str, FittedVariant], n_rows: int) -> Entry:
     present = defect.present(study.config, study.system)
     entry = {"name": defect.name, "setting": defect.setting, "about": defect.about, "in_reference": present}
     reason = reason_against(defect, study.config)
@@ -104,7 +104,7 @@ def _fitted_entry(defect: Defect, study: Study, judged: dict[str, Judged], n_row
 
 
 def _published_entry(
-    judged: dict[str, Judged], reason: str | None, config: EvaluateConfig, n_rows: int
+    judged: dict[str, FittedVariant], reason: str | None, config: EvaluateConfig, n_rows: int
 ) -> Entry:
     found = None
     if reason is None:
@@ -119,7 +119,7 @@ def _published_entry(
     }
 
 
-def _hard_labels(reference: Judged, config: EvaluateConfig, n_rows: int) -> Entry:
+def _hard_labels(reference: FittedVariant, config: EvaluateConfig, n_rows: int) -> Entry:
     hard = replace(reference.runs, scores=reference.runs.decisions.astype(float))
     return {
         "name": "AUC from hard labels",
@@ -131,7 +131,7 @@ def _hard_labels(reference: Judged, config: EvaluateConfig, n_rows: int) -> Entr
     }
 
 
-def _larger_probability(reference: Judged, config: EvaluateConfig, n_rows: int) -> Entry:
+def _larger_probability(reference: FittedVariant, config: EvaluateConfig, n_rows: int) -> Entry:
     patches = patch_runs(reference.placed, reference.runs)
     larger = replace(patches, scores=np.maximum(patches.scores, 1 - patches.scores))
     return {

@@ -16,11 +16,11 @@ from mammo.config import Config, EvaluateConfig, VoteConfig
 from mammo.data.protocols import (
     Fold,
     Material,
-    flagged_rois,
     grouped_folds,
     has_published,
     published_folds,
     read_material,
+    rois_of_known_groups,
 )
 from mammo.evaluation.paper import DOI, PAPER_RESULTS
 from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
@@ -74,7 +74,7 @@ def run_ledger(space: Workspace, config: Config, n_jobs: int, console: Console) 
         for protocol in folds
         for row in protocol_rows(protocol, placed[protocol], material, folds[protocol], config)
     ]
-    flagged = flagged_rois(folds.get(PUBLISHED, []))
+    flagged = rois_of_known_groups(folds.get(PUBLISHED, []))
     chosen = chosen_by_validation(placed[HONEST], config.register_.select_by)
     referral = referral_by_fold(chosen, config)
     over_runs = referral_over_runs(chosen, material, config)

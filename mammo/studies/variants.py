@@ -156,7 +156,7 @@ def recut(space: Workspace, config: Config, reference: Material) -> RoiSet:
 
 
 @dataclass(frozen=True)
-class Judged:
+class FittedVariant:
     """A variant with its fits and its runs."""
 
     prepared: Prepared
@@ -171,7 +171,7 @@ def fit_variants(
     n_jobs: int,
     console: Console,
     published: Sequence[Fold] = (),
-) -> dict[str, Judged]:
+) -> dict[str, FittedVariant]:
     """Fit the reference and every variant on the same folds and seeds: name → runs, the reference first.
 
     Raises:
@@ -182,7 +182,9 @@ def fit_variants(
     judged = {}
     for one in ready:
         placed = place(fits[one.variant.name], one.folds, study.grid.n_seeds)
-        judged[one.variant.name] = Judged(one, placed, runs_of(placed, study.material, one.config.vote))
+        judged[one.variant.name] = FittedVariant(
+            one, placed, runs_of(placed, study.material, one.config.vote)
+        )
     return judged
 
 

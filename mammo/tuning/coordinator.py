@@ -53,7 +53,7 @@ class Plan:
     fresh: bool = False
 
 
-def run_study(space: Workspace, config: Config, plan: Plan, console: Console) -> dict[str, Any]:
+def run_tuning(space: Workspace, config: Config, plan: Plan, console: Console) -> dict[str, Any]:
     """Make or continue the study until it has its trials; write MLflow's side and `reports/tune/`.
 
     Returns:

@@ -20,7 +20,7 @@ from mammo.studies.fits import Fit
 from mammo.studies.pool import default_jobs
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels
-from mammo.tuning.coordinator import Plan, check_plan, run_study
+from mammo.tuning.coordinator import Plan, check_plan, run_tuning
 from mammo.tuning.material import nested_folds
 from mammo.tuning.objective import held_out_value
 from mammo.tuning.record import report_folder
@@ -53,7 +53,7 @@ def run_nested(space: Workspace, config: Config, plan_of_each: Plan, console: Co
         The summary, as in `nested.json`.
 
     Raises:
-        MammoError: as `run_study`, or a fit failed. Finished trials and fits are kept.
+        MammoError: as `run_tuning`, or a fit failed. Finished trials and fits are kept.
     """
     check_plan(plan_of_each)
     material = development_material(space)
@@ -73,7 +73,7 @@ def _choose(space: Workspace, config: Config, fold: Fold, plan_of_each: Plan, co
     console.print(
         f"fold {fold.fold + 1} of {config.tune.nested_folds}: a study of the other ROIs", highlight=False
     )
-    record = run_study(space, without_fold(config, fold.fold), plan_of_each, console)
+    record = run_tuning(space, without_fold(config, fold.fold), plan_of_each, console)
     return Chosen(fold, record, *chosen_settings(config, record["best"]["params"]))
 
 

@@ -10,11 +10,11 @@ from mammo.data.protocols import (
     Fold,
     Material,
     development_material,
-    flagged_rois,
     grouped_folds,
     has_published,
     published_folds,
     read_material,
+    rois_of_known_groups,
 )
 from mammo.errors import DataError
 from mammo.storage import read_table
@@ -36,13 +36,13 @@ def test_every_roi_is_held_out_once_in_each_repeat() -> None:
 
 def test_no_group_is_on_both_sides_of_an_honest_fold() -> None:
     folds = grouped_folds(tiny_material(), GRID)
-    assert flagged_rois(folds) == []
+    assert rois_of_known_groups(folds) == []
     assert all(fold.split.groupby("group_id")["split"].nunique().max() == 1 for fold in folds)
 
 
 def test_without_groups_some_tissue_is_on_both_sides_and_the_audit_flags_it() -> None:
     folds = grouped_folds(tiny_material(), GRID, keep_groups=False)
-    assert flagged_rois(folds)
+    assert rois_of_known_groups(folds)
     assert all(fold.split["group_id"].nunique() < len(fold.split) for fold in folds)
 
 
@@ -54,7 +54,7 @@ def test_flagged_are_held_out_rois_whose_group_trains_or_validates() -> None:
             "split": ["train", "test", "test", "val", "test", "test"],
         }
     )
-    assert flagged_rois([Fold(0, 0, split)]) == ["b", "e"]
+    assert rois_of_known_groups([Fold(0, 0, split)]) == ["b", "e"]
 
 
 def test_the_published_folders_are_one_fold() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from mammo.evaluation.intervals import over_seeds, wilson
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.document import Source
+from mammo.reporting.document import SourceFile
 from mammo.reporting.seeds import seeds_markdown
 from mammo.reporting.tables import signed
 
@@ -47,7 +47,7 @@ def test_intervals_carry_the_confidence_of_the_settings() -> None:
 
 
 def test_the_page_says_it_too() -> None:
-    source = Source("seeds/seeds.json", summary())
+    source = SourceFile("seeds/seeds.json", summary())
     test = ("systems", "compact-baseline", "test")
     assert source.spread(*test, "accuracy").text == "0.800 ± 0.100"
     assert source.spread(*test, "precision").text == "0.700 ± 0.141 (2 of 3 seeds)"
@@ -56,4 +56,4 @@ def test_the_page_says_it_too() -> None:
 def test_a_difference_that_rounds_to_nothing_has_no_minus_but_the_end_of_an_interval_has() -> None:
     found = {"value": -0.0001, "ci_low": -0.2, "ci_high": -0.0001, "n": 3, "method": ""}
     assert signed(found) == "+0.000 (-0.200 to -0.000)"
-    assert Source("", {"effect": found}).difference("effect").text == "+0.000 (−0.200 to −0.000)"
+    assert SourceFile("", {"effect": found}).difference("effect").text == "+0.000 (−0.200 to −0.000)"

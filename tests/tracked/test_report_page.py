@@ -267,20 +267,21 @@ def test_every_study_of_settings_is_shown_with_its_reference(own: tuple[Workspac
     assert "first: Why?" in found.text
 
 
-def test_nested_entries_and_csv_files_become_tables_with_links_to_each_value(
+def test_the_audit_shows_its_counts_and_tables_with_links_to_each_value(
     own: tuple[Workspace, Config],
 ) -> None:
     space, config = own
-    estimate = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75, "n": 4}
-    rows = [{"name": name, "cells": {"recall": estimate}} for name in ("one", "two")]
     folder = space.reports / "audit"
-    write_json(folder / "summary.json", {"rows": rows, "by_kind": {"shifted": 4}, "by_part": {"test": 3}})
+    counts = {"n_rois": 326, "pairs_by_kind": {"shifted": 4, "stretched": 1}, "pairs_by_parts": {}}
+    write_json(folder / "summary.json", counts | {"shared_patients": None})
     (folder / "pairs.csv").write_text("a,overlap_px\nroi-1,8245\n" + "roi-2,7\n" * 50)
     found = section(write(space, config), "audit")
     links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
-    assert links["audit/summary.json#/rows/1/cells/recall"] == "0.500 (0.250 to 0.750)"
-    assert links["audit/summary.json#/by_kind/shifted"] == "4"
+    assert links["audit/summary.json#/n_rois"] == "326"
+    assert links["audit/summary.json#/pairs_by_kind/shifted"] == "4"
+    assert links["audit/summary.json#/shared_patients"] == "n/a"
     assert links["audit/pairs.csv#row=2"] == "8245"
+    assert "of them shifted" in found.text
     assert "the first 40 of 51" in found.text
 
 

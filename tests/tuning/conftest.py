@@ -21,7 +21,7 @@ from mammo.data.sources import write_rois
 from mammo.layout import Workspace
 from mammo.records import SPLIT_SCHEMA, conform
 from mammo.storage import write_table
-from mammo.tuning.coordinator import Plan, run_study
+from mammo.tuning.coordinator import Plan, run_tuning
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.study import OpenStudy
 from mammo.tuning.trials import retried_numbers, state_of
@@ -159,7 +159,7 @@ def work_in(root: Path, config: Config, url: str | None, n_trials: int) -> None:
 
 def tune_in(root: Path, config: Config, plan: Plan) -> None:
     """The command's body, importable by a new process."""
-    run_study(Workspace(root), config, plan, Console(quiet=True))
+    run_tuning(Workspace(root), config, plan, Console(quiet=True))
 
 
 def agrees_with_storage(opened: OpenStudy, runs: StudyRuns) -> None:

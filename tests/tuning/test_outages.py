@@ -15,7 +15,7 @@ from mammo.search_space import TuneConfig
 from mammo.tracking import connect
 from mammo.tuning import claims, database
 from mammo.tuning.claims import claim
-from mammo.tuning.coordinator import Plan, run_study
+from mammo.tuning.coordinator import Plan, run_tuning
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.space import distributions
@@ -181,7 +181,7 @@ def test_a_command_whose_study_is_deleted_says_so_and_ends_its_run(
             make_study(space, config, opened.storage, read_trial_rois(space, config), fresh=True)
 
     with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
-        run_study(space, config, Plan(2, 0, database_url), Deleting())
+        run_tuning(space, config, Plan(2, 0, database_url), Deleting())
     assert len(said) == 1
     client = connect(space)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

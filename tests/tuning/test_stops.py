@@ -11,7 +11,7 @@ from mammo.errors import MammoError, TrackingError
 from mammo.layout import Workspace
 from mammo.recording import experiment_name
 from mammo.tracking import connect
-from mammo.tuning.coordinator import Plan, run_study
+from mammo.tuning.coordinator import Plan, run_tuning
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import journal_path, open_storage, set_aside_damaged
@@ -67,7 +67,7 @@ def test_a_damaged_journal_is_named_with_its_line_and_set_aside_by_fresh(
     journal.write_text("\n".join([*lines[:2], garbage, *lines[2:]]) + "\n")
     damaged = journal.read_bytes()
     with pytest.raises(TrackingError, match=r"journal\.log: every line must be .* line 3 is not; .*--fresh"):
-        run_study(space, config, Plan(1, 1), Console(quiet=True))
+        run_tuning(space, config, Plan(1, 1), Console(quiet=True))
     assert set_aside_damaged(space) == journal.with_name("journal.log.damaged-1")
     make_study(space, config, open_storage(space, None, None), material, fresh=True)
     assert set_aside_damaged(space) is None

@@ -22,7 +22,7 @@ from mammo.studies.choices import read_study_file
 from mammo.studies.variants import with_overrides
 from mammo.tuning.apply import apply_best
 from mammo.tuning.claims import claim, mend
-from mammo.tuning.coordinator import Plan, check_plan, run_study
+from mammo.tuning.coordinator import Plan, check_plan, run_tuning
 from mammo.tuning.material import read_trial_rois, training_data
 from mammo.tuning.objective import coarse_stride, fit_seed, roi_value
 from mammo.tuning.storage import open_storage
@@ -178,8 +178,8 @@ def test_a_study_is_made_continued_applied_and_begun_anew(
 
     space, config = workspace
     store_of(space)
-    first = run_study(space, config, Plan(2, 1), quiet())
-    more = run_study(space, config, Plan(4, 1), quiet())
+    first = run_tuning(space, config, Plan(2, 1), quiet())
+    more = run_tuning(space, config, Plan(4, 1), quiet())
     assert (first["trials"]["ended"], more["trials"]["ended"]) == (2, 4)
     assert more["study"]["id"] == first["study"]["id"]
     folder = space.reports / "tune"
@@ -201,7 +201,7 @@ def test_a_study_is_made_continued_applied_and_begun_anew(
     applies(space, written)
 
     heard = StringIO()
-    anew = run_study(space, config, Plan(1, 1, fresh=True), Console(file=heard))
+    anew = run_tuning(space, config, Plan(1, 1, fresh=True), Console(file=heard))
     assert anew["study"]["id"] != first["study"]["id"]
     assert f"best.yaml is that of study {first['study']['id']}; at the end" in heard.getvalue()
     assert anew["trials"]["ended"] == 1  # and it draws the first trial of the same seed again
