@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -59,8 +59,6 @@ def connect(space: Workspace) -> "MlflowClient":
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri, path = tracking_uri(space), sqlite_path(space)
@@ -73,18 +71,36 @@ def connect(space: Workspace) -> "MlflowClient":
     if named is None:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    try:
+    with store_errors(space):
         # Only one process may make the tables; the others wait for it.
         if path is not None:
             space.mlruns.mkdir(parents=True, exist_ok=True)
             with FileLock(space.mlruns / ".making-tables.lock"):
                 client.search_experiments(max_results=1)
         else:
-            with _few_retries():
+            with few_retries():
                 client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(f"{without_password(uri)}: {first_line(error)}; {_STORE_REMEDY}") from error
     return client
+
+
+@contextmanager
+def store_errors(space: Workspace) -> Iterator[None]:
+    """Say in a line what MLflow's store refuses.
+
+    Raises:
+        TrackingError: the store is locked, damaged or out of reach, or does not know what it is asked for.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise _refused(space, error) from error
+
+
+def _refused(space: Workspace, error: Exception) -> TrackingError:
+    return TrackingError(f"{without_password(tracking_uri(space))}: {first_line(error)}; {_STORE_REMEDY}")
 
 
 _STORE_REMEDY = (
@@ -110,14 +126,23 @@ def _check_sqlite(path: Path) -> None:
         ) from error
 
 
-@contextmanager
-def _few_retries() -> Iterator[None]:
+def few_retries() -> AbstractContextManager[None]:
     """MLflow tries a server that is not there for four minutes; whether it is there shows at the first call."""
-    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    return _unless_set("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+def without_addresses() -> AbstractContextManager[None]:
+    """A server's runs print where to look at them as they end: too much where they are many."""
+    return _unless_set("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+@contextmanager
+def _unless_set(name: str, value: str) -> Iterator[None]:
+    """Set a variable that MLflow reads at every call, but for what the user has set."""
     if name in os.environ:
         yield
         return
-    os.environ[name] = "1"
+    os.environ[name] = value
     try:
         yield
     finally:
@@ -221,9 +246,7 @@ def open_run(space: Workspace, context: RunContext, unfinished: str | None = Non
                     _log_dataset(name, table, digest, use)
             yield Run(active.info.run_id)
     except MlflowException as error:
-        raise TrackingError(
-            f"{without_password(tracking_uri(space))}: {first_line(error)}; {_STORE_REMEDY}"
-        ) from error
+        raise _refused(space, error) from error
 
 
 def experiment_id(client: "MlflowClient", space: Workspace, name: str) -> str:

@@ -19,6 +19,7 @@ from mammo.entry import ending_on_sigterm
 from mammo.errors import ConfigError, MammoError, TrackingError
 from mammo.layout import Workspace
 from mammo.notices import PHANTOM
+from mammo.tracking import few_retries
 from mammo.tuning.claims import mend
 from mammo.tuning.crew import Crew
 from mammo.tuning.database import Database
@@ -117,8 +118,10 @@ def _ended_when_stopped(opened: OpenStudy, crew: Crew, runs: StudyRuns) -> Itera
         # Without the storage, or without the study, there is nothing more to be said of the trials.
         with suppress(TrackingError, KeyError):
             _mend(opened, crew)
+        with suppress(TrackingError, KeyError), few_retries():
             runs.sync()
-        runs.stop(failed=isinstance(ended, MammoError))
+        with suppress(TrackingError), few_retries():
+            runs.stop(failed=isinstance(ended, MammoError))
         raise
     finally:
         crew.end()
@@ -177,9 +180,9 @@ def _work_off(opened: OpenStudy, plan: Plan, crew: Crew, runs: StudyRuns, say: C
     while len(opened.ended) < plan.n_trials:
         crew.bury()
         crew.fill(_takeable(_mend(opened, crew), plan.n_trials))
-        runs.sync()
         if _tell(opened, told, say):
             crew.forgive()
+        runs.keep_up(say)
         crew.watch(POLL_S)
     crew.leave()
     _tell(opened, told, say)

@@ -4,16 +4,25 @@ Every call brings MLflow to what the storage says; a call that was killed is com
 written twice: runs are found by their tags, and metrics carry the storage's own times.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from optuna.trial import FrozenTrial
 
 from mammo.config import Config
+from mammo.errors import TrackingError
 from mammo.layout import Workspace
 from mammo.provenance import fingerprint, git_commit
 from mammo.recording import experiment_name
-from mammo.tracking import connect, experiment_id, flat_params
+from mammo.tracking import (
+    connect,
+    experiment_id,
+    few_retries,
+    flat_params,
+    store_errors,
+    without_addresses,
+)
 from mammo.tuning.record import report_folder
 from mammo.tuning.sampler import SAMPLER_NOTE
 from mammo.tuning.study import REPLACES, OpenStudy
@@ -50,18 +59,42 @@ class StudyRuns:
 
     def __init__(self, opened: OpenStudy, n_trials: int) -> None:
         self._opened = opened
+        self._is_away = False
         self._folder = report_folder(opened.space, opened.config.tune.held_out_fold)
         self._client = connect(opened.space)
-        self._experiment = experiment_id(self._client, opened.space, experiment_name(opened.config))
-        self._end_replaced()
-        self.parent = self._find_parent() or self._make_parent()
-        self._client.update_run(self.parent, status="RUNNING")
-        self._client.set_tag(self.parent, "mammo.n_trials", str(n_trials))
-        self._known = self._nested_runs()
+        with store_errors(opened.space):
+            self._experiment = experiment_id(self._client, opened.space, experiment_name(opened.config))
+            self._end_replaced()
+            self.parent = self._find_parent() or self._make_parent()
+            self._client.update_run(self.parent, status="RUNNING")
+            self._client.set_tag(self.parent, "mammo.n_trials", str(n_trials))
+            self._known = self._nested_runs()
 
     def sync(self) -> None:
-        """Bring the nested runs to what the storage says."""
+        """Bring the nested runs to what the storage says.
+
+        Raises:
+            TrackingError: MLflow's store cannot be used.
+        """
         trials = self._opened.trials
+        with store_errors(self._opened.space), without_addresses():
+            self._sync(trials)
+
+    def keep_up(self, say: Callable[[str], None]) -> None:
+        """As `sync`, but a store that is away stops no trial: it is said once, and made up for later."""
+        try:
+            with few_retries():
+                self.sync()
+        except TrackingError as error:
+            if not self._is_away:
+                say(f"{error}. The trials go on; their runs are written as soon as MLflow answers")
+            self._is_away = True
+        else:
+            if self._is_away:
+                say("MLflow answers again; every run is written")
+            self._is_away = False
+
+    def _sync(self, trials: list[FrozenTrial]) -> None:
         retried = retried_numbers(trials)
         for trial in trials:
             state = state_of(trial, retried)
@@ -71,10 +104,18 @@ class StudyRuns:
                 self._known[trial.number] = (run_id, state)
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Add the result, the files of `reports/tune/` and the end to the parent run."""
+        """Add the result, the files of `reports/tune/` and the end to the parent run.
+
+        Raises:
+            TrackingError: MLflow's store cannot be used. The reports are there; the same command goes on.
+        """
+        self.sync()
+        with store_errors(self._opened.space):
+            self._finish(record)
+
+    def _finish(self, record: dict[str, Any]) -> None:
         from mlflow.entities import Metric
 
-        self.sync()
         pruning, best = record["pruning"], record["best"]
         when = max(_ended_ms(trial) for trial in self._opened.ended)
         values = {
@@ -99,15 +140,21 @@ class StudyRuns:
         self._client.set_terminated(self.parent, "FINISHED", when)
 
     def stop(self, *, failed: bool) -> None:
-        """End the parent run before its time; the next call of the command takes it up again."""
-        self._client.set_terminated(self.parent, "FAILED" if failed else "KILLED")
+        """End the parent run before its time; the next call of the command takes it up again.
+
+        Raises:
+            TrackingError: MLflow's store cannot be used.
+        """
+        with store_errors(self._opened.space):
+            self._client.set_terminated(self.parent, "FAILED" if failed else "KILLED")
 
     def _end_replaced(self) -> None:
         """A study that was forgotten goes on nowhere."""
         replaced = self._opened.study.user_attrs.get(REPLACES)
         query = f"tags.`{STUDY_TAG}` = '{replaced}' and attributes.status = 'RUNNING'"
         for run in self._client.search_runs([self._experiment], query, max_results=PAGE) if replaced else []:
-            self._client.set_terminated(run.info.run_id, "KILLED")
+            with without_addresses():
+                self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _find_parent(self) -> str | None:
         query = f"tags.`{STUDY_TAG}` = '{self._opened.id}' and tags.`{TRIAL_TAG}` = 'study'"
@@ -183,7 +230,15 @@ def log_nested(space: Workspace, config: Config, summary: dict[str, Any], folder
         config: names the experiment.
         summary: see `tuning.nested`.
         folder: holds `nested.json` and `nested.md`.
+
+    Raises:
+        TrackingError: MLflow's store cannot be used.
     """
+    with store_errors(space):
+        _log_nested(space, config, summary, folder)
+
+
+def _log_nested(space: Workspace, config: Config, summary: dict[str, Any], folder: Path) -> None:
     client = connect(space)
     experiment = experiment_id(client, space, experiment_name(config))
     mark = fingerprint(summary)
