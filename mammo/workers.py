@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 
 
@@ -24,15 +25,20 @@ def end_with_parent() -> None:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that start meanwhile ignore Ctrl-C: the command alone hears it, and ends them.
+    """Processes that start meanwhile never hear Ctrl-C: the command alone does, afterwards, and ends them.
 
-    They inherit it, because a handler of their own would come too late for one who presses it while they import.
+    They inherit the blocked signal, because a handler of their own would come too late for one who presses it while
+    they import. Ignoring it meanwhile would be inherited too, but would lose what is pressed in these moments.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # where multiprocessing starts it in passing, it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def context_without_threads(preloaded: Sequence[str]) -> BaseContext:

@@ -26,10 +26,16 @@ def test_a_worker_ignores_ctrl_c_from_its_first_moment() -> None:
     assert (worker.returncode, worker.stdout, worker.stderr) == (0, "goes on\n", "")
 
 
-def test_the_command_hears_ctrl_c_again_when_its_workers_have_started() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with deaf_to_interrupts():
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+def test_ctrl_c_while_workers_start_is_heard_as_soon_as_they_have() -> None:
+    started: list[str] = []
 
-    assert signal.getsignal(signal.SIGINT) == before
+    def start_workers() -> None:
+        with deaf_to_interrupts():
+            started.append("first")
+            signal.raise_signal(signal.SIGINT)
+            started.append("second")
+
+    with pytest.raises(KeyboardInterrupt):
+        start_workers()
+    assert started == ["first", "second"]
     assert interrupted_at_once().returncode == -signal.SIGINT
