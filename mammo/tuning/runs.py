@@ -76,15 +76,14 @@ class StudyRuns:
         Raises:
             TrackingError: MLflow's store cannot be used.
         """
-        trials = self._opened.trials
-        with store_errors(self._opened.space), without_addresses():
-            self._sync(trials)
+        self._write_news(self._opened.trials)
 
     def keep_up(self, say: Callable[[str], None]) -> None:
         """As `sync`, but a store that is away stops no trial: it is said once, and made up for later."""
+        trials = self._opened.trials
         try:
             with few_retries():
-                self.sync()
+                self._write_news(trials)
         except TrackingError as error:
             if not self._is_away:
                 say(f"{error}. The trials go on; their runs are written as soon as MLflow answers")
@@ -94,14 +93,17 @@ class StudyRuns:
                 say("MLflow answers again; every run is written")
             self._is_away = False
 
-    def _sync(self, trials: list[FrozenTrial]) -> None:
+    def _write_news(self, trials: list[FrozenTrial]) -> None:
         retried = retried_numbers(trials)
-        for trial in trials:
-            state = state_of(trial, retried)
-            if state != "waiting" and (run := self._known.get(trial.number, ("", "")))[1] != state:
-                run_id = run[0] or self._make_nested(trial)
-                self._write(run_id, trial, state)
-                self._known[trial.number] = (run_id, state)
+        with store_errors(self._opened.space), without_addresses():
+            if self._is_away:  # it may have made a run without having said so
+                self._known = self._nested_runs()
+            for trial in trials:
+                state = state_of(trial, retried)
+                if state != "waiting" and (run := self._known.get(trial.number, ("", "")))[1] != state:
+                    run_id = run[0] or self._make_nested(trial)
+                    self._write(run_id, trial, state)
+                    self._known[trial.number] = (run_id, state)
 
     def finish(self, record: dict[str, Any]) -> None:
         """Add the result, the files of `reports/tune/` and the end to the parent run.

@@ -169,9 +169,10 @@ def agrees_with_storage(opened: OpenStudy, runs: StudyRuns) -> None:
     client = connect(opened.space)
     query = f"tags.`mlflow.parentRunId` = '{runs.parent}'"
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    nested = {int(run.data.tags["mammo.trial"]): run for run in client.search_runs(experiments, query)}
+    found = client.search_runs(experiments, query)
+    nested = {int(run.data.tags["mammo.trial"]): run for run in found}
     retried = retried_numbers(opened.trials)
-    assert sorted(nested) == [trial.number for trial in opened.trials]
+    assert sorted(int(run.data.tags["mammo.trial"]) for run in found) == [t.number for t in opened.trials]
     for trial in opened.trials:
         run, state = nested[trial.number], state_of(trial, retried)
         assert run.data.tags["mammo.state"] == state

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -80,11 +81,18 @@ def test_an_absence_of_mlflow_is_said_once_and_what_was_missed_is_written_at_its
         assert trial is not None
         opened.study.tell(trial, 0.5)
 
-    def is_away(*_: object, **__: object) -> None:
+    create_run = runs._client.create_run
+
+    def make_and_go_away(*where: Any, **what: Any) -> None:
+        create_run(*where, **what)
+        patch.setattr(runs._client, "create_run", is_away)
+        is_away()
+
+    def is_away(*_: Any, **__: Any) -> None:
         raise MlflowException("the server is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs._client, "create_run", is_away)
+        patch.setattr(runs._client, "create_run", make_and_go_away)
         runs.keep_up(said.append)
         runs.keep_up(said.append)
     runs.keep_up(said.append)
