@@ -93,7 +93,7 @@ def _run(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> dict[str,
         _work_off(opened, plan, crew, runs, say)
         record = study_record(opened)
         write_record(opened, record)
-        runs.finish(record)
+        runs.finish(record, say)
     return record
 
 

@@ -105,12 +105,18 @@ class StudyRuns:
                     self._write(run_id, trial, state)
                     self._known[trial.number] = (run_id, state)
 
-    def finish(self, record: dict[str, Any]) -> None:
+    def finish(self, record: dict[str, Any], say: Callable[[str], None]) -> None:
         """Add the result, the files of `reports/tune/` and the end to the parent run.
+
+        Args:
+            record: see `tuning.record`.
+            say: told if MLflow has to be waited for.
 
         Raises:
             TrackingError: MLflow's store cannot be used. The reports are there; the same command goes on.
         """
+        if self._is_away:
+            say("record and plots are written; MLflow is waited for, up to some minutes")
         self.sync()
         with store_errors(self._opened.space):
             self._finish(record)

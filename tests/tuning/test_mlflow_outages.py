@@ -1,9 +1,11 @@
 """MLflow's server goes away in the middle of a study: the trials go on, and its side is written later."""
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +20,32 @@ from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.storage import open_storage
 from mammo.tuning.study import join_study, make_study
-from tests.docker.processes import free_port, running
+from tests.docker.processes import answers, free_port, wait_until
 from tests.tuning.conftest import agrees_with_storage, line_with, tune_command
 
-N_TRIALS = 4
+N_TRIALS = 8
 
 
 @contextmanager
-def mlflow_server(port: int, folder: Path) -> Iterator[None]:
-    """The real server, whose runs outlive it in `folder`."""
+def mlflow_server(port: int, folder: Path) -> Iterator[Callable[[], None]]:
+    """The real server, whose runs outlive it in `folder`; gives what kills it as a loss of power would."""
+    program = str(Path(sys.executable).with_name("mlflow"))
     store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     files = ["--artifacts-destination", str(folder / "artifacts")]
-    command = ["mlflow", "server", "--port", str(port), "--workers", "1", *store, *files]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with running(command, os.environ | {"PATH": path}, folder, f"http://127.0.0.1:{port}/health"):
-        yield
+    command = [program, "server", "--port", str(port), "--workers", "1", *store, *files]
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120, lambda: "MLflow answers")
+        yield kill
+    finally:
+        kill()
 
 
 @pytest.mark.slow
@@ -43,14 +56,12 @@ def test_a_study_whose_mlflow_server_stays_away_is_whole_and_is_written_by_the_s
     port, folder = free_port(), tmp_path / "server"
     folder.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # for it would be waited for four minutes
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # else it is waited for four minutes
     arguments = ("--trials", str(N_TRIALS), "--workers", "1")
-    with ExitStack() as server:
-        server.enter_context(mlflow_server(port, folder))
-        with tune_command(space, *arguments) as command:
-            line_with(command, "trial 0")
-            server.close()
-            rest, errors = command.communicate(timeout=180)
+    with mlflow_server(port, folder) as kill, tune_command(space, *arguments) as command:
+        line_with(command, "trial 0")
+        kill()
+        rest, errors = command.communicate(timeout=180)
     assert command.returncode == 2
     assert rest.count("The trials go on") == 1
     assert f"127.0.0.1:{port}" in errors
