@@ -245,7 +245,9 @@ def open_run(space: Workspace, context: RunContext, unfinished: str | None = Non
                 for name, table, digest, use in context.datasets:
                     _log_dataset(name, table, digest, use)
             yield Run(active.info.run_id)
-    except MlflowException as error:
+    except (
+        MlflowException
+    ) as error:  # no more than that: the block trains, and a full disk is not the store's fault
         raise _refused(space, error) from error
 
 

@@ -81,10 +81,7 @@ def _take_all(opened: OpenStudy, n_trials: int, material: TrialRois, say: Callab
 def _next_trial(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
     """Take a trial; while others still work, wait: their trials come back if they die."""
     while True:
-        try:
-            trial = claim(opened, n_trials)
-        except UpdateFinishedTrialError:  # the lock was lost in an outage, and another took this one for dead
-            continue
+        trial = claim(opened, n_trials)
         if trial is not None or not any(t.state == TrialState.RUNNING for t in opened.trials):
             return trial
         sleep(POLL_S)

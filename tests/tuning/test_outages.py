@@ -79,7 +79,7 @@ def test_a_claim_whose_lock_is_lost_in_a_restart_is_made_again(
     taken: list[optuna.Trial | None] = []
 
     def first_restart_and_let_another_claim(tune: TuneConfig) -> dict[str, BaseDistribution]:
-        monkeypatch.undo()
+        patch.undo()
         server.stop()
         server.start()
         with using_storage(space, database_url, config.tune.heartbeat_s) as storage:
@@ -87,8 +87,9 @@ def test_a_claim_whose_lock_is_lost_in_a_restart_is_made_again(
         return distributions(tune)
 
     # What a claim does between its look at the trials and its own: others may claim only if the lock is lost.
-    monkeypatch.setattr(claims, "distributions", first_restart_and_let_another_claim)
-    taken.append(claim(opened, 4))
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "distributions", first_restart_and_let_another_claim)
+        taken.append(claim(opened, 4))
     assert [trial and trial.user_attrs[INDEX] for trial in taken] == [0, 1]
     for trial in opened.trials:
         opened.study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
