@@ -4,7 +4,16 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mammo.reporting.document import Block, Cell, Inline, PageSection, SourceFile, Table, picture_of_file
+from mammo.reporting.document import (
+    Block,
+    Cell,
+    Inline,
+    PageSection,
+    Paragraph,
+    SourceFile,
+    Table,
+    picture_of_file,
+)
 from mammo.reporting.report_inputs import ReportInputs
 
 FOLDER: Final = "audit"
@@ -61,12 +70,14 @@ def _summary(summary: SourceFile) -> Table:
     return Table("What the parts share.", ("", "number"), tuple(rows), summary.path)
 
 
-def _table(inputs: ReportInputs, name: str) -> Table | None:
+def _table(inputs: ReportInputs, name: str) -> Table | Paragraph | None:
     path = f"{FOLDER}/{name}.csv"
     file = inputs.space.reports / path
     if not file.is_file():
         return None
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if table.empty:
+        return Paragraph((f"{TABLES[name]}: none (", Cell(path, path), ")."))
     rows: tuple[tuple[Inline, ...], ...] = tuple(
         # RFC 7111 counts the header as row 1.
         tuple(Cell(value, f"{path}#row={number}") for value in row)

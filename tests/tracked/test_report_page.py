@@ -275,6 +275,7 @@ def test_the_audit_shows_its_counts_and_tables_with_links_to_each_value(
     counts = {"n_rois": 326, "pairs_by_kind": {"shifted": 4, "stretched": 1}, "pairs_by_parts": {}}
     write_json(folder / "summary.json", counts | {"shared_patients": None})
     (folder / "pairs.csv").write_text("a,overlap_px\nroi-1,8245\n" + "roi-2,7\n" * 50)
+    (folder / "flagged_rois.csv").write_text("roi_id,split\n")
     found = section(write(space, config), "audit")
     links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
     assert links["audit/summary.json#/n_rois"] == "326"
@@ -283,6 +284,7 @@ def test_the_audit_shows_its_counts_and_tables_with_links_to_each_value(
     assert links["audit/pairs.csv#row=2"] == "8245"
     assert "of them shifted" in found.text
     assert "the first 40 of 51" in found.text
+    assert "another part knows something: none" in found.text
 
 
 def test_thresholds_calibration_and_referral_are_shown_once_the_evaluation_knows_them(
