@@ -13,11 +13,11 @@ from rich.console import Console
 from torch.nn import functional as F
 from torch.optim import AdamW
 
-from mammo.config import Config
-from mammo.devices import autocast, choose_device, keep_freed_memory
-from mammo.entry import guarded
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
 from mammo.models.build import build_classifier
+from mammo.systems.devices import autocast, choose_device, keep_freed_memory
 
 WARM_UP_STEPS = 5
 

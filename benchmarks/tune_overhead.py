@@ -14,9 +14,9 @@ from time import perf_counter
 import optuna
 from rich.console import Console
 
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.runs import StudyRuns

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.notices import NOTICE
+from mammo.core.errors import NOTICE, guarded
+from mammo.core.files import Workspace
 from mammo.study_cli import app as study_app
 from mammo.tune_cli import app as tune_app
 
@@ -36,9 +35,9 @@ def fetch(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Bring the raw data of params.yaml's source into data/raw/ and check them."""
-    from mammo.config import Config
-    from mammo.data.fetch import fetch_raw
-    from mammo.versioning import version_file
+    from mammo.core.config import Config
+    from mammo.core.provenance import version_file
+    from mammo.data.archive import fetch_raw
 
     space = Workspace(workspace)
     path = fetch_raw(Config.load_own(space.params).ingest, space.root, archive)
@@ -52,7 +51,7 @@ def phantom(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Write synthetic films in mini-MIAS format."""
-    from mammo.config import Config
+    from mammo.core.config import Config
     from mammo.data.phantom import write_phantom
 
     space = Workspace(workspace)
@@ -83,7 +82,7 @@ def predict(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Let the registered champion vote on pictures of ROIs."""
-    from mammo.prediction import predict_files
+    from mammo.serve.predict import predict_files
 
     space = Workspace(workspace)
     rows = predict_files(space, files)
@@ -91,7 +90,7 @@ def predict(
         for row in rows:
             typer.echo(json.dumps(row))
         return
-    from mammo.reporting.terminal import votes_table
+    from mammo.report.terminal import votes_table
 
     Console().print(votes_table(rows))
 
@@ -112,7 +111,7 @@ def explain(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Draw why the champion decides so: the map of its votes and Grad-CAM, one picture for each ROI."""
-    from mammo.explain import explain_named
+    from mammo.report.explain import explain_named
 
     space = Workspace(workspace)
     rows = explain_named(space, rois, space.reports / "explanations" if out is None else out, block)
@@ -137,11 +136,10 @@ def audit(
 
     Without the stages' results it searches the raw data at once (about a minute) and writes nothing.
     """
-    from mammo.config import Config
-    from mammo.data.audit import parts_of
-    from mammo.data.leakage import SHOWN_COLUMNS, leakage_summary, read_audit, run_audit
-    from mammo.progress import steps_progress
-    from mammo.reporting.terminal import overlaps_table
+    from mammo.core.config import Config
+    from mammo.core.processes import steps_progress
+    from mammo.data.audit import SHOWN_COLUMNS, leakage_summary, parts_of, read_audit, run_audit
+    from mammo.report.terminal import overlaps_table
 
     space = Workspace(workspace)
     config = Config.load(space.params)
@@ -164,11 +162,11 @@ def locate(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Find each ROI of the archive in the mini-MIAS films: its film, patient and place."""
+    from mammo.core.processes import steps_progress
     from mammo.data.locate import locate_rois
-    from mammo.data.sources import read_rois
-    from mammo.progress import steps_progress
-    from mammo.reporting.audit import write_located
-    from mammo.reporting.terminal import located_line
+    from mammo.data.rois import read_rois
+    from mammo.report.audit import write_located
+    from mammo.report.terminal import located_line
 
     space = Workspace(workspace)
     rois = read_rois(space.rois)
@@ -181,7 +179,7 @@ def locate(
 @app.command()
 def promote(version: str, workspace: WorkspaceOption = HERE) -> None:
     """Make a registered version champion."""
-    from mammo import registry
+    from mammo.track import registry
 
     _say_version(registry.promote(Workspace(workspace), _model_name(workspace), version))
 
@@ -189,7 +187,7 @@ def promote(version: str, workspace: WorkspaceOption = HERE) -> None:
 @app.command()
 def rollback(workspace: WorkspaceOption = HERE) -> None:
     """Give the champion alias back to the version that held it before."""
-    from mammo import registry
+    from mammo.track import registry
 
     _say_version(registry.rollback(Workspace(workspace), _model_name(workspace)))
 
@@ -200,8 +198,8 @@ def runs(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Compare the runs of this workspace, and show the registered versions."""
-    from mammo.registry import versions
-    from mammo.tracking import comparison_rows
+    from mammo.track.registry import versions
+    from mammo.track.store import comparison_rows
 
     space = Workspace(workspace)
     rows, registered = comparison_rows(space), versions(space, _model_name(workspace))
@@ -209,7 +207,7 @@ def runs(
         for row in rows:
             typer.echo(json.dumps(row | {"started": row["started"].isoformat()}))
         return
-    from mammo.reporting.terminal import runs_table, versions_table
+    from mammo.report.terminal import runs_table, versions_table
 
     Console().print(runs_table(rows), versions_table(registered))
 
@@ -234,7 +232,7 @@ def serve(port: int = 8000, host: str = "127.0.0.1", workspace: WorkspaceOption 
 def doctor(workspace: WorkspaceOption = HERE) -> None:
     """Check versions, devices, data, weights and the store; say what is missing and how to get it."""
     from mammo.doctor import examine
-    from mammo.reporting.terminal import findings_table
+    from mammo.report.terminal import findings_table
 
     findings = examine(Workspace(workspace))
     Console().print(findings_table(findings))
@@ -243,7 +241,7 @@ def doctor(workspace: WorkspaceOption = HERE) -> None:
 
 
 def _model_name(workspace: Path) -> str:
-    from mammo.config import Config
+    from mammo.core.config import Config
 
     return Config.load_own(Workspace(workspace).params).register_.model_name
 

@@ -7,16 +7,14 @@ from typing import Any, Final
 import yaml
 from rich.console import Console
 
-from mammo.config import OWN_SETTINGS, Config
+from mammo.core.config import OWN_SETTINGS, Config
+from mammo.core.errors import MammoError, data_name
+from mammo.core.files import Workspace, read_json, write_bytes
+from mammo.core.provenance import run_dvc
 from mammo.data.phantom import write_phantom
-from mammo.errors import MammoError
-from mammo.layout import Workspace
-from mammo.notices import data_name
-from mammo.prediction import load_champion
-from mammo.registry import versions
-from mammo.reporting.terminal import results_table, versions_table
-from mammo.storage import read_json, write_bytes
-from mammo.versioning import run_dvc
+from mammo.report.terminal import results_table, versions_table
+from mammo.serve.predict import load_champion
+from mammo.track.registry import versions
 
 COPIED: Final = ("dvc.yaml", ".dvcignore")
 FOLDERS: Final = ("pipelines", "mammo", "data/located")
@@ -139,8 +137,8 @@ def show(space: Workspace, config: Config, console: Console) -> None:
 
 def draw_one_vote(space: Workspace, config: Config) -> Path:
     """Let the registered champion vote on the first Tumor ROI of the test part, and draw it."""
-    from mammo.reporting.sheets import vote_picture
-    from mammo.systems import read_part
+    from mammo.report.sheets import vote_picture
+    from mammo.systems.train import read_part
 
     test = read_part(space, "test")
     index = int(test.labels.argmax())

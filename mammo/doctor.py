@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mammo.config import Config
-from mammo.errors import MammoError
-from mammo.layout import Workspace
-from mammo.provenance import library_versions
+from mammo.core.config import Config
+from mammo.core.errors import MammoError
+from mammo.core.files import Workspace
+from mammo.core.provenance import library_versions
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _params(space: Workspace) -> Finding:
 def _device() -> Finding:
     import torch
 
-    from mammo.devices import choose_device, computes_bfloat16
+    from mammo.systems.devices import choose_device, computes_bfloat16
 
     device = choose_device("auto")
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -100,8 +100,8 @@ def _models(space: Workspace) -> list[Finding]:
 
 
 def _store(space: Workspace) -> Finding:
-    from mammo.registry import champion
-    from mammo.tracking import connect, sqlite_path
+    from mammo.track.registry import champion
+    from mammo.track.store import connect, sqlite_path
 
     path = sqlite_path(space)
     if path is not None and not path.exists():

@@ -5,9 +5,9 @@ import socket
 import sys
 from pathlib import Path
 
-from mammo.errors import MammoError
-from mammo.layout import Workspace
-from mammo.tracking import QUIET, connect, tracking_uri, without_password
+from mammo.core.errors import MammoError
+from mammo.core.files import Workspace
+from mammo.track.store import QUIET, connect, tracking_uri, without_password
 
 
 def mlflow_ui_command(space: Workspace, host: str, port: int) -> list[str]:
@@ -74,7 +74,7 @@ def run_service(space: Workspace, host: str, port: int) -> None:
     _check_port(host, port)
     import uvicorn
 
-    from mammo.serving.app import create_app
+    from mammo.serve.app import create_app
 
     app = create_app(space)
     sys.stderr.write(f"voting service: http://{host}:{port} (stop with Ctrl-C)\n")

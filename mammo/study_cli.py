@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mammo.layout import Workspace
+from mammo.core.files import Workspace
 
 if TYPE_CHECKING:
-    from mammo.config import Config
+    from mammo.core.config import Config
 
 app = typer.Typer()
 
@@ -64,7 +64,7 @@ def study(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Compare named variants of the settings within train and val, to choose by. Resumable."""
-    from mammo.studies.choices import run_study
+    from mammo.studies.variants import run_study
 
     space, config, n_jobs = _open(workspace, jobs)
     run_study(space, config, file, n_jobs, Console())
@@ -72,9 +72,9 @@ def study(
 
 def _open(workspace: Path, jobs: int | None) -> "tuple[Workspace, Config, int]":
     """The workspace with its data up to the split, made where they are missing; settings; how many jobs."""
-    from mammo.config import Config
-    from mammo.studies.pool import default_jobs
-    from mammo.versioning import ensure_split
+    from mammo.core.config import Config
+    from mammo.core.provenance import ensure_split
+    from mammo.studies.fits import default_jobs
 
     space = Workspace(workspace)
     config = Config.load(space.params)

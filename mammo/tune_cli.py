@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from mammo.layout import Workspace
+from mammo.core.files import Workspace
 
 if TYPE_CHECKING:
-    from mammo.config import Config
+    from mammo.core.config import Config
     from mammo.tuning.coordinator import Plan
 
 app = typer.Typer(
@@ -87,9 +87,9 @@ def measure(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Measure how many workers pay off on this machine's device; on a GPU `mammo tune` goes by it."""
-    from mammo.config import Config
+    from mammo.core.config import Config
+    from mammo.core.provenance import ensure_split
     from mammo.tuning.sharing import Rate, measure_sharing
-    from mammo.versioning import ensure_split
 
     console = Console()
     space = Workspace(workspace)
@@ -118,8 +118,8 @@ def worker(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Take trials of a study that `mammo tune` has made, on this or another machine, until none is left."""
-    from mammo.config import Config
-    from mammo.errors import MammoError
+    from mammo.core.config import Config
+    from mammo.core.errors import MammoError
     from mammo.tuning.space import without_fold
     from mammo.tuning.worker import work
 
@@ -175,7 +175,7 @@ def apply(workspace: WorkspaceOption = HERE) -> None:
 
 def _refuse_misplaced(context: typer.Context, command: str) -> None:
     """Options before a command's name would be read by nobody."""
-    from mammo.errors import MammoError
+    from mammo.core.errors import MammoError
 
     for name in context.params:
         source = context.get_parameter_source(name)
@@ -196,7 +196,7 @@ def _ready(
     console: Console,
 ) -> "tuple[Workspace, Config, Plan]":
     """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
-    from mammo.config import Config
+    from mammo.core.config import Config
     from mammo.tuning.coordinator import Plan, check_plan
     from mammo.tuning.sharing import workers_that_pay_off
 
@@ -211,9 +211,9 @@ def _ready(
 
 def _material(workspace: Path, source: str | None, config: "Config") -> "tuple[Workspace, Config]":
     """The workspace with its ROIs split, and its settings."""
-    from mammo.config import Config
-    from mammo.errors import MammoError
-    from mammo.versioning import ensure_split
+    from mammo.core.config import Config
+    from mammo.core.errors import MammoError
+    from mammo.core.provenance import ensure_split
 
     if source is None:
         ensure_split(Workspace(workspace))

@@ -1,10 +1,9 @@
 """Stage `audit`: ROIs → pairs that share tissue, by their pixels alone and before any split."""
 
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace, write_table
 from mammo.data.audit import find_pairs
-from mammo.data.sources import read_rois
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.storage import write_table
+from mammo.data.rois import read_rois
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """Stage `evaluate`: the only one that opens the test part → results, tables and pictures."""
 
-from mammo.assessment import assess
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.recording import record_evaluation
-from mammo.reporting.results import write_results
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
+from mammo.report.results import write_results
+from mammo.systems.assess import assess
+from mammo.track.record import record_evaluation
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Stage `ingest`: the raw archive or films → ROI table and images."""
 
-from mammo.config import Config
-from mammo.data.sources import load_rois, write_rois
-from mammo.entry import guarded
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
+from mammo.data.rois import load_rois, write_rois
 
 
 def main() -> None:

@@ -1,12 +1,11 @@
 """Stage `leakage`: the audit's pairs under the split in use → tables, counts, pictures, and its expectations."""
 
-from mammo.config import Config
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace, write_json
+from mammo.data.audit import read_audit
 from mammo.data.expectations import check_leakage
-from mammo.data.leakage import read_audit
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.reporting.audit import write_audit
-from mammo.storage import write_json
+from mammo.report.audit import write_audit
 
 
 def main() -> None:

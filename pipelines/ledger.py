@@ -2,11 +2,11 @@
 
 from rich.console import Console
 
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
+from mammo.studies.fits import default_jobs
 from mammo.studies.ledger import run_ledger
-from mammo.studies.pool import default_jobs
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
 from rich.console import Console
 
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
 from mammo.tuning.coordinator import Plan
 from mammo.tuning.nested import run_nested
 from mammo.tuning.sharing import workers_that_pay_off

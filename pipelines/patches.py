@@ -1,13 +1,12 @@
 """Stage `patches`: split → patch sets (an index of squares), and the expectations of them."""
 
-from mammo.config import Config
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace, read_table, write_json, write_table
 from mammo.data.expectations import check_patches
-from mammo.data.sources import read_rois
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.patches import drawn_patches, grid_patches
-from mammo.storage import read_table, write_json, write_table
-from mammo.systems import read_part
+from mammo.data.patches import drawn_patches, grid_patches
+from mammo.data.rois import read_rois
+from mammo.systems.train import read_part
 
 
 def main() -> None:

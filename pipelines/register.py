@@ -1,10 +1,9 @@
 """Stage `register`: the best system by its validation result → a version in the registry."""
 
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.recording import register_best
-from mammo.storage import write_json
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace, write_json
+from mammo.track.record import register_best
 
 
 def main() -> None:

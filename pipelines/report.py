@@ -1,11 +1,11 @@
 """Stage `report`: the page and the model card of the champion, its slices and its provenance."""
 
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.reporting.model_card import write_model_card
-from mammo.reporting.page import write_page
-from mammo.reporting.report_inputs import gather
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
+from mammo.report.model_card import write_model_card
+from mammo.report.page import write_page
+from mammo.report.report_inputs import gather
 
 
 def main() -> None:

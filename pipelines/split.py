@@ -1,14 +1,12 @@
 """Stage `split`: groups of ROIs that belong together, by the audit and by patients → train, val, test."""
 
-from mammo.config import Config
-from mammo.data.audit import group_ids
-from mammo.data.leakage import read_pairs
-from mammo.data.located import known_owners
-from mammo.data.sources import read_rois
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace, write_table
+from mammo.data.audit import group_ids, read_pairs
+from mammo.data.locate import known_owners
+from mammo.data.rois import read_rois
 from mammo.data.splits import make_split
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.storage import write_table
 
 
 def main() -> None:

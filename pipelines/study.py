@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.studies.choices import run_study
-from mammo.studies.pool import default_jobs
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
+from mammo.studies.fits import default_jobs
+from mammo.studies.variants import run_study
 
 
 def main() -> None:

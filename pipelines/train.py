@@ -2,11 +2,11 @@
 
 import sys
 
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.parallel import is_launched, relaunch
-from mammo.recording import train_recorded
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace
+from mammo.systems.parallel import is_launched, relaunch
+from mammo.track.record import train_recorded
 
 
 def main() -> None:

@@ -1,10 +1,9 @@
 """Stage `validate`: expectations of the ROI table and the images; a critical failure stops the pipeline."""
 
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace, write_json
 from mammo.data.expectations import check_rois
-from mammo.data.sources import read_rois
-from mammo.entry import guarded
-from mammo.layout import Workspace
-from mammo.storage import write_json
+from mammo.data.rois import read_rois
 
 
 def main() -> None:

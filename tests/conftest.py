@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mammo.data.sources import RoiSet
-from mammo.layout import Workspace
+from mammo.core.files import Workspace
+from mammo.data.rois import RoiSet
 from tests.disc_rois import disc_rois
 
 if TYPE_CHECKING:
-    from mammo.training import PatchData
+    from mammo.systems.fit import PatchData
 
 HERE = Path(__file__).parent
 SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "tuning")
@@ -62,7 +62,7 @@ def val() -> "PatchData":
 @pytest.fixture(scope="session")
 def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: making its tables takes seconds, copying it takes none."""
-    from mammo.tracking import connect
+    from mammo.track.store import connect
 
     space = Workspace(tmp_path_factory.mktemp("template"))
     with pytest.MonkeyPatch.context() as patch:

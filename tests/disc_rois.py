@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mammo.data.sources import RoiSet, make_roi_set
-from mammo.records import ROI_SIDE_PX
+from mammo.core.records import ROI_SIDE_PX
+from mammo.data.rois import RoiSet, make_roi_set
 
 
 def disc_rois(n_normal: int, n_tumor: int, seed: int = 0) -> RoiSet:

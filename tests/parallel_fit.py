@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mammo.parallel import joined
-from mammo.training import fit
+from mammo.systems.fit import fit
+from mammo.systems.parallel import joined
 from tests.disc_rois import disc_rois
 from tests.tiny_fits import CPU, SETTINGS, data_of, new_classifier, recipe, weights_of
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import yaml
 
-from mammo.choice import checksum
-from mammo.config import Config
-from mammo.layout import Workspace
+from mammo.core.config import Config, checksum
+from mammo.core.files import Workspace
 
 
 def write_record(

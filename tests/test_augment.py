@@ -11,8 +11,8 @@ from scipy.ndimage import affine_transform
 from torch import Tensor
 from torch.nn import functional as F
 
-from mammo.augment import PatchBatch, augment, crop
-from mammo.config import AugmentConfig
+from mammo.core.config import AugmentConfig
+from mammo.systems.augment import PatchBatch, augment, crop
 
 PATCH_PX = 48
 TOP, LEFT = 20, 37

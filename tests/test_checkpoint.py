@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mammo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mammo.errors import DataError
+from mammo.core.errors import DataError
+from mammo.systems.fit import Checkpoint, load_checkpoint, save_checkpoint
 
 HISTORY = [
     {"epoch": 0, "val_loss": 0.1 + 0.2, "val_auc": 2 / 3},
@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: py
 
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, checkpoint(), "abc")
-    monkeypatch.setattr("mammo.checkpoint.save_file", disk_full)
+    monkeypatch.setattr("mammo.systems.fit.save_file", disk_full)
 
     with pytest.raises(DataError, match="No space left on device"):
         save_checkpoint(path, Checkpoint({"a": torch.ones(1)}, [], 0), "abc")

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mammo.choice import study_tags
-from mammo.config import Config
-from mammo.errors import ConfigError
-from mammo.layout import Workspace
+from mammo.core.config import Config, study_tags
+from mammo.core.errors import ConfigError
+from mammo.core.files import Workspace
 from tests.study_records import write_record
 
 PROJECT = Path(__file__).parents[1]

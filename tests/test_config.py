@@ -8,8 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mammo.config import FUSION_BACKBONES, FUSIONS, Config, split_system
-from mammo.errors import ConfigError
+from mammo.core.config import FUSION_BACKBONES, FUSIONS, Config, split_system
+from mammo.core.errors import ConfigError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.config import ModelConfig, PatchesConfig, VoteConfig
-from mammo.data.sources import RoiSet
-from mammo.devices import choose_device
-from mammo.inference import RoiScorer
+from mammo.core.config import ModelConfig, PatchesConfig, VoteConfig
+from mammo.data.patches import grid_corners, grid_offsets, random_corners
+from mammo.data.rois import RoiSet
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
-from mammo.patches import grid_corners, grid_offsets, random_corners
+from mammo.systems.devices import choose_device
+from mammo.systems.score import RoiScorer
 
 
 def test_the_inner_nine_of_the_papers_25_patches_stay() -> None:

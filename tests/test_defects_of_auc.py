@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
-from mammo.assessment import judge
-from mammo.config import EvaluateConfig
-from mammo.systems import Scored
+from mammo.core.config import EvaluateConfig
+from mammo.systems.assess import judge
+from mammo.systems.train import Scored
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from mammo.devices import autocast, choose_device, computes_bfloat16, cpu_threads
-from mammo.errors import ConfigError
+from mammo.core.errors import ConfigError
+from mammo.systems.devices import autocast, choose_device, computes_bfloat16, cpu_threads
 
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def test_the_precision_asked_for_is_computed() -> None:
 def test_auto_is_bfloat16_only_where_hardware_computes_it(
     monkeypatch: pytest.MonkeyPatch, hardware: bool, expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr("mammo.devices.computes_bfloat16", lambda _: hardware)
+    monkeypatch.setattr("mammo.systems.devices.computes_bfloat16", lambda _: hardware)
 
     assert dtype_of_a_product("auto") == expected
 
@@ -83,7 +83,7 @@ def test_threads_are_set_for_a_while_and_then_as_before() -> None:
 
 N_MAPPED = """
 import ctypes, torch
-from mammo.devices import keep_freed_memory
+from mammo.systems.devices import keep_freed_memory
 class Info(ctypes.Structure):
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
     _fields_ = [(name, ctypes.c_size_t) for name in names.split()]

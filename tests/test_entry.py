@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from mammo.entry import guarded
+from mammo.core.errors import guarded
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mammo.config import ModelConfig, VoteConfig
-from mammo.errors import MammoError
-from mammo.explanation import default_block, explain, mean_over_roi, patch_grad_cams
-from mammo.inference import RoiScorer
+from mammo.core.config import ModelConfig, VoteConfig
+from mammo.core.errors import MammoError
+from mammo.data.patches import grid_corners
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle
-from mammo.patches import grid_corners
+from mammo.serve.explanation import default_block, explain, mean_over_roi, patch_grad_cams
+from mammo.systems.score import RoiScorer
 
 FUSIONS = ("baseline", "model1", "model2")
 CPU = torch.device("cpu")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from mammo import fit_identity
-from mammo.config import Config
-from mammo.fit_identity import computed_with, syntax_of
+from mammo.core.config import Config
+from mammo.systems import identity as fit_identity
+from mammo.systems.identity import computed_with, syntax_of
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 

@@ -27,8 +27,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mammo.errors import DataError
-from mammo.images import GreyImage, check_roi_array, decode_image, decode_roi, read_roi
+from mammo.core.errors import DataError
+from mammo.data.decode import GreyImage, check_roi_array, decode_image, decode_roi, read_roi
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from mammo.augment import PatchBatch
-from mammo.config import ModelConfig, VoteConfig
-from mammo.data.sources import RoiSet
-from mammo.inference import RoiScorer, grid_batch, patch_logits, tumor_scores
+from mammo.core.config import ModelConfig, VoteConfig
+from mammo.data.rois import RoiSet
 from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle
+from mammo.systems.augment import PatchBatch
+from mammo.systems.score import RoiScorer, grid_batch, patch_logits, tumor_scores
 
 CPU = torch.device("cpu")
 SIZE_PX, STRIDE_PX = 40, 40

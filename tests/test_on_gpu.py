@@ -10,16 +10,16 @@ import torch
 from optuna.trial import TrialState
 from rich.console import Console
 
-from mammo.augment import augment, crop
-from mammo.config import AugmentConfig, Config, ModelConfig, VoteConfig
-from mammo.data.sources import RoiSet
-from mammo.devices import choose_device
-from mammo.explanation import explain
-from mammo.inference import RoiScorer, grid_batch
-from mammo.layout import Workspace
+from mammo.core.config import AugmentConfig, Config, ModelConfig, VoteConfig
+from mammo.core.files import Workspace
+from mammo.data.rois import RoiSet
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
-from mammo.training import EpochRecord, PatchData, fit
+from mammo.serve.explanation import explain
+from mammo.systems.augment import augment, crop
+from mammo.systems.devices import choose_device
+from mammo.systems.fit import EpochRecord, PatchData, fit
+from mammo.systems.score import RoiScorer, grid_batch
 from mammo.tuning.coordinator import Plan, run_tuning
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.sharing import kept_sharing, measure_sharing

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from mammo.config import Config, VoteConfig
+from mammo.core.config import Config, VoteConfig
 from mammo.evaluation.calibration import brier, fit_platt
 from mammo.evaluation.conformal import fit_conformal
+from mammo.evaluation.voting import decisions, prediction_sets, vote_shares, with_validation_threshold
 from mammo.models.bundle import Bundle
-from mammo.operation import describe_operation, operation_estimates
-from mammo.systems import Scored
-from mammo.voting import decisions, prediction_sets, vote_shares, with_validation_threshold
+from mammo.systems.operation import describe_operation, operation_estimates
+from mammo.systems.train import Scored
 from tests.test_systems import tiny_config
 from tests.tiny_fits import new_classifier
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mammo.augment import augment
-from mammo.errors import ConfigError
+from mammo.core.errors import ConfigError
 from mammo.models.build import Classifier
-from mammo.parallel import Team, joined
-from mammo.training import epoch_order, fit
+from mammo.systems.augment import augment
+from mammo.systems.fit import epoch_order, fit
+from mammo.systems.parallel import Team, joined
 from tests.disc_rois import disc_rois
 from tests.tiny_fits import CPU, SETTINGS, SGD, data_of, differing, new_classifier, recipe, weights_of
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mammo.config import PatchesConfig
-from mammo.patches import drawn_patches, grid_corners, grid_offsets, grid_patches, random_corners
-from mammo.records import PATCH_SCHEMA
+from mammo.core.config import PatchesConfig
+from mammo.core.records import PATCH_SCHEMA
+from mammo.data.patches import drawn_patches, grid_corners, grid_offsets, grid_patches, random_corners
 
 
 def roi_table(n_normal: int, n_tumor: int) -> pd.DataFrame:

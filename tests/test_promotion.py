@@ -2,7 +2,8 @@
 
 import pytest
 
-from mammo.promotion import alias_of_new_version, best_system
+from mammo.systems.train import best_system
+from mammo.track.registry import alias_of_new_version
 
 
 def test_the_first_version_becomes_champion() -> None:

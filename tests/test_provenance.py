@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 
-from mammo.provenance import data_hashes, fingerprint, git_commit, library_versions
+from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -81,7 +81,7 @@ def test_a_library_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyP
             raise PackageNotFoundError(name)
         return "1.0"
 
-    monkeypatch.setattr("mammo.provenance.version", version)
+    monkeypatch.setattr("mammo.core.provenance.version", version)
 
     versions = library_versions()
 

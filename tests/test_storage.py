@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.errors import DataError
-from mammo.storage import (
+from mammo.core.errors import DataError
+from mammo.core.files import (
     atomic_path,
     read_array,
     read_json,

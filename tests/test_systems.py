@@ -9,18 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo import devices
-from mammo.config import Config
-from mammo.data.sources import RoiSet, write_rois
-from mammo.errors import ConfigError, DataError
+from mammo.core.config import Config
+from mammo.core.errors import ConfigError, DataError
+from mammo.core.files import Workspace, write_table
+from mammo.core.records import SPLIT_SCHEMA, conform
+from mammo.data.patches import drawn_patches
+from mammo.data.rois import RoiSet, write_rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
-from mammo.layout import Workspace
+from mammo.evaluation.voting import with_validation_threshold
 from mammo.models.bundle import load_bundle, save_bundle
-from mammo.patches import drawn_patches
-from mammo.records import SPLIT_SCHEMA, conform
-from mammo.storage import write_table
-from mammo.systems import (
+from mammo.systems import devices
+from mammo.systems.fit import EpochRecord
+from mammo.systems.train import (
     Part,
     Trained,
     decide_on_validation,
@@ -32,8 +33,6 @@ from mammo.systems import (
     train_system,
     validation_results,
 )
-from mammo.training import EpochRecord
-from mammo.voting import with_validation_threshold
 
 PARTS = ("train", "val", "test")
 

@@ -10,10 +10,10 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor
 
-from mammo.config import AugmentConfig, PatchesConfig
-from mammo.errors import ConfigError
-from mammo.patches import drawn_patches, grid_corners
-from mammo.training import PatchData, epoch_order, fit, patch_data
+from mammo.core.config import AugmentConfig, PatchesConfig
+from mammo.core.errors import ConfigError
+from mammo.data.patches import drawn_patches, grid_corners
+from mammo.systems.fit import PatchData, epoch_order, fit, patch_data
 from tests.disc_rois import disc_rois
 from tests.tiny_fits import CPU, FROZEN, SETTINGS, SGD, data_of, differing, new_classifier, recipe, weights_of
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mammo.config import RecipeConfig
-from mammo.training import EpochRecord, FitState, PatchData, fit
+from mammo.core.config import RecipeConfig
+from mammo.systems.fit import EpochRecord, FitState, PatchData, fit
 from tests.tiny_fits import (
     FROZEN,
     SETTINGS,
@@ -25,7 +25,7 @@ from tests.tiny_fits import (
 def script_losses(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
     """Let the epochs' validation losses be these."""
     remaining = iter(losses)
-    monkeypatch.setattr("mammo.training._validate", lambda *_: (next(remaining), 0.5, 0.5))
+    monkeypatch.setattr("mammo.systems.fit._validate", lambda *_: (next(remaining), 0.5, 0.5))
 
 
 @pytest.mark.parametrize("changes", [{}, SGD])
@@ -121,7 +121,7 @@ def test_a_resumed_optimiser_lies_in_memory_as_its_parameters_do(
         resumed.append(state)
         return True
 
-    monkeypatch.setattr("mammo.training._finished", finished)
+    monkeypatch.setattr("mammo.systems.fit._finished", finished)
 
     fit(new_classifier(0.3), train, val, recipe(**changes), SETTINGS, checkpoint, "abc")
 

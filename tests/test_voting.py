@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.config import VoteConfig
+from mammo.core.config import VoteConfig
 from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
-from mammo.voting import (
+from mammo.evaluation.voting import (
     decisions,
     patch_votes,
     prediction_sets,

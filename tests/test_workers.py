@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mammo.workers import deaf_to_interrupts
+from mammo.core.processes import deaf_to_interrupts
 
 pytestmark = pytest.mark.usefixtures("hears_interrupts")
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mammo.config import AugmentConfig, ModelConfig, PatchesConfig, RecipeConfig
-from mammo.data.sources import RoiSet
+from mammo.core.config import AugmentConfig, ModelConfig, PatchesConfig, RecipeConfig
+from mammo.data.patches import drawn_patches
+from mammo.data.rois import RoiSet
 from mammo.models.build import Classifier, build_classifier
-from mammo.patches import drawn_patches
-from mammo.training import EpochRecord, FitSettings, PatchData, patch_data
+from mammo.systems.fit import EpochRecord, FitSettings, PatchData, patch_data
 
 CPU = torch.device("cpu")
 SETTINGS = FitSettings(size_px=40, stride_px=40, seed=3, precision="float32")

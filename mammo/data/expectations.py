@@ -16,7 +16,11 @@ from typing import Any, Final
 import numpy.typing as npt
 import pandas as pd
 
-from mammo.data.expectation_rules import (
+from mammo.core.errors import ExpectationError
+from mammo.core.files import atomic_folder
+from mammo.data.audit import Audit
+from mammo.data.leakage_rules import YES_NO, leak_facts, leakage_rules, pair_facts
+from mammo.data.rules import (
     IMAGE_RULES,
     PATCH_RULES,
     ROI_RULES,
@@ -28,10 +32,6 @@ from mammo.data.expectation_rules import (
     roi_facts,
     split_facts,
 )
-from mammo.data.leakage import Audit
-from mammo.data.leakage_rules import YES_NO, leak_facts, leakage_rules, pair_facts
-from mammo.errors import ExpectationError
-from mammo.storage import atomic_folder
 
 N_EXAMPLES: Final = 3
 

@@ -5,9 +5,8 @@ from typing import Final
 
 import pandas as pd
 
-from mammo.data.audit import parts_of
-from mammo.data.expectation_rules import Rule
-from mammo.data.leakage import Audit, flagged_rois
+from mammo.data.audit import Audit, flagged_rois, parts_of
+from mammo.data.rules import Rule
 
 GROUPED: Final = "use split.protocol grouped_cv, then run `dvc repro`"
 AUDIT_AGAIN: Final = "run `dvc repro --force audit split leakage`"

@@ -1,9 +1,4 @@
-"""Giving anonymous ROIs back their film, patient and place: each is looked for in every film.
-
-The films are preprocessed as the paper's authors did theirs, then every ROI is correlated with all of them at
-a quarter of the scale, and its best places are fitted at full resolution. ROIs that fit nowhere may have been
-stretched from a bounding box (`extraction`) and are looked for again in other sizes.
-"""
+"""Films and patients that `mammo locate` gave back to ROIs whose source does not know them."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,25 +9,84 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from mammo.data.audit_overlap import MATCH_CORRELATION, MATCH_STRENGTH, TILE_SHARE
+from mammo.core.errors import DataError
+from mammo.core.files import read_table
+from mammo.core.records import ROI_SCHEMA, conform
+from mammo.data.audit_search import MATCH_CORRELATION, MATCH_STRENGTH, TILE_SHARE
 from mammo.data.extraction import preprocess_film
-from mammo.data.film_store import open_films
-from mammo.data.info_txt import Annotation, patient_of
-from mammo.data.locate_fit import Fit, crop_centre, fit_place, fit_size
+from mammo.data.films import Annotation, open_films, patient_of, read_annotations, read_films
 from mammo.data.locate_search import (
     BOTH_AXES,
     ONE_AXIS,
     WHOLE,
     ByteImages,
+    Fit,
     Places,
     Size,
+    crop_centre,
+    fit_place,
+    fit_size,
     search_films,
     small_texture,
 )
-from mammo.data.located import LOCATED, LOCATED_SCHEMA, UNCERTAIN
-from mammo.data.mini_mias import read_annotations, read_films
-from mammo.data.sources import Progress, RoiSet
-from mammo.records import conform
+from mammo.data.rois import Progress, RoiSet
+
+LOCATED_SCHEMA: Final[dict[str, str]] = {
+    "roi_id": "string",
+    "sha256": "string",
+    "film_id": "string",
+    "patient_id": "string",
+    "x_px": "Int32",
+    "y_px": "Int32",
+    "width_px": "Int32",
+    "height_px": "Int32",
+    "score": "float64",
+    "second_score": "float64",
+    "margin": "float64",
+    "lesion_px": "float64",
+    "verdict": "string",
+}
+"""One row for each ROI, in the order of the ROI table.
+
+`sha256`: of the ROI's pixels. `x_px`, `y_px`: centre of the 120 × 120 crop in the film, top-left origin.
+`width_px`, `height_px`: what the crop kept before it was stretched; 120 where nothing was. `score`: correlation
+of the ROI's texture with that of the film there; `second_score`: the best in any other film; `margin`: their
+difference. `lesion_px`: distance to the nearest lesion that `Info.txt` places in that film. `verdict`: `located`
+or `uncertain`; an uncertain row says where the best match lies, which may be wrong.
+"""
+
+LOCATED: Final = "located"
+UNCERTAIN: Final = "uncertain"
+
+
+def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
+    """The ROI table with the films and patients of located ROIs where its source knows none.
+
+    Args:
+        table: ROI table (`ROI_SCHEMA`).
+        located: what `mammo locate` wrote (`LOCATED_SCHEMA`); without the file, and where the
+            source knows every film, the table comes back as it is.
+
+    Raises:
+        DataError: the file is damaged, or was made from other ROIs.
+    """
+    if not located.is_file() or table["film_id"].notna().all():
+        return table
+    rows = conform(read_table(located), LOCATED_SCHEMA, str(located)).set_index("roi_id")
+    pixels = table["roi_id"].map(rows["sha256"])
+    if not (pixels == table["sha256"]).fillna(False).all():
+        raise DataError(
+            f"{located}: must locate exactly the ROIs of the table, got others; run `mammo locate FILMS` again or "
+            "delete the file"
+        )
+    certain = rows[rows["verdict"] == LOCATED]
+    return table.assign(
+        **{
+            column: table[column].where(table[column].notna(), table["roi_id"].map(certain[column].to_dict()))
+            for column in ("film_id", "patient_id")
+        }
+    ).astype(ROI_SCHEMA)
+
 
 N_FITTED: Final = 6
 """Films whose best place is fitted at full resolution."""

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
+from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, bootstrap, wilson
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays
-from mammo.records import Label
 
 Binning = Literal["equal_mass", "equal_width"]
 
@@ -254,3 +254,44 @@ def _check_probabilities(labels: IntArray, scores: FloatArray) -> None:
             f"calibration: scores must be probabilities between 0 and 1, got {scores.min():g} to "
             f"{scores.max():g}; pass probabilities, not logits"
         )
+
+
+def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:
+    """The score that speaks for neither class, or None where the scores do not tell the classes apart.
+
+    None means: higher scores do not belong to Tumor ROIs, or all scores lie on one side.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        scores: between 0 and 1, growing with the belief in Tumor, shape `(n,)`.
+
+    Raises:
+        DataError: a class is absent, or a score is no probability.
+    """
+    line = fit_platt(labels, scores, balanced=True)
+    if line.slope <= 0:
+        return None
+    threshold = float(expit(-line.intercept / line.slope))
+    return threshold if scores.min() < threshold < scores.max() else None
+
+
+def share_threshold(labels: IntArray, shares: FloatArray, n_patches: int) -> float | None:
+    """The vote share that speaks for neither class, half-way between two shares that can occur.
+
+    Shares of 0 and 1 have no logit; k votes of n count as (k + 1/2) / (n + 1), as in the empirical logit. The
+    half-way point leaves no ties.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        shares: shares of Tumor votes, shape `(n,)`.
+        n_patches: votes of each ROI.
+
+    Raises:
+        DataError: a class is absent, or a share is no share.
+    """
+    smoothed = (shares * n_patches + 0.5) / (n_patches + 1)
+    threshold = score_threshold(labels, smoothed)
+    if threshold is None:
+        return None
+    votes = np.floor(threshold * (n_patches + 1) - 0.5)
+    return float((np.clip(votes, 0, n_patches - 1) + 0.5) / n_patches)

@@ -22,8 +22,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mammo.errors import DataError
-from mammo.records import Label
+from mammo.core.errors import DataError
+from mammo.core.records import Label
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]

@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
+from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, wilson
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, confusion
-from mammo.records import Label
 
 Fixed = Literal["recall", "specificity"]
 TARGETS: Final = (0.80, 0.90, 0.95)

@@ -19,7 +19,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
+from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, bca, nan_to_none, resampled_counts
 from mammo.evaluation.metrics import (
     PROPORTIONS,
@@ -30,7 +31,6 @@ from mammo.evaluation.metrics import (
     cells,
     weighted_auc,
 )
-from mammo.records import Label
 
 METRICS: Final = tuple(name for name in TITLES if name != "f1")
 """What a row of the ledger holds."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, bootstrap, wilson
 from mammo.evaluation.metrics import (
     FloatArray,
@@ -23,7 +24,6 @@ from mammo.evaluation.metrics import (
     confusion,
     weighted_auc,
 )
-from mammo.records import Label
 
 LESION_METRICS: Final = ("recall", "auc_score")
 ALL_METRICS: Final = ("accuracy", "recall", "specificity", "auc_score")

@@ -1,17 +1,101 @@
-"""A classifier from its description, and a description that travels with the weights."""
+"""A classifier from its settings, and the weights it starts from."""
 
+import re
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Final, Self
+from urllib.error import URLError
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision import models as tv
 
-from mammo.config import ModelConfig, split_system
-from mammo.errors import WeightsError
-from mammo.models.backbones import build_backbone, full_network
+from mammo.core.config import ModelConfig, split_system
+from mammo.core.errors import WeightsError
+from mammo.models.backbones import Preprocessing, PreprocessingName, build_backbone, full_network
 from mammo.models.fusion import build_fusion, build_head
-from mammo.models.preprocessing import Preprocessing, PreprocessingName
-from mammo.models.weights import load_pretrained
+
+_REMEDY: Final = (
+    "set model.weights to none (with train.recipe scratch) to train from scratch, "
+    "or to the path of a state dict"
+)
+_OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""Names such as `denselayer1.norm.1.weight`, as torchvision's own DenseNet file still has them."""
+
+
+def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
+    """Fill `network`, a whole torchvision network, with pretrained weights.
+
+    Args:
+        backbone: a torchvision architecture.
+        weights: `imagenet` or the path of a state dict (`.safetensors`, or `.pth` read as tensors only).
+
+    Raises:
+        WeightsError: the weights cannot be had, or do not fit the network.
+    """
+    state = _imagenet_state(backbone) if weights == "imagenet" else _state_from_file(Path(weights))
+    _fill(network, state, backbone, weights)
+
+
+def _imagenet_state(backbone: str) -> dict[str, Tensor]:
+    """Read torchvision's cache, or let torchvision download into it and check the hash in the file's name."""
+    entry = tv.get_model_weights(backbone).DEFAULT
+    try:
+        state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+        raise WeightsError(
+            f"model.weights: ImageNet weights of {backbone} can be neither read from the cache nor downloaded "
+            f"({_reason(error)}); download {entry.url} to {file}, or {_REMEDY}"
+        ) from error
+    return state
+
+
+def _state_from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(
+            f"model.weights: must be none, imagenet or the path of a state dict, got {path}; {_REMEDY}"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"{path}: is not a readable state dict ({_reason(error)}); {_REMEDY}") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise WeightsError(
+            f"{path}: must hold a plain state dict of tensors; save `model.state_dict()`, or {_REMEDY}"
+        )
+    return state
+
+
+def _reason(error: Exception) -> str:
+    # torch's own text here advises to load pickled objects after all.
+    return "it holds other things than tensors" if isinstance(error, UnpicklingError) else str(error)
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], backbone: str, weights: str) -> None:
+    expected = network.state_dict()
+    given = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
+    # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
+    head = ("classifier.", "fc.")
+    # BatchNorm's counter of batches is younger than some of torchvision's files, and no output depends on it.
+    needed = [
+        name for name in expected if not name.startswith(head) and not name.endswith("num_batches_tracked")
+    ]
+    wrong = [name for name in needed if name not in given or given[name].shape != expected[name].shape]
+    if wrong:
+        raise WeightsError(
+            f"model.weights: {weights} does not fit {backbone}: {len(wrong)} tensors are missing or have another "
+            f"shape, first {wrong[0]}; give a state dict of torchvision's {backbone}"
+        )
+    network.load_state_dict(
+        {name: value if name.startswith(head) else given.get(name, value) for name, value in expected.items()}
+    )
 
 
 @dataclass(frozen=True)

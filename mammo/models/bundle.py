@@ -13,13 +13,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mammo.config import PatchesConfig, TrainConfig, VoteConfig
-from mammo.errors import ConfigError, DataError, WeightsError
+from mammo.core.config import PatchesConfig, TrainConfig, VoteConfig
+from mammo.core.errors import ConfigError, DataError, WeightsError
+from mammo.core.files import atomic_path, read_json, sha256_of, write_json
+from mammo.data.patches import grid_corners
 from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal
 from mammo.models.build import Architecture, Classifier
-from mammo.patches import grid_corners
-from mammo.storage import atomic_path, read_json, sha256_of, write_json
 
 WEIGHTS_FILE: Final = "model.safetensors"
 DESCRIPTION_FILE: Final = "model.json"

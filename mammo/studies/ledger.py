@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Console
 
-from mammo.config import Config, EvaluateConfig, VoteConfig
-from mammo.data.protocols import (
+from mammo.core.config import Config, EvaluateConfig, VoteConfig
+from mammo.core.files import Workspace
+from mammo.data.splits import (
     Fold,
     Material,
     grouped_folds,
@@ -22,10 +23,9 @@ from mammo.data.protocols import (
     read_material,
     rois_of_known_groups,
 )
-from mammo.evaluation.paper import DOI, PAPER_RESULTS
+from mammo.evaluation.baselines import DOI, PAPER_RESULTS
 from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
-from mammo.layout import Workspace
-from mammo.reporting.ledger import write_ledger
+from mammo.report.ledger import write_ledger
 from mammo.studies.referral import referral_by_fold, referral_over_runs
 from mammo.studies.runs import (
     Placed,

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mammo.config import Config
-from mammo.data.protocols import Material
+from mammo.core.config import Config
+from mammo.data.splits import Material
+from mammo.evaluation.conformal import FoldReferral, fit_sets, judge_fold
 from mammo.evaluation.metrics import FloatArray, IntArray
-from mammo.evaluation.referral import FoldReferral, fit_sets, judge_fold
 from mammo.evaluation.repeated import RunEstimate, Runs, estimate
 from mammo.studies.runs import Placed, decide, lay_out
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from mammo.assessment import score_floor
-from mammo.config import Config, VoteConfig
-from mammo.data.protocols import Fold, Material
+from mammo.core.config import Config, VoteConfig
+from mammo.data.splits import Fold, Material
 from mammo.evaluation.repeated import Runs
-from mammo.promotion import best_system
-from mammo.studies.fits import Fit, FitTask, PartScores
-from mammo.studies.pool import run_fits
-from mammo.systems import select_part
-from mammo.voting import decisions, fitted, vote_shares
+from mammo.evaluation.voting import decisions, fitted, vote_shares
+from mammo.studies.fits import Fit, FitTask, PartScores, run_fits
+from mammo.systems.assess import score_floor
+from mammo.systems.train import best_system, select_part
 
 
 @dataclass(frozen=True)

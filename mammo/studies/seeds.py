@@ -5,18 +5,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mammo.assessment import auc_difference, describe_data, judge, score_floor
-from mammo.config import Config
-from mammo.data.protocols import Fold, read_material
+from mammo.core.config import Config
+from mammo.core.files import Workspace, read_table, write_bytes, write_json
+from mammo.data.splits import Fold, read_material
 from mammo.evaluation.intervals import over_seeds
 from mammo.evaluation.metrics import TITLES
-from mammo.layout import Workspace
-from mammo.promotion import best_system
-from mammo.reporting.seeds import seeds_markdown
-from mammo.storage import read_table, write_bytes, write_json
+from mammo.report.seeds import seeds_markdown
 from mammo.studies.fits import Fit
 from mammo.studies.runs import Placed, decide, ensemble, fit_all, plan
-from mammo.systems import Part, Scored, select_part
+from mammo.systems.assess import auc_difference, describe_data, judge, score_floor
+from mammo.systems.train import Part, Scored, best_system, select_part
 
 Outcome = dict[str, Any]
 

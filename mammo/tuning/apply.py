@@ -4,11 +4,9 @@ from typing import Any, Final
 
 import yaml
 
-from mammo.choice import read_record, with_choice
-from mammo.config import Config
-from mammo.errors import ConfigError
-from mammo.layout import Workspace
-from mammo.storage import write_bytes
+from mammo.core.config import Config, read_record, with_choice
+from mammo.core.errors import ConfigError
+from mammo.core.files import Workspace, write_bytes
 from mammo.tuning.differences import differences
 from mammo.tuning.record import BEST_FILE, report_folder
 

@@ -13,13 +13,10 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from mammo.choice import read_record
-from mammo.config import Config
-from mammo.entry import ending_on_sigterm
-from mammo.errors import ConfigError, MammoError, TrackingError
-from mammo.layout import Workspace
-from mammo.notices import PHANTOM
-from mammo.tracking import few_retries
+from mammo.core.config import Config, read_record
+from mammo.core.errors import PHANTOM, ConfigError, MammoError, TrackingError, ending_on_sigterm
+from mammo.core.files import Workspace
+from mammo.track.store import few_retries
 from mammo.tuning.claims import mend
 from mammo.tuning.crew import Crew
 from mammo.tuning.database import Database

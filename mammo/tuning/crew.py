@@ -7,8 +7,7 @@ from typing import Final
 
 import psutil
 
-from mammo.entry import BAD_INPUT
-from mammo.errors import MammoError
+from mammo.core.errors import BAD_INPUT, MammoError
 from mammo.tuning.identity import child
 from mammo.tuning.study import OpenStudy
 from mammo.tuning.worker import run_as_child, worker_context

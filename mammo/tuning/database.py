@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from mammo.errors import TrackingError
+from mammo.core.errors import TrackingError
 
 T = TypeVar("T")
 

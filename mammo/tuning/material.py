@@ -8,15 +8,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mammo.augment import PatchBatch
-from mammo.config import Config, GridConfig, PatchesConfig
-from mammo.data.protocols import Fold, Material, development_material, grouped_folds
-from mammo.devices import choose_device
-from mammo.layout import Workspace
-from mammo.patches import drawn_patches
-from mammo.provenance import fingerprint
-from mammo.search_space import TuneConfig
-from mammo.training import PatchData
+from mammo.core.config import Config, GridConfig, PatchesConfig
+from mammo.core.files import Workspace
+from mammo.core.provenance import fingerprint
+from mammo.core.tune_config import TuneConfig
+from mammo.data.patches import drawn_patches
+from mammo.data.splits import Fold, Material, development_material, grouped_folds
+from mammo.systems.augment import PatchBatch
+from mammo.systems.devices import choose_device
+from mammo.systems.fit import PatchData
 
 Rows = npt.NDArray[np.int64]
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mammo.config import Config, VoteConfig
-from mammo.data.protocols import Fold, Material, development_material
-from mammo.layout import Workspace
-from mammo.reporting.nested import write_nested
-from mammo.studies.fits import Fit
-from mammo.studies.pool import default_jobs
+from mammo.core.config import Config, VoteConfig
+from mammo.core.files import Workspace
+from mammo.data.splits import Fold, Material, development_material
+from mammo.report.nested import write_nested
+from mammo.studies.fits import Fit, default_jobs
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels
 from mammo.tuning.coordinator import Plan, check_plan, run_tuning

@@ -7,19 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from mammo.config import Config, VoteConfig
-from mammo.errors import ConfigError
+from mammo.core.config import Config, VoteConfig
+from mammo.core.errors import ConfigError
+from mammo.core.records import ROI_SIDE_PX
 from mammo.evaluation.metrics import auc, confusion
-from mammo.inference import grid_batch, grid_scores
+from mammo.evaluation.voting import decisions, fitted, vote_shares, with_validation_threshold
 from mammo.models.build import Classifier, build_classifier
-from mammo.records import ROI_SIDE_PX
 from mammo.studies.fits import Fit
-from mammo.training import EpochRecord, FitSettings, fit
+from mammo.systems.fit import EpochRecord, FitSettings, fit
+from mammo.systems.score import grid_batch, grid_scores
 from mammo.tuning.material import FoldRows, Rows, TrialRois, judging_data, training_data
 from mammo.tuning.pruning import EpochJudge, fold_stops
 from mammo.tuning.space import trial_settings
 from mammo.tuning.trials import DEVICE, FIT_S, FOLDS, INDEX, JUDGE_S, PATCHES, PRUNED_BY, finished
-from mammo.voting import decisions, fitted, vote_shares, with_validation_threshold
 
 
 @dataclass

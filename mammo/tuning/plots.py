@@ -14,11 +14,11 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 
+from mammo.core.errors import NOTICE, data_name
+from mammo.core.files import atomic_path
+from mammo.core.tune_config import Choices, Parameter
 from mammo.evaluation.intervals import percent
-from mammo.notices import NOTICE, data_name
-from mammo.reporting.canvas import INK, MUTED, new_figure, save, tidy
-from mammo.search_space import Choices, Parameter
-from mammo.storage import atomic_path
+from mammo.report.canvas import INK, MUTED, new_figure, save, tidy
 from mammo.tuning.quiet import experimental
 from mammo.tuning.study import OpenStudy
 

@@ -11,7 +11,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from mammo.search_space import TuneConfig
+from mammo.core.tune_config import TuneConfig
 from mammo.tuning.quiet import experimental
 from mammo.tuning.trials import FIT_S, FOLDS, JUDGE_S, PATCHES, PRUNED_BY
 

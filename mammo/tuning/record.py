@@ -8,14 +8,12 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from mammo.choice import CHECKSUM, checksum
-from mammo.config import PatchesConfig, VoteConfig
-from mammo.errors import MammoError
-from mammo.layout import Workspace
-from mammo.patches import grid_offsets
-from mammo.provenance import data_hashes
-from mammo.search_space import sure_centre_px
-from mammo.storage import atomic_path, write_bytes, write_json
+from mammo.core.config import CHECKSUM, PatchesConfig, VoteConfig, checksum
+from mammo.core.errors import MammoError
+from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
+from mammo.core.provenance import data_hashes
+from mammo.core.tune_config import sure_centre_px
+from mammo.data.patches import grid_offsets
 from mammo.tuning.claims import N_WORKERS
 from mammo.tuning.differences import differences
 from mammo.tuning.importance import importances

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from optuna.trial import FrozenTrial
 
-from mammo.config import Config
-from mammo.errors import TrackingError
-from mammo.layout import Workspace
-from mammo.provenance import fingerprint, git_commit
-from mammo.recording import experiment_name
-from mammo.tracking import (
+from mammo.core.config import Config
+from mammo.core.errors import TrackingError
+from mammo.core.files import Workspace
+from mammo.core.provenance import fingerprint, git_commit
+from mammo.track.record import experiment_name
+from mammo.track.store import (
     connect,
     experiment_id,
     few_retries,

@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from mammo.search_space import TuneConfig
+from mammo.core.tune_config import TuneConfig
 from mammo.tuning.trials import free_index, index_of
 
 SAMPLER_NOTE: Final = (

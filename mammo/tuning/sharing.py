@@ -15,19 +15,18 @@ from typing import Any, Final
 
 import torch
 
-from mammo.config import Config
-from mammo.devices import choose_device
-from mammo.errors import MammoError
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import MammoError
+from mammo.core.files import Workspace, read_json, write_json
+from mammo.core.processes import usable_cpus
+from mammo.core.provenance import fingerprint
 from mammo.models.build import build_classifier
-from mammo.provenance import fingerprint
-from mammo.storage import read_json, write_json
-from mammo.training import EpochRecord, fit
+from mammo.systems.devices import choose_device
+from mammo.systems.fit import EpochRecord, fit
 from mammo.tuning.material import judging_data, read_trial_rois, training_data
 from mammo.tuning.objective import fit_settings
 from mammo.tuning.space import TUNED, base_settings, own_params, trial_settings
 from mammo.tuning.worker import worker_context
-from mammo.workers import usable_cpus
 
 PROBE_S: Final = 8.0
 """How long the workers of one count train together."""

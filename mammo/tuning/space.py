@@ -10,8 +10,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from mammo.config import AugmentConfig, Config, VoteConfig, split_system
-from mammo.search_space import Choices, IntRange, TuneConfig, holds
+from mammo.core.config import AugmentConfig, Config, VoteConfig, split_system
+from mammo.core.tune_config import Choices, IntRange, TuneConfig, holds
 
 Params = dict[str, Any]
 

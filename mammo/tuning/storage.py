@@ -16,8 +16,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from mammo.errors import TrackingError
-from mammo.layout import Workspace
+from mammo.core.errors import TrackingError
+from mammo.core.files import Workspace
 from mammo.tuning.database import Database, reason_of
 from mammo.tuning.quiet import experimental
 

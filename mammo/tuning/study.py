@@ -12,12 +12,11 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from mammo.config import Config
-from mammo.devices import choose_device
-from mammo.errors import MammoError
-from mammo.layout import Workspace
-from mammo.provenance import fingerprint, git_commit, library_versions
-from mammo.storage import sha256_of
+from mammo.core.config import Config
+from mammo.core.errors import MammoError
+from mammo.core.files import Workspace, sha256_of
+from mammo.core.provenance import fingerprint, git_commit, library_versions
+from mammo.systems.devices import choose_device
 from mammo.tuning.differences import differences
 from mammo.tuning.material import TrialRois, material_mark
 from mammo.tuning.quiet import experimental

@@ -16,17 +16,16 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from mammo.config import Config
-from mammo.entry import guarded
-from mammo.errors import MammoError, TrackingError
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import MammoError, TrackingError, guarded
+from mammo.core.files import Workspace
+from mammo.core.processes import context_without_threads, end_with_parent
 from mammo.tuning.claims import claim
 from mammo.tuning.material import TrialRois, read_trial_rois
 from mammo.tuning.objective import judge_trial
 from mammo.tuning.storage import hidden, silent, using_storage
 from mammo.tuning.study import OpenStudy, join_study, noticing_deletion
 from mammo.tuning.trials import ERROR, FOLDS, INDEX, TRIAL_S, state_of
-from mammo.workers import context_without_threads, end_with_parent
 
 POLL_S: Final = 0.5
 PRELOADED: Final = ("mammo.tuning.worker", "sklearn.model_selection", "scipy.stats")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mammo.config import PhantomConfig
+from mammo.core.config import PhantomConfig
 from mammo.data.phantom import write_phantom
 
 

@@ -15,26 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mammo.config import IngestConfig
+from mammo.core.config import IngestConfig
+from mammo.core.errors import DataError
+from mammo.core.records import ROI_SCHEMA
+from mammo.data.archive import load_mias_rois
 from mammo.data.audit import (
     OVERLAP_SCHEMA,
     find_pairs,
     group_ids,
     groups_from_overlaps,
+    leakage_summary,
     overlaps_of,
     pairs_table,
     parts_of,
     with_parts,
 )
 from mammo.data.audit_exact import exact_candidates
-from mammo.data.audit_overlap import LIMITS, find_overlaps
-from mammo.data.audit_pair import Box, Overlap, aligned_crops, overlap_boxes
-from mammo.data.audit_stretch import LACK_OF_DETAIL, detail_ratio
-from mammo.data.leakage import leakage_summary
-from mammo.data.roi_archive import load_mias_rois
-from mammo.data.sources import RoiSet
-from mammo.errors import DataError
-from mammo.records import ROI_SCHEMA
+from mammo.data.audit_search import LIMITS, Box, Overlap, aligned_crops, find_overlaps, overlap_boxes
+from mammo.data.audit_texture import LACK_OF_DETAIL, detail_ratio
+from mammo.data.rois import RoiSet
 
 Picture = npt.NDArray[np.uint8]
 SIDE = 120

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from mammo import cli
-from mammo.layout import Workspace
+from mammo.core.files import Workspace
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 DX_PX, DY_PX = 37, -12

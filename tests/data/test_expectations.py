@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from mammo.data.expectation_rules import IMAGE_RULES, PATCH_RULES, ROI_RULES, SPLIT_RULES
+from mammo.core.errors import DataError, ExpectationError
+from mammo.core.records import PATCH_SCHEMA, ROI_SCHEMA, SPLIT_SCHEMA
 from mammo.data.expectations import check_patches, check_rois
-from mammo.errors import DataError, ExpectationError
-from mammo.records import PATCH_SCHEMA, ROI_SCHEMA, SPLIT_SCHEMA
+from mammo.data.rules import IMAGE_RULES, PATCH_RULES, ROI_RULES, SPLIT_RULES
 
 Images = npt.NDArray[Any]
 N = 16

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from mammo.config import IngestConfig
-from mammo.data.fetch import FILMS_VARIABLE, ROIS_VARIABLE, fetch_films, fetch_raw, fetch_rois
-from mammo.errors import DataError
+from mammo.core.config import IngestConfig
+from mammo.core.errors import DataError
+from mammo.data.archive import FILMS_VARIABLE, ROIS_VARIABLE, fetch_films, fetch_raw, fetch_rois
 
 CONTENT = b"the published archive" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -143,7 +143,7 @@ def test_a_download_that_is_too_large_is_stopped(
 ) -> None:
     folder, address = site
     copy_at(folder / "MIAS_ROIs.zip")
-    monkeypatch.setattr("mammo.data.fetch.MAX_DOWNLOAD_BYTES", 1000)
+    monkeypatch.setattr("mammo.data.archive.MAX_DOWNLOAD_BYTES", 1000)
     with pytest.raises(DataError, match="must have at most 1000 bytes, got 21000"):
         fetch_rois(target, None, {}, f"{address}/MIAS_ROIs.zip", SHA256)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mammo.data.info_txt import Annotation, laterality_of, parse_info, patient_of
-from mammo.errors import DataError
+from mammo.core.errors import DataError
+from mammo.data.films import Annotation, laterality_of, parse_info, patient_of
 
 HEADER = """THE DATABASE
 

@@ -7,13 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.data.audit import AUDIT_SCHEMA, pairs_table, parts_of, with_parts
-from mammo.data.audit_pair import Kind, Overlap
+from mammo.core.errors import ExpectationError
+from mammo.core.records import ROI_SCHEMA, SPLIT_SCHEMA
+from mammo.data.audit import (
+    AUDIT_SCHEMA,
+    Audit,
+    flagged_rois,
+    leakage_summary,
+    pairs_table,
+    parts_of,
+    with_parts,
+)
+from mammo.data.audit_search import Kind, Overlap
 from mammo.data.expectations import check_leakage
-from mammo.data.leakage import Audit, flagged_rois, leakage_summary
-from mammo.data.sources import RoiSet
-from mammo.errors import ExpectationError
-from mammo.records import ROI_SCHEMA, SPLIT_SCHEMA
+from mammo.data.rois import RoiSet
 
 
 def pair(a: str, b: str, kind: Kind = "shifted", overlap_px: int = 13_572) -> Overlap:

@@ -12,17 +12,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mammo.config import IngestConfig
+from mammo.core.config import IngestConfig
+from mammo.core.errors import DataError
+from mammo.core.files import write_table
+from mammo.data.archive import load_mias_rois
 from mammo.data.extraction import crop_around, extract_roi, first_region, preprocess_film
-from mammo.data.film_store import open_films
-from mammo.data.info_txt import patient_of
-from mammo.data.locate import locate_rois
-from mammo.data.located import LOCATED_SCHEMA, known_owners
-from mammo.data.mini_mias import load_phantom, read_films
-from mammo.data.roi_archive import load_mias_rois
-from mammo.data.sources import RoiSet, make_roi_set
-from mammo.errors import DataError
-from mammo.storage import write_table
+from mammo.data.films import load_phantom, open_films, patient_of, read_films
+from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
+from mammo.data.rois import RoiSet, make_roi_set
 
 Picture = npt.NDArray[np.uint8]
 Change = Callable[[Picture], Picture]

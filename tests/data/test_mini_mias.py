@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mammo.config import IngestConfig
-from mammo.data import mini_mias
+from mammo.core.config import IngestConfig
+from mammo.core.errors import DataError
+from mammo.data import films as mini_mias
 from mammo.data.extraction import extract_roi, preprocess_film
-from mammo.data.mini_mias import check_films, load_mini_mias, load_phantom
-from mammo.data.sources import RoiSet
-from mammo.errors import DataError
+from mammo.data.films import check_films, load_mini_mias, load_phantom
+from mammo.data.rois import RoiSet
 
 CONFIG = IngestConfig(source="mini_mias", raw="films")
 

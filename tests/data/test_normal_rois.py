@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mammo.data.normal_rois import breast_mask, choose_normal_films, draw_normal_centre
+from mammo.data.extraction import breast_mask, choose_normal_films, draw_normal_centre
 
 GreyImage = npt.NDArray[np.uint8]
 

@@ -11,16 +11,13 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mammo.config import IngestConfig, PhantomConfig
-from mammo.data.info_txt import laterality_of, parse_info, patient_of
-from mammo.data.mini_mias import load_phantom
-from mammo.data.phantom import paint_lesion, write_phantom
-from mammo.data.phantom_breast import draw_breast, power_law
-from mammo.data.phantom_films import draw_film, plan_films
-from mammo.data.phantom_lesions import RADIUS_PX, draw_lesion
-from mammo.data.sources import RoiSet
-from mammo.errors import DataError
-from mammo.records import ABNORMALITIES, TISSUES
+from mammo.core.config import IngestConfig, PhantomConfig
+from mammo.core.errors import DataError
+from mammo.core.records import ABNORMALITIES, TISSUES
+from mammo.data.films import laterality_of, load_phantom, parse_info, patient_of
+from mammo.data.phantom import draw_film, paint_lesion, plan_films, write_phantom
+from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
+from mammo.data.rois import RoiSet
 
 KINDS = [kind for kind in ABNORMALITIES if kind != "NORM"]
 

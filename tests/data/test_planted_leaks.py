@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mammo.config import IngestConfig
-from mammo.data.audit import find_pairs, group_ids, parts_of, with_parts
+from mammo.core.config import IngestConfig
+from mammo.core.records import SPLITS
+from mammo.data.audit import find_pairs, flagged_rois, group_ids, leakage_summary, parts_of, with_parts
+from mammo.data.decode import decode_image
 from mammo.data.extraction import crop_around, preprocess_film
-from mammo.data.leakage import flagged_rois, leakage_summary
-from mammo.data.mini_mias import load_phantom
-from mammo.data.sources import RoiSet
-from mammo.images import decode_image
-from mammo.records import SPLITS
+from mammo.data.films import load_phantom
+from mammo.data.rois import RoiSet
 
 Picture = npt.NDArray[np.uint8]
 

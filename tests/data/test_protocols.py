@@ -5,8 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mammo.config import GridConfig
-from mammo.data.protocols import (
+from mammo.core.config import GridConfig
+from mammo.core.errors import DataError
+from mammo.core.files import read_table
+from mammo.data.splits import (
     Fold,
     Material,
     development_material,
@@ -16,8 +18,6 @@ from mammo.data.protocols import (
     read_material,
     rois_of_known_groups,
 )
-from mammo.errors import DataError
-from mammo.storage import read_table
 from tests.studies.tiny_studies import tiny_material, tiny_space
 
 GRID = GridConfig(n_folds=4, n_repeats=2)

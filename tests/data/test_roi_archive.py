@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mammo.config import IngestConfig
-from mammo.data.roi_archive import load_mias_rois
-from mammo.data.sources import RoiSet
-from mammo.errors import DataError
+from mammo.core.config import IngestConfig
+from mammo.core.errors import DataError
+from mammo.data.archive import load_mias_rois
+from mammo.data.rois import RoiSet
 
 
 def picture(seed: int, side: int = 120) -> npt.NDArray[np.uint8]:
@@ -130,7 +130,7 @@ def test_a_zip_bomb_is_refused_by_its_directory(archive: Path) -> None:
 def test_many_members_that_are_too_much_together_are_refused(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mammo.data.roi_archive.MAX_TOTAL_BYTES", 50_000)
+    monkeypatch.setattr("mammo.data.archive.MAX_TOTAL_BYTES", 50_000)
     with pytest.raises(DataError, match="must unpack to at most 50000 bytes"):
         load(write(archive, small_archive()))
 

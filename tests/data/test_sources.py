@@ -8,11 +8,11 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from mammo.config import IngestConfig, SourceName
-from mammo.data.sources import RoiSet, load_rois, make_roi_set, read_rois, source_named, write_rois
-from mammo.errors import DataError
-from mammo.records import ROI_SCHEMA
-from mammo.storage import write_array
+from mammo.core.config import IngestConfig, SourceName
+from mammo.core.errors import DataError
+from mammo.core.files import write_array
+from mammo.core.records import ROI_SCHEMA
+from mammo.data.rois import RoiSet, load_rois, make_roi_set, read_rois, source_named, write_rois
 
 
 def small_set(seed: int = 0, count: int = 3) -> RoiSet:

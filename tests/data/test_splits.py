@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.config import SplitConfig
+from mammo.core.config import SplitConfig
+from mammo.core.errors import DataError
+from mammo.core.records import SPLIT_SCHEMA, SPLITS
 from mammo.data.splits import all_splits, make_split
-from mammo.errors import DataError
-from mammo.records import SPLIT_SCHEMA, SPLITS
 
 
 def rois(labels: Sequence[int], published: Sequence[str | None] | None = None) -> pd.DataFrame:

@@ -19,14 +19,14 @@ import psycopg
 import pytest
 from PIL import Image
 
-from mammo import registry
-from mammo.config import Config, VoteConfig
-from mammo.devices import choose_device
-from mammo.inference import RoiScorer
-from mammo.layout import Workspace
+from mammo.core.config import Config, VoteConfig
+from mammo.core.files import Workspace
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
-from mammo.tracking import RunContext, comparison_rows, open_run
+from mammo.systems.devices import choose_device
+from mammo.systems.score import RoiScorer
+from mammo.track import registry
+from mammo.track.store import RunContext, comparison_rows, open_run
 from tests.docker.dockerfiles import (
     FOLDER,
     ROOT,

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
 from mammo.evaluation.calibration import (
     Calibrator,
     brier,

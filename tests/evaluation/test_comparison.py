@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
 from mammo.evaluation.comparison import (
     Judged,
     compare,

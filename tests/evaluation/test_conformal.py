@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
 from mammo.evaluation.conformal import REFER_ALL, Conformal, fit_conformal, summarise_sets
 from mammo.evaluation.metrics import FloatArray, IntArray
 

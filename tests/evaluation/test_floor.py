@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mammo.errors import DataError
-from mammo.evaluation.floor import STATISTICS, fit_floor, floor_statistics
+from mammo.core.errors import DataError
+from mammo.evaluation.baselines import STATISTICS, fit_floor, floor_statistics
 from mammo.evaluation.metrics import auc, confusion
 
 Images = npt.NDArray[np.uint8]

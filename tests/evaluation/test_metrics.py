@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
 from mammo.evaluation.metrics import (
     Confusion,
     auc,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
 from mammo.evaluation.intervals import wilson
 from mammo.evaluation.operating_points import Fixed, operating_points, threshold_at
 

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
+from mammo.evaluation.baselines import N_TEST_ROIS, PAPER_RESULTS, PaperResult
 from mammo.evaluation.metrics import Confusion
-from mammo.evaluation.paper import N_TEST_ROIS, PAPER_RESULTS, PaperResult
 
 PRINTED = {"Model1": (0.8906, 0.913, 0.8077), "Model2": (0.875, 0.9565, 0.7586)}
 

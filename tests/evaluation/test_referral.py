@@ -5,19 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from mammo.errors import DataError
-from mammo.evaluation.conformal import fit_conformal
-from mammo.evaluation.intervals import wilson
-from mammo.evaluation.metrics import FloatArray, IntArray
-from mammo.evaluation.referral import (
+from mammo.core.errors import DataError
+from mammo.evaluation.conformal import (
     RATES,
     FoldReferral,
+    fit_conformal,
     fit_sets,
     judge_fold,
     over_folds,
     verdict,
     with_decision,
 )
+from mammo.evaluation.intervals import wilson
+from mammo.evaluation.metrics import FloatArray, IntArray
 
 
 def draw(n: int, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:

@@ -12,7 +12,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
 from mammo.evaluation.repeated import METRICS, Runs, auc_within_folds, difference, estimate, run_values
 
 HOW: dict[str, Any] = {"n_bootstrap": 300, "seed": 0, "confidence": 0.95}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
 from mammo.evaluation.slices import SIZES, Decided, Slice, sizes_of, slices_of
 
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0])

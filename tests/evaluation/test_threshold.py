@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from mammo.errors import DataError
+from mammo.core.errors import DataError
+from mammo.evaluation.calibration import score_threshold, share_threshold
 from mammo.evaluation.metrics import FloatArray, IntArray
-from mammo.evaluation.threshold import score_threshold, share_threshold
 
 N_PATCHES = 25
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as tv
 
-from mammo.config import FUSION_BACKBONES
+from mammo.core.config import FUSION_BACKBONES
 from mammo.models.backbones import BLOCKS, Backbone, build_backbone, compact, full_network
 
 COMPACT_CHANNELS = (4, 4, 8, 8, 8)

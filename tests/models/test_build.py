@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mammo.config import FUSION_BACKBONES, FUSIONS, ModelConfig
-from mammo.errors import ConfigError, WeightsError
+from mammo.core.config import FUSION_BACKBONES, FUSIONS, ModelConfig
+from mammo.core.errors import ConfigError, WeightsError
 from mammo.models.build import Architecture, Classifier, build_classifier
 
 TINY = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8)

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mammo.config import ModelConfig, VoteConfig
-from mammo.data.sources import RoiSet
-from mammo.errors import DataError, WeightsError
+from mammo.core.config import ModelConfig, VoteConfig
+from mammo.core.errors import DataError, WeightsError
+from mammo.core.files import sha256_of
+from mammo.data.rois import RoiSet
 from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
-from mammo.inference import RoiScorer
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
-from mammo.storage import sha256_of
+from mammo.systems.score import RoiScorer
 
 SYSTEMS = ("compact-baseline", "compact-model1", "compact-model2")
 

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from mammo.models.preprocessing import Preprocessing, PreprocessingName
+from mammo.models.backbones import Preprocessing, PreprocessingName
 
 PATCHES = torch.tensor([[[[0.0, 100.0], [200.0, 100.0]]], [[[255.0, 255.0], [255.0, 51.0]]]])
 """Two patches of 2 × 2 pixels with means 100 and 204."""

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.models import Weights, WeightsEnum
 
-from mammo.config import ModelConfig
-from mammo.errors import WeightsError
+from mammo.core.config import ModelConfig
+from mammo.core.errors import WeightsError
 from mammo.models.backbones import full_network
-from mammo.models.build import build_classifier
-from mammo.models.weights import load_pretrained
+from mammo.models.build import build_classifier, load_pretrained
 
 BACKBONE = "mobilenet_v2"
 CACHED_FILE = "mobilenet_v2-7ebf99e0.pth"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mammo.config import Config
+from mammo.core.config import Config
+from mammo.core.errors import OFFLINE
+from mammo.core.files import Workspace
 from mammo.data.phantom import write_phantom
 from mammo.demo import prepare
-from mammo.entry import OFFLINE
-from mammo.layout import Workspace
 
 PROJECT = Path(__file__).parents[2]
 SETTINGS = {

@@ -10,10 +10,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from mammo.config import Config
-from mammo.fit_identity import FIT_CODE
-from mammo.layout import Workspace
-from mammo.section import Section
+from mammo.core.config import Config
+from mammo.core.files import Workspace
+from mammo.core.tune_config import Section
+from mammo.systems.identity import FIT_CODE
 from tests.pipeline.conftest import PROJECT, make_workspace
 
 STAGES: Final = (

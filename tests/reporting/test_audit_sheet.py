@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from mammo.data.audit_pair import Overlap
-from mammo.notices import NOTICE
-from mammo.reporting.audit_sheet import MAX_PAIRS, DrawnPair, pairs_sheet
+from mammo.core.errors import NOTICE
+from mammo.data.audit_search import Overlap
+from mammo.report.audit_sheet import MAX_PAIRS, DrawnPair, pairs_sheet
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
 NOTE = "PHANTOM (synthetic) ROIs, published split, 8 ROIs"

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from mammo.config import VoteConfig
-from mammo.reporting.examples import pick_examples
+from mammo.core.config import VoteConfig
+from mammo.report.examples import pick_examples
 
 ROWS = [
     ("other", "t-sure", "Tumor", "Normal", 0.0, 0.01),

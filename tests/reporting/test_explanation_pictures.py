@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mammo.config import VoteConfig
-from mammo.explanation import Explanation, mean_over_roi
-from mammo.notices import NOTICE
-from mammo.patches import grid_corners
-from mammo.reporting.canvas import save
-from mammo.reporting.explanations import Subject, explanation_figure
-from mammo.voting import roi_votes
+from mammo.core.config import VoteConfig
+from mammo.core.errors import NOTICE
+from mammo.data.patches import grid_corners
+from mammo.evaluation.voting import roi_votes
+from mammo.report.canvas import save
+from mammo.report.explanations import Subject, explanation_figure
+from mammo.serve.explanation import Explanation, mean_over_roi
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (120, 120), dtype=np.uint8)

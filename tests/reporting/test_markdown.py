@@ -5,7 +5,7 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
-from mammo.reporting.markdown import markdown_table
+from mammo.report.markdown import markdown_table
 
 
 def cells(lines: list[str]) -> list[list[str]]:

@@ -10,12 +10,11 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from mammo.errors import DataError
+from mammo.core.errors import NOTICE, DataError
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
-from mammo.notices import NOTICE
-from mammo.reporting.canvas import LABEL_COLOURS, system_styles
-from mammo.reporting.plots import (
+from mammo.report.canvas import LABEL_COLOURS, system_styles
+from mammo.report.plots import (
     ScoredSystem,
     confusion_matrices,
     roc_and_precision_recall,

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mammo.core.errors import NOTICE
+from mammo.evaluation.conformal import RATES, FoldReferral, judge_fold
 from mammo.evaluation.intervals import wilson
-from mammo.evaluation.referral import RATES, FoldReferral, judge_fold
-from mammo.notices import NOTICE
-from mammo.reporting.referral import referral_picture, referral_summary, referral_table
+from mammo.report.referral import referral_picture, referral_summary, referral_table
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
 NOTE = "MIAS ROIs, grouped cv split, 326 ROIs"

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mammo.errors import DataError
-from mammo.notices import NOTICE
-from mammo.reporting.reliability import Calibrated, reliability_diagram
+from mammo.core.errors import NOTICE, DataError
+from mammo.report.reliability import Calibrated, reliability_diagram
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
 NOTE = "PHANTOM (synthetic), grouped split, 40 test ROIs"

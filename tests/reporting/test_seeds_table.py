@@ -4,9 +4,9 @@ from typing import Any
 
 from mammo.evaluation.intervals import over_seeds, wilson
 from mammo.evaluation.metrics import TITLES
-from mammo.reporting.document import SourceFile
-from mammo.reporting.seeds import seeds_markdown
-from mammo.reporting.tables import signed
+from mammo.report.document import SourceFile
+from mammo.report.seeds import seeds_markdown
+from mammo.report.tables import signed
 
 
 def summary() -> dict[str, Any]:

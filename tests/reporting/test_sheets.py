@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from mammo.config import VoteConfig
-from mammo.notices import NOTICE
-from mammo.patches import grid_corners
-from mammo.records import Label, RoiVote
-from mammo.reporting.sheets import VotedRoi, vote_picture, wrong_rois_sheet
-from mammo.voting import roi_votes
+from mammo.core.config import VoteConfig
+from mammo.core.errors import NOTICE
+from mammo.core.records import Label, RoiVote
+from mammo.data.patches import grid_corners
+from mammo.evaluation.voting import roi_votes
+from mammo.report.sheets import VotedRoi, vote_picture, wrong_rois_sheet
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
 NOTE = "MIAS ROIs, published split, 64 test ROIs"
@@ -87,7 +87,7 @@ def test_a_sheet_without_wrong_rois_says_so(
 def test_a_long_list_of_errors_is_cut_and_says_so(
     tmp_path: Path, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mammo.reporting.sheets.MAX_TILES", 2)
+    monkeypatch.setattr("mammo.report.sheets.MAX_TILES", 2)
     wrong = [roi(f"roi-{i}", Label.TUMOR, 0) for i in range(5)]
     wrong_rois_sheet(wrong, CORNERS, tmp_path / "a.png", NOTE, title="a")
     assert "a: 5 of 5 ROIs decided wrongly, the first 2 shown" in gallery.texts()

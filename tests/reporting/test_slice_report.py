@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from mammo.config import EvaluateConfig
-from mammo.records import ROI_SCHEMA, conform
-from mammo.reporting.slices import AXES, slice_report
+from mammo.core.config import EvaluateConfig
+from mammo.core.records import ROI_SCHEMA, conform
+from mammo.report.slices import AXES, slice_report
 
 CONFIG = EvaluateConfig(n_bootstrap=100)
 DATA = {"synthetic": True}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mammo.data.sources import RoiSet
-from mammo.devices import cpu_threads
-from mammo.inference import RoiScorer
+from mammo.data.rois import RoiSet
 from mammo.studies.fits import Fit, FitTask, fit_key, fit_one, fit_path, load_fit, save_fit
+from mammo.systems.devices import cpu_threads
+from mammo.systems.score import RoiScorer
 from tests.studies.tiny_studies import tiny_material, tiny_task
 
 

@@ -15,12 +15,11 @@ import yaml
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from mammo import cli
-from mammo.config import Config
-from mammo.data.protocols import Fold, grouped_folds, published_folds, read_material, rois_of_known_groups
+from mammo.core.config import Config
+from mammo.core.files import Workspace, read_json
+from mammo.data.splits import Fold, grouped_folds, published_folds, read_material, rois_of_known_groups
 from mammo.evaluation.repeated import Runs
-from mammo.layout import Workspace
-from mammo.reporting.ledger import ledger_markdown, ledger_rows
-from mammo.storage import read_json
+from mammo.report.ledger import ledger_markdown, ledger_rows
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
 from mammo.studies.ledger import Row, tabulate
 from mammo.studies.runs import plan

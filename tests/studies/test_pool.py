@@ -13,10 +13,9 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
-from mammo.errors import MammoError, WeightsError
-from mammo.studies import pool
-from mammo.studies.fits import FitTask, checkpoint_path, fit_key, fit_path, load_fit
-from mammo.studies.pool import run_fits
+from mammo.core.errors import MammoError, WeightsError
+from mammo.studies import fits as pool
+from mammo.studies.fits import FitTask, checkpoint_path, fit_key, fit_path, load_fit, run_fits
 from tests.studies.tiny_studies import tiny_task
 
 

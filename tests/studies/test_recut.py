@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mammo.config import PhantomConfig
+from mammo.core.config import PhantomConfig
+from mammo.core.files import Workspace
 from mammo.data.phantom import write_phantom
-from mammo.data.protocols import Material
-from mammo.data.sources import load_rois
-from mammo.layout import Workspace
+from mammo.data.rois import load_rois
+from mammo.data.splits import Material
 from mammo.studies.variants import recut, with_overrides
 from tests.studies.tiny_studies import tiny_config
 

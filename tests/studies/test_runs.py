@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mammo.config import VoteConfig
-from mammo.data.protocols import grouped_folds
+from mammo.core.config import VoteConfig
+from mammo.data.splits import grouped_folds
 from mammo.studies.fits import Fit, PartScores
 from mammo.studies.runs import Placed, chosen_by_validation, ensemble, floor_runs, runs_of
 from tests.studies.tiny_studies import tiny_config, tiny_material
@@ -87,7 +87,7 @@ def test_the_floor_is_fitted_in_each_fold_on_its_training_part_alone() -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from mammo.evaluation.floor import floor_statistics
+    from mammo.evaluation.baselines import floor_statistics
 
     folds = grouped_folds(MATERIAL, tiny_config().ledger)
     table, statistics = MATERIAL.rois.table, floor_statistics(MATERIAL.rois.images)

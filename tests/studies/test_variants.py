@@ -6,16 +6,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mammo.config import Config
-from mammo.errors import ConfigError, DataError
+from mammo.core.config import Config
+from mammo.core.errors import ConfigError, DataError
+from mammo.core.files import Workspace
 from mammo.evaluation.comparison import mcnemar_exact
 from mammo.evaluation.repeated import Runs
-from mammo.layout import Workspace
-from mammo.studies.ablation import NO_FILMS, reason_against, toggled
-from mammo.studies.choices import read_study_file
-from mammo.studies.defects import BOUNDING_BOX, FITTED, MEAN_SUBTRACTION, Defect
+from mammo.studies.ablation import (
+    BOUNDING_BOX,
+    FITTED,
+    MEAN_SUBTRACTION,
+    NO_FILMS,
+    Defect,
+    reason_against,
+    toggled,
+)
 from mammo.studies.fits import fit_key
-from mammo.studies.variants import Study, Variant, effect, is_reference, prepare, verdict, with_overrides
+from mammo.studies.variants import (
+    Study,
+    Variant,
+    effect,
+    is_reference,
+    prepare,
+    read_study_file,
+    verdict,
+    with_overrides,
+)
 from tests.studies.tiny_studies import PROJECT, tiny_config, tiny_material
 
 SHIPPED = Config.load(PROJECT / "params.yaml")

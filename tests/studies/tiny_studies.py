@@ -9,14 +9,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from mammo.config import Config
+from mammo.core.config import Config
+from mammo.core.errors import OFFLINE
+from mammo.core.files import Workspace, write_table
 from mammo.data.audit import pairs_table
-from mammo.data.protocols import Material, grouped_folds
-from mammo.data.sources import RoiSet, write_rois
-from mammo.data.splits import make_split
-from mammo.entry import OFFLINE
-from mammo.layout import Workspace
-from mammo.storage import write_table
+from mammo.data.rois import RoiSet, write_rois
+from mammo.data.splits import Material, grouped_folds, make_split
 from mammo.studies.fits import FitTask
 from tests.disc_rois import disc_rois
 

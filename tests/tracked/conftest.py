@@ -9,16 +9,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from mammo.assessment import assess
-from mammo.config import Config
-from mammo.data.sources import RoiSet, write_rois
-from mammo.layout import Workspace
-from mammo.patches import drawn_patches, grid_patches
-from mammo.recording import record_evaluation, register_best, train_recorded
-from mammo.records import ROI_SCHEMA, SPLIT_SCHEMA, conform
-from mammo.reporting.results import write_results
-from mammo.storage import write_json, write_table
-from mammo.systems import read_part
+from mammo.core.config import Config
+from mammo.core.files import Workspace, write_json, write_table
+from mammo.core.records import ROI_SCHEMA, SPLIT_SCHEMA, conform
+from mammo.data.patches import drawn_patches, grid_patches
+from mammo.data.rois import RoiSet, write_rois
+from mammo.report.results import write_results
+from mammo.systems.assess import assess
+from mammo.systems.train import read_part
+from mammo.track.record import record_evaluation, register_best, train_recorded
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 SETTINGS = {

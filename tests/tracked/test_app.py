@@ -8,11 +8,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from mammo.config import Config
-from mammo.data.sources import read_rois
-from mammo.layout import Workspace
-from mammo.prediction import predict_files
-from mammo.serving.app import MAX_BODY_BYTES, create_app
+from mammo.core.config import Config
+from mammo.core.files import Workspace
+from mammo.data.rois import read_rois
+from mammo.serve.app import MAX_BODY_BYTES, create_app
+from mammo.serve.predict import predict_files
 
 
 def png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

@@ -17,9 +17,9 @@ import yaml
 from PIL import Image
 
 from mammo import cli
-from mammo.config import Config
-from mammo.data.sources import read_rois
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.files import Workspace
+from mammo.data.rois import read_rois
 
 Called = tuple[int, str, str]
 Mammo = Callable[..., Called]
@@ -215,8 +215,8 @@ def test_a_full_disk_stops_fetch_and_leaves_nothing_half_written(
 
 
 def test_promote_and_rollback_tell_what_they_did(mammo: Mammo, files_only: tuple[Workspace, Config]) -> None:
-    from mammo import registry
-    from mammo.recording import ensure_run
+    from mammo.track import registry
+    from mammo.track.record import ensure_run
 
     space, config = files_only
     for system in config.systems:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mammo.config import Config
-from mammo.data.sources import read_rois
-from mammo.errors import DataError, MammoError
-from mammo.explain import explain_named, picture_paths
-from mammo.layout import Workspace
-from mammo.prediction import predict_files
+from mammo.core.config import Config
+from mammo.core.errors import DataError, MammoError
+from mammo.core.files import Workspace
+from mammo.data.rois import read_rois
+from mammo.report.explain import explain_named, picture_paths
+from mammo.serve.predict import predict_files
 from tests.tracked.test_cli import broken_files
 
 

@@ -11,11 +11,11 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
-from mammo.config import Config
-from mammo.data.sources import read_rois
-from mammo.layout import Workspace
-from mammo.prediction import predict_files
-from mammo.serving.app import create_app
+from mammo.core.config import Config
+from mammo.core.files import Workspace
+from mammo.data.rois import read_rois
+from mammo.serve.app import create_app
+from mammo.serve.predict import predict_files
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

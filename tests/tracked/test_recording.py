@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mammo import recording
-from mammo.config import Config
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.files import Workspace
 from mammo.models.bundle import load_bundle, save_bundle
-from mammo.recording import ensure_run, train_recorded
-from mammo.tracking import connect
-from mammo.training import EpochRecord
+from mammo.systems.fit import EpochRecord
+from mammo.track import record as recording
+from mammo.track.record import ensure_run, train_recorded
+from mammo.track.store import connect
 from tests.study_records import write_record
 
 

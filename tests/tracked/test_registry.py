@@ -15,17 +15,17 @@ from fastapi.testclient import TestClient
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from mammo import registry
-from mammo.config import Config
-from mammo.data.sources import read_rois
-from mammo.errors import TrackingError
-from mammo.inference import RoiScorer
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import TrackingError
+from mammo.core.files import Workspace
+from mammo.data.rois import read_rois
 from mammo.models.bundle import load_bundle, save_bundle
-from mammo.prediction import load_champion, predict_files
-from mammo.recording import ensure_run, register_best
-from mammo.serving.app import create_app
-from mammo.tracking import connect
+from mammo.serve.app import create_app
+from mammo.serve.predict import load_champion, predict_files
+from mammo.systems.score import RoiScorer
+from mammo.track import registry
+from mammo.track.record import ensure_run, register_best
+from mammo.track.store import connect
 
 NAME = "mammo-roi"
 

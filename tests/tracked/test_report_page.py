@@ -10,13 +10,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from mammo.config import Config
-from mammo.errors import DataError
-from mammo.layout import Workspace
-from mammo.reporting.model_card import model_card, write_model_card
-from mammo.reporting.page import write_page
-from mammo.reporting.report_inputs import gather
-from mammo.storage import read_json, write_json
+from mammo.core.config import Config
+from mammo.core.errors import DataError
+from mammo.core.files import Workspace, read_json, write_json
+from mammo.report.model_card import model_card, write_model_card
+from mammo.report.page import write_page
+from mammo.report.report_inputs import gather
 from tests.reporting.parsed_page import Element, parse
 
 CHROMIUM = shutil.which("chromium")

@@ -10,10 +10,10 @@ import psutil
 import pytest
 import yaml
 
-from mammo.config import Config
-from mammo.entry import OFFLINE
-from mammo.layout import Workspace
-from mammo.tracking import connect
+from mammo.core.config import Config
+from mammo.core.errors import OFFLINE
+from mammo.core.files import Workspace
+from mammo.track.store import connect
 
 pytestmark = pytest.mark.slow
 

@@ -7,11 +7,11 @@ import mlflow
 import pytest
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
-from mammo.config import Config
-from mammo.errors import MammoError, TrackingError
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import MammoError, TrackingError
+from mammo.core.files import Workspace
 from mammo.servers import run_mlflow_ui
-from mammo.tracking import (
+from mammo.track.store import (
     comparison_rows,
     connect,
     first_line,

@@ -16,11 +16,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from mammo.config import Config
-from mammo.data.sources import write_rois
-from mammo.layout import Workspace
-from mammo.records import SPLIT_SCHEMA, conform
-from mammo.storage import write_table
+from mammo.core.config import Config
+from mammo.core.files import Workspace, write_table
+from mammo.core.records import SPLIT_SCHEMA, conform
+from mammo.data.rois import write_rois
 from mammo.tuning.coordinator import Plan, run_tuning
 from mammo.tuning.runs import StudyRuns
 from mammo.tuning.study import OpenStudy
@@ -164,7 +163,7 @@ def tune_in(root: Path, config: Config, plan: Plan) -> None:
 
 def agrees_with_storage(opened: OpenStudy, runs: StudyRuns) -> None:
     """MLflow holds one nested run for each try, with its state, parameters and values."""
-    from mammo.tracking import connect
+    from mammo.track.store import connect
 
     client = connect(opened.space)
     query = f"tags.`mlflow.parentRunId` = '{runs.parent}'"

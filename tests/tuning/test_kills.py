@@ -12,8 +12,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from mammo.config import Config
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.files import Workspace
 from mammo.tuning.claims import claim, mend
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns

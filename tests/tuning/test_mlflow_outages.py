@@ -13,8 +13,8 @@ import pytest
 import yaml
 from mlflow.exceptions import MlflowException
 
-from mammo.config import Config
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.files import Workspace
 from mammo.tuning.claims import claim
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mammo.config import Config
-from mammo.data.protocols import development_material
-from mammo.errors import ConfigError, DataError
+from mammo.core.config import Config
+from mammo.core.errors import ConfigError, DataError
+from mammo.core.files import Workspace, read_json, read_table
+from mammo.data.splits import development_material
 from mammo.evaluation.metrics import auc
-from mammo.layout import Workspace
-from mammo.reporting.nested import nested_markdown
-from mammo.storage import read_json, read_table
+from mammo.report.nested import nested_markdown
 from mammo.studies.fits import Fit, PartScores
 from mammo.tuning.coordinator import Plan
 from mammo.tuning.material import material_mark, nested_folds, read_trial_rois, tuning_material
@@ -95,7 +94,7 @@ def test_an_auc_of_mean_scores_is_compared_with_one_of_mean_scores() -> None:
 def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
     tmp_path: Path, store_of: Store
 ) -> None:
-    from mammo.tracking import connect
+    from mammo.track.store import connect
 
     space, config = make_workspace(tmp_path / "space", nested_folds=3, nested_seeds=1)
     recipe = config.recipes["scratch"].model_copy(update={"epochs": 2, "patches_per_epoch": 32})

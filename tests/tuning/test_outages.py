@@ -8,11 +8,11 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
-from mammo.config import Config
-from mammo.errors import MammoError, TrackingError
-from mammo.layout import Workspace
-from mammo.search_space import TuneConfig
-from mammo.tracking import connect
+from mammo.core.config import Config
+from mammo.core.errors import MammoError, TrackingError
+from mammo.core.files import Workspace
+from mammo.core.tune_config import TuneConfig
+from mammo.track.store import connect
 from mammo.tuning import claims, database
 from mammo.tuning.claims import claim
 from mammo.tuning.coordinator import Plan, run_tuning

@@ -8,9 +8,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mammo.config import Config
-from mammo.layout import Workspace
-from mammo.search_space import Choices
+from mammo.core.config import Config
+from mammo.core.files import Workspace
+from mammo.core.tune_config import Choices
 from mammo.tuning.importance import importances
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.plots import write_plots

@@ -11,9 +11,9 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
-from mammo.config import Config
-from mammo.errors import MammoError, TrackingError
-from mammo.layout import Workspace
+from mammo.core.config import Config
+from mammo.core.errors import MammoError, TrackingError
+from mammo.core.files import Workspace
 from mammo.tuning.coordinator import Plan
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns

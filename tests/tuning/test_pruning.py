@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import wilcoxon
 
-from mammo.search_space import TuneConfig
+from mammo.core.tune_config import TuneConfig
 from mammo.tuning.pruning import EpochJudge, epochs_of, fold_stops, saved_work
 
 TUNE = TuneConfig(n_folds=5, epochs=3, patches_per_epoch=100, pruner_startup=2, warmup_epochs=0)

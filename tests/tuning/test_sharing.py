@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammo.config import Config
-from mammo.errors import MammoError
-from mammo.layout import Workspace
-from mammo.storage import read_json
+from mammo.core.config import Config
+from mammo.core.errors import MammoError
+from mammo.core.files import Workspace, read_json
+from mammo.core.processes import usable_cpus
 from mammo.tuning import sharing
 from mammo.tuning.sharing import (
     Rate,
@@ -20,7 +20,6 @@ from mammo.tuning.sharing import (
     measure_sharing,
     workers_that_pay_off,
 )
-from mammo.workers import usable_cpus
 
 
 def rates(*per_s: float) -> list[Rate]:

@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
-from mammo.config import Config
-from mammo.errors import ConfigError
-from mammo.patches import grid_corners
-from mammo.search_space import sure_centre_px, whole_values
+from mammo.core.config import Config
+from mammo.core.errors import ConfigError
+from mammo.core.tune_config import sure_centre_px, whole_values
+from mammo.data.patches import grid_corners
 from mammo.tuning.space import chosen_settings, distributions, own_params, trial_settings
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from mammo.config import Config
-from mammo.errors import MammoError, TrackingError
-from mammo.layout import Workspace
-from mammo.recording import experiment_name
-from mammo.tracking import connect
+from mammo.core.config import Config
+from mammo.core.errors import MammoError, TrackingError
+from mammo.core.files import Workspace
+from mammo.track.record import experiment_name
+from mammo.track.store import connect
 from mammo.tuning.coordinator import Plan, run_tuning
 from mammo.tuning.material import read_trial_rois
 from mammo.tuning.runs import StudyRuns

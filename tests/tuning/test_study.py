@@ -12,14 +12,11 @@ import yaml
 from optuna.trial import TrialState
 from rich.console import Console
 
-from mammo.choice import study_tags
-from mammo.config import Config
-from mammo.errors import ConfigError, MammoError
+from mammo.core.config import Config, study_tags
+from mammo.core.errors import ConfigError, MammoError
+from mammo.core.files import Workspace, read_table
 from mammo.evaluation.metrics import auc
-from mammo.layout import Workspace
-from mammo.storage import read_table
-from mammo.studies.choices import read_study_file
-from mammo.studies.variants import with_overrides
+from mammo.studies.variants import read_study_file, with_overrides
 from mammo.tuning.apply import apply_best
 from mammo.tuning.claims import claim, mend
 from mammo.tuning.coordinator import Plan, check_plan, run_tuning
@@ -81,7 +78,7 @@ def test_the_value_follows_the_vote_rule() -> None:
 
 @pytest.mark.parametrize("size_px", [32, 72, 119, 120])
 def test_an_epoch_is_judged_by_three_votes_along_an_axis_at_most(size_px: int) -> None:
-    from mammo.patches import grid_offsets
+    from mammo.data.patches import grid_offsets
 
     assert len(grid_offsets(size_px, coarse_stride(size_px))) in ({3} if size_px < 119 else {1, 2})
 
@@ -174,7 +171,7 @@ def test_a_plan_that_makes_no_study_is_refused(plan: Plan, message: str) -> None
 def test_a_study_is_made_continued_applied_and_begun_anew(
     workspace: tuple[Workspace, Config], store_of: Store
 ) -> None:
-    from mammo.tracking import connect
+    from mammo.track.store import connect
 
     space, config = workspace
     store_of(space)

@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from mammo.cli import app
-from mammo.errors import ConfigError, MammoError
+from mammo.core.errors import ConfigError, MammoError
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 

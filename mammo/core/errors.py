@@ -1,0 +1,106 @@
+"""Errors that people read, how programs end, and what stands wherever results are shown."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+
+class MammoError(Exception):
+    """Base of every error that is the input's or the environment's fault, not the program's."""
+
+
+class ConfigError(MammoError):
+    """`params.yaml` holds an unknown, missing or impossible value."""
+
+
+class DataError(MammoError):
+    """An archive, an image, a table or an annotation breaks its contract."""
+
+
+class ExpectationError(DataError):
+    """A critical data expectation failed; the message names it."""
+
+
+class WeightsError(MammoError):
+    """Model weights cannot be had or do not fit the architecture."""
+
+
+class TrackingError(MammoError):
+    """The MLflow store or registry is missing, locked or lacks what was asked for."""
+
+
+OFFLINE: Final = {
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+}
+"""Nothing calls home, and no pickled model is ever loaded; child processes inherit it."""
+
+BAD_INPUT: Final = 2
+_DENIED: Final = "access is denied; change its rights, or work in another folder"
+REMEDIES: Final = {
+    errno.ENOSPC: "no space is left; free some and run again",
+    errno.EDQUOT: "the quota is used up; free some space and run again",
+    errno.EROFS: "cannot be written, for its file system is read-only; work in another folder",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+}
+"""What the machine refuses, and what people can do about it."""
+INTERRUPTED: Final = 128 + signal.SIGINT
+TERMINATED: Final = 128 + signal.SIGTERM
+STOPPED: Final = "stopped; run the same command to go on\n"
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Run `main`; turn what is the input's or the machine's fault into one message and exit code 2."""
+    for name, value in OFFLINE.items():
+        os.environ.setdefault(name, value)
+    try:
+        main()
+    except MammoError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        _fail(f"{error.filename or 'disk'}: {REMEDIES[error.errno]}, finished work is kept")
+    except KeyboardInterrupt:
+        sys.stderr.write(STOPPED)
+        sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code in (INTERRUPTED, TERMINATED):  # Typer has caught Ctrl-C, and says nothing
+            sys.stderr.write(STOPPED)
+        raise
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Meanwhile SIGTERM ends the program as Ctrl-C does, so that what it has begun is left in order."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(BAD_INPUT)
+
+
+NOTICE: Final = "Research software, no medical device."
+PHANTOM: Final = "PHANTOM (synthetic)"
+
+
+def data_name(synthetic: bool) -> str:
+    """What people call the films that ROIs were cut from."""
+    return PHANTOM if synthetic else "MIAS"

@@ -1,0 +1,231 @@
+"""Where things lie in a workspace, and files that are written whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mammo.core.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders and files of one workspace."""
+
+    root: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        """The settings."""
+        return self.root / "params.yaml"
+
+    @property
+    def rois(self) -> Path:
+        """Folder of the ROI table and images."""
+        return self.root / "data" / "rois"
+
+    @property
+    def overlaps(self) -> Path:
+        """Pairs of ROIs that share tissue."""
+        return self.root / "data" / "audit" / "overlaps.parquet"
+
+    @property
+    def located(self) -> Path:
+        """Where the archive's ROIs were found in the films; only there after `mammo locate`."""
+        return self.root / "data" / "located" / "located.parquet"
+
+    @property
+    def split(self) -> Path:
+        """Which part each ROI belongs to."""
+        return self.root / "data" / "splits" / "split.parquet"
+
+    def patches(self, part: str) -> Path:
+        """The patch set of a part."""
+        return self.root / "data" / "patches" / f"{part}.parquet"
+
+    def bundle(self, system: str) -> Path:
+        """Folder of a trained system."""
+        return self.root / "models" / system
+
+    def run_note(self, system: str) -> Path:
+        """Which MLflow run made the bundle; beside the bundle, not versioned with it."""
+        return self.root / "models" / f"{system}.run.json"
+
+    def checkpoint(self, system: str) -> Path:
+        """State of an unfinished fit. Outside the bundle: DVC empties a stage's outputs before it runs."""
+        return self.root / "models" / ".unfinished" / f"{system}.safetensors"
+
+    @property
+    def fits(self) -> Path:
+        """Cache of the fits of seeds, ledger, ablation and studies."""
+        return self.root / ".cache" / "fits"
+
+    @property
+    def reports(self) -> Path:
+        """What people read."""
+        return self.root / "reports"
+
+    @property
+    def mlruns(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.root / "mlruns"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
+
+    On any failure the temporary file is removed and an older `path` stays as it was.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; put it in the place of `path` if the block succeeds.
+
+    On any failure the temporary folder is removed and an older `path` stays as it was.
+
+    Raises:
+        DataError: the disk is full, or the parent folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        fresh = workshop / "new"
+        fresh.mkdir()
+        yield fresh
+        if path.exists():
+            path.replace(workshop / "old")
+        fresh.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    reason = error.strerror or str(error)
+    return DataError(
+        f"{path}: cannot be written ({reason}); free space or choose a writable folder, then run again"
+    )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with a final newline. NaN is refused: JSON has none."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: the file is missing or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error}); run `dvc repro` to rebuild it") from error
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a parquet table atomically; the same table gives the same bytes."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """Read a parquet table.
+
+    Raises:
+        DataError: the file is missing or is no parquet file.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: is not a readable parquet table ({error}); run `dvc repro` to rebuild it"
+        ) from error
+
+
+def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
+    """Write a `.npy` file atomically."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> "npt.NDArray[Any]":
+    """Read a `.npy` file, never a pickled one.
+
+    Raises:
+        DataError: the file is missing or is no plain array.
+    """
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: is not a plain .npy array ({error}); run `dvc repro` to rebuild it"
+        ) from error
+    return array
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, as lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def missing_file(path: Path) -> DataError:
+    """The error for an input that an earlier stage should have made."""
+    return DataError(f"{path}: does not exist; run `dvc repro` (after `mammo fetch`) to make it")

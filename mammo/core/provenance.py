@@ -1,0 +1,106 @@
+"""Commits, hashes, library versions, and calling DVC."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from mammo.core.config import Config
+from mammo.core.errors import OFFLINE, MammoError
+from mammo.core.files import Workspace
+
+LIBRARIES: Final = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "mlflow", "dvc", "optuna")
+
+
+def git_commit(root: Path) -> str | None:
+    """The commit of the checkout that holds `root`, with `-dirty` if tracked files differ; None outside git."""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        # What the pipeline itself writes (dvc.lock, reports) does not change what the code does.
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root.resolve()), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that results depend on."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def data_hashes(root: Path) -> dict[str, str]:
+    """DVC's hash of each data set, from `dvc.lock`: path → md5. Empty before the first `dvc repro`.
+
+    Models and reports are left out: what the lock still holds of them is an earlier run's.
+    """
+    try:
+        lock = yaml.safe_load((root / "dvc.lock").read_text()) or {}
+    except FileNotFoundError:
+        return {}
+    return {
+        out["path"]: out["md5"]
+        for stage in lock.get("stages", {}).values()
+        for out in stage.get("outs", [])
+        if "md5" in out and out["path"].startswith("data/")
+    }
+
+
+def fingerprint(values: Any) -> str:
+    """A short hash of plain values: equal settings and data give equal fingerprints."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_dvc(folder: Path, *arguments: str) -> None:
+    """Run a DVC command in `folder`; its output goes to the terminal.
+
+    Raises:
+        MammoError: the command failed; its own message stands above.
+    """
+    binaries = Path(sys.executable).parent
+    # The stages say `python`: it must be this environment's.
+    environment = {**os.environ, **OFFLINE, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
+    if done.returncode != 0:
+        raise MammoError(f"{folder}: `dvc {' '.join(arguments)}` failed; mend what its message above names")
+
+
+def version_file(path: Path) -> None:
+    """Put a file that has a `.dvc` file beside it into DVC's cache, so that `dvc push` can take it anywhere."""
+    if path.with_name(f"{path.name}.dvc").is_file():
+        run_dvc(path.parent, "commit", "--quiet", "--force", f"{path.name}.dvc")
+
+
+def ensure_split(space: Workspace) -> None:
+    """Where ROIs or groups are missing, as in a fresh clone, let DVC make them from the raw data.
+
+    Raises:
+        MammoError: the raw data are missing, or DVC could not.
+    """
+    missing = not space.split.is_file() or not space.overlaps.is_file() or not space.rois.is_dir()
+    if missing and (space.root / "dvc.yaml").is_file():
+        raw = space.root / Config.load_own(space.params).ingest.raw
+        if not raw.exists():
+            raise MammoError(
+                f"{raw}: does not exist; run `mammo fetch` to get the raw data (`mammo phantom` makes synthetic films) "
+                "and then the same command"
+            )
+        run_dvc(space.root, "repro", "split")

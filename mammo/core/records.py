@@ -1,0 +1,131 @@
+"""Schemas of the tables that pass between stages, and the record of one decision.
+
+Nullable columns hold what a source may not know; it is null then, never invented.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import pandas as pd
+
+from mammo.core.errors import DataError
+
+ROI_SIDE_PX: Final = 120
+"""Side of a ROI in pixels (Yu et al. 2020, data preparation)."""
+
+MIN_PATCH_PX: Final = 32
+"""Smallest patch that survives the pooling of Model2: five halvings leave one pixel."""
+
+
+class Label(IntEnum):
+    """Class of a ROI. Tumor is the positive class and holds benign and malignant lesions alike."""
+
+    NORMAL = 0
+    TUMOR = 1
+
+    @property
+    def title(self) -> str:
+        """The name that people read: `Normal` or `Tumor`."""
+        return self.name.capitalize()
+
+
+ABNORMALITIES: Final = ("CALC", "CIRC", "SPIC", "MISC", "ARCH", "ASYM", "NORM")
+SEVERITIES: Final = ("B", "M")
+TISSUES: Final = ("F", "G", "D")
+SPLITS: Final = ("train", "val", "test")
+
+ROI_SCHEMA: Final[dict[str, str]] = {
+    "roi_id": "string",
+    "source": "string",
+    "film_id": "string",
+    "patient_id": "string",
+    "label": "int8",
+    "abnormality": "string",
+    "severity": "string",
+    "tissue": "string",
+    "x_px": "Int32",
+    "y_px": "Int32",
+    "radius_px": "Int32",
+    "published_split": "string",
+    "sha256": "string",
+    "synthetic": "bool",
+}
+"""One row for each ROI, in the order of `images.npy`. `x_px`, `y_px`: centre, top-left origin."""
+
+PATCH_SCHEMA: Final[dict[str, str]] = {
+    "roi_id": "string",
+    "top_px": "int16",
+    "left_px": "int16",
+    "size_px": "int16",
+    "label": "int8",
+}
+"""One row for each patch: an index into the ROIs, no pixels."""
+
+SPLIT_SCHEMA: Final[dict[str, str]] = {"roi_id": "string", "group_id": "string", "split": "string"}
+"""One row for each ROI; `group_id` joins ROIs that share a patient or pixels."""
+
+
+def conform(table: pd.DataFrame, schema: dict[str, str], name: str) -> pd.DataFrame:
+    """Return `table` with exactly the columns and types of `schema`, in its order.
+
+    Raises:
+        DataError: a column is missing or a value does not fit its type.
+    """
+    missing = [column for column in schema if column not in table.columns]
+    if missing:
+        raise DataError(
+            f"{name}: columns {missing} are required, got {list(table.columns)}; rebuild the table"
+        )
+    try:
+        return table[list(schema)].astype(schema).reset_index(drop=True)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name}: a value does not fit its column's type ({error}); rebuild the table"
+        ) from error
+
+
+@dataclass(frozen=True)
+class RoiVote:
+    """The decision about one ROI and the votes that made it.
+
+    Attributes:
+        label: `Normal` or `Tumor`.
+        vote_share: share of the patches that voted Tumor, 0 to 1.
+        votes: each patch's vote (0 Normal, 1 Tumor), row by row over the grid.
+        patch_scores: each patch's probability of Tumor, in the same order.
+        score: mean of the patch scores.
+        probability: calibrated probability of Tumor.
+        threshold: the ROI is Tumor when its vote share (rule `majority`) or its score (rule `mean_score`)
+            is above this.
+        prediction_set: the classes that remain open at the promised coverage; always holds `label`.
+    """
+
+    label: str
+    vote_share: float
+    votes: tuple[int, ...]
+    patch_scores: tuple[float, ...]
+    score: float
+    probability: float
+    threshold: float
+    prediction_set: tuple[str, ...]
+
+    @property
+    def referral(self) -> bool:
+        """Whether both classes remain open, so that a reader has to decide."""
+        return len(self.prediction_set) > 1
+
+    def row(self, model_name: str, model_version: str) -> dict[str, Any]:
+        """The answer that every road gives: `mammo predict`, the service and any MLflow client."""
+        return {
+            "label": self.label,
+            "vote_share": self.vote_share,
+            "votes": list(self.votes),
+            "score": self.score,
+            "model_name": model_name,
+            "model_version": model_version,
+            "probability": self.probability,
+            "threshold": self.threshold,
+            "prediction_set": list(self.prediction_set),
+            "referral": self.referral,
+        }

@@ -1,0 +1,291 @@
+"""The base of every section of `params.yaml`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
+
+
+class Section(BaseModel):
+    """Immutable, no unknown keys, no silent conversions, no infinite or undefined numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+VOTE_RULES: Final = ("majority", "mean_score", "share_threshold")
+
+
+class IntRange(Section):
+    """Whole numbers from `low` to `high`."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: Annotated[int, Field(ge=1)] = 1
+    log: bool = False
+
+
+class FloatRange(Section):
+    """Numbers from `low` to `high`."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] | None = None
+    log: bool = False
+
+
+def _is_choice(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"must be a name or a number, got {value!r}; quote it if it is a name")
+    return value
+
+
+class Choices(Section):
+    """One of a list."""
+
+    type: Literal["categorical"]
+    choices: list[Annotated[str | int | float, BeforeValidator(_is_choice)]]
+
+
+Parameter = Annotated[IntRange | FloatRange | Choices, Field(discriminator="type")]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a parameter's values must keep to: whole or not, and between two ends."""
+
+    whole: bool
+    low: float
+    high: float
+    why: str
+
+
+LIMITS: Final[dict[str, Limits]] = {
+    "size_px": Limits(True, MIN_PATCH_PX, ROI_SIDE_PX, "the pooling of Model2 and the ROI's side"),
+    "stride_px": Limits(True, 1, ROI_SIDE_PX, "one pixel and the ROI's side"),
+    "patches_per_roi": Limits(True, 1, 10_000, "one patch and what an index can hold"),
+    "backbone_lr": Limits(False, 1e-8, 1.0, "rates that still learn"),
+    "head_lr": Limits(False, 1e-8, 1.0, "rates that still learn"),
+    "weight_decay": Limits(False, 0.0, 0.99, "what an optimiser takes"),
+    "augment_strength": Limits(False, 0.0, 1.0, "none and full strength"),
+    "label_smoothing": Limits(False, 0.0, 0.49, "none and labels that still differ"),
+}
+NAMED: Final = ("fusion", "vote_rule")
+KNOWN: Final = (*LIMITS, *NAMED)
+
+DEFAULT_SPACE: Final[dict[str, IntRange | FloatRange | Choices]] = {
+    "head_lr": FloatRange(type="float", low=1e-4, high=1e-2, log=True)
+}
+
+
+class TuneConfig(Section):
+    """An Optuna study on folds inside train and val (read by `mammo tune`, outside plain `dvc repro`).
+
+    The default budget: 5 folds × 8 epochs × 768 patches = 31,000 training patches a trial, about a quarter of what the
+    recipe's own fits see on as many folds. Two workers with one thread each, at 600 patches of 72 px a second, ended 40
+    trials in 17 minutes; pruning saved 40% of the training. At half that speed it is about half an hour.
+    """
+
+    system: str = "compact-baseline"
+    """Backbone of all trials, and their fusion where the space has none."""
+    recipe: str = "scratch"
+    """A key of `recipes`: what a trial does not draw of its training."""
+    metric: Literal["auc", "accuracy", "balanced_accuracy", "f1"] = "auc"
+    """What a trial is judged by: ROIs of the held-out fold, after voting. `auc` is that of the vote share, or of the
+    mean score where `vote_rule` is mean_score; it does not see the threshold, so majority (half of the votes) and
+    share_threshold (the share that validation gives) are one to it, and it leaves `vote.threshold` as it is."""
+    trials: int = 40
+    n_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    """Stratified grouped folds; each is held out once, the next one chooses the epoch, the rest trains."""
+    epochs: Annotated[int, Field(ge=1)] = 8
+    """Of each fit of a trial; `train` keeps the recipe's own."""
+    patches_per_epoch: Annotated[int, Field(ge=2)] = 768
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the sampler, the folds and the fits."""
+    startup_trials: Annotated[int, Field(ge=1)] = 10
+    """Trials drawn at random before the sampler (TPE) learns."""
+    epoch_pruner: Literal["median", "hyperband", "none"] = "median"
+    """Stops a trial after an epoch, by the validation AUC over the folds so far."""
+    pruner_startup: Annotated[int, Field(ge=1)] = 5
+    """median: trials that must have finished a fold before it stops another there."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 3
+    """median: epochs of a fold that are never stopped."""
+    wilcoxon_p: Annotated[float, Field(gt=0, lt=1)] | None = 0.2
+    """Stops a trial between folds whose values are worse than the best trial's (Wilcoxon's signed ranks; with k folds
+    p is at least 2^−k, so 0.2 can stop after three). null: never."""
+    tie: Literal["tumor", "normal"] | None = "tumor"
+    """The class that a tied vote goes to. null: only grids with an odd number of votes are allowed."""
+    min_sure_px: Annotated[int, Field(ge=0, le=ROI_SIDE_PX)] = 8
+    """Side of the ROI's centre that every patch of every trial must show: 2 size_px − 120 at least."""
+    max_retries: Annotated[int, Field(ge=0)] = 10
+    """How often a trial whose worker died is tried again."""
+    nested_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    """`mammo tune nested`: folds of which each is held out from a whole study, to judge what that study chose."""
+    nested_seeds: Annotated[int, Field(ge=1)] = 2
+    """`mammo tune nested`: training seeds of the choice and of the settings on every such fold."""
+    held_out_fold: Annotated[int, Field(ge=0)] | None = None
+    """Which of the nested folds this study must not see; null: none, it chooses for `train`."""
+    heartbeat_s: Annotated[int, Field(ge=1)] = 30
+    """PostgreSQL: a worker that is silent for four times as long counts as dead."""
+    space: dict[str, Parameter] = DEFAULT_SPACE
+
+    @model_validator(mode="after")
+    def _ranges_hold(self) -> Self:
+        if self.trials < 1:
+            raise ValueError(
+                f"trials must be at least 1 (a study without trials chooses nothing), got {self.trials}; set it to "
+                "the number of trials, such as 40"
+            )
+        if self.held_out_fold is not None and self.held_out_fold >= self.nested_folds:
+            raise ValueError(
+                f"held_out_fold must be below nested_folds ({self.nested_folds}), got {self.held_out_fold}; lower it"
+            )
+        if not self.space:
+            raise ValueError(
+                f"space must hold at least one parameter, got none; add one of {', '.join(KNOWN)}"
+            )
+        if self.epoch_pruner == "median" and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be below epochs ({self.epochs}), or no epoch is ever stopped, got "
+                f"{self.warmup_epochs}; lower it, or set epoch_pruner to none"
+            )
+        broken = [rule for name, parameter in self.space.items() for rule in _broken_rule(name, parameter)]
+        if broken:
+            raise ValueError("\n".join(broken))
+        return self
+
+
+def _broken_rule(name: str, parameter: IntRange | FloatRange | Choices) -> list[str]:
+    """The first rule that a parameter breaks, if there is one."""
+    try:
+        _check_parameter(name, parameter)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _check_parameter(name: str, parameter: IntRange | FloatRange | Choices) -> None:
+    if name not in KNOWN:
+        raise ValueError(f"space.{name} is not a known parameter; remove it or use one of {', '.join(KNOWN)}")
+    if isinstance(parameter, Choices):
+        _check_choices(name, parameter)
+    elif name in NAMED:
+        raise ValueError(
+            f"space.{name} must be of type categorical (its values are names), got {parameter.type}; list its choices"
+        )
+    else:
+        _check_range(name, parameter)
+    if limits := LIMITS.get(name):
+        _check_limits(name, parameter, limits)
+
+
+def _check_range(name: str, parameter: IntRange | FloatRange) -> None:
+    if parameter.low > parameter.high:
+        raise ValueError(
+            f"space.{name}: low must not be above high, got low {parameter.low} and high {parameter.high}; swap them"
+        )
+    if parameter.log and (parameter.low <= 0 or parameter.step not in (None, 1)):
+        raise ValueError(
+            f"space.{name}: a log range needs a low above 0 and no step, got low {parameter.low} and step "
+            f"{parameter.step}; raise low, remove step or set log to false"
+        )
+    span = parameter.high - parameter.low
+    if parameter.step is not None and abs(span / parameter.step - round(span / parameter.step)) > 1e-9:
+        raise ValueError(
+            f"space.{name}: step must lead from low to high, got {parameter.low} to {parameter.high} by "
+            f"{parameter.step}; set high to {parameter.low + span // parameter.step * parameter.step}"
+        )
+
+
+def _check_choices(name: str, parameter: Choices) -> None:
+    values = parameter.choices
+    if not values or len(set(values)) != len(values):
+        raise ValueError(
+            f"space.{name}: choices must differ from each other and hold at least one, got {values}; list each once"
+        )
+    if name in LIMITS:
+        wrong = [value for value in values if isinstance(value, str)]
+        if wrong:
+            raise ValueError(
+                f"space.{name}: choices must be numbers, got {wrong[0]!r}; remove it, or write it without quotes (an "
+                "exponent needs a point before it: 1.0e-4)"
+            )
+    elif name == "vote_rule" and not set(values) <= set(VOTE_RULES):
+        raise ValueError(
+            f"space.vote_rule: choices must be of {list(VOTE_RULES)}, got {values}; correct the spelling"
+        )
+
+
+def _check_limits(name: str, parameter: IntRange | FloatRange | Choices, limits: Limits) -> None:
+    ends = parameter.choices if isinstance(parameter, Choices) else [parameter.low, parameter.high]
+    numbers = [value for value in ends if not isinstance(value, str)]
+    if limits.whole and (parameter.type == "float" or any(value != int(value) for value in numbers)):
+        raise ValueError(f"space.{name} must be of whole numbers, got {numbers}; use type int")
+    for value in numbers:
+        if not limits.low <= value <= limits.high:
+            raise ValueError(
+                f"space.{name} must be between {limits.low} and {limits.high} ({limits.why}), got {value}; "
+                f"{'raise' if value < limits.low else 'lower'} it"
+            )
+
+
+def whole_values(parameter: IntRange | FloatRange | Choices) -> list[int]:
+    """Every value of a whole-number parameter, in order."""
+    if isinstance(parameter, Choices):
+        return sorted(int(value) for value in parameter.choices)
+    return list(range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1)))
+
+
+def holds(parameter: IntRange | FloatRange | Choices, value: str | float) -> bool:
+    """Whether a parameter can take a value."""
+    if isinstance(parameter, Choices) or isinstance(value, str):
+        return isinstance(parameter, Choices) and value in parameter.choices
+    steps = (value - parameter.low) / (parameter.step or 1)
+    on_step = parameter.step is None or abs(steps - round(steps)) < 1e-9
+    return parameter.low <= value <= parameter.high and on_step
+
+
+def sure_centre_px(size_px: int) -> int:
+    """Side of the ROI's centre that a patch shows wherever it lies: max(0, 2p − 120)."""
+    return max(0, 2 * size_px - ROI_SIDE_PX)
+
+
+def check_space(tune: TuneConfig, size_px: int, stride_px: int, fusions: Iterable[str]) -> None:
+    """Check what rests on other sections: patches, grids and the names of fusions.
+
+    Args:
+        tune: the section.
+        size_px: of `patches`, where the space has none.
+        stride_px: likewise.
+        fusions: the names that exist.
+
+    Raises:
+        ValueError: a patch shows too little of the centre for sure, a grid can tie and no tie rule is stated, or a
+            fusion does not exist.
+    """
+    sizes = whole_values(tune.space["size_px"]) if "size_px" in tune.space else [size_px]
+    strides = whole_values(tune.space["stride_px"]) if "stride_px" in tune.space else [stride_px]
+    if "size_px" in tune.space and sure_centre_px(sizes[0]) < tune.min_sure_px:
+        raise ValueError(
+            f"tune.space.size_px: every patch must show the central {tune.min_sure_px} px (tune.min_sure_px) for sure, "
+            f"but {sizes[0]} shows the central 2 × {sizes[0]} − {ROI_SIDE_PX} = {2 * sizes[0] - ROI_SIDE_PX}; start at "
+            f"{-(-(ROI_SIDE_PX + tune.min_sure_px) // 2)} or lower tune.min_sure_px"
+        )
+    if tune.tie is None:
+        for size in sizes:
+            for stride in strides:
+                votes = (ROI_SIDE_PX - size) // stride + 1
+                if votes % 2 == 0:
+                    raise ValueError(
+                        f"tune.space.stride_px: without tune.tie every grid must have an odd number of votes, but size "
+                        f"{size} with stride {stride} gives {votes} × {votes}; state tune.tie or change the strides"
+                    )
+    known = list(fusions)
+    if (fusion := tune.space.get("fusion")) and isinstance(fusion, Choices):
+        unknown = [name for name in fusion.choices if name not in known]
+        if unknown:
+            raise ValueError(f"tune.space.fusion: choices must be of {known}, got {unknown[0]!r}; correct it")

@@ -1,0 +1,132 @@
+"""What a system has to beat: the floor, which sees no texture, and the paper's numbers."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mammo.core.errors import DataError
+from mammo.core.records import Label
+from mammo.evaluation.intervals import Estimate, wilson
+from mammo.evaluation.metrics import PROPORTIONS, Confusion, IntArray, check_arrays
+
+STATISTICS: Final = ("mean", "sd", "min", "p5", "median", "p95", "skewness", "centre_difference")
+"""In grey levels, but for the skewness. `centre_difference`: mean of the middle third of the sides (40×40 of
+120×120 pixels) minus the mean of the ROI. Skewness of a ROI of one grey level is 0."""
+
+ImageArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The fitted regression in plain numbers, one for each of `STATISTICS`.
+
+    Attributes:
+        means: means of the statistics on the training ROIs.
+        scales: their standard deviations; 1 where a statistic does not vary.
+        coefficients: weights of the standardised statistics.
+        intercept: logit of Tumor at the means.
+    """
+
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    intercept: float
+
+    def score(self, images: ImageArray) -> npt.NDArray[np.float64]:
+        """Probability of Tumor of each ROI: grey images `(n, side, side)` → `(n,)`.
+
+        Raises:
+            DataError: the images are no stack of square ROIs.
+        """
+        standardised = (floor_statistics(images) - np.array(self.means)) / np.array(self.scales)
+        logits = standardised @ np.array(self.coefficients) + self.intercept
+        probabilities: npt.NDArray[np.float64] = 0.5 * (1 + np.tanh(logits / 2))
+        return probabilities
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, for JSON."""
+        return {"statistics": list(STATISTICS), **asdict(self)}
+
+
+def floor_statistics(images: ImageArray) -> npt.NDArray[np.float64]:
+    """The eight `STATISTICS` of grey images `(n, side, side)`: `(n, 8)`.
+
+    Raises:
+        DataError: the images are no stack of square ROIs.
+    """
+    if images.ndim != 3 or images.shape[1] != images.shape[2] or images.shape[1] < 3:
+        raise DataError(
+            f"floor: images must have shape (n, side, side), got {images.shape}; pass a stack of grey ROIs"
+        )
+    pixels = images.reshape(len(images), -1).astype(float)
+    third = images.shape[1] // 3
+    centre = images[:, third : 2 * third, third : 2 * third].astype(float).mean(axis=(1, 2))
+    mean, sd = pixels.mean(axis=1), pixels.std(axis=1)
+    third_moment = ((pixels - mean[:, None]) ** 3).mean(axis=1)
+    skewness = np.divide(third_moment, sd**3, out=np.zeros_like(sd), where=sd > 0)
+    p5, median, p95 = np.percentile(pixels, [5, 50, 95], axis=1)
+    return np.stack([mean, sd, pixels.min(axis=1), p5, median, p95, skewness, centre - mean], axis=1)
+
+
+def fit_floor(images: ImageArray, labels: IntArray) -> Floor:
+    """Fit the regression (L2 penalty, C = 1) on the training ROIs.
+
+    Args:
+        images: grey ROIs, shape `(n, side, side)`.
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+
+    Raises:
+        DataError: a class is absent, or there is not one image for each label.
+    """
+    statistics = floor_statistics(images)
+    check_arrays(labels, images=statistics[:, 0])
+    if len(np.unique(labels)) < len(Label):
+        raise DataError("floor: both classes are needed, got one; train on a part that holds both")
+    from sklearn.linear_model import LogisticRegression  # here: it takes 1 s to import
+
+    means, scales = statistics.mean(axis=0), statistics.std(axis=0)
+    scales[scales == 0] = 1
+    model = LogisticRegression(max_iter=1000, tol=1e-8).fit((statistics - means) / scales, labels)
+    return Floor(
+        tuple(means.tolist()),
+        tuple(scales.tolist()),
+        tuple(model.coef_[0].tolist()),
+        float(model.intercept_[0]),
+    )
+
+
+DOI: Final = "10.1038/s41598-020-71431-x"
+N_TEST_ROIS: Final = 64
+
+
+@dataclass(frozen=True)
+class PaperResult:
+    """One system of the paper.
+
+    Attributes:
+        system: the paper's name for it.
+        confusion: its counts on the 64 test ROIs; None where the numbers are not at hand.
+    """
+
+    system: str
+    confusion: Confusion | None
+
+    def estimates(self, confidence: float = 0.95) -> dict[str, Estimate]:
+        """The proportions with Wilson intervals; empty where the numbers are not at hand."""
+        if self.confusion is None:
+            return {}
+        return {name: wilson(*self.confusion.trials(name), confidence) for name in PROPORTIONS}
+
+
+PAPER_RESULTS: Final = (
+    PaperResult("Model1", Confusion(tp=21, fn=2, fp=5, tn=36)),
+    PaperResult("Model2", Confusion(tp=22, fn=1, fp=7, tn=34)),
+    PaperResult("VGG16", None),
+    PaperResult("VGG19", None),
+    PaperResult("DenseNet", None),
+    PaperResult("ResNet50", None),
+    PaperResult("MobileNet", None),
+)
+"""The paper's systems. Its AUC is left out: it is computed from decisions, not from scores."""

@@ -1,0 +1,111 @@
+"""Patch scores → votes → the decision about a ROI, its probability and its prediction set. Pure numpy.
+
+Source: Yu et al. 2020, "Decision": a class for each patch, then the majority. The tie rule, which the
+paper does not name (its 25 votes cannot tie), is explicit here because other grids can.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from mammo.core.config import VoteConfig
+from mammo.core.records import Label, RoiVote
+from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator, score_threshold, share_threshold
+from mammo.evaluation.conformal import REFER_ALL, Conformal, with_decision
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def patch_votes(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
+    """Return each patch's vote, 1 for Tumor: same shape as `patch_scores` (probabilities of Tumor)."""
+    return (patch_scores > config.patch_threshold).astype(np.int64)
+
+
+def vote_shares(patch_scores: FloatArray, config: VoteConfig) -> FloatArray:
+    """Return the share of Tumor votes of each ROI: `(n_rois, n_patches)` → `(n_rois,)`."""
+    shares: FloatArray = patch_votes(patch_scores, config).mean(axis=1)
+    return shares
+
+
+def decisions(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
+    """Decide each ROI: `(n_rois, n_patches)` scores → `(n_rois,)` of 0 Normal, 1 Tumor.
+
+    `majority` compares the vote share, `mean_score` the mean patch score, with `share_threshold`;
+    equality is a tie and goes to the class that `config.tie` names.
+    """
+    evidence = vote_shares(patch_scores, config) if config.rule == "majority" else patch_scores.mean(axis=1)
+    tied = Label.TUMOR if config.tie == "tumor" else Label.NORMAL
+    decided = (evidence > config.share_threshold).astype(np.int64)
+    return np.where(np.isclose(evidence, config.share_threshold, rtol=0, atol=1e-12), int(tied), decided)
+
+
+def with_validation_threshold(labels: IntArray, patch_scores: FloatArray, config: VoteConfig) -> VoteConfig:
+    """The same rule with its threshold fitted to the validation part (`evaluation.threshold`).
+
+    Where the validation part shows no threshold, because the scores do not tell the classes apart, the rule stays
+    at its `share_threshold` and says `fixed`.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n_rois,)`.
+        patch_scores: probabilities of Tumor on the validation part, shape `(n_rois, n_patches)`.
+        config: the rule.
+
+    Raises:
+        DataError: a class is absent from the validation part.
+    """
+    if config.rule == "majority":
+        chosen = share_threshold(labels, vote_shares(patch_scores, config), patch_scores.shape[1])
+    else:
+        chosen = score_threshold(labels, patch_scores.mean(axis=1))
+    if chosen is None:
+        return config.model_copy(update={"threshold": "fixed"})
+    return config.model_copy(update={"threshold": "validation", "share_threshold": chosen})
+
+
+def fitted(labels: IntArray, patch_scores: FloatArray, config: VoteConfig) -> VoteConfig:
+    """The rule as it decides: `with_validation_threshold` where it asks for one, else as it is."""
+    return (
+        with_validation_threshold(labels, patch_scores, config)
+        if config.threshold == "validation"
+        else config
+    )
+
+
+def prediction_sets(patch_scores: FloatArray, config: VoteConfig, conformal: Conformal) -> BoolArray:
+    """Whether Normal and Tumor are in each ROI's set: `(n_rois, n_patches)` scores → `(n_rois, 2)`.
+
+    The sets are those of the mean patch score, and each holds the class that the vote decided for.
+    """
+    return with_decision(conformal.sets(patch_scores.mean(axis=1)), decisions(patch_scores, config))
+
+
+def roi_votes(
+    patch_scores: FloatArray,
+    config: VoteConfig,
+    calibrator: Calibrator = NO_CALIBRATION,
+    conformal: Conformal = REFER_ALL,
+) -> list[RoiVote]:
+    """The decision about each ROI with the votes behind it: `(n_rois, n_patches)` → one record a row."""
+    scores = patch_scores.mean(axis=1)
+    return [
+        RoiVote(
+            label=Label(int(decision)).title,
+            vote_share=float(votes.mean()),
+            votes=tuple(int(vote) for vote in votes),
+            patch_scores=tuple(float(score) for score in of_patches),
+            score=float(score),
+            probability=float(probability),
+            threshold=config.share_threshold,
+            prediction_set=tuple(label.title for label in Label if held[label]),
+        )
+        for of_patches, votes, decision, score, probability, held in zip(
+            patch_scores,
+            patch_votes(patch_scores, config),
+            decisions(patch_scores, config),
+            scores,
+            calibrator.apply(scores),
+            prediction_sets(patch_scores, config, conformal),
+            strict=True,
+        )
+    ]

@@ -1,0 +1,171 @@
+"""The frame around every picture: title, data note, disclaimer, colours, and a reproducible PNG.
+
+Figures are built by matplotlib's objects, without pyplot's global state, so that threads can draw at once.
+The colours follow Okabe and Ito's palette for people with any colour vision; those of the fusions differ in
+lightness too, and dashes tell backbones apart.
+"""
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+
+from mammo.core.errors import NOTICE
+from mammo.core.files import atomic_path
+from mammo.core.records import Label
+
+INK: Final = "#222222"
+MUTED: Final = "#5F5F5F"
+PALE: Final = "#D9D9D9"
+
+LABEL_COLOURS: Final = {Label.NORMAL: "#0072B2", Label.TUMOR: "#D55E00"}
+SCORE_COLOURS: Final = LinearSegmentedColormap.from_list(
+    "score", [LABEL_COLOURS[Label.NORMAL], "#F4F1EA", LABEL_COLOURS[Label.TUMOR]]
+)
+"""From certainly Normal to certainly Tumor; a score of 0.5 is nearly white."""
+
+FLOOR: Final = "floor"
+"""Name of the intensity floor in pictures; it is always a grey dotted line."""
+
+_FUSION_COLOURS: Final = {"baseline": "#56B4E9", "model1": "#00805C", "model2": "#7B3294"}
+_OTHER_COLOURS: Final = ("#E69F00", "#CC79A7", "#005F73", "#8C6D1F")
+_BACKBONE_DASHES: Final[dict[str, Any]] = {
+    "compact": "solid",
+    "vgg16": (0, (7, 1.5)),
+    "vgg19": (0, (3.5, 1.5)),
+    "vgg16_bn": (0, (7, 1.5, 1, 1.5)),
+    "vgg19_bn": (0, (3.5, 1.5, 1, 1.5)),
+    "densenet121": (0, (1.5, 1.5)),
+    "resnet50": (0, (7, 1.5, 1, 1.5, 1, 1.5)),
+    "mobilenet_v2": (0, (3, 1.5, 1, 1.5, 1, 1.5)),
+}
+
+_DPI: Final = 150
+_MARGIN_IN: Final = 0.18
+_TITLE_PT, _NOTE_PT, _FOOT_PT = 13.0, 9.0, 8.0
+_CHARACTERS_PER_INCH: Final = {_TITLE_PT: 8.5, _NOTE_PT: 13.5, _FOOT_PT: 15.5}
+
+
+def system_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The line of each system, the same in every picture: colour from its fusion, dashes from its backbone.
+
+    Other names get further colours in the order of `names`.
+    """
+    styles: dict[str, dict[str, Any]] = {}
+    others = itertools.cycle(itertools.product(("solid", "dashed"), _OTHER_COLOURS))
+    for name in names:
+        backbone, _, fusion = name.rpartition("-")
+        if name == FLOOR:
+            styles[name] = {"color": "#777777", "linestyle": "dotted"}
+        elif fusion in _FUSION_COLOURS and backbone in _BACKBONE_DASHES:
+            styles[name] = {"color": _FUSION_COLOURS[fusion], "linestyle": _BACKBONE_DASHES[backbone]}
+        else:
+            dashes, colour = next(others)
+            styles[name] = {"color": colour, "linestyle": dashes}
+    return styles
+
+
+def new_figure(width_in: float, body_in: float, title: str, data_note: str) -> Figure:
+    """A white figure with title and data note above and the disclaimer below a body of the given height.
+
+    Axes that are added to it fill the body and never reach into the texts.
+
+    Args:
+        width_in: width in inches.
+        body_in: height of the body in inches; the texts add to it what they need.
+        title: what the picture shows.
+        data_note: which data it rests on, such as "MIAS ROIs, published split, 64 test ROIs".
+    """
+    title_lines, note_lines = _wrap(title, width_in, _TITLE_PT), _wrap(data_note, width_in, _NOTE_PT)
+    title_in, note_in = len(title_lines) * _TITLE_PT * 1.3 / 72, len(note_lines) * _NOTE_PT * 1.4 / 72
+    head_in, foot_in = _MARGIN_IN + title_in + note_in + 0.1, _FOOT_PT / 72 + 2 * _MARGIN_IN
+    height_in = head_in + body_in + foot_in
+    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    left, top = _MARGIN_IN / width_in, 1 - _MARGIN_IN / height_in
+    above: dict[str, Any] = {"x": left, "ha": "left", "va": "top", "linespacing": 1.25}
+    figure.text(y=top, s="\n".join(title_lines), fontsize=_TITLE_PT, weight="bold", color=INK, **above)
+    note_top = top - title_in / height_in
+    figure.text(y=note_top, s="\n".join(note_lines), fontsize=_NOTE_PT, color=MUTED, **above)
+    figure.text(left, _MARGIN_IN / height_in, NOTICE, fontsize=_FOOT_PT, color=MUTED, va="bottom")
+    body = (left, foot_in / height_in, 1 - 2 * left, body_in / height_in)
+    figure.set_layout_engine("constrained", rect=body, h_pad=0.06, w_pad=0.06)
+    return figure
+
+
+def tidy(axes: Axes, title: str = "", x_label: str = "", y_label: str = "") -> None:
+    """Give axes the look that all pictures share."""
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_xlabel(x_label, fontsize=9, color=INK)
+    axes.set_ylabel(y_label, fontsize=9, color=INK)
+    axes.tick_params(labelsize=8, colors=MUTED, length=3)
+    axes.grid(color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(MUTED)
+
+
+def say_empty(axes: Axes, reason: str) -> None:
+    """Write into axes why they hold nothing."""
+    axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=10, color=MUTED)
+
+
+def draw_legend(axes: Axes, entries: Sequence[Any], columns: int) -> None:
+    """Fill a row of the figure with its legend, so that no text can meet another."""
+    axes.set_axis_off()
+    if entries:
+        legend = axes.legend(
+            handles=entries,
+            loc="center",
+            ncols=min(columns, len(entries)),
+            fontsize=8.5,
+            frameon=False,
+            labelcolor=INK,
+            handlelength=3.2,
+        )
+        legend.set_in_layout(False)
+
+
+def draw_colour_bar(
+    figure: Figure,
+    axes: Sequence[Axes],
+    colours: str | Colormap,
+    largest: float,
+    label: str,
+    *,
+    aspect: float,
+    shrink: float,
+) -> None:
+    """Say below some axes what their colours from 0 to `largest` mean."""
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, largest), colours),
+        ax=axes,
+        location="bottom",
+        aspect=aspect,
+        shrink=shrink,
+        pad=0.015,
+    )
+    bar.set_label(label, fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=7.5, colors=INK, length=2)
+    bar.outline.set_visible(False)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG atomically; the same figure gives the same bytes (no date, no program version).
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def _wrap(text: str, width_in: float, size_pt: float) -> list[str]:
+    return textwrap.wrap(text, int((width_in - 2 * _MARGIN_IN) * _CHARACTERS_PER_INCH[size_pt])) or [""]

@@ -1,0 +1,79 @@
+"""The slices of the test part: what the ROI table knows, joined with what the systems decided."""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mammo.core.config import EvaluateConfig
+from mammo.core.records import ABNORMALITIES, SEVERITIES, TISSUES, Label
+from mammo.evaluation.slices import SIZES, Decided, sizes_of, slices_of
+
+AXES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "tissue": ("Tissue (F fatty, G fatty-glandular, D dense-glandular)", TISSUES),
+    "abnormality": ("Kind of lesion", tuple(kind for kind in ABNORMALITIES if kind != "NORM")),
+    "severity": ("Severity (B benign, M malignant)", SEVERITIES),
+    "size": ("Size of the lesion", SIZES),
+}
+"""What the ROIs are sliced by: title and slices."""
+
+
+def slice_report(
+    predictions: pd.DataFrame, rois: pd.DataFrame, config: EvaluateConfig, data: dict[str, Any]
+) -> dict[str, Any]:
+    """Every system on every slice of the judged part, ready for JSON.
+
+    Args:
+        predictions: one row for each system and ROI, as `systems.predictions` makes them.
+        rois: the ROI table.
+        config: how the intervals are made.
+        data: what was judged, as `assessment.describe_data` tells it.
+
+    Returns:
+        `data`, and for each of the `AXES` its `title`, `of_lesions`, `n_known` of `n_rois` (for what describes a
+        lesion: of the Tumor ROIs), and `systems`: name → list of slices; empty where the source knows nothing.
+    """
+    known = rois.set_index("roi_id")
+    axes: dict[str, Any] = {}
+    for axis, (title, names) in AXES.items():
+        of_lesions = axis != "tissue"
+        systems = {}
+        n_known = n_rois = 0
+        for system, rows in predictions.groupby("system", sort=False):
+            values = _values(axis, known.loc[rows["roi_id"]])
+            decided = _decided(rows)
+            relevant = decided.labels == Label.TUMOR if of_lesions else np.ones(len(rows), dtype=bool)
+            n_known, n_rois = int(np.isin(values[relevant], names).sum()), int(relevant.sum())
+            if n_known:
+                slices = slices_of(
+                    decided,
+                    values,
+                    names,
+                    of_lesions=of_lesions,
+                    **config.resampling,
+                )
+                systems[str(system)] = [one.to_dict() for one in slices]
+        counts = {"of_lesions": of_lesions, "n_known": n_known, "n_rois": n_rois}
+        axes[axis] = {"title": title, **counts, "systems": systems}
+    return {"data": data, "axes": axes}
+
+
+def _values(axis: str, rois: pd.DataFrame) -> npt.NDArray[np.object_]:
+    if axis == "size":
+        return sizes_of(rois["radius_px"].to_numpy(dtype=float, na_value=np.nan))
+    values = rois[axis].astype(object)
+    return values.where(values.notna(), None).to_numpy(dtype=object)
+
+
+def _decided(rows: pd.DataFrame) -> Decided:
+    return Decided(
+        labels=_classes(rows["label"]),
+        decisions=_classes(rows["decision"]),
+        scores=rows["score"].to_numpy(dtype=float),
+        groups=rows["group_id"].to_numpy(dtype=object),
+    )
+
+
+def _classes(titles: pd.Series) -> npt.NDArray[np.int64]:
+    return np.where(titles == Label.TUMOR.title, int(Label.TUMOR), int(Label.NORMAL)).astype(np.int64)

@@ -1,0 +1,417 @@
+"""The state of a fit in one safetensors file, replaced as a whole after each epoch. No pickle."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, AdamW, Optimizer
+
+from mammo.core.config import RecipeConfig
+from mammo.core.errors import ConfigError
+from mammo.core.files import atomic_path
+from mammo.core.records import Label
+from mammo.evaluation.metrics import auc
+from mammo.models.build import Classifier
+from mammo.systems.augment import PatchBatch, augment
+from mammo.systems.devices import autocast, keep_freed_memory
+from mammo.systems.parallel import ALONE, Team
+from mammo.systems.score import grid_batch, patch_logits, tumor_scores
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by dotted name, one plain record for each epoch, and which epoch was the best."""
+
+    tensors: dict[str, Tensor]
+    history: list[dict[str, Any]]
+    best_epoch: int
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors under `name.`, without that prefix."""
+        prefix = f"{name}."
+        return {
+            key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)
+        }
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
+    """Replace the checkpoint at `path`; a kill while writing leaves the older one."""
+    note = {"history": checkpoint.history, "best_epoch": checkpoint.best_epoch, "fingerprint": fingerprint}
+    # Cloning separates tensors that share memory (best and current weights may), which the format refuses.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in checkpoint.tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"mammo": json.dumps(note)})
+
+
+def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
+    """Read a checkpoint, or None if there is none, it is unreadable, or belongs to other settings or data."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = json.loads((file.metadata() or {}).get("mammo", "{}"))
+            if note.get("fingerprint") != fingerprint:
+                return None
+            names = list(file.keys())
+            return Checkpoint(
+                {name: file.get_tensor(name) for name in names}, note["history"], note["best_epoch"]
+            )
+    except (FileNotFoundError, SafetensorError):
+        return None
+
+
+@dataclass(frozen=True)
+class PatchData:
+    """ROIs of one part with a patch set over them, on one device.
+
+    Attributes:
+        images: uint8 `(N, 120, 120)`.
+        roi_labels: int64 `(N,)`.
+        patches: `n` squares.
+        labels: int64 `(n,)`, of the patches.
+    """
+
+    images: Tensor
+    roi_labels: Tensor
+    patches: PatchBatch
+    labels: Tensor
+
+
+def patch_data(
+    images: npt.NDArray[np.uint8], rois: pd.DataFrame, table: pd.DataFrame, device: torch.device
+) -> PatchData:
+    """Put ROIs and a patch set on the device.
+
+    Args:
+        images: `(N, 120, 120)`, one for each row of `rois`.
+        rois: `roi_id` and `label` of each image.
+        table: patches of these ROIs (`PATCH_SCHEMA`).
+        device: where to.
+    """
+    row_of = pd.Series(np.arange(len(rois)), index=rois["roi_id"].to_numpy(dtype=object))
+    rows = row_of.loc[table["roi_id"].to_numpy(dtype=object)].to_numpy()
+
+    def on_device(values: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(values.astype(np.int64)).to(device)
+
+    patches = PatchBatch(*(on_device(v) for v in (rows, *(table[c].to_numpy() for c in _CORNERS))))
+    return PatchData(
+        images=torch.from_numpy(np.ascontiguousarray(images)).to(device),
+        roi_labels=on_device(rois["label"].to_numpy()),
+        patches=patches,
+        labels=on_device(table["label"].to_numpy()),
+    )
+
+
+_CORNERS = ("top_px", "left_px", "size_px")
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave. Losses are mean cross-entropies, `val_auc` is at ROI level (mean patch score)."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_auc: float
+    val_patch_accuracy: float
+    lr: float
+    patches_per_second: float
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a fit needs beside the data and the recipe."""
+
+    size_px: int
+    stride_px: int
+    seed: int
+    precision: str = "auto"
+    corner_patches: bool = True
+
+
+Observer = Callable[[EpochRecord], None]
+StepObserver = Callable[[int, int, int], None]
+
+
+@dataclass
+class FitState:
+    """Everything that changes during a fit. `network` is the classifier as the team calls it in training."""
+
+    classifier: Classifier
+    network: nn.Module
+    optimizer: Optimizer
+    history: list[EpochRecord]
+    best_epoch: int
+    best_weights: dict[str, Tensor]
+
+
+def fit(
+    classifier: Classifier,
+    train: PatchData,
+    val: PatchData,
+    recipe: RecipeConfig,
+    settings: FitSettings,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    on_epoch: Observer | None = None,
+    on_step: StepObserver | None = None,
+    team: Team = ALONE,
+) -> list[EpochRecord]:
+    """Train `classifier` in place and leave it with the weights of the best validation loss.
+
+    Args:
+        classifier: on the device of the data.
+        train: what to learn from.
+        val: what early stopping and the choice of the epoch look at.
+        recipe: the optimiser's settings.
+        settings: patch side, voting grid, seed, precision.
+        checkpoint: file that keeps the state after each epoch; a fit that finds one goes on from it.
+        fingerprint: a checkpoint of another fingerprint is not used.
+        on_epoch: called after each new epoch.
+        on_step: called after each batch with epoch, patches done and patches in the epoch.
+        team: the processes that share this fit; each calls this function with the same arguments, and the first one
+            alone writes the checkpoint.
+
+    Returns:
+        One record for each epoch, resumed ones included.
+
+    Raises:
+        ConfigError: training diverged, the network's logits are no longer numbers; or a batch has less than two
+            patches for each process.
+    """
+    if recipe.batch_size < 2 * team.size:
+        raise ConfigError(
+            f"params.yaml: the recipe's batch_size must be at least {2 * team.size}, two patches (BatchNorm) for each "
+            f"of {team.size} processes, got {recipe.batch_size}; raise it, or lower train.processes"
+        )
+    keep_freed_memory()
+    state = _start(classifier, recipe, train.images.device)
+    if checkpoint is not None:
+        _resume(state, load_checkpoint(checkpoint, fingerprint))
+    state.network = team.wrap(classifier)
+    while not _finished(state, recipe):
+        record = _run_epoch(state, train, val, recipe, settings, on_step, team)
+        if record.val_loss < min((r.val_loss for r in state.history), default=float("inf")):
+            state.best_epoch = record.epoch
+            state.best_weights = {k: v.detach().clone() for k, v in state.classifier.state_dict().items()}
+        state.history.append(record)
+        if checkpoint is not None and team.leads:
+            save_checkpoint(checkpoint, _snapshot(state), fingerprint)
+        if on_epoch is not None:
+            on_epoch(record)
+    classifier.load_state_dict(state.best_weights)
+    classifier.eval()
+    return state.history
+
+
+def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -> FitState:
+    classifier.to(device).to(memory_format=torch.channels_last)
+    classifier.backbone.requires_grad_(recipe.backbone_lr > 0)
+    head = [*classifier.fusion.parameters(), *classifier.head.parameters()]
+    groups = [{"params": head, "scale": recipe.head_lr}]
+    if recipe.backbone_lr > 0:
+        groups.append({"params": list(classifier.backbone.parameters()), "scale": recipe.backbone_lr})
+    optimizer: Optimizer
+    # On a GPU one kernel updates many tensors; on a CPU PyTorch chooses.
+    fused = True if device.type == "cuda" else None
+    if recipe.optimizer == "sgd":
+        optimizer = SGD(
+            groups, lr=recipe.head_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
+        )
+    else:
+        optimizer = AdamW(groups, lr=recipe.head_lr, weight_decay=recipe.weight_decay, fused=fused)
+    return FitState(classifier, classifier, optimizer, history=[], best_epoch=-1, best_weights={})
+
+
+def _finished(state: FitState, recipe: RecipeConfig) -> bool:
+    done = len(state.history)
+    waited = done - 1 - state.best_epoch
+    return done >= recipe.epochs or (recipe.patience is not None and done > 0 and waited >= recipe.patience)
+
+
+def _run_epoch(
+    state: FitState,
+    train: PatchData,
+    val: PatchData,
+    recipe: RecipeConfig,
+    settings: FitSettings,
+    on_step: StepObserver | None,
+    team: Team,
+) -> EpochRecord:
+    epoch = len(state.history)
+    started = perf_counter()
+    train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, epoch, on_step, team)
+    seconds = perf_counter() - started
+    team.agree(state.classifier)
+    val_loss, val_auc, val_accuracy = _validate(state.classifier, val, recipe, settings, team)
+    return EpochRecord(epoch, train_loss, val_loss, val_auc, val_accuracy, rate, n_seen / seconds)
+
+
+def _train_epoch(
+    state: FitState,
+    data: PatchData,
+    recipe: RecipeConfig,
+    settings: FitSettings,
+    epoch: int,
+    on_step: StepObserver | None,
+    team: Team,
+) -> tuple[float, int, float]:
+    """One pass over the epoch's draw of patches; returns mean loss, number of patches, last head rate."""
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+    # Dropout draws from the global generator; seeding it makes a resumed run draw the same, each process its own.
+    torch.manual_seed(settings.seed * 1_000_003 + epoch + team.rank * 10_007)
+    order = epoch_order(data.labels.cpu(), recipe, generator).to(data.labels.device)
+    # One patch cannot pass BatchNorm; a last batch without two for each process is left to another epoch's draw.
+    batches = [part for part in order.split(recipe.batch_size) if len(part) >= 2 * team.size]
+    n_patches = sum(len(part) for part in batches)
+    classifier = state.classifier.train()
+    if recipe.backbone_lr == 0:
+        classifier.backbone.eval()
+    total, done, factor = torch.zeros((), device=order.device), 0, 1.0
+    for step, part in enumerate(batches):
+        factor = _lr_factor(recipe, epoch * len(batches) + step, recipe.epochs * len(batches))
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["scale"] * factor
+        total += _step(state, data, part, recipe, settings, generator, team) * len(part)
+        done += len(part)
+        if on_step is not None:
+            on_step(epoch, done, n_patches)
+    return team.average(total).item() / n_patches, n_patches, recipe.head_lr * factor
+
+
+def _step(
+    state: FitState,
+    data: PatchData,
+    part: Tensor,
+    recipe: RecipeConfig,
+    settings: FitSettings,
+    generator: torch.Generator,
+    team: Team,
+) -> Tensor:
+    """One optimiser step on the patches `part`; returns the mean loss of the share (the team's mean is the batch's)."""
+    share = team.share(len(part))
+    pixels = augment(data.images, data.patches.take(part), settings.size_px, recipe.augment, generator, share)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    with autocast(pixels.device, settings.precision):
+        logits = state.network(pixels)
+    loss = F.cross_entropy(logits.float(), data.labels[part[share]], label_smoothing=recipe.label_smoothing)
+    loss = team.mean_loss(loss, share, len(part))
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.classifier.parameters(), recipe.clip_norm)
+    state.optimizer.step()
+    return loss.detach()
+
+
+def epoch_order(labels: Tensor, recipe: RecipeConfig, generator: torch.Generator) -> Tensor:
+    """Draw which patches an epoch sees, and in which order.
+
+    Args:
+        labels: int64 `(n,)` of the patch set.
+        recipe: `patches_per_epoch` and `class_balance`.
+        generator: a CPU generator.
+
+    Returns:
+        int64 indices; no patch comes twice before all of its class have come once.
+    """
+    n_wanted = recipe.patches_per_epoch or len(labels)
+    if not recipe.class_balance:
+        return _draw(torch.arange(len(labels)), n_wanted, generator)
+    tumor, normal = (torch.nonzero(labels == value).flatten() for value in (Label.TUMOR, Label.NORMAL))
+    n_tumor = n_wanted // 2
+    both = torch.cat([_draw(tumor, n_tumor, generator), _draw(normal, n_wanted - n_tumor, generator)])
+    return both[torch.randperm(len(both), generator=generator)]
+
+
+def _draw(pool: Tensor, n_wanted: int, generator: torch.Generator) -> Tensor:
+    rounds = -(-n_wanted // len(pool))
+    shuffled = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(rounds)]
+    return torch.cat(shuffled)[:n_wanted]
+
+
+def _lr_factor(recipe: RecipeConfig, step: int, n_steps: int) -> float:
+    """Factor of the learning rates: 1, or one cycle (linear warm-up over 15%, cosine to zero)."""
+    if recipe.schedule == "constant":
+        return 1.0
+    warm_up = max(1, round(0.15 * n_steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return float(0.5 * (1 + np.cos(np.pi * (step - warm_up) / max(1, n_steps - warm_up))))
+
+
+def _validate(
+    classifier: Classifier, val: PatchData, recipe: RecipeConfig, settings: FitSettings, team: Team
+) -> tuple[float, float, float]:
+    """Validation loss, ROI-level AUC of the mean patch score, patch accuracy (the last two on the grid)."""
+    classifier.eval()
+    n_rois = len(val.images)
+    grid = grid_batch(
+        n_rois, settings.size_px, settings.stride_px, val.images.device, settings.corner_patches
+    )
+    logits = _team_logits(classifier, val.images, grid, settings, team)
+    if not logits.isfinite().all():
+        raise ConfigError(
+            "params.yaml: training diverged: the network's logits must be numbers, got NaN or infinity; lower "
+            "train.head_lr or train.backbone_lr"
+        )
+    labels = val.roi_labels.cpu()
+    patch_labels = labels.repeat_interleave(len(logits) // n_rois)
+    scores = tumor_scores(logits).reshape(n_rois, -1).mean(axis=1)
+    accuracy = (logits.argmax(dim=1) == patch_labels).double().mean().item()
+    roi_auc = auc(labels.numpy(), scores)
+    if recipe.validate_on == "draws":
+        logits = _team_logits(classifier, val.images, val.patches, settings, team)
+        patch_labels = val.labels.cpu()
+    return F.cross_entropy(logits.double(), patch_labels).item(), roi_auc, accuracy
+
+
+def _team_logits(
+    classifier: Classifier, images: Tensor, patches: PatchBatch, settings: FitSettings, team: Team
+) -> Tensor:
+    """Logits of patches, of which each process scores its share."""
+    mine = patches.take(team.share(len(patches.roi)))
+    return team.gather(patch_logits(classifier, images, mine, settings.size_px, settings.precision))
+
+
+def _snapshot(state: FitState) -> Checkpoint:
+    tensors = {f"model.{name}": value for name, value in state.classifier.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
+    tensors |= {f"optimizer.{i}.{name}": value for i, name, value in _optimizer_tensors(state.optimizer)}
+    return Checkpoint(tensors, [asdict(record) for record in state.history], state.best_epoch)
+
+
+def _optimizer_tensors(optimizer: Optimizer) -> Iterator[tuple[int, str, Tensor]]:
+    for index, entries in optimizer.state_dict()["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                yield index, name, value
+
+
+def _resume(state: FitState, saved: Checkpoint | None) -> None:
+    if saved is None:
+        return
+    state.classifier.load_state_dict(saved.part("model"))
+    state.best_weights = saved.part("best")
+    state.best_epoch = saved.best_epoch
+    state.history = [EpochRecord(**record) for record in saved.history]
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.part("optimizer").items():
+        index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        # The file holds plain rows; kernels for many tensors want the strides of the parameter (channels_last).
+        if value.shape == like.shape:
+            value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
+        entries.setdefault(int(index), {})[name] = value
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": entries})

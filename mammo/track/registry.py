@@ -1,0 +1,283 @@
+"""MLflow's model registry: versions that are voters, and the aliases that say which one serves."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from mammo.core.errors import TrackingError
+from mammo.core.files import Workspace, read_json, sha256_of
+from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
+from mammo.track.store import BUNDLE_TAG, WEIGHTS_TAG, connect, first_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An alias for a version, and why."""
+
+    alias: Literal["champion", "challenger"]
+    reason: str
+
+
+def alias_of_new_version(champion: str | None) -> Decision:
+    """The first version becomes champion by itself; a later one waits for `mammo promote`.
+
+    Args:
+        champion: the version that holds the alias now, or None.
+    """
+    if champion is None:
+        return Decision(CHAMPION, "no champion yet: the first version becomes champion")
+    return Decision(CHALLENGER, f"version {champion} is champion: promote with `mammo promote VERSION`")
+
+
+REQUIREMENTS: Final = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydantic",
+    "pydicom",
+    "pyyaml",
+    "safetensors",
+    "scipy",
+    "torch",
+    "torchvision",
+)
+
+
+def pip_requirements() -> list[str]:
+    """The libraries that a voter imports, at the versions that made it."""
+    return [f"{name}=={version(name)}" for name in REQUIREMENTS]
+
+
+def signature() -> "ModelSignature":
+    """One row for each ROI: `image` (bytes of a picture file) or `pixels` (rows of grey levels)."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    inputs = Schema(
+        [
+            ColSpec(DataType.binary, name="image", required=False),
+            ColSpec(Array(Array(DataType.long)), name="pixels", required=False),
+        ]
+    )
+    outputs = Schema(
+        [
+            ColSpec(DataType.string, name="label"),
+            ColSpec(DataType.double, name="vote_share"),
+            ColSpec(Array(DataType.long), name="votes"),
+            ColSpec(DataType.double, name="score"),
+            ColSpec(DataType.string, name="model_name"),
+            ColSpec(DataType.string, name="model_version"),
+            ColSpec(DataType.double, name="probability"),
+            ColSpec(DataType.double, name="threshold"),
+            ColSpec(Array(DataType.string), name="prediction_set"),
+            ColSpec(DataType.boolean, name="referral"),
+        ]
+    )
+    return ModelSignature(inputs, outputs)
+
+
+PREVIOUS_TAG: Final = "mammo.previous_champion"
+PACKAGE: Final = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version."""
+
+    number: str
+    aliases: tuple[str, ...]
+    system: str
+    run_id: str
+    weights_sha256: str
+    reason: str = ""
+
+
+def register(space: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
+    """Register a bundle as a version, once: the same bundle gives the version that is already there.
+
+    The first version becomes champion, a later one challenger.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    client = connect(space)
+    description = read_json(bundle / DESCRIPTION_FILE)
+    with _clear_errors(space):
+        number = _find_version(client, model_name, sha256_of(bundle / DESCRIPTION_FILE))
+        if number is None:
+            number = _create_version(client, model_name, run_id, bundle, description)
+        champion = _aliased(client, model_name, CHAMPION)
+        reason = f"version {number} is already registered"
+        if champion != number and _aliased(client, model_name, CHALLENGER) != number:
+            decision = alias_of_new_version(champion)
+            client.set_registered_model_alias(model_name, decision.alias, number)
+            reason = decision.reason
+        return _version(client, model_name, number, reason)
+
+
+def _create_version(
+    client: "MlflowClient", model_name: str, run_id: str, bundle: Path, description: dict[str, Any]
+) -> str:
+    import mlflow
+
+    system = description["architecture"]["system"]
+    tags = {WEIGHTS_TAG: description["weights_sha256"], "mammo.system": system}
+    tags[BUNDLE_TAG] = sha256_of(bundle / DESCRIPTION_FILE)
+    tags["mammo.synthetic"] = str(description["synthetic"]).lower()
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        # The signature is explicit. MLflow would rather infer one from type hints, or run an example.
+        for message in (".*input example was not provided.*", ".*type hint.*"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        info = mlflow.pyfunc.log_model(
+            name=system,
+            python_model=str(PACKAGE / "serve" / "voter.py"),
+            artifacts={name: str(bundle / name) for name in (WEIGHTS_FILE, DESCRIPTION_FILE)},
+            code_paths=[str(PACKAGE)],
+            signature=signature(),
+            pip_requirements=pip_requirements(),
+            metadata={"intended_use": "research software, no medical device"},
+        )
+    if not client.search_registered_models(f"name = '{model_name}'"):
+        client.create_registered_model(
+            model_name, description="Normal or Tumor: patch voting on mammographic ROIs."
+        )
+    version = client.create_model_version(
+        model_name, info.artifact_path, run_id=run_id, tags=tags, model_id=info.model_id
+    )
+    notice = "Synthetic (phantom) training data. " if description["synthetic"] else ""
+    client.update_model_version(
+        model_name, version.version, f"{notice}{system}; research software, no medical device."
+    )
+    return str(version.version)
+
+
+def versions(space: Workspace, model_name: str) -> list[Version]:
+    """All versions, newest first; empty if nothing is registered."""
+    client = connect(space)
+    with _clear_errors(space):
+        numbers = [v.version for v in client.search_model_versions(f"name = '{model_name}'")]
+        return [_version(client, model_name, str(n)) for n in sorted(numbers, key=int, reverse=True)]
+
+
+def promote(space: Workspace, model_name: str, number: str) -> Version:
+    """Make a version champion; the old champion is remembered for `rollback`.
+
+    Raises:
+        TrackingError: there is no such version.
+    """
+    client = connect(space)
+    with _clear_errors(space):
+        known = [str(v.version) for v in client.search_model_versions(f"name = '{model_name}'")]
+        if number not in known:
+            raise TrackingError(
+                f"{model_name}: version must be one of {sorted(known, key=int)}, got {number!r}; "
+                "list them with `mammo runs`, register one with `dvc repro`"
+            )
+        old = _aliased(client, model_name, CHAMPION)
+        if old == number:
+            return _version(client, model_name, number, f"version {number} is champion already")
+        if old is not None:
+            client.set_model_version_tag(model_name, number, PREVIOUS_TAG, old)
+        client.set_registered_model_alias(model_name, CHAMPION, number)
+        if _aliased(client, model_name, CHALLENGER) == number:
+            client.delete_registered_model_alias(model_name, CHALLENGER)
+        return _version(client, model_name, number, f"champion was version {old or 'none'}")
+
+
+def rollback(space: Workspace, model_name: str) -> Version:
+    """Give the champion alias back to the version that held it before the last promotion.
+
+    Raises:
+        TrackingError: there is no champion, or nothing to go back to.
+    """
+    client = connect(space)
+    with _clear_errors(space):
+        current = champion(space, model_name)
+        tags = client.get_model_version(model_name, current.number).tags
+        previous = tags.get(PREVIOUS_TAG)
+        if previous is None:
+            raise TrackingError(
+                f"{model_name}: rollback needs an earlier promotion, version {current.number} has been the only "
+                "champion; promote another with `mammo promote VERSION`"
+            )
+        client.set_registered_model_alias(model_name, CHAMPION, previous)
+        client.delete_model_version_tag(model_name, current.number, PREVIOUS_TAG)
+        return _version(client, model_name, previous, f"rolled back from version {current.number}")
+
+
+def champion(space: Workspace, model_name: str) -> Version:
+    """The version that serves.
+
+    Raises:
+        TrackingError: there is none.
+    """
+    client = connect(space)
+    with _clear_errors(space):
+        number = _aliased(client, model_name, CHAMPION)
+        if number is None:
+            raise TrackingError(
+                f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, and in a clone "
+                "whose stages are up to date but whose mlruns/ is empty `dvc repro --single-item --force evaluate "
+                "register`"
+            )
+        return _version(client, model_name, number)
+
+
+def _find_version(client: "MlflowClient", model_name: str, bundle_sha256: str) -> str | None:
+    found = client.search_model_versions(f"name = '{model_name}'")
+    return next((str(v.version) for v in found if v.tags.get(BUNDLE_TAG) == bundle_sha256), None)
+
+
+def _aliased(client: "MlflowClient", model_name: str, alias: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(model_name).aliases
+    except MlflowException as error:
+        # Any other failure is no proof that there is no champion: a new version would take its place.
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    number = aliases.get(alias)
+    return None if number is None else str(number)
+
+
+def _version(client: "MlflowClient", model_name: str, number: str, reason: str = "") -> Version:
+    found = client.get_model_version(model_name, number)
+    return Version(
+        number=number,
+        aliases=tuple(sorted(found.aliases)),
+        system=found.tags.get("mammo.system", ""),
+        run_id=found.run_id or "",
+        weights_sha256=found.tags.get(WEIGHTS_TAG, ""),
+        reason=reason,
+    )
+
+
+@contextmanager
+def _clear_errors(space: Workspace) -> Iterator[None]:
+    """Turn MLflow's errors into ours; they are the store's fault or the caller's, never a traceback."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise TrackingError(
+            f"{space.mlruns}: the registry refused ({first_line(error)}); check the store with `mammo doctor`"
+        ) from error

@@ -1,0 +1,335 @@
+"""MLflow runs: one for each trained system, with all that is needed to compare and to rebuild it.
+
+With `registry.py` and `serving/` the only importer of MLflow. The store lies under `mlruns/` of the
+workspace unless `MLFLOW_TRACKING_URI` names another.
+"""
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+from filelock import FileLock
+
+from mammo.core.errors import TrackingError
+from mammo.core.files import Workspace, read_json, write_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+WEIGHTS_TAG: Final = "mammo.weights_sha256"
+BUNDLE_TAG: Final = "mammo.bundle_sha256"
+"""Of the description, which names the weights' own hash: another threshold makes another run and another version."""
+
+QUIET: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "2",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""No telemetry, no pickles, and system metrics often enough for runs of minutes."""
+
+
+def tracking_uri(space: Workspace) -> str:
+    """`MLFLOW_TRACKING_URI` if it is set, else the SQLite store of the workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(space.mlruns / 'mlflow.db').resolve()}"
+
+
+def sqlite_path(space: Workspace) -> Path | None:
+    """The store's file, or None where it is a server or another database."""
+    uri = tracking_uri(space)
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def connect(space: Workspace) -> "MlflowClient":
+    """Point MLflow at the workspace's store, made on first use, and return a client.
+
+    Raises:
+        TrackingError: the store is locked, damaged or out of reach.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri, path = tracking_uri(space), sqlite_path(space)
+    if path is not None:
+        _check_sqlite(path)
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    # MLflow exports the address; without this a second workspace would take it for the user's wish.
+    if named is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with store_errors(space):
+        # Only one process may make the tables; the others wait for it.
+        if path is not None:
+            space.mlruns.mkdir(parents=True, exist_ok=True)
+            with FileLock(space.mlruns / ".making-tables.lock"):
+                client.search_experiments(max_results=1)
+        else:
+            with few_retries():
+                client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def store_errors(space: Workspace) -> Iterator[None]:
+    """Say in a line what MLflow's store refuses.
+
+    Raises:
+        TrackingError: the store is locked, damaged or out of reach, or does not know what it is asked for.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise _refused(space, error) from error
+
+
+def _refused(space: Workspace, error: Exception) -> TrackingError:
+    return TrackingError(f"{without_password(tracking_uri(space))}: {first_line(error)}; {_STORE_REMEDY}")
+
+
+_STORE_REMEDY = (
+    "check that the server runs or that no other program holds the file, or name another store in "
+    "MLFLOW_TRACKING_URI"
+)
+
+
+def _check_sqlite(path: Path) -> None:
+    """Fail at once, and clearly, where SQLAlchemy would retry for minutes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
+        with sqlite3.connect(path, timeout=5, isolation_level=None) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        connection.close()
+        if not existed and path.exists() and path.stat().st_size == 0:
+            path.unlink()
+    except (sqlite3.Error, OSError) as error:
+        raise TrackingError(
+            f"{path}: the tracking database cannot be used ({error}); {_STORE_REMEDY}"
+        ) from error
+
+
+def few_retries() -> AbstractContextManager[None]:
+    """MLflow tries a server that is not there for four minutes; whether it is there shows at the first call."""
+    return _unless_set("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+def without_addresses() -> AbstractContextManager[None]:
+    """A server's runs print where to look at them as they end: too much where they are many."""
+    return _unless_set("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+@contextmanager
+def _unless_set(name: str, value: str) -> Iterator[None]:
+    """Set a variable that MLflow reads at every call, but for what the user has set."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def first_line(error: Exception) -> str:
+    """What an error says in a line, without the password of an address that it quotes."""
+    lines = str(error).strip().splitlines()
+    return without_password(lines[0])[:300] if lines else type(error).__name__
+
+
+def without_password(text: str) -> str:
+    """`http://user:secret@host` → `http://host`, and `password=secret` → `password=…`, wherever they stand in a text.
+
+    A password may hold slashes, so an address is cut up to its last @, even if that costs some of its path.
+    """
+    return re.sub(r"(?i)(password=)[^&\s]*", r"\1…", re.sub(r"://\S*@", "://", text))
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run is about.
+
+    Attributes:
+        experiment: its name groups comparable runs: one source, one protocol.
+        system: the run's name.
+        params: all settings, flat.
+        tags: commit, hashes, seed and what else identifies the run.
+        datasets: name, table, DVC hash and context (`training`, `validation`, `testing`) of each data set.
+    """
+
+    experiment: str
+    system: str
+    params: dict[str, Any]
+    tags: dict[str, str]
+    datasets: tuple[tuple[str, pd.DataFrame, str, str], ...] = ()
+
+
+class Run:
+    """An open MLflow run."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log several metrics in one call; values that are not finite are left out."""
+        import mlflow
+
+        finite = {
+            name: value for name, value in metrics.items() if value == value and abs(value) != float("inf")
+        }
+        mlflow.log_metrics(finite, step=step)
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Add a file to the run's artifacts."""
+        import mlflow
+
+        try:
+            mlflow.log_artifact(str(path), folder)
+        except OSError as error:
+            raise TrackingError(
+                f"{path}: cannot be added to run {self.run_id} ({error}); the store keeps its files where it was made. "
+                "If that folder was moved, empty mlruns/"
+            ) from error
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Set tags of the run."""
+        import mlflow
+
+        mlflow.set_tags(tags)
+
+
+@contextmanager
+def open_run(space: Workspace, context: RunContext, unfinished: str | None = None) -> Iterator[Run]:
+    """Open a run, or go on with an unfinished one; it ends FAILED if the block raises.
+
+    Args:
+        space: the workspace.
+        context: what to log at the start.
+        unfinished: id of a run that a killed process left open.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    client = connect(space)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.set_experiment(experiment_id=experiment_id(client, space, context.experiment))
+        if unfinished is not None and not _exists(client, unfinished):
+            unfinished = None
+        with mlflow.start_run(
+            run_id=unfinished, run_name=None if unfinished else context.system, log_system_metrics=True
+        ) as active:
+            if unfinished is None:
+                mlflow.log_params({name: str(value)[:6000] for name, value in context.params.items()})
+                mlflow.set_tags(context.tags)
+                for name, table, digest, use in context.datasets:
+                    _log_dataset(name, table, digest, use)
+            yield Run(active.info.run_id)
+    except (
+        MlflowException
+    ) as error:  # no more than that: the block trains, and a full disk is not the store's fault
+        raise _refused(space, error) from error
+
+
+def experiment_id(client: "MlflowClient", space: Workspace, name: str) -> str:
+    """Id of an experiment, made if it is not there; its artifacts lie in the workspace."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = tracking_uri(space).startswith("sqlite:///")
+    location = (space.mlruns / "artifacts" / name).resolve().as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _exists(client: "MlflowClient", run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
+
+
+def _log_dataset(name: str, table: pd.DataFrame, digest: str, use: str) -> None:
+    import mlflow
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+
+    # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; floats do not.
+    plain = table.apply(lambda column: column.astype("float64") if column.dtype.kind in "iu" else column)
+    dataset = mlflow.data.from_pandas(plain, source=CodeDatasetSource({"dvc.path": "data/rois"}), name=name)
+    mlflow.log_input(dataset, context=use, tags={"dvc_md5": digest or "not versioned"})
+
+
+def unfinished_run(path: Path, fingerprint: str) -> str | None:
+    """The run id noted in `path` if that run was killed before its end and had the same fingerprint."""
+    if not path.is_file():
+        return None
+    note = read_json(path)
+    return str(note["run_id"]) if note["fingerprint"] == fingerprint and not note["finished"] else None
+
+
+def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | None) -> None:
+    """Write which run makes, or (with the weights' hash) made, a bundle."""
+    note = {"run_id": run_id, "fingerprint": fingerprint, "finished": weights_sha256 is not None}
+    write_json(path, note | {"weights_sha256": weights_sha256})
+
+
+def find_run(client: "MlflowClient", bundle_sha256: str) -> str | None:
+    """Id of the newest run that made this bundle, or None if this store has none.
+
+    The hash is that of the bundle's description, which names its weights: the same weights with other votes are
+    another run.
+    """
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    query = f"tags.`{BUNDLE_TAG}` = '{bundle_sha256}'"
+    found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+    return str(found[0].info.run_id) if found else None
+
+
+def flat_params(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys: `{"train": {"seed": 0}}` → `{"train.seed": 0}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flat_params(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def comparison_rows(space: Workspace) -> list[dict[str, Any]]:
+    """One row for each finished run of a system, newest first: the table of `mammo runs`."""
+    client = connect(space)
+    names = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
+    runs = client.search_runs(
+        list(names), "tags.`mammo.system` != ''", max_results=200, order_by=["attributes.start_time DESC"]
+    )
+    return [
+        {
+            "experiment": names[run.info.experiment_id],
+            "run_id": run.info.run_id,
+            "system": run.data.tags.get("mammo.system", ""),
+            "status": run.info.status,
+            "started": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
+            "metrics": dict(run.data.metrics),
+        }
+        for run in runs
+    ]
