@@ -1,7 +1,8 @@
 # Every target makes or reuses one virtual environment. VENV=path shares it between clones.
 VENV ?= .venv
 PYTHON ?= python3
-WORKSPACE ?= $(if $(wildcard mlruns/mlflow.db),.,demo)
+# Here, unless only the demo has a champion. Asked when a target needs it.
+WORKSPACE ?= $(shell $(BIN)/python -c "from mammo.track.check import place_of_champion as p; print(p('.', 'demo'))")
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.mammo-installed
 export PATH := $(abspath $(BIN)):$(PATH)

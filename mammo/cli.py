@@ -65,7 +65,9 @@ def phantom(
 
 @app.command()
 def demo(
-    workspace: Annotated[Path, typer.Option(help="Folder for the demo's own workspace.")] = Path("demo"),
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", help="Folder for the demo's own workspace.")
+    ] = Path("demo"),
 ) -> None:
     """Run the whole pipeline on phantoms, in a workspace of its own, and show what it made."""
     from mammo.demo import run_demo

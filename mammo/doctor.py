@@ -100,19 +100,16 @@ def _models(space: Workspace) -> list[Finding]:
 
 
 def _store(space: Workspace) -> Finding:
+    from mammo.track.check import lacking, sqlite_path
     from mammo.track.registry import champion
-    from mammo.track.store import connect, sqlite_path
 
     path = sqlite_path(space)
     if path is not None and not path.exists():
-        return Finding(
-            "note",
-            "tracking store",
-            "empty",
-            "dvc repro fills it; where its stages are up to date, dvc repro --single-item --force evaluate register",
-        )
+        return Finding("note", "tracking store", "empty", "dvc repro fills it")
+    lacks = lacking(space)
+    if lacks:
+        return Finding("note", "tracking store", f"lacks {', '.join(lacks)}", "dvc repro brings it")
     try:
-        connect(space)
         version = champion(space, Config.load_own(space.params).register_.model_name)
     except MammoError as error:
         return Finding("note", "tracking store", str(error), "see the message")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mammo.core.errors import MammoError
 from mammo.core.files import Workspace
-from mammo.track.store import QUIET, connect, tracking_uri, without_password
+from mammo.track.check import tracking_uri
+from mammo.track.store import QUIET, connect, without_password
 
 
 def mlflow_ui_command(space: Workspace, host: str, port: int) -> list[str]:

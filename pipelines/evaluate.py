@@ -5,16 +5,12 @@ from mammo.core.errors import guarded
 from mammo.core.files import Workspace
 from mammo.report.results import write_results
 from mammo.systems.assess import assess
-from mammo.track.record import record_evaluation
 
 
 def main() -> None:
     """Run the stage in the current folder."""
     space = Workspace()
-    config = Config.load(space.params)
-    assessment = assess(space, config)
-    write_results(space, assessment)
-    record_evaluation(space, config, assessment.results)
+    write_results(space, assess(space, Config.load(space.params)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,30 @@
-"""Stage `register`: the best system by its validation result → a version in the registry."""
+"""Stage `register`: what MLflow's store lacks of the results → runs with test results, a version, a champion.
 
-from mammo.core.config import Config
+It runs in every `dvc repro` and imports little before it knows that there is something to do.
+"""
+
+import sys
+
 from mammo.core.errors import guarded
-from mammo.core.files import Workspace, write_json
-from mammo.track.record import register_best
+from mammo.core.files import Workspace
+from mammo.track.check import lacking
 
 
 def main() -> None:
     """Run the stage in the current folder."""
     space = Workspace()
-    write_json(space.reports / "champion.json", register_best(space, Config.load(space.params)))
+    lacks = lacking(space)
+    if lacks == []:
+        sys.stdout.write("MLflow's store is up to date: runs, version and champion are there\n")
+        return
+    sys.stdout.write(f"MLflow's store gets {'what it lacks' if lacks is None else ', '.join(lacks)}\n")
+    sys.stdout.flush()
+    from mammo.core.config import Config
+    from mammo.track.record import fill_store
+
+    version = fill_store(space, Config.load(space.params))
+    aliases = ", ".join(version.aliases) or "none"
+    sys.stdout.write(f"version {version.number} ({version.system}): {version.reason}; aliases: {aliases}\n")
 
 
 if __name__ == "__main__":

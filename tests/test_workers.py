@@ -1,4 +1,4 @@
-"""Ctrl-C reaches the command alone: its workers neither die of it nor print."""
+"""Ctrl-C reaches the command alone: its workers neither die of it nor print. A stage ends with its DVC."""
 
 import signal
 import subprocess
@@ -39,3 +39,24 @@ def test_ctrl_c_while_workers_start_is_heard_as_soon_as_they_have() -> None:
         start_workers()
     assert started == ["first", "second"]
     assert interrupted_at_once().returncode == -signal.SIGINT
+
+
+STAGE = (
+    "import threading; from mammo.core.errors import guarded; "
+    "guarded(lambda: print('runs', flush=True) or threading.Event().wait())"
+)
+DVC = """
+import os, subprocess, sys
+# `:` keeps the shell from making way for its only command.
+command = f'{sys.executable} -c "{sys.argv[1]}"; :'
+subprocess.run(["/bin/sh", "-c", command], env=os.environ | {"DVC_STAGE": "train"})
+"""
+
+
+def test_a_stage_ends_when_its_dvc_is_killed() -> None:
+    dvc = subprocess.Popen([sys.executable, "-c", DVC, STAGE], stdout=subprocess.PIPE, text=True)
+    assert dvc.stdout is not None
+    assert dvc.stdout.readline() == "runs\n"
+    dvc.kill()
+    # The end of the pipe: nobody is left who could write to it.
+    assert dvc.communicate(timeout=60)[0] == ""

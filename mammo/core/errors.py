@@ -1,13 +1,18 @@
 """Errors that people read, how programs end, and what stands wherever results are shown."""
 
 import errno
+import io
 import os
+import re
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
+
+from mammo.core.processes import end_with_dvc
 
 
 class MammoError(Exception):
@@ -48,10 +53,16 @@ REMEDIES: Final = {
     errno.ENOSPC: "no space is left; free some and run again",
     errno.EDQUOT: "the quota is used up; free some space and run again",
     errno.EROFS: "cannot be written, for its file system is read-only; work in another folder",
+    errno.EFBIG: "the file would be larger than allowed; raise `ulimit -f` and run again",
+    errno.ENOMEM: "memory is used up; end other programs or allow more, and run again",
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
 }
 """What the machine refuses, and what people can do about it."""
+NO_MEMORY: Final = re.compile(
+    "allocate memory|out of memory|start new thread|failed to map segment|bad_alloc"
+)
+"""How PyTorch, CUDA, Python's threads and the loader of libraries say that memory is short, in errors of any kind."""
 INTERRUPTED: Final = 128 + signal.SIGINT
 TERMINATED: Final = 128 + signal.SIGTERM
 STOPPED: Final = "stopped; run the same command to go on\n"
@@ -61,14 +72,18 @@ def guarded(main: Callable[[], None]) -> None:
     """Run `main`; turn what is the input's or the machine's fault into one message and exit code 2."""
     for name, value in OFFLINE.items():
         os.environ.setdefault(name, value)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+    end_with_dvc()
     try:
         main()
     except MammoError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.errno not in REMEDIES:
+    except Exception as error:
+        refused = what_the_machine_refuses(error)
+        if refused is None:
             raise
-        _fail(f"{error.filename or 'disk'}: {REMEDIES[error.errno]}, finished work is kept")
+        _fail(f"{refused}, finished work is kept")
     except KeyboardInterrupt:
         sys.stderr.write(STOPPED)
         sys.exit(INTERRUPTED)
@@ -76,6 +91,21 @@ def guarded(main: Callable[[], None]) -> None:
         if ended.code in (INTERRUPTED, TERMINATED):  # Typer has caught Ctrl-C, and says nothing
             sys.stderr.write(STOPPED)
         raise
+
+
+def what_the_machine_refuses(error: BaseException) -> str | None:
+    """Name what is short or forbidden, and the remedy, whichever library says so; None for any other error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = (str(cause).splitlines() or [""])[0][:200]
+        if isinstance(cause, MemoryError) or NO_MEMORY.search(str(cause)):
+            return f"memory is used up ({text or 'MemoryError'}); end other programs or allow more, and run again"
+        if isinstance(cause, OSError) and cause.errno in REMEDIES:
+            return f"{cause.filename or 'disk'}: {REMEDIES[cause.errno]}"
+        if isinstance(cause, sqlite3.OperationalError):
+            return f"a database cannot be used ({text}); free space, end what holds it, and run again"
+        cause = cause.__cause__
+    return None
 
 
 @contextmanager

@@ -57,6 +57,10 @@ class Workspace:
         """Folder of a trained system."""
         return self.root / "models" / system
 
+    def description(self, system: str) -> Path:
+        """What a trained system is; it names the hash of its weights, so that its own hash identifies the bundle."""
+        return self.bundle(system) / "model.json"
+
     def run_note(self, system: str) -> Path:
         """Which MLflow run made the bundle; beside the bundle, not versioned with it."""
         return self.root / "models" / f"{system}.run.json"

@@ -4,15 +4,23 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from time import perf_counter
+from typing import Final
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+WATCH_S: Final = 0.5
+STAGE: Final = "DVC_STAGE"
+"""What DVC tells a stage, and all that the stage starts: its name."""
 
 
 def usable_cpus() -> int:
@@ -26,6 +34,33 @@ def end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def end_with_dvc() -> None:
+    """From here on end at once when the DVC ends that runs this process as a stage, if one does."""
+    dvc = _dvc_of_stage()
+    if dvc is not None:
+        threading.Thread(target=_end_after, args=(dvc,), daemon=True).start()
+
+
+def _end_after(other: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        # `wait` would wait for a zombie, whose own parent may never ask for it.
+        while other.is_running() and other.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(WATCH_S)
+    os._exit(1)
+
+
+def _dvc_of_stage() -> psutil.Process | None:
+    """The DVC that runs this process as a stage: the nearest ancestor beyond those that it gave the stage's name."""
+    stage = os.environ.get(STAGE)
+    if stage is None:
+        return None
+    for ancestor in psutil.Process().parents():
+        with suppress(psutil.Error):
+            if ancestor.environ().get(STAGE) != stage:
+                return ancestor
+    return None
 
 
 @contextmanager

@@ -4,7 +4,9 @@ A check writes its Data Docs (pages that a person can read) first and raises aft
 failure can be looked at. Nothing here touches the network.
 """
 
+import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -160,7 +162,9 @@ def _message(findings: Iterable[_Finding], docs_dir: Path) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what Great Expectations warns about its own code away from our users."""
+    """Keep what Great Expectations warns about its own code away from our users, and let a full disk stop it."""
+    logger = logging.getLogger("great_expectations.render.renderer.site_builder")
+    logger.addFilter(_raise_write_error)
     with warnings.catch_warnings():
         # It imports modules of the standard library that are going away.
         warnings.filterwarnings(
@@ -168,7 +172,18 @@ def _quiet() -> Iterator[None]:
             message="module 'sre_(constants|parse|compile)' is deprecated",
             category=DeprecationWarning,
         )
-        yield
+        try:
+            yield
+        finally:
+            logger.removeFilter(_raise_write_error)
+
+
+def _raise_write_error(_record: logging.LogRecord) -> bool:
+    """Raise the error of a page that could not be written, where the library would log it and go on."""
+    error = sys.exc_info()[1]
+    if isinstance(error, OSError):
+        raise error
+    return True
 
 
 def _library() -> ModuleType:

@@ -31,7 +31,7 @@ def load_champion(space: Workspace) -> "PyFuncModel":
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"{name} version {number}: its files cannot be read ({first_line(error)}); they lie where the store was "
-            "made. If that folder was moved, empty mlruns/ and run `dvc repro --single-item --force evaluate register`"
+            "made. If that folder was moved, empty mlruns/ and run `dvc repro`"
         ) from error
 
 

@@ -19,18 +19,10 @@ from mammo.systems.devices import choose_device
 from mammo.systems.fit import EpochRecord
 from mammo.systems.operation import operation_estimates
 from mammo.systems.parallel import Team, joined
-from mammo.systems.train import (
-    Part,
-    Trained,
-    best_system,
-    read_part,
-    run_fingerprint,
-    train_system,
-    validation_results,
-)
-from mammo.track.registry import register
+from mammo.systems.train import Part, Trained, read_part, run_fingerprint, train_system, validation_results
+from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
+from mammo.track.registry import Version, register
 from mammo.track.store import (
-    BUNDLE_TAG,
     WEIGHTS_TAG,
     Run,
     RunContext,
@@ -224,42 +216,34 @@ def _bundle_tags(space: Workspace, system: str) -> dict[str, str]:
     }
 
 
-def record_evaluation(space: Workspace, config: Config, results: dict[str, Any]) -> None:
-    """Add test results, their intervals and the pictures to the run of each system."""
-    folder = space.reports / "evaluate"
-    for system, judged in results["systems"].items():
-        run_id = ensure_run(space, config, system)
-        with open_run(space, RunContext(experiment_name(config), system, {}, {}), unfinished=run_id) as run:
-            for name, estimate in {**judged["roi"], **operation_estimates(judged)}.items():
-                ends = {"": estimate["value"], "_ci_low": estimate["ci_low"], "_ci_high": estimate["ci_high"]}
-                run.log_metrics({f"test_{name}{end}": v for end, v in ends.items() if v is not None})
-            run.log_metrics({"test_n_rois": float(judged["n_rois"])})
-            for path in sorted(folder.iterdir()):
-                run.log_file(path, "evaluate")
+def fill_store(space: Workspace, config: Config) -> Version:
+    """Bring MLflow's store up to date with the workspace's files; what it holds already stays as it is.
 
+    The run of each system gets its test results, and the chosen system becomes a version: champion, where there is
+    none. Runs and versions that the store lacks are written from the files.
 
-def register_best(space: Workspace, config: Config) -> dict[str, Any]:
-    """Register the system with the best validation result, and describe the choice.
-
-    The description holds nothing that differs from store to store (no version, no run), so that DVC finds
-    it unchanged in another clone.
+    Raises:
+        TrackingError: the store cannot be used.
     """
-    results = {system: read_json(space.reports / "train" / f"{system}.json") for system in config.systems}
-    by = config.register_.select_by
-    system = best_system(results, by)
-    version = register(
-        space, config.register_.model_name, ensure_run(space, config, system), space.bundle(system)
-    )
-    Console(stderr=True).print(
-        f"{config.register_.model_name} version {version.number} ({system}): {version.reason}; "
-        f"aliases {', '.join(version.aliases) or 'none'}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return {
-        "model_name": config.register_.model_name,
-        "system": system,
-        "chosen_by": by,
-        "value": results[system][by],
-        "weights_sha256": version.weights_sha256,
-    }
+    for system in read_json(space.reports / "evaluate" / "results.json")["systems"]:
+        record_evaluation(space, config, system)
+    choice = read_json(space.reports / "champion.json")
+    system = choice["system"]
+    return register(space, choice["model_name"], ensure_run(space, config, system), space.bundle(system))
+
+
+def record_evaluation(space: Workspace, config: Config, system: str) -> None:
+    """Add test results, their intervals and the pictures to a system's run, unless it holds them."""
+    folder = space.reports / "evaluate"
+    run_id, digest = ensure_run(space, config, system), sha256_of(folder / "results.json")
+    if connect(space).get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
+        return
+    judged = read_json(folder / "results.json")["systems"][system]
+    with open_run(space, RunContext(experiment_name(config), system, {}, {}), unfinished=run_id) as run:
+        for name, estimate in {**judged["roi"], **operation_estimates(judged)}.items():
+            ends = {"": estimate["value"], "_ci_low": estimate["ci_low"], "_ci_high": estimate["ci_high"]}
+            run.log_metrics({f"test_{name}{end}": v for end, v in ends.items() if v is not None})
+        run.log_metrics({"test_n_rois": float(judged["n_rois"])})
+        for path in sorted(folder.iterdir()):
+            run.log_file(path, "evaluate")
+        run.set_tags({EVALUATION_TAG: digest})

@@ -8,10 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace, read_json, sha256_of
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
-from mammo.track.store import BUNDLE_TAG, WEIGHTS_TAG, connect, first_line
+from mammo.track.check import BUNDLE_TAG
+from mammo.track.store import WEIGHTS_TAG, connect, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,14 +33,34 @@ class Decision:
 
 
 def alias_of_new_version(champion: str | None) -> Decision:
-    """The first version becomes champion by itself; a later one waits for `mammo promote`.
+    """Where there is no champion a version becomes it by itself; else it waits for `mammo promote`.
 
     Args:
         champion: the version that holds the alias now, or None.
     """
     if champion is None:
-        return Decision(CHAMPION, "no champion yet: the first version becomes champion")
+        return Decision(CHAMPION, "there was no champion")
     return Decision(CHALLENGER, f"version {champion} is champion: promote with `mammo promote VERSION`")
+
+
+def chosen(space: Workspace, config: Config) -> dict[str, Any]:
+    """The system with the best validation result, for `reports/champion.json`: the same in every clone.
+
+    Raises:
+        DataError: a trained system is missing.
+    """
+    from mammo.systems.train import best_system
+
+    results = {system: read_json(space.reports / "train" / f"{system}.json") for system in config.systems}
+    by = config.register_.select_by
+    system = best_system(results, by)
+    return {
+        "model_name": config.register_.model_name,
+        "system": system,
+        "chosen_by": by,
+        "value": results[system][by],
+        "weights_sha256": read_json(space.description(system))["weights_sha256"],
+    }
 
 
 REQUIREMENTS: Final = (
@@ -110,7 +132,7 @@ class Version:
 def register(space: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
     """Register a bundle as a version, once: the same bundle gives the version that is already there.
 
-    The first version becomes champion, a later one challenger.
+    It becomes champion where there is none, else challenger.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -122,11 +144,14 @@ def register(space: Workspace, model_name: str, run_id: str, bundle: Path) -> Ve
         if number is None:
             number = _create_version(client, model_name, run_id, bundle, description)
         champion = _aliased(client, model_name, CHAMPION)
+        is_challenger = _aliased(client, model_name, CHALLENGER) == number
         reason = f"version {number} is already registered"
-        if champion != number and _aliased(client, model_name, CHALLENGER) != number:
+        if champion is None or (champion != number and not is_challenger):
             decision = alias_of_new_version(champion)
             client.set_registered_model_alias(model_name, decision.alias, number)
             reason = decision.reason
+            if is_challenger:
+                client.delete_registered_model_alias(model_name, CHALLENGER)
         return _version(client, model_name, number, reason)
 
 
@@ -231,9 +256,8 @@ def champion(space: Workspace, model_name: str) -> Version:
         number = _aliased(client, model_name, CHAMPION)
         if number is None:
             raise TrackingError(
-                f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, and in a clone "
-                "whose stages are up to date but whose mlruns/ is empty `dvc repro --single-item --force evaluate "
-                "register`"
+                f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, which registers "
+                "the best system"
             )
         return _version(client, model_name, number)
 

@@ -19,14 +19,13 @@ from filelock import FileLock
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace, read_json, write_json
+from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
-BUNDLE_TAG: Final = "mammo.bundle_sha256"
-"""Of the description, which names the weights' own hash: another threshold makes another run and another version."""
 
 QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -37,17 +36,6 @@ QUIET: Final = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """No telemetry, no pickles, and system metrics often enough for runs of minutes."""
-
-
-def tracking_uri(space: Workspace) -> str:
-    """`MLFLOW_TRACKING_URI` if it is set, else the SQLite store of the workspace."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(space.mlruns / 'mlflow.db').resolve()}"
-
-
-def sqlite_path(space: Workspace) -> Path | None:
-    """The store's file, or None where it is a server or another database."""
-    uri = tracking_uri(space)
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def connect(space: Workspace) -> "MlflowClient":
@@ -61,6 +49,8 @@ def connect(space: Workspace) -> "MlflowClient":
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # It logs the traceback of every error that it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri, path = tracking_uri(space), sqlite_path(space)
     if path is not None:
         _check_sqlite(path)
@@ -152,7 +142,9 @@ def _unless_set(name: str, value: str) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """What an error says in a line, without the password of an address that it quotes."""
     lines = str(error).strip().splitlines()
-    return without_password(lines[0])[:300] if lines else type(error).__name__
+    # SQLAlchemy may put advice to programmers before what the database said.
+    said = next((line for line in lines if "Error) " in line), lines[0] if lines else type(error).__name__)
+    return without_password(said)[:300]
 
 
 def without_password(text: str) -> str:

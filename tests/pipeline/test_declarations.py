@@ -25,7 +25,7 @@ STAGES: Final = (
     "patches",
     "train",
     "evaluate",
-    "register",
+    "choose",
 )
 SYSTEM: Final = "compact-baseline"
 SMALL: Final[dict[str, dict[str, Any]]] = {
@@ -135,7 +135,7 @@ def test_a_stage_reads_only_settings_that_it_declares(stage: str, read_by_stage:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["ingest", "split", "patches", "train", "evaluate", "register"])
+@pytest.mark.parametrize("stage", ["ingest", "split", "patches", "train", "evaluate", "choose"])
 def test_what_a_stage_declares_is_read_by_it(stage: str, read_by_stage: dict[str, set[str]]) -> None:
     assert {one for one in declared(stage) if not any(covers(one, n) for n in read_by_stage[stage])} == set()
 

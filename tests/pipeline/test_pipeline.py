@@ -47,14 +47,6 @@ def test_every_stage_leaves_what_the_next_one_and_people_need(reproduced: Worksp
     assert [path for path in made if not path.is_file()] == []
 
 
-def test_a_second_repro_does_nothing(reproduced: Workspace) -> None:
-    before = (reproduced.root / "dvc.lock").read_bytes()
-    done = run(reproduced, "dvc", "repro")
-    assert done.returncode == 0
-    assert "Running stage" not in done.stdout
-    assert (reproduced.root / "dvc.lock").read_bytes() == before
-
-
 def test_no_patient_is_in_two_parts(reproduced: Workspace) -> None:
     table = read_table(reproduced.rois / "rois.parquet").merge(read_table(reproduced.split), on="roi_id")
     assert table.groupby("patient_id")["split"].nunique().max() == 1
@@ -109,16 +101,6 @@ def test_mammo_predict_prints_the_agreed_keys(reproduced: Workspace, tmp_path: P
     assert row["vote_share"] == pytest.approx(np.mean(row["votes"]))
     assert len(row["votes"]) == 25
     assert done.stderr == ""
-
-
-def test_an_empty_mlruns_is_filled_again_from_the_files(reproduced: Workspace, tmp_path: Path) -> None:
-    clone = Workspace(tmp_path / "clone")
-    shutil.copytree(reproduced.root, clone.root, ignore=shutil.ignore_patterns("mlruns", "*.run.json"))
-    done = run(clone, "dvc", "repro", "--single-item", "--force", "register")
-    assert done.returncode == 0, done.stderr
-    config = Config.load(clone.params)
-    name = config.register_.model_name
-    assert champion(clone, name).weights_sha256 == champion(reproduced, name).weights_sha256
 
 
 def test_a_choice_reruns_what_it_changes_once_it_is_asked_for(reproduced: Workspace, tmp_path: Path) -> None:

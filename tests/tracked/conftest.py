@@ -17,7 +17,8 @@ from mammo.data.rois import RoiSet, write_rois
 from mammo.report.results import write_results
 from mammo.systems.assess import assess
 from mammo.systems.train import read_part
-from mammo.track.record import record_evaluation, register_best, train_recorded
+from mammo.track.record import fill_store, train_recorded
+from mammo.track.registry import chosen
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 SETTINGS = {
@@ -102,10 +103,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> 
         use_store(space, store_template)
         for system in config.systems:
             train_recorded(space, config, system)
-        assessment = assess(space, config)
-        write_results(space, assessment)
-        record_evaluation(space, config, assessment.results)
-        write_json(space.reports / "champion.json", register_best(space, config))
+        write_results(space, assess(space, config))
+        write_json(space.reports / "champion.json", chosen(space, config))
+        fill_store(space, config)
     return space, config
 
 

@@ -24,7 +24,7 @@ from mammo.serve.app import create_app
 from mammo.serve.predict import load_champion, predict_files
 from mammo.systems.score import RoiScorer
 from mammo.track import registry
-from mammo.track.record import ensure_run, register_best
+from mammo.track.record import ensure_run, fill_store
 from mammo.track.store import connect
 
 NAME = "mammo-roi"
@@ -44,7 +44,7 @@ def test_the_first_version_becomes_champion_and_a_second_challenger(
 
 def test_registering_the_same_weights_twice_makes_one_version(files_only: tuple[Workspace, Config]) -> None:
     space, config = files_only
-    assert register_best(space, config) == register_best(space, config)
+    assert fill_store(space, config).number == fill_store(space, config).number
     assert [version.number for version in registry.versions(space, NAME)] == ["1"]
 
 
@@ -94,7 +94,7 @@ def test_a_champion_whose_files_were_moved_is_an_error_with_a_way_out(
     files_only: tuple[Workspace, Config], tmp_path: Path
 ) -> None:
     space, config = files_only
-    register_best(space, config)
+    fill_store(space, config)
     shutil.move(space.mlruns / "artifacts", tmp_path / "elsewhere")
     with pytest.raises(TrackingError, match=r"mammo-roi version 1: its files cannot be read .*empty mlruns/"):
         load_champion(space)
@@ -102,7 +102,7 @@ def test_a_champion_whose_files_were_moved_is_an_error_with_a_way_out(
 
 def test_a_service_needs_no_record_of_a_study(files_only: tuple[Workspace, Config]) -> None:
     space, config = files_only
-    register_best(space, config)
+    fill_store(space, config)
     values = yaml.safe_load(space.params.read_text()) | {"settings_from": "reports/tune/best.yaml"}
     space.params.write_text(yaml.safe_dump(values))
     assert load_champion(space).unwrap_python_model().scorer.bundle.system in config.systems
@@ -116,7 +116,7 @@ def test_promoting_an_unknown_version_is_refused_with_the_known_ones(
 
 
 def test_a_store_without_versions_says_how_to_get_a_champion(prepared: tuple[Workspace, Config]) -> None:
-    with pytest.raises(TrackingError, match=r"no version has the alias champion.*--force evaluate register"):
+    with pytest.raises(TrackingError, match=r"no version has the alias champion.*run `dvc repro`"):
         registry.champion(prepared[0], NAME)
 
 

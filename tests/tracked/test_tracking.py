@@ -11,12 +11,12 @@ from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
 from mammo.servers import run_mlflow_ui
+from mammo.track.check import tracking_uri
 from mammo.track.store import (
     comparison_rows,
     connect,
     first_line,
     flat_params,
-    tracking_uri,
     without_password,
 )
 

@@ -1,0 +1,98 @@
+"""A git clone of the project, whose dvc.lock knows every hash and whose MLflow store is empty, ends with a champion."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from PIL import Image
+
+from mammo.core.config import OWN_SETTINGS, Config
+from mammo.core.files import Workspace, read_array
+from mammo.data.phantom import write_phantom
+from mammo.track.store import comparison_rows
+from tests.pipeline.conftest import PROJECT, run
+
+pytestmark = pytest.mark.slow
+
+SYSTEM: Final = "compact-baseline"
+SETTINGS: Final[dict[str, dict[str, Any]]] = {
+    "phantom": {"n_patients": 24, "seed": 3},
+    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "split": {"protocol": "grouped_cv"},
+    "patches": {"tumor_draws": 4, "normal_draws": 4},
+    "train": {"epochs": 1, "patches_per_epoch": 64, "device": "cpu"},
+    "evaluate": {"n_bootstrap": 100},
+}
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The project's tree with small settings, its pipeline run, committed to git and pushed to a DVC remote."""
+    space = Workspace(tmp_path_factory.mktemp("origin") / "project")
+    names = git(PROJECT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    for name in filter(None, names):
+        if (PROJECT / name).is_file():
+            (space.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, space.root / name)
+    values = yaml.safe_load(space.params.read_text()) | {"settings_from": OWN_SETTINGS, "systems": [SYSTEM]}
+    for section, changes in SETTINGS.items():
+        values[section] |= changes
+    space.params.write_text(yaml.safe_dump(values, sort_keys=False))
+    git(space.root, "init", "--quiet")
+    must(space, "dvc", "remote", "add", "--default", "shelf", str(space.root.parent / "remote"))
+    add_films(space)
+    must(space, "dvc", "repro")
+    must(space, "dvc", "push", "dvc.yaml")
+    git(space.root, "add", "--all")
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+    git(space.root, *identity, "commit", "--quiet", "--message", "results")
+    return space
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def must(space: Workspace, *command: str) -> str:
+    done = run(space, *command)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def add_films(space: Workspace) -> None:
+    write_phantom(Config.load(space.params).phantom, space.root / "data" / "raw" / "phantom")
+
+
+@pytest.mark.parametrize("fetched", [False, True], ids=["stages run", "outputs from the remote"])
+def test_a_fresh_clone_ends_with_a_champion_and_a_clean_tree(
+    origin: Workspace, tmp_path: Path, fetched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    clone = Workspace(tmp_path / "clone")
+    git(tmp_path, "clone", "--quiet", str(origin.root), str(clone.root))
+    add_films(clone)
+    if fetched:
+        must(clone, "dvc", "pull", "dvc.yaml")
+    first = must(clone, "dvc", "repro")
+    assert ("Running stage 'train" in first) is not fetched
+    assert "Stage 'evaluate' didn't change, skipping" in first
+
+    picture = tmp_path / "roi.png"
+    Image.fromarray(read_array(clone.rois / "images.npy")[0]).save(picture)
+    vote = json.loads(must(clone, "mammo", "predict", "--json", str(picture)))
+    assert (vote["model_name"], vote["model_version"]) == ("mammo-roi", "1")
+    results = json.loads((clone.reports / "evaluate" / "results.json").read_text())
+    (row,) = comparison_rows(clone)
+    assert row["metrics"]["test_accuracy"] == results["systems"][SYSTEM]["roi"]["accuracy"]["value"]
+
+    second = must(clone, "dvc", "repro")
+    assert [line for line in second.splitlines() if line.startswith("Running stage")] == [
+        "Running stage 'register':"  # which only looks
+    ]
+    assert "MLflow's store is up to date" in second
+    assert git(clone.root, "status", "--porcelain") == ""

@@ -1,0 +1,118 @@
+"""What the store is found to lack, and that it gets it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mammo.core.config import Config
+from mammo.core.files import Workspace
+from mammo.track.check import lacking, place_of_champion
+from mammo.track.record import fill_store
+from mammo.track.registry import champion, promote, register, versions
+from mammo.track.store import comparison_rows, connect
+
+NAME = "mammo-roi"
+
+
+def delete_alias(space: Workspace) -> None:
+    connect(space).delete_registered_model_alias(NAME, "champion")
+
+
+def delete_version(space: Workspace) -> None:
+    connect(space).delete_model_version(NAME, "1")
+
+
+def delete_run(space: Workspace) -> None:
+    client = connect(space)
+    for row in comparison_rows(space):
+        if row["system"] == champion(space, NAME).system:
+            client.delete_run(row["run_id"])
+
+
+def change_results(space: Workspace) -> None:
+    path = space.reports / "evaluate" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "evaluated again"}))
+
+
+@pytest.fixture
+def filled(files_only: tuple[Workspace, Config]) -> tuple[Workspace, Config]:
+    fill_store(*files_only)
+    return files_only
+
+
+def test_an_empty_store_lacks_everything(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    best = json.loads((space.reports / "champion.json").read_text())["system"]
+    everything = [
+        *(f"a run of {system} with these test results" for system in config.systems),
+        f"a version of {NAME} from {best}",
+        f"a champion of {NAME}",
+    ]
+    assert lacking(space) == everything
+    (space.mlruns / "mlflow.db").unlink()
+    assert lacking(space) == everything
+
+
+@pytest.mark.parametrize(
+    ("damage", "lacks"),
+    [
+        (delete_alias, ["a champion of"]),
+        (delete_version, ["a version of", "a champion of"]),
+        (delete_run, ["a run of"]),
+        (change_results, ["a run of", "a run of"]),
+    ],
+)
+def test_what_was_taken_from_the_store_is_found_and_brought_back(
+    filled: tuple[Workspace, Config], damage: Callable[[Workspace], None], lacks: list[str]
+) -> None:
+    space, config = filled
+    assert lacking(space) == []
+    damage(space)
+    assert [what[: len(start)] for what, start in zip(lacking(space) or [], lacks, strict=True)] == lacks
+    assert "champion" in fill_store(space, config).aliases
+    assert lacking(space) == []
+
+
+def test_the_choice_of_a_champion_by_people_is_left_alone(filled: tuple[Workspace, Config]) -> None:
+    space, config = filled
+    (other,) = set(config.systems) - {champion(space, NAME).system}
+    run_id = next(row["run_id"] for row in comparison_rows(space) if row["system"] == other)
+    promote(space, NAME, register(space, NAME, run_id, space.bundle(other)).number)
+    assert lacking(space) == []
+    fill_store(space, config)
+    assert champion(space, NAME).system == other
+
+
+def test_a_challenger_becomes_champion_once_that_is_deleted(filled: tuple[Workspace, Config]) -> None:
+    space, config = filled
+    (other,) = set(config.systems) - {champion(space, NAME).system}
+    run_id = next(row["run_id"] for row in comparison_rows(space) if row["system"] == other)
+    assert register(space, NAME, run_id, space.bundle(other)).aliases == ("challenger",)
+    delete_version(space)
+    assert register(space, NAME, run_id, space.bundle(other)).aliases == ("champion",)
+    assert [version.aliases for version in versions(space, NAME)] == [("champion",)]
+
+
+def test_only_mlflow_can_tell_what_a_server_or_another_program_s_database_lacks(
+    filled: tuple[Workspace, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, _ = filled
+    (space.mlruns / "mlflow.db").write_bytes(b"no database")
+    assert lacking(space) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert lacking(space) is None
+
+
+def test_the_first_workspace_with_a_champion_is_served(
+    finished: tuple[Workspace, Config], store_template: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    (empty / "mlruns").mkdir(parents=True)
+    shutil.copy(store_template, empty / "mlruns" / "mlflow.db")
+    demo = str(finished[0].root)
+    assert place_of_champion(str(empty), demo) == demo
+    assert place_of_champion(demo, str(empty)) == demo
+    assert place_of_champion(str(empty), str(tmp_path / "missing")) == str(empty)
