@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from mammo.core.config import split_system
 from mammo.core.errors import MammoError
 from mammo.core.records import ROI_SIDE_PX, RoiVote
-from mammo.evaluation.metrics import FloatArray, IntArray
+from mammo.evaluation.metrics import IntArray
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier
 from mammo.systems.augment import crop
-from mammo.systems.score import RoiScorer, grid_batch
+from mammo.systems.score import FloatArray, RoiScorer, grid_batch
 
 ALL_BLOCKS: Final = "all"
 """Grad-CAM of every block that the head sees, each by its own way into the head, summed."""
