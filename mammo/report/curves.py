@@ -195,8 +195,7 @@ def reliability_diagram(
     Args:
         labels: true classes, shape `(n,)`.
         systems: name → raw scores and calibrated probabilities, both of shape `(n,)`.
-        binning: of equal mass or of equal width.
-        n_bins: their number.
+        binning: how each panel's `n_bins` bins are cut.
 
     Raises:
         DataError: a system's scores are no probabilities or not those of the labelled ROIs.
@@ -208,9 +207,8 @@ def reliability_diagram(
     for axes in grid.ravel():
         axes.set_axis_off()
     styles = system_styles(list(systems))
-    for axes, below, (name, kinds) in zip(
-        grid[::2].ravel(), grid[1::2].ravel(), systems.items(), strict=False
-    ):
+    panels, legends = grid[::2].ravel(), grid[1::2].ravel()
+    for axes, below, (name, kinds) in zip(panels, legends, systems.items(), strict=False):
         axes.set_axis_on()
         axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
         counts, entries = {}, []
@@ -223,11 +221,9 @@ def reliability_diagram(
             axes.errorbar(x, y, yerr=gaps, fmt="none", ecolor=style["color"], elinewidth=1, alpha=0.6)
             entries += axes.plot(x, y, label=label, **_BINS, **style)
             counts[kind] = ", ".join(map(str, table["n"]))
-        for truth, edge in ((Label.NORMAL, 0.0), (Label.TUMOR, 1.0)):
+        for truth, colour in LABEL_COLOURS.items():
             ticks = kinds[1][labels == truth]
-            axes.plot(
-                ticks, np.full(len(ticks), edge), "|", markersize=8, color=LABEL_COLOURS[truth], alpha=0.6
-            )
+            axes.plot(ticks, np.full(len(ticks), float(truth)), "|", markersize=8, color=colour, alpha=0.6)
         tidy(axes, name, f"mean score of the bin\n{_in_bins(counts)}", "share of Tumor ROIs")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.04, 1.04))
         draw_legend(below, entries, columns=1)
@@ -246,8 +242,10 @@ def _in_bins(counts: Mapping[str, str]) -> str:
 def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) -> None:
     """Draw each fold's coverage beside the promise, and its referral rate, with Wilson intervals."""
     rows = np.arange(len(folds), dtype=float)
-    title = "Prediction sets: coverage against the promise, and referrals"
-    heights = (1.6 + 0.55 * len(folds), 0.3)
+    heights, title = (
+        (1.6 + 0.55 * len(folds), 0.3),
+        "Prediction sets: coverage against the promise, and referrals",
+    )
     figure = new_figure(10, sum(heights), title, data_note)
     (coverage, referral), below = _panels_and_legend(figure, heights, 2)
     tidy(coverage, "Coverage", "share of the sets that hold the true class")
@@ -302,26 +300,23 @@ def draw_ledger(ledger: dict[str, Any], path: Path, data_note: str) -> None:
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
         axes.tick_params(axis="y", labelcolor=INK, length=0)
         axes.grid(visible=False, axis="y")
-        for line in range(1, len(names)):
-            axes.axhline(line - 0.5, color=PALE, linewidth=0.6)
+        for border in range(1, len(names)):
+            axes.axhline(border - 0.5, color=PALE, linewidth=0.6)
     if any(row["kind"] == "paper" for row in rows):
         marks["Paper, as reported"] = _PAPER
+    line: dict[str, Any] = {"linewidth": 1.6, "markersize": 5}
     entries = [
-        Line2D(
-            [], [], marker=marker, color=colour, linewidth=1.6, markersize=5, label=name[0].upper() + name[1:]
-        )
+        Line2D([], [], marker=marker, color=colour, label=name[0].upper() + name[1:], **line)
         for name, (marker, colour) in marks.items()
     ]
     draw_legend(below, entries, len(entries), fontsize=9, labelcolor=MUTED, handlelength=2)
     save(figure, path)
 
 
-def _panels_and_legend(
-    figure: Figure, heights: tuple[float, float], n_panels: int
-) -> tuple[list[Axes], Axes]:
-    """A row of panels and, below them, a row for the legend."""
-    grid = figure.add_gridspec(2, n_panels, height_ratios=heights)
-    panels = [figure.add_subplot(grid[0, column]) for column in range(n_panels)]
+def _panels_and_legend(figure: Figure, heights: tuple[float, float], n: int) -> tuple[list[Axes], Axes]:
+    """A row of `n` panels and, below them, a row for the legend."""
+    grid = figure.add_gridspec(2, n, height_ratios=heights)
+    panels = [figure.add_subplot(grid[0, column]) for column in range(n)]
     return panels, figure.add_subplot(grid[1, :])
 
 

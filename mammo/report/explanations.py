@@ -46,6 +46,13 @@ RULE: Final = (
     "among the rightly called Tumor, the rightly called Normal, the missed Tumor and the false alarms, and the "
     "2 that are nearest to it. Equal distances are ordered by the mean score's distance from 0.5, then by name."
 )
+_SUREST: Final = {
+    ("Tumor", "Tumor"): "Surest rightly called Tumor",
+    ("Normal", "Normal"): "Surest rightly called Normal",
+    ("Tumor", "Normal"): "Surest missed Tumor",
+    ("Normal", "Tumor"): "Surest false alarm",
+}
+"""(truth, decision) → why its surest ROI is picked."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,13 @@ def explanation_figure(
     cover = _cover(explained.coverage)
     blocks = "all blocks" if explained.block == ALL_BLOCKS else explained.block
     agreement = f"its sign fits {explained.n_agreeing} of {len(corners)} scores"
-    show_pixels(
-        roi, explained.image, f"ROI\n{len(corners)} patches of {size_px} pixels; dashed: the first", 9
-    )
-    show_pixels(votes, explained.image, f"Vote map: mean score\nof the {cover}", 9)
-    show_pixels(cam, explained.image, f"Grad-CAM of {blocks}; {agreement}\nmean of the {cover}", 9)
-    for axes in (roi, votes, cam):
+    headings = {
+        roi: f"ROI\n{len(corners)} patches of {size_px} pixels; dashed: the first",
+        votes: f"Vote map: mean score\nof the {cover}",
+        cam: f"Grad-CAM of {blocks}; {agreement}\nmean of the {cover}",
+    }
+    for axes, heading in headings.items():
+        show_pixels(axes, explained.image, heading, 9)
         axes.spines[:].set_visible(False)
     frame_first_patch(roi, corners, size_px)
 
@@ -164,21 +172,14 @@ def pick_examples(predictions: pd.DataFrame, system: str, vote: VoteConfig) -> l
         distance=(evidence - vote.share_threshold).abs().round(9), sureness=(rows["score"] - 0.5).abs()
     )
     order = ["distance", "sureness", "roi_id"]
-    surest = rows.sort_values(order, ascending=[False, False, True])
-    tumor, called = (surest[column] == Label.TUMOR.title for column in ("label", "decision"))
-    kinds = [
-        ("Surest rightly called Tumor", surest[tumor & called].head(1)),
-        ("Surest rightly called Normal", surest[~tumor & ~called].head(1)),
-        ("Surest missed Tumor", surest[tumor & ~called].head(1)),
-        ("Surest false alarm", surest[~tumor & called].head(1)),
+    surest = rows.sort_values(order, ascending=[False, False, True]).drop_duplicates(["label", "decision"])
+    nearest = rows.drop(index=surest.index).sort_values(order).head(2)
+    kind_of = {(row.label, row.decision): row for row in surest.itertuples()}
+    picked: list[tuple[str, Any]] = [
+        (reason, kind_of[kind]) for kind, reason in _SUREST.items() if kind in kind_of
     ]
-    others = rows.drop(index=[index for _, found in kinds for index in found.index])
-    kinds.append(("Nearest to the threshold", others.sort_values(order).head(2)))
-    return [
-        Example(reason, str(roi_id), int(row))
-        for reason, found in kinds
-        for row, roi_id in zip(found.index.to_numpy(), found["roi_id"], strict=True)
-    ]
+    picked += [("Nearest to the threshold", row) for row in nearest.itertuples()]
+    return [Example(reason, str(row.roi_id), int(row.Index)) for reason, row in picked]
 
 
 def draw_examples(
