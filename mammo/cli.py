@@ -113,18 +113,20 @@ def explain(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Draw why the champion decides so: the map of its votes and Grad-CAM, one picture for each ROI."""
-    from mammo.report.explain import explain_named
+    from mammo.report.explanations import write_explanations
+    from mammo.serve.predict import explain_rois
 
     space = Workspace(workspace)
-    rows = explain_named(space, rois, space.reports / "explanations" if out is None else out, block)
-    for row in rows:
+    explained = explain_rois(space, rois, block)
+    pictures = write_explanations(explained, space.reports / "explanations" if out is None else out)
+    for (row, _), picture in zip(explained, pictures, strict=True):
         if as_json:
-            typer.echo(json.dumps(row))
+            typer.echo(json.dumps({"roi": row["roi"], "picture": str(picture), **row}))
             continue
         decided = (
             f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
         )
-        typer.echo(f"{row['roi']}: {decided} → {row['picture']}")
+        typer.echo(f"{row['roi']}: {decided} → {picture}")
     if not as_json:
         typer.echo(NOTICE)
 

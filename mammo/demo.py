@@ -137,12 +137,12 @@ def show(space: Workspace, config: Config, console: Console) -> None:
 
 def draw_one_vote(space: Workspace, config: Config) -> Path:
     """Let the registered champion vote on the first Tumor ROI of the test part, and draw it."""
-    from mammo.report.sheets import vote_picture
+    from mammo.report.rois import vote_picture
     from mammo.systems.train import read_part
 
     test = read_part(space, "test")
     index = int(test.labels.argmax())
-    voter = load_champion(space).unwrap_python_model()
+    voter = load_champion(space)
     vote = voter.votes(test.images[index : index + 1])[0]
     bundle = voter.scorer.bundle
     path = space.reports / "vote.png"

@@ -7,7 +7,7 @@ import pandas as pd
 from mammo.core.errors import data_name
 from mammo.core.files import Workspace, atomic_path, write_json, write_table
 from mammo.data.audit import Audit, flagged_rois, leakage_summary, overlaps_of, parts_of
-from mammo.report.audit_sheet import DrawnPair, pairs_sheet
+from mammo.report.rois import DrawnPair, pairs_sheet
 
 
 def write_audit(space: Workspace, audit: Audit, protocol: str) -> None:

@@ -8,17 +8,19 @@ lightness too, and dashes tell backbones apart.
 import itertools
 import textwrap
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from mammo.core.errors import NOTICE
-from mammo.core.files import atomic_path
+from mammo.core.files import write_bytes
 from mammo.core.records import Label
 
 INK: Final = "#222222"
@@ -30,6 +32,8 @@ SCORE_COLOURS: Final = LinearSegmentedColormap.from_list(
     "score", [LABEL_COLOURS[Label.NORMAL], "#F4F1EA", LABEL_COLOURS[Label.TUMOR]]
 )
 """From certainly Normal to certainly Tumor; a score of 0.5 is nearly white."""
+SCORES: Final = Normalize(0, 1)
+GREY_LEVELS: Final = Normalize(0, 255)
 
 FLOOR: Final = "floor"
 """Name of the intensity floor in pictures; it is always a grey dotted line."""
@@ -100,8 +104,17 @@ def new_figure(width_in: float, body_in: float, title: str, data_note: str) -> F
     return figure
 
 
+def empty_figure(title: str, data_note: str, reason: str) -> Figure:
+    """A figure that holds nothing but the reason why."""
+    figure = new_figure(8, 1.2, title, data_note)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    say_empty(axes, reason)
+    return figure
+
+
 def tidy(axes: Axes, title: str = "", x_label: str = "", y_label: str = "") -> None:
-    """Give axes the look that all pictures share."""
+    """Give axes the look that all plots share."""
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.set_xlabel(x_label, fontsize=9, color=INK)
     axes.set_ylabel(y_label, fontsize=9, color=INK)
@@ -112,59 +125,61 @@ def tidy(axes: Axes, title: str = "", x_label: str = "", y_label: str = "") -> N
     axes.spines[["bottom", "left"]].set_color(MUTED)
 
 
+def show_pixels(
+    axes: Axes,
+    pixels: npt.NDArray[Any],
+    title: str,
+    title_pt: float = 8,
+    colours: str | Colormap = "gray",
+    norm: Normalize = GREY_LEVELS,
+) -> None:
+    """Draw pixels `(height, width)` under a title, without ticks."""
+    axes.imshow(pixels, cmap=colours, norm=norm, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=title_pt, color=INK, loc="left")
+
+
 def say_empty(axes: Axes, reason: str) -> None:
     """Write into axes why they hold nothing."""
     axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=10, color=MUTED)
 
 
-def draw_legend(axes: Axes, entries: Sequence[Any], columns: int) -> None:
+def draw_legend(axes: Axes, entries: Sequence[Any], columns: int, **look: Any) -> None:
     """Fill a row of the figure with its legend, so that no text can meet another."""
     axes.set_axis_off()
-    if entries:
-        legend = axes.legend(
-            handles=entries,
-            loc="center",
-            ncols=min(columns, len(entries)),
-            fontsize=8.5,
-            frameon=False,
-            labelcolor=INK,
-            handlelength=3.2,
-        )
-        legend.set_in_layout(False)
+    look = {"fontsize": 8.5, "frameon": False, "labelcolor": INK, "handlelength": 3.2} | look
+    axes.legend(handles=entries, loc="center", ncols=min(columns, len(entries)), **look).set_in_layout(False)
 
 
 def draw_colour_bar(
-    figure: Figure,
-    axes: Sequence[Axes],
-    colours: str | Colormap,
-    largest: float,
-    label: str,
-    *,
-    aspect: float,
-    shrink: float,
+    figure: Figure | SubFigure, colours: str | Colormap, norm: Normalize, label: str, **place: Any
 ) -> None:
-    """Say below some axes what their colours from 0 to `largest` mean."""
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, largest), colours),
-        ax=axes,
-        location="bottom",
-        aspect=aspect,
-        shrink=shrink,
-        pad=0.015,
-    )
+    """Say what colours mean; `place` is for matplotlib's `colorbar`: which axes it takes or fills, and its ticks."""
+    bar = figure.colorbar(ScalarMappable(norm, colours), orientation="horizontal", **place)
     bar.set_label(label, fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7.5, colors=INK, length=2)
     bar.outline.set_visible(False)
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG; the same figure gives the same bytes (no date, no program version)."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
+    return content.getvalue()
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG atomically; the same figure gives the same bytes (no date, no program version).
+    """Write a PNG atomically.
 
     Raises:
         DataError: the file cannot be written.
     """
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+    write_bytes(path, png(figure))
+
+
+def shorten(name: str, length: int) -> str:
+    """The end of a name, with an ellipsis before it where it is longer than `length` characters."""
+    return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
 def _wrap(text: str, width_in: float, size_pt: float) -> list[str]:

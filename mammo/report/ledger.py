@@ -12,9 +12,9 @@ from mammo.core.files import atomic_folder, write_bytes, write_json
 from mammo.evaluation.conformal import FoldReferral
 from mammo.evaluation.intervals import percent
 from mammo.evaluation.metrics import TITLES
-from mammo.report.forest import draw_ledger
+from mammo.report.curves import draw_ledger, referral_picture
 from mammo.report.markdown import markdown_table
-from mammo.report.referral import referral_picture, referral_summary, referral_table
+from mammo.report.referral import referral_summary, referral_table
 from mammo.report.tables import FLOOR_TITLE, cell, counted, signed
 
 COLUMNS: Final = (

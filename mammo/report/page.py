@@ -9,7 +9,7 @@ from mammo.core.errors import NOTICE
 from mammo.core.files import write_bytes
 from mammo.evaluation.baselines import DOI
 from mammo.report.document import Block, Cell, PageSection, Paragraph, Picture, Table, picture_uri, shown
-from mammo.report.examples import RULE, draw_examples, pick_examples
+from mammo.report.explanations import RULE, draw_examples, pick_examples
 from mammo.report.page_audit import audit_section
 from mammo.report.page_operation import operation_section
 from mammo.report.page_results import (

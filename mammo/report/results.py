@@ -11,11 +11,15 @@ from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
 from mammo.evaluation.voting import roi_votes
+from mammo.report.curves import (
+    confusion_matrices,
+    referral_picture,
+    reliability_diagram,
+    roc_and_precision_recall,
+    training_curves,
+)
 from mammo.report.operation import operation_markdown
-from mammo.report.plots import ScoredSystem, confusion_matrices, roc_and_precision_recall, training_curves
-from mammo.report.referral import referral_picture
-from mammo.report.reliability import Calibrated, reliability_diagram
-from mammo.report.sheets import VotedRoi, wrong_rois_sheet
+from mammo.report.rois import VotedRoi, wrong_rois_sheet
 from mammo.report.tables import results_markdown
 from mammo.systems.assess import FLOOR, Assessment
 from mammo.systems.operation import operation_estimates
@@ -56,11 +60,9 @@ def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None
     note = assessment.results["data"]["note"]
     judged = {**assessment.scored, FLOOR: assessment.floor}
     entries = {**assessment.results["systems"], FLOOR: assessment.results[FLOOR]}
-    curves = [
-        ScoredSystem(name, scored.scores, _estimate(entries[name]["roi"]["auc_score"]))
-        for name, scored in judged.items()
-    ]
-    roc_and_precision_recall(assessment.test.labels, curves, folder / "curves.png", note)
+    scores = {name: scored.scores for name, scored in judged.items()}
+    aucs = {name: _estimate(entries[name]["roi"]["auc_score"]) for name in judged}
+    roc_and_precision_recall(assessment.test.labels, scores, aucs, folder / "curves.png", note)
     confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
     confidence = entries[FLOOR]["roi"]["accuracy"]["confidence"]
     confusion_matrices(confusions, folder / "confusion.png", note, confidence)
@@ -76,10 +78,10 @@ def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None
 def draw_operation(assessment: Assessment, folder: Path) -> None:
     """Draw reliability before and after calibration, and coverage and referral rate against the promise."""
     results = assessment.results
-    systems = [
-        Calibrated(name, scored.scores, assessment.bundles[name].calibrator.apply(scored.scores))
+    systems = {
+        name: (scored.scores, assessment.bundles[name].calibrator.apply(scored.scores))
         for name, scored in assessment.scored.items()
-    ]
+    }
     first = next(iter(results["systems"].values()))["calibration"]
     reliability_diagram(
         assessment.test.labels,

@@ -17,13 +17,16 @@ from mammo.serve.predict import load_champion
 MAX_BODY_BYTES: Final = 16 * 2**20
 
 
-def create_app(space: Workspace) -> FastAPI:
+def create_app(workspace: Workspace) -> FastAPI:
     """Load the champion and build the application around it.
+
+    A vote answers with the row of `mammo predict` and the patch scores that explain it.
 
     Raises:
         TrackingError: there is no champion, or the store cannot be used.
     """
-    voter = load_champion(space).unwrap_python_model()
+    voter = load_champion(workspace)
+    bundle = voter.scorer.bundle
     app = FastAPI(title="mammo", description=NOTICE, docs_url=None, redoc_url=None)
     registry = CollectorRegistry()
     counted = Counter("mammo_votes", "ROIs voted on", ["label"], registry=registry)
@@ -50,59 +53,35 @@ def create_app(space: Workspace) -> FastAPI:
 
     @app.get("/api/model")
     def model() -> dict[str, Any]:
-        return describe(voter)
+        return {
+            "model_name": voter.model_name,
+            "model_version": voter.model_version,
+            "system": bundle.system,
+            "size_px": bundle.size_px,
+            "corners_px": bundle.corners.tolist(),
+            "vote": bundle.vote.model_dump(),
+            "calibrator": bundle.calibrator.to_dict(),
+            "coverage": bundle.conformal.coverage,
+            "synthetic": bundle.synthetic,
+            "notice": NOTICE,
+        }
 
     @app.post("/api/vote")
     async def vote(request: Request) -> Response:
-        body = await read_body(request)
-        if body is None:
-            return refuse(413, f"body: must be at most {MAX_BODY_BYTES} bytes; send one 120 × 120 ROI")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return refuse(413, f"body: must be at most {MAX_BODY_BYTES} bytes; send one 120 × 120 ROI")
         started = perf_counter()
         try:
-            row = await run_in_threadpool(vote_on, voter, body)
+            decided = await run_in_threadpool(lambda: voter.votes(decode_roi(bytes(body), "body")[None])[0])
         except MammoError as error:
             return refuse(422, str(error))
         seconds.observe(perf_counter() - started)
-        counted.labels(row["label"]).inc()
-        referred.inc(int(row["referral"]))
-        return JSONResponse(row)
+        counted.labels(decided.label).inc()
+        referred.inc(int(decided.referral))
+        row = decided.row(voter.model_name, voter.model_version)
+        return JSONResponse(row | {"patch_scores": list(decided.patch_scores)})
 
     return app
-
-
-async def read_body(request: Request) -> bytes | None:
-    """The request's body, or None as soon as it is longer than allowed."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    return bytes(body)
-
-
-def vote_on(voter: Any, content: bytes) -> dict[str, Any]:
-    """One picture's bytes → the row of `mammo predict`, with the patch scores that explain it.
-
-    Raises:
-        DataError: the picture is unreadable or no ROI.
-    """
-    vote = voter.votes(decode_roi(content, "body")[None])[0]
-    row: dict[str, Any] = vote.row(voter.model_name, voter.model_version)
-    return row | {"patch_scores": list(vote.patch_scores)}
-
-
-def describe(voter: Any) -> dict[str, Any]:
-    """What serves: name, version, system, patch grid, vote rule with its threshold, calibrator, promise."""
-    bundle = voter.scorer.bundle
-    return {
-        "model_name": voter.model_name,
-        "model_version": voter.model_version,
-        "system": bundle.system,
-        "size_px": bundle.size_px,
-        "corners_px": bundle.corners.tolist(),
-        "vote": bundle.vote.model_dump(),
-        "calibrator": bundle.calibrator.to_dict(),
-        "coverage": bundle.conformal.coverage,
-        "synthetic": bundle.synthetic,
-        "notice": NOTICE,
-    }

@@ -19,13 +19,11 @@ from torch import Tensor, nn
 from mammo.core.config import split_system
 from mammo.core.errors import MammoError
 from mammo.core.records import ROI_SIDE_PX, RoiVote
+from mammo.evaluation.metrics import IntArray
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier
 from mammo.systems.augment import crop
-from mammo.systems.score import RoiScorer, grid_batch
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from mammo.systems.score import FloatArray, RoiScorer, grid_batch
 
 ALL_BLOCKS: Final = "all"
 """Grad-CAM of every block that the head sees, each by its own way into the head, summed."""
@@ -39,9 +37,12 @@ class Explanation:
     """One ROI's decision laid over its pixels.
 
     Attributes:
+        system: who decided, such as `compact-model2`.
+        image: the ROI's grey levels, `(120, 120)`.
         vote: the decision and its patch scores.
         corners: top and left of each patch in pixels, in the order of the scores, `(n_patches, 2)`.
         size_px: side of the patches.
+        patch_threshold: a patch votes Tumor when its score is above this.
         vote_map: mean score of the patches that cover a pixel, `(120, 120)`; NaN where none does.
         coverage: number of patches that cover a pixel, `(120, 120)`.
         grad_cam: mean Grad-CAM of the patches that cover a pixel, `(120, 120)`: above 0 it speaks for Tumor, below 0
@@ -49,18 +50,19 @@ class Explanation:
         n_agreeing: patches whose mean Grad-CAM has the sign of their own logit; if far fewer than all agree, the
             map's signs do not tell which class the network saw.
         block: what Grad-CAM rests on: `block1` … `block5`, or `all`.
-        patch_threshold: a patch votes Tumor when its score is above this.
     """
 
+    system: str
+    image: npt.NDArray[np.uint8]
     vote: RoiVote
     corners: IntArray
     size_px: int
+    patch_threshold: float
     vote_map: FloatArray
     coverage: IntArray
     grad_cam: FloatArray
     n_agreeing: int
     block: str
-    patch_threshold: float
 
 
 def default_block(system: str) -> str:
@@ -73,62 +75,42 @@ def default_block(system: str) -> str:
 
 
 def explain(scorer: RoiScorer, images: npt.NDArray[np.uint8], block: str | None = None) -> list[Explanation]:
-    """Explain ROIs: uint8 `(n, 120, 120)` → one explanation each.
+    """Explain ROIs: uint8 `(n, 120, 120)` → one explanation each, of the votes that serving gives.
 
-    Args:
-        scorer: the bundle on its device; votes come by the road that serving uses.
-        images: the ROIs.
-        block: `block1` … `block5` or `all`; `default_block` of the system when None.
+    `block` is `block1` … `block5` or `all`; `default_block` of the system when None.
 
     Raises:
         MammoError: there is no such block.
     """
-    bundle = scorer.bundle
-    block = _checked(block) if block is not None else default_block(bundle.system)
-    corners = bundle.corners
-    explanations = []
-    for image, vote in zip(images, scorer.votes(images), strict=True):
-        scores = np.array(vote.patch_scores)[:, None, None]
-        vote_map, coverage = mean_over_roi(scores, corners, bundle.size_px)
-        patch_cams = patch_grad_cams(bundle.classifier, _grid_pixels(scorer, image), block)
-        cam, _ = mean_over_roi(patch_cams, corners, bundle.size_px)
-        agreeing = (patch_cams.mean(axis=(1, 2)) > 0) == (scores.ravel() > 0.5)
-        explanations.append(
-            Explanation(
-                vote=vote,
-                corners=corners,
-                size_px=bundle.size_px,
-                vote_map=vote_map,
-                coverage=coverage,
-                grad_cam=cam,
-                n_agreeing=int(agreeing.sum()),
-                block=block,
-                patch_threshold=bundle.vote.patch_threshold,
-            )
-        )
-    return explanations
-
-
-def _checked(block: str) -> str:
-    known = [*BLOCKS, ALL_BLOCKS]
+    bundle, known = scorer.bundle, [*BLOCKS, ALL_BLOCKS]
+    block = default_block(bundle.system) if block is None else block
     if block not in known:
         raise MammoError(f"--block: must be one of {known}, got {block!r}; name one of them or leave it out")
-    return block
+    corners, size_px, threshold = bundle.corners, bundle.size_px, bundle.vote.patch_threshold
+    grid = grid_batch(1, size_px, bundle.stride_px, scorer.device, bundle.corner_patches)
+    explanations = []
+    for image, vote in zip(images, scorer.votes(images), strict=True):
+        scores = np.array(vote.patch_scores)
+        stack = torch.from_numpy(np.ascontiguousarray(image)[None]).to(scorer.device)
+        cams = patch_grad_cams(bundle.classifier, crop(stack, grid, size_px), block)
+        n_agreeing = int(((cams.mean(axis=(1, 2)) > 0) == (scores > 0.5)).sum())
+        vote_map, coverage = mean_over_roi(scores[:, None, None], corners, size_px)
+        grad_cam, _ = mean_over_roi(cams, corners, size_px)
+        maps = (vote_map, coverage, grad_cam, n_agreeing, block)
+        explanations.append(Explanation(bundle.system, image, vote, corners, size_px, threshold, *maps))
+    return explanations
 
 
 def mean_over_roi(
     values: FloatArray, corners: IntArray, size_px: int, side_px: int = ROI_SIDE_PX
 ) -> tuple[FloatArray, IntArray]:
-    """Lay patches over their ROI: the mean of those that cover a pixel, and how many do.
+    """Lay patches over their ROI: the mean of those that cover a pixel (NaN where none does), and how many do.
 
     Args:
         values: of each patch's pixels, `(n_patches, size_px, size_px)`, or `(n_patches, 1, 1)` for one value a patch.
         corners: top and left of each patch, `(n_patches, 2)`.
         size_px: side of the patches.
-        side_px: side of the ROI.
-
-    Returns:
-        The mean, NaN where no patch lies, and the count, both `(side_px, side_px)`.
+        side_px: side of the ROI and of both results.
     """
     total = np.zeros((side_px, side_px))
     count = np.zeros((side_px, side_px), dtype=np.int64)
@@ -137,14 +119,6 @@ def mean_over_roi(
         total[square] += value
         count[square] += 1
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0), count
-
-
-def _grid_pixels(scorer: RoiScorer, image: npt.NDArray[np.uint8]) -> Tensor:
-    """The grid patches of one ROI, `(n_patches, 1, size_px, size_px)`, on the scorer's device."""
-    bundle = scorer.bundle
-    stack = torch.from_numpy(np.ascontiguousarray(image)[None]).to(scorer.device)
-    grid = grid_batch(1, bundle.size_px, bundle.stride_px, scorer.device, bundle.corner_patches)
-    return crop(stack, grid, bundle.size_px)
 
 
 def patch_grad_cams(classifier: Classifier, patches: Tensor, block: str) -> FloatArray:
@@ -160,27 +134,22 @@ def patch_grad_cams(classifier: Classifier, patches: Tensor, block: str) -> Floa
     Returns:
         `(n, p, p)`, above 0 for Tumor, below 0 for Normal.
     """
-    if block != ALL_BLOCKS:
-        return _block_cams(_TappedClassifier(classifier, block, own_way=False), patches)
-    _, fusion = split_system(classifier.architecture.system)
-    seen = BLOCKS[-1:] if fusion == "baseline" else BLOCKS
-    taps = [_TappedClassifier(classifier, name, own_way=True) for name in seen]
-    cams: FloatArray = np.sum([_block_cams(tapped, patches) for tapped in taps], axis=0)
-    return cams
-
-
-def _block_cams(tapped: "_TappedClassifier", patches: Tensor) -> FloatArray:
     from captum.attr import LayerAttribution, LayerGradCam
 
-    cam = LayerGradCam(tapped, tapped.tap)
-    pieces = []
-    for part in patches.split(_PATCHES_PER_PASS):
-        # In a frozen network no other tensor before the block asks for gradients.
-        maps = cam.attribute(part.clone().requires_grad_())
-        n_cells = maps.shape[-2] * maps.shape[-1]
-        upsampled = LayerAttribution.interpolate(maps, patches.shape[-2:], interpolate_mode="bilinear")
-        pieces.append((n_cells * upsampled.detach()[:, 0]).double().cpu().numpy())
-    return np.concatenate(pieces)
+    _, fusion = split_system(classifier.architecture.system)
+    own_way = block == ALL_BLOCKS
+    seen = [block] if not own_way else BLOCKS[-1:] if fusion == "baseline" else BLOCKS
+    cams = np.zeros((len(patches), *patches.shape[-2:]))
+    for name in seen:
+        tapped = _TappedClassifier(classifier, name, own_way=own_way)
+        grad_cam, pieces = LayerGradCam(tapped, tapped.tap), []
+        for part in patches.split(_PATCHES_PER_PASS):
+            # In a frozen network no other tensor before the block asks for gradients.
+            maps = grad_cam.attribute(part.clone().requires_grad_())
+            upsampled = LayerAttribution.interpolate(maps, patches.shape[-2:], interpolate_mode="bilinear")
+            pieces.append((maps[0, 0].numel() * upsampled.detach()[:, 0]).double().cpu().numpy())
+        cams += np.concatenate(pieces)
+    return cams
 
 
 class _TappedClassifier(nn.Module):

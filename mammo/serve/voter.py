@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import yaml
 from mlflow.models import set_model
@@ -14,7 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from mammo.core.errors import DataError
 from mammo.core.records import RoiVote
-from mammo.data.decode import check_roi_array, decode_roi
+from mammo.data.decode import GreyImage, check_roi_array, decode_roi
 from mammo.models.bundle import WEIGHTS_FILE, load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
@@ -39,21 +40,20 @@ class Voter(PythonModel):  # type: ignore[misc]
         Raises:
             DataError: a picture is unreadable or no ROI.
         """
-        votes = self.votes(_read_rois(model_input))
+        if len(model_input) == 0:
+            raise DataError(
+                "input: at least one ROI is needed, got no rows; send a column `image` or `pixels`"
+            )
+        rows = model_input.to_dict("records")
+        votes = self.votes(np.stack([_read_row(index, row) for index, row in enumerate(rows)]))
         return pd.DataFrame([vote.row(self.model_name, self.model_version) for vote in votes])
 
-    def votes(self, images: np.ndarray[Any, np.dtype[np.uint8]]) -> list[RoiVote]:
+    def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
         """The decisions with patch scores, for callers that draw them."""
         return self.scorer.votes(images)
 
 
-def _read_rois(model_input: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    if len(model_input) == 0:
-        raise DataError("input: at least one ROI is needed, got no rows; send a column `image` or `pixels`")
-    return np.stack([_read_row(index, row) for index, row in enumerate(model_input.to_dict("records"))])
-
-
-def _read_row(index: int, row: dict[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _read_row(index: int, row: dict[Any, Any]) -> GreyImage:
     if isinstance(row.get("image"), bytes):
         return decode_roi(row["image"], f"row {index}")
     pixels = row.get("pixels")
@@ -74,10 +74,8 @@ def _read_row(index: int, row: dict[Any, Any]) -> np.ndarray[Any, np.dtype[np.ui
 def _registered_as(model: Path) -> tuple[str, str]:
     """Name and version, which MLflow writes beside a model that it loads from the registry."""
     note = model / "registered_model_meta"
-    if not note.is_file():
-        return "", ""
-    values = yaml.safe_load(note.read_text())
-    return str(values["model_name"]), str(values["model_version"])
+    values = yaml.safe_load(note.read_text()) if note.is_file() else {}
+    return str(values.get("model_name", "")), str(values.get("model_version", ""))
 
 
 set_model(Voter())

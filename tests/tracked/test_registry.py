@@ -105,7 +105,7 @@ def test_a_service_needs_no_record_of_a_study(files_only: tuple[Workspace, Confi
     fill_store(space, config)
     values = yaml.safe_load(space.params.read_text()) | {"settings_from": "reports/tune/best.yaml"}
     space.params.write_text(yaml.safe_dump(values))
-    assert load_champion(space).unwrap_python_model().scorer.bundle.system in config.systems
+    assert load_champion(space).scorer.bundle.system in config.systems
 
 
 def test_promoting_an_unknown_version_is_refused_with_the_known_ones(

@@ -17,7 +17,7 @@ from mammo.tuning.plots import write_plots
 from mammo.tuning.space import distributions
 from mammo.tuning.storage import open_storage
 from mammo.tuning.study import OpenStudy, make_study
-from tests.reporting.drawn_figures import Gallery, catch_figures
+from tests.report.drawn_figures import Gallery, catch_figures
 from tests.tuning.conftest import make_workspace
 
 PROJECT_SPACE = Config.load(Path(__file__).parents[2] / "params.yaml").tune

@@ -7,6 +7,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from mammo.core.errors import NOTICE
+
 
 class Gallery(list[Figure]):
     """The figures that were saved, in order."""
@@ -14,6 +16,11 @@ class Gallery(list[Figure]):
     def texts(self) -> list[str]:
         """Every text that the last figure shows."""
         return [text.get_text() for text in shown_texts(self[-1])]
+
+    def faults(self, note: str) -> list[object]:
+        """What the last figure lacks of data note and disclaimer, and its texts that meet or reach over the border."""
+        missing = [text for text in (note, NOTICE) if text not in self.texts()]
+        return [*missing, *self.overlaps(), *self.outside()]
 
     def overlaps(self) -> list[tuple[str, str]]:
         """Pairs of texts of the last figure whose boxes intersect."""
