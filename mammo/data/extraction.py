@@ -71,14 +71,18 @@ def crop_around(film: GreyImage, x_px: int, y_px: int) -> GreyImage:
     since background is cropped away again.
     """
     half = ROI_SIDE_PX // 2
-    crop = np.zeros((ROI_SIDE_PX, ROI_SIDE_PX), dtype=np.uint8)
-    top, left = y_px - half, x_px - half
-    rows = slice(max(top, 0), max(min(top + ROI_SIDE_PX, film.shape[0]), 0))
-    columns = slice(max(left, 0), max(min(left + ROI_SIDE_PX, film.shape[1]), 0))
+    return window(film, y_px - half, x_px - half, (ROI_SIDE_PX, ROI_SIDE_PX))
+
+
+def window(film: GreyImage, top: int, left: int, shape: tuple[int, int]) -> GreyImage:
+    """Cut a window of height and width `shape` out of a film; what lies outside the film is background (0)."""
+    cut = np.zeros(shape, dtype=np.uint8)
+    rows = slice(max(top, 0), max(min(top + shape[0], film.shape[0]), 0))
+    columns = slice(max(left, 0), max(min(left + shape[1], film.shape[1]), 0))
     inside = film[rows, columns]
     row, column = rows.start - top, columns.start - left
-    crop[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
-    return crop
+    cut[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    return cut
 
 
 def stretch_first_region(crop: GreyImage) -> GreyImage:
