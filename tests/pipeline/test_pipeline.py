@@ -12,7 +12,7 @@ import yaml
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_array, read_json, read_table, sha256_of, write_array
-from mammo.data.phantom_drawing import paint_lesion
+from tests.painting import paint_lesion
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
