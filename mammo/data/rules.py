@@ -297,6 +297,8 @@ def leak_facts(audit: Audit) -> pd.DataFrame:
     flagged = flagged_rois(audit.pairs, table, parts_of(audit.split)).set_index("roi_id")
     facts = table[["roi_id", "film_id", "patient_id"]].merge(audit.split, on="roi_id", how="left")
     for what in ("tissue", "patient"):
-        listed = facts["roi_id"].map(flagged[f"{what}_in"].to_dict()).fillna("")
-        facts[f"n_parts_with_its_{what}"] = [len(parts.split(", ")) if parts else 0 for parts in listed]
+        parts = {
+            roi_id: len(listed.split(", ")) for roi_id, listed in flagged[f"{what}_in"].items() if listed
+        }
+        facts[f"n_parts_with_its_{what}"] = [parts.get(roi_id, 0) for roi_id in facts["roi_id"]]
     return facts

@@ -1,6 +1,5 @@
 """The leakage audit against overlaps that are planted, so known, and against brute force."""
 
-import io
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,7 +7,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -16,26 +14,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mammo.core.config import IngestConfig
-from mammo.core.errors import DataError
-from mammo.core.records import ROI_SCHEMA
 from mammo.data.archive import load_mias_rois
-from mammo.data.audit import (
-    OVERLAP_SCHEMA,
-    find_pairs,
-    group_ids,
-    groups_from_overlaps,
-    leakage_summary,
-    overlaps_of,
-    pairs_table,
-    parts_of,
-    with_parts,
+from mammo.data.audit import find_pairs, leakage_summary, overlaps_of, parts_of, with_parts
+from mammo.data.audit_search import (
+    LACK_OF_DETAIL,
+    LIMITS,
+    Box,
+    Overlap,
+    aligned_crops,
+    detail_ratio,
+    find_overlaps,
+    overlap_boxes,
 )
-from mammo.data.audit_exact import exact_candidates
-from mammo.data.audit_search import LIMITS, Box, Overlap, aligned_crops, find_overlaps, overlap_boxes
-from mammo.data.audit_texture import LACK_OF_DETAIL, detail_ratio
 from mammo.data.rois import RoiSet
+from tests.data.pictures import Picture, jpeg
 
-Picture = npt.NDArray[np.uint8]
 SIDE = 120
 
 
@@ -61,12 +54,6 @@ def audit(*images: Picture) -> list[Overlap]:
 
 def strangers(n: int) -> list[Picture]:
     return [crop(film(1000 + seed, 160), 20, 20) for seed in range(n)]
-
-
-def jpeg(image: Picture) -> Picture:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=75)
-    return np.asarray(Image.open(buffer))
 
 
 def darker(image: Picture) -> Picture:
@@ -169,26 +156,22 @@ def test_flat_bright_tissue_gives_no_alarm() -> None:
     assert audit(*flat, *saturated) == []
 
 
-def test_the_straight_edge_of_two_films_gives_no_alarm() -> None:
-    images = strangers(4)
-    for image in images:
-        image[:, :40] = 0
+def test_the_straight_edge_of_films_gives_no_alarm_in_tissue_or_between_flat_areas() -> None:
+    rng = np.random.default_rng(1)
+    flat = [(235 + rng.integers(0, 2, (SIDE, SIDE))).astype(np.uint8) for _ in range(3)]
+    textured = strangers(4)
+    for image in textured:
         image[60:, 40:] = 255
-    assert audit(*images) == []
+    for images in (flat, textured):
+        for image in images:
+            image[:, :40] = 0
+        assert audit(*images) == []
 
 
 def test_an_overlap_of_faint_tissue_is_found_where_it_is_equal_pixel_by_pixel() -> None:
     faint = 100 + film(14) // 16
     (overlap,) = audit(crop(faint, 100, 100), *strangers(2), crop(faint, 197, 198))
     assert (overlap.dy_px, overlap.dx_px, overlap.overlap_px) == (97, 98, 23 * 22)
-
-
-def test_a_straight_edge_between_flat_areas_gives_no_alarm() -> None:
-    rng = np.random.default_rng(1)
-    images = [(235 + rng.integers(0, 2, (SIDE, SIDE))).astype(np.uint8) for _ in range(3)]
-    for image in images:
-        image[:, :40] = 0
-    assert audit(*images) == []
 
 
 def test_a_marker_that_two_films_share_is_no_overlap_of_tissue() -> None:
@@ -226,23 +209,6 @@ def test_every_overlap_of_random_crops_is_found_and_nothing_else(corners: list[t
             assert found[pair] == (top_b - top_a, left_b - left_a)
 
 
-@pytest.mark.parametrize(
-    ("dy", "dx"), [(119, 0), (0, -119), (112, 112), (-112, 112), (116, 40), (-30, 116), (117, -56)]
-)
-def test_a_strip_of_equal_pixels_is_found_however_narrow(dy: int, dx: int) -> None:
-    tissue = film(15)
-    (overlap,) = audit(crop(tissue, 130, 130), *strangers(3), crop(tissue, 130 + dy, 130 + dx))
-    assert (overlap.a, overlap.b, overlap.dy_px, overlap.dx_px) == ("r0", "r4", dy, dx)
-    assert (overlap.overlap_px, overlap.mad) == ((SIDE - abs(dy)) * (SIDE - abs(dx)), 0.0)
-
-
-def test_windows_that_hold_no_texture_are_no_candidates() -> None:
-    images = np.stack(strangers(4))
-    images[:, :60] = 200
-    images[:, 60:64] = np.arange(4, dtype=np.uint8).reshape(4, 1) * 60
-    assert exact_candidates(images) == []
-
-
 def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
     tissue = film(10)
     images = np.stack([crop(tissue, 30 * step, 20 * step) for step in range(8)])
@@ -252,19 +218,6 @@ def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
 
 def test_one_roi_overlaps_with_nothing() -> None:
     assert audit(strangers(1)[0]) == []
-
-
-@pytest.mark.parametrize(
-    ("images", "ids"),
-    [
-        (np.zeros((2, 5, 5), np.float32), ["a", "b"]),
-        (np.zeros((5, 5), np.uint8), ["a"]),
-        (np.zeros((2, 5, 5), np.uint8), ["a"]),
-    ],
-)
-def test_images_of_another_type_shape_or_number_are_refused(images: Picture, ids: list[str]) -> None:
-    with pytest.raises(DataError, match=r"images must be uint8 \(n, height, width\)"):
-        find_overlaps(images, ids)
 
 
 def test_aligned_crops_show_the_same_pixels() -> None:
@@ -310,80 +263,10 @@ def test_only_the_axis_of_a_stretch_lacks_fine_detail() -> None:
     assert abs(detail_ratio(crop(film(12), 0, 0))) < LACK_OF_DETAIL
 
 
-def pair(a: str, b: str) -> Overlap:
-    return Overlap(a, b, "shifted", 3, -4, 1.0, 1.0, 13_572, 0.0, 1.0)
-
-
-def rois(**columns: list[str | None]) -> pd.DataFrame:
-    n = len(next(iter(columns.values())))
-    rows = {"label": [0] * n, "synthetic": [False] * n, **columns}
-    return pd.DataFrame(rows, columns=list(ROI_SCHEMA)).astype(ROI_SCHEMA)
-
-
-def test_groups_join_overlaps_and_patients_through_others() -> None:
-    ids = ["d", "c", "b", "a", "e", "f"]
-    patients = ["p1", None, None, "p1", "p2", None]
-    assert groups_from_overlaps(ids, [pair("d", "c"), pair("f", "c")], patients) == [
-        "a",
-        "a",
-        "b",
-        "a",
-        "e",
-        "a",
-    ]
-
-
-def test_unknown_patients_do_not_join() -> None:
-    assert groups_from_overlaps(["a", "b", "c"], [], [None, None, None]) == ["a", "b", "c"]
-
-
-@given(
-    links=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12),
-    order=st.permutations(range(10)),
-)
-def test_groups_are_the_reachable_sets_whatever_the_order(
-    links: list[tuple[int, int]], order: list[int]
-) -> None:
-    reach = {row: {row} for row in range(10)}
-    for _ in range(10):
-        for a, b in links:
-            joined = reach[a] | reach[b]
-            for member in joined:
-                reach[member] = reach[member] | joined
-    groups = groups_from_overlaps([f"r{row}" for row in order], [pair(f"r{a}", f"r{b}") for a, b in links])
-    assert groups == [f"r{min(reach[row])}" for row in order]
-
-
-def test_overlaps_of_a_roi_that_the_table_lacks_are_refused() -> None:
-    with pytest.raises(DataError, match="for example \\['z'\\]"):
-        groups_from_overlaps(["a", "b"], [pair("a", "z")])
-
-
-def test_repeated_ids_are_refused() -> None:
-    with pytest.raises(DataError, match="2 ids, 1 of them different"):
-        groups_from_overlaps(["a", "a"], [])
-
-
-def test_the_pairs_of_a_table_name_its_rois_and_join_their_groups() -> None:
-    tissue = film(13)
-    images = np.stack([crop(tissue, 100, 100), strangers(1)[0], crop(tissue, 130, 90)])
-    table = rois(roi_id=["x", "y", "z"])
-    pairs = find_pairs(table, images)
-    assert dict(pairs.dtypes.astype(str)) == OVERLAP_SCHEMA
-    assert pairs[["a", "b", "dx_px", "dy_px"]].to_numpy().tolist() == [["x", "z", -10, 30]]
-    assert group_ids(table, pairs) == ["x", "y", "x"]
-
-
 def test_progress_is_told_of_every_step_of_the_search() -> None:
     told: list[tuple[int, int]] = []
     find_overlaps(np.stack(strangers(2)), ["a", "b"], progress=lambda done, total: told.append((done, total)))
     assert told == [(step, len(told)) for step in range(1, len(told) + 1)]
-
-
-def test_overlaps_survive_the_way_through_the_table() -> None:
-    overlaps = [pair("x", "y"), Overlap("y", "x", "stretched", -2, 5, 0.75, 1.0, 6240, 0.25, 0.9)]
-    assert overlaps_of(pairs_table(overlaps)) == overlaps
-    assert overlaps_of(pairs_table([])) == []
 
 
 def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int, int]]:

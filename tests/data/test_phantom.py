@@ -14,8 +14,9 @@ from PIL import Image
 from mammo.core.config import IngestConfig, PhantomConfig
 from mammo.core.errors import DataError
 from mammo.core.records import ABNORMALITIES, TISSUES
-from mammo.data.films import laterality_of, load_phantom, parse_info, patient_of
-from mammo.data.phantom import draw_film, paint_lesion, plan_films, write_phantom
+from mammo.data.extraction import load_phantom
+from mammo.data.films import laterality_of, parse_info, patient_of
+from mammo.data.phantom import draw_film, plan_films, write_phantom
 from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
 from mammo.data.rois import RoiSet
 
@@ -189,25 +190,3 @@ def test_a_lesion_is_brighter_than_its_surroundings_and_stays_in_its_circle(kind
         assert lesion.min() >= 0
         assert 0.7 < lesion.max() < 20
         assert lesion[np.hypot(rows, columns) > radius].max() == 0
-
-
-def test_painted_lesions_brighten_the_middle_and_leave_the_input(rois: RoiSet) -> None:
-    normal = rois.images[np.flatnonzero(rois.table["label"] == 0)[0]]
-    before = normal.copy()
-    for kind in KINDS:
-        painted = paint_lesion(normal, kind, seed=1)
-        gain = painted.astype(int) - normal
-        assert painted.dtype == np.uint8
-        assert gain.min() >= 0
-        assert gain[30:90, 30:90].max() > 20
-        assert np.array_equal(painted, paint_lesion(normal, kind, seed=1))
-        assert not np.array_equal(painted, paint_lesion(normal, kind, seed=2))
-    assert np.array_equal(normal, before)
-
-
-def test_an_unknown_kind_of_lesion_or_another_image_is_refused() -> None:
-    roi = np.zeros((120, 120), dtype=np.uint8)
-    with pytest.raises(DataError, match=r"must be one of .* got 'NORM'"):
-        paint_lesion(roi, "NORM", seed=0)
-    with pytest.raises(DataError, match=r"must be uint8 of shape \(120, 120\)"):
-        paint_lesion(roi[:72], "CIRC", seed=0)

@@ -1,25 +1,20 @@
 """Leaks planted into phantom ROIs: each kind is found, and nothing besides."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
-from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.core.records import SPLITS
-from mammo.data.audit import find_pairs, flagged_rois, group_ids, leakage_summary, parts_of, with_parts
+from mammo.data.audit import find_pairs, flagged_rois, group_ids, leakage_summary, with_parts
 from mammo.data.decode import decode_image
-from mammo.data.extraction import crop_around, preprocess_film
-from mammo.data.films import load_phantom
+from mammo.data.extraction import crop_around, load_phantom, preprocess_film
 from mammo.data.rois import RoiSet
-
-Picture = npt.NDArray[np.uint8]
+from tests.data.pictures import Picture, jpeg
 
 
 @dataclass(frozen=True)
@@ -40,12 +35,6 @@ def phantoms(phantom_folder: Path) -> Phantoms:
     path = phantom_folder / f"{row['film_id']}.pgm"
     film = preprocess_film(decode_image(path.read_bytes(), path.name))
     return Phantoms(rois, film, str(row["film_id"]), int(row["x_px"]), int(row["y_px"]))
-
-
-def jpeg(image: Picture) -> Picture:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=75)
-    return np.asarray(Image.open(buffer))
 
 
 def brighter(image: Picture) -> Picture:
@@ -76,7 +65,7 @@ def same(image: Picture) -> Picture:
 CHANGES: list[Callable[[Picture], Picture]] = [same, brighter, more_contrast, gamma, noisy, jpeg]
 
 
-def with_stranger(phantoms: Phantoms, image: Picture) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
+def with_stranger(phantoms: Phantoms, image: Picture) -> tuple[pd.DataFrame, Picture]:
     """The ROIs of the phantom and, at the end, one more of unknown origin."""
     table = phantoms.rois.table
     planted = table.iloc[:1].assign(roi_id="planted", film_id=None, patient_id=None)
@@ -130,17 +119,3 @@ def test_patients_in_two_parts_are_counted_with_their_rois(phantoms: Phantoms) -
     assert set(flagged.loc[flagged["patient_in"] != "", "patient_id"]) == shared
     groups = pd.Series(group_ids(table, pairs)).groupby(table["patient_id"].to_numpy())
     assert groups.nunique().max() == 1
-
-
-def test_flat_bright_tissue_of_two_films_gives_no_alarm(phantoms: Phantoms) -> None:
-    rng = np.random.default_rng(0)
-    flat = np.stack([np.full((120, 120), 238, np.uint8) + rng.integers(0, 3, (120, 120)) for _ in range(3)])
-    saturated = np.maximum(phantoms.rois.images[:3], 250)
-    images = np.concatenate([flat.astype(np.uint8), saturated])
-    table = pd.DataFrame({"roi_id": [f"r{row}" for row in range(len(images))]})
-    assert find_pairs(table, images).empty
-
-
-def test_the_published_folders_of_a_table_are_its_parts(phantoms: Phantoms) -> None:
-    table = phantoms.rois.table.assign(published_split="train").astype({"published_split": "string"})
-    assert set(parts_of(table)) == {"train"}
