@@ -65,12 +65,8 @@ def check_patches(
         split: the split (`SPLIT_SCHEMA`).
         docs_dir: folder for the Data Docs; replaced as a whole.
 
-    Returns:
+    Returns, raises:
         As `check_rois`.
-
-    Raises:
-        ExpectationError: a critical expectation failed; the Data Docs have been written.
-        DataError: `docs_dir` cannot be written.
     """
     suites = [
         (patch_suite(), patch_facts(patches, rois, split)),
@@ -87,12 +83,8 @@ def check_leakage(audit: Audit, protocol: str, docs_dir: Path) -> dict[str, Any]
         protocol: `split.protocol`; what the published split is known to break is a warning there.
         docs_dir: folder for the Data Docs; replaced as a whole.
 
-    Returns:
+    Returns, raises:
         As `check_rois`.
-
-    Raises:
-        ExpectationError: a critical expectation failed; the Data Docs have been written.
-        DataError: `docs_dir` cannot be written.
     """
     of_pairs, of_rois = leakage_suites(protocol)
     return _check([(of_pairs, pair_facts(audit)), (of_rois, leak_facts(audit))], docs_dir)

@@ -49,14 +49,11 @@ LOCATED_SCHEMA: Final[dict[str, str]] = {
     "lesion_px": "float64",
     "verdict": "string",
 }
-"""One row for each ROI, in the order of the ROI table.
-
-`sha256`: of the ROI's pixels. `x_px`, `y_px`: centre of the 120 × 120 crop in the film, top-left origin.
-`width_px`, `height_px`: what the crop kept before it was stretched; 120 where nothing was. `score`: correlation
-of the ROI's texture with that of the film there; `second_score`: the best in any other film; `margin`: their
-difference. `lesion_px`: distance to the nearest lesion that `Info.txt` places in that film. `verdict`: `located`
-or `uncertain`; an uncertain row says where the best match lies, which may be wrong.
-"""
+"""One row for each ROI, in the order of the ROI table. `sha256`: of the ROI's pixels. `x_px`, `y_px`: centre of
+the 120 × 120 crop in the film, top-left origin. `width_px`, `height_px`: what the crop kept before it was stretched;
+120 where nothing was. `score`: correlation of the ROI's texture with that of the film there; `second_score`: the best
+in any other film; `margin`: their difference. `lesion_px`: distance to the nearest lesion that `Info.txt` places in
+that film. `verdict`: `located` or `uncertain`; an uncertain row says where the best match lies, which may be wrong."""
 
 LOCATED: Final = "located"
 UNCERTAIN: Final = "uncertain"
@@ -83,14 +80,15 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
             "delete the file"
         )
     certain = rows[rows["verdict"] == LOCATED]
-    found = {name: table["roi_id"].map(certain[name].to_dict()) for name in ("film_id", "patient_id")}
-    return table.assign(**{name: table[name].fillna(owner) for name, owner in found.items()}).astype(
-        ROI_SCHEMA
-    )
+    known = {}
+    for name in ("film_id", "patient_id"):
+        owners = table["roi_id"].map(certain[name].to_dict())
+        known[name] = table[name].where(table[name].notna(), owners)
+    return table.assign(**known).astype(ROI_SCHEMA)
 
 
 WHOLE: Final = (ROI_SIDE_PX, ROI_SIDE_PX)
-"""Height and width, in film pixels, of the box that a ROI shows where it was not stretched."""
+"""Height and width, in film pixels, of what a ROI shows where it was not stretched."""
 
 SCALE: Final = 4
 """Films are searched at 1/4 of their scale: 16 times faster, and small errors of a size do not matter."""
@@ -151,9 +149,7 @@ Fits = list[Fit]
 def locate_rois(
     rois: RoiSet, films: Path, n_threads: int = 2, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Look for each ROI in each film.
-
-    All films are kept in memory, 1 MiB each.
+    """Look for each ROI in each film; all films are kept in memory, 1 MiB each.
 
     Args:
         rois: ROI table and images; of the table only ids and hashes are read.
@@ -169,19 +165,16 @@ def locate_rois(
     """
     steps = count(1)
     prepared: dict[str, ByteImages] = {}
-    lesions: dict[str, list[tuple[int, int]]] = {}
     with ThreadPoolExecutor(n_threads) as threads, open_films(films) as store:
-        for one in read_annotations(store):
-            if one.x_px is not None and one.y_px is not None:
-                lesions.setdefault(one.film_id, []).append((one.x_px, one.y_px))
+        lesions = [(one.film_id, one.x_px, one.y_px) for one in read_annotations(store)]
         n_steps = len(store.films) + sum(map(len, PASSES))
 
         def step() -> None:
             if progress:
                 progress(next(steps), n_steps)
 
-        named = read_films(store, store.films)
-        for film_id, film in threads.map(lambda named: (named[0], preprocess_film(named[1])), named):
+        films_read = read_films(store, store.films)
+        for film_id, film in threads.map(lambda read: (read[0], preprocess_film(read[1])), films_read):
             prepared[film_id] = film
             step()
         film_ids = sorted(prepared)
@@ -191,7 +184,8 @@ def locate_rois(
         best, second = found[0], _second(found)
         film_id = film_ids[best.film]
         centre = crop_centre(prepared[film_id], best)
-        lesion_px = min((dist(centre, place) for place in lesions.get(film_id, [])), default=np.nan)
+        places = [(x, y) for film, x, y in lesions if film == film_id and x is not None and y is not None]
+        lesion_px = min((dist(centre, place) for place in places), default=np.nan)
         scores = (best.correlation, second, best.correlation - second)
         owners, box = (film_id, patient_of(film_id)), (best.width, best.height)
         verdict = LOCATED if _certain(found) else UNCERTAIN
@@ -244,8 +238,8 @@ def _search(
         limits = OverlapLimits(round(INSIDE_SHARE * min(small)), round(INSIDE_SHARE * small[0] * small[1]))
         templates = texture(np.stack([resized(image, small) for image in images]))
         moving = spectra(templates, film_shape, limits, moving=True)
-        places = threads.map(partial(_places_in_film, moving, small, limits), small_films)
-        for film, (found, top, left) in enumerate(places):
+        search = partial(_search_film, moving, small, limits)
+        for film, (found, top, left) in enumerate(threads.map(search, small_films)):
             better = np.flatnonzero(found > strengths[:, film])
             strengths[better, film] = found[better]
             corners = np.column_stack([top[better], left[better]]) * SCALE
@@ -254,7 +248,7 @@ def _search(
     return strengths, boxes
 
 
-def _places_in_film(
+def _search_film(
     templates: Spectra, size: Shape, limits: OverlapLimits, film: FloatArray
 ) -> tuple[FloatArray, IntArray, IntArray]:
     return best_shifts(spectra(film[None], size, limits, moving=False), 0, templates)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,23 +27,12 @@ _CONTRAST: Final = {"CALC": 8.0, "CIRC": 3.0, "SPIC": 2.8, "MISC": 3.0, "ARCH": 
 _CONTRAST_SPREAD: Final = 0.25
 
 
-@dataclass(frozen=True)
-class _Circle:
+class _Circle(NamedTuple):
     """The circle that encloses a lesion: distance from its centre in radii, and angle, of each pixel around it."""
 
     distance: FloatImage
     angle: FloatImage
     radius_px: int
-
-    @property
-    def down(self) -> FloatImage:
-        """Rows from the centre, in radii."""
-        return self.distance * np.sin(self.angle)
-
-    @property
-    def across(self) -> FloatImage:
-        """Columns from the centre, in radii."""
-        return self.distance * np.cos(self.angle)
 
 
 def draw_lesion(kind: str, radius_px: int, rng: np.random.Generator) -> FloatImage:
@@ -101,7 +90,8 @@ def _rays(at: _Circle, rng: np.random.Generator) -> FloatImage:
 def _calcifications(at: _Circle, rng: np.random.Generator) -> FloatImage:
     """A cluster of small bright grains."""
     grains = np.zeros(at.distance.shape, dtype=np.float32)
-    rows, columns = at.down * at.radius_px, at.across * at.radius_px
+    rows = at.distance * np.sin(at.angle) * at.radius_px
+    columns = at.distance * np.cos(at.angle) * at.radius_px
     for _ in range(int(rng.integers(10, 25))):
         from_centre, direction = 0.85 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
         row = at.radius_px * from_centre * np.sin(direction)
@@ -128,7 +118,7 @@ def _spiculated(at: _Circle, rng: np.random.Generator) -> FloatImage:
 def _ill_defined(at: _Circle, rng: np.random.Generator) -> FloatImage:
     """Lumps that run into each other, without a clear edge."""
     mass = np.zeros(at.distance.shape, dtype=np.float32)
-    rows, columns = at.down, at.across
+    rows, columns = at.distance * np.sin(at.angle), at.distance * np.cos(at.angle)
     for _ in range(int(rng.integers(4, 8))):
         row, column = rng.uniform(-0.35, 0.35), rng.uniform(-0.35, 0.35)
         lump = _rise(rng.uniform(0.22, 0.42) - np.hypot(rows - row, columns - column), 0.16)

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from mammo.core.config import IngestConfig
-from mammo.core.records import SPLITS
-from mammo.data.audit import find_pairs, flagged_rois, group_ids, leakage_summary, with_parts
+from mammo.data.audit import find_pairs
 from mammo.data.decode import decode_image
 from mammo.data.extraction import crop_around, load_phantom, preprocess_film
 from mammo.data.rois import RoiSet
@@ -101,21 +100,3 @@ def test_tissue_of_one_film_is_found_shifted_mirrored_and_changed(
     assert found["overlap_px"].tolist() == [(120 - abs(dx)) * (120 - abs(dy))]
     assert (found["mad"].iloc[0] == 0) == (change is same)
     assert len(pairs[pairs["b"] == "planted"]) == len(found)
-
-
-def test_patients_in_two_parts_are_counted_with_their_rois(phantoms: Phantoms) -> None:
-    """By hand: every ROI goes to a part of its own turn, whatever its patient."""
-    table = phantoms.rois.table
-    part_of = pd.Series([SPLITS[row % 3] for row in range(len(table))], index=table["roi_id"], dtype="string")
-    pairs = with_parts(find_pairs(table, phantoms.rois.images), part_of)
-    of_patient: dict[str, set[str]] = {}
-    for patient, roi_id in zip(table["patient_id"], table["roi_id"], strict=True):
-        of_patient.setdefault(patient, set()).add(part_of[roi_id])
-    shared = {patient for patient, parts in of_patient.items() if len(parts) > 1}
-    assert shared
-    summary = leakage_summary(pairs, table, part_of)
-    assert summary["shared_patients"] == len(shared)
-    flagged = flagged_rois(pairs, table, part_of)
-    assert set(flagged.loc[flagged["patient_in"] != "", "patient_id"]) == shared
-    groups = pd.Series(group_ids(table, pairs)).groupby(table["patient_id"].to_numpy())
-    assert groups.nunique().max() == 1
