@@ -221,23 +221,6 @@ def test_an_incomplete_film_folder_is_refused(tmp_path: Path, phantom_folder: Pa
     assert not (tmp_path / "raw").exists()
 
 
-def test_a_full_disk_leaves_no_half_film_folder(
-    tmp_path: Path, phantom_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_bytes = Path.write_bytes
-
-    def write_until_full(path: Path, content: bytes) -> int:
-        if path.name == "mdb003.pgm":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", write_until_full)
-    with pytest.raises(DataError, match="No space left on device"):
-        fetch_films(tmp_path / "raw" / "all-mias", phantom_folder, {})
-
-    assert list((tmp_path / "raw").iterdir()) == []
-
-
 def test_films_are_never_downloaded_and_the_error_says_where_to_get_them(tmp_path: Path) -> None:
     config = IngestConfig(source="mini_mias", raw="data/raw/all-mias.tar.gz")
     with pytest.raises(DataError, match=r"Mammographic Image Analysis Society's page .* MAMMO_MINI_MIAS"):
