@@ -5,7 +5,7 @@ Source of the question: Yu et al. 2020 split by ROI; ROIs of one film overlap.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -58,14 +58,12 @@ def find_pairs(table: pd.DataFrame, images: ByteImages, progress: Progress | Non
 
 def pairs_table(overlaps: Sequence[Overlap]) -> pd.DataFrame:
     """Lay overlaps out as a table (`OVERLAP_SCHEMA`)."""
-    rows = pd.DataFrame([asdict(overlap) for overlap in overlaps], columns=list(OVERLAP_SCHEMA))
-    return rows.astype(OVERLAP_SCHEMA)
+    return pd.DataFrame(list(overlaps), columns=list(OVERLAP_SCHEMA)).astype(OVERLAP_SCHEMA)
 
 
 def overlaps_of(pairs: pd.DataFrame) -> list[Overlap]:
     """Read the overlaps back from a table that has the columns of `OVERLAP_SCHEMA`."""
-    names = [field.name for field in fields(Overlap)]
-    return [Overlap(*row) for row in pairs[names].itertuples(index=False, name=None)]
+    return [Overlap(*row) for row in pairs[list(OVERLAP_SCHEMA)].itertuples(index=False, name=None)]
 
 
 def parts_of(rows: pd.DataFrame) -> pd.Series:

@@ -55,14 +55,10 @@ def load_phantom(raw: Path, config: IngestConfig, progress: Progress | None = No
     Raises:
         DataError: the folder is missing, incomplete, damaged, or not a phantom.
     """
-    if not raw.is_dir():
-        raise DataError(
-            f"{raw}: must be a folder of phantom films, got none; run `mammo phantom` to write it"
-        )
     if not is_phantom(raw):
         raise DataError(
-            f"{raw}: ingest.source phantom needs a folder that `mammo phantom` wrote, got one without "
-            f"{PHANTOM_MARK}; set ingest.source to mini_mias if the films are real"
+            f"{raw}: ingest.source phantom needs a folder that `mammo phantom` wrote, got none with {PHANTOM_MARK}; "
+            "run `mammo phantom` to write it, or set ingest.source to mini_mias if the films are real"
         )
     return _load_films(raw, config, "phantom", progress)
 
