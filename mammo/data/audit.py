@@ -5,7 +5,7 @@ Source of the question: Yu et al. 2020 split by ROI; ROIs of one film overlap.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -15,14 +15,13 @@ from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace, read_table
 from mammo.core.records import SPLIT_SCHEMA, conform
-from mammo.data.audit_search import ByteImages, Overlap, Progress, find_overlaps
+from mammo.data.audit_search import Overlap, find_overlaps
 from mammo.data.locate import known_owners
-from mammo.data.rois import RoiSet, load_rois, read_rois
+from mammo.data.rois import Progress, RoiSet, load_rois, read_rois
 from mammo.data.splits import make_split
+from mammo.data.texture import ByteImages
 
-OVERLAP_SCHEMA: Final[dict[str, str]] = {
-    "a": "string",
-    "b": "string",
+_MEASURES: Final = {
     "kind": "string",
     "dx_px": "int32",
     "dy_px": "int32",
@@ -32,16 +31,18 @@ OVERLAP_SCHEMA: Final[dict[str, str]] = {
     "mad": "float64",
     "correlation": "float64",
 }
+
+OVERLAP_SCHEMA: Final[dict[str, str]] = {"a": "string", "b": "string", **_MEASURES}
 """One row for each pair of ROIs that share tissue; the columns are the fields of `Overlap`."""
 
 AUDIT_SCHEMA: Final[dict[str, str]] = {
-    "a": "string",
-    "b": "string",
-    "split_a": "string",
-    "split_b": "string",
-    **dict(list(OVERLAP_SCHEMA.items())[2:]),
+    **dict.fromkeys(("a", "b", "split_a", "split_b"), "string"),
+    **_MEASURES,
 }
 """The same with the part of a split on each side, null where it is unknown."""
+
+SHOWN_COLUMNS: Final = ("a", "b", "split_a", "split_b", "kind", "dx_px", "dy_px", "overlap_px", "mad")
+"""What programs are told of a pair by `mammo audit --json`."""
 
 
 def find_pairs(table: pd.DataFrame, images: ByteImages, progress: Progress | None = None) -> pd.DataFrame:
@@ -57,25 +58,12 @@ def find_pairs(table: pd.DataFrame, images: ByteImages, progress: Progress | Non
 
 def pairs_table(overlaps: Sequence[Overlap]) -> pd.DataFrame:
     """Lay overlaps out as a table (`OVERLAP_SCHEMA`)."""
-    rows = pd.DataFrame([asdict(overlap) for overlap in overlaps], columns=list(OVERLAP_SCHEMA))
-    return rows.astype(OVERLAP_SCHEMA)
+    return pd.DataFrame(list(overlaps), columns=list(OVERLAP_SCHEMA)).astype(OVERLAP_SCHEMA)
 
 
 def overlaps_of(pairs: pd.DataFrame) -> list[Overlap]:
     """Read the overlaps back from a table that has the columns of `OVERLAP_SCHEMA`."""
-    names = [field.name for field in fields(Overlap)]
-    return [Overlap(*row) for row in pairs[names].itertuples(index=False, name=None)]
-
-
-def with_parts(pairs: pd.DataFrame, part_of: pd.Series) -> pd.DataFrame:
-    """Say in which part of a split each side of a pair stands (`AUDIT_SCHEMA`).
-
-    Args:
-        pairs: `OVERLAP_SCHEMA`.
-        part_of: part by ROI id, see `parts_of`.
-    """
-    placed = pairs.assign(split_a=pairs["a"].map(part_of), split_b=pairs["b"].map(part_of))
-    return placed[list(AUDIT_SCHEMA)].astype(AUDIT_SCHEMA)
+    return [Overlap(*row) for row in pairs[list(OVERLAP_SCHEMA)].itertuples(index=False, name=None)]
 
 
 def parts_of(rows: pd.DataFrame) -> pd.Series:
@@ -84,68 +72,42 @@ def parts_of(rows: pd.DataFrame) -> pd.Series:
     return rows.set_index("roi_id")[column].astype("string")
 
 
+def with_parts(pairs: pd.DataFrame, part_of: pd.Series) -> pd.DataFrame:
+    """Pairs (`OVERLAP_SCHEMA`) with the part of a split on each side (`AUDIT_SCHEMA`), see `parts_of`."""
+    placed = pairs.assign(split_a=pairs["a"].map(part_of), split_b=pairs["b"].map(part_of))
+    return placed[list(AUDIT_SCHEMA)].astype(AUDIT_SCHEMA)
+
+
 def group_ids(table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
-    """The group of each ROI of a table, see `groups_from_overlaps`; `pairs` as `find_pairs` returns them."""
-    return groups_from_overlaps(table["roi_id"].tolist(), overlaps_of(pairs), table["patient_id"].tolist())
-
-
-def groups_from_overlaps(
-    roi_ids: Sequence[str], overlaps: Sequence[Overlap], patient_ids: Sequence[str | None] | None = None
-) -> list[str]:
     """Join ROIs that share tissue or a patient, directly or through others, into groups.
 
     Args:
-        roi_ids: unique ids.
-        overlaps: found between them.
-        patient_ids: one for each ROI; null where unknown.
+        table: ROI table; of it ids and patients are read, and an unknown patient joins nothing.
+        pairs: as `find_pairs` returns them.
 
     Returns:
-        The group id of each ROI: the smallest ROI id of its group, so it depends on no order.
+        The group of each row: the smallest ROI id in it, so it depends on no order.
 
     Raises:
-        DataError: ids repeat, an overlap names an unknown ROI, or the lengths differ.
+        DataError: a pair names a ROI that the table lacks.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    row_of = {roi_id: row for row, roi_id in enumerate(roi_ids)}
-    patients = [None] * len(roi_ids) if patient_ids is None else list(patient_ids)
-    if len(row_of) != len(roi_ids) or len(patients) != len(roi_ids):
-        raise DataError(
-            f"audit: each ROI needs one id of its own and one patient (or null), got {len(roi_ids)} ids, "
-            f"{len(row_of)} of them different, and {len(patients)} patients; rebuild the ROI table"
-        )
-    unknown = sorted({roi_id for overlap in overlaps for roi_id in (overlap.a, overlap.b)} - row_of.keys())
+    n = len(table)
+    row_of = pd.Series(np.arange(n), index=table["roi_id"])
+    unknown = sorted({*pairs["a"], *pairs["b"]} - set(table["roi_id"]))
     if unknown:
         raise DataError(
             f"audit: overlaps name ROIs that the table lacks, for example {unknown[:3]}; audit again"
         )
-    first_of_patient: dict[str, int] = {}
-    edges = [(row_of[overlap.a], row_of[overlap.b]) for overlap in overlaps]
-    for row, patient in enumerate(patients):
-        if not pd.isna(patient):
-            edges.append((first_of_patient.setdefault(str(patient), row), row))
-    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
-    joined = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(roi_ids), len(roi_ids)))
-    _, components = connected_components(joined, directed=False)
-    smallest: dict[int, str] = {}
-    for roi_id, component in zip(roi_ids, components, strict=True):
-        smallest[component] = min(smallest.get(component, roi_id), roi_id)
-    return [smallest[component] for component in components]
-
-
-SHOWN_COLUMNS: Final = (
-    "a",
-    "b",
-    "split_a",
-    "split_b",
-    "kind",
-    "dx_px",
-    "dy_px",
-    "overlap_px",
-    "mad",
-)
-"""What programs are told of a pair by `mammo audit --json`."""
+    first_of_patient = row_of.groupby(table["patient_id"].to_numpy()).transform("first")
+    of_patient = first_of_patient.notna().to_numpy()
+    a = np.concatenate([row_of[pairs["a"]], first_of_patient[of_patient]]).astype(np.int64)
+    b = np.concatenate([row_of[pairs["b"]], row_of[of_patient]])
+    _, groups = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(n, n)), directed=False)
+    smallest: list[str] = table["roi_id"].groupby(groups).transform("min").tolist()
+    return smallest
 
 
 @dataclass(frozen=True)
@@ -163,35 +125,35 @@ class Audit:
     pairs: pd.DataFrame
 
 
-def read_audit(space: Workspace) -> Audit:
+def read_audit(workspace: Workspace) -> Audit:
     """Read what the stages `audit` and `split` have found.
 
     Raises:
         DataError: one of them has not run, or its files are damaged.
     """
-    rois = read_rois(space.rois)
-    table = known_owners(rois.table, space.located)
-    split = conform(read_table(space.split), SPLIT_SCHEMA, str(space.split))
-    return Audit(RoiSet(table, rois.images), split, with_parts(read_pairs(space), parts_of(split)))
+    rois = read_rois(workspace.rois)
+    table = known_owners(rois.table, workspace.located)
+    split = conform(read_table(workspace.split), SPLIT_SCHEMA, str(workspace.split))
+    return Audit(RoiSet(table, rois.images), split, with_parts(read_pairs(workspace), parts_of(split)))
 
 
-def read_pairs(space: Workspace) -> pd.DataFrame:
+def read_pairs(workspace: Workspace) -> pd.DataFrame:
     """Read the pairs that the stage `audit` found (`OVERLAP_SCHEMA`).
 
     Raises:
         DataError: the stage has not run, or its file is damaged.
     """
-    return conform(read_table(space.overlaps), OVERLAP_SCHEMA, str(space.overlaps))
+    return conform(read_table(workspace.overlaps), OVERLAP_SCHEMA, str(workspace.overlaps))
 
 
-def run_audit(space: Workspace, config: Config, progress: Progress | None = None) -> Audit:
+def run_audit(workspace: Workspace, config: Config, progress: Progress | None = None) -> Audit:
     """Audit the raw data that `config` names at once, and split them, without any stage; nothing is written.
 
     Raises:
         DataError: the raw data is missing or breaks its source's contract.
     """
-    rois = load_rois(config.ingest, space.root)
-    table = known_owners(rois.table, space.located)
+    rois = load_rois(config.ingest, workspace.root)
+    table = known_owners(rois.table, workspace.located)
     pairs = find_pairs(table, rois.images, progress)
     split = make_split(table, group_ids(table, pairs), config.split)
     return Audit(RoiSet(table, rois.images), split, with_parts(pairs, parts_of(split)))
@@ -203,7 +165,7 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
     Args:
         pairs: the pairs that share tissue (`AUDIT_SCHEMA`), with the parts of the same split.
         table: ROI table.
-        part_of: part by ROI id, see `audit.parts_of`.
+        part_of: part by ROI id, see `parts_of`.
 
     Returns:
         `n_rois`; `n_pairs`, `pairs_by_kind`, `pairs_by_parts` ("test-train": 3; only pairs whose parts are
@@ -215,7 +177,15 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
     parts = ["-".join(sorted(both)) for both in zip(known["split_a"], known["split_b"], strict=True)]
     flagged = flagged_rois(pairs, table, part_of)
     tested = flagged[flagged["split"] == "test"]
-    patients_known = bool((table["patient_id"].notna() & table["roi_id"].map(part_of).notna()).any())
+    part = table["roi_id"].map(part_of)
+
+    def shared(owners: pd.Series) -> int | None:
+        if owners.isna().all() or part.isna().all():
+            return None
+        n_parts = part.groupby(owners.to_numpy()).nunique()
+        return int((n_parts > 1).sum())
+
+    patients_known = bool((table["patient_id"].notna() & part.notna()).any())
     return {
         "n_rois": len(table),
         "n_pairs": len(pairs),
@@ -223,8 +193,8 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
         "pairs_by_parts": dict(sorted(Counter(parts).items())),
         "n_pairs_across_parts": int((known["split_a"] != known["split_b"]).sum()),
         "n_leaked_test_rois": int((tested["tissue_in"] != "").sum()),
-        "shared_patients": _shared(table["patient_id"], table["roi_id"].map(part_of)),
-        "shared_films": _shared(table["film_id"], table["roi_id"].map(part_of)),
+        "shared_patients": shared(table["patient_id"]),
+        "shared_films": shared(table["film_id"]),
         "n_test_rois_of_shared_patients": int((tested["patient_in"] != "").sum()) if patients_known else None,
     }
 
@@ -249,20 +219,12 @@ def flagged_rois(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series) -
         str(patient): set(parts.dropna())
         for patient, parts in rows["split"].groupby(rows["patient_id"].to_numpy())
     }
-    for column, owner, parts_by_owner in (
-        ("tissue_in", "roi_id", beside),
-        ("patient_in", "patient_id", of_patient),
+    for column, owners, known_by in (
+        ("tissue_in", rows["roi_id"], beside),
+        ("patient_in", rows["patient_id"], of_patient),
     ):
         rows[column] = [
-            ", ".join(sorted(parts_by_owner.get(str(key), set()) - {part}))
-            for key, part in zip(rows[owner], rows["split"], strict=True)
+            ", ".join(sorted(known_by.get(str(owner), set()) - {part}))
+            for owner, part in zip(owners, rows["split"], strict=True)
         ]
     return rows[(rows["tissue_in"] != "") | (rows["patient_in"] != "")].reset_index(drop=True)
-
-
-def _shared(owners: pd.Series, part_of: pd.Series) -> int | None:
-    """How many patients (or films) have ROIs in more than one part; None where none is known."""
-    if owners.isna().all() or part_of.isna().all():
-        return None
-    n_parts = part_of.groupby(owners.to_numpy()).nunique()
-    return int((n_parts > 1).sum())

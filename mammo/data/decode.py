@@ -1,12 +1,9 @@
 """One picture, decoded safely: PNG, PGM, TIFF, JPEG or DICOM bytes to grey levels."""
 
-import re
 import struct
-import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,106 +27,6 @@ GreyImage = npt.NDArray[np.uint8]
 SizeCheck = Callable[[int, int, str], None]
 """Takes width, height and name; raises `DataError` for a size that is not wanted."""
 
-_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
-_BROKEN_DICOM: Final = (
-    OSError,
-    EOFError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    RuntimeError,
-    struct.error,
-)
-"""What pydicom raises for damaged content, beside its own exceptions."""
-
-_RLE_HEADERS: Final = 1024
-"""Bytes of offset table, item tags and segment header, generously."""
-
-_SMALL, _LARGE = -(2**30), 2**30
-"""Stored values beyond any window or lookup table."""
-
-
-def decode_dicom(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
-    """Decode one uncompressed or RLE-compressed grey frame, shape (Rows, Columns), as a viewer shows it.
-
-    The file's own window or VOI lookup table maps its stored values to 0..255 (DICOM PS3.3, C.11.2).
-    Without one, values of up to 8 bits are kept and deeper ones are stretched from their minimum to
-    their maximum. MONOCHROME1 is inverted, so that dense tissue is always bright.
-
-    Raises:
-        DataError: the file is damaged, compressed otherwise, in colour, of several frames, or
-            `check_size` refuses its size.
-    """
-    from pydicom import dcmread
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    if _DEFLATED in content:
-        raise DataError(f"{name}: DICOM must not be deflated, as its size cannot be told first; inflate it")
-    try:
-        dataset = dcmread(BytesIO(content))
-        _check_header(dataset, name, check_size)
-        stored = dataset.pixel_array
-        grey = _displayed(stored, dataset)
-    except (*_BROKEN_DICOM, InvalidDicomError, BytesLengthException) as error:
-        raise DataError(
-            f"{name}: is not a whole DICOM file ({error}); it is truncated or damaged, export it again"
-        ) from error
-    return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
-
-
-def _check_header(dataset: "Dataset", name: str, check_size: SizeCheck) -> None:
-    if "PixelData" not in dataset:
-        raise DataError(f"{name}: a DICOM file must hold an image, got none; send the image object")
-    check_size(int(dataset.Columns), int(dataset.Rows), name)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise DataError(f"{name}: must hold one frame, got {frames} in the DICOM file; export one frame")
-    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        raise DataError(
-            f"{name}: a mammogram must be grey, got DICOM {dataset.PhotometricInterpretation}; "
-            "convert it to MONOCHROME2"
-        )
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and syntax.name != "RLE Lossless":
-        raise DataError(
-            f"{name}: DICOM must be uncompressed or RLE, got {syntax.name}; decompress it, for example with "
-            "dcmdjpeg or gdcmconv"
-        )
-    if syntax.is_encapsulated:
-        _check_rle_size(dataset, name)
-
-
-def _check_rle_size(dataset: "Dataset", name: str) -> None:
-    """RLE can be longer than what it packs by 1 in 128 at most; a decoder would unpack all that is there."""
-    raw = int(dataset.Rows) * int(dataset.Columns) * (int(dataset.BitsAllocated) // 8)
-    limit, found = 2 * raw + _RLE_HEADERS, len(dataset.PixelData)
-    if found > limit:
-        raise DataError(
-            f"{name}: the RLE data of this many pixels must have at most {limit} bytes, got {found}; export it again"
-        )
-
-
-def _displayed(stored: npt.NDArray[np.integer], dataset: "Dataset") -> GreyImage:
-    """Stored values → 0..255 by the file's own window or table, else by their range."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-
-    values = apply_modality_lut(stored, dataset)
-    if "WindowCenter" in dataset or "VOILUTSequence" in dataset:
-        # A window or table flattens everything beyond its ends: these two are its darkest and brightest.
-        ends = apply_voi_lut(np.array([_SMALL, _LARGE]), dataset)
-        low, high = float(ends.min()), float(ends.max())
-        values = apply_voi_lut(values, dataset)
-    elif dataset.BitsStored <= 8 and stored.min() >= 0:
-        return stored.astype(np.uint8)
-    else:
-        low, high = float(values.min()), float(values.max())
-    scale = 255 / (high - low) if high > low else 0.0
-    grey: GreyImage = np.rint((np.clip(values, low, high) - low) * scale).astype(np.uint8)
-    return grey
-
-
 MAX_PIXELS: Final = 32_000_000
 """The largest full-field digital mammograms have about 28 million pixels."""
 
@@ -138,27 +35,38 @@ MAX_TILE_PX: Final = 1024
 
 MAX_FILE_BYTES: Final = 64 * 2**20
 
-_PILLOW_FORMATS: Final[tuple[tuple[re.Pattern[bytes], str, Callable[..., ImageFile]], ...]] = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImageFile),
-    (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegImageFile),
-    (re.compile(rb"II\*\0|MM\0\*"), "TIFF", TiffImageFile),
-    (re.compile(rb"P[25]\s"), "PGM", PpmImageFile),
-)
+_PILLOW_FORMATS: Final[dict[bytes, tuple[str, Callable[..., ImageFile]]]] = {
+    b"\x89PNG\r\n\x1a\n": ("PNG", PngImageFile),
+    b"\xff\xd8\xff": ("JPEG", JpegImageFile),
+    b"II*\0": ("TIFF", TiffImageFile),
+    b"MM\0*": ("TIFF", TiffImageFile),
+    b"P2": ("PGM", PpmImageFile),
+    b"P5": ("PGM", PpmImageFile),
+}
+"""How a file begins, and what opens it, by its header alone: the size is checked before a pixel is decoded."""
+
 _DICOM_MARK: Final = slice(128, 132)
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_RLE_HEADERS: Final = 1024
+"""Bytes of offset table, item tags and segment header, generously."""
+
+_SMALL, _LARGE = -(2**30), 2**30
+"""Stored values beyond any window or lookup table."""
+
 _BROKEN: Final = (
     OSError,
+    EOFError,
     SyntaxError,
     ValueError,
-    TypeError,
+    AttributeError,
     LookupError,
     ArithmeticError,
+    TypeError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
-"""What Pillow raises for damaged content, its format classes included."""
-
-_WARNINGS_LOCK: Final = threading.Lock()
-"""`warnings.catch_warnings` changes the whole process, so one thread at a time uses it."""
+"""What Pillow and pydicom raise for damaged content."""
 
 
 def decode_image(content: bytes, name: str) -> GreyImage:
@@ -262,41 +170,35 @@ def _check_roi_size(width: int, height: int, name: str) -> None:
 def _decode(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
     if not content:
         raise DataError(f"{name}: an image file must not be empty, got 0 bytes; export it again")
-    if content[_DICOM_MARK] == b"DICM":
-        with _without_warnings():
-            return decode_dicom(content, name, check_size)
-    for magic, title, open_format in _PILLOW_FORMATS:
-        if magic.match(content):
-            with _without_warnings():
-                return _decode_with_pillow(content, name, title, open_format, check_size)
-    raise DataError(
-        f"{name}: an image must be PNG, PGM (P2 or P5), TIFF, JPEG or DICOM, got bytes that start with "
-        f"{content[:8]!r}; convert it to PNG"
-    )
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence the decoders: what they warn about is either harmless or raises soon after."""
-    with _WARNINGS_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    known = [known for beginning, known in _PILLOW_FORMATS.items() if content.startswith(beginning)]
+    is_dicom = content[_DICOM_MARK] == b"DICM"
+    if not known and not is_dicom:
+        raise DataError(
+            f"{name}: an image must be PNG, PGM (P2 or P5), TIFF, JPEG or DICOM, got bytes that start with "
+            f"{content[:8]!r}; convert it to PNG"
+        )
+    title = "DICOM" if is_dicom else known[0][0]
+    # What the decoders warn about is harmless or raises soon after.
+    warnings.filterwarnings("ignore", module=r"(PIL|pydicom|mammo\.data\.decode)\b")
+    try:
+        if is_dicom:
+            return _decode_dicom(content, name, check_size)
+        return _decode_with_pillow(content, name, *known[0], check_size)
+    except _BROKEN as error:
+        raise DataError(
+            f"{name}: is not a whole {title} file ({error}); it is truncated or damaged, export it again"
+        ) from error
 
 
 def _decode_with_pillow(
     content: bytes, name: str, title: str, open_format: Callable[..., ImageFile], check_size: SizeCheck
 ) -> GreyImage:
-    try:
-        with open_format(BytesIO(content)) as image:
-            check_size(image.width, image.height, name)
-            if isinstance(image, TiffImageFile):
-                _check_tiles(image, name)
-            _check_grey(image, content, name, title)
-            pixels = np.array(image)
-    except _BROKEN as error:
-        raise DataError(
-            f"{name}: is not a whole {title} file ({error}); it is truncated or damaged, export it again"
-        ) from error
+    with open_format(BytesIO(content)) as image:
+        check_size(image.width, image.height, name)
+        if isinstance(image, TiffImageFile):
+            _check_tiles(image, name)
+        _check_grey(image, content, name, title)
+        pixels = np.array(image)
     if pixels.ndim == 2:
         return pixels
     if (pixels != pixels[..., :1]).any():
@@ -326,3 +228,75 @@ def _check_grey(image: ImageFile, content: bytes, name: str, title: str) -> None
         raise DataError(f"{name}: 8-bit grey is required, got {title} with more bits a pixel; {remedy}")
     if image.mode not in ("L", "RGB"):
         raise DataError(f"{name}: 8-bit grey is required, got {title} mode {image.mode}; {remedy}")
+
+
+def _decode_dicom(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
+    """Decode one uncompressed or RLE-compressed grey frame, shape (Rows, Columns), as a viewer shows it.
+
+    The file's own window or VOI lookup table maps its stored values to 0..255 (DICOM PS3.3, C.11.2).
+    Without one, values of up to 8 bits are kept and deeper ones are stretched from their minimum to
+    their maximum. MONOCHROME1 is inverted, so that dense tissue is always bright.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    if _DEFLATED in content:
+        raise DataError(f"{name}: DICOM must not be deflated, as its size cannot be told first; inflate it")
+    try:
+        dataset = dcmread(BytesIO(content))
+        _check_header(dataset, name, check_size)
+        grey = _displayed(dataset.pixel_array, dataset)
+    except (InvalidDicomError, BytesLengthException) as error:
+        raise ValueError(error) from error
+    return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
+
+
+def _check_header(dataset: "Dataset", name: str, check_size: SizeCheck) -> None:
+    if "PixelData" not in dataset:
+        raise DataError(f"{name}: a DICOM file must hold an image, got none; send the image object")
+    check_size(int(dataset.Columns), int(dataset.Rows), name)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise DataError(f"{name}: must hold one frame, got {frames} in the DICOM file; export one frame")
+    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DataError(
+            f"{name}: a mammogram must be grey, got DICOM {dataset.PhotometricInterpretation}; "
+            "convert it to MONOCHROME2"
+        )
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax.name != "RLE Lossless":
+        raise DataError(
+            f"{name}: DICOM must be uncompressed or RLE, got {syntax.name}; decompress it, for example with "
+            "dcmdjpeg or gdcmconv"
+        )
+    if syntax.is_encapsulated:
+        _check_rle_size(dataset, name)
+
+
+def _check_rle_size(dataset: "Dataset", name: str) -> None:
+    """RLE can be longer than what it packs by 1 in 128 at most; a decoder would unpack all that is there."""
+    raw = int(dataset.Rows) * int(dataset.Columns) * (int(dataset.BitsAllocated) // 8)
+    limit, found = 2 * raw + _RLE_HEADERS, len(dataset.PixelData)
+    if found > limit:
+        raise DataError(
+            f"{name}: the RLE data of this many pixels must have at most {limit} bytes, got {found}; export it again"
+        )
+
+
+def _displayed(stored: npt.NDArray[np.integer], dataset: "Dataset") -> GreyImage:
+    """Stored values → 0..255 by the file's own window or table, else by their range."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+    values = apply_modality_lut(stored, dataset)
+    if "WindowCenter" in dataset or "VOILUTSequence" in dataset:
+        # A window or table flattens everything beyond its ends: these two are its darkest and brightest.
+        ends = apply_voi_lut(np.array([_SMALL, _LARGE]), dataset)
+        low, high = float(ends.min()), float(ends.max())
+        values = apply_voi_lut(values, dataset)
+    elif dataset.BitsStored <= 8 and stored.min() >= 0:
+        return stored.astype(np.uint8)
+    else:
+        low, high = float(values.min()), float(values.max())
+    scale = 255 / (high - low) if high > low else 0.0
+    grey: GreyImage = np.rint((np.clip(values, low, high) - low) * scale).astype(np.uint8)
+    return grey

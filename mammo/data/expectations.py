@@ -1,60 +1,40 @@
-"""Data expectations, checked with Great Expectations; the only importer of that library.
+"""Data expectations, run by Great Expectations.
 
 A check writes its Data Docs (pages that a person can read) first and raises afterwards, so that a
 failure can be looked at. Nothing here touches the network.
 """
 
 import logging
-import os
 import sys
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
+import great_expectations as gx
 import numpy.typing as npt
 import pandas as pd
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations import Expectation
 
 from mammo.core.errors import ExpectationError
 from mammo.core.files import atomic_folder
 from mammo.data.audit import Audit
-from mammo.data.leakage_rules import YES_NO, leak_facts, leakage_rules, pair_facts
 from mammo.data.rules import (
-    IMAGE_RULES,
-    PATCH_RULES,
-    ROI_RULES,
-    SPLIT_RULES,
-    Rule,
-    Severity,
     image_facts,
+    image_suite,
+    is_yes_no,
+    leak_facts,
+    leakage_suites,
+    pair_facts,
     patch_facts,
+    patch_suite,
     roi_facts,
+    roi_suite,
     split_facts,
+    split_suite,
 )
 
 N_EXAMPLES: Final = 3
-
-
-@dataclass(frozen=True)
-class _Suite:
-    """Rules and the facts they are about."""
-
-    name: str
-    rules: tuple[Rule, ...]
-    facts: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class _Finding:
-    """What became of one rule."""
-
-    rule: Rule
-    kept: bool
-    observed: str
-    examples: list[str]
 
 
 def check_rois(table: pd.DataFrame, images: npt.NDArray[Any], docs_dir: Path) -> dict[str, Any]:
@@ -72,10 +52,7 @@ def check_rois(table: pd.DataFrame, images: npt.NDArray[Any], docs_dir: Path) ->
         ExpectationError: a critical expectation failed; the Data Docs have been written.
         DataError: the images do not fit the table, or `docs_dir` cannot be written.
     """
-    suites = [
-        _Suite("rois", ROI_RULES, roi_facts(table, images)),
-        _Suite("images", IMAGE_RULES, image_facts(table, images)),
-    ]
+    suites = [(roi_suite(), roi_facts(table, images)), (image_suite(), image_facts(table, images))]
     return _check(suites, docs_dir)
 
 
@@ -90,16 +67,12 @@ def check_patches(
         split: the split (`SPLIT_SCHEMA`).
         docs_dir: folder for the Data Docs; replaced as a whole.
 
-    Returns:
+    Returns, raises:
         As `check_rois`.
-
-    Raises:
-        ExpectationError: a critical expectation failed; the Data Docs have been written.
-        DataError: `docs_dir` cannot be written.
     """
     suites = [
-        _Suite("patches", PATCH_RULES, patch_facts(patches, rois, split)),
-        _Suite("split", SPLIT_RULES, split_facts(patches, rois, split)),
+        (patch_suite(), patch_facts(patches, rois, split)),
+        (split_suite(), split_facts(patches, rois, split)),
     ]
     return _check(suites, docs_dir)
 
@@ -112,168 +85,100 @@ def check_leakage(audit: Audit, protocol: str, docs_dir: Path) -> dict[str, Any]
         protocol: `split.protocol`; what the published split is known to break is a warning there.
         docs_dir: folder for the Data Docs; replaced as a whole.
 
-    Returns:
+    Returns, raises:
         As `check_rois`.
-
-    Raises:
-        ExpectationError: a critical expectation failed; the Data Docs have been written.
-        DataError: `docs_dir` cannot be written.
     """
-    of_pairs, of_rois = leakage_rules(protocol)
-    suites = [_Suite("pairs", of_pairs, pair_facts(audit)), _Suite("leaks", of_rois, leak_facts(audit))]
-    return _check(suites, docs_dir)
+    of_pairs, of_rois = leakage_suites(protocol)
+    return _check([(of_pairs, pair_facts(audit)), (of_rois, leak_facts(audit))], docs_dir)
 
 
-def _check(suites: list[_Suite], docs_dir: Path) -> dict[str, Any]:
-    with _quiet(), atomic_folder(docs_dir) as folder:
-        findings = _validate(suites, folder)
-    broken = [finding for finding in findings if not finding.kept]
-    critical = [finding for finding in broken if finding.rule.severity == "critical"]
-    if critical:
-        raise ExpectationError(_message(critical, docs_dir))
+def _check(suites: Sequence[tuple[gx.ExpectationSuite, pd.DataFrame]], docs_dir: Path) -> dict[str, Any]:
+    """Run each suite on its facts; see `check_rois`."""
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    entries: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    for suite, facts in suites:
+        results = _results(context, suite, facts)
+        for expectation in suite.expectations:
+            name, severity = expectation.meta["name"], str(expectation.severity.value)
+            observed, examples = _observed(expectation, results[name].result)
+            entries[name] = {
+                "rule": expectation.description,
+                "severity": severity,
+                "kept": bool(results[name].success),
+                "observed": observed,
+                "examples": examples,
+            }
+            if severity == "critical" and not results[name].success:
+                got = f"{observed}, for example {'; '.join(examples)}" if examples else observed
+                failures.append(
+                    f"expectation {name} failed: {expectation.description}, got {got}; {expectation.notes}"
+                )
+    with atomic_folder(docs_dir) as folder:
+        _write_data_docs(context, folder)
+    if failures:
+        raise ExpectationError("\n".join([*failures, f"Data Docs: {docs_dir / 'index.html'}"]))
     return {
-        "n_expectations": len(findings),
-        "n_warnings": len(broken),
-        "expectations": {finding.rule.name: _entry(finding) for finding in findings},
+        "n_expectations": len(entries),
+        "n_warnings": sum(not entry["kept"] for entry in entries.values()),
+        "expectations": entries,
     }
 
 
-def _entry(finding: _Finding) -> dict[str, Any]:
-    severity: Severity = finding.rule.severity
-    return {
-        "rule": finding.rule.text,
-        "severity": severity,
-        "kept": finding.kept,
-        "observed": finding.observed,
-        "examples": finding.examples,
+def _results(context: Any, suite: gx.ExpectationSuite, facts: pd.DataFrame) -> dict[str, Any]:
+    """Run a suite and return the results by the names of its expectations."""
+    asset = context.data_sources.add_or_update_pandas(suite.name).add_dataframe_asset(suite.name)
+    definition = gx.ValidationDefinition(
+        name=suite.name,
+        data=asset.add_batch_definition_whole_dataframe("all"),
+        suite=context.suites.add(suite),
+    )
+    checkpoint = gx.Checkpoint(
+        name=suite.name,
+        validation_definitions=[context.validation_definitions.add(definition)],
+        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["roi_id"]},
+    )
+    run = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": facts})
+    (validation,) = run.run_results.values()
+    return {result.expectation_config.meta["name"]: result for result in validation.results}
+
+
+def _write_data_docs(context: Any, folder: Path) -> None:
+    """Write the pages of all that the context has checked; it leaves nothing else behind."""
+    site = {
+        "class_name": "SiteBuilder",
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": str(folder.resolve()),
+        },
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     }
-
-
-def _message(findings: Iterable[_Finding], docs_dir: Path) -> str:
-    lines = []
-    for finding in findings:
-        examples = f", for example {'; '.join(finding.examples)}" if finding.examples else ""
-        rule = finding.rule
-        lines.append(
-            f"expectation {rule.name} failed: {rule.text}, got {finding.observed}{examples}; {rule.remedy}"
-        )
-    return "\n".join([*lines, f"Data Docs: {docs_dir / 'index.html'}"])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Great Expectations warns about its own code away from our users, and let a full disk stop it."""
+    context.add_data_docs_site("docs", site)
     logger = logging.getLogger("great_expectations.render.renderer.site_builder")
     logger.addFilter(_raise_write_error)
-    with warnings.catch_warnings():
-        # It imports modules of the standard library that are going away.
-        warnings.filterwarnings(
-            "ignore",
-            message="module 'sre_(constants|parse|compile)' is deprecated",
-            category=DeprecationWarning,
-        )
-        try:
-            yield
-        finally:
-            logger.removeFilter(_raise_write_error)
+    try:
+        context.build_data_docs(site_names=["docs"])
+    finally:
+        logger.removeFilter(_raise_write_error)
 
 
 def _raise_write_error(_record: logging.LogRecord) -> bool:
-    """Raise the error of a page that could not be written, where the library would log it and go on."""
+    """Raise the error of a page that could not be written, as on a full disk; the library logs it and goes on."""
     error = sys.exc_info()[1]
     if isinstance(error, OSError):
         raise error
     return True
 
 
-def _library() -> ModuleType:
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # Read when the library is imported.
-    import great_expectations
-
-    module: ModuleType = great_expectations
-    return module
-
-
-def _validate(suites: list[_Suite], folder: Path) -> list[_Finding]:
-    """Run each suite on its facts and write the Data Docs into `folder`."""
-    library = _library()
-    context = _context(library, folder)
-    tables = context.data_sources.add_pandas("tables")
-    findings = []
-    for suite in suites:
-        expected = library.ExpectationSuite(
-            suite.name, expectations=[_expectation(library, rule) for rule in suite.rules]
-        )
-        batch = tables.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
-        definition = library.ValidationDefinition(
-            name=suite.name, data=batch, suite=context.suites.add(expected)
-        )
-        checkpoint = library.Checkpoint(
-            name=suite.name,
-            validation_definitions=[context.validation_definitions.add(definition)],
-            result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["roi_id"]},
-        )
-        run = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": suite.facts})
-        (validation,) = run.run_results.values()
-        results = {result.expectation_config.meta["name"]: result for result in validation.results}
-        findings += [_finding(rule, results[rule.name]) for rule in suite.rules]
-    context.build_data_docs(site_names=["docs"])
-    return findings
-
-
-def _context(library: ModuleType, folder: Path) -> Any:
-    """A context that leaves nothing behind but the pages in `folder`."""
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
-    context = library.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    context.add_data_docs_site(
-        "docs",
-        {
-            "class_name": "SiteBuilder",
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(folder.resolve()),
-            },
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        },
-    )
-    return context
-
-
-def _expectation(library: ModuleType, rule: Rule) -> Any:
-    kind = getattr(library.expectations, rule.expectation)
-    return kind(
-        **rule.arguments,
-        severity=rule.severity,
-        description=rule.text,
-        notes=rule.remedy,
-        meta={"name": rule.name},
-    )
-
-
-def _finding(rule: Rule, result: Any) -> _Finding:
-    details = result.result
-    if "unexpected_count" in details:
-        observed = f"{details['unexpected_count']} of {details['element_count']} rows that break it"
-        rows = details.get("partial_unexpected_index_list") or []
-        column = rule.arguments["column"]
-        examples = [_example(row, column) for row in rows[:N_EXAMPLES]]
-        return _Finding(rule, bool(result.success), observed, examples)
-    observed = (
-        str(details["observed_value"]) if "observed_value" in details else "facts that cannot be checked"
-    )
-    return _Finding(rule, bool(result.success), observed, [])
-
-
-def _example(row: Mapping[str, Any], column: str) -> str:
-    roi_id = str(row["roi_id"])
-    return roi_id if column in ("roi_id", *_YES_NO) else f"{roi_id} ({column} {row[column]})"
-
-
-_YES_NO: Final = YES_NO | frozenset(
-    rule.name
-    for rules in (ROI_RULES, IMAGE_RULES, PATCH_RULES, SPLIT_RULES)
-    for rule in rules
-    if rule.arguments.get("value_set") == [True]
-)
+def _observed(expectation: Expectation, details: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What a result says of the facts, and up to three ROIs that break the expectation."""
+    if "unexpected_count" not in details:
+        return str(details.get("observed_value", "facts that cannot be checked")), []
+    column = expectation.column
+    examples = []
+    for row in (details.get("partial_unexpected_index_list") or [])[:N_EXAMPLES]:
+        shown = "" if column == "roi_id" or is_yes_no(expectation) else f" ({column} {row[column]})"
+        examples.append(f"{row['roi_id']}{shown}")
+    return f"{details['unexpected_count']} of {details['element_count']} rows that break it", examples

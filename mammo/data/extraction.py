@@ -1,16 +1,114 @@
-"""The paper's extraction of ROIs from films, and places of normal tissue."""
+"""The paper's extraction of ROIs from films: preprocessing, crops around lesions and places of normal tissue."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import ceil
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mammo.core.records import ROI_SIDE_PX, TISSUES
+from mammo.core.config import IngestConfig
+from mammo.core.errors import DataError
+from mammo.core.records import ROI_SIDE_PX, TISSUES, Label
+from mammo.data.decode import GreyImage
+from mammo.data.films import (
+    PHANTOM_MARK,
+    Annotation,
+    film_number,
+    is_phantom,
+    open_films,
+    patient_of,
+    read_annotations,
+    read_films,
+)
+from mammo.data.rois import Progress, RoiSet, make_roi_set
 
-GreyImage = npt.NDArray[np.uint8]
+logger = logging.getLogger(__name__)
+
+Mask = npt.NDArray[np.bool_]
+
+
+def load_mini_mias(raw: Path, config: IngestConfig, progress: Progress | None = None) -> RoiSet:
+    """Cut the ROIs of the mini-MIAS films in `all-mias.tar.gz` or its unpacked folder.
+
+    Every lesion with a place gives a Tumor ROI; normal films, chosen by `config.seed` to match the lesions'
+    tissues, give one Normal ROI each. Ordered by film, then by the rows of `Info.txt`.
+
+    Raises:
+        DataError: the raw data is missing, incomplete, damaged, or a phantom.
+    """
+    if is_phantom(raw):
+        raise DataError(
+            f"{raw}: ingest.source mini_mias needs real films, got a phantom ({PHANTOM_MARK} is there); "
+            "set ingest.source to phantom"
+        )
+    return _load_films(raw, config, "mini_mias", progress)
+
+
+def load_phantom(raw: Path, config: IngestConfig, progress: Progress | None = None) -> RoiSet:
+    """Cut the ROIs of a phantom folder as `load_mini_mias` does; every row is marked as synthetic.
+
+    Raises:
+        DataError: the folder is missing, incomplete, damaged, or not a phantom.
+    """
+    if not is_phantom(raw):
+        raise DataError(
+            f"{raw}: ingest.source phantom needs a folder that `mammo phantom` wrote, got none with {PHANTOM_MARK}; "
+            "run `mammo phantom` to write it, or set ingest.source to mini_mias if the films are real"
+        )
+    return _load_films(raw, config, "phantom", progress)
+
+
+def _load_films(raw: Path, config: IngestConfig, source: str, progress: Progress | None) -> RoiSet:
+    found: dict[str, list[tuple[dict[str, Any], GreyImage]]] = {}
+    with open_films(raw) as store:
+        annotations = read_annotations(store)
+        placed = [one for one in annotations if one.x_px is not None]
+        normals = {one.film_id: one for one in annotations if one.abnormality == "NORM"}
+        tissues = {film_id: normal.tissue for film_id, normal in normals.items()}
+        chosen = choose_normal_films(tissues, [one.tissue for one in placed], config.seed)
+        wanted = {one.film_id for one in placed} | set(chosen)
+        for done, (film_id, film) in enumerate(read_films(store, wanted), start=1):
+            sites = [one for one in placed if one.film_id == film_id]
+            if film_id in normals:
+                centre = draw_normal_centre(film, film_number(film_id), config.seed)
+                if centre is None:
+                    logger.warning("%s gives no normal ROI: no crop fits inside its breast", film_id)
+                else:
+                    sites = [replace(normals[film_id], x_px=centre[0], y_px=centre[1])]
+            if sites:
+                found[film_id] = _cut_rois(film, sites, source, config)
+            if progress:
+                progress(done, len(wanted))
+    cuts = [cut for film_id in sorted(found) for cut in found[film_id]]
+    return make_roi_set([row for row, _ in cuts], [image for _, image in cuts])
+
+
+def _cut_rois(
+    film: GreyImage, sites: list[Annotation], source: str, config: IngestConfig
+) -> list[tuple[dict[str, Any], GreyImage]]:
+    """The row and the image of a ROI at each site of one film."""
+    preprocessed = preprocess_film(film)
+    rois = []
+    for number, site in enumerate(sites, start=1):
+        assert site.x_px is not None
+        assert site.y_px is not None
+        normal = site.abnormality == "NORM"
+        row = {
+            "roi_id": f"{site.film_id}/{'normal' if normal else f'lesion {number}'}",
+            "source": source,
+            "synthetic": source == "phantom",
+            "patient_id": patient_of(site.film_id),
+            "label": int(Label.NORMAL if normal else Label.TUMOR),
+            **vars(site),
+        }
+        rois.append((row, extract_roi(preprocessed, site.x_px, site.y_px, config.bounding_box)))
+    return rois
+
 
 FOREGROUND_LEVEL: Final = 20
 """Grey levels above this are tissue, after preprocessing."""
@@ -35,17 +133,13 @@ def preprocess_film(film: GreyImage) -> GreyImage:
     from skimage.exposure import equalize_adapthist
 
     tile = [ceil(side / _TILES) for side in film.shape]
-    equalized = equalize_adapthist(
-        medfilt2d(film, 3), kernel_size=tile, clip_limit=_skimage_clip_limit(tile[0] * tile[1]), nbins=_BINS
-    )
+    tile_px = tile[0] * tile[1]
+    # MATLAB counts its clip limit from the flat histogram upwards, scikit-image from zero.
+    flat = ceil(tile_px / _BINS)
+    clip_limit = (flat + round(_CLIP_LIMIT * (tile_px - flat))) / tile_px
+    equalized = equalize_adapthist(medfilt2d(film, 3), kernel_size=tile, clip_limit=clip_limit, nbins=_BINS)
     grey: GreyImage = np.rint(equalized * 255).astype(np.uint8)
     return grey
-
-
-def _skimage_clip_limit(tile_px: int) -> float:
-    """MATLAB counts its clip limit from the flat histogram upwards, scikit-image from zero."""
-    flat = ceil(tile_px / _BINS)
-    return (flat + round(_CLIP_LIMIT * (tile_px - flat))) / tile_px
 
 
 def extract_roi(preprocessed: GreyImage, x_px: int, y_px: int, bounding_box: bool = True) -> GreyImage:
@@ -71,14 +165,18 @@ def crop_around(film: GreyImage, x_px: int, y_px: int) -> GreyImage:
     since background is cropped away again.
     """
     half = ROI_SIDE_PX // 2
-    crop = np.zeros((ROI_SIDE_PX, ROI_SIDE_PX), dtype=np.uint8)
-    top, left = y_px - half, x_px - half
-    rows = slice(max(top, 0), max(min(top + ROI_SIDE_PX, film.shape[0]), 0))
-    columns = slice(max(left, 0), max(min(left + ROI_SIDE_PX, film.shape[1]), 0))
+    return window(film, y_px - half, x_px - half, (ROI_SIDE_PX, ROI_SIDE_PX))
+
+
+def window(film: GreyImage, top: int, left: int, shape: tuple[int, int]) -> GreyImage:
+    """Cut a window of height and width `shape` out of a film; what lies outside the film is background (0)."""
+    cut = np.zeros(shape, dtype=np.uint8)
+    rows = slice(max(top, 0), max(min(top + shape[0], film.shape[0]), 0))
+    columns = slice(max(left, 0), max(min(left + shape[1], film.shape[1]), 0))
     inside = film[rows, columns]
     row, column = rows.start - top, columns.start - left
-    crop[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
-    return crop
+    cut[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    return cut
 
 
 def stretch_first_region(crop: GreyImage) -> GreyImage:
@@ -152,7 +250,7 @@ def choose_normal_films(
     return sorted(chosen)
 
 
-def draw_normal_centre(film: npt.NDArray[np.uint8], film_number: int, seed: int) -> tuple[int, int] | None:
+def draw_normal_centre(film: GreyImage, film_number: int, seed: int) -> tuple[int, int] | None:
     """Draw the centre of a normal ROI, evenly over the places where its whole crop is breast tissue.
 
     The corner of the pectoral muscle is left out if anything else remains.
@@ -164,16 +262,20 @@ def draw_normal_centre(film: npt.NDArray[np.uint8], film_number: int, seed: int)
     Returns:
         (x_px, y_px) from the top-left corner, or None if the crop fits nowhere.
     """
+    from scipy.ndimage import minimum_filter
+
     breast = breast_mask(film)
+    side = 2 * ceil((ROI_SIDE_PX / 2 + _MARGIN_PX) / _COARSE) + 1
     for tissue in (breast & ~_pectoral_corner(breast), breast):
-        rows, columns = np.nonzero(_places(tissue))
+        # Centres whose crop, with a margin, lies on tissue and inside the film.
+        rows, columns = np.nonzero(minimum_filter(tissue, side, mode="constant", cval=False))
         if rows.size:
             pick = np.random.default_rng([seed, film_number]).integers(rows.size)
             return int(columns[pick]) * _COARSE, int(rows[pick]) * _COARSE
     return None
 
 
-def breast_mask(film: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+def breast_mask(film: GreyImage) -> Mask:
     """The breast with muscle, as the largest bright region without its holes, on every fourth pixel.
 
     Labels and tape are smaller regions and fall away.
@@ -188,20 +290,11 @@ def breast_mask(film: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     if not count:
         return np.zeros(bright.shape, dtype=bool)
     sizes = np.bincount(regions.ravel())
-    largest: npt.NDArray[np.bool_] = binary_fill_holes(regions == 1 + np.argmax(sizes[1:]))
+    largest: Mask = binary_fill_holes(regions == 1 + np.argmax(sizes[1:]))
     return largest
 
 
-def _places(tissue: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Centres whose crop, with a margin, lies on tissue and inside the film."""
-    from scipy.ndimage import minimum_filter
-
-    side = 2 * ceil((ROI_SIDE_PX / 2 + _MARGIN_PX) / _COARSE) + 1
-    places: npt.NDArray[np.bool_] = minimum_filter(tissue, side, mode="constant", cval=False)
-    return places
-
-
-def _pectoral_corner(breast: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _pectoral_corner(breast: Mask) -> Mask:
     """A triangle in the upper corner at the chest wall, the side on which the breast is tallest."""
     if not breast.any():
         return breast
@@ -210,8 +303,7 @@ def _pectoral_corner(breast: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     middle = (columns[0] + columns[-1]) // 2
     chest_is_left = breast[:, : middle + 1].sum() > breast[:, middle + 1 :].sum()
     down = (np.arange(breast.shape[0]) - top) / (height * _MUSCLE_HEIGHT)
-    chest = (
-        np.arange(breast.shape[1]) - columns[0] if chest_is_left else columns[-1] - np.arange(breast.shape[1])
-    )
-    triangle: npt.NDArray[np.bool_] = np.add.outer(down, chest / (width * _MUSCLE_WIDTH)) < 1
+    across = np.arange(breast.shape[1])
+    chest = across - columns[0] if chest_is_left else columns[-1] - across
+    triangle: Mask = np.add.outer(down, chest / (width * _MUSCLE_WIDTH)) < 1
     return triangle

@@ -1,28 +1,23 @@
-"""The films of mini-MIAS: their files, their Info.txt, and the ROIs cut from them."""
+"""The films of mini-MIAS: their files and their Info.txt."""
 
-import logging
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Final, Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
-from mammo.core.records import Label
-from mammo.data.decode import decode_image
-from mammo.data.extraction import choose_normal_films, draw_normal_centre, extract_roi, preprocess_film
-from mammo.data.rois import Progress, RoiSet, make_roi_set
+from mammo.data.decode import GreyImage, decode_image
 
 PHANTOM_MARK: Final = "phantom.json"
 """The file that tells a phantom folder from real films."""
+
+FILM_SIDE_PX: Final = 1024
+"""Every mini-MIAS film is 1024 × 1024 pixels of 200 µm."""
 
 MAX_FILE_BYTES: Final = 8 * 2**20
 """A film is 1 MiB; as a plain-text PGM it would have about 4."""
@@ -34,21 +29,14 @@ _TABLES: Final = ("info.txt", "readme")
 """Where the table of the films lies, best first: some copies of the archive call it README."""
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """A file in a store.
-
-    Attributes:
-        name: what messages call it.
-        read: returns its content.
-    """
+class StoredFile(NamedTuple):
+    """A file in a store: what messages call it, and what returns its content."""
 
     name: str
     read: Callable[[], bytes]
 
 
-@dataclass(frozen=True)
-class FilmStore:
+class FilmStore(NamedTuple):
     """Films and the table about them.
 
     Attributes:
@@ -71,7 +59,8 @@ def open_films(raw: Path) -> Iterator[FilmStore]:
             much data), without a table, or names a film twice. Damage may show only while films are read.
     """
     if raw.is_dir():
-        yield _sort_files(_files_of_folder(raw), str(raw))
+        paths = (path for path in sorted(raw.rglob("*")) if path.is_file())
+        yield _sort_files(((path.name, StoredFile(str(path), path.read_bytes)) for path in paths), str(raw))
         return
     try:
         with tarfile.open(raw, "r:*") as archive:
@@ -84,11 +73,6 @@ def open_films(raw: Path) -> Iterator[FilmStore]:
         raise DataError(f"{raw}: is not a whole tar archive of films ({error}); get it again") from error
 
 
-def is_phantom(raw: Path) -> bool:
-    """Whether `raw` is a folder of synthetic films."""
-    return (raw / PHANTOM_MARK).is_file()
-
-
 def _sort_files(files: Iterable[tuple[str, StoredFile]], store: str) -> FilmStore:
     """Tell films and tables by their names; everything else (licence, notes) is left alone."""
     tables: dict[str, StoredFile] = {}
@@ -97,23 +81,16 @@ def _sort_files(files: Iterable[tuple[str, StoredFile]], store: str) -> FilmStor
         film = _FILM.fullmatch(file_name)
         if film is None:
             tables.setdefault(file_name.lower(), file)
-            continue
-        film_id = film[1].lower()
-        if film_id in films:
-            raise DataError(f"{store}: each film must appear once, got {film_id} twice; remove one of them")
-        films[film_id] = file
+        elif films.setdefault(film[1].lower(), file) is not file:
+            raise DataError(
+                f"{store}: each film must appear once, got {film[1].lower()} twice; remove one of them"
+            )
     for table in _TABLES:
         if table in tables:
             return FilmStore(store, tables[table], films)
     raise DataError(
         f"{store}: must hold Info.txt beside the films, got none; add it from the database's page"
     )
-
-
-def _files_of_folder(raw: Path) -> Iterator[tuple[str, StoredFile]]:
-    for path in sorted(raw.rglob("*")):
-        if path.is_file():
-            yield path.name, StoredFile(str(path), partial(_read_path, path))
 
 
 def _files_of_tar(archive: tarfile.TarFile, store: str) -> Iterator[tuple[str, StoredFile]]:
@@ -139,28 +116,30 @@ def _files_of_tar(archive: tarfile.TarFile, store: str) -> Iterator[tuple[str, S
             yield path.name, StoredFile(f"{store}: {member.name}", partial(_read_member, archive, member))
 
 
-def _read_path(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(
-                f"{path}: must have at most {MAX_FILE_BYTES} bytes, got {size}; use the published file"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-
-
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     assert file is not None, "only regular members are kept"
     return file.read()
 
 
-FILM_SIDE_PX: Final = 1024
-"""Every mini-MIAS film is 1024 × 1024 pixels of 200 µm."""
+def is_phantom(raw: Path) -> bool:
+    """Whether `raw` is a folder of synthetic films."""
+    return (raw / PHANTOM_MARK).is_file()
 
-Laterality = Literal["right", "left"]
+
+def check_films(raw: Path) -> int:
+    """Check that `raw` is a mini-MIAS archive or folder whose films and table agree, pixels aside.
+
+    Returns:
+        The number of films.
+
+    Raises:
+        DataError: it is not.
+    """
+    with open_films(raw) as store:
+        read_annotations(store)
+        return len(store.films)
+
 
 _STARTS_ROW: Final = re.compile(r"mdb\d+\s+\S")
 _ROW: Final = re.compile(
@@ -193,6 +172,9 @@ class Annotation:
     radius_px: int | None = None
 
 
+Laterality = Literal["right", "left"]
+
+
 def film_number(film_id: str) -> int:
     """The number in a film's name: `mdb012` → 12."""
     return int(film_id.removeprefix("mdb"))
@@ -206,6 +188,27 @@ def patient_of(film_id: str) -> str:
 def laterality_of(film_id: str) -> Laterality:
     """The breast of a film: odd numbers are right, even numbers left (the database's notes)."""
     return "right" if film_number(film_id) % 2 else "left"
+
+
+def read_annotations(store: FilmStore) -> list[Annotation]:
+    """Parse the table of a store and check that it names exactly the films that are there.
+
+    Raises:
+        DataError: it does not, or is damaged.
+    """
+    annotations = parse_info(store.info.read(), store.info.name)
+    named = {annotation.film_id for annotation in annotations}
+    for missing in sorted(named - store.films.keys()):
+        raise DataError(
+            f"{store.name}: {missing}.pgm must be there as {store.info.name} names it, got none; "
+            "complete the films from the published archive"
+        )
+    for unnamed in sorted(store.films.keys() - named):
+        raise DataError(
+            f"{store.info.name}: must have a row for {unnamed}, whose film is there, got none; "
+            "use the table that comes with the films"
+        )
+    return annotations
 
 
 def parse_info(content: bytes, name: str) -> list[Annotation]:
@@ -231,177 +234,44 @@ def parse_info(content: bytes, name: str) -> list[Annotation]:
     rows: list[Annotation] = []
     for number, line in enumerate(lines[starts[0] : end], start=starts[0] + 1):
         if line.strip():
-            rows.append(_parse_row(line, number, name))
-            _check_consistent(rows, number, name)
+            new = _parse_row(line.strip(), f"{name}: line {number}")
+            for earlier in rows:
+                if earlier.film_id == new.film_id:
+                    _check_consistent(earlier, new, f"{name}: line {number}")
+            rows.append(new)
     return rows
 
 
-def _parse_row(line: str, number: int, name: str) -> Annotation:
-    match = _ROW.fullmatch(line.strip())
-    if match is None:
-        raise _garbled(
-            name,
-            number,
-            line,
-            "must be 'film tissue NORM' or 'film tissue abnormality severity [x y radius]'",
-        )
-    if match["normal"]:
-        return Annotation(match["film"], match["tissue"], "NORM")
-    lesion = Annotation(match["film"], match["tissue"], match["abnormality"], match["severity"])
-    if match["x"] is None:
-        return lesion
-    x, y, radius = int(match["x"]), int(match["y"]), int(match["radius"])
-    if max(x, y) > FILM_SIDE_PX or not 1 <= radius <= FILM_SIDE_PX // 2:
-        raise _garbled(
-            name,
-            number,
-            line,
-            f"must have x and y up to {FILM_SIDE_PX} and a radius of 1 to {FILM_SIDE_PX // 2}",
-        )
-    return Annotation(
-        lesion.film_id, lesion.tissue, lesion.abnormality, lesion.severity, x, FILM_SIDE_PX - y, radius
-    )
+def _parse_row(line: str, where: str) -> Annotation:
+    match = _ROW.fullmatch(line)
+    rule = "be 'film tissue NORM' or 'film tissue abnormality severity [x y radius]'"
+    if match:
+        abnormality = match["normal"] or match["abnormality"]
+        row = Annotation(match["film"], match["tissue"], abnormality, match["severity"])
+        if match["x"] is None:
+            return row
+        x, y, radius = int(match["x"]), int(match["y"]), int(match["radius"])
+        if max(x, y) <= FILM_SIDE_PX and 1 <= radius <= FILM_SIDE_PX // 2:
+            return replace(row, x_px=x, y_px=FILM_SIDE_PX - y, radius_px=radius)
+        rule = f"have x and y up to {FILM_SIDE_PX} and a radius of 1 to {FILM_SIDE_PX // 2}"
+    raise DataError(f"{where} must {rule}, got {line!r}; restore the row from the original file")
 
 
-def _check_consistent(rows: Sequence[Annotation], number: int, name: str) -> None:
-    """Check the last row against the earlier ones of its film."""
-    new = rows[-1]
-    for row in rows[:-1]:
-        if row.film_id != new.film_id:
-            continue
-        if row == new:
-            raise DataError(
-                f"{name}: line {number} repeats an earlier row of {new.film_id}; remove one of them"
-            )
-        if row.tissue != new.tissue:
-            raise DataError(
-                f"{name}: line {number} gives {new.film_id} the tissue {new.tissue}, an earlier row "
-                f"{row.tissue}; a film has one tissue, correct the row"
-            )
-        if "NORM" in (row.abnormality, new.abnormality):
-            raise DataError(
-                f"{name}: line {number} calls {new.film_id} {new.abnormality}, an earlier row "
-                f"{row.abnormality}; a normal film has no lesion, remove the wrong row"
-            )
-
-
-def _garbled(name: str, number: int, line: str, rule: str) -> DataError:
-    return DataError(
-        f"{name}: line {number} {rule}, got {line.strip()!r}; restore the row from the original file"
-    )
-
-
-logger = logging.getLogger(__name__)
-
-GreyImage = npt.NDArray[np.uint8]
-Row = dict[str, Any]
-
-
-def load_mini_mias(raw: Path, config: IngestConfig, progress: Progress | None = None) -> RoiSet:
-    """Cut the ROIs of the mini-MIAS films in `all-mias.tar.gz` or its unpacked folder.
-
-    Every lesion with a place gives a Tumor ROI; normal films, chosen by `config.seed` to match the lesions'
-    tissues, give one Normal ROI each. Ordered by film, then by the rows of `Info.txt`.
-
-    Raises:
-        DataError: the raw data is missing, incomplete, damaged, or a phantom.
-    """
-    if is_phantom(raw):
+def _check_consistent(earlier: Annotation, new: Annotation, where: str) -> None:
+    """Check a row against an earlier one of its film."""
+    film_id = new.film_id
+    if earlier == new:
+        raise DataError(f"{where} repeats an earlier row of {film_id}; remove one of them")
+    if earlier.tissue != new.tissue:
         raise DataError(
-            f"{raw}: ingest.source mini_mias needs real films, got a phantom ({PHANTOM_MARK} is there); "
-            "set ingest.source to phantom"
+            f"{where} gives {film_id} the tissue {new.tissue}, an earlier row {earlier.tissue}; a film has one "
+            "tissue, correct the row"
         )
-    return _load_films(raw, config, "mini_mias", progress)
-
-
-def load_phantom(raw: Path, config: IngestConfig, progress: Progress | None = None) -> RoiSet:
-    """Cut the ROIs of a phantom folder as `load_mini_mias` does; every row is marked as synthetic.
-
-    Raises:
-        DataError: the folder is missing, incomplete, damaged, or not a phantom.
-    """
-    if raw.is_dir() and not is_phantom(raw):
+    if "NORM" in (earlier.abnormality, new.abnormality):
         raise DataError(
-            f"{raw}: ingest.source phantom needs a folder that `mammo phantom` wrote, got one without "
-            f"{PHANTOM_MARK}; set ingest.source to mini_mias if the films are real"
+            f"{where} calls {film_id} {new.abnormality}, an earlier row {earlier.abnormality}; a normal film has no "
+            "lesion, remove the wrong row"
         )
-    if not raw.is_dir():
-        raise DataError(
-            f"{raw}: must be a folder of phantom films, got none; run `mammo phantom` to write it"
-        )
-    return _load_films(raw, config, "phantom", progress)
-
-
-def check_films(raw: Path) -> int:
-    """Check that `raw` is a mini-MIAS archive or folder whose films and table agree, pixels aside.
-
-    Returns:
-        The number of films.
-
-    Raises:
-        DataError: it is not.
-    """
-    with open_films(raw) as store:
-        read_annotations(store)
-        return len(store.films)
-
-
-def _load_films(raw: Path, config: IngestConfig, source: str, progress: Progress | None) -> RoiSet:
-    with open_films(raw) as store:
-        annotations = read_annotations(store)
-        lesions = _lesions_by_film(annotations)
-        normals = _choose_normals(annotations, config.seed)
-        found: dict[str, list[tuple[Row, GreyImage]]] = {}
-        wanted = lesions.keys() | normals.keys()
-        for done, (film_id, film) in enumerate(read_films(store, wanted), start=1):
-            if film_id in lesions:
-                found[film_id] = _cut_lesions(film, lesions[film_id], config)
-            else:
-                found[film_id] = _cut_normal(film, normals[film_id], config)
-            if progress:
-                progress(done, len(wanted))
-    pairs = [pair for film_id in sorted(found) for pair in found[film_id]]
-    shared = {"source": source, "synthetic": source == "phantom"}
-    return make_roi_set([row | shared for row, _ in pairs], [image for _, image in pairs])
-
-
-def read_annotations(store: FilmStore) -> list[Annotation]:
-    """Parse the table of a store and check that it names exactly the films that are there.
-
-    Raises:
-        DataError: it does not, or is damaged.
-    """
-    annotations = parse_info(store.info.read(), store.info.name)
-    named = {annotation.film_id for annotation in annotations}
-    for missing in sorted(named - store.films.keys()):
-        raise DataError(
-            f"{store.name}: {missing}.pgm must be there as {store.info.name} names it, got none; "
-            "complete the films from the published archive"
-        )
-    for unnamed in sorted(store.films.keys() - named):
-        raise DataError(
-            f"{store.info.name}: must have a row for {unnamed}, whose film is there, got none; "
-            "use the table that comes with the films"
-        )
-    return annotations
-
-
-def _lesions_by_film(annotations: Sequence[Annotation]) -> dict[str, list[Annotation]]:
-    """Lesions with a place, in the table's order."""
-    lesions: dict[str, list[Annotation]] = {}
-    for annotation in annotations:
-        if annotation.x_px is not None:
-            lesions.setdefault(annotation.film_id, []).append(annotation)
-    return lesions
-
-
-def _choose_normals(annotations: Sequence[Annotation], seed: int) -> dict[str, Annotation]:
-    normals = {
-        annotation.film_id: annotation for annotation in annotations if annotation.abnormality == "NORM"
-    }
-    tissues = {film_id: annotation.tissue for film_id, annotation in normals.items()}
-    lesion_tissues = [annotation.tissue for annotation in annotations if annotation.x_px is not None]
-    return {film_id: normals[film_id] for film_id in choose_normal_films(tissues, lesion_tissues, seed)}
 
 
 def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str, GreyImage]]:
@@ -420,38 +290,3 @@ def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str,
                 f"{film.shape[1]} x {film.shape[0]}; use the films of all-mias.tar.gz unchanged"
             )
         yield film_id, film
-
-
-def _cut_lesions(
-    film: GreyImage, lesions: Sequence[Annotation], config: IngestConfig
-) -> list[tuple[Row, GreyImage]]:
-    preprocessed = preprocess_film(film)
-    cut = []
-    for number, lesion in enumerate(lesions, start=1):
-        assert lesion.x_px is not None
-        assert lesion.y_px is not None
-        place = {"x_px": lesion.x_px, "y_px": lesion.y_px, "radius_px": lesion.radius_px}
-        row = _row(lesion, f"lesion {number}", Label.TUMOR) | place
-        cut.append((row, extract_roi(preprocessed, lesion.x_px, lesion.y_px, config.bounding_box)))
-    return cut
-
-
-def _cut_normal(film: GreyImage, annotation: Annotation, config: IngestConfig) -> list[tuple[Row, GreyImage]]:
-    centre = draw_normal_centre(film, film_number(annotation.film_id), config.seed)
-    if centre is None:
-        logger.warning("%s gives no normal ROI: no crop fits inside its breast", annotation.film_id)
-        return []
-    row = _row(annotation, "normal", Label.NORMAL) | {"x_px": centre[0], "y_px": centre[1]}
-    return [(row, extract_roi(preprocess_film(film), *centre, config.bounding_box))]
-
-
-def _row(annotation: Annotation, which: str, label: Label) -> Row:
-    return {
-        "roi_id": f"{annotation.film_id}/{which}",
-        "film_id": annotation.film_id,
-        "patient_id": patient_of(annotation.film_id),
-        "label": int(label),
-        "abnormality": annotation.abnormality,
-        "severity": annotation.severity,
-        "tissue": annotation.tissue,
-    }

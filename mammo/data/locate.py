@@ -1,35 +1,38 @@
-"""Films and patients that `mammo locate` gave back to ROIs whose source does not know them."""
+"""The films, patients and places of ROIs whose source does not know them, as `mammo locate` gives them back."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from math import dist
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from mammo.core.errors import DataError
 from mammo.core.files import read_table
-from mammo.core.records import ROI_SCHEMA, conform
+from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, conform
 from mammo.data.audit_search import MATCH_CORRELATION, MATCH_STRENGTH, TILE_SHARE
-from mammo.data.extraction import preprocess_film
-from mammo.data.films import Annotation, open_films, patient_of, read_annotations, read_films
-from mammo.data.locate_search import (
-    BOTH_AXES,
-    ONE_AXIS,
-    WHOLE,
-    ByteImages,
-    Fit,
-    Places,
-    Size,
-    crop_centre,
-    fit_place,
-    fit_size,
-    search_films,
-    small_texture,
-)
+from mammo.data.extraction import crop_around, first_region, preprocess_film, window
+from mammo.data.films import open_films, patient_of, read_annotations, read_films
 from mammo.data.rois import Progress, RoiSet
+from mammo.data.texture import (
+    ByteImages,
+    FloatArray,
+    IntArray,
+    OverlapLimits,
+    Shape,
+    Spectra,
+    best_shifts,
+    resized,
+    share_of_matching_tiles,
+    similarity,
+    spectra,
+    texture,
+)
 
 LOCATED_SCHEMA: Final[dict[str, str]] = {
     "roi_id": "string",
@@ -46,14 +49,11 @@ LOCATED_SCHEMA: Final[dict[str, str]] = {
     "lesion_px": "float64",
     "verdict": "string",
 }
-"""One row for each ROI, in the order of the ROI table.
-
-`sha256`: of the ROI's pixels. `x_px`, `y_px`: centre of the 120 × 120 crop in the film, top-left origin.
-`width_px`, `height_px`: what the crop kept before it was stretched; 120 where nothing was. `score`: correlation
-of the ROI's texture with that of the film there; `second_score`: the best in any other film; `margin`: their
-difference. `lesion_px`: distance to the nearest lesion that `Info.txt` places in that film. `verdict`: `located`
-or `uncertain`; an uncertain row says where the best match lies, which may be wrong.
-"""
+"""One row for each ROI, in the order of the ROI table. `sha256`: of the ROI's pixels. `x_px`, `y_px`: centre of
+the 120 × 120 crop in the film, top-left origin. `width_px`, `height_px`: what the crop kept before it was stretched;
+120 where nothing was. `score`: correlation of the ROI's texture with that of the film there; `second_score`: the best
+in any other film; `margin`: their difference. `lesion_px`: distance to the nearest lesion that `Info.txt` places in
+that film. `verdict`: `located` or `uncertain`; an uncertain row says where the best match lies, which may be wrong."""
 
 LOCATED: Final = "located"
 UNCERTAIN: Final = "uncertain"
@@ -64,8 +64,8 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
 
     Args:
         table: ROI table (`ROI_SCHEMA`).
-        located: what `mammo locate` wrote (`LOCATED_SCHEMA`); without the file, and where the
-            source knows every film, the table comes back as it is.
+        located: what `mammo locate` wrote (`LOCATED_SCHEMA`); without the file, and where the source knows
+            every film, the table comes back as it is.
 
     Raises:
         DataError: the file is damaged, or was made from other ROIs.
@@ -80,31 +80,76 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
             "delete the file"
         )
     certain = rows[rows["verdict"] == LOCATED]
-    return table.assign(
-        **{
-            column: table[column].where(table[column].notna(), table["roi_id"].map(certain[column].to_dict()))
-            for column in ("film_id", "patient_id")
-        }
-    ).astype(ROI_SCHEMA)
+    known = {}
+    for name in ("film_id", "patient_id"):
+        owners = table["roi_id"].map(certain[name].to_dict())
+        known[name] = table[name].where(table[name].notna(), owners)
+    return table.assign(**known).astype(ROI_SCHEMA)
 
+
+WHOLE: Final = (ROI_SIDE_PX, ROI_SIDE_PX)
+"""Height and width, in film pixels, of what a ROI shows where it was not stretched."""
+
+SCALE: Final = 4
+"""Films are searched at 1/4 of their scale: 16 times faster, and small errors of a size do not matter."""
+
+_SIDES: Final = range(48, ROI_SIDE_PX, SCALE)
+PASSES: Final[tuple[tuple[Shape, ...], ...]] = (
+    (WHOLE,),
+    tuple(size for side in _SIDES for size in ((ROI_SIDE_PX, side), (side, ROI_SIDE_PX))),
+    tuple((height, width) for height in _SIDES[::2] for width in _SIDES[::2]),
+)
+"""Sizes to look for: not stretched, stretched along one axis, along both at every other size. Each pass takes
+only the ROIs that the one before has not located."""
+
+INSIDE_SHARE: Final = 0.75
+"""Share of a template's side that must lie inside the film."""
 
 N_FITTED: Final = 6
 """Films whose best place is fitted at full resolution."""
+
+REACH_PX: Final = 2 * SCALE
+"""How far a place from the coarse search may be off."""
+
+MIN_SIDE_PX: Final = 40
+"""Smallest side of a box; a smaller region of tissue has too little texture to be told from chance."""
 
 MIN_MARGIN: Final = 0.2
 """A ROI is located where its correlation is above that in any other film by this much or more. ROIs in the
 wrong film reach 0.3 (measured on phantoms); those in their own begin at 0.9."""
 
-PASSES: Final[tuple[tuple[Size, ...], ...]] = ((WHOLE,), ONE_AXIS, BOTH_AXES)
-"""Sizes to look for; each pass takes only the ROIs that the one before has not located."""
+
+@dataclass(frozen=True)
+class Fit:
+    """A box in a film and how well a ROI, squeezed to its size, fits it.
+
+    Attributes:
+        film: number of the film.
+        top, left: upper left corner in the film, in pixels.
+        height, width: size of the box; 120 along an axis that was not stretched.
+        strength: of the match, see `texture.strength`.
+        correlation: of the textures in the box, −1 to 1.
+        tile_share: share of the box's tiles that match.
+    """
+
+    film: int
+    top: int
+    left: int
+    height: int
+    width: int
+    strength: float = 0.0
+    correlation: float = 0.0
+    tile_share: float = 0.0
+
+
+Fits = list[Fit]
+"""Fits of one ROI in several films, the best first."""
 
 
 def locate_rois(
     rois: RoiSet, films: Path, n_threads: int = 2, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Look for each ROI in each film.
-
-    All films are kept in memory, 1 MiB each.
+    """Look for each ROI in each film; all films are kept in memory, 1 MiB each.
 
     Args:
         rois: ROI table and images; of the table only ids and hashes are read.
@@ -118,122 +163,168 @@ def locate_rois(
     Raises:
         DataError: the films are missing, incomplete or damaged.
     """
+    steps = count(1)
+    prepared: dict[str, ByteImages] = {}
     with ThreadPoolExecutor(n_threads) as threads, open_films(films) as store:
-        annotations = read_annotations(store)
-        steps = _Steps(progress, len(store.films) + sum(len(sizes) for sizes in PASSES))
-        prepared: dict[str, ByteImages] = {}
-        read = ((film_id, film) for film_id, film in read_films(store, store.films))
-        for film_id, film in threads.map(lambda named: (named[0], preprocess_film(named[1])), read):
+        lesions = [(one.film_id, one.x_px, one.y_px) for one in read_annotations(store)]
+        n_steps = len(store.films) + sum(map(len, PASSES))
+
+        def step() -> None:
+            if progress:
+                progress(next(steps), n_steps)
+
+        films_read = read_films(store, store.films)
+        for film_id, film in threads.map(lambda read: (read[0], preprocess_film(read[1])), films_read):
             prepared[film_id] = film
-            steps.done()
+            step()
         film_ids = sorted(prepared)
-        fits = _fit_all(rois.images, [prepared[film_id] for film_id in film_ids], threads, steps.done)
-    lesions = _lesions(annotations)
-    rows = [
-        _row(roi_id, sha256, found, film_ids, prepared, lesions)
-        for roi_id, sha256, found in zip(rois.table["roi_id"], rois.table["sha256"], fits, strict=True)
-    ]
+        fits = _fit_all(rois.images, [prepared[film_id] for film_id in film_ids], threads, step)
+    rows = []
+    for roi_id, sha256, found in zip(rois.table["roi_id"], rois.table["sha256"], fits, strict=True):
+        best, second = found[0], _second(found)
+        film_id = film_ids[best.film]
+        centre = crop_centre(prepared[film_id], best)
+        places = [(x, y) for film, x, y in lesions if film == film_id and x is not None and y is not None]
+        lesion_px = min((dist(centre, place) for place in places), default=np.nan)
+        scores = (best.correlation, second, best.correlation - second)
+        owners, box = (film_id, patient_of(film_id)), (best.width, best.height)
+        verdict = LOCATED if _certain(found) else UNCERTAIN
+        rows.append((roi_id, sha256, *owners, *centre, *box, *scores, lesion_px, verdict))
     return conform(pd.DataFrame(rows, columns=list(LOCATED_SCHEMA)), LOCATED_SCHEMA, "located ROIs")
-
-
-class _Steps:
-    """Counts what is done for a progress observer."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def done(self) -> None:
-        self._done += 1
-        if self._progress:
-            self._progress(self._done, self._total)
-
-
-Fitted = list[tuple[int, Fit]]
-"""Films (by number) and the fit in each, the best first."""
 
 
 def _fit_all(
     images: ByteImages, films: Sequence[ByteImages], threads: ThreadPoolExecutor, step: Callable[[], None]
-) -> list[Fitted]:
+) -> list[Fits]:
     """The fits of each ROI, by as many passes as it needs."""
-    small = np.stack([small_texture(film) for film in films])
-    fits: list[Fitted] = [[] for _ in images]
+    small = np.stack([_small_texture(film) for film in films])
+    fits: list[Fits] = [[] for _ in images]
     for sizes in PASSES:
         rows = [row for row, found in enumerate(fits) if not _certain(found)]
         if not rows:
             break
-        places = search_films(small, images[rows], sizes, threads, step)
-
-        def fitted(index: int, rows: list[int] = rows, places: Places = places) -> Fitted:
-            return _fit_roi(films, images[rows[index]], places, index)
-
-        for row, found in zip(rows, threads.map(fitted, range(len(rows))), strict=True):
-            if not fits[row] or found[0][1].strength > fits[row][0][1].strength:
+        places = _search(small, images[rows], sizes, threads, step)
+        for row, found in zip(rows, threads.map(partial(_fit, films), images[rows], *places), strict=True):
+            if not fits[row] or found[0].strength > fits[row][0].strength:
                 fits[row] = found
     return fits
 
 
-def _fit_roi(films: Sequence[ByteImages], image: ByteImages, places: Places, roi: int) -> Fitted:
+def _small_texture(film: ByteImages) -> FloatArray:
+    """Texture of a film `(h, w)` at a quarter of its scale, by means of 4 × 4 pixels."""
+    height, width = (side // SCALE for side in film.shape)
+    blocks = film[: height * SCALE, : width * SCALE].reshape(height, SCALE, width, SCALE)
+    small: FloatArray = texture(blocks.mean(axis=(1, 3), dtype=np.float32)[None])[0]
+    return small
+
+
+def _search(
+    small_films: FloatArray,
+    images: ByteImages,
+    sizes: Sequence[Shape],
+    threads: ThreadPoolExecutor,
+    step: Callable[[], None],
+) -> tuple[FloatArray, IntArray]:
+    """The best place of each ROI in each film over all sizes of its box.
+
+    Returns:
+        Strengths, `(n_rois, n_films)`, and boxes in film pixels, `(n_rois, n_films, 4)`: top, left, height, width.
+    """
+    strengths = np.full((len(images), len(small_films)), -1, np.float32)
+    boxes = np.zeros((*strengths.shape, 4), np.int64)
+    film_shape = (small_films.shape[1], small_films.shape[2])
+    for height, width in sizes:
+        small = (height // SCALE, width // SCALE)
+        limits = OverlapLimits(round(INSIDE_SHARE * min(small)), round(INSIDE_SHARE * small[0] * small[1]))
+        templates = texture(np.stack([resized(image, small) for image in images]))
+        moving = spectra(templates, film_shape, limits, moving=True)
+        search = partial(_search_film, moving, small, limits)
+        for film, (found, top, left) in enumerate(threads.map(search, small_films)):
+            better = np.flatnonzero(found > strengths[:, film])
+            strengths[better, film] = found[better]
+            corners = np.column_stack([top[better], left[better]]) * SCALE
+            boxes[better, film] = np.insert(corners, [2, 2], [height, width], axis=1)
+        step()
+    return strengths, boxes
+
+
+def _search_film(
+    templates: Spectra, size: Shape, limits: OverlapLimits, film: FloatArray
+) -> tuple[FloatArray, IntArray, IntArray]:
+    return best_shifts(spectra(film[None], size, limits, moving=False), 0, templates)
+
+
+def _fit(films: Sequence[ByteImages], image: ByteImages, strengths: FloatArray, boxes: IntArray) -> Fits:
+    """Fit a ROI `(120, 120)` in the films that hold its best places, `strengths` `(n_films,)`.
+
+    A box's size is adjusted to whole pixels, one axis after the other, and its place with it, until no size within
+    `SCALE` pixels fits better. An axis of 120 pixels was not stretched and stays.
+    """
     found = []
-    for film in places.best_films(roi, N_FITTED):
-        top, left, height, width = (
-            int(values[roi, film]) for values in (places.top, places.left, places.height, places.width)
-        )
-        rough = Fit(top, left, height, width, strength=0.0)
-        fit = fit_place if (height, width) == WHOLE else fit_size
-        found.append((film, fit(films[film], image, rough)))
-    return sorted(found, key=lambda one: -one[1].correlation)
+    for film in np.argsort(-strengths, kind="stable")[:N_FITTED].tolist():
+        rough = Fit(film, *boxes[film].tolist())
+        best, before = _moved(films[film], image, rough), 0.0
+        axes = [axis for axis in ("width", "height") if getattr(rough, axis) < ROI_SIDE_PX]
+        while best.strength > before:
+            before = best.strength
+            for axis in axes:
+                start = getattr(best, axis)
+                for side in range(max(start - SCALE, MIN_SIDE_PX), min(start + SCALE, ROI_SIDE_PX - 1) + 1):
+                    moved = _moved(films[film], image, replace(best, **{axis: side}))
+                    best = max(best, moved, key=lambda fit: fit.strength)
+        size = (best.height, best.width)
+        pair = np.stack([window(films[film], best.top, best.left, size), resized(image, size)])
+        of_film, of_roi = texture(pair)
+        correlation, _ = similarity(of_film, of_roi)
+        share = share_of_matching_tiles(of_film, of_roi)
+        found.append(replace(best, correlation=correlation, tile_share=share))
+    return sorted(found, key=lambda fit: -fit.correlation)
 
 
-def _certain(found: Fitted) -> bool:
+def _moved(film: ByteImages, image: ByteImages, rough: Fit) -> Fit:
+    """Move a box to where the ROI fits best within `REACH_PX`."""
+    size = (rough.height, rough.width)
+    top, left = rough.top - REACH_PX, rough.left - REACH_PX
+    shape = (rough.height + 2 * REACH_PX, rough.width + 2 * REACH_PX)
+    limits = OverlapLimits(min(size), rough.height * rough.width)
+    fixed = spectra(texture(window(film, top, left, shape)[None]), size, limits, moving=False)
+    moving = spectra(texture(resized(image, size)[None]), shape, limits, moving=True)
+    strengths, dy, dx = best_shifts(fixed, 0, moving)
+    return replace(rough, top=top + int(dy[0]), left=left + int(dx[0]), strength=float(strengths[0]))
+
+
+def _certain(found: Fits) -> bool:
     """Whether the best fit holds all over its box and leaves the other films far behind."""
-    if not found:
-        return False
-    best = found[0][1]
-    return (
-        best.correlation >= MATCH_CORRELATION
-        and best.strength >= MATCH_STRENGTH
-        and best.tile_share >= TILE_SHARE
-        and best.correlation - _second(found) >= MIN_MARGIN
+    return bool(found) and (
+        found[0].correlation >= MATCH_CORRELATION
+        and found[0].strength >= MATCH_STRENGTH
+        and found[0].tile_share >= TILE_SHARE
+        and found[0].correlation - _second(found) >= MIN_MARGIN
     )
 
 
-def _second(found: Fitted) -> float:
-    return found[1][1].correlation if len(found) > 1 else 0.0
+def _second(found: Fits) -> float:
+    return found[1].correlation if len(found) > 1 else 0.0
 
 
-def _lesions(annotations: Sequence[Annotation]) -> dict[str, list[tuple[int, int]]]:
-    """Places of the lesions by film."""
-    places: dict[str, list[tuple[int, int]]] = {}
-    for one in annotations:
-        if one.x_px is not None and one.y_px is not None:
-            places.setdefault(one.film_id, []).append((one.x_px, one.y_px))
-    return places
+def crop_centre(film: ByteImages, fit: Fit) -> tuple[int, int]:
+    """Centre (x_px, y_px) of the crop whose bounding box of tissue is the fitted box.
 
-
-def _row(
-    roi_id: str,
-    sha256: str,
-    found: Fitted,
-    film_ids: Sequence[str],
-    films: dict[str, ByteImages],
-    lesions: dict[str, list[tuple[int, int]]],
-) -> dict[str, Any]:
-    film, best = found[0]
-    film_id = film_ids[film]
-    x_px, y_px = crop_centre(films[film_id], best)
-    return {
-        "roi_id": roi_id,
-        "sha256": sha256,
-        "film_id": film_id,
-        "patient_id": patient_of(film_id),
-        "x_px": x_px,
-        "y_px": y_px,
-        "width_px": best.width,
-        "height_px": best.height,
-        "score": best.correlation,
-        "second_score": _second(found),
-        "margin": best.correlation - _second(found),
-        "lesion_px": min((dist((x_px, y_px), place) for place in lesions.get(film_id, [])), default=np.nan),
-        "verdict": LOCATED if _certain(found) else UNCERTAIN,
-    }
+    A box of the crop's own size has its centre in the middle. A smaller one lies anywhere in its crop; the
+    film tells where, because what the crop lost is background. Where several centres give the same box, the
+    middle one is returned.
+    """
+    half = ROI_SIDE_PX // 2
+    if (fit.height, fit.width) == WHOLE:
+        return fit.left + half, fit.top + half
+    wanted = np.array([fit.top, fit.top + fit.height, fit.left, fit.left + fit.width])
+    found: list[tuple[int, int, int]] = []
+    for y in range(fit.top + fit.height - half, fit.top + half + 1):
+        for x in range(fit.left + fit.width - half, fit.left + half + 1):
+            rows, columns = first_region(crop_around(film, x, y))
+            edges = np.array([rows.start, rows.stop, columns.start, columns.stop])
+            edges += np.repeat([y - half, x - half], 2)
+            found.append((int(np.abs(edges - wanted).sum()), x, y))
+    least = min(found)[0]
+    nearest = [(x, y) for distance, x, y in found if distance == least]
+    return nearest[len(nearest) // 2]

@@ -16,14 +16,11 @@ from mammo.data.phantom_drawing import (
     RADIUS_PX,
     TEXTURE_STD,
     Breast,
-    FloatImage,
     add_lesion,
     develop,
     draw_breast,
     draw_lesion,
-    paint_lesion,
 )
-from mammo.data.rois import Progress
 
 ABNORMAL_SHARE: Final = 0.4
 _MALIGNANT_SHARE: Final = {"CALC": 0.45, "CIRC": 0.25, "SPIC": 0.6, "MISC": 0.5, "ARCH": 0.5, "ASYM": 0.35}
@@ -77,16 +74,14 @@ def plan_films(config: PhantomConfig) -> list[PlannedFilm]:
 def _plan_lesions(kind: str, order: int, rng: np.random.Generator) -> tuple[PlannedLesion, ...]:
     """Plan the lesions of the abnormal film that is number `order`, from 0 on."""
 
-    def severity(of_kind: str) -> str:
-        return "M" if rng.uniform() < _MALIGNANT_SHARE[of_kind] else "B"
+    def lesion(kind: str, row_gives: Literal["place", "nothing", "note"] = "place") -> PlannedLesion:
+        return PlannedLesion(kind, "M" if rng.uniform() < _MALIGNANT_SHARE[kind] else "B", row_gives)
 
     if order % 40 == 1:
-        return (PlannedLesion("CALC", severity("CALC"), "note"),)
+        return (lesion("CALC", "note"),)
     if order % 40 == 3:
-        return (PlannedLesion("CIRC", severity("CIRC"), "nothing"),)
-    if order % 12 == 2:
-        return PlannedLesion(kind, severity(kind)), PlannedLesion(kind, severity(kind))
-    return (PlannedLesion(kind, severity(kind)),)
+        return (lesion("CIRC", "nothing"),)
+    return (lesion(kind), lesion(kind)) if order % 12 == 2 else (lesion(kind),)
 
 
 def draw_film(film: PlannedFilm, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[str]]:
@@ -101,31 +96,19 @@ def draw_film(film: PlannedFilm, rng: np.random.Generator) -> tuple[npt.NDArray[
     grey = breast.grey.copy()
     rows = []
     for lesion in film.lesions:
+        smallest, largest = RADIUS_PX[lesion.kind]
         row = f"{film.film_id} {film.tissue} {lesion.kind} {lesion.severity}"
         if lesion.row_gives == "note":
-            _scatter_calcifications(grey, breast, rng)
+            for _ in range(12):
+                x, y = _inner_point(breast, rng)
+                add_lesion(grey, draw_lesion(lesion.kind, largest, rng), x, y, TEXTURE_STD)
             rows.append(f"{row} *NOTE 3*")
             continue
-        x, y, radius = _place_lesion(grey, breast, lesion.kind, rng)
+        radius = round(smallest * (largest / smallest) ** rng.uniform())
+        x, y = _inner_point(breast, rng)
+        add_lesion(grey, draw_lesion(lesion.kind, radius, rng), x, y, TEXTURE_STD)
         rows.append(f"{row} {x} {FILM_SIDE_PX - y} {radius}" if lesion.row_gives == "place" else f"{row} ")
     return develop(breast, grey, rng), rows
-
-
-def _place_lesion(
-    grey: FloatImage, breast: Breast, kind: str, rng: np.random.Generator
-) -> tuple[int, int, int]:
-    """Add one lesion to the tissue; returns x, y from the top-left corner and its radius."""
-    smallest, largest = RADIUS_PX[kind]
-    radius = round(smallest * (largest / smallest) ** rng.uniform())
-    x, y = _inner_point(breast, rng)
-    add_lesion(grey, draw_lesion(kind, radius, rng), x, y, TEXTURE_STD)
-    return x, y, radius
-
-
-def _scatter_calcifications(grey: FloatImage, breast: Breast, rng: np.random.Generator) -> None:
-    for _ in range(12):
-        x, y = _inner_point(breast, rng)
-        add_lesion(grey, draw_lesion("CALC", RADIUS_PX["CALC"][1], rng), x, y, TEXTURE_STD)
 
 
 def _inner_point(breast: Breast, rng: np.random.Generator) -> tuple[int, int]:
@@ -138,8 +121,6 @@ def _inner_point(breast: Breast, rng: np.random.Generator) -> tuple[int, int]:
     y, x = 8 * np.array([rows[pick], columns[pick]]) + rng.integers(0, 8, size=2)
     return int(x), int(y)
 
-
-__all__ = ["paint_lesion", "write_phantom"]
 
 GENERATOR_VERSION: Final = 1
 """Raised when the same seed gives other films, so that old folders are written anew."""
@@ -167,7 +148,7 @@ Notes
 """
 
 
-def write_phantom(config: PhantomConfig, out: Path, progress: Progress | None = None) -> None:
+def write_phantom(config: PhantomConfig, out: Path) -> None:
     """Write a folder of films (`mdb001.pgm` …), `Info.txt` and `phantom.json`.
 
     The same configuration gives the same bytes. A folder that already holds it is left alone, one of another
@@ -183,19 +164,13 @@ def write_phantom(config: PhantomConfig, out: Path, progress: Progress | None = 
         raise DataError(
             f"{out}: must be new, empty or an older phantom, got other content; choose another folder"
         )
-    with atomic_folder(out) as made:
-        _write_films(config, made, progress)
-        write_json(made / PHANTOM_MARK, mark)
-
-
-def _write_films(config: PhantomConfig, folder: Path, progress: Progress | None) -> None:
     films = plan_films(config)
     rows: list[str] = []
-    for number, film in enumerate(films, start=1):
-        pixels, film_rows = draw_film(film, np.random.default_rng([config.seed, number]))
-        header = f"P5\n{FILM_SIDE_PX} {FILM_SIDE_PX}\n255\n"
-        (folder / f"{film.film_id}.pgm").write_bytes(header.encode() + pixels.tobytes())
-        rows += film_rows
-        if progress:
-            progress(number, len(films))
-    (folder / "Info.txt").write_bytes((_HEADER + "\n".join(rows) + "\n").encode())
+    with atomic_folder(out) as made:
+        for number, film in enumerate(films, start=1):
+            pixels, film_rows = draw_film(film, np.random.default_rng([config.seed, number]))
+            header = f"P5\n{FILM_SIDE_PX} {FILM_SIDE_PX}\n255\n"
+            (made / f"{film.film_id}.pgm").write_bytes(header.encode() + pixels.tobytes())
+            rows += film_rows
+        (made / "Info.txt").write_bytes((_HEADER + "\n".join(rows) + "\n").encode())
+        write_json(made / PHANTOM_MARK, mark)

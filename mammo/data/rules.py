@@ -1,16 +1,19 @@
-"""What is expected of ROIs, images, patch sets and splits: the rules, and the facts they speak about.
+"""What is expected of ROIs, images, patch sets, splits and pairs: suites of Great Expectations, and their facts.
 
-A rule names one expectation of Great Expectations and the column of facts that it checks. Facts are plain
-tables, one row for each ROI or patch, so that every failure can name its ROIs.
+Facts are plain tables, one row for each ROI, patch or pair, so that every failure can name its ROIs. A suite's
+expectations carry their name (`meta`), the rule as people read it (`description`) and the remedy (`notes`);
+`critical` ones stop the pipeline, a `warning` is reported.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from great_expectations import ExpectationSuite
+from great_expectations import expectations as gxe
+from great_expectations.expectations import Expectation
 
 from mammo.core.errors import DataError
 from mammo.core.records import (
@@ -24,6 +27,7 @@ from mammo.core.records import (
     TISSUES,
     Label,
 )
+from mammo.data.audit import Audit, flagged_rois, parts_of
 from mammo.data.rois import pixel_hashes
 
 Severity = Literal["critical", "warning"]
@@ -31,166 +35,157 @@ Severity = Literal["critical", "warning"]
 REBUILD: Final = "run `dvc repro` to rebuild it from the raw data"
 SOURCE: Final = "check the raw data, then run `dvc repro`"
 SPLIT_AGAIN: Final = "run `dvc repro split patches`"
+AUDIT_AGAIN: Final = "run `dvc repro --force audit split leakage`"
+GROUPED: Final = "use split.protocol grouped_cv, then run `dvc repro`"
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One expectation.
-
-    Attributes:
-        name: what reports and errors call it.
-        expectation: class in `great_expectations.expectations`.
-        text: the rule as people read it.
-        remedy: what to do when it is broken.
-        arguments: of the expectation.
-        severity: `critical` stops the pipeline, `warning` is reported.
-    """
-
-    name: str
-    expectation: str
-    text: str
-    remedy: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    severity: Severity = "critical"
+def _rule(
+    kind: type[Expectation],
+    name: str,
+    text: str,
+    remedy: str,
+    severity: Severity = "critical",
+    **arguments: Any,
+) -> Expectation:
+    return kind(**arguments, severity=severity, description=text, notes=remedy, meta={"name": name})
 
 
-def _present(column: str) -> Rule:
-    return Rule(
-        f"{column}_present",
-        "ExpectColumnValuesToNotBeNull",
-        f"{column} is never null",
-        REBUILD,
-        {"column": column},
-    )
+def _columns(name: str, text: str, schema: Mapping[str, str]) -> Expectation:
+    kind = gxe.ExpectTableColumnsToMatchSet
+    return _rule(kind, name, text, REBUILD, column_set=list(schema), exact_match=False)
 
 
-def _one_of(column: str, values: tuple[Any, ...], remedy: str = SOURCE) -> Rule:
+def _present(column: str) -> Expectation:
+    text = f"{column} is never null"
+    return _rule(gxe.ExpectColumnValuesToNotBeNull, f"{column}_present", text, REBUILD, column=column)
+
+
+def _one_of(column: str, values: tuple[Any, ...], remedy: str = SOURCE) -> Expectation:
     text = f"{column} is one of {', '.join(map(str, values))} where it is known"
-    arguments = {"column": column, "value_set": list(values)}
-    return Rule(f"{column}_known_value", "ExpectColumnValuesToBeInSet", text, remedy, arguments)
+    kind = gxe.ExpectColumnValuesToBeInSet
+    return _rule(kind, f"{column}_known_value", text, remedy, column=column, value_set=list(values))
 
 
-def _holds(name: str, text: str, remedy: str, severity: Severity = "critical") -> Rule:
+def _holds(name: str, text: str, remedy: str, severity: Severity = "critical") -> Expectation:
     """A rule whose facts are a column of its name, true where it is kept and null where it cannot apply."""
-    arguments = {"column": name, "value_set": [True]}
-    return Rule(name, "ExpectColumnValuesToBeInSet", text, remedy, arguments, severity)
+    kind = gxe.ExpectColumnValuesToBeInSet
+    return _rule(kind, name, text, remedy, severity, column=name, value_set=[True])
 
 
 def _between(
     name: str, column: str, text: str, remedy: str, severity: Severity = "critical", **limits: Any
-) -> Rule:
-    return Rule(name, "ExpectColumnValuesToBeBetween", text, remedy, {"column": column, **limits}, severity)
+) -> Expectation:
+    kind = gxe.ExpectColumnValuesToBeBetween
+    return _rule(kind, name, text, remedy, severity, column=column, **limits)
 
 
-ROI_RULES: Final = (
-    Rule(
-        "columns",
-        "ExpectTableColumnsToMatchSet",
-        "the ROI table has every column of its schema",
-        REBUILD,
-        {"column_set": list(ROI_SCHEMA), "exact_match": False},
-    ),
-    Rule("rows", "ExpectTableRowCountToBeBetween", "there is at least one ROI", SOURCE, {"min_value": 1}),
-    *(_present(column) for column in ("roi_id", "source", "label", "sha256", "synthetic")),
-    Rule(
-        "roi_id_unique",
-        "ExpectColumnValuesToBeUnique",
-        "no two ROIs share an id",
-        SOURCE,
-        {"column": "roi_id"},
-    ),
-    _one_of("label", tuple(int(label) for label in Label)),
-    _one_of("abnormality", ABNORMALITIES),
-    _one_of("severity", SEVERITIES),
-    _one_of("tissue", TISSUES),
-    _one_of("published_split", SPLITS),
-    _holds("label_fits_abnormality", "NORM is labelled Normal and every lesion Tumor", SOURCE),
-    _holds("normal_has_no_severity", "a Normal ROI has no severity", SOURCE),
-    _holds("synthetic_fits_source", "ROIs are synthetic if and only if they come from a phantom", REBUILD),
-    _holds("film_has_one_patient", "all ROIs of a film belong to one patient", SOURCE),
-    _holds("sha256_fits_pixels", "sha256 is that of the ROI's pixels", REBUILD),
-)
+def is_yes_no(expectation: Expectation) -> bool:
+    """Whether the facts of an expectation only say whether it is kept."""
+    return getattr(expectation, "value_set", None) == [True]
 
-IMAGE_RULES: Final = (
-    _one_of("dtype", ("uint8",), REBUILD),
-    _one_of("height_px", (ROI_SIDE_PX,), REBUILD),
-    _one_of("width_px", (ROI_SIDE_PX,), REBUILD),
-    _between(
-        "image_not_constant",
-        "std_grey",
-        "no image is of one grey value",
-        SOURCE,
-        min_value=0,
-        strict_min=True,
-    ),
-    _between(
-        "image_has_grey_levels",
-        "n_grey_levels",
-        "an image has 16 grey levels or more",
-        SOURCE,
-        "warning",
-        min_value=16,
-    ),
-    _between(
-        "no_copies_with_other_label",
-        "n_copies_with_other_label",
-        "equal pixels are never labelled both Normal and Tumor",
-        "find out which label is right and remove the other ROI from the raw data",
-        max_value=0,
-    ),
-    _between(
-        "no_copies",
-        "n_copies",
-        "no two ROIs have equal pixels",
-        "use split.protocol grouped_cv, which keeps copies together, or remove them from the raw data",
-        "warning",
-        max_value=0,
-    ),
-)
 
-PATCH_RULES: Final = (
-    Rule(
-        "patch_columns",
-        "ExpectTableColumnsToMatchSet",
-        "a patch set has every column of its schema",
-        REBUILD,
-        {"column_set": list(PATCH_SCHEMA), "exact_match": False},
-    ),
-    _holds("patch_roi_exists", "every patch belongs to a ROI of the ROI table", SPLIT_AGAIN),
-    _holds("patch_label_fits_roi", "a patch has the label of its ROI", SPLIT_AGAIN),
-    _holds("patch_inside_roi", "a patch lies wholly inside its ROI", SPLIT_AGAIN),
-    _between(
-        "patch_size",
-        "size_px",
-        f"a patch's side is {MIN_PATCH_PX} to {ROI_SIDE_PX} pixels",
-        "correct patches.size_px, then run `dvc repro`",
-        min_value=MIN_PATCH_PX,
-        max_value=ROI_SIDE_PX,
-    ),
-    _holds("patch_in_its_part", "a patch set holds only ROIs of its own part of the split", SPLIT_AGAIN),
-)
+def roi_suite() -> ExpectationSuite:
+    """What is expected of the ROI table, see `roi_facts`."""
+    rules = [
+        _columns("columns", "the ROI table has every column of its schema", ROI_SCHEMA),
+        _rule(gxe.ExpectTableRowCountToBeBetween, "rows", "there is at least one ROI", SOURCE, min_value=1),
+        *(_present(column) for column in ("roi_id", "source", "label", "sha256", "synthetic")),
+        _rule(
+            gxe.ExpectColumnValuesToBeUnique,
+            "roi_id_unique",
+            "no two ROIs share an id",
+            SOURCE,
+            column="roi_id",
+        ),
+        _one_of("label", tuple(int(label) for label in Label)),
+        _one_of("abnormality", ABNORMALITIES),
+        _one_of("severity", SEVERITIES),
+        _one_of("tissue", TISSUES),
+        _one_of("published_split", SPLITS),
+        _holds("label_fits_abnormality", "NORM is labelled Normal and every lesion Tumor", SOURCE),
+        _holds("normal_has_no_severity", "a Normal ROI has no severity", SOURCE),
+        _holds(
+            "synthetic_fits_source", "ROIs are synthetic if and only if they come from a phantom", REBUILD
+        ),
+        _holds("film_has_one_patient", "all ROIs of a film belong to one patient", SOURCE),
+        _holds("sha256_fits_pixels", "sha256 is that of the ROI's pixels", REBUILD),
+    ]
+    return ExpectationSuite("rois", expectations=rules)
 
-SPLIT_RULES: Final = (
-    _one_of("split", SPLITS, SPLIT_AGAIN),
-    _present("split"),
-    _between("roi_has_patches", "n_patches", "every ROI of the split has a patch", SPLIT_AGAIN, min_value=1),
-    _between("roi_in_one_part", "n_patch_parts", "no ROI has patches in two parts", SPLIT_AGAIN, max_value=1),
-    _between(
-        "patient_in_one_part",
-        "n_patient_parts",
-        "no patient has ROIs in two parts, where patients are known",
-        "use split.protocol grouped_cv, then run `dvc repro`",
-        max_value=1,
-    ),
-    _between(
-        "group_in_one_part",
-        "n_group_parts",
-        "no two parts share tissue (the published folders do)",
-        "use split.protocol grouped_cv, then run `dvc repro`",
-        "warning",
-        max_value=1,
-    ),
-)
+
+def image_suite() -> ExpectationSuite:
+    """What is expected of the ROIs' images, see `image_facts`."""
+    enough, once = "an image has 16 grey levels or more", "no two ROIs have equal pixels"
+    right = "find out which label is right and remove the other ROI from the raw data"
+    apart = "use split.protocol grouped_cv, which keeps copies together, or remove them from the raw data"
+    one_label = "equal pixels are never labelled both Normal and Tumor"
+    other = "n_copies_with_other_label"
+    constant = "no image is of one grey value"
+    rules = [
+        _one_of("dtype", ("uint8",), REBUILD),
+        _one_of("height_px", (ROI_SIDE_PX,), REBUILD),
+        _one_of("width_px", (ROI_SIDE_PX,), REBUILD),
+        _between("image_not_constant", "std_grey", constant, SOURCE, min_value=0, strict_min=True),
+        _between("image_has_grey_levels", "n_grey_levels", enough, SOURCE, "warning", min_value=16),
+        _between("no_copies_with_other_label", other, one_label, right, max_value=0),
+        _between("no_copies", "n_copies", once, apart, "warning", max_value=0),
+    ]
+    return ExpectationSuite("images", expectations=rules)
+
+
+def patch_suite() -> ExpectationSuite:
+    """What is expected of the patch sets, see `patch_facts`."""
+    side = f"a patch's side is {MIN_PATCH_PX} to {ROI_SIDE_PX} pixels"
+    size = "correct patches.size_px, then run `dvc repro`"
+    part = "a patch set holds only ROIs of its own part of the split"
+    rules = [
+        _columns("patch_columns", "a patch set has every column of its schema", PATCH_SCHEMA),
+        _holds("patch_roi_exists", "every patch belongs to a ROI of the ROI table", SPLIT_AGAIN),
+        _holds("patch_label_fits_roi", "a patch has the label of its ROI", SPLIT_AGAIN),
+        _holds("patch_inside_roi", "a patch lies wholly inside its ROI", SPLIT_AGAIN),
+        _between("patch_size", "size_px", side, size, min_value=MIN_PATCH_PX, max_value=ROI_SIDE_PX),
+        _holds("patch_in_its_part", part, SPLIT_AGAIN),
+    ]
+    return ExpectationSuite("patches", expectations=rules)
+
+
+def split_suite() -> ExpectationSuite:
+    """What is expected of the split, see `split_facts`."""
+    patches, parts = "every ROI of the split has a patch", "no ROI has patches in two parts"
+    patient = "no patient has ROIs in two parts, where patients are known"
+    group = "no two parts share tissue (the published folders do)"
+    rules = [
+        _one_of("split", SPLITS, SPLIT_AGAIN),
+        _present("split"),
+        _between("roi_has_patches", "n_patches", patches, SPLIT_AGAIN, min_value=1),
+        _between("roi_in_one_part", "n_patch_parts", parts, SPLIT_AGAIN, max_value=1),
+        _between("patient_in_one_part", "n_patient_parts", patient, GROUPED, max_value=1),
+        _between("group_in_one_part", "n_group_parts", group, GROUPED, "warning", max_value=1),
+    ]
+    return ExpectationSuite("split", expectations=rules)
+
+
+def leakage_suites(protocol: str) -> tuple[ExpectationSuite, ExpectationSuite]:
+    """What is expected of the audit's pairs and of its ROIs, see `pair_facts` and `leak_facts`.
+
+    The authors' folders are known to leak: there it is a warning and never stops the pipeline.
+    """
+    leak: Severity = "warning" if protocol == "published" else "critical"
+    copy = "no ROI is wholly shown by another (a copy, turned over, altered in grey)"
+    patient = "no other part has ROIs of the same patient, where patients are known"
+    tissue = "no other part shows the tissue of a ROI"
+    of_tissue, of_patient = "n_parts_with_its_tissue", "n_parts_with_its_patient"
+    pairs = [
+        _holds("pair_rois_exist", "both ROIs of a pair are in the ROI table", AUDIT_AGAIN),
+        _holds("pair_in_one_group", "two ROIs that share tissue are in one group", AUDIT_AGAIN),
+        _holds("pair_in_one_part", "no pair of ROIs across parts shares tissue", GROUPED, leak),
+        _holds("pair_is_no_copy", copy, GROUPED, "warning"),
+    ]
+    leaks = [
+        _between(of_tissue, of_tissue, tissue, GROUPED, leak, max_value=0),
+        _between(of_patient, of_patient, patient, GROUPED, leak, max_value=0),
+    ]
+    return ExpectationSuite("pairs", expectations=pairs), ExpectationSuite("leaks", expectations=leaks)
 
 
 def roi_facts(table: pd.DataFrame, images: npt.NDArray[Any]) -> pd.DataFrame:
@@ -269,13 +264,41 @@ def split_facts(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: 
         for part, patch_set in patches.items()
     }
     by_part = pd.DataFrame(counts, index=facts.index)
+
+    def parts_of_owner(column: str) -> pd.Series:
+        n_parts = facts["split"].groupby(facts[column].to_numpy()).transform("nunique")
+        return n_parts.where(facts[column].notna())
+
     return facts.assign(
         n_patches=by_part.sum(axis=1),
         n_patch_parts=(by_part > 0).sum(axis=1),
-        n_patient_parts=_parts_of(facts, "patient_id"),
-        n_group_parts=_parts_of(facts, "group_id"),
+        n_patient_parts=parts_of_owner("patient_id"),
+        n_group_parts=parts_of_owner("group_id"),
     )
 
 
-def _parts_of(facts: pd.DataFrame, owner: str) -> pd.Series:
-    return facts["split"].groupby(facts[owner].to_numpy()).transform("nunique").where(facts[owner].notna())
+def pair_facts(audit: Audit) -> pd.DataFrame:
+    """One row for each pair; its `roi_id` names both ROIs."""
+    pairs = audit.pairs
+    group_of = audit.split.set_index("roi_id")["group_id"]
+    known = set(audit.rois.table["roi_id"])
+    return pairs.assign(
+        roi_id=pairs["a"] + " and " + pairs["b"],
+        pair_rois_exist=pairs["a"].isin(known) & pairs["b"].isin(known),
+        pair_in_one_group=(pairs["a"].map(group_of) == pairs["b"].map(group_of)).fillna(False).astype(bool),
+        pair_in_one_part=(pairs["split_a"] == pairs["split_b"]).fillna(False).astype(bool),
+        pair_is_no_copy=pairs["overlap_px"] < audit.rois.images[0].size,
+    )
+
+
+def leak_facts(audit: Audit) -> pd.DataFrame:
+    """One row for each ROI: in how many other parts its tissue and its patient are."""
+    table = audit.rois.table
+    flagged = flagged_rois(audit.pairs, table, parts_of(audit.split)).set_index("roi_id")
+    facts = table[["roi_id", "film_id", "patient_id"]].merge(audit.split, on="roi_id", how="left")
+    for what in ("tissue", "patient"):
+        parts = {
+            roi_id: len(listed.split(", ")) for roi_id, listed in flagged[f"{what}_in"].items() if listed
+        }
+        facts[f"n_parts_with_its_{what}"] = [parts.get(roi_id, 0) for roi_id in facts["roi_id"]]
+    return facts

@@ -1,41 +1,33 @@
 """The leakage audit against overlaps that are planted, so known, and against brute force."""
 
-import io
-import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from mammo.core.config import IngestConfig
-from mammo.core.errors import DataError
-from mammo.core.records import ROI_SCHEMA
-from mammo.data.archive import load_mias_rois
-from mammo.data.audit import (
-    OVERLAP_SCHEMA,
-    find_pairs,
-    group_ids,
-    groups_from_overlaps,
-    leakage_summary,
-    overlaps_of,
-    pairs_table,
-    parts_of,
-    with_parts,
+from mammo.data.audit import OVERLAP_SCHEMA, find_pairs
+from mammo.data.audit_search import (
+    LACK_OF_DETAIL,
+    LIMITS,
+    Box,
+    Overlap,
+    aligned_crops,
+    detail_ratio,
+    find_overlaps,
+    overlap_boxes,
 )
-from mammo.data.audit_exact import exact_candidates
-from mammo.data.audit_search import LIMITS, Box, Overlap, aligned_crops, find_overlaps, overlap_boxes
-from mammo.data.audit_texture import LACK_OF_DETAIL, detail_ratio
+from mammo.data.decode import decode_image
+from mammo.data.extraction import crop_around, load_phantom, preprocess_film
 from mammo.data.rois import RoiSet
+from tests.data.pictures import Picture, jpeg
 
-Picture = npt.NDArray[np.uint8]
 SIDE = 120
 
 
@@ -63,16 +55,6 @@ def strangers(n: int) -> list[Picture]:
     return [crop(film(1000 + seed, 160), 20, 20) for seed in range(n)]
 
 
-def jpeg(image: Picture) -> Picture:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=75)
-    return np.asarray(Image.open(buffer))
-
-
-def darker(image: Picture) -> Picture:
-    return (0.8 * image + 12).astype(np.uint8)
-
-
 @pytest.mark.parametrize(
     ("dy", "dx"), [(0, 37), (58, 0), (-31, 44), (70, -66), (-80, -80), (1, 0), (95, -15)]
 )
@@ -94,27 +76,10 @@ def test_a_shifted_crop_of_the_same_film_is_found_with_its_shift(dy: int, dx: in
     }
 
 
-@pytest.mark.parametrize("change", [darker, jpeg])
-def test_a_shift_is_found_through_changed_grey_values(change: Callable[[Picture], Picture]) -> None:
-    tissue = film(2)
-    (overlap,) = audit(crop(tissue, 100, 100), *strangers(2), change(crop(tissue, 147, 69)))
-    assert (overlap.kind, overlap.dy_px, overlap.dx_px) == ("shifted", 47, -31)
-    assert overlap.mad > 0
-
-
 def test_the_mean_absolute_difference_is_that_of_the_overlap() -> None:
     tissue = film(3).clip(0, 240)
     (overlap,) = audit(crop(tissue, 100, 100), crop(tissue, 130, 100) + np.uint8(7))
     assert overlap.mad == 7.0
-
-
-def test_copies_are_identical_or_altered() -> None:
-    first, second = strangers(2)
-    found = audit(first, second, first.copy(), darker(second))
-    assert [(one.a, one.b, one.kind, one.overlap_px) for one in found] == [
-        ("r0", "r2", "identical", SIDE * SIDE),
-        ("r1", "r3", "altered", SIDE * SIDE),
-    ]
 
 
 def test_copies_without_texture_are_identical_but_empty_pictures_are_not_reported() -> None:
@@ -122,22 +87,6 @@ def test_copies_without_texture_are_identical_but_empty_pictures_are_not_reporte
     empty = np.zeros((SIDE, SIDE), np.uint8)
     found = audit(smooth, empty, smooth.copy(), empty.copy())
     assert [(one.a, one.b, one.kind) for one in found] == [("r0", "r2", "identical")]
-
-
-def test_a_mirrored_overlap_is_found_and_its_pixels_lie_where_the_record_says() -> None:
-    tissue = film(4)
-    a, b = crop(tissue, 100, 100), crop(tissue, 82, 141)[:, ::-1]
-    (overlap,) = audit(a, *strangers(2), b)
-    assert (overlap.kind, overlap.mad) == ("mirrored", 0.0)
-    flipped = b[:, ::-1]
-    for row, column in ((20, 3), (70, 60), (119, 78)):
-        assert flipped[row, column] == a[row + overlap.dy_px, column + overlap.dx_px]
-
-
-def test_a_flipped_copy_is_found_through_changed_grey_values() -> None:
-    tissue = film(4)
-    (overlap,) = audit(crop(tissue, 100, 100), *strangers(2), darker(crop(tissue, 82, 141)[::-1]))
-    assert (overlap.kind, overlap.dy_px, overlap.dx_px) == ("flipped", -18, 41)
 
 
 @pytest.mark.parametrize("width", [100, 90, 63])
@@ -156,24 +105,46 @@ def test_a_crop_that_was_stretched_to_a_square_is_found_with_its_stretch(width: 
     assert overlap.mad < 2
 
 
-def test_unrelated_tissue_gives_no_alarm() -> None:
-    assert audit(*strangers(12)) == []
-
-
-def test_flat_bright_tissue_gives_no_alarm() -> None:
+def flat() -> list[Picture]:
+    """Bright tissue of two grey levels."""
     rng = np.random.default_rng(0)
-    flat = [(235 + rng.integers(0, 2, (SIDE, SIDE))).astype(np.uint8) for _ in range(3)]
-    saturated = [crop(film(seed), 0, 0) | np.uint8(0) for seed in (6, 7)]
-    for image in saturated:
-        image[:, 50:] = 255
-    assert audit(*flat, *saturated) == []
+    return [(235 + rng.integers(0, 2, (SIDE, SIDE))).astype(np.uint8) for _ in range(3)]
 
 
-def test_the_straight_edge_of_two_films_gives_no_alarm() -> None:
-    images = strangers(4)
+def changed(images: list[Picture], *patches: tuple[slice, slice, int | Picture]) -> list[Picture]:
     for image in images:
-        image[:, :40] = 0
-        image[60:, 40:] = 255
+        for rows, columns, grey in patches:
+            image[rows, columns] = grey
+    return images
+
+
+def parts_in_common() -> list[Picture]:
+    first, second = strangers(2)
+    first[60:, 60:100] = second[:60, :40] = crop(film(8), 0, 0, 60, 40)
+    return [first, second]
+
+
+ALL, EDGE, BELOW = slice(None), slice(0, 40), slice(60, SIDE)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pytest.param(strangers(12), id="unrelated tissue"),
+        pytest.param(flat(), id="flat bright tissue"),
+        pytest.param(changed(strangers(2), (ALL, slice(50, SIDE), 255)), id="saturated tissue"),
+        pytest.param(changed(flat(), (ALL, EDGE, 0)), id="a straight edge between flat areas"),
+        pytest.param(
+            changed(strangers(4), (BELOW, ALL, 255), (ALL, EDGE, 0)), id="the straight edge of films"
+        ),
+        pytest.param(
+            changed(strangers(2), (slice(30, 60), slice(30, 60), crop(film(8), 0, 0, 30, 30))),
+            id="a marker that two films share",
+        ),
+        pytest.param(parts_in_common(), id="a match of a part of the overlap"),
+    ],
+)
+def test_what_is_no_overlap_of_tissue_gives_no_alarm(images: list[Picture]) -> None:
     assert audit(*images) == []
 
 
@@ -181,28 +152,6 @@ def test_an_overlap_of_faint_tissue_is_found_where_it_is_equal_pixel_by_pixel() 
     faint = 100 + film(14) // 16
     (overlap,) = audit(crop(faint, 100, 100), *strangers(2), crop(faint, 197, 198))
     assert (overlap.dy_px, overlap.dx_px, overlap.overlap_px) == (97, 98, 23 * 22)
-
-
-def test_a_straight_edge_between_flat_areas_gives_no_alarm() -> None:
-    rng = np.random.default_rng(1)
-    images = [(235 + rng.integers(0, 2, (SIDE, SIDE))).astype(np.uint8) for _ in range(3)]
-    for image in images:
-        image[:, :40] = 0
-    assert audit(*images) == []
-
-
-def test_a_marker_that_two_films_share_is_no_overlap_of_tissue() -> None:
-    images = strangers(2)
-    for image in images:
-        image[30:60, 30:60] = crop(film(8), 0, 0, 30, 30)
-    assert audit(*images) == []
-
-
-def test_a_match_of_a_part_of_the_overlap_is_no_overlap() -> None:
-    first, second = strangers(2)
-    first[60:, 60:100] = crop(film(8), 0, 0, 60, 40)
-    second[:60, :40] = crop(film(8), 0, 0, 60, 40)
-    assert audit(first, second) == []
 
 
 @settings(max_examples=15, deadline=None)
@@ -226,21 +175,75 @@ def test_every_overlap_of_random_crops_is_found_and_nothing_else(corners: list[t
             assert found[pair] == (top_b - top_a, left_b - left_a)
 
 
-@pytest.mark.parametrize(
-    ("dy", "dx"), [(119, 0), (0, -119), (112, 112), (-112, 112), (116, 40), (-30, 116), (117, -56)]
-)
-def test_a_strip_of_equal_pixels_is_found_however_narrow(dy: int, dx: int) -> None:
-    tissue = film(15)
-    (overlap,) = audit(crop(tissue, 130, 130), *strangers(3), crop(tissue, 130 + dy, 130 + dx))
-    assert (overlap.a, overlap.b, overlap.dy_px, overlap.dx_px) == ("r0", "r4", dy, dx)
-    assert (overlap.overlap_px, overlap.mad) == ((SIDE - abs(dy)) * (SIDE - abs(dx)), 0.0)
+@dataclass(frozen=True)
+class Phantoms:
+    """ROIs of a phantom, and the film of the first of them, with its centre there."""
+
+    rois: RoiSet
+    film: Picture
+    x_px: int
+    y_px: int
 
 
-def test_windows_that_hold_no_texture_are_no_candidates() -> None:
-    images = np.stack(strangers(4))
-    images[:, :60] = 200
-    images[:, 60:64] = np.arange(4, dtype=np.uint8).reshape(4, 1) * 60
-    assert exact_candidates(images) == []
+@pytest.fixture(scope="module")
+def phantoms(phantom_folder: Path) -> Phantoms:
+    rois = load_phantom(phantom_folder, IngestConfig(source="phantom", bounding_box=False))
+    row = rois.table.iloc[0]
+    path = phantom_folder / f"{row['film_id']}.pgm"
+    return Phantoms(
+        rois,
+        preprocess_film(decode_image(path.read_bytes(), path.name)),
+        int(row["x_px"]),
+        int(row["y_px"]),
+    )
+
+
+def brighter(image: Picture) -> Picture:
+    return np.minimum(image.astype(np.int16) + 25, 255).astype(np.uint8)
+
+
+def more_contrast(image: Picture) -> Picture:
+    return np.clip(1.4 * (image.astype(np.float64) - 128) + 120, 0, 255).astype(np.uint8)
+
+
+def gamma(image: Picture) -> Picture:
+    return np.rint(255 * (image / 255) ** 0.7).astype(np.uint8)
+
+
+def noisy(image: Picture) -> Picture:
+    noise = np.random.default_rng(0).normal(0, 3, image.shape)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def same(image: Picture) -> Picture:
+    return image
+
+
+@pytest.mark.parametrize("change", [same, brighter, more_contrast, gamma, noisy, jpeg])
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (17, -30), (-64, 41)])
+@pytest.mark.parametrize("turn", [same, np.fliplr, np.flipud])
+def test_tissue_of_one_film_is_found_shifted_turned_over_and_changed(
+    phantoms: Phantoms,
+    change: Callable[[Picture], Picture],
+    turn: Callable[[Picture], Picture],
+    dx: int,
+    dy: int,
+) -> None:
+    planted = change(turn(crop_around(phantoms.film, phantoms.x_px + dx, phantoms.y_px + dy)))
+    found = audit(*phantoms.rois.images[:4], np.ascontiguousarray(planted))
+    (overlap,) = (one for one in found if one.b == "r4")
+    kind = "shifted" if dx else "identical" if change is same else "altered"
+    kind = {"fliplr": "mirrored", "flipud": "flipped"}.get(turn.__name__, kind)
+    assert (overlap.a, overlap.kind, overlap.dx_px, overlap.dy_px) == ("r0", kind, dx, dy)
+    assert overlap.overlap_px == (SIDE - abs(dx)) * (SIDE - abs(dy))
+    assert (overlap.mad == 0) == (change is same)
+
+
+def test_phantom_rois_of_different_films_share_no_tissue(phantoms: Phantoms) -> None:
+    pairs = find_pairs(phantoms.rois.table, phantoms.rois.images)
+    film_of = phantoms.rois.table.set_index("roi_id")["film_id"]
+    assert dict(pairs.dtypes.astype(str)) == OVERLAP_SCHEMA
+    assert (pairs["a"].map(film_of) == pairs["b"].map(film_of)).all()
 
 
 def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
@@ -252,19 +255,6 @@ def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
 
 def test_one_roi_overlaps_with_nothing() -> None:
     assert audit(strangers(1)[0]) == []
-
-
-@pytest.mark.parametrize(
-    ("images", "ids"),
-    [
-        (np.zeros((2, 5, 5), np.float32), ["a", "b"]),
-        (np.zeros((5, 5), np.uint8), ["a"]),
-        (np.zeros((2, 5, 5), np.uint8), ["a"]),
-    ],
-)
-def test_images_of_another_type_shape_or_number_are_refused(images: Picture, ids: list[str]) -> None:
-    with pytest.raises(DataError, match=r"images must be uint8 \(n, height, width\)"):
-        find_overlaps(images, ids)
 
 
 def test_aligned_crops_show_the_same_pixels() -> None:
@@ -310,154 +300,7 @@ def test_only_the_axis_of_a_stretch_lacks_fine_detail() -> None:
     assert abs(detail_ratio(crop(film(12), 0, 0))) < LACK_OF_DETAIL
 
 
-def pair(a: str, b: str) -> Overlap:
-    return Overlap(a, b, "shifted", 3, -4, 1.0, 1.0, 13_572, 0.0, 1.0)
-
-
-def rois(**columns: list[str | None]) -> pd.DataFrame:
-    n = len(next(iter(columns.values())))
-    rows = {"label": [0] * n, "synthetic": [False] * n, **columns}
-    return pd.DataFrame(rows, columns=list(ROI_SCHEMA)).astype(ROI_SCHEMA)
-
-
-def test_groups_join_overlaps_and_patients_through_others() -> None:
-    ids = ["d", "c", "b", "a", "e", "f"]
-    patients = ["p1", None, None, "p1", "p2", None]
-    assert groups_from_overlaps(ids, [pair("d", "c"), pair("f", "c")], patients) == [
-        "a",
-        "a",
-        "b",
-        "a",
-        "e",
-        "a",
-    ]
-
-
-def test_unknown_patients_do_not_join() -> None:
-    assert groups_from_overlaps(["a", "b", "c"], [], [None, None, None]) == ["a", "b", "c"]
-
-
-@given(
-    links=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12),
-    order=st.permutations(range(10)),
-)
-def test_groups_are_the_reachable_sets_whatever_the_order(
-    links: list[tuple[int, int]], order: list[int]
-) -> None:
-    reach = {row: {row} for row in range(10)}
-    for _ in range(10):
-        for a, b in links:
-            joined = reach[a] | reach[b]
-            for member in joined:
-                reach[member] = reach[member] | joined
-    groups = groups_from_overlaps([f"r{row}" for row in order], [pair(f"r{a}", f"r{b}") for a, b in links])
-    assert groups == [f"r{min(reach[row])}" for row in order]
-
-
-def test_overlaps_of_a_roi_that_the_table_lacks_are_refused() -> None:
-    with pytest.raises(DataError, match="for example \\['z'\\]"):
-        groups_from_overlaps(["a", "b"], [pair("a", "z")])
-
-
-def test_repeated_ids_are_refused() -> None:
-    with pytest.raises(DataError, match="2 ids, 1 of them different"):
-        groups_from_overlaps(["a", "a"], [])
-
-
-def test_the_pairs_of_a_table_name_its_rois_and_join_their_groups() -> None:
-    tissue = film(13)
-    images = np.stack([crop(tissue, 100, 100), strangers(1)[0], crop(tissue, 130, 90)])
-    table = rois(roi_id=["x", "y", "z"])
-    pairs = find_pairs(table, images)
-    assert dict(pairs.dtypes.astype(str)) == OVERLAP_SCHEMA
-    assert pairs[["a", "b", "dx_px", "dy_px"]].to_numpy().tolist() == [["x", "z", -10, 30]]
-    assert group_ids(table, pairs) == ["x", "y", "x"]
-
-
 def test_progress_is_told_of_every_step_of_the_search() -> None:
     told: list[tuple[int, int]] = []
     find_overlaps(np.stack(strangers(2)), ["a", "b"], progress=lambda done, total: told.append((done, total)))
     assert told == [(step, len(told)) for step in range(1, len(told) + 1)]
-
-
-def test_overlaps_survive_the_way_through_the_table() -> None:
-    overlaps = [pair("x", "y"), Overlap("y", "x", "stretched", -2, 5, 0.75, 1.0, 6240, 0.25, 0.9)]
-    assert overlaps_of(pairs_table(overlaps)) == overlaps
-    assert overlaps_of(pairs_table([])) == []
-
-
-def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int, int]]:
-    """Brute force: pairs of images in which the same textured window occurs, pixel by pixel."""
-    key = np.random.default_rng(0).integers(1, 2**63, (side, side), dtype=np.uint64)
-    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2))
-    owners: dict[int, set[int]] = {}
-    for row, of_image in enumerate(windows):
-        textured = of_image.std(axis=(2, 3)) > 2
-        for value in (of_image[textured].astype(np.uint64) * key).sum(axis=(1, 2)).tolist():
-            owners.setdefault(value, set()).add(row)
-    return {both for rows in owners.values() if len(rows) > 1 for both in combinations(sorted(rows), 2)}
-
-
-@pytest.fixture(scope="module")
-def archive() -> Path:
-    path = os.environ.get("MAMMO_MIAS_ROIS")
-    if path is None:
-        pytest.skip("MAMMO_MIAS_ROIS does not name the ROI archive")
-    return Path(path)
-
-
-@pytest.fixture(scope="module")
-def published(archive: Path) -> tuple[RoiSet, pd.DataFrame]:
-    """The published archive and its pairs; the search takes about a minute."""
-    rois_of_archive = load_mias_rois(archive, IngestConfig())
-    pairs = find_pairs(rois_of_archive.table, rois_of_archive.images)
-    return rois_of_archive, with_parts(pairs, parts_of(rois_of_archive.table))
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_the_published_archive_leaks_in_three_of_its_five_pairs(
-    published: tuple[RoiSet, pd.DataFrame],
-) -> None:
-    archived, pairs = published
-    assert pairs["mad"].max() < 0.01
-    summary = leakage_summary(pairs, archived.table, parts_of(archived.table))
-    assert summary["pairs_by_kind"] == {"shifted": 4, "stretched": 1}
-    assert summary["pairs_by_parts"] == {"test-train": 3, "train-train": 2}
-    shifted = pairs[pairs["kind"] == "shifted"]
-    row_of = {roi_id: row for row, roi_id in enumerate(archived.table["roi_id"])}
-    rows = [sorted((row_of[a], row_of[b])) for a, b in zip(shifted["a"], shifted["b"], strict=True)]
-    assert pairs_that_share_a_window(archived.images) == {(a, b) for a, b in rows}
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_the_shifts_in_the_published_archive_are_those_of_its_lesions(
-    archive: Path, published: tuple[RoiSet, pd.DataFrame]
-) -> None:
-    """Lesions of one film that are closer than a ROI's side, by the authors' lists beside the archive."""
-    lists = [archive.with_name(f"data_{severity}_labels.txt") for severity in "BM"]
-    if not all(path.is_file() for path in lists):
-        pytest.skip("the lists of lesions do not lie beside the archive")
-    lesions: dict[str, list[tuple[int, int]]] = {}
-    for line in "\n".join(path.read_text() for path in lists).splitlines():
-        fields = line.split()
-        if len(fields) == 7:
-            # The lists count rows from the film's lower edge.
-            lesions.setdefault(fields[0], []).append((int(fields[4]), -int(fields[5])))
-    expected = {
-        max((x - x0, y - y0), (x0 - x, y0 - y))
-        for places in lesions.values()
-        for (x0, y0), (x, y) in combinations(places, 2)
-        if max(abs(x - x0), abs(y - y0)) < SIDE
-    }
-    pairs = published[1]
-    shifted = pairs[pairs["kind"] == "shifted"]
-    found = {max((dx, dy), (-dx, -dy)) for dx, dy in zip(shifted["dx_px"], shifted["dy_px"], strict=True)}
-    # The pair of mdb226 at the breast's edge was stretched: it lost columns on one side and kept all rows.
-    (stretched,) = overlaps_of(pairs[pairs["kind"] == "stretched"])
-    ((dx, dy),) = expected - found
-    assert found < expected
-    assert {dy, -dy} >= {stretched.dy_px}
-    lost_px = SIDE - round(SIDE * stretched.stretch_x)
-    assert stretched.dx_px in {side + cut for side in (dx, -dx) for cut in (0, lost_px)}

@@ -1,4 +1,4 @@
-"""What the parts of a split share, and what is expected of it: counted by hand on small tables."""
+"""Groups, what the parts of a split share, and what is expected of it: counted by hand on small tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mammo.core.errors import ExpectationError
+from mammo.core.errors import DataError, ExpectationError
 from mammo.core.records import ROI_SCHEMA, SPLIT_SCHEMA
 from mammo.data.audit import (
     AUDIT_SCHEMA,
     Audit,
     flagged_rois,
+    group_ids,
     leakage_summary,
+    overlaps_of,
     pairs_table,
     parts_of,
     with_parts,
@@ -41,6 +45,44 @@ def split(**parts: str) -> pd.DataFrame:
 def audit(table: pd.DataFrame, overlaps: list[Overlap], of_split: pd.DataFrame) -> Audit:
     images = np.zeros((len(table), 120, 120), np.uint8)
     return Audit(RoiSet(table, images), of_split, with_parts(pairs_table(overlaps), parts_of(of_split)))
+
+
+def groups(ids: Sequence[str], overlaps: list[Overlap], patients: Sequence[str | None] = ()) -> list[str]:
+    return group_ids(rois(roi_id=ids, patient_id=patients or [None] * len(ids)), pairs_table(overlaps))
+
+
+def test_groups_join_overlaps_and_patients_through_others_but_not_unknown_patients() -> None:
+    patients = ["p1", None, None, "p1", "p2", None]
+    found = groups(["d", "c", "b", "a", "e", "f"], [pair("d", "c"), pair("f", "c")], patients)
+    assert found == ["a", "a", "b", "a", "e", "a"]
+
+
+@given(
+    links=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12),
+    order=st.permutations(range(10)),
+)
+def test_groups_are_the_reachable_sets_whatever_the_order(
+    links: list[tuple[int, int]], order: list[int]
+) -> None:
+    reach = {row: {row} for row in range(10)}
+    for _ in range(10):
+        for a, b in links:
+            joined = reach[a] | reach[b]
+            for member in joined:
+                reach[member] = reach[member] | joined
+    found = groups([f"r{row}" for row in order], [pair(f"r{a}", f"r{b}") for a, b in links])
+    assert found == [f"r{min(reach[row])}" for row in order]
+
+
+def test_overlaps_of_a_roi_that_the_table_lacks_are_refused() -> None:
+    with pytest.raises(DataError, match="for example \\['z'\\]"):
+        groups(["a", "b"], [pair("a", "z")])
+
+
+def test_overlaps_survive_the_way_through_the_table() -> None:
+    overlaps = [pair("x", "y"), Overlap("y", "x", "stretched", -2, 5, 0.75, 1.0, 6240, 0.25, 0.9)]
+    assert overlaps_of(pairs_table(overlaps)) == overlaps
+    assert overlaps_of(pairs_table([])) == []
 
 
 TABLE = rois(

@@ -1,27 +1,24 @@
 """ROIs cut from phantom films, stripped of all that is known, are given back their film and place."""
 
-import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
-from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.core.files import write_table
 from mammo.data.archive import load_mias_rois
-from mammo.data.extraction import crop_around, extract_roi, first_region, preprocess_film
-from mammo.data.films import load_phantom, open_films, patient_of, read_films
+from mammo.data.extraction import crop_around, extract_roi, first_region, load_phantom, preprocess_film
+from mammo.data.films import open_films, patient_of, read_films
 from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
 from mammo.data.rois import RoiSet, make_roi_set
+from tests.data.pictures import Picture, encoded, jpeg
 
-Picture = npt.NDArray[np.uint8]
 Change = Callable[[Picture], Picture]
 
 
@@ -65,12 +62,6 @@ def rois_of(cuts: list[Cut], change: Change = np.asarray) -> RoiSet:
         for number in range(len(cuts))
     ]
     return make_roi_set(rows, [change(cut.image) for cut in cuts])
-
-
-def jpeg(image: Picture) -> Picture:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=75)
-    return np.asarray(Image.open(buffer))
 
 
 def other_contrast(image: Picture) -> Picture:
@@ -144,9 +135,7 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
             for number, row in enumerate(rows.index):
                 part = ("train", "val", "test")[number % 3]
                 names[row] = f"{part}/{title} ({number + 1})"
-                content = io.BytesIO()
-                Image.fromarray(truth.images[row]).save(content, "PNG")
-                archive.writestr(f"MIAS_ROIs/{names[row]}.png", content.getvalue())
+                archive.writestr(f"MIAS_ROIs/{names[row]}.png", encoded(truth.images[row]))
     rois = load_mias_rois(path, IngestConfig())
     located = locate_rois(rois, phantom_folder).set_index("roi_id").loc[names.tolist()]
     assert set(located["verdict"]) == {"located"}

@@ -3,6 +3,7 @@
 import io
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
-from mammo.data import films as mini_mias
-from mammo.data.extraction import extract_roi, preprocess_film
-from mammo.data.films import check_films, load_mini_mias, load_phantom
+from mammo.data import extraction
+from mammo.data.extraction import extract_roi, load_mini_mias, load_phantom, preprocess_film
+from mammo.data.films import check_films
 from mammo.data.rois import RoiSet
 
 CONFIG = IngestConfig(source="mini_mias", raw="films")
@@ -46,6 +47,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "Info.txt").write_text(TABLE)
     (folder / "Licence").write_text("for research")
     return folder
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """The same films, to be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "films"))
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +115,7 @@ def test_an_archive_gives_what_its_folder_gives(folder: Path, rois: RoiSet, tmp_
         assert np.array_equal(packed.images, rois.images)
 
 
-def test_a_table_named_readme_will_do(folder: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(folder, tmp_path / "films"))
+def test_a_table_named_readme_will_do(copied: Path) -> None:
     (copied / "Info.txt").rename(copied / "README")
 
     assert check_films(copied) == 6
@@ -122,7 +128,7 @@ def test_each_film_is_preprocessed_once(folder: Path, monkeypatch: pytest.Monkey
         seen.append(pixels.tobytes())
         return pixels
 
-    monkeypatch.setattr(mini_mias, "preprocess_film", count)
+    monkeypatch.setattr(extraction, "preprocess_film", count)
     done: list[tuple[int, int]] = []
     load_mini_mias(folder, CONFIG, progress=lambda step, total: done.append((step, total)))
 
@@ -139,9 +145,8 @@ def test_the_seed_moves_normal_rois_and_leaves_lesions(folder: Path, rois: RoiSe
 
 
 def test_a_normal_film_without_room_is_left_out_with_a_warning(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    copied: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    copied = Path(shutil.copytree(folder, tmp_path / "films"))
     Image.fromarray(np.zeros((1024, 1024), dtype=np.uint8)).save(copied / "mdb002.pgm")
 
     table = load_mini_mias(copied, CONFIG).table
@@ -150,46 +155,44 @@ def test_a_normal_film_without_room_is_left_out_with_a_warning(
     assert "mdb002 gives no normal ROI" in caplog.text
 
 
-def test_a_missing_film_is_named(folder: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(folder, tmp_path / "films"))
-    (copied / "mdb005.pgm").unlink()
-    with pytest.raises(DataError, match=r"mdb005\.pgm must be there"):
+def add_film(films: Path) -> None:
+    shutil.copy(films / "mdb001.pgm", films / "mdb099.pgm")
+
+
+def add_film_again(films: Path) -> None:
+    (films / "more").mkdir()
+    shutil.copy(films / "mdb001.pgm", films / "more" / "MDB001.PGM")
+
+
+def halve_film(films: Path) -> None:
+    Image.fromarray(film(1)[:512]).save(films / "mdb001.pgm")
+
+
+def truncate_film(films: Path) -> None:
+    (films / "mdb001.pgm").write_bytes((films / "mdb001.pgm").read_bytes()[:500_000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda films: (films / "mdb005.pgm").unlink(), r"mdb005\.pgm must be there"),
+        (lambda films: (films / "Info.txt").unlink(), r"must hold Info\.txt beside the films"),
+        (
+            lambda films: (films / "Info.txt").write_text(TABLE.replace("425", "4Z5")),
+            r"Info\.txt: line 3 must be .* got 'mdb001 G CIRC B 535 4Z5 97'",
+        ),
+        (add_film, "must have a row for mdb099"),
+        (add_film_again, "got mdb001 twice"),
+        (halve_film, r"mdb001\.pgm: a mini-MIAS film must be 1024 x 1024 pixels, got 1024 x 512"),
+        (truncate_film, r"mdb001\.pgm: is not a whole PGM file"),
+    ],
+)
+def test_films_that_are_not_whole_are_refused_by_name(
+    copied: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(copied)
+    with pytest.raises(DataError, match=message):
         load_mini_mias(copied, CONFIG)
-
-
-def test_a_film_without_a_row_is_named(folder: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(folder, tmp_path / "films"))
-    shutil.copy(copied / "mdb001.pgm", copied / "mdb099.pgm")
-    with pytest.raises(DataError, match="must have a row for mdb099"):
-        load_mini_mias(copied, CONFIG)
-
-
-def test_a_film_of_another_size_is_refused(folder: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(folder, tmp_path / "films"))
-    Image.fromarray(film(1)[:512]).save(copied / "mdb001.pgm")
-    with pytest.raises(
-        DataError, match=r"mdb001\.pgm: a mini-MIAS film must be 1024 x 1024 pixels, got 1024 x 512"
-    ):
-        load_mini_mias(copied, CONFIG)
-
-
-def test_a_truncated_film_is_refused(folder: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(folder, tmp_path / "films"))
-    (copied / "mdb001.pgm").write_bytes((folder / "mdb001.pgm").read_bytes()[:500_000])
-    with pytest.raises(DataError, match=r"mdb001\.pgm: is not a whole PGM file"):
-        load_mini_mias(copied, CONFIG)
-
-
-def test_a_garbled_row_is_refused_with_file_and_line(folder: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(folder, tmp_path / "films"))
-    (copied / "Info.txt").write_text(TABLE.replace("425", "4Z5"))
-    with pytest.raises(DataError, match=r"Info\.txt: line 3 must be .* got 'mdb001 G CIRC B 535 4Z5 97'"):
-        load_mini_mias(copied, CONFIG)
-
-
-def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"must hold Info\.txt beside the films"):
-        load_mini_mias(tmp_path, CONFIG)
 
 
 def test_a_missing_archive_is_told_as_such(tmp_path: Path) -> None:
@@ -232,14 +235,6 @@ def test_a_tar_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     packed = tar_of(tmp_path / "films.tar.gz", tarfile.TarInfo("mdb001.pgm"), bytes(20_000_000))
     with pytest.raises(DataError, match=r"got 'mdb001\.pgm' with 20000000 as number 1"):
         load_mini_mias(packed, CONFIG)
-
-
-def test_a_film_that_comes_twice_is_refused(folder: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(folder, tmp_path / "films"))
-    (copied / "more").mkdir()
-    shutil.copy(copied / "mdb001.pgm", copied / "more" / "MDB001.PGM")
-    with pytest.raises(DataError, match="got mdb001 twice"):
-        load_mini_mias(copied, CONFIG)
 
 
 def test_a_phantom_cannot_pass_for_real_films_nor_real_films_for_a_phantom(

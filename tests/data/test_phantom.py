@@ -1,6 +1,5 @@
 """Phantoms are mini-MIAS films in every respect but that nobody was ever X-rayed."""
 
-import errno
 import hashlib
 import json
 from collections import Counter
@@ -14,8 +13,9 @@ from PIL import Image
 from mammo.core.config import IngestConfig, PhantomConfig
 from mammo.core.errors import DataError
 from mammo.core.records import ABNORMALITIES, TISSUES
-from mammo.data.films import laterality_of, load_phantom, parse_info, patient_of
-from mammo.data.phantom import draw_film, paint_lesion, plan_films, write_phantom
+from mammo.data.extraction import load_phantom
+from mammo.data.films import laterality_of, parse_info, patient_of
+from mammo.data.phantom import draw_film, plan_films, write_phantom
 from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
 from mammo.data.rois import RoiSet
 
@@ -35,13 +35,10 @@ def rois(phantom_folder: Path) -> RoiSet:
     return load_phantom(phantom_folder, IngestConfig(source="phantom", raw="phantom"))
 
 
-def test_the_folder_holds_two_films_for_each_patient_and_a_table(phantom_folder: Path) -> None:
+def test_the_folder_holds_two_binary_pgm_films_for_each_patient_and_a_table(phantom_folder: Path) -> None:
     films = {f"mdb{number:03d}.pgm" for number in range(1, 13)}
 
     assert {path.name for path in phantom_folder.iterdir()} == films | {"Info.txt", "phantom.json"}
-
-
-def test_films_are_binary_pgm_of_1024_by_1024(phantom_folder: Path) -> None:
     for path in phantom_folder.glob("*.pgm"):
         content = path.read_bytes()
         assert content.startswith(b"P5\n1024 1024\n255\n")
@@ -88,27 +85,6 @@ def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
         write_phantom(PhantomConfig(n_patients=4), tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_a_full_disk_leaves_the_old_phantom_and_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "phantom"
-    folder.mkdir()
-    (folder / "phantom.json").write_text(json.dumps({"n_patients": 9}))
-    write_bytes = Path.write_bytes
-
-    def write_until_full(path: Path, content: bytes) -> int:
-        if path.name == "mdb003.pgm":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", write_until_full)
-    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); free space"):
-        write_phantom(PhantomConfig(n_patients=4), folder)
-
-    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
-    assert [path.name for path in folder.iterdir()] == ["phantom.json"]
 
 
 def test_the_table_has_the_real_ones_quirks(phantom_folder: Path) -> None:
@@ -189,25 +165,3 @@ def test_a_lesion_is_brighter_than_its_surroundings_and_stays_in_its_circle(kind
         assert lesion.min() >= 0
         assert 0.7 < lesion.max() < 20
         assert lesion[np.hypot(rows, columns) > radius].max() == 0
-
-
-def test_painted_lesions_brighten_the_middle_and_leave_the_input(rois: RoiSet) -> None:
-    normal = rois.images[np.flatnonzero(rois.table["label"] == 0)[0]]
-    before = normal.copy()
-    for kind in KINDS:
-        painted = paint_lesion(normal, kind, seed=1)
-        gain = painted.astype(int) - normal
-        assert painted.dtype == np.uint8
-        assert gain.min() >= 0
-        assert gain[30:90, 30:90].max() > 20
-        assert np.array_equal(painted, paint_lesion(normal, kind, seed=1))
-        assert not np.array_equal(painted, paint_lesion(normal, kind, seed=2))
-    assert np.array_equal(normal, before)
-
-
-def test_an_unknown_kind_of_lesion_or_another_image_is_refused() -> None:
-    roi = np.zeros((120, 120), dtype=np.uint8)
-    with pytest.raises(DataError, match=r"must be one of .* got 'NORM'"):
-        paint_lesion(roi, "NORM", seed=0)
-    with pytest.raises(DataError, match=r"must be uint8 of shape \(120, 120\)"):
-        paint_lesion(roi[:72], "CIRC", seed=0)

@@ -1,7 +1,6 @@
 """The published archive is read in memory, completely, and only if it is what it claims to be."""
 
 import hashlib
-import io
 import os
 import stat
 import zipfile
@@ -9,43 +8,32 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data.archive import load_mias_rois
 from mammo.data.rois import RoiSet
-
-
-def picture(seed: int, side: int = 120) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
-
-
-def png(seed: int, side: int = 120) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture(seed, side)).save(buffer, "PNG")
-    return buffer.getvalue()
+from tests.data.pictures import encoded, noise
 
 
 def small_archive() -> dict[str, bytes]:
     """Seven ROIs in the published layout; `trainval` repeats train and val under other numbers."""
     return {
-        "MIAS_ROIs/train/Normal (1).png": png(1),
-        "MIAS_ROIs/train/Normal (2).png": png(2),
-        "MIAS_ROIs/train/Normal (10).png": png(10),
-        "MIAS_ROIs/train/Tumor (1).png": png(3),
-        "MIAS_ROIs/val/Normal (1).png": png(4),
-        "MIAS_ROIs/val/Tumor (1).png": png(5),
-        "MIAS_ROIs/test/Tumor (1).png": png(6),
-        "MIAS_ROIs/test/Normal (1).png": png(7),
-        "MIAS_ROIs/trainval/Normal (1).png": png(4),
-        "MIAS_ROIs/trainval/Normal (2).png": png(10),
-        "MIAS_ROIs/trainval/Normal (3).png": png(1),
-        "MIAS_ROIs/trainval/Normal (4).png": png(2),
-        "MIAS_ROIs/trainval/Tumor (1).png": png(5),
-        "MIAS_ROIs/trainval/Tumor (2).png": png(3),
+        "MIAS_ROIs/train/Normal (1).png": encoded(noise(1)),
+        "MIAS_ROIs/train/Normal (2).png": encoded(noise(2)),
+        "MIAS_ROIs/train/Normal (10).png": encoded(noise(10)),
+        "MIAS_ROIs/train/Tumor (1).png": encoded(noise(3)),
+        "MIAS_ROIs/val/Normal (1).png": encoded(noise(4)),
+        "MIAS_ROIs/val/Tumor (1).png": encoded(noise(5)),
+        "MIAS_ROIs/test/Tumor (1).png": encoded(noise(6)),
+        "MIAS_ROIs/test/Normal (1).png": encoded(noise(7)),
+        "MIAS_ROIs/trainval/Normal (1).png": encoded(noise(4)),
+        "MIAS_ROIs/trainval/Normal (2).png": encoded(noise(10)),
+        "MIAS_ROIs/trainval/Normal (3).png": encoded(noise(1)),
+        "MIAS_ROIs/trainval/Normal (4).png": encoded(noise(2)),
+        "MIAS_ROIs/trainval/Tumor (1).png": encoded(noise(5)),
+        "MIAS_ROIs/trainval/Tumor (2).png": encoded(noise(3)),
     }
 
 
@@ -82,8 +70,8 @@ def test_rois_come_in_natural_order_with_folder_label_and_pixels(archive: Path) 
     ]
     assert rois.table["label"].to_list() == [0, 0, 0, 1, 0, 1, 0, 1]
     assert rois.table["published_split"].to_list() == ["train"] * 4 + ["val"] * 2 + ["test"] * 2
-    assert np.array_equal(rois.images, np.stack([picture(seed) for seed in (1, 2, 10, 3, 4, 5, 7, 6)]))
-    assert rois.table["sha256"][2] == hashlib.sha256(picture(10).tobytes()).hexdigest()
+    assert np.array_equal(rois.images, np.stack([noise(seed) for seed in (1, 2, 10, 3, 4, 5, 7, 6)]))
+    assert rois.table["sha256"][2] == hashlib.sha256(noise(10).tobytes()).hexdigest()
 
 
 def test_what_the_archive_does_not_know_is_null(archive: Path) -> None:
@@ -107,23 +95,25 @@ def test_an_archive_without_its_top_folder_or_trainval_is_read(archive: Path) ->
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil.png", "MIAS_ROIs/../../evil.png", "/etc/evil.png", "C:/evil.png", "MIAS_ROIs\\..\\evil.png"],
+    ["../evil.png", "MIAS_ROIs/../../evil.png", "/etc/evil.png", "C:/evil.png", "MIAS_ROIs/train/notes.txt"],
 )
-def test_a_member_that_leads_out_of_the_archive_is_refused(archive: Path, name: str) -> None:
-    with pytest.raises(DataError, match="members must be plain files inside the archive"):
-        load(write(archive, {**small_archive(), name: png(8)}))
+def test_a_member_that_no_published_archive_holds_is_refused(archive: Path, name: str) -> None:
+    with pytest.raises(
+        DataError, match=r"must be named like .*; use the archive as its authors published it"
+    ):
+        load(write(archive, {**small_archive(), name: encoded(noise(8))}))
     assert sorted(archive.parent.iterdir()) == [archive]
 
 
 def test_a_link_is_refused(archive: Path) -> None:
-    link = zipfile.ZipInfo("MIAS_ROIs/train/Tumor (2).png")
+    link = zipfile.ZipInfo("MIAS_ROIs/test/Tumor (2).png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with pytest.raises(DataError, match="members must be plain files"):
+    with pytest.raises(DataError, match=r"Tumor \(2\)\.png: an image must be PNG"):
         load(write(archive, small_archive(), link))
 
 
 def test_a_zip_bomb_is_refused_by_its_directory(archive: Path) -> None:
-    with pytest.raises(DataError, match=r"times its packed size, got 'MIAS_ROIs/train/Tumor \(2\)\.png'"):
+    with pytest.raises(DataError, match=r"at most 262144 bytes, got 'MIAS_ROIs/train/Tumor \(2\)\.png'"):
         load(write(archive, {**small_archive(), "MIAS_ROIs/train/Tumor (2).png": bytes(10_000_000)}))
 
 
@@ -150,11 +140,6 @@ def test_a_directory_that_understates_a_size_is_found_while_reading(archive: Pat
         load(archive)
 
 
-def test_an_unknown_member_is_refused(archive: Path) -> None:
-    with pytest.raises(DataError, match=r"got 'MIAS_ROIs/train/notes\.txt'"):
-        load(write(archive, {**small_archive(), "MIAS_ROIs/train/notes.txt": b"hello"}))
-
-
 def test_a_missing_folder_is_named(archive: Path) -> None:
     members = {name: content for name, content in small_archive().items() if "/val/" not in name}
     with pytest.raises(DataError, match="the folder val must hold Normal and Tumor ROIs, got none"):
@@ -163,31 +148,18 @@ def test_a_missing_folder_is_named(archive: Path) -> None:
 
 def test_a_trainval_with_other_pictures_is_refused(archive: Path) -> None:
     with pytest.raises(DataError, match="trainval must repeat train and val, got 1"):
-        load(write(archive, {**small_archive(), "MIAS_ROIs/trainval/Tumor (2).png": png(99)}))
+        load(write(archive, {**small_archive(), "MIAS_ROIs/trainval/Tumor (2).png": encoded(noise(99))}))
 
 
 def test_a_picture_of_another_size_is_named(archive: Path) -> None:
     with pytest.raises(DataError, match=r"Tumor \(2\)\.png: a ROI must be 120 x 120 pixels, got 64 x 64"):
-        load(write(archive, {**small_archive(), "MIAS_ROIs/test/Tumor (2).png": png(8, side=64)}))
+        load(write(archive, {**small_archive(), "MIAS_ROIs/test/Tumor (2).png": encoded(noise(8, 64))}))
 
 
-def test_a_truncated_archive_is_refused(archive: Path) -> None:
-    content = write(archive, small_archive()).read_bytes()
-    archive.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="is not a whole zip archive"):
-        load(archive)
-
-
-def test_a_damaged_member_is_refused(archive: Path) -> None:
-    content = bytearray(write(archive, small_archive()).read_bytes())
-    content[2000:2010] = bytes(10)
-    archive.write_bytes(content)
-    with pytest.raises(DataError, match="is not a whole zip archive"):
-        load(archive)
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_a_damaged_member_of_another_method_is_refused(archive: Path, method: int) -> None:
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2]
+)
+def test_a_damaged_member_is_refused_whatever_packed_it(archive: Path, method: int) -> None:
     with zipfile.ZipFile(archive, "w", method) as packed:
         for name, picture in small_archive().items():
             packed.writestr(name, picture)
@@ -198,8 +170,10 @@ def test_a_damaged_member_of_another_method_is_refused(archive: Path, method: in
         load(archive)
 
 
-def test_what_is_no_zip_at_all_is_refused(archive: Path) -> None:
-    archive.write_text("<html>rate limit</html>")
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_truncated_archive_is_refused(archive: Path, share: float) -> None:
+    content = write(archive, small_archive()).read_bytes()
+    archive.write_bytes(content[: int(share * len(content))] or b"<html>rate limit</html>")
     with pytest.raises(DataError, match="is not a whole zip archive"):
         load(archive)
 

@@ -12,13 +12,13 @@ import yaml
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_array, read_json, read_table, sha256_of, write_array
-from mammo.data.phantom_drawing import paint_lesion
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
 from mammo.systems.train import read_part
 from mammo.track.registry import champion
 from mammo.track.store import connect, find_run
+from tests.painting import paint_lesion
 from tests.pipeline.conftest import run
 from tests.study_records import write_record
 
