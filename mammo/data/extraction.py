@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, floor
 from typing import Final
 
 import numpy as np
@@ -23,86 +23,158 @@ _CLIP_LIMIT: Final = 0.01
 
 
 def preprocess_film(film: GreyImage) -> GreyImage:
-    """Median filter of 3 × 3 pixels, then CLAHE with the defaults of MATLAB's `adapthisteq`.
+    """Median filter of 3 × 3 pixels, then MATLAB's `adapthisteq`, as Yu et al. 2020 prepare films.
 
     Args:
         film: grey levels of shape (height, width).
 
     Returns:
-        Grey levels of the same shape, stretched to 0..255.
+        Grey levels of the same shape.
     """
-    from scipy.signal import medfilt2d
-    from skimage.exposure import equalize_adapthist
+    from scipy.ndimage import median_filter
 
-    tile = [ceil(side / _TILES) for side in film.shape]
-    equalized = equalize_adapthist(
-        medfilt2d(film, 3), kernel_size=tile, clip_limit=_skimage_clip_limit(tile[0] * tile[1]), nbins=_BINS
-    )
-    grey: GreyImage = np.rint(equalized * 255).astype(np.uint8)
+    return adapthisteq(median_filter(film, 3, mode="constant"))
+
+
+def adapthisteq(image: GreyImage) -> GreyImage:
+    """Contrast-limited adaptive histogram equalisation with MATLAB's defaults, to the same bit.
+
+    8 × 8 tiles, 256 bins, clip limit 0.01, uniform distribution over the full range. Other implementations clip, round
+    or blend in another order, and differ by several grey levels.
+
+    Args:
+        image: grey levels of shape (height, width); sides that 16 does not divide are padded by reflection.
+
+    Returns:
+        Grey levels of the same shape.
+    """
+    pads = [-side % (2 * _TILES) for side in image.shape]
+    padded = np.pad(image, [(pad // 2, pad - pad // 2) for pad in pads], mode="symmetric")
+    height, width = (side // _TILES for side in padded.shape)
+    maps = _tile_maps(padded.reshape(_TILES, height, _TILES, width).swapaxes(1, 2).reshape(_TILES**2, -1))
+    above, below, down = _neighbours(padded.shape[0], height)
+    before, after, right = _neighbours(padded.shape[1], width)
+
+    def mapped(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        tile = rows[:, None] * _TILES + columns[None, :]
+        levels: npt.NDArray[np.int64] = maps[tile * _BINS + padded].astype(np.int64)
+        return levels
+
+    down, right = down[:, None], right[None, :]
+    upper = (width - right) * mapped(above, before) + right * mapped(above, after)
+    lower = (width - right) * mapped(below, before) + right * mapped(below, after)
+    area = height * width
+    blended = ((height - down) * upper + down * lower + area // 2) // area
+    inside = tuple(slice(pad // 2, pad // 2 + side) for pad, side in zip(pads, image.shape, strict=True))
+    grey: GreyImage = blended[inside].astype(np.uint8)
     return grey
 
 
-def _skimage_clip_limit(tile_px: int) -> float:
-    """MATLAB counts its clip limit from the flat histogram upwards, scikit-image from zero."""
-    flat = ceil(tile_px / _BINS)
-    return (flat + round(_CLIP_LIMIT * (tile_px - flat))) / tile_px
+def _tile_maps(tiles: GreyImage) -> npt.NDArray[np.uint8]:
+    """The grey level that each tile gives to each grey level: `(tiles · 256,)`."""
+    n_tiles, n_pixels = tiles.shape
+    flat = ceil(n_pixels / _BINS)
+    limit = flat + floor(_CLIP_LIMIT * (n_pixels - flat) + 0.5)
+    bins = tiles + np.arange(n_tiles)[:, None] * _BINS
+    counts = np.bincount(bins.ravel(), minlength=n_tiles * _BINS).reshape(n_tiles, _BINS)
+    excess = np.maximum(counts - limit, 0).sum(axis=1)
+    room = np.minimum(np.maximum(limit - counts, 0), (excess // _BINS)[:, None])
+    counts = np.minimum(counts, limit) + room
+    for histogram, left in zip(counts, excess - room.sum(axis=1), strict=True):
+        _deal_out(histogram, limit, int(left))
+    levels = np.minimum(counts.cumsum(axis=1) * (255 / n_pixels), 255)
+    maps: npt.NDArray[np.uint8] = np.floor(levels + 0.5).astype(np.uint8).ravel()
+    return maps
+
+
+def _deal_out(histogram: npt.NDArray[np.int64], limit: int, left: int) -> None:
+    """Add what is left of the excess one by one to bins under the limit, spread evenly: MATLAB's order."""
+    first = 0
+    while left:
+        bins = np.arange(first, _BINS, max(_BINS // left, 1))
+        bins = bins[histogram[bins] < limit][:left]
+        histogram[bins] += 1
+        left -= len(bins)
+        first = (first + 1) % _BINS
+
+
+def _neighbours(
+    side: int, tile: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of each row: the tiles whose centres lie before and after it, and its distance from the former."""
+    position = np.arange(side) - tile // 2
+    before = position // tile
+    return before.clip(0, _TILES - 1), (before + 1).clip(0, _TILES - 1), position % tile
 
 
 def extract_roi(preprocessed: GreyImage, x_px: int, y_px: int, bounding_box: bool = True) -> GreyImage:
-    """Cut the ROI around a centre out of a preprocessed film.
+    """Cut the ROI around a centre out of a preprocessed film, as MATLAB's `imcrop` and `regionprops` do.
+
+    The archive's ROIs come out of the films to the last bit.
 
     Args:
         preprocessed: result of `preprocess_film`.
-        x_px, y_px: centre from the top-left corner; row y_px and column x_px become row and column 60.
+        x_px, y_px: centre as `Info.txt` counts, from 1 and from the top-left corner; row y_px - 1 and column x_px - 1
+            of the array become row and column 60.
         bounding_box: crop to the first region of tissue and stretch it back to 120 × 120, as the paper
-            does; False keeps the crop as it is.
+            does; False keeps the crop as it is. What lies outside the film is then background (0).
 
     Returns:
         Grey levels of shape (120, 120).
     """
-    crop = crop_around(preprocessed, x_px, y_px)
-    return stretch_first_region(crop) if bounding_box else crop
-
-
-def crop_around(film: GreyImage, x_px: int, y_px: int) -> GreyImage:
-    """Crop 120 × 120 pixels centred on a point; what lies outside the film is background (0).
-
-    MATLAB's `imcrop` returns a smaller image there instead. With the bounding box the result is the same,
-    since background is cropped away again.
-    """
-    half = ROI_SIDE_PX // 2
-    crop = np.zeros((ROI_SIDE_PX, ROI_SIDE_PX), dtype=np.uint8)
-    top, left = y_px - half, x_px - half
-    rows = slice(max(top, 0), max(min(top + ROI_SIDE_PX, film.shape[0]), 0))
-    columns = slice(max(left, 0), max(min(left + ROI_SIDE_PX, film.shape[1]), 0))
-    inside = film[rows, columns]
-    row, column = rows.start - top, columns.start - left
-    crop[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
-    return crop
-
-
-def stretch_first_region(crop: GreyImage) -> GreyImage:
-    """Crop to the bounding box of the first region of tissue and resize that to the crop's shape.
-
-    A crop without a region of `MIN_REGION_PX` pixels is returned unchanged.
-    """
-    from skimage.transform import resize
-
-    rows, columns = first_region(crop)
-    box = crop[rows, columns]
-    if box.shape == crop.shape:
-        return crop
-    resized = resize(  # type: ignore[no-untyped-call]
-        box, crop.shape, order=3, mode="edge", preserve_range=True, anti_aliasing=False
+    top, left = y_px - 1 - ROI_SIDE_PX // 2, x_px - 1 - ROI_SIDE_PX // 2
+    rows, columns = (
+        slice(min(max(start, 0), side), min(max(start + ROI_SIDE_PX, 0), side))
+        for start, side in zip((top, left), preprocessed.shape, strict=True)
     )
-    grey: GreyImage = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
-    return grey
+    crop = preprocessed[rows, columns]
+    region = first_region(crop) if bounding_box else None
+    if region is not None:
+        return resize_bicubic(crop[region])
+    whole = np.zeros((ROI_SIDE_PX, ROI_SIDE_PX), dtype=np.uint8)
+    whole[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = crop
+    return whole
 
 
-def first_region(crop: GreyImage) -> tuple[slice, slice]:
-    """Rows and columns of the bounding box of the first region of tissue; the whole crop where there is none.
+def resize_bicubic(image: GreyImage, side: int = ROI_SIDE_PX) -> GreyImage:
+    """Enlarge to `side` × `side` pixels as MATLAB's `imresize` does: bicubic (a = -0.5), the border repeated.
 
-    The first region is MATLAB's: 8-connected, found column by column.
+    Args:
+        image: grey levels of shape (height, width), both at most `side`.
+        side: of the result.
+
+    Returns:
+        Grey levels of shape (side, side).
+    """
+    # MATLAB begins with the axis that grows least, and keeps 8 bits in between.
+    for axis in sorted((0, 1), key=lambda axis: -image.shape[axis]):
+        if image.shape[axis] == side:
+            continue
+        weights, taps = cubic_taps(image.shape[axis], side)
+        moved = np.moveaxis(image, axis, 0)
+        enlarged = np.zeros((side, moved.shape[1]))
+        # The sum's order decides how exact halves are rounded.
+        for weight, tap in zip(weights.T, taps.T, strict=True):
+            enlarged = enlarged + weight[:, None] * moved[tap]
+        image = np.moveaxis(np.floor(enlarged + 0.5).clip(0, 255).astype(np.uint8), 0, axis)
+    return np.ascontiguousarray(image)
+
+
+def cubic_taps(length: int, side: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The weights and the source pixels of each pixel of a row that grows from `length` to `side`: `(side, 6)` both."""
+    scale = side / length
+    centre = np.arange(1, side + 1) / scale + 0.5 * (1 - 1 / scale)
+    taps = np.floor(centre - 2)[:, None] + np.arange(6)
+    x = np.abs(centre[:, None] - taps)
+    weights = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2) * (x <= 2)
+    return weights / weights.sum(axis=1, keepdims=True), taps.clip(1, length).astype(np.int64) - 1
+
+
+def first_region(crop: GreyImage) -> tuple[slice, slice] | None:
+    """Rows and columns of the first region of tissue, and one more of each up to the crop's border; None without one.
+
+    The first region is MATLAB's: 8-connected, found column by column. Its bounding box begins half a pixel early, so
+    `imcrop` takes one row and one column more.
     """
     from scipy.ndimage import find_objects, label
 
@@ -111,9 +183,9 @@ def first_region(crop: GreyImage) -> tuple[slice, slice]:
     sizes = np.bincount(regions.ravel())
     large = np.flatnonzero(sizes[1:] >= MIN_REGION_PX) + 1
     if not large.size:
-        return slice(0, crop.shape[0]), slice(0, crop.shape[1])
+        return None
     columns, rows = find_objects(regions)[large[0] - 1]
-    return rows, columns
+    return slice(rows.start, rows.stop + 1), slice(columns.start, columns.stop + 1)
 
 
 BACKGROUND_LEVEL: Final = 20

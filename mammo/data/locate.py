@@ -1,6 +1,6 @@
-"""Films and patients that `mammo locate` gave back to ROIs whose source does not know them."""
+"""Films and patients of ROIs whose source does not know them, proved by cutting the same ROI again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import dist
 from pathlib import Path
@@ -11,24 +11,9 @@ import pandas as pd
 
 from mammo.core.errors import DataError
 from mammo.core.files import read_table
-from mammo.core.records import ROI_SCHEMA, conform
-from mammo.data.audit_search import MATCH_CORRELATION, MATCH_STRENGTH, TILE_SHARE
-from mammo.data.extraction import preprocess_film
-from mammo.data.films import Annotation, open_films, patient_of, read_annotations, read_films
-from mammo.data.locate_search import (
-    BOTH_AXES,
-    ONE_AXIS,
-    WHOLE,
-    ByteImages,
-    Fit,
-    Places,
-    Size,
-    crop_centre,
-    fit_place,
-    fit_size,
-    search_films,
-    small_texture,
-)
+from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, conform
+from mammo.data.extraction import GreyImage, cubic_taps, extract_roi, preprocess_film
+from mammo.data.films import open_films, patient_of, read_annotations, read_films
 from mammo.data.rois import Progress, RoiSet
 
 LOCATED_SCHEMA: Final[dict[str, str]] = {
@@ -38,25 +23,22 @@ LOCATED_SCHEMA: Final[dict[str, str]] = {
     "patient_id": "string",
     "x_px": "Int32",
     "y_px": "Int32",
-    "width_px": "Int32",
-    "height_px": "Int32",
-    "score": "float64",
-    "second_score": "float64",
-    "margin": "float64",
     "lesion_px": "float64",
-    "verdict": "string",
 }
-"""One row for each ROI, in the order of the ROI table.
+"""One row for each ROI, in the order of the ROI table; film, patient and place are null where it was not found.
 
-`sha256`: of the ROI's pixels. `x_px`, `y_px`: centre of the 120 × 120 crop in the film, top-left origin.
-`width_px`, `height_px`: what the crop kept before it was stretched; 120 where nothing was. `score`: correlation
-of the ROI's texture with that of the film there; `second_score`: the best in any other film; `margin`: their
-difference. `lesion_px`: distance to the nearest lesion that `Info.txt` places in that film. `verdict`: `located`
-or `uncertain`; an uncertain row says where the best match lies, which may be wrong.
+`sha256`: of the ROI's pixels. `x_px`, `y_px`: a centre at which the extraction gives these pixels, counted as in
+`Info.txt`. `lesion_px`: distance to the nearest lesion that `Info.txt` places in that film.
 """
 
-LOCATED: Final = "located"
-UNCERTAIN: Final = "uncertain"
+_KEY_PX: Final = 8
+"""Pixels side by side that a search looks for: 64 bits."""
+_MIN_LEVELS: Final = 4
+"""Fewer grey levels in a key occur all over a film."""
+_SIDES: Final = range(30, ROI_SIDE_PX)
+"""Sides of a bounding box that a ROI may have been stretched from; a smaller one has no region of 1,500 pixels."""
+_LIKELY_SIDES: Final = 6
+"""How many of them are searched, the likeliest first."""
 
 
 def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
@@ -79,38 +61,27 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
             f"{located}: must locate exactly the ROIs of the table, got others; run `mammo locate FILMS` again or "
             "delete the file"
         )
-    certain = rows[rows["verdict"] == LOCATED]
     return table.assign(
         **{
-            column: table[column].where(table[column].notna(), table["roi_id"].map(certain[column].to_dict()))
+            column: table[column].where(table[column].notna(), table["roi_id"].map(rows[column].to_dict()))
             for column in ("film_id", "patient_id")
         }
     ).astype(ROI_SCHEMA)
 
 
-N_FITTED: Final = 6
-"""Films whose best place is fitted at full resolution."""
-
-MIN_MARGIN: Final = 0.2
-"""A ROI is located where its correlation is above that in any other film by this much or more. ROIs in the
-wrong film reach 0.3 (measured on phantoms); those in their own begin at 0.9."""
-
-PASSES: Final[tuple[tuple[Size, ...], ...]] = ((WHOLE,), ONE_AXIS, BOTH_AXES)
-"""Sizes to look for; each pass takes only the ROIs that the one before has not located."""
-
-
 def locate_rois(
     rois: RoiSet, films: Path, n_threads: int = 2, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Look for each ROI in each film.
+    """Look for each ROI in each film; a ROI is located where the extraction gives its very pixels.
 
-    All films are kept in memory, 1 MiB each.
+    Places are tried where `Info.txt` has a lesion and where a film holds the same 8 pixels in a row as a ROI, or as
+    what it was before its stretch. All preprocessed films are kept in memory, 1 MiB each.
 
     Args:
         rois: ROI table and images; of the table only ids and hashes are read.
         films: mini-MIAS archive or folder, with its `Info.txt`.
         n_threads: threads; the result does not depend on them.
-        progress: told how many steps are done of those known so far.
+        progress: told how many films are done.
 
     Returns:
         `LOCATED_SCHEMA`, in the order of the ROI table.
@@ -118,122 +89,114 @@ def locate_rois(
     Raises:
         DataError: the films are missing, incomplete or damaged.
     """
+    wanted = {image.tobytes(): row for row, image in enumerate(rois.images)}
+    found: dict[int, tuple[str, int, int]] = {}
     with ThreadPoolExecutor(n_threads) as threads, open_films(films) as store:
-        annotations = read_annotations(store)
-        steps = _Steps(progress, len(store.films) + sum(len(sizes) for sizes in PASSES))
-        prepared: dict[str, ByteImages] = {}
-        read = ((film_id, film) for film_id, film in read_films(store, store.films))
-        for film_id, film in threads.map(lambda named: (named[0], preprocess_film(named[1])), read):
+        lesions: dict[str, list[tuple[int, int]]] = {film_id: [] for film_id in store.films}
+        for one in read_annotations(store):
+            if one.x_px is not None and one.y_px is not None:
+                lesions[one.film_id].append((one.x_px, one.y_px))
+        search = _Search(rois.images)
+
+        def first_pass(named: tuple[str, GreyImage]) -> tuple[str, GreyImage, dict[int, tuple[int, int]]]:
+            film_id, film = named[0], preprocess_film(named[1])
+            return film_id, film, _matches(film, [*lesions[film_id], *search.places(film)], wanted)
+
+        prepared: dict[str, GreyImage] = {}
+        read = read_films(store, store.films)
+        for done, (film_id, film, matches) in enumerate(threads.map(first_pass, read), start=1):
             prepared[film_id] = film
-            steps.done()
-        film_ids = sorted(prepared)
-        fits = _fit_all(rois.images, [prepared[film_id] for film_id in film_ids], threads, steps.done)
-    lesions = _lesions(annotations)
-    rows = [
-        _row(roi_id, sha256, found, film_ids, prepared, lesions)
-        for roi_id, sha256, found in zip(rois.table["roi_id"], rois.table["sha256"], fits, strict=True)
-    ]
+            found |= {row: (film_id, *place) for row, place in matches.items()}
+            if progress:
+                progress(done, len(store.films))
+        rest = [row for row in range(len(rois.images)) if row not in found]
+        search = _Search([box for row in rest for box in _unstretched(rois.images[row])])
+
+        def second_pass(film_id: str) -> tuple[str, dict[int, tuple[int, int]]]:
+            return film_id, _matches(prepared[film_id], search.places(prepared[film_id]), wanted)
+
+        for film_id, matches in threads.map(second_pass, prepared if rest else ()):
+            found |= {row: (film_id, *place) for row, place in matches.items()}
+    rows: list[dict[str, Any]] = []
+    for row, (roi_id, sha256) in enumerate(zip(rois.table["roi_id"], rois.table["sha256"], strict=True)):
+        rows.append({"roi_id": roi_id, "sha256": sha256})
+        if row in found:
+            film_id, x_px, y_px = found[row]
+            rows[-1] |= {"film_id": film_id, "patient_id": patient_of(film_id), "x_px": x_px, "y_px": y_px}
+            rows[-1]["lesion_px"] = min(
+                (dist((x_px, y_px), place) for place in lesions[film_id]), default=np.nan
+            )
     return conform(pd.DataFrame(rows, columns=list(LOCATED_SCHEMA)), LOCATED_SCHEMA, "located ROIs")
 
 
-class _Steps:
-    """Counts what is done for a progress observer."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def done(self) -> None:
-        self._done += 1
-        if self._progress:
-            self._progress(self._done, self._total)
-
-
-Fitted = list[tuple[int, Fit]]
-"""Films (by number) and the fit in each, the best first."""
+def _matches(
+    film: GreyImage, places: Sequence[tuple[int, int]], wanted: dict[bytes, int]
+) -> dict[int, tuple[int, int]]:
+    """The rows of the ROIs that the extraction gives at one of the places, with the first such place."""
+    matches: dict[int, tuple[int, int]] = {}
+    for place in dict.fromkeys(places):
+        row = wanted.get(extract_roi(film, *place).tobytes())
+        if row is not None:
+            matches.setdefault(row, place)
+    return matches
 
 
-def _fit_all(
-    images: ByteImages, films: Sequence[ByteImages], threads: ThreadPoolExecutor, step: Callable[[], None]
-) -> list[Fitted]:
-    """The fits of each ROI, by as many passes as it needs."""
-    small = np.stack([small_texture(film) for film in films])
-    fits: list[Fitted] = [[] for _ in images]
-    for sizes in PASSES:
-        rows = [row for row, found in enumerate(fits) if not _certain(found)]
-        if not rows:
-            break
-        places = search_films(small, images[rows], sizes, threads, step)
-
-        def fitted(index: int, rows: list[int] = rows, places: Places = places) -> Fitted:
-            return _fit_roi(films, images[rows[index]], places, index)
-
-        for row, found in zip(rows, threads.map(fitted, range(len(rows))), strict=True):
-            if not fits[row] or found[0][1].strength > fits[row][0][1].strength:
-                fits[row] = found
-    return fits
+def _unstretched(image: GreyImage) -> list[GreyImage]:
+    """The boxes from which the bicubic stretch would give the ROI best, one axis at a time."""
+    boxes = []
+    for axis in (0, 1):
+        stretched = np.moveaxis(image, axis, 0).astype(np.float64)
+        for side in _SIDES:
+            weights, taps = cubic_taps(side, ROI_SIDE_PX)
+            stretch = np.zeros((ROI_SIDE_PX, side))
+            np.add.at(stretch, (np.arange(ROI_SIDE_PX)[:, None], taps), weights)
+            box = np.rint(np.linalg.lstsq(stretch, stretched, rcond=None)[0])
+            error = float(np.abs(np.rint(stretch @ box) - stretched).mean())
+            boxes.append((error, np.moveaxis(box.clip(0, 255).astype(np.uint8), 0, axis)))
+    return [np.ascontiguousarray(box) for _, box in sorted(boxes, key=lambda one: one[0])[:_LIKELY_SIDES]]
 
 
-def _fit_roi(films: Sequence[ByteImages], image: ByteImages, places: Places, roi: int) -> Fitted:
-    found = []
-    for film in places.best_films(roi, N_FITTED):
-        top, left, height, width = (
-            int(values[roi, film]) for values in (places.top, places.left, places.height, places.width)
-        )
-        rough = Fit(top, left, height, width, strength=0.0)
-        fit = fit_place if (height, width) == WHOLE else fit_size
-        found.append((film, fit(films[film], image, rough)))
-    return sorted(found, key=lambda one: -one[1].correlation)
+class _Search:
+    """Boxes by short rows of their pixels.
+
+    A box that was stretched comes back with some pixels off by one, so that many rows of each are kept.
+    """
+
+    def __init__(self, boxes: Iterable[GreyImage]) -> None:
+        self._probes: dict[int, list[tuple[GreyImage, int, int]]] = {}
+        for box in boxes:
+            height, width = box.shape
+            for top in range(5, height, 15):
+                for left in range(5, width - _KEY_PX, 15):
+                    pixels = box[top, left : left + _KEY_PX]
+                    if len(np.unique(pixels)) >= _MIN_LEVELS:
+                        key = int(pixels.copy().view(np.uint64)[0])
+                        self._probes.setdefault(key, []).append((box, top, left))
+        self._keys = np.array(sorted(self._probes), dtype=np.uint64)
+
+    def places(self, film: GreyImage) -> list[tuple[int, int]]:
+        """Centres of the crops of a preprocessed film that hold one of the boxes."""
+        found: list[tuple[int, int]] = []
+        pixels = np.ascontiguousarray(film).ravel()
+        for offset in range(_KEY_PX if len(self._keys) else 0):
+            words = pixels[offset : offset + (len(pixels) - offset) // _KEY_PX * _KEY_PX].view(np.uint64)
+            nearest = np.searchsorted(self._keys, words).clip(max=len(self._keys) - 1)
+            for index in np.flatnonzero(self._keys[nearest] == words):
+                row, column = divmod(offset + _KEY_PX * int(index), film.shape[1])
+                for box, top, left in self._probes[int(words[index])]:
+                    found += _crops_around(film, box, row - top, column - left)
+        return found
 
 
-def _certain(found: Fitted) -> bool:
-    """Whether the best fit holds all over its box and leaves the other films far behind."""
-    if not found:
-        return False
-    best = found[0][1]
-    return (
-        best.correlation >= MATCH_CORRELATION
-        and best.strength >= MATCH_STRENGTH
-        and best.tile_share >= TILE_SHARE
-        and best.correlation - _second(found) >= MIN_MARGIN
-    )
-
-
-def _second(found: Fitted) -> float:
-    return found[1][1].correlation if len(found) > 1 else 0.0
-
-
-def _lesions(annotations: Sequence[Annotation]) -> dict[str, list[tuple[int, int]]]:
-    """Places of the lesions by film."""
-    places: dict[str, list[tuple[int, int]]] = {}
-    for one in annotations:
-        if one.x_px is not None and one.y_px is not None:
-            places.setdefault(one.film_id, []).append((one.x_px, one.y_px))
-    return places
-
-
-def _row(
-    roi_id: str,
-    sha256: str,
-    found: Fitted,
-    film_ids: Sequence[str],
-    films: dict[str, ByteImages],
-    lesions: dict[str, list[tuple[int, int]]],
-) -> dict[str, Any]:
-    film, best = found[0]
-    film_id = film_ids[film]
-    x_px, y_px = crop_centre(films[film_id], best)
-    return {
-        "roi_id": roi_id,
-        "sha256": sha256,
-        "film_id": film_id,
-        "patient_id": patient_of(film_id),
-        "x_px": x_px,
-        "y_px": y_px,
-        "width_px": best.width,
-        "height_px": best.height,
-        "score": best.correlation,
-        "second_score": _second(found),
-        "margin": best.correlation - _second(found),
-        "lesion_px": min((dist((x_px, y_px), place) for place in lesions.get(film_id, [])), default=np.nan),
-        "verdict": LOCATED if _certain(found) else UNCERTAIN,
-    }
+def _crops_around(film: GreyImage, box: GreyImage, top: int, left: int) -> list[tuple[int, int]]:
+    """Centres of the crops that hold the box, if it lies at this place of the film."""
+    height, width = box.shape
+    inside = film[max(top, 0) : top + height, max(left, 0) : left + width]
+    if inside.shape != box.shape or np.abs(inside.astype(np.int16) - box).mean() > 1:
+        return []
+    half = ROI_SIDE_PX // 2 + 1
+    return [
+        (x + half, y + half)
+        for y in range(top - ROI_SIDE_PX + height, top + 1)
+        for x in range(left - ROI_SIDE_PX + width, left + 1)
+    ]
