@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from math import dist
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.errors import DataError
@@ -147,13 +149,20 @@ def _unstretched(image: GreyImage) -> list[GreyImage]:
     for axis in (0, 1):
         stretched = np.moveaxis(image, axis, 0).astype(np.float64)
         for side in _SIDES:
-            weights, taps = cubic_taps(side, ROI_SIDE_PX)
-            stretch = np.zeros((ROI_SIDE_PX, side))
-            np.add.at(stretch, (np.arange(ROI_SIDE_PX)[:, None], taps), weights)
-            box = np.rint(np.linalg.lstsq(stretch, stretched, rcond=None)[0])
+            stretch, back = _stretch(side)
+            box = np.rint(back @ stretched)
             error = float(np.abs(np.rint(stretch @ box) - stretched).mean())
             boxes.append((error, np.moveaxis(box.clip(0, 255).astype(np.uint8), 0, axis)))
     return [np.ascontiguousarray(box) for _, box in sorted(boxes, key=lambda one: one[0])[:_LIKELY_SIDES]]
+
+
+@cache
+def _stretch(side: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The stretch from `side` pixels to a ROI's as a matrix, and its least-squares inverse."""
+    weights, taps = cubic_taps(side, ROI_SIDE_PX)
+    stretch = np.zeros((ROI_SIDE_PX, side))
+    np.add.at(stretch, (np.arange(ROI_SIDE_PX)[:, None], taps), weights)
+    return stretch, np.linalg.pinv(stretch)
 
 
 class _Search:
