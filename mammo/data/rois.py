@@ -45,8 +45,8 @@ class Source(Protocol):
 
 _SOURCES: Final = {
     "mias_rois": ("mammo.data.archive", "load_mias_rois"),
-    "mini_mias": ("mammo.data.extraction", "load_mini_mias"),
-    "phantom": ("mammo.data.extraction", "load_phantom"),
+    "mini_mias": ("mammo.data.film_rois", "load_mini_mias"),
+    "phantom": ("mammo.data.film_rois", "load_phantom"),
 }
 """Name → module and function, imported when asked for: films need scikit-image, the archive does not."""
 

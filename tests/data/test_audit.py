@@ -24,7 +24,8 @@ from mammo.data.audit_search import (
     overlap_boxes,
 )
 from mammo.data.decode import decode_image
-from mammo.data.extraction import crop_around, load_phantom, preprocess_film
+from mammo.data.extraction import preprocess_film
+from mammo.data.film_rois import load_phantom
 from mammo.data.rois import RoiSet
 from tests.data.pictures import Picture, jpeg
 
@@ -229,7 +230,9 @@ def test_tissue_of_one_film_is_found_shifted_turned_over_and_changed(
     dx: int,
     dy: int,
 ) -> None:
-    planted = change(turn(crop_around(phantoms.film, phantoms.x_px + dx, phantoms.y_px + dy)))
+    planted = change(
+        turn(extract_roi(phantoms.film, phantoms.x_px + dx, phantoms.y_px + dy, bounding_box=False))
+    )
     found = audit(*phantoms.rois.images[:4], np.ascontiguousarray(planted))
     (overlap,) = (one for one in found if one.b == "r4")
     kind = "shifted" if dx else "identical" if change is same else "altered"

@@ -1,126 +1,98 @@
-"""ROIs cut from phantom films, stripped of all that is known, are given back their film and place."""
+"""ROIs cut from films, stripped of all that is known, are given back their film and place."""
 
+import io
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
+from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.core.files import write_table
 from mammo.data.archive import load_mias_rois
-from mammo.data.extraction import crop_around, extract_roi, first_region, load_phantom, preprocess_film
+from mammo.data.extraction import extract_roi, first_region, preprocess_film
+from mammo.data.film_rois import load_phantom
 from mammo.data.films import open_films, patient_of, read_films
 from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
 from mammo.data.rois import RoiSet, make_roi_set
-from tests.data.pictures import Picture, encoded, jpeg
 
-Change = Callable[[Picture], Picture]
+Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A ROI and where it was cut: film, centre, size of the bounding box."""
+    """A ROI and where it was cut: film, centre, whether it was stretched."""
 
     image: Picture
     film_id: str
     x_px: int
     y_px: int
-    width_px: int
-    height_px: int
+    stretched: bool
 
 
 @pytest.fixture(scope="module")
-def films(phantom_folder: Path) -> dict[str, Picture]:
-    """The phantom's films as the paper's authors filter them."""
+def cuts(phantom_folder: Path) -> list[Cut]:
+    """Eight whole crops at random places of the phantom's films, and four that were stretched along one axis."""
     with open_films(phantom_folder) as store:
-        return {film_id: preprocess_film(film) for film_id, film in read_films(store, store.films)}
-
-
-def cut_from(films: dict[str, Picture], wanted: Callable[[int, int], bool], n: int) -> list[Cut]:
-    """Cut `n` ROIs at random places where the bounding box has a wanted width and height."""
+        films = {film_id: preprocess_film(film) for film_id, film in read_films(store, store.films)}
     rng = np.random.default_rng(0)
-    cuts: list[Cut] = []
-    while len(cuts) < n:
+    found: dict[bool, list[Cut]] = {False: [], True: []}
+    while len(found[False]) < 8 or len(found[True]) < 4:
         film_id = sorted(films)[rng.integers(len(films))]
-        x, y = (int(value) for value in rng.integers(30, 994, 2))
-        crop = crop_around(films[film_id], x, y)
-        rows, columns = first_region(crop)
-        width, height = columns.stop - columns.start, rows.stop - rows.start
-        if (crop > 20).mean() > 0.4 and wanted(width, height):
-            cuts.append(Cut(extract_roi(films[film_id], x, y), film_id, x, y, width, height))
-    return cuts
+        x, y = (int(value) for value in rng.integers(70, 950, 2))
+        region = first_region(films[film_id][y - 61 : y + 59, x - 61 : x + 59])
+        if region is None:
+            continue
+        shape = films[film_id][y - 61 : y + 59, x - 61 : x + 59][region].shape
+        if 120 in shape and min(shape) >= 60:
+            found[min(shape) < 120].append(
+                Cut(extract_roi(films[film_id], x, y), film_id, x, y, min(shape) < 120)
+            )
+    return found[False][:8] + found[True][:4]
 
 
-def rois_of(cuts: list[Cut], change: Change = np.asarray) -> RoiSet:
+def rois_of(images: list[Picture]) -> RoiSet:
     rows = [
         {"roi_id": f"r{number}", "source": "mias_rois", "label": 0, "synthetic": False}
-        for number in range(len(cuts))
+        for number in range(len(images))
     ]
-    return make_roi_set(rows, [change(cut.image) for cut in cuts])
+    return make_roi_set(rows, images)
 
 
-def other_contrast(image: Picture) -> Picture:
-    return np.rint(255 * (image / 255) ** 1.5 * 0.8 + 10).astype(np.uint8)
-
-
-@pytest.mark.parametrize("change", [np.asarray, jpeg, other_contrast])
-def test_rois_are_found_where_they_were_cut(
-    films: dict[str, Picture], phantom_folder: Path, change: Change
+def test_rois_are_found_where_they_were_cut_also_stretched_ones(
+    cuts: list[Cut], phantom_folder: Path
 ) -> None:
-    cuts = cut_from(films, lambda width, height: width == height == 120, 8)
-    located = locate_rois(rois_of(cuts, change), phantom_folder)
+    told: list[tuple[int, int]] = []
+    located = locate_rois(
+        rois_of([cut.image for cut in cuts]), phantom_folder, progress=lambda *steps: told.append(steps)
+    )
+
     assert dict(located.dtypes.astype(str)) == LOCATED_SCHEMA
-    assert located["verdict"].tolist() == ["located"] * 8
     assert located["film_id"].tolist() == [cut.film_id for cut in cuts]
     assert located["patient_id"].tolist() == [patient_of(cut.film_id) for cut in cuts]
-    places = located[["x_px", "y_px", "width_px", "height_px"]].to_numpy().tolist()
-    assert places == [[cut.x_px, cut.y_px, 120, 120] for cut in cuts]
-    if change is np.asarray:
-        assert located["score"].to_numpy() == pytest.approx(1)
-    assert np.allclose(located["margin"], located["score"] - located["second_score"])
-
-
-def test_stretched_rois_are_found_with_the_size_of_their_box(
-    films: dict[str, Picture], phantom_folder: Path
-) -> None:
-    cuts = cut_from(films, lambda width, height: 60 <= width < 112 and height == 120, 3)
-    cuts += cut_from(films, lambda width, height: 60 <= height < 112 and width == 120, 1)
-    located = locate_rois(rois_of(cuts), phantom_folder)
-    assert located["verdict"].tolist() == ["located"] * 4
-    assert located["film_id"].tolist() == [cut.film_id for cut in cuts]
     for found, cut in zip(located.itertuples(), cuts, strict=True):
-        assert (found.width_px, found.height_px) == (cut.width_px, cut.height_px)
-        assert (found.x_px, found.y_px) == (cut.x_px, cut.y_px)
+        if not cut.stretched:  # a box may lie in several crops, which all give the same ROI
+            assert (found.x_px, found.y_px) == (cut.x_px, cut.y_px)
+    n_films = told[-1][1]
+    assert told == [(done, n_films) for done in range(1, n_films + 1)]
 
 
-def test_tissue_that_is_in_no_film_stays_uncertain(films: dict[str, Picture], phantom_folder: Path) -> None:
-    strangers = [
-        Cut(np.ascontiguousarray(cut.image.T[::-1]), "", 0, 0, 120, 120)
-        for cut in cut_from(films, lambda width, height: width == height == 120, 1)
-    ]
-    assert locate_rois(rois_of(strangers), phantom_folder)["verdict"].tolist() == ["uncertain"]
-
-
-def test_the_result_does_not_depend_on_the_number_of_threads(
-    films: dict[str, Picture], phantom_folder: Path
-) -> None:
-    rois = rois_of(cut_from(films, lambda width, height: width == height == 120, 2))
+def test_the_result_does_not_depend_on_the_number_of_threads(cuts: list[Cut], phantom_folder: Path) -> None:
+    rois = rois_of([cuts[0].image, cuts[-1].image])
     one, four = (locate_rois(rois, phantom_folder, n_threads) for n_threads in (1, 4))
     pd.testing.assert_frame_equal(one, four)
 
 
-def test_progress_counts_up_to_the_work_that_was_needed(
-    films: dict[str, Picture], phantom_folder: Path
-) -> None:
-    told: list[tuple[int, int]] = []
-    rois = rois_of(cut_from(films, lambda width, height: width == height == 120, 1))
-    locate_rois(rois, phantom_folder, progress=lambda done, total: told.append((done, total)))
-    assert [done for done, _ in told] == list(range(1, len(films) + 2))
+def test_tissue_of_no_film_and_altered_tissue_stay_unknown(cuts: list[Cut], phantom_folder: Path) -> None:
+    altered = cuts[1].image.copy()
+    altered[60, 60] ^= 1
+    located = locate_rois(rois_of([np.ascontiguousarray(cuts[0].image.T), altered]), phantom_folder)
+    assert located[["film_id", "patient_id", "x_px", "y_px"]].isna().all(axis=None)
 
 
 def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
@@ -135,11 +107,12 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
             for number, row in enumerate(rows.index):
                 part = ("train", "val", "test")[number % 3]
                 names[row] = f"{part}/{title} ({number + 1})"
-                archive.writestr(f"MIAS_ROIs/{names[row]}.png", encoded(truth.images[row]))
+                content = io.BytesIO()
+                Image.fromarray(truth.images[row]).save(content, "PNG")
+                archive.writestr(f"MIAS_ROIs/{names[row]}.png", content.getvalue())
     rois = load_mias_rois(path, IngestConfig())
     located = locate_rois(rois, phantom_folder).set_index("roi_id").loc[names.tolist()]
-    assert set(located["verdict"]) == {"located"}
-    for column in ("film_id", "patient_id", "x_px", "y_px"):
+    for column in ("film_id", "patient_id"):
         assert located[column].tolist() == truth.table[column].tolist()
     tumor = (truth.table["label"] == 1).to_numpy()
     assert (located.loc[tumor, "lesion_px"] == 0).all()
@@ -148,34 +121,49 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
     assert known.loc[names.tolist(), "patient_id"].tolist() == truth.table["patient_id"].tolist()
 
 
-def located_rows(rois: RoiSet, verdict: str) -> pd.DataFrame:
+@pytest.mark.slow
+@pytest.mark.real
+def test_every_roi_of_the_archive_is_cut_from_the_films_to_the_last_bit(
+    real_rois: RoiSet, real_films: Path
+) -> None:
+    located = locate_rois(real_rois, real_films)
+
+    assert located["film_id"].notna().all()
+    lesions = real_rois.table["label"] == 1
+    assert (located.loc[lesions, "lesion_px"] == 0).all()
+    assert lesions.sum() == 119
+
+
+def located_rows(rois: RoiSet, **known: str) -> pd.DataFrame:
     rows = pd.DataFrame(index=range(len(rois.table)), columns=list(LOCATED_SCHEMA))
     rows[["roi_id", "sha256"]] = rois.table[["roi_id", "sha256"]]
-    return rows.assign(verdict=verdict, film_id="mdb001", patient_id="p001").astype(LOCATED_SCHEMA)
+    return rows.assign(**known).astype(LOCATED_SCHEMA)
 
 
+@pytest.fixture
 def anonymous() -> RoiSet:
-    images = np.random.default_rng(0).integers(0, 256, (2, 120, 120), dtype=np.uint8)
-    return rois_of([Cut(image, "", 0, 0, 120, 120) for image in images])
+    return rois_of(list(np.random.default_rng(0).integers(0, 256, (2, 120, 120), dtype=np.uint8)))
 
 
-def test_uncertain_places_and_missing_files_give_no_owner(tmp_path: Path) -> None:
-    rois, path = anonymous(), tmp_path / "located.parquet"
-    pd.testing.assert_frame_equal(known_owners(rois.table, path), rois.table)
-    write_table(path, located_rows(rois, "uncertain"))
-    assert known_owners(rois.table, path)[["film_id", "patient_id"]].isna().all(axis=None)
-    write_table(path, located_rows(rois, "located"))
-    assert known_owners(rois.table, path)["patient_id"].tolist() == ["p001", "p001"]
+def test_unknown_places_and_missing_files_give_no_owner(anonymous: RoiSet, tmp_path: Path) -> None:
+    path = tmp_path / "located.parquet"
+    pd.testing.assert_frame_equal(known_owners(anonymous.table, path), anonymous.table)
+    write_table(path, located_rows(anonymous))
+    assert known_owners(anonymous.table, path)[["film_id", "patient_id"]].isna().all(axis=None)
+    write_table(path, located_rows(anonymous, film_id="mdb001", patient_id="p001"))
+    assert known_owners(anonymous.table, path)["patient_id"].tolist() == ["p001", "p001"]
 
 
-def test_places_of_other_rois_are_refused(tmp_path: Path) -> None:
-    rois, path = anonymous(), tmp_path / "located.parquet"
-    write_table(path, located_rows(rois, "located").assign(sha256="0" * 64))
+def test_places_of_other_rois_are_refused(anonymous: RoiSet, tmp_path: Path) -> None:
+    path = tmp_path / "located.parquet"
+    write_table(path, located_rows(anonymous, sha256="0" * 64))
     with pytest.raises(DataError, match="run `mammo locate FILMS` again"):
-        known_owners(rois.table, path)
+        known_owners(anonymous.table, path)
 
 
-def test_a_source_that_knows_its_films_needs_no_places(phantom_folder: Path, tmp_path: Path) -> None:
+def test_a_source_that_knows_its_films_needs_no_places(
+    anonymous: RoiSet, phantom_folder: Path, tmp_path: Path
+) -> None:
     table = load_phantom(phantom_folder, IngestConfig(source="phantom")).table
-    write_table(tmp_path / "located.parquet", located_rows(anonymous(), "located"))
+    write_table(tmp_path / "located.parquet", located_rows(anonymous, film_id="mdb001"))
     assert known_owners(table, tmp_path / "located.parquet") is table

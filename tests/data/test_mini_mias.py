@@ -14,7 +14,8 @@ from PIL import Image
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data import extraction
-from mammo.data.extraction import extract_roi, load_mini_mias, load_phantom, preprocess_film
+from mammo.data.extraction import extract_roi, preprocess_film
+from mammo.data.film_rois import load_mini_mias, load_phantom
 from mammo.data.films import check_films
 from mammo.data.rois import RoiSet
 
