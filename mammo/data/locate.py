@@ -163,7 +163,7 @@ def _stretch(side: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64
     weights, taps = cubic_taps(side, ROI_SIDE_PX)
     stretch = np.zeros((ROI_SIDE_PX, side))
     np.add.at(stretch, (np.arange(ROI_SIDE_PX)[:, None], taps), weights)
-    back: npt.NDArray[np.float64] = np.linalg.pinv(stretch)
+    back = np.asarray(np.linalg.pinv(stretch), dtype=np.float64)
     return stretch, back
 
 
