@@ -10,12 +10,12 @@ import pandas as pd
 from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
 from mammo.core.records import Label
+from mammo.data.splits import read_parts
 from mammo.models.bundle import load_bundle
 from mammo.report.explanations import Subject, explanation_figure
 from mammo.serve.explanation import explain
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.systems.train import read_part
 
 NEAREST: Final = 2
 
@@ -73,7 +73,7 @@ def draw_examples(
     """Draw the explanation of each picked ROI as a PNG."""
     if not examples:
         return []
-    test = read_part(space, "test")
+    test = read_parts(space).part("test")
     row_of = {roi_id: row for row, roi_id in enumerate(test.table["roi_id"])}
     rows = [row_of[example.roi_id] for example in examples]
     bundle = load_bundle(space.bundle(system))
