@@ -151,7 +151,7 @@ def save_fit(path: Path, fit: Fit) -> None:
 def load_fit(path: Path) -> Fit | None:
     """Read a kept fit, or None where there is none or the file is damaged: then it is fitted again."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             parts = [
                 PartScores(
                     tuple(file[f"{name}.roi_ids"].tolist()),

@@ -156,7 +156,7 @@ def recut(space: Workspace, config: Config, reference: Rois) -> Rois:
         )
     rows = [row_of[roi_id] for roi_id in wanted]
     table = rois.table.iloc[rows].reset_index(drop=True)
-    return Rois(table.assign(group_id=reference.groups), rois.images[rows])
+    return Rois(table.assign(group_id=reference.table["group_id"]), rois.images[rows])
 
 
 @dataclass(frozen=True)

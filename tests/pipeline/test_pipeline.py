@@ -16,7 +16,6 @@ from mammo.data.phantom_drawing import paint_lesion
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.systems.train import read_part
 from mammo.track.registry import champion
 from mammo.track.store import connect, find_run
 from tests.pipeline.conftest import run

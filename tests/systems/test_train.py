@@ -1,5 +1,7 @@
-"""A system from tables to a bundle, and from a bundle to scored ROIs."""
+"""A system from ROIs to a bundle, what its fit depends on, and from a bundle to scored ROIs."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mammo.core.config import Config
 from mammo.core.errors import ConfigError, DataError
-from mammo.core.files import Workspace, write_table
-from mammo.core.records import SPLIT_SCHEMA, conform
+from mammo.core.provenance import syntax_of
+from mammo.core.records import SPLITS
 from mammo.data.patches import drawn_patches
-from mammo.data.rois import RoiSet, write_rois
+from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.voting import with_validation_threshold
@@ -22,136 +25,37 @@ from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import devices
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import (
-    Part,
+    FIT_CODE,
     Trained,
+    computed_with,
     decide_on_validation,
     predictions,
-    read_part,
     run_fingerprint,
     score_part,
-    select_part,
     train_system,
     validation_results,
 )
-
-PARTS = ("train", "val", "test")
+from tests.disc_rois import dealt_split
+from tests.tiny_fits import tiny_config
 
 PatchSets = dict[str, pd.DataFrame]
 
 
-def tiny_config(**changes: Any) -> Config:
-    """Settings under which a system trains in a second; keys of `changes` are `section__key`."""
-    values: dict[str, Any] = {
-        "patches": {"size_px": 40, "stride_px": 40, "tumor_draws": 4, "normal_draws": 4},
-        "model": {"compact_channels": [4, 4, 8, 8, 8], "head_units": 8},
-        "train": {"recipe": "tiny", "device": "cpu", "precision": "float32"},
-        "recipes": {
-            "tiny": {
-                "epochs": 2,
-                "batch_size": 16,
-                "patches_per_epoch": 32,
-                "optimizer": "adamw",
-                "head_lr": 0.003,
-                "backbone_lr": 0.003,
-                "momentum": 0.9,
-                "weight_decay": 0.01,
-                "schedule": "constant",
-                "label_smoothing": 0.0,
-                "class_balance": True,
-                "patience": None,
-                "augment": {},
-            }
-        },
-        "vote": {"rule": "mean_score", "tie": "normal", "threshold": "fixed"},
-    }
-    for dotted, value in changes.items():
-        section, key = dotted.split("__")
-        values.setdefault(section, {})[key] = value
-    return Config.parse(values)
+@pytest.fixture(scope="module")
+def parts(disc_set: Rois) -> dict[str, Rois]:
+    split = dealt_split(disc_set)
+    return {name: disc_set.with_split(split).part(name) for name in SPLITS}
 
 
 @pytest.fixture(scope="module")
-def split(disc_set: RoiSet) -> pd.DataFrame:
-    """The ROIs dealt to the parts in turn, with every pair of neighbours a group."""
-    rows = range(len(disc_set.table))
-    table = pd.DataFrame(
-        {
-            "roi_id": disc_set.table["roi_id"],
-            "group_id": [f"group{row // 2}" for row in rows],
-            "split": [PARTS[row % 3] for row in rows],
-        }
-    )
-    return conform(table, SPLIT_SCHEMA, "split")
-
-
-@pytest.fixture(scope="module")
-def parts(disc_set: RoiSet, split: pd.DataFrame) -> dict[str, Part]:
-    return {name: select_part(disc_set.table, disc_set.images, split, name) for name in PARTS}
-
-
-@pytest.fixture(scope="module")
-def patch_sets(parts: dict[str, Part]) -> PatchSets:
+def patch_sets(parts: dict[str, Rois]) -> PatchSets:
     config = tiny_config().patches
     return {name: drawn_patches(parts[name].table, config) for name in ("train", "val")}
 
 
 @pytest.fixture(scope="module")
-def trained(parts: dict[str, Part], patch_sets: PatchSets) -> Trained:
+def trained(parts: dict[str, Rois], patch_sets: PatchSets) -> Trained:
     return train_system("compact-model2", tiny_config(), parts["train"], parts["val"], patch_sets)
-
-
-# Parts
-
-
-def test_a_part_holds_its_rois_their_pixels_and_their_groups(
-    disc_set: RoiSet, parts: dict[str, Part]
-) -> None:
-    for offset, name in enumerate(PARTS):
-        part = parts[name]
-        assert part.name == name
-        assert part.table["roi_id"].tolist() == disc_set.table["roi_id"].tolist()[offset::3]
-        assert np.array_equal(part.images, disc_set.images[offset::3])
-        assert part.labels.tolist() == disc_set.table["label"].tolist()[offset::3]
-        assert part.groups.tolist() == [f"group{row // 2}" for row in range(18)][offset::3]
-
-
-def test_the_order_of_the_split_does_not_matter(disc_set: RoiSet, split: pd.DataFrame) -> None:
-    shuffled = split.sample(frac=1, random_state=0)
-
-    part = select_part(disc_set.table, disc_set.images, shuffled, "val")
-
-    assert part.table["roi_id"].tolist() == disc_set.table["roi_id"].tolist()[1::3]
-    assert np.array_equal(part.images, disc_set.images[1::3])
-
-
-def test_a_split_that_does_not_know_every_roi_is_refused(disc_set: RoiSet, split: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match="split"):
-        select_part(disc_set.table, disc_set.images, split.iloc[1:], "train")
-
-
-def test_a_split_that_names_a_roi_twice_is_refused(disc_set: RoiSet, split: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match="split"):
-        select_part(disc_set.table, disc_set.images, pd.concat([split, split.iloc[:1]]), "train")
-
-
-def test_a_part_is_read_from_the_workspace(
-    tmp_path: Path, disc_set: RoiSet, split: pd.DataFrame, parts: dict[str, Part]
-) -> None:
-    space = Workspace(tmp_path)
-    write_rois(disc_set, space.rois)
-    write_table(space.split, split)
-
-    part = read_part(space, "test")
-
-    assert part.table["roi_id"].tolist() == parts["test"].table["roi_id"].tolist()
-    assert np.array_equal(part.images, parts["test"].images)
-
-
-def test_reading_a_part_before_the_split_says_what_to_run(tmp_path: Path, disc_set: RoiSet) -> None:
-    write_rois(disc_set, Workspace(tmp_path).rois)
-
-    with pytest.raises(DataError, match=r"split\.parquet: does not exist; run `dvc repro`"):
-        read_part(Workspace(tmp_path), "test")
 
 
 # Training
@@ -159,7 +63,6 @@ def test_reading_a_part_before_the_split_says_what_to_run(tmp_path: Path, disc_s
 
 def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(trained: Trained) -> None:
     bundle = trained.bundle
-
     assert bundle.system == "compact-model2"
     assert (bundle.size_px, bundle.stride_px) == (40, 40)
     assert bundle.vote == tiny_config().vote
@@ -170,7 +73,6 @@ def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(tr
 def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trained: Trained) -> None:
     history, results = trained.history, trained.bundle.results
     best = min(history.to_dict("records"), key=lambda row: float(row["val_loss"]))
-
     assert len(history) == results["n_epochs"] == 2
     assert results["epoch"] == best["epoch"]
     assert (results["val_loss"], results["val_auc"]) == (best["val_loss"], best["val_auc"])
@@ -178,13 +80,11 @@ def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trai
 
 
 def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_validation_part(
-    trained: Trained, parts: dict[str, Part]
+    trained: Trained, parts: dict[str, Rois]
 ) -> None:
     config = tiny_config(vote__threshold="validation", referral__coverage=0.6)
     seen = score_part(trained.bundle, parts["val"], config)
-
     bundle = decide_on_validation(trained.bundle, parts["val"], config)
-
     assert bundle.vote == with_validation_threshold(seen.labels, seen.patch_scores, config.vote)
     assert bundle.calibrator == fit_platt(seen.labels, seen.scores)
     assert bundle.conformal == fit_conformal(seen.labels, seen.scores, alpha=1 - 0.6)
@@ -192,49 +92,42 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
     assert (bundle.results, bundle.classifier) == (trained.bundle.results, trained.bundle.classifier)
 
 
-def test_training_decides_on_the_validation_part(trained: Trained, parts: dict[str, Part]) -> None:
+def test_training_decides_on_the_validation_part(trained: Trained, parts: dict[str, Rois]) -> None:
     again = decide_on_validation(trained.bundle, parts["val"], tiny_config())
-
     assert again.calibrator == trained.bundle.calibrator
     assert again.conformal == trained.bundle.conformal
     assert trained.bundle.conformal.n_calibration == 6
 
 
-def test_a_fixed_threshold_stays_as_set(trained: Trained, parts: dict[str, Part]) -> None:
+def test_a_fixed_threshold_stays_as_set(trained: Trained, parts: dict[str, Rois]) -> None:
     config = tiny_config(vote__share_threshold=0.123)
-
     assert decide_on_validation(trained.bundle, parts["val"], config).vote.share_threshold == 0.123
 
 
 def test_the_validation_results_hold_what_decides(trained: Trained) -> None:
     results = validation_results(trained.bundle)
-
     assert results["val_loss"] == trained.bundle.results["val_loss"]
     assert results["threshold"] == 0.5
     assert results["calibrator_slope"] == trained.bundle.calibrator.slope
     assert all(isinstance(float(value), float) for value in results.values())
 
 
-def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Part]) -> None:
-    normal = parts["val"].labels == 0
-    alone = Part("val", parts["val"].table[normal].reset_index(drop=True), parts["val"].images[normal])
-
+def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Rois]) -> None:
+    normal = parts["val"].only(parts["val"].labels == 0)
     with pytest.raises(DataError, match="both classes are needed"):
-        decide_on_validation(trained.bundle, alone, tiny_config())
+        decide_on_validation(trained.bundle, normal, tiny_config())
 
 
 @pytest.mark.parametrize("system", ["compact-baseline", "compact-model1"])
-def test_every_fusion_trains(system: str, parts: dict[str, Part], patch_sets: PatchSets) -> None:
+def test_every_fusion_trains(system: str, parts: dict[str, Rois], patch_sets: PatchSets) -> None:
     config = tiny_config(train__epochs=1)
-
     trained = train_system(system, config, parts["train"], parts["val"], patch_sets)
-
     assert trained.bundle.system == system
     assert len(trained.history) == 1
 
 
 def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_others(
-    trained: Trained, parts: dict[str, Part], patch_sets: PatchSets
+    trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:
     def weights(**options: Any) -> Any:
         again = train_system(
@@ -243,22 +136,21 @@ def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_other
         return again.bundle.classifier.state_dict()
 
     first, again, other = trained.bundle.classifier.state_dict(), weights(), weights(seed=1)
-
     assert all(bool((first[name] == again[name]).all()) for name in first)
     assert not bool((first["head.1.weight"] == other["head.1.weight"]).all())
 
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(
-    tmp_path: Path, trained: Trained, parts: dict[str, Part], patch_sets: PatchSets
+    tmp_path: Path, trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:
-    def train(on_epoch: Callable[[EpochRecord], None]) -> Trained:
+    def fit(on_epoch: Callable[[EpochRecord], None]) -> Trained:
         return train_system(
             "compact-model2",
             tiny_config(),
             parts["train"],
             parts["val"],
             patch_sets,
-            checkpoint=tmp_path / "unfinished.safetensors",
+            checkpoint=tmp_path / "unfinished.pt",
             on_epoch=on_epoch,
         )
 
@@ -266,10 +158,9 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(interrupt)
+        fit(interrupt)
     epochs: list[int] = []
-    resumed = train(lambda record: epochs.append(record.epoch))
-
+    resumed = fit(lambda record: epochs.append(record.epoch))
     assert epochs == [1]
     expected = trained.bundle.classifier.state_dict()
     weights = resumed.bundle.classifier.state_dict()
@@ -277,10 +168,9 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(
 
 
 def test_a_device_that_is_not_there_is_refused_before_training(
-    parts: dict[str, Part], patch_sets: PatchSets, monkeypatch: pytest.MonkeyPatch
+    parts: dict[str, Rois], patch_sets: PatchSets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-
     with pytest.raises(ConfigError, match=r"train\.device is cuda"):
         train_system(
             "compact-model2", tiny_config(train__device="cuda"), parts["train"], parts["val"], patch_sets
@@ -289,7 +179,7 @@ def test_a_device_that_is_not_there_is_refused_before_training(
 
 @pytest.mark.parametrize(("hardware", "expected"), [(True, "bfloat16"), (False, "float32")])
 def test_a_bundle_keeps_what_auto_meant_where_it_was_fitted(
-    parts: dict[str, Part],
+    parts: dict[str, Rois],
     patch_sets: PatchSets,
     monkeypatch: pytest.MonkeyPatch,
     hardware: bool,
@@ -305,34 +195,35 @@ def test_a_bundle_keeps_what_auto_meant_where_it_was_fitted(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "changes"),
     [
-        {"train__epochs": 3},
-        {"train__head_lr": 0.5},
-        {"train__precision": "bfloat16"},
-        {"model__head_units": 9},
-        {"model__preprocessing": "fixed_scale"},
-        {"patches__stride_px": 20},
+        ({"train__epochs": 3}, True),
+        ({"train__head_lr": 0.5}, True),
+        ({"train__precision": "bfloat16"}, True),
+        ({"train__threads": 2}, True),
+        ({"model__head_units": 9}, True),
+        ({"model__preprocessing": "fixed_scale"}, True),
+        ({"patches__stride_px": 20}, True),
+        ({"vote__rule": "majority", "evaluate__seed": 7}, False),
     ],
 )
-def test_what_changes_a_fit_changes_its_fingerprint(
-    change: dict[str, Any], parts: dict[str, Part], patch_sets: PatchSets
+def test_settings_that_change_a_fit_change_its_fingerprint_and_those_that_judge_it_do_not(
+    change: dict[str, Any], changes: bool, parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:
     def of(config: Config) -> str:
         return run_fingerprint("compact-model2", config, 0, parts["train"], parts["val"], patch_sets)
 
-    assert of(tiny_config(**change)) != of(tiny_config())
+    assert (of(tiny_config(**change)) != of(tiny_config())) == changes
 
 
 def test_system_seed_pixels_labels_and_patches_are_in_the_fingerprint(
-    parts: dict[str, Part], patch_sets: PatchSets
+    parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:
     train, val, config = parts["train"], parts["val"], tiny_config()
     brighter = train.images.copy()
     brighter[0, 0, 0] ^= 1
     relabelled = train.table.assign(label=train.table["label"].to_numpy()[::-1])
     moved = patch_sets["val"].assign(top_px=patch_sets["val"]["top_px"].to_numpy()[::-1])
-
     fingerprints = {
         run_fingerprint("compact-model2", config, 0, train, val, patch_sets),
         run_fingerprint("compact-model1", config, 0, train, val, patch_sets),
@@ -341,27 +232,66 @@ def test_system_seed_pixels_labels_and_patches_are_in_the_fingerprint(
         run_fingerprint("compact-model2", config, 0, replace(train, table=relabelled), val, patch_sets),
         run_fingerprint("compact-model2", config, 0, train, val, {**patch_sets, "val": moved}),
     }
-
     assert len(fingerprints) == 6
 
 
-def test_what_only_judges_a_fit_is_not_in_its_fingerprint(
-    parts: dict[str, Part], patch_sets: PatchSets
-) -> None:
-    def of(config: Config) -> str:
-        return run_fingerprint("compact-model2", config, 0, parts["train"], parts["val"], patch_sets)
+def test_other_pretrained_weights_under_the_same_name_are_another_fit(tmp_path: Path) -> None:
+    path = tmp_path / "backbone.pt"
+    config = tiny_config(model__weights=str(path))
+    marks = []
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        marks.append(computed_with(config))
+    assert marks[0] != marks[1]
 
-    assert of(tiny_config(vote__rule="majority", evaluate__seed=7)) == of(tiny_config())
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mammo.systems.train.hardware", lambda device: "another processor"),
+        ("mammo.systems.train.computes_bfloat16", lambda device: "neither true nor false"),
+        ("mammo.systems.train.code_mark", lambda names: "other code"),
+        ("mammo.systems.train.choose_device", lambda name: torch.device("meta")),
+        ("torch.__version__", "99.0"),
+    ],
+)
+def test_another_processor_library_or_code_is_another_fit(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    before = computed_with(tiny_config())
+    monkeypatch.setattr(name, value)
+    assert computed_with(tiny_config()) != before
+
+
+VALUES_ALONE = {"core", "data/rois.py", "data/splits.py", "evaluation", "studies/__init__.py"}
+"""What a fit imports and does not depend on: files and settings, whose values are hashed, and how ROIs are judged."""
+
+
+def test_every_module_that_a_fit_imports_is_in_its_mark_or_known_not_to_matter() -> None:
+    script = "import sys, mammo.studies.fits; print(*(m.__file__ for n, m in sys.modules.items() if n[:6] == 'mammo.'))"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    package = Path(devices.__file__).parents[1]
+    imported = {str(Path(path).relative_to(package)) for path in shown.stdout.split()}
+    known = (*FIT_CODE, *VALUES_ALONE)
+    assert "systems/fit.py" in imported
+    assert not [name for name in imported if not name.startswith(known) and not name.endswith("__init__.py")]
+
+
+def test_comments_docstrings_and_layout_do_not_change_the_code_but_a_number_does() -> None:
+    plain = "def f(x):\n    return x + 1\n"
+    dressed = (
+        '"""A module."""\n\ndef f(x):\n    """Add one."""\n    # as asked\n    return (x\n            + 1)\n'
+    )
+    assert syntax_of(dressed) == syntax_of(plain)
+    assert syntax_of(plain.replace("1", "2")) != syntax_of(plain)
 
 
 # Scoring
 
 
-def test_scored_rois_keep_truth_groups_and_order(trained: Trained, parts: dict[str, Part]) -> None:
+def test_scored_rois_keep_truth_groups_and_order(trained: Trained, parts: dict[str, Rois]) -> None:
     part = parts["test"]
-
     scored = score_part(trained.bundle, part, tiny_config())
-
     assert scored.patch_scores.shape == (6, 9)
     assert scored.labels.tolist() == part.labels.tolist()
     assert scored.groups.tolist() == part.groups.tolist()
@@ -371,31 +301,25 @@ def test_scored_rois_keep_truth_groups_and_order(trained: Trained, parts: dict[s
 
 
 def test_a_bundle_from_disk_scores_as_the_trained_one(
-    tmp_path: Path, trained: Trained, parts: dict[str, Part]
+    tmp_path: Path, trained: Trained, parts: dict[str, Rois]
 ) -> None:
     save_bundle(trained.bundle, tmp_path)
-
     loaded = score_part(load_bundle(tmp_path), parts["test"], tiny_config())
-
     expected = score_part(trained.bundle, parts["test"], tiny_config())
     assert np.array_equal(loaded.patch_scores, expected.patch_scores)
 
 
 def test_the_vote_of_the_bundle_decides_whatever_the_settings_say_now(
-    trained: Trained, parts: dict[str, Part]
+    trained: Trained, parts: dict[str, Rois]
 ) -> None:
     always_tumor = replace(trained.bundle, vote=tiny_config(vote__share_threshold=0.0).vote)
-
     scored = score_part(always_tumor, parts["test"], tiny_config(vote__share_threshold=1.0))
-
     assert scored.decided.tolist() == [1] * 6
 
 
-def test_predictions_have_a_row_for_each_roi_in_words(trained: Trained, parts: dict[str, Part]) -> None:
+def test_predictions_have_a_row_for_each_roi_in_words(trained: Trained, parts: dict[str, Rois]) -> None:
     scored = score_part(trained.bundle, parts["test"], tiny_config())
-
     table = predictions(scored, parts["test"])
-
     words = {0: "Normal", 1: "Tumor"}
     assert table["roi_id"].tolist() == parts["test"].table["roi_id"].tolist()
     assert table["label"].tolist() == [words[value] for value in parts["test"].labels]
@@ -410,10 +334,8 @@ def test_predictions_have_a_row_for_each_roi_in_words(trained: Trained, parts: d
 
 
 def test_predictions_without_a_calibrator_leave_probability_and_set_empty(
-    trained: Trained, parts: dict[str, Part]
+    trained: Trained, parts: dict[str, Rois]
 ) -> None:
     scored = replace(score_part(trained.bundle, parts["test"], tiny_config()), probabilities=None, sets=None)
-
     table = predictions(scored, parts["test"])
-
     assert table[["probability", "prediction_set", "referral"]].isna().all(axis=None)
