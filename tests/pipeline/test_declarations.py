@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import pytest
 import yaml
-from mammo.systems.identity import FIT_CODE
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.core.tune_config import Section
+from mammo.systems.train import FIT_CODE
 from tests.pipeline.conftest import PROJECT, make_workspace
 
 STAGES: Final = (
