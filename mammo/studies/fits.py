@@ -115,11 +115,11 @@ def fit_one(
     config = task.config.model_copy(update={"train": one_thread})
     train, val, test = (task.rois.part(name) for name in SPLITS)
     patch_sets = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
-    trained = train_system(
-        task.system, config, train, val, patch_sets, task.seed, checkpoint, on_epoch=on_epoch
-    )
-    scorer = RoiScorer.on(trained.bundle, choose_device(config.train.device))
     with cpu_threads(1):
+        trained = train_system(
+            task.system, config, train, val, patch_sets, task.seed, checkpoint, on_epoch=on_epoch
+        )
+        scorer = RoiScorer.on(trained.bundle, choose_device(config.train.device))
         scores = [
             PartScores(tuple(part.table["roi_id"]), part.labels, scorer.patch_scores(part.images))
             for part in (val, test)

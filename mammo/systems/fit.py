@@ -320,7 +320,7 @@ def load_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, EOFError, RuntimeError, UnpicklingError):
+    except (OSError, EOFError, RuntimeError, UnpicklingError):
         return
     if not isinstance(saved, dict) or saved.get("fingerprint") != fingerprint:
         return

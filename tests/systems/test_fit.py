@@ -103,27 +103,30 @@ def test_a_finished_fit_is_not_run_again(tmp_path: Path, train: PatchData, val: 
 
 
 @pytest.mark.parametrize("changes", [{}, SGD])
-def test_a_resumed_optimiser_lies_in_memory_as_its_parameters_do(
+def test_a_resumed_optimiser_lies_in_memory_as_the_stopped_one_did(
     train: PatchData,
     val: PatchData,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
 ) -> None:
-    checkpoint = tmp_path / "fit.pt"
-    fit_until(1, checkpoint, train, val, recipe(**changes))
-    resumed: list[FitState] = []
+    states: list[FitState] = []
 
     def finished(state: FitState, _: RecipeConfig) -> bool:
-        resumed.append(state)
-        return True
+        states.append(state)
+        return len(states) == 3  # the state that the checkpoint of two epochs gave
 
     monkeypatch.setattr("mammo.systems.fit._finished", finished)
-    fit(new_classifier(0.3), train, val, recipe(**changes), SETTINGS, checkpoint, "abc")
-    for parameter, entries in resumed[0].optimizer.state.items():
-        kept = [value for value in entries.values() if value.shape == parameter.shape]
-        assert kept
-        assert all(value.stride() == parameter.stride() for value in kept)
+    checkpoint, chosen = tmp_path / "fit.pt", recipe(**changes)
+    fit_until(1, checkpoint, train, val, chosen)
+    fit(new_classifier(0.3), train, val, chosen, SETTINGS, checkpoint, "abc")
+    stopped, _, resumed = (list(state.optimizer.state.values()) for state in states)
+    assert len(resumed) == len(stopped) > 0
+    for before, after in zip(stopped, resumed, strict=True):
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            assert torch.equal(after[name], value)
+            assert after[name].stride() == value.stride()
 
 
 def written_by_another_program(path: Path) -> None:
