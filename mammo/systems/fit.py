@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from time import perf_counter
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from mammo.core.config import RecipeConfig
 from mammo.core.errors import ConfigError
 from mammo.core.files import write_bytes
+from mammo.core.processes import StepObserver
 from mammo.core.records import Label
 from mammo.data.rois import Rois
 from mammo.evaluation.metrics import auc
@@ -86,10 +88,6 @@ class FitSettings:
     corner_patches: bool = True
 
 
-Observer = Callable[[EpochRecord], None]
-StepObserver = Callable[[int, int, int], None]
-
-
 @dataclass
 class FitState:
     """Everything that changes during a fit."""
@@ -109,7 +107,7 @@ def fit(
     settings: FitSettings,
     checkpoint: Path | None = None,
     fingerprint: str = "",
-    on_epoch: Observer | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> list[EpochRecord]:
     """Train `classifier` in place and leave it with the weights of the best validation loss.
@@ -136,11 +134,11 @@ def fit(
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, fingerprint)
     while not _finished(state, recipe):
-        epoch, started = len(state.history), perf_counter()
-        train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, epoch, on_step)
+        started = perf_counter()
+        train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, on_step)
         seconds = perf_counter() - started
         validation = _validate(classifier, val, recipe, settings)
-        record = EpochRecord(epoch, train_loss, *validation, rate, n_seen / seconds)
+        record = EpochRecord(len(state.history), train_loss, *validation, rate, n_seen / seconds)
         if record.val_loss < min((r.val_loss for r in state.history), default=float("inf")):
             state.best_epoch = record.epoch
             state.best_weights = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
@@ -184,10 +182,10 @@ def _train_epoch(
     data: PatchData,
     recipe: RecipeConfig,
     settings: FitSettings,
-    epoch: int,
     on_step: StepObserver | None,
 ) -> tuple[float, int, float]:
     """One pass over the epoch's draw of patches; returns mean loss, number of patches, last head rate."""
+    epoch = len(state.history)
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
     # Dropout draws from the global generator; seeding it makes a resumed run draw the same.
     torch.manual_seed(settings.seed * 1_000_003 + epoch)
@@ -253,8 +251,8 @@ def epoch_order(labels: Tensor, recipe: RecipeConfig, generator: torch.Generator
 
 
 def _draw(pool: Tensor, n_wanted: int, generator: torch.Generator) -> Tensor:
-    rounds = -(-n_wanted // len(pool))
-    shuffled = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(rounds)]
+    n_rounds = -(-n_wanted // len(pool))
+    shuffled = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(n_rounds)]
     return torch.cat(shuffled)[:n_wanted]
 
 
@@ -314,13 +312,13 @@ def save_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
 
 
 def load_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
-    """Put a fit where its checkpoint left it.
-
-    Nothing changes if there is none, if it is damaged, or if it belongs to other settings or data.
-    """
+    """Put a fit where its checkpoint left it; a missing or damaged one, or another fit's, changes nothing."""
     try:
+        with ZipFile(path) as parts:
+            if parts.testzip() is not None:  # a checksum is wrong: torch does not look
+                return
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError):
+    except (OSError, ValueError, BadZipFile, RuntimeError, UnpicklingError):
         return
     if not isinstance(saved, dict) or saved.get("fingerprint") != fingerprint:
         return

@@ -13,6 +13,7 @@ import torch
 
 from mammo.core.config import Config
 from mammo.core.files import sha256_of
+from mammo.core.processes import StepObserver
 from mammo.core.provenance import code_mark, fingerprint
 from mammo.core.records import Label
 from mammo.data.rois import Rois
@@ -22,7 +23,7 @@ from mammo.evaluation.voting import decisions, fitted, prediction_sets, vote_sha
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
 from mammo.systems.devices import choose_device, computes_bfloat16, cpu_threads, hardware, precision_on
-from mammo.systems.fit import EpochRecord, FitSettings, StepObserver, fit, patch_data
+from mammo.systems.fit import EpochRecord, FitSettings, fit, patch_data
 from mammo.systems.score import RoiScorer
 
 

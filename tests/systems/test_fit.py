@@ -146,10 +146,17 @@ def cut_to(share: float) -> Callable[[Path], None]:
     return lambda path: truncate(path, int(share * path.stat().st_size))
 
 
+def with_another_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         Path.unlink,
+        with_another_bit,
         written_by_another_program,
         of_another_fingerprint,
         with_a_foreign_object,
