@@ -137,10 +137,10 @@ def show(space: Workspace, config: Config, console: Console) -> None:
 
 def draw_one_vote(space: Workspace, config: Config) -> Path:
     """Let the registered champion vote on the first Tumor ROI of the test part, and draw it."""
+    from mammo.data.splits import read_parts
     from mammo.report.rois import vote_picture
-    from mammo.systems.train import read_part
 
-    test = read_part(space, "test")
+    test = read_parts(space).part("test")
     index = int(test.labels.argmax())
     voter = load_champion(space)
     vote = voter.votes(test.images[index : index + 1])[0]

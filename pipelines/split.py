@@ -11,10 +11,10 @@ from mammo.data.splits import make_split
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    table = known_owners(read_rois(space.rois).table, space.located)
-    groups = group_ids(table, read_pairs(space))
-    write_table(space.split, make_split(table, groups, Config.load(space.params).split))
+    workspace = Workspace()
+    table = known_owners(read_rois(workspace.rois).table, workspace.located)
+    groups = group_ids(table, read_pairs(workspace))
+    write_table(workspace.split, make_split(table, groups, Config.load(workspace.params).split))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mammo.core.files import Workspace
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from tests.disc_rois import disc_rois
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def hears_interrupts() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def disc_set() -> RoiSet:
+def disc_set() -> Rois:
     """Ten Normal and eight Tumor ROIs."""
     return disc_rois(10, 8)
 

@@ -1,12 +1,13 @@
 """ROIs that a small network can tell apart: noise, and noise with a bright disc (Tumor)."""
 
 import numpy as np
+import pandas as pd
 
-from mammo.core.records import ROI_SIDE_PX
-from mammo.data.rois import RoiSet, make_roi_set
+from mammo.core.records import ROI_SIDE_PX, SPLIT_SCHEMA, SPLITS, conform
+from mammo.data.rois import Rois, make_roi_set
 
 
-def disc_rois(n_normal: int, n_tumor: int, seed: int = 0) -> RoiSet:
+def disc_rois(n_normal: int, n_tumor: int, seed: int = 0) -> Rois:
     """Normal ROIs are noise; Tumor ROIs have a disc of 28 pixels radius near the centre on top."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:ROI_SIDE_PX, :ROI_SIDE_PX]
@@ -23,3 +24,11 @@ def disc_rois(n_normal: int, n_tumor: int, seed: int = 0) -> RoiSet:
         for index, label in enumerate(labels)
     ]
     return make_roi_set(known, images)
+
+
+def dealt_split(rois: Rois) -> pd.DataFrame:
+    """The ROIs dealt to the parts in turn, with every pair of neighbours a group."""
+    rows = range(len(rois.table))
+    groups, parts = [f"group{row // 2}" for row in rows], [SPLITS[row % 3] for row in rows]
+    table = pd.DataFrame({"roi_id": rois.table["roi_id"], "group_id": groups, "split": parts})
+    return conform(table, SPLIT_SCHEMA, "split")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mammo.core.config import AugmentConfig, Config, ModelConfig, VoteConfig
 from mammo.core.files import Workspace
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
 from mammo.serve.explanation import explain
@@ -71,7 +71,7 @@ def val_on_gpu() -> PatchData:
     return data_of(disc_rois(4, 4, seed=1), device=GPU)
 
 
-def test_patches_that_are_cut_are_the_same_pixels(disc_set: RoiSet) -> None:
+def test_patches_that_are_cut_are_the_same_pixels(disc_set: Rois) -> None:
     images = torch.from_numpy(disc_set.images)
     for size_px in (32, 72, 120):
         on_gpu = crop(images.to(GPU), grid_batch(len(images), size_px, 12, GPU), size_px)
@@ -97,7 +97,6 @@ def test_a_fit_takes_the_steps_of_the_cpu(
     steps = recipe(**SGD, epochs=1)
     (there,) = fit(new_classifier(fusion=fusion), train_on_gpu, val_on_gpu, steps, SETTINGS)
     (here,) = fit(new_classifier(fusion=fusion), train, val, steps, SETTINGS)
-
     assert there.train_loss == pytest.approx(here.train_loss, rel=1e-3)
     assert there.val_loss == pytest.approx(here.val_loss, rel=1e-2)
 
@@ -127,11 +126,10 @@ def test_a_stopped_fit_goes_on_to_the_weights_of_an_undisturbed_one(
 
     undisturbed, stopped, resumed = (new_classifier(dropout=0.3) for _ in range(3))
     expected = fit(undisturbed, train_on_gpu, val_on_gpu, recipe(), SETTINGS)
-    kept = tmp_path / "fit.safetensors"
+    kept = tmp_path / "fit.pt"
     with pytest.raises(StoppedError):
         fit(stopped, train_on_gpu, val_on_gpu, recipe(), SETTINGS, kept, "same", on_epoch=stop)
     history = fit(resumed, train_on_gpu, val_on_gpu, recipe(), SETTINGS, kept, "same")
-
     assert without_speed(history) == without_speed(expected)
     assert differing(weights_of(resumed), weights_of(undisturbed)) == []
 
@@ -142,14 +140,13 @@ def test_the_papers_networks_fit_on_a_gpu(
 ) -> None:
     classifier = build_classifier(f"{backbone}-model2", ModelConfig(head_units=8), seed=0)
     (record,) = fit(classifier, train_on_gpu, val_on_gpu, recipe(epochs=1, head_lr=1e-4), SETTINGS)
-
     assert np.isfinite([record.train_loss, record.val_loss]).all()
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", SCORES), ("bfloat16", REDUCED_SCORES)])
 @pytest.mark.parametrize("views", [1, 8])
 def test_a_bundle_scores_rois_as_on_the_cpu(
-    disc_set: RoiSet, precision: str, tolerance: float, views: int
+    disc_set: Rois, precision: str, tolerance: float, views: int
 ) -> None:
     def scores(device: torch.device, precision: str) -> npt.NDArray[np.float64]:
         bundle = Bundle(new_classifier(), 40, 40, VoteConfig.model_validate({"views": views}))
@@ -158,7 +155,7 @@ def test_a_bundle_scores_rois_as_on_the_cpu(
     np.testing.assert_allclose(scores(GPU, precision), scores(CPU, "float32"), atol=tolerance)
 
 
-def test_an_explanation_is_that_of_the_cpu(disc_set: RoiSet) -> None:
+def test_an_explanation_is_that_of_the_cpu(disc_set: Rois) -> None:
     def explained(device: torch.device) -> npt.NDArray[np.float64]:
         bundle = Bundle(new_classifier(), 40, 40, VoteConfig())
         (found,) = explain(RoiScorer.on(bundle, device, "float32"), disc_set.images[:1])
@@ -176,9 +173,7 @@ def on_gpu(made: tuple[Workspace, Config]) -> tuple[Workspace, Config]:
 @pytest.mark.slow
 def test_processes_share_a_gpu_and_what_they_do_together_is_measured(tmp_path: Path) -> None:
     space, config = on_gpu(make_workspace(tmp_path / "space"))
-
     found = measure_sharing(space, config, most=2, probe_s=0.5)
-
     assert [rate.n_workers for rate in found.rates] == [1, 2]
     assert found.device == torch.cuda.get_device_name(GPU)
     assert kept_sharing(space, config) == found
@@ -187,9 +182,7 @@ def test_processes_share_a_gpu_and_what_they_do_together_is_measured(tmp_path: P
 @pytest.mark.slow
 def test_two_workers_end_a_study_on_one_gpu(tmp_path: Path) -> None:
     space, config = on_gpu(make_workspace(tmp_path / "space", pruner_startup=50))
-
     run_tuning(space, config, Plan(n_trials=4, n_workers=2), Console(quiet=True))
-
     opened = join_study(space, config, open_storage(space, None, None), read_trial_rois(space, config))
     assert [trial.state for trial in opened.trials] == 4 * [TrialState.COMPLETE]
 
@@ -197,5 +190,4 @@ def test_two_workers_end_a_study_on_one_gpu(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_images_of_a_study_stay_on_the_gpu(tmp_path: Path) -> None:
     space, config = on_gpu(make_workspace(tmp_path / "space"))
-
     assert read_trial_rois(space, config).images.device.type == GPU.type

@@ -16,8 +16,7 @@ from mammo.evaluation.voting import decisions, prediction_sets, vote_shares, wit
 from mammo.models.bundle import Bundle
 from mammo.systems.operation import describe_operation, operation_estimates
 from mammo.systems.train import Scored
-from tests.test_systems import tiny_config
-from tests.tiny_fits import new_classifier
+from tests.tiny_fits import new_classifier, tiny_config
 
 RULE = VoteConfig(rule="majority", threshold="validation")
 

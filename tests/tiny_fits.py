@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mammo.core.config import AugmentConfig, ModelConfig, PatchesConfig, RecipeConfig
+from mammo.core.config import AugmentConfig, Config, ModelConfig, PatchesConfig, RecipeConfig
 from mammo.data.patches import drawn_patches
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
 from mammo.systems.fit import EpochRecord, FitSettings, PatchData, patch_data
 
@@ -39,14 +39,33 @@ def recipe(**changes: Any) -> RecipeConfig:
     return RecipeConfig.model_validate(values | changes)
 
 
+def tiny_config(**changes: Any) -> Config:
+    """Settings under which a system trains in a second; keys of `changes` are `section__key`."""
+    values: dict[str, Any] = {
+        "patches": {"size_px": 40, "stride_px": 40, "tumor_draws": 4, "normal_draws": 4},
+        "model": {"compact_channels": [4, 4, 8, 8, 8], "head_units": 8},
+        "train": {"recipe": "tiny", "device": "cpu", "precision": "float32"},
+        "recipes": {
+            "tiny": recipe(
+                epochs=2, patches_per_epoch=32, backbone_lr=0.003, schedule="constant"
+            ).model_dump()
+        },
+        "vote": {"rule": "mean_score", "tie": "normal", "threshold": "fixed"},
+    }
+    for dotted, value in changes.items():
+        section, key = dotted.split("__")
+        values.setdefault(section, {})[key] = value
+    return Config.parse(values)
+
+
 def new_classifier(dropout: float = 0.0, seed: int = 0, fusion: str = "model2") -> Classifier:
     config = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=dropout)
     return build_classifier(f"compact-{fusion}", config, seed)
 
 
-def data_of(rois: RoiSet, draws: int = 6, whole_roi: bool = False, device: torch.device = CPU) -> PatchData:
+def data_of(rois: Rois, draws: int = 6, whole_roi: bool = False, device: torch.device = CPU) -> PatchData:
     patches = PatchesConfig(size_px=40, tumor_draws=draws, normal_draws=draws, whole_roi=whole_roi)
-    return patch_data(rois.images, rois.table, drawn_patches(rois.table, patches), device)
+    return patch_data(rois, drawn_patches(rois.table, patches), device)
 
 
 def without_speed(history: list[EpochRecord]) -> list[dict[str, Any]]:

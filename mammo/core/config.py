@@ -175,9 +175,6 @@ class TrainConfig(Section):
     threads: Positive | None = 1
     """CPU threads of a fit and of its evaluation. Sums depend on how they are divided, so results are bit-identical
     for one number of threads only; null takes all cores."""
-    processes: Positive = 1
-    """Processes that share one fit (`torchrun`), one for each GPU; bit-identical for one number only, too. Studies
-    and tuning run many fits at a time instead, each alone."""
     epochs: Positive | None = None
     """null: the recipe's own; likewise below."""
     patches_per_epoch: TwoOrMore | None = None

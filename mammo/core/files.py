@@ -67,7 +67,7 @@ class Workspace:
 
     def checkpoint(self, system: str) -> Path:
         """State of an unfinished fit. Outside the bundle: DVC empties a stage's outputs before it runs."""
-        return self.root / "models" / ".unfinished" / f"{system}.safetensors"
+        return self.root / "models" / ".unfinished" / f"{system}.pt"
 
     @property
     def fits(self) -> Path:

@@ -1,11 +1,13 @@
-"""Commits, hashes, library versions, and calling DVC."""
+"""Commits, hashes of data and code, library versions, and calling DVC."""
 
+import ast
 import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -67,6 +69,40 @@ def fingerprint(values: Any) -> str:
     """A short hash of plain values: equal settings and data give equal fingerprints."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def code_mark(names: tuple[str, ...]) -> str:
+    """A hash of the syntax trees of modules; comments, docstrings and layout do not change it.
+
+    Args:
+        names: files and folders within the package.
+    """
+    package = Path(__file__).parents[1]
+    files = [path for name in names for path in _modules(package / name)]
+    return fingerprint([syntax_of(path.read_text()) for path in files])
+
+
+def _modules(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def syntax_of(source: str) -> str:
+    """What Python makes of a module, without its comments, layout and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module(body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):
+                node.body = [line for line in body if not _is_text(line)]
+    return ast.dump(tree)
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )
 
 
 def run_dvc(folder: Path, *arguments: str) -> None:

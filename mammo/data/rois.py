@@ -1,7 +1,7 @@
-"""Sources of ROIs behind one function, and the ROI set as it lies on disk."""
+"""ROIs in one container, their sources behind one function, and the files they lie in."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.config import IngestConfig
-from mammo.core.errors import DataError
+from mammo.core.errors import DataError, data_name
 from mammo.core.files import atomic_path, read_array, read_table
-from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, conform
+from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, Label, conform
 
 TABLE_FILE: Final = "rois.parquet"
 IMAGES_FILE: Final = "images.npy"
@@ -24,22 +24,81 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class RoiSet:
+class Rois:
     """ROIs and what is known about them.
 
     Attributes:
-        table: one row for each ROI by `ROI_SCHEMA`.
+        table: one row for each ROI by `ROI_SCHEMA`; after `with_split` also `group_id` and `split`.
         images: uint8 grey levels of shape (N, 120, 120), in the order of the rows.
     """
 
     table: pd.DataFrame
     images: npt.NDArray[np.uint8]
 
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """0 Normal, 1 Tumor: `(N,)`."""
+        return self.table["label"].to_numpy(dtype=np.int64)
+
+    @property
+    def groups(self) -> npt.NDArray[np.object_]:
+        """The group of each ROI, `(N,)`: ROIs that share tissue or a patient."""
+        return self.table["group_id"].to_numpy(dtype=object)
+
+    @property
+    def name(self) -> str:
+        """The part that these ROIs are: `train`, `val` or `test`; several are named with commas."""
+        return ", ".join(self.table["split"].unique())
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any of the ROIs is a phantom's."""
+        return bool(self.table["synthetic"].any())
+
+    def with_split(self, split: pd.DataFrame) -> "Rois":
+        """The same ROIs with the groups and parts of a split (`SPLIT_SCHEMA`, rows in any order).
+
+        Raises:
+            DataError: the split does not name each ROI exactly once.
+        """
+        table = self.table.drop(columns=["group_id", "split"], errors="ignore")
+        if sorted(split["roi_id"]) != sorted(table["roi_id"]):
+            raise DataError(
+                f"split: must name each ROI of the table exactly once, got {len(split)} rows for {len(table)} ROIs; "
+                "run `dvc repro` to split again"
+            )
+        return Rois(table.merge(split, on="roi_id", how="left", validate="one_to_one"), self.images)
+
+    def only(self, which: Iterable[str] | npt.NDArray[np.bool_]) -> "Rois":
+        """Some of the ROIs in their order, by their ids or by a mask of the rows."""
+        if not isinstance(which, np.ndarray):
+            which = self.table["roi_id"].isin(set(which)).to_numpy(dtype=bool)
+        return Rois(self.table[which].reset_index(drop=True), self.images[which])
+
+    def part(self, name: str) -> "Rois":
+        """One part of the split: `train`, `val` or `test`."""
+        return self.only((self.table["split"] == name).to_numpy(dtype=bool))
+
+    def describe(self) -> dict[str, Any]:
+        """Source, counts and whether the ROIs are synthetic."""
+        return {
+            "name": f"{data_name(self.synthetic)} ROIs",
+            "source": str(self.table["source"].iloc[0]),
+            "synthetic": self.synthetic,
+            "n_rois": len(self.table),
+            "n_tumor": int((self.labels == Label.TUMOR).sum()),
+            "n_normal": int((self.labels == Label.NORMAL).sum()),
+            "n_groups": len(set(self.groups)),
+        }
+
+
+RoiSet = Rois
+
 
 class Source(Protocol):
     """Reads one kind of raw data."""
 
-    def __call__(self, raw: Path, config: IngestConfig, progress: Progress | None = None) -> RoiSet:
+    def __call__(self, raw: Path, config: IngestConfig, progress: Progress | None = None) -> Rois:
         """Return every ROI under `raw` in natural order, or raise `DataError`."""
 
 
@@ -58,7 +117,7 @@ def source_named(name: str) -> Source:
     return loader
 
 
-def load_rois(config: IngestConfig, root: Path, progress: Progress | None = None) -> RoiSet:
+def load_rois(config: IngestConfig, root: Path, progress: Progress | None = None) -> Rois:
     """Read the raw data that `config` names, relative to the project's `root`.
 
     Raises:
@@ -67,8 +126,8 @@ def load_rois(config: IngestConfig, root: Path, progress: Progress | None = None
     return source_named(config.source)(root / config.raw, config, progress)
 
 
-def make_roi_set(rows: Sequence[Mapping[str, Any]], images: Sequence[npt.NDArray[np.uint8]]) -> RoiSet:
-    """Join rows and images into a ROI set, in the given order.
+def make_roi_set(rows: Sequence[Mapping[str, Any]], images: Sequence[npt.NDArray[np.uint8]]) -> Rois:
+    """Join rows and images in the given order.
 
     Args:
         rows: values of `ROI_SCHEMA`; a missing key is null, `sha256` is computed here over the 14,400 bytes
@@ -83,7 +142,7 @@ def make_roi_set(rows: Sequence[Mapping[str, Any]], images: Sequence[npt.NDArray
     stacked = np.stack(images)
     table = pd.DataFrame(list(rows), columns=list(ROI_SCHEMA))
     table["sha256"] = pixel_hashes(stacked)
-    return RoiSet(conform(table, ROI_SCHEMA, "ROI table"), stacked)
+    return Rois(conform(table, ROI_SCHEMA, "ROI table"), stacked)
 
 
 def pixel_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
@@ -91,7 +150,7 @@ def pixel_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
     return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
 
 
-def write_rois(rois: RoiSet, out_dir: Path) -> None:
+def write_rois(rois: Rois, out_dir: Path) -> None:
     """Write `rois.parquet` and `images.npy` into a folder; neither appears before both are complete.
 
     Raises:
@@ -104,7 +163,7 @@ def write_rois(rois: RoiSet, out_dir: Path) -> None:
             np.save(file, rois.images, allow_pickle=False)
 
 
-def read_rois(out_dir: Path) -> RoiSet:
+def read_rois(out_dir: Path) -> Rois:
     """Read what `write_rois` wrote, and check that table and images belong together.
 
     Raises:
@@ -123,4 +182,4 @@ def read_rois(out_dir: Path) -> RoiSet:
             f"{out_dir}: {IMAGES_FILE} and {TABLE_FILE} must come from one run, but the pixels differ from "
             "the table's sha256; run `dvc repro` to rebuild both"
         )
-    return RoiSet(table, images)
+    return Rois(table, images)

@@ -1,19 +1,17 @@
 """Parts of the ROIs: the published split, grouped folds, and the folds of the studies."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.config import GridConfig, SplitConfig
-from mammo.core.errors import DataError, data_name
+from mammo.core.errors import DataError
 from mammo.core.files import Workspace, read_table
 from mammo.core.records import SPLIT_SCHEMA, SPLITS, Label, conform
-from mammo.data.rois import RoiSet, read_rois
+from mammo.data.rois import Rois, read_rois
 
 
 def make_split(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) -> pd.DataFrame:
@@ -39,19 +37,6 @@ def make_split(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) 
     parts = _published(table) if config.protocol == "published" else _grouped(table, groups, config)
     rows = pd.DataFrame({"roi_id": table["roi_id"].to_numpy(), "group_id": list(groups), "split": parts})
     return conform(rows, SPLIT_SCHEMA, "split")
-
-
-def all_splits(
-    table: pd.DataFrame, groups: Sequence[str], config: SplitConfig
-) -> Iterator[tuple[int, int, pd.DataFrame]]:
-    """Yield repeat, fold and split for each fold of each repeat; `published` has one split, (0, 0)."""
-    if config.protocol == "published":
-        yield 0, 0, make_split(table, groups, config)
-        return
-    for repeat in range(config.n_repeats):
-        for fold in range(config.n_folds):
-            chosen = config.model_copy(update={"repeat": repeat, "fold": fold})
-            yield repeat, fold, make_split(table, groups, chosen)
 
 
 def _published(table: pd.DataFrame) -> npt.NDArray[np.object_]:
@@ -110,84 +95,50 @@ def _folds(
 
 @dataclass(frozen=True)
 class Fold:
-    """One split (`SPLIT_SCHEMA`): its test part is held out, its validation part chooses."""
+    """ROIs in parts: the test part is held out, the validation part chooses."""
 
     repeat: int
     fold: int
-    split: pd.DataFrame
+    rois: Rois
 
 
-@dataclass(frozen=True)
-class Material:
-    """The ROIs of a study and the group of each, as the audit found it."""
+def read_parts(workspace: Workspace) -> Rois:
+    """All ROIs of a workspace, with the groups and parts that the stage `split` gave them.
 
-    rois: RoiSet
-    groups: tuple[str, ...]
-
-    @property
-    def group_of(self) -> dict[str, str]:
-        """ROI id → group."""
-        return dict(zip(self.rois.table["roi_id"], self.groups, strict=True))
-
-    def only(self, roi_ids: Iterable[str]) -> "Material":
-        """Some of the ROIs, in their order."""
-        kept = self.rois.table["roi_id"].isin(set(roi_ids)).to_numpy(dtype=bool)
-        rois = RoiSet(self.rois.table[kept].reset_index(drop=True), self.rois.images[kept])
-        return Material(rois, tuple(itertools.compress(self.groups, kept)))
-
-    def describe(self) -> dict[str, Any]:
-        """Source, counts and whether the ROIs are synthetic."""
-        table = self.rois.table
-        synthetic = bool(table["synthetic"].any())
-        return {
-            "name": f"{data_name(synthetic)} ROIs",
-            "source": str(table["source"].iloc[0]),
-            "synthetic": synthetic,
-            "n_rois": len(table),
-            "n_tumor": int((table["label"] == 1).sum()),
-            "n_normal": int((table["label"] == 0).sum()),
-            "n_groups": len(set(self.groups)),
-        }
-
-
-def read_material(space: Workspace) -> Material:
-    """All ROIs of a workspace, with the groups that the stage `split` gave them.
+    The test part is for evaluation alone.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run.
     """
-    rois = read_rois(space.rois)
-    group_of = read_table(space.split).set_index("roi_id")["group_id"]
-    return Material(rois, tuple(group_of.loc[rois.table["roi_id"]]))
+    rois = read_rois(workspace.rois)
+    return rois.with_split(conform(read_table(workspace.split), SPLIT_SCHEMA, str(workspace.split)))
 
 
-def development_material(space: Workspace) -> Material:
+def development_rois(workspace: Workspace) -> Rois:
     """The ROIs of train and val alone: what settings may be chosen by.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run.
     """
-    everything = read_material(space)
-    split = read_table(space.split)
-    return everything.only(split.loc[split["split"].isin(("train", "val")), "roi_id"])
+    rois = read_parts(workspace)
+    return rois.only((rois.table["split"] != "test").to_numpy(dtype=bool))
 
 
-def has_published(material: Material) -> bool:
+def has_published(rois: Rois) -> bool:
     """Whether every ROI has a published folder."""
-    return bool(material.rois.table["published_split"].isin(SPLITS).all())
+    return bool(rois.table["published_split"].isin(SPLITS).all())
 
 
-def published_folds(material: Material) -> list[Fold]:
+def published_folds(rois: Rois) -> list[Fold]:
     """The published folders as a single fold.
 
     Raises:
         DataError: a ROI has no published folder.
     """
-    config = SplitConfig(protocol="published")
-    return [Fold(0, 0, make_split(material.rois.table, material.groups, config))]
+    return [_fold(rois, SplitConfig(protocol="published"))]
 
 
-def grouped_folds(material: Material, grid: GridConfig, keep_groups: bool = True) -> list[Fold]:
+def grouped_folds(rois: Rois, grid: GridConfig, keep_groups: bool = True) -> list[Fold]:
     """Every fold of every repeat: each ROI is held out once a repeat.
 
     Raises:
@@ -200,15 +151,23 @@ def grouped_folds(material: Material, grid: GridConfig, keep_groups: bool = True
         seed=grid.seed,
         keep_groups=keep_groups,
     )
-    splits = all_splits(material.rois.table, material.groups, config)
-    return [Fold(repeat, fold, split) for repeat, fold, split in splits]
+    return [
+        _fold(rois, config.model_copy(update={"repeat": repeat, "fold": fold}))
+        for repeat in range(grid.n_repeats)
+        for fold in range(grid.n_folds)
+    ]
+
+
+def _fold(rois: Rois, config: SplitConfig) -> Fold:
+    split = make_split(rois.table, list(rois.groups), config)
+    return Fold(config.repeat, config.fold, rois.with_split(split))
 
 
 def rois_of_known_groups(folds: Sequence[Fold]) -> list[str]:
     """Held-out ROIs of whose group some ROIs train or validate: their tissue is known to the system."""
     flagged: set[str] = set()
-    for fold in folds:
-        known = set(fold.split.loc[fold.split["split"] != "test", "group_id"])
-        held_out = fold.split[fold.split["split"] == "test"]
-        flagged |= set(held_out.loc[held_out["group_id"].isin(known), "roi_id"])
+    for table in (fold.rois.table for fold in folds):
+        held_out = table["split"] == "test"
+        known = table["group_id"].isin(table.loc[~held_out, "group_id"])
+        flagged |= set(table.loc[held_out & known, "roi_id"])
     return sorted(flagged)

@@ -19,6 +19,7 @@ from mammo.core.config import Config, VoteConfig
 from mammo.core.errors import PHANTOM
 from mammo.core.files import Workspace
 from mammo.core.records import Label
+from mammo.data.splits import read_parts
 from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.models.bundle import load_bundle
 from mammo.report.canvas import (
@@ -36,7 +37,6 @@ from mammo.report.rois import frame_first_patch, tally
 from mammo.serve.explanation import ALL_BLOCKS, Explanation, explain
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.systems.train import read_part
 
 _SMALLEST_STEP_PX: Final = 9
 """Scores of patches whose centres lie closer than this are not written: they would not be legible."""
@@ -188,7 +188,7 @@ def draw_examples(
     """Draw the explanation of each picked ROI as a PNG."""
     if not examples:
         return []
-    test = read_part(workspace, "test")
+    test = read_parts(workspace).part("test")
     row_of = {roi_id: row for row, roi_id in enumerate(test.table["roi_id"])}
     rows = [row_of[example.roi_id] for example in examples]
     bundle = load_bundle(workspace.bundle(system))

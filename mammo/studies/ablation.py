@@ -161,7 +161,7 @@ def run_ablation(space: Workspace, config: Config, n_jobs: int, console: Console
         *(entry(reference, config.evaluate, n_rows) for entry in OF_MEASUREMENT),
     ]
     summary = {
-        "data": study.material.describe(),
+        "data": study.rois.describe(),
         "system": chosen.system,
         "settings": chosen.model_dump(),
         "confidence": config.evaluate.confidence,
@@ -190,9 +190,9 @@ def reason_against(defect: Defect, config: Config) -> str | None:
 def _published(study: Study, protocol: str) -> tuple[list[Fold], str | None]:
     if protocol != "honest":
         return [], CLOSED
-    if not has_published(study.material):
+    if not has_published(study.rois):
         return [], NO_FOLDERS
-    return published_folds(study.material), None
+    return published_folds(study.rois), None
 
 
 def _fitted_entry(defect: Defect, study: Study, judged: dict[str, FittedVariant], n_rows: int) -> Entry:

@@ -9,34 +9,32 @@ import json
 import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError
 from mammo.core.files import atomic_path
 from mammo.core.processes import FitsProgress, deaf_to_interrupts, end_with_parent, fits_progress, usable_cpus
 from mammo.core.provenance import fingerprint
+from mammo.core.records import SPLITS
 from mammo.data.patches import drawn_patches
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from mammo.systems.devices import choose_device, cpu_threads
 from mammo.systems.fit import EpochRecord
-from mammo.systems.identity import computed_with
 from mammo.systems.score import RoiScorer
-from mammo.systems.train import Part, select_part, train_system
+from mammo.systems.train import computed_with, train_system
 
 
 @dataclass(frozen=True)
@@ -47,21 +45,15 @@ class FitTask:
         system: such as `compact-model2`.
         config: all settings; those of votes and evaluation do not touch the fit.
         seed: training seed.
-        rois: every ROI that `split` names.
-        split: train, val and test (`SPLIT_SCHEMA`); the test part is scored, nothing else.
+        rois: in parts; the test part is scored, nothing else.
         title: what people read while it runs.
     """
 
     system: str
     config: Config
     seed: int
-    rois: RoiSet
-    split: pd.DataFrame
+    rois: Rois
     title: str = ""
-
-    def part(self, name: str) -> Part:
-        """One part of the split."""
-        return select_part(self.rois.table, self.rois.images, self.split, name)
 
 
 @dataclass(frozen=True)
@@ -90,10 +82,9 @@ class Fit:
 
 def fit_key(task: FitTask) -> str:
     """A hash of settings, seed, pixels, labels, parts, device, torch and code: equal keys give equal fits."""
-    split = task.split.set_index("roi_id")["split"].loc[task.rois.table["roi_id"]]
     pixels = hashlib.sha256(np.ascontiguousarray(task.rois.images).tobytes())
-    for column in (task.rois.table["roi_id"], task.rois.table["label"], split):
-        pixels.update("\n".join(str(value) for value in column).encode())
+    for column in ("roi_id", "label", "split"):
+        pixels.update("\n".join(str(value) for value in task.rois.table[column]).encode())
     config = task.config
     return fingerprint(
         {
@@ -120,66 +111,58 @@ def fit_one(
         WeightsError: pretrained weights cannot be had or do not fit.
         ConfigError: the device does not exist, or training diverged.
     """
-    with cpu_threads(1):
-        return _fit(task, checkpoint, on_epoch)
-
-
-def _fit(task: FitTask, checkpoint: Path | None, on_epoch: Callable[[EpochRecord], None] | None) -> Fit:
-    own_threads = task.config.train.model_copy(update={"threads": None})
-    config = task.config.model_copy(update={"train": own_threads})
-    train, val = task.part("train"), task.part("val")
+    one_thread = task.config.train.model_copy(update={"threads": 1})
+    config = task.config.model_copy(update={"train": one_thread})
+    train, val, test = (task.rois.part(name) for name in SPLITS)
     patch_sets = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
-    trained = train_system(
-        task.system, config, train, val, patch_sets, task.seed, checkpoint, on_epoch=on_epoch
-    )
-    scorer = RoiScorer.on(trained.bundle, choose_device(config.train.device))
-    validation = {key: float(value) for key, value in trained.bundle.results.items()}
-    return Fit(validation, _score(scorer, val), _score(scorer, task.part("test")))
-
-
-def _score(scorer: RoiScorer, part: Part) -> PartScores:
-    return PartScores(tuple(part.table["roi_id"]), part.labels, scorer.patch_scores(part.images))
+    with cpu_threads(1):
+        trained = train_system(
+            task.system, config, train, val, patch_sets, task.seed, checkpoint, on_epoch=on_epoch
+        )
+        scorer = RoiScorer.on(trained.bundle, choose_device(config.train.device))
+        scores = [
+            PartScores(tuple(part.table["roi_id"]), part.labels, scorer.patch_scores(part.images))
+            for part in (val, test)
+        ]
+    return Fit({key: float(value) for key, value in trained.bundle.results.items()}, *scores)
 
 
 def fit_path(folder: Path, key: str) -> Path:
     """Where a finished fit is kept."""
-    return folder / f"{key}.safetensors"
+    return folder / f"{key}.npz"
 
 
 def checkpoint_path(folder: Path, key: str) -> Path:
     """Where an unfinished fit keeps its state."""
-    return folder / "unfinished" / f"{key}.safetensors"
+    return folder / "unfinished" / f"{key}.pt"
 
 
 def save_fit(path: Path, fit: Fit) -> None:
     """Keep a fit; a kill while writing leaves nothing."""
-    note: dict[str, Any] = {"validation": fit.validation}
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays = {"validation": np.array(json.dumps(fit.validation))}
     for name, part in (("val", fit.val), ("test", fit.test)):
-        note[name] = part.roi_ids
-        # The format writes a view's memory as it lies, whatever its strides are.
-        arrays[f"{name}.labels"] = np.ascontiguousarray(part.labels)
-        arrays[f"{name}.patch_scores"] = np.ascontiguousarray(part.patch_scores)
+        arrays[f"{name}.roi_ids"] = np.array(part.roi_ids, dtype=str)
+        arrays[f"{name}.labels"] = part.labels
+        arrays[f"{name}.patch_scores"] = part.patch_scores
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={"mammo": json.dumps(note)})
+        np.savez(temporary, allow_pickle=False, **arrays)
 
 
 def load_fit(path: Path) -> Fit | None:
     """Read a kept fit, or None where there is none or the file is damaged: then it is fitted again."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            note = json.loads(file.metadata()["mammo"])
-            val, test = (
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            parts = [
                 PartScores(
-                    tuple(note[name]),
-                    file.get_tensor(f"{name}.labels"),
-                    file.get_tensor(f"{name}.patch_scores"),
+                    tuple(file[f"{name}.roi_ids"].tolist()),
+                    file[f"{name}.labels"],
+                    file[f"{name}.patch_scores"],
                 )
                 for name in ("val", "test")
-            )
-    except (FileNotFoundError, SafetensorError):
+            ]
+            return Fit(json.loads(file["validation"].item()), *parts)
+    except (OSError, EOFError, ValueError, BadZipFile):
         return None
-    return Fit(note["validation"], val, test)
 
 
 POLL_S: Final = 0.5
@@ -187,15 +170,6 @@ POLL_S: Final = 0.5
 
 Epochs = SimpleQueue[tuple[str, int]]
 """Key of a fit and the number of its finished epochs."""
-
-
-@dataclass(frozen=True)
-class _Work:
-    """One missing fit, as a worker gets it."""
-
-    key: str
-    task: FitTask
-    folder: Path
 
 
 def default_jobs(config: Config) -> int:
@@ -217,34 +191,29 @@ def run_fits(tasks: Sequence[FitTask], folder: Path, n_jobs: int, console: Conso
             are kept and unfinished ones go on from their last epoch when the command runs again.
     """
     keys = [fit_key(task) for task in tasks]
-    fits = {key: fit for key in dict.fromkeys(keys) if (fit := load_fit(fit_path(folder, key))) is not None}
-    missing: dict[str, FitTask] = {}
+    wanted: dict[str, FitTask] = {}
     for key, task in zip(keys, tasks, strict=True):
-        if key not in fits:
-            missing.setdefault(key, task)
+        wanted.setdefault(key, task)
+    fits = {key: fit for key in wanted if (fit := load_fit(fit_path(folder, key))) is not None}
+    missing = {key: task for key, task in wanted.items() if key not in fits}
     if missing:
-        _fit_missing(missing, len(fits), folder, n_jobs, console)
-        for key in missing:
-            fit = load_fit(fit_path(folder, key))
-            if fit is None:
-                raise MammoError(f"{fit_path(folder, key)}: vanished while fits ran; run the command again")
-            fits[key] = fit
+        fits |= _fit_missing(missing, len(fits), folder, n_jobs, console)
     return [fits[key] for key in keys]
 
 
 def _fit_missing(
     missing: dict[str, FitTask], n_kept: int, folder: Path, n_jobs: int, console: Console
-) -> None:
+) -> dict[str, Fit]:
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        held = lock.acquire(timeout=0)
+        held = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise MammoError(
             f"{folder}: another command is fitting here; wait for it to end, or stop it, and run again"
         ) from error
     with held:
-        _clear_halves(folder)
+        for path in [*folder.rglob(".*.npz"), *folder.rglob(".*.pt")]:
+            path.unlink()  # half written by a killed command: nobody else writes here
         n_jobs = max(1, min(n_jobs, len(missing)))
         n_epochs = {key: task.config.recipe.epochs for key, task in missing.items()}
         console.print(
@@ -254,45 +223,43 @@ def _fit_missing(
             soft_wrap=True,
         )
         with fits_progress(n_epochs, console) as progress:
-            _work_off([_Work(key, task, folder) for key, task in missing.items()], n_jobs, progress)
+            return _work_off(missing, folder, n_jobs, progress)
 
 
-def _clear_halves(folder: Path) -> None:
-    """Remove temporary files that a killed command left; the lock says that nobody else writes here."""
-    for path in folder.rglob(".*.safetensors"):
-        path.unlink(missing_ok=True)
-
-
-def _work_off(work: Sequence[_Work], n_jobs: int, progress: FitsProgress) -> None:
+def _work_off(
+    missing: dict[str, FitTask], folder: Path, n_jobs: int, progress: FitsProgress
+) -> dict[str, Fit]:
     context = multiprocessing.get_context("spawn")
     epochs: Epochs = context.SimpleQueue()
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(n_jobs, context, _start_worker, (epochs,))
-    title_of, finished = {item.key: item.task.title for item in work}, False
+    fits: dict[str, Fit] = {}
     try:
         with deaf_to_interrupts():
-            pending: set[Future[str]] = {executor.submit(_fit_and_keep, item) for item in work}
+            key_of = {executor.submit(_fit_and_keep, key, task, folder): key for key, task in missing.items()}
+        pending = set(key_of)
         while pending:
             done, pending = wait(pending, POLL_S, FIRST_COMPLETED)
             while not epochs.empty():
                 progress.epoch(*epochs.get())
             for future in done:
-                key = future.result()
-                progress.fit(key, title_of[key])
-        finished = True
+                key = key_of[future]
+                fits[key] = future.result()
+                progress.fit(key, missing[key].title)
     except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
         what = "died (killed, or out of memory)"
-        if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        if not isinstance(error, BrokenProcessPool):
             what = f"could not use the GPU ({str(error).splitlines()[0]})"
         raise MammoError(
             f"a worker process {what}; finished fits are kept: run the same command again, with fewer --jobs if memory "
             "is short"
         ) from error
     finally:
-        if not finished:  # stopped or failed: what still runs has its checkpoint
+        if len(fits) < len(missing):  # stopped or failed: what still runs has its checkpoint
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
         executor.shutdown(cancel_futures=True)
+    return fits
 
 
 _report_epoch: Callable[[tuple[str, int]], None] | None = None
@@ -306,10 +273,14 @@ def _start_worker(epochs: Epochs) -> None:
     _report_epoch = epochs.put
 
 
-def _fit_and_keep(work: _Work) -> str:
-    checkpoint = checkpoint_path(work.folder, work.key)
-    report = _report_epoch or (lambda _: None)
-    fit = fit_one(work.task, checkpoint, lambda record: report((work.key, record.epoch + 1)))
-    save_fit(fit_path(work.folder, work.key), fit)
+def _fit_and_keep(key: str, task: FitTask, folder: Path) -> Fit:
+    checkpoint = checkpoint_path(folder, key)
+
+    def report(record: EpochRecord) -> None:
+        if _report_epoch is not None:
+            _report_epoch((key, record.epoch + 1))
+
+    fit = fit_one(task, checkpoint, report)
+    save_fit(fit_path(folder, key), fit)
     checkpoint.unlink(missing_ok=True)
-    return work.key
+    return fit

@@ -14,13 +14,13 @@ from rich.console import Console
 
 from mammo.core.config import Config, EvaluateConfig, VoteConfig
 from mammo.core.files import Workspace
+from mammo.data.rois import Rois
 from mammo.data.splits import (
     Fold,
-    Material,
     grouped_folds,
     has_published,
     published_folds,
-    read_material,
+    read_parts,
     rois_of_known_groups,
 )
 from mammo.evaluation.baselines import DOI, PAPER_RESULTS
@@ -64,21 +64,21 @@ def run_ledger(space: Workspace, config: Config, n_jobs: int, console: Console) 
     Raises:
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
-    material = read_material(space)
-    folds = {HONEST: grouped_folds(material, config.ledger)}
-    if has_published(material):
-        folds = {PUBLISHED: published_folds(material), **folds}
-    placed = fit_systems(space, config, material, folds, n_jobs, console)
+    rois = read_parts(space)
+    folds = {HONEST: grouped_folds(rois, config.ledger)}
+    if has_published(rois):
+        folds = {PUBLISHED: published_folds(rois), **folds}
+    placed = fit_systems(space, config, folds, n_jobs, console)
     rows = [
         row
         for protocol in folds
-        for row in protocol_rows(protocol, placed[protocol], material, folds[protocol], config)
+        for row in protocol_rows(protocol, placed[protocol], rois, folds[protocol], config)
     ]
     flagged = rois_of_known_groups(folds.get(PUBLISHED, []))
     chosen = chosen_by_validation(placed[HONEST], config.register_.select_by)
     referral = referral_by_fold(chosen, config)
-    over_runs = referral_over_runs(chosen, material, config)
-    ledger = tabulate(rows, material, flagged, config) | {
+    over_runs = referral_over_runs(chosen, rois, config)
+    ledger = tabulate(rows, rois, flagged, config) | {
         "referral": [fold.to_dict() for fold in referral],
         "referral_over_runs": {rate: found.to_dict() for rate, found in over_runs.items()},
     }
@@ -88,7 +88,6 @@ def run_ledger(space: Workspace, config: Config, n_jobs: int, console: Console) 
 def fit_systems(
     space: Workspace,
     config: Config,
-    material: Material,
     folds: dict[str, list[Fold]],
     n_jobs: int,
     console: Console,
@@ -99,7 +98,6 @@ def fit_systems(
         f"{protocol} {system}": plan(
             system,
             config,
-            material,
             folds[protocol],
             seeds_of(protocol, config),
             f"{system}, {protocol} protocol",
@@ -121,7 +119,7 @@ def seeds_of(protocol: str, config: Config) -> int:
 
 
 def protocol_rows(
-    protocol: str, systems: dict[str, list[Placed]], material: Material, folds: Sequence[Fold], config: Config
+    protocol: str, systems: dict[str, list[Placed]], rois: Rois, folds: Sequence[Fold], config: Config
 ) -> list[Row]:
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
     sets = {(name, "system"): placed for name, placed in systems.items()}
@@ -134,13 +132,12 @@ def protocol_rows(
     if len(systems) > 1:
         sets[CHOSEN, "chosen"] = chosen_by_validation(systems, config.register_.select_by)
     rows = [
-        Row(name, kind, protocol, runs_of(placed, material, config.vote))
-        for (name, kind), placed in sets.items()
+        Row(name, kind, protocol, runs_of(placed, rois, config.vote)) for (name, kind), placed in sets.items()
     ]
-    return [*rows, Row(FLOOR, "floor", protocol, runs_of(floor_runs(material, folds), material, FLOOR_VOTE))]
+    return [*rows, Row(FLOOR, "floor", protocol, runs_of(floor_runs(folds), rois, FLOOR_VOTE))]
 
 
-def tabulate(rows: Sequence[Row], material: Material, flagged: Sequence[str], config: Config) -> Entry:
+def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Config) -> Entry:
     """All numbers of the ledger, ready for JSON."""
     published = [row for row in rows if row.protocol == PUBLISHED]
     unflagged = [
@@ -148,7 +145,7 @@ def tabulate(rows: Sequence[Row], material: Material, flagged: Sequence[str], co
         for row in published
     ]
     honest = [row for row in rows if row.protocol == HONEST]
-    data = material.describe()
+    data = rois.describe()
     protocols = (published, unflagged, honest)
     return {
         "data": data,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mammo.core.config import Config
-from mammo.data.splits import Material
+from mammo.data.rois import Rois
 from mammo.evaluation.conformal import FoldReferral, fit_sets, judge_fold
 from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.evaluation.repeated import RunEstimate, Runs, estimate
@@ -35,9 +35,7 @@ def referral_by_fold(placed: Sequence[Placed], config: Config) -> list[FoldRefer
     ]
 
 
-def referral_over_runs(
-    placed: Sequence[Placed], material: Material, config: Config
-) -> dict[str, RunEstimate]:
+def referral_over_runs(placed: Sequence[Placed], rois: Rois, config: Config) -> dict[str, RunEstimate]:
     """Each of the rates over all held-out ROIs, a mean over the runs with an interval over groups and runs."""
 
     def counted(what: Callable[[BoolArray, IntArray], BoolArray]) -> Runs:
@@ -48,7 +46,7 @@ def referral_over_runs(
             holds = what(_sets(one, config), labels)
             return holds.astype(float), np.where(holds, labels, 1 - labels)
 
-        return lay_out(placed, material, judge)
+        return lay_out(placed, rois, judge)
 
     held = counted(lambda sets, labels: sets[np.arange(len(labels)), labels])
     referred = counted(lambda sets, labels: sets.sum(axis=1) != 1)

@@ -8,12 +8,13 @@ import numpy as np
 from rich.console import Console
 
 from mammo.core.config import Config, VoteConfig
-from mammo.data.splits import Fold, Material
+from mammo.data.rois import Rois
+from mammo.data.splits import Fold
 from mammo.evaluation.repeated import Runs
 from mammo.evaluation.voting import decisions, fitted, vote_shares
 from mammo.studies.fits import Fit, FitTask, PartScores, run_fits
 from mammo.systems.assess import score_floor
-from mammo.systems.train import best_system, select_part
+from mammo.systems.train import best_system
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,14 @@ class Placed:
     vote: VoteConfig | None = None
 
 
-def plan(
-    system: str, config: Config, material: Material, folds: Sequence[Fold], n_seeds: int, title: str = ""
-) -> list[FitTask]:
+def plan(system: str, config: Config, folds: Sequence[Fold], n_seeds: int, title: str = "") -> list[FitTask]:
     """The fits of one system: `n_seeds` training seeds on every fold."""
     return [
         FitTask(
             system,
             config,
             seed,
-            material.rois,
-            fold.split,
+            fold.rois,
             f"{title or system}, seed {seed}"
             + (f", repeat {fold.repeat}, fold {fold.fold}" if len(folds) > 1 else ""),
         )
@@ -71,17 +69,17 @@ def fit_all(
     return {name: [next(fits) for _ in tasks] for name, tasks in plans.items()}
 
 
-def runs_of(placed: Sequence[Placed], material: Material, vote: VoteConfig) -> Runs:
+def runs_of(placed: Sequence[Placed], rois: Rois, vote: VoteConfig) -> Runs:
     """Lay the held-out scores of fits out as runs: one for each seed of each repeat, in this order of repeats.
 
     Every run must hold out the same ROIs.
     """
-    return lay_out(placed, material, lambda one: decide(one.fit, one.vote or vote))
+    return lay_out(placed, rois, lambda one: decide(one.fit, one.vote or vote))
 
 
 def lay_out(
     placed: Sequence[Placed],
-    material: Material,
+    rois: Rois,
     judge: Callable[[Placed], tuple[np.ndarray, np.ndarray]],
 ) -> Runs:
     """The runs of fits with the shares and decisions that `judge` gives for a fit's held-out ROIs."""
@@ -98,7 +96,8 @@ def lay_out(
             labels[rows], folds[run, rows] = one.fit.test.labels, one.fold
             scores[run, rows] = one.fit.test.patch_scores.mean(axis=1)
             shares[run, rows], decided[run, rows] = judge(one)
-    groups = np.array([material.group_of[roi_id] for roi_id in held_out], dtype=str)
+    group_of = dict(zip(rois.table["roi_id"], rois.groups, strict=True))
+    groups = np.array([group_of[roi_id] for roi_id in held_out], dtype=str)
     return Runs(np.array(held_out, dtype=str), labels, groups, folds, scores, shares, decided)
 
 
@@ -144,14 +143,11 @@ def chosen_by_validation(systems: dict[str, list[Placed]], by: str) -> list[Plac
     ]
 
 
-def floor_runs(material: Material, folds: Sequence[Fold]) -> list[Placed]:
+def floor_runs(folds: Sequence[Fold]) -> list[Placed]:
     """The logistic regression on intensity statistics, fitted on each fold's training part. It has no seeds."""
     placed = []
     for fold in folds:
-        train, val, test = (
-            select_part(material.rois.table, material.rois.images, fold.split, name)
-            for name in ("train", "val", "test")
-        )
+        train, val, test = (fold.rois.part(name) for name in ("train", "val", "test"))
         parts = [
             PartScores(tuple(part.table["roi_id"]), part.labels, score_floor(train, part).patch_scores)
             for part in (val, test)

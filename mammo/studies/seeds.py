@@ -6,15 +6,16 @@ import numpy as np
 from rich.console import Console
 
 from mammo.core.config import Config
-from mammo.core.files import Workspace, read_table, write_bytes, write_json
-from mammo.data.splits import Fold, read_material
+from mammo.core.files import Workspace, write_bytes, write_json
+from mammo.data.rois import Rois
+from mammo.data.splits import Fold, read_parts
 from mammo.evaluation.intervals import over_seeds
 from mammo.evaluation.metrics import TITLES
 from mammo.report.seeds import seeds_markdown
 from mammo.studies.fits import Fit
 from mammo.studies.runs import Placed, decide, ensemble, fit_all, plan
 from mammo.systems.assess import auc_difference, describe_data, judge, score_floor
-from mammo.systems.train import Part, Scored, best_system, select_part
+from mammo.systems.train import Scored, best_system
 
 Outcome = dict[str, Any]
 
@@ -28,19 +29,17 @@ def run_seeds(space: Workspace, config: Config, n_seeds: int, n_jobs: int, conso
     Raises:
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
-    material, split = read_material(space), read_table(space.split)
-    rois, fold = material.rois, Fold(0, 0, split)
-    plans = {system: plan(system, config, material, [fold], n_seeds) for system in config.systems}
+    rois = read_parts(space)
+    plans = {system: plan(system, config, [Fold(0, 0, rois)], n_seeds) for system in config.systems}
     fits = fit_all(plans, space.fits, n_jobs, console)
-    parts = {name: select_part(rois.table, rois.images, split, name) for name in ("train", "test")}
-    summary = summarise_seeds(config, parts["train"], parts["test"], fits)
+    summary = summarise_seeds(config, rois.part("train"), rois.part("test"), fits)
     folder = space.reports / "seeds"
     write_json(folder / "seeds.json", summary)
     write_bytes(folder / "seeds.md", seeds_markdown(summary).encode())
     console.print(seeds_markdown(summary), highlight=False, markup=False, soft_wrap=True)
 
 
-def summarise_seeds(config: Config, train: Part, test: Part, fits: dict[str, list[Fit]]) -> dict[str, Any]:
+def summarise_seeds(config: Config, train: Rois, test: Rois, fits: dict[str, list[Fit]]) -> dict[str, Any]:
     """Mean, standard deviation and t interval of each metric over the seeds, the ensembles, and the choice.
 
     Args:
@@ -80,7 +79,7 @@ def summarise_seeds(config: Config, train: Part, test: Part, fits: dict[str, lis
     }
 
 
-def one_outcome(system: str, fit: Fit, test: Part, floor: Scored, config: Config) -> Outcome:
+def one_outcome(system: str, fit: Fit, test: Rois, floor: Scored, config: Config) -> Outcome:
     """What one seed gave on validation and test."""
     scored = scored_by(system, fit, test, config)
     judged = judge(scored, config.evaluate)
@@ -94,7 +93,7 @@ def one_outcome(system: str, fit: Fit, test: Part, floor: Scored, config: Config
     }
 
 
-def _ensemble(system: str, fits: list[Fit], test: Part, floor: Scored, config: Config) -> Outcome:
+def _ensemble(system: str, fits: list[Fit], test: Rois, floor: Scored, config: Config) -> Outcome:
     """The seeds of one system as one: mean patch scores, then votes; intervals over the ROIs."""
     (mean,) = ensemble([Placed(0, 0, seed, fit) for seed, fit in enumerate(fits)])
     scored = scored_by(f"{system}, ensemble of {len(fits)} seeds", mean.fit, test, config)
@@ -103,7 +102,7 @@ def _ensemble(system: str, fits: list[Fit], test: Part, floor: Scored, config: C
     }
 
 
-def scored_by(system: str, fit: Fit, test: Part, config: Config) -> Scored:
+def scored_by(system: str, fit: Fit, test: Rois, config: Config) -> Scored:
     """A fit's judgement of the test part under the settings' vote rule."""
     votes, decided = decide(fit, config.vote)
     return Scored(system, test.labels, test.groups, fit.test.patch_scores, votes, decided)

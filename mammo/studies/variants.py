@@ -14,8 +14,8 @@ from mammo.core.config import Config, EvaluateConfig, GridConfig, Resampling
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
 from mammo.core.tune_config import Section
-from mammo.data.rois import RoiSet, load_rois
-from mammo.data.splits import Fold, Material, development_material, grouped_folds, read_material
+from mammo.data.rois import Rois, load_rois
+from mammo.data.splits import Fold, development_rois, grouped_folds, read_parts
 from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
 from mammo.report.variants import write_study
 from mammo.studies.fits import FitTask
@@ -54,13 +54,13 @@ class Study:
     Attributes:
         system: the system that varies.
         config: the reference's settings.
-        material: the ROIs that may be seen.
+        rois: the ROIs that may be seen.
         grid: folds, repeats, seeds.
     """
 
     system: str
     config: Config
-    material: Material
+    rois: Rois
     grid: GridConfig
 
 
@@ -70,8 +70,8 @@ def open_study(space: Workspace, config: Config, system: str, grid: GridConfig, 
     Raises:
         DataError: the stages `ingest` and `split` have not run.
     """
-    material = read_material(space) if protocol == "honest" else development_material(space)
-    return Study(system, config, material, grid)
+    rois = read_parts(space) if protocol == "honest" else development_rois(space)
+    return Study(system, config, rois, grid)
 
 
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
@@ -129,26 +129,24 @@ def prepare(space: Workspace, study: Study, variant: Variant, published: Sequenc
     overrides = dict(variant.overrides)
     system = str(overrides.pop("system", study.system))
     config = with_overrides(study.config, overrides)
-    material = study.material
+    rois = study.rois
     if config.ingest != study.config.ingest:
-        material = Material(recut(space, config, study.material), study.material.groups)
+        rois = recut(space, config, rois)
     folds = (
-        list(published)
-        if variant.published
-        else grouped_folds(material, study.grid, config.split.keep_groups)
+        list(published) if variant.published else grouped_folds(rois, study.grid, config.split.keep_groups)
     )
-    tasks = plan(system, config, material, folds, study.grid.n_seeds, f"{variant.name}: {system}")
+    tasks = plan(system, config, folds, study.grid.n_seeds, f"{variant.name}: {system}")
     return Prepared(variant, system, config, folds, tasks)
 
 
-def recut(space: Workspace, config: Config, reference: Material) -> RoiSet:
+def recut(space: Workspace, config: Config, reference: Rois) -> Rois:
     """The reference's ROIs as other `ingest` settings cut them from the raw data.
 
     Raises:
         DataError: the raw data are missing, or other ROIs come out.
     """
     rois = load_rois(config.ingest, space.root)
-    wanted = reference.rois.table["roi_id"]
+    wanted = reference.table["roi_id"]
     row_of = {roi_id: row for row, roi_id in enumerate(rois.table["roi_id"])}
     missing = [roi_id for roi_id in wanted if roi_id not in row_of]
     if missing:
@@ -157,7 +155,8 @@ def recut(space: Workspace, config: Config, reference: Material) -> RoiSet:
             f"{missing[0]}; leave ingest.seed and ingest.source as they are"
         )
     rows = [row_of[roi_id] for roi_id in wanted]
-    return RoiSet(rois.table.iloc[rows].reset_index(drop=True), rois.images[rows])
+    table = rois.table.iloc[rows].reset_index(drop=True)
+    return Rois(table.assign(group_id=reference.table["group_id"]), rois.images[rows])
 
 
 @dataclass(frozen=True)
@@ -187,9 +186,7 @@ def fit_variants(
     judged = {}
     for one in ready:
         placed = place(fits[one.variant.name], one.folds, study.grid.n_seeds)
-        judged[one.variant.name] = FittedVariant(
-            one, placed, runs_of(placed, study.material, one.config.vote)
-        )
+        judged[one.variant.name] = FittedVariant(one, placed, runs_of(placed, study.rois, one.config.vote))
     return judged
 
 
@@ -301,7 +298,7 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
     summary = {
         "name": path.stem,
         "question": asked.question,
-        "data": study.material.describe(),
+        "data": study.rois.describe(),
         "system": study.system,
         "settings": grid.model_dump(),
         "confidence": config.evaluate.confidence,

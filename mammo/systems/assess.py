@@ -9,6 +9,8 @@ import pandas as pd
 from mammo.core.config import Config, EvaluateConfig
 from mammo.core.errors import data_name
 from mammo.core.files import Workspace
+from mammo.data.rois import Rois
+from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI, PAPER_RESULTS, fit_floor
 from mammo.evaluation.comparison import Judged, compare, paired_bootstrap_auc
 from mammo.evaluation.conformal import FoldReferral
@@ -16,7 +18,7 @@ from mammo.evaluation.intervals import Estimate, bootstrap, summarise
 from mammo.evaluation.metrics import F1, PROPORTIONS, balanced_accuracy, cells, confusion, weighted_auc
 from mammo.models.bundle import Bundle, load_bundle
 from mammo.systems.operation import describe_operation, referral_of
-from mammo.systems.train import Part, Scored, best_system, predictions, read_part, score_part
+from mammo.systems.train import Scored, best_system, predictions, score_part
 
 FLOOR = "floor"
 
@@ -39,7 +41,7 @@ class Assessment:
     scored: dict[str, Scored]
     floor: Scored
     predictions: pd.DataFrame
-    test: Part
+    test: Rois
     bundles: dict[str, Bundle]
     referrals: dict[str, FoldReferral]
 
@@ -50,7 +52,8 @@ def assess(space: Workspace, config: Config) -> Assessment:
     The floor is fitted on the training part, thresholds on the validation part; nothing here is chosen by the
     test part.
     """
-    train, val, test = (read_part(space, name) for name in ("train", "val", "test"))
+    rois = read_parts(space)
+    train, val, test = (rois.part(name) for name in ("train", "val", "test"))
     bundles = {system: load_bundle(space.bundle(system)) for system in config.systems}
     scored = {system: score_part(bundle, test, config) for system, bundle in bundles.items()}
     floor = score_floor(train, test)
@@ -76,7 +79,7 @@ def assess(space: Workspace, config: Config) -> Assessment:
     return Assessment(results, scored, floor, rows, test, bundles, referrals)
 
 
-def score_floor(train: Part, test: Part) -> Scored:
+def score_floor(train: Rois, test: Rois) -> Scored:
     """The logistic regression on intensity statistics, fitted on `train`, as a system with one vote."""
     scores = fit_floor(train.images, train.labels).score(test.images)
     decided = (scores > 0.5).astype(np.int64)
@@ -147,7 +150,7 @@ def auc_difference(a: Scored, b: Scored, config: EvaluateConfig) -> Estimate:
     )
 
 
-def describe_data(config: Config, part: Part) -> dict[str, Any]:
+def describe_data(config: Config, part: Rois) -> dict[str, Any]:
     """What was judged: source, protocol, counts; patients are null where the source does not know them."""
     patients = part.table["patient_id"]
     synthetic = bool(part.table["synthetic"].any())

@@ -6,14 +6,11 @@ Coordinates are in pixels of the ROI, with the centre of the first pixel at 0.
 
 from dataclasses import dataclass
 from math import pi
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from mammo.core.config import AugmentConfig
-
-EVERY: Final = slice(None)
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,6 @@ def augment(
     out_px: int,
     config: AugmentConfig,
     generator: torch.Generator,
-    share: slice = EVERY,
 ) -> Tensor:
     """Sample the patches through random rotations, zooms and flips about their centres.
 
@@ -75,14 +71,12 @@ def augment(
         out_px: side of the result.
         config: ranges of the random changes.
         generator: a CPU generator.
-        share: which of the patches to sample. The numbers are drawn for all, so that processes that divide a batch see
-            what one process would.
 
     Returns:
-        float32 `(n, 1, out_px, out_px)`, grey levels, of the share.
+        float32 `(n, 1, out_px, out_px)`, grey levels.
     """
-    matrices, gain, offset = (drawn[share] for drawn in _draw(len(batch.roi), config, generator))
-    patches = _sample(images, batch.take(share), _on(images.device, matrices), out_px, config.fill)
+    matrices, gain, offset = _draw(len(batch.roi), config, generator)
+    patches = _sample(images, batch, _on(images.device, matrices), out_px, config.fill)
     if config.gain or config.offset:
         patches = patches * _on(images.device, gain) + _on(images.device, offset)
     return patches

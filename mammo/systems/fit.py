@@ -1,72 +1,32 @@
-"""The state of a fit in one safetensors file, replaced as a whole after each epoch. No pickle."""
+"""Training of one classifier on one device, epoch by epoch, from which a killed fit goes on."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from time import perf_counter
-from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
 from mammo.core.config import RecipeConfig
 from mammo.core.errors import ConfigError
-from mammo.core.files import atomic_path
+from mammo.core.files import write_bytes
+from mammo.core.processes import StepObserver
 from mammo.core.records import Label
+from mammo.data.rois import Rois
 from mammo.evaluation.metrics import auc
 from mammo.models.build import Classifier
 from mammo.systems.augment import PatchBatch, augment
 from mammo.systems.devices import autocast, keep_freed_memory
-from mammo.systems.parallel import ALONE, Team
 from mammo.systems.score import grid_batch, patch_logits, tumor_scores
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Tensors by dotted name, one plain record for each epoch, and which epoch was the best."""
-
-    tensors: dict[str, Tensor]
-    history: list[dict[str, Any]]
-    best_epoch: int
-
-    def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors under `name.`, without that prefix."""
-        prefix = f"{name}."
-        return {
-            key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)
-        }
-
-
-def save_checkpoint(path: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
-    """Replace the checkpoint at `path`; a kill while writing leaves the older one."""
-    note = {"history": checkpoint.history, "best_epoch": checkpoint.best_epoch, "fingerprint": fingerprint}
-    # Cloning separates tensors that share memory (best and current weights may), which the format refuses.
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in checkpoint.tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"mammo": json.dumps(note)})
-
-
-def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
-    """Read a checkpoint, or None if there is none, it is unreadable, or belongs to other settings or data."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            note = json.loads((file.metadata() or {}).get("mammo", "{}"))
-            if note.get("fingerprint") != fingerprint:
-                return None
-            names = list(file.keys())
-            return Checkpoint(
-                {name: file.get_tensor(name) for name in names}, note["history"], note["best_epoch"]
-            )
-    except (FileNotFoundError, SafetensorError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -86,33 +46,22 @@ class PatchData:
     labels: Tensor
 
 
-def patch_data(
-    images: npt.NDArray[np.uint8], rois: pd.DataFrame, table: pd.DataFrame, device: torch.device
-) -> PatchData:
-    """Put ROIs and a patch set on the device.
-
-    Args:
-        images: `(N, 120, 120)`, one for each row of `rois`.
-        rois: `roi_id` and `label` of each image.
-        table: patches of these ROIs (`PATCH_SCHEMA`).
-        device: where to.
-    """
-    row_of = pd.Series(np.arange(len(rois)), index=rois["roi_id"].to_numpy(dtype=object))
+def patch_data(rois: Rois, table: pd.DataFrame, device: torch.device) -> PatchData:
+    """Put ROIs and the patches of them that `table` names (`PATCH_SCHEMA`) on the device."""
+    row_of = pd.Series(np.arange(len(rois.table)), index=rois.table["roi_id"].to_numpy(dtype=object))
     rows = row_of.loc[table["roi_id"].to_numpy(dtype=object)].to_numpy()
 
     def on_device(values: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values.astype(np.int64)).to(device)
 
-    patches = PatchBatch(*(on_device(v) for v in (rows, *(table[c].to_numpy() for c in _CORNERS))))
+    corners = ("top_px", "left_px", "size_px")
+    patches = PatchBatch(*(on_device(v) for v in (rows, *(table[c].to_numpy() for c in corners))))
     return PatchData(
-        images=torch.from_numpy(np.ascontiguousarray(images)).to(device),
-        roi_labels=on_device(rois["label"].to_numpy()),
+        images=torch.from_numpy(np.ascontiguousarray(rois.images)).to(device),
+        roi_labels=on_device(rois.labels),
         patches=patches,
         labels=on_device(table["label"].to_numpy()),
     )
-
-
-_CORNERS = ("top_px", "left_px", "size_px")
 
 
 @dataclass(frozen=True)
@@ -139,16 +88,11 @@ class FitSettings:
     corner_patches: bool = True
 
 
-Observer = Callable[[EpochRecord], None]
-StepObserver = Callable[[int, int, int], None]
-
-
 @dataclass
 class FitState:
-    """Everything that changes during a fit. `network` is the classifier as the team calls it in training."""
+    """Everything that changes during a fit."""
 
     classifier: Classifier
-    network: nn.Module
     optimizer: Optimizer
     history: list[EpochRecord]
     best_epoch: int
@@ -163,9 +107,8 @@ def fit(
     settings: FitSettings,
     checkpoint: Path | None = None,
     fingerprint: str = "",
-    on_epoch: Observer | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
-    team: Team = ALONE,
 ) -> list[EpochRecord]:
     """Train `classifier` in place and leave it with the weights of the best validation loss.
 
@@ -179,34 +122,29 @@ def fit(
         fingerprint: a checkpoint of another fingerprint is not used.
         on_epoch: called after each new epoch.
         on_step: called after each batch with epoch, patches done and patches in the epoch.
-        team: the processes that share this fit; each calls this function with the same arguments, and the first one
-            alone writes the checkpoint.
 
     Returns:
         One record for each epoch, resumed ones included.
 
     Raises:
-        ConfigError: training diverged, the network's logits are no longer numbers; or a batch has less than two
-            patches for each process.
+        ConfigError: training diverged, the network's logits are no longer numbers.
     """
-    if recipe.batch_size < 2 * team.size:
-        raise ConfigError(
-            f"params.yaml: the recipe's batch_size must be at least {2 * team.size}, two patches (BatchNorm) for each "
-            f"of {team.size} processes, got {recipe.batch_size}; raise it, or lower train.processes"
-        )
     keep_freed_memory()
     state = _start(classifier, recipe, train.images.device)
     if checkpoint is not None:
-        _resume(state, load_checkpoint(checkpoint, fingerprint))
-    state.network = team.wrap(classifier)
+        load_checkpoint(checkpoint, state, fingerprint)
     while not _finished(state, recipe):
-        record = _run_epoch(state, train, val, recipe, settings, on_step, team)
+        started = perf_counter()
+        train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, on_step)
+        seconds = perf_counter() - started
+        validation = _validate(classifier, val, recipe, settings)
+        record = EpochRecord(len(state.history), train_loss, *validation, rate, n_seen / seconds)
         if record.val_loss < min((r.val_loss for r in state.history), default=float("inf")):
             state.best_epoch = record.epoch
-            state.best_weights = {k: v.detach().clone() for k, v in state.classifier.state_dict().items()}
+            state.best_weights = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
         state.history.append(record)
-        if checkpoint is not None and team.leads:
-            save_checkpoint(checkpoint, _snapshot(state), fingerprint)
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, state, fingerprint)
         if on_epoch is not None:
             on_epoch(record)
     classifier.load_state_dict(state.best_weights)
@@ -230,7 +168,7 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
         )
     else:
         optimizer = AdamW(groups, lr=recipe.head_lr, weight_decay=recipe.weight_decay, fused=fused)
-    return FitState(classifier, classifier, optimizer, history=[], best_epoch=-1, best_weights={})
+    return FitState(classifier, optimizer, history=[], best_epoch=-1, best_weights={})
 
 
 def _finished(state: FitState, recipe: RecipeConfig) -> bool:
@@ -239,40 +177,21 @@ def _finished(state: FitState, recipe: RecipeConfig) -> bool:
     return done >= recipe.epochs or (recipe.patience is not None and done > 0 and waited >= recipe.patience)
 
 
-def _run_epoch(
-    state: FitState,
-    train: PatchData,
-    val: PatchData,
-    recipe: RecipeConfig,
-    settings: FitSettings,
-    on_step: StepObserver | None,
-    team: Team,
-) -> EpochRecord:
-    epoch = len(state.history)
-    started = perf_counter()
-    train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, epoch, on_step, team)
-    seconds = perf_counter() - started
-    team.agree(state.classifier)
-    val_loss, val_auc, val_accuracy = _validate(state.classifier, val, recipe, settings, team)
-    return EpochRecord(epoch, train_loss, val_loss, val_auc, val_accuracy, rate, n_seen / seconds)
-
-
 def _train_epoch(
     state: FitState,
     data: PatchData,
     recipe: RecipeConfig,
     settings: FitSettings,
-    epoch: int,
     on_step: StepObserver | None,
-    team: Team,
 ) -> tuple[float, int, float]:
     """One pass over the epoch's draw of patches; returns mean loss, number of patches, last head rate."""
+    epoch = len(state.history)
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    # Dropout draws from the global generator; seeding it makes a resumed run draw the same, each process its own.
-    torch.manual_seed(settings.seed * 1_000_003 + epoch + team.rank * 10_007)
+    # Dropout draws from the global generator; seeding it makes a resumed run draw the same.
+    torch.manual_seed(settings.seed * 1_000_003 + epoch)
     order = epoch_order(data.labels.cpu(), recipe, generator).to(data.labels.device)
-    # One patch cannot pass BatchNorm; a last batch without two for each process is left to another epoch's draw.
-    batches = [part for part in order.split(recipe.batch_size) if len(part) >= 2 * team.size]
+    # One patch cannot pass BatchNorm: a last batch of one is left to another epoch's draw.
+    batches = [part for part in order.split(recipe.batch_size) if len(part) >= 2]
     n_patches = sum(len(part) for part in batches)
     classifier = state.classifier.train()
     if recipe.backbone_lr == 0:
@@ -282,11 +201,11 @@ def _train_epoch(
         factor = _lr_factor(recipe, epoch * len(batches) + step, recipe.epochs * len(batches))
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * factor
-        total += _step(state, data, part, recipe, settings, generator, team) * len(part)
+        total += _step(state, data, part, recipe, settings, generator) * len(part)
         done += len(part)
         if on_step is not None:
             on_step(epoch, done, n_patches)
-    return team.average(total).item() / n_patches, n_patches, recipe.head_lr * factor
+    return total.item() / n_patches, n_patches, recipe.head_lr * factor
 
 
 def _step(
@@ -296,16 +215,13 @@ def _step(
     recipe: RecipeConfig,
     settings: FitSettings,
     generator: torch.Generator,
-    team: Team,
 ) -> Tensor:
-    """One optimiser step on the patches `part`; returns the mean loss of the share (the team's mean is the batch's)."""
-    share = team.share(len(part))
-    pixels = augment(data.images, data.patches.take(part), settings.size_px, recipe.augment, generator, share)
+    """One optimiser step on the patches `part`; returns their mean loss."""
+    pixels = augment(data.images, data.patches.take(part), settings.size_px, recipe.augment, generator)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     with autocast(pixels.device, settings.precision):
-        logits = state.network(pixels)
-    loss = F.cross_entropy(logits.float(), data.labels[part[share]], label_smoothing=recipe.label_smoothing)
-    loss = team.mean_loss(loss, share, len(part))
+        logits = state.classifier(pixels)
+    loss = F.cross_entropy(logits.float(), data.labels[part], label_smoothing=recipe.label_smoothing)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if recipe.clip_norm is not None:
@@ -335,8 +251,8 @@ def epoch_order(labels: Tensor, recipe: RecipeConfig, generator: torch.Generator
 
 
 def _draw(pool: Tensor, n_wanted: int, generator: torch.Generator) -> Tensor:
-    rounds = -(-n_wanted // len(pool))
-    shuffled = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(rounds)]
+    n_rounds = -(-n_wanted // len(pool))
+    shuffled = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(n_rounds)]
     return torch.cat(shuffled)[:n_wanted]
 
 
@@ -351,7 +267,7 @@ def _lr_factor(recipe: RecipeConfig, step: int, n_steps: int) -> float:
 
 
 def _validate(
-    classifier: Classifier, val: PatchData, recipe: RecipeConfig, settings: FitSettings, team: Team
+    classifier: Classifier, val: PatchData, recipe: RecipeConfig, settings: FitSettings
 ) -> tuple[float, float, float]:
     """Validation loss, ROI-level AUC of the mean patch score, patch accuracy (the last two on the grid)."""
     classifier.eval()
@@ -359,7 +275,7 @@ def _validate(
     grid = grid_batch(
         n_rois, settings.size_px, settings.stride_px, val.images.device, settings.corner_patches
     )
-    logits = _team_logits(classifier, val.images, grid, settings, team)
+    logits = patch_logits(classifier, val.images, grid, settings.size_px, settings.precision)
     if not logits.isfinite().all():
         raise ConfigError(
             "params.yaml: training diverged: the network's logits must be numbers, got NaN or infinity; lower "
@@ -369,49 +285,44 @@ def _validate(
     patch_labels = labels.repeat_interleave(len(logits) // n_rois)
     scores = tumor_scores(logits).reshape(n_rois, -1).mean(axis=1)
     accuracy = (logits.argmax(dim=1) == patch_labels).double().mean().item()
-    roi_auc = auc(labels.numpy(), scores)
+    roi_auc = float(auc(labels.numpy(), scores))
     if recipe.validate_on == "draws":
-        logits = _team_logits(classifier, val.images, val.patches, settings, team)
+        logits = patch_logits(classifier, val.images, val.patches, settings.size_px, settings.precision)
         patch_labels = val.labels.cpu()
     return F.cross_entropy(logits.double(), patch_labels).item(), roi_auc, accuracy
 
 
-def _team_logits(
-    classifier: Classifier, images: Tensor, patches: PatchBatch, settings: FitSettings, team: Team
-) -> Tensor:
-    """Logits of patches, of which each process scores its share."""
-    mine = patches.take(team.share(len(patches.roi)))
-    return team.gather(patch_logits(classifier, images, mine, settings.size_px, settings.precision))
+def save_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
+    """Replace the checkpoint at `path`; a kill while writing leaves the older one.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    content = BytesIO()
+    saved = {
+        "fingerprint": fingerprint,
+        "classifier": state.classifier.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "history": [asdict(record) for record in state.history],
+        "best_epoch": state.best_epoch,
+        "best_weights": state.best_weights,
+    }
+    torch.save(saved, content)
+    write_bytes(path, content.getvalue())
 
 
-def _snapshot(state: FitState) -> Checkpoint:
-    tensors = {f"model.{name}": value for name, value in state.classifier.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
-    tensors |= {f"optimizer.{i}.{name}": value for i, name, value in _optimizer_tensors(state.optimizer)}
-    return Checkpoint(tensors, [asdict(record) for record in state.history], state.best_epoch)
-
-
-def _optimizer_tensors(optimizer: Optimizer) -> Iterator[tuple[int, str, Tensor]]:
-    for index, entries in optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                yield index, name, value
-
-
-def _resume(state: FitState, saved: Checkpoint | None) -> None:
-    if saved is None:
+def load_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
+    """Put a fit where its checkpoint left it; a missing or damaged one, or another fit's, changes nothing."""
+    try:
+        with ZipFile(path) as parts:
+            if parts.testzip() is not None:  # a checksum is wrong: torch does not look
+                return
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, BadZipFile, RuntimeError, UnpicklingError):
         return
-    state.classifier.load_state_dict(saved.part("model"))
-    state.best_weights = saved.part("best")
-    state.best_epoch = saved.best_epoch
-    state.history = [EpochRecord(**record) for record in saved.history]
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in saved.part("optimizer").items():
-        index, _, name = key.partition(".")
-        like = parameters[int(index)]
-        # The file holds plain rows; kernels for many tensors want the strides of the parameter (channels_last).
-        if value.shape == like.shape:
-            value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
-        entries.setdefault(int(index), {})[name] = value
-    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": entries})
+    if not isinstance(saved, dict) or saved.get("fingerprint") != fingerprint:
+        return
+    state.classifier.load_state_dict(saved["classifier"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.history = [EpochRecord(**record) for record in saved["history"]]
+    state.best_epoch, state.best_weights = saved["best_epoch"], saved["best_weights"]

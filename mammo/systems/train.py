@@ -4,79 +4,27 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from mammo.core.config import Config
-from mammo.core.errors import DataError
-from mammo.core.files import Workspace, read_table
-from mammo.core.provenance import fingerprint
+from mammo.core.files import sha256_of
+from mammo.core.processes import StepObserver
+from mammo.core.provenance import code_mark, fingerprint
 from mammo.core.records import Label
-from mammo.data.rois import read_rois
+from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.voting import decisions, fitted, prediction_sets, vote_shares
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
-from mammo.systems.devices import choose_device, cpu_threads, precision_on
-from mammo.systems.fit import EpochRecord, FitSettings, StepObserver, fit, patch_data
-from mammo.systems.identity import computed_with
-from mammo.systems.parallel import ALONE, Team
+from mammo.systems.devices import choose_device, computes_bfloat16, cpu_threads, hardware, precision_on
+from mammo.systems.fit import EpochRecord, FitSettings, fit, patch_data
 from mammo.systems.score import RoiScorer
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a split: ROIs, their pixels, their groups.
-
-    Attributes:
-        name: `train`, `val` or `test`.
-        table: rows of the ROI table with `group_id`.
-        images: uint8 `(N, 120, 120)`, one for each row.
-    """
-
-    name: str
-    table: pd.DataFrame
-    images: npt.NDArray[np.uint8]
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """0 Normal, 1 Tumor: `(N,)`."""
-        return self.table["label"].to_numpy(dtype=np.int64)
-
-    @property
-    def groups(self) -> npt.NDArray[np.object_]:
-        """The group of each ROI: `(N,)`."""
-        return self.table["group_id"].to_numpy(dtype=object)
-
-
-def read_part(space: Workspace, name: str) -> Part:
-    """Read one part. The test part is for evaluation alone.
-
-    Raises:
-        DataError: an earlier stage has not run.
-    """
-    rois = read_rois(space.rois)
-    return select_part(rois.table, rois.images, read_table(space.split), name)
-
-
-def select_part(table: pd.DataFrame, images: npt.NDArray[np.uint8], split: pd.DataFrame, name: str) -> Part:
-    """The ROIs that `split` (`SPLIT_SCHEMA`, any order) puts into the part `name`.
-
-    Raises:
-        DataError: the split does not name each ROI of the table exactly once.
-    """
-    if sorted(split["roi_id"]) != sorted(table["roi_id"]):
-        raise DataError(
-            f"split: must name each ROI of the table exactly once, got {len(split)} rows for {len(table)} ROIs; run "
-            "`dvc repro` to split again"
-        )
-    joined = table.merge(split, on="roi_id", how="left", validate="one_to_one")
-    chosen = (joined["split"] == name).to_numpy(dtype=bool)
-    return Part(name, joined[chosen].reset_index(drop=True), images[chosen])
 
 
 @dataclass(frozen=True)
@@ -90,14 +38,13 @@ class Trained:
 def train_system(
     system: str,
     config: Config,
-    train: Part,
-    val: Part,
+    train: Rois,
+    val: Rois,
     patch_sets: dict[str, pd.DataFrame],
     seed: int | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
-    team: Team = ALONE,
 ) -> Trained:
     """Train one system on the training part; the validation part chooses the epoch and how to decide.
 
@@ -111,7 +58,6 @@ def train_system(
         checkpoint: where to keep the state of an unfinished fit.
         on_epoch: called after each epoch.
         on_step: called after each batch.
-        team: the processes that share the fit; each makes the same bundle.
 
     Raises:
         WeightsError: pretrained weights cannot be had or do not fit.
@@ -128,15 +74,14 @@ def train_system(
     with cpu_threads(config.train.threads):
         history = fit(
             classifier,
-            patch_data(train.images, train.table, patch_sets["train"], device),
-            patch_data(val.images, val.table, patch_sets["val"], device),
+            patch_data(train, patch_sets["train"], device),
+            patch_data(val, patch_sets["val"], device),
             config.recipe,
             settings,
             checkpoint=checkpoint,
-            fingerprint=run_fingerprint(system, config, seed, train, val, patch_sets, team.size),
+            fingerprint=run_fingerprint(system, config, seed, train, val, patch_sets),
             on_epoch=on_epoch,
             on_step=on_step,
-            team=team,
         )
     best = min(history, key=lambda record: record.val_loss)
     bundle = Bundle(
@@ -152,7 +97,7 @@ def train_system(
             "n_rois_train": len(train.table),
             "n_rois_val": len(val.table),
         },
-        synthetic=bool(train.table["synthetic"].any()),
+        synthetic=train.synthetic,
         corner_patches=grid.corner_patches,
         precision=precision_on(device, config.train.precision),
     )
@@ -161,7 +106,7 @@ def train_system(
     )
 
 
-def decide_on_validation(bundle: Bundle, val: Part, config: Config) -> Bundle:
+def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
     """The bundle with threshold, calibrator and conformal limits fitted to its own scores of the validation part.
 
     The scores come by the road of serving. The same ROIs have chosen the epoch, so what these numbers promise is
@@ -195,14 +140,39 @@ def validation_results(bundle: Bundle) -> dict[str, float]:
     }
 
 
+FIT_CODE: Final = (
+    "core/records.py",
+    "data/patches.py",
+    "evaluation/metrics.py",
+    "models",
+    "studies/fits.py",
+    "systems/augment.py",
+    "systems/devices.py",
+    "systems/fit.py",
+    "systems/score.py",
+    "systems/train.py",
+)
+"""What of the package computes a fit; settings, ROIs and splits count by their values."""
+
+
+def computed_with(config: Config) -> dict[str, Any]:
+    """What a fit depends on beside its settings and its data: device, library, pretrained weights, code.
+
+    Raises:
+        ConfigError: the device does not exist.
+    """
+    device, weights = choose_device(config.train.device), Path(config.model.weights)
+    return {
+        "device": [device.type, hardware(device)],
+        "precision": [config.train.precision, computes_bfloat16(device)],
+        "torch": torch.__version__,
+        "weights": sha256_of(weights) if weights.is_file() else None,
+        "code": code_mark(FIT_CODE),
+    }
+
+
 def run_fingerprint(
-    system: str,
-    config: Config,
-    seed: int,
-    train: Part,
-    val: Part,
-    patch_sets: dict[str, pd.DataFrame],
-    n_processes: int = 1,
+    system: str, config: Config, seed: int, train: Rois, val: Rois, patch_sets: dict[str, pd.DataFrame]
 ) -> str:
     """A hash of all that a fit depends on; a checkpoint of another fingerprint is not resumed."""
     pixels = hashlib.sha256()
@@ -213,7 +183,7 @@ def run_fingerprint(
         pixels.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
     settings = [config.recipe.model_dump(), config.model.model_dump(), config.train.threads]
     grid = [config.patches.size_px, config.patches.stride_px, config.patches.corner_patches]
-    return fingerprint([system, seed, settings, n_processes, grid, pixels.hexdigest(), computed_with(config)])
+    return fingerprint([system, seed, settings, grid, pixels.hexdigest(), computed_with(config)])
 
 
 @dataclass(frozen=True)
@@ -247,7 +217,7 @@ class Scored:
         return mean
 
 
-def score_part(bundle: Bundle, part: Part, config: Config) -> Scored:
+def score_part(bundle: Bundle, part: Rois, config: Config) -> Scored:
     """Score a part's ROIs by the road that serving uses."""
     scorer = RoiScorer.on(bundle, choose_device(config.train.device))
     with cpu_threads(config.train.threads):
@@ -264,7 +234,7 @@ def score_part(bundle: Bundle, part: Part, config: Config) -> Scored:
     )
 
 
-def predictions(scored: Scored, part: Part) -> pd.DataFrame:
+def predictions(scored: Scored, part: Rois) -> pd.DataFrame:
     """One row for each ROI: truth, decision, vote share, score, probability, prediction set, referral.
 
     The last three are null where nothing was calibrated.

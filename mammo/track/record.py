@@ -14,12 +14,12 @@ from mammo.core.config import OWN_SETTINGS, Config, study_tags
 from mammo.core.files import Workspace, atomic_path, read_json, read_table, sha256_of, write_json
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
+from mammo.data.rois import Rois
+from mammo.data.splits import read_parts
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
-from mammo.systems.devices import choose_device
 from mammo.systems.fit import EpochRecord
 from mammo.systems.operation import operation_estimates
-from mammo.systems.parallel import Team, joined
-from mammo.systems.train import Part, Trained, read_part, run_fingerprint, train_system, validation_results
+from mammo.systems.train import Trained, run_fingerprint, train_system, validation_results
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
 from mammo.track.registry import Version, register
 from mammo.track.store import (
@@ -38,38 +38,16 @@ from mammo.track.store import (
 def train_recorded(space: Workspace, config: Config, system: str) -> None:
     """Train a system under an MLflow run; write its bundle, its history and its validation results.
 
-    A run that was killed goes on: from its last epoch, in the same MLflow run. Of several processes that share the
-    fit the first one writes.
-
-    Raises:
-        ConfigError: `train.processes` is not the number of processes that run.
+    A run that was killed goes on: from its last epoch, in the same MLflow run.
     """
-    parts = {name: read_part(space, name) for name in ("train", "val")}
+    parts = _fitted_parts(space)
     patch_sets = {name: read_table(space.patches(name)) for name in parts}
-    with joined(config.train.processes, choose_device(config.train.device)) as team:
-        if team.leads:
-            _lead(space, config, system, parts, patch_sets, team)
-        else:
-            checkpoint = space.checkpoint(system)
-            train, val = parts["train"], parts["val"]
-            train_system(system, config, train, val, patch_sets, checkpoint=checkpoint, team=team)
-
-
-def _lead(
-    space: Workspace,
-    config: Config,
-    system: str,
-    parts: dict[str, Part],
-    patch_sets: dict[str, pd.DataFrame],
-    team: Team,
-) -> None:
-    train, val = parts["train"], parts["val"]
-    mark = run_fingerprint(system, config, config.train.seed, train, val, patch_sets, team.size)
+    mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
     note = space.run_note(system)
     context = training_context(space, config, system, parts)
     with open_run(space, context, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
-        trained = _train_with_progress(space, config, system, parts, patch_sets, run, team)
+        trained = _train_with_progress(space, config, system, parts, patch_sets, run)
         digest = _write(space, config, trained)
         _log_files(space, system, run)
         results = validation_results(trained.bundle)
@@ -79,14 +57,18 @@ def _lead(
     space.checkpoint(system).unlink(missing_ok=True)
 
 
+def _fitted_parts(space: Workspace) -> dict[str, Rois]:
+    rois = read_parts(space)
+    return {name: rois.part(name) for name in ("train", "val")}
+
+
 def _train_with_progress(
     space: Workspace,
     config: Config,
     system: str,
-    parts: dict[str, Part],
+    parts: dict[str, Rois],
     patch_sets: dict[str, pd.DataFrame],
     run: Run,
-    team: Team,
 ) -> Trained:
     console = Console(stderr=True)
     n_epochs = config.recipe.epochs
@@ -105,7 +87,6 @@ def _train_with_progress(
             checkpoint=space.checkpoint(system),
             on_epoch=report,
             on_step=on_step,
-            team=team,
         )
     _complete_history(space, run, trained.history)
     return trained
@@ -157,11 +138,11 @@ def _log_files(space: Workspace, system: str, run: Run) -> None:
     run.log_file(space.reports / "train" / f"{system}.csv")
 
 
-def training_context(space: Workspace, config: Config, system: str, parts: dict[str, Part]) -> RunContext:
+def training_context(space: Workspace, config: Config, system: str, parts: dict[str, Rois]) -> RunContext:
     """What a run logs at its start: settings, identity, data sets with their DVC hashes."""
     hashes = data_hashes(space.root)
     use = {"train": "training", "val": "validation"}
-    synthetic = any(bool(part.table["synthetic"].any()) for part in parts.values())
+    synthetic = any(part.synthetic for part in parts.values())
     tags = {
         "mammo.system": system,
         "mammo.source": config.ingest.source,
@@ -197,8 +178,7 @@ def ensure_run(space: Workspace, config: Config, system: str) -> str:
     found = find_run(connect(space), tags[BUNDLE_TAG])
     if found is not None:
         return found
-    parts = {name: read_part(space, name) for name in ("train", "val")}
-    context = training_context(space, config, system, parts)
+    context = training_context(space, config, system, _fitted_parts(space))
     with open_run(space, replace(context, tags=context.tags | {"mammo.rebuilt": "from DVC outputs"})) as run:
         _complete_history(space, run, pd.read_csv(space.reports / "train" / f"{system}.csv"))
         _log_files(space, system, run)

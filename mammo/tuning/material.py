@@ -13,7 +13,8 @@ from mammo.core.files import Workspace
 from mammo.core.provenance import fingerprint
 from mammo.core.tune_config import TuneConfig
 from mammo.data.patches import drawn_patches
-from mammo.data.splits import Fold, Material, development_material, grouped_folds
+from mammo.data.rois import Rois
+from mammo.data.splits import Fold, development_rois, grouped_folds
 from mammo.systems.augment import PatchBatch
 from mammo.systems.devices import choose_device
 from mammo.systems.fit import PatchData
@@ -55,7 +56,7 @@ class TrialRois:
         return bool(self.table["synthetic"].any())
 
 
-def nested_folds(material: Material, tune: TuneConfig) -> list[Fold]:
+def nested_folds(material: Rois, tune: TuneConfig) -> list[Fold]:
     """The folds that judge studies: the held-out ROIs of each are what its study must not see.
 
     Raises:
@@ -64,16 +65,16 @@ def nested_folds(material: Material, tune: TuneConfig) -> list[Fold]:
     return grouped_folds(material, GridConfig(n_folds=tune.nested_folds, seed=tune.seed + 1))
 
 
-def tuning_material(space: Workspace, tune: TuneConfig) -> Material:
+def tuning_material(space: Workspace, tune: TuneConfig) -> Rois:
     """The ROIs that a study may see: those of train and val, without `tune.held_out_fold`.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
     """
-    material = development_material(space)
+    material = development_rois(space)
     if tune.held_out_fold is None:
         return material
-    split = nested_folds(material, tune)[tune.held_out_fold].split
+    split = nested_folds(material, tune)[tune.held_out_fold].rois.table
     return material.only(split.loc[split["split"] != "test", "roi_id"])
 
 
@@ -91,11 +92,11 @@ def read_trial_rois(space: Workspace, config: Config, device: torch.device | Non
     """
     material = tuning_material(space, config.tune)
     grid = GridConfig(n_folds=config.tune.n_folds, seed=config.tune.seed)
-    images = torch.from_numpy(np.ascontiguousarray(material.rois.images))
+    images = torch.from_numpy(np.ascontiguousarray(material.images))
     return TrialRois(
-        material.rois.table.assign(group_id=list(material.groups)),
+        material.table,
         images.to(device or choose_device(config.train.device)),
-        tuple(_rows_of(fold.split) for fold in grouped_folds(material, grid)),
+        tuple(_rows_of(fold.rois.table) for fold in grouped_folds(material, grid)),
     )
 
 

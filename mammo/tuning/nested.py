@@ -14,7 +14,8 @@ from rich.console import Console
 
 from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
-from mammo.data.splits import Fold, Material, development_material
+from mammo.data.rois import Rois
+from mammo.data.splits import Fold, development_rois
 from mammo.report.nested import write_nested
 from mammo.studies.fits import Fit, default_jobs
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
@@ -55,7 +56,7 @@ def run_nested(space: Workspace, config: Config, plan_of_each: Plan, console: Co
         MammoError: as `run_tuning`, or a fit failed. Finished trials and fits are kept.
     """
     check_plan(plan_of_each)
-    material = development_material(space)
+    material = development_rois(space)
     chosen = [
         _choose(space, config, fold, plan_of_each, console) for fold in nested_folds(material, config.tune)
     ]
@@ -79,17 +80,17 @@ def _choose(space: Workspace, config: Config, fold: Fold, plan_of_each: Plan, co
 def _fit(
     space: Workspace,
     config: Config,
-    material: Material,
+    material: Rois,
     chosen: Sequence[Chosen],
     n_jobs: int,
     console: Console,
 ) -> dict[str, list[Placed]]:
     """The settings and each study's choice at the full budget of their recipe, on the same folds and seeds."""
     n_seeds, folds = config.tune.nested_seeds, [one.fold for one in chosen]
-    plans = {SETTINGS: plan(config.tune.system, config, material, folds, n_seeds, "settings of params.yaml")}
+    plans = {SETTINGS: plan(config.tune.system, config, folds, n_seeds, "settings of params.yaml")}
     for one in chosen:
         title = f"choice without fold {one.fold.fold}: {one.system}"
-        plans[f"{TUNED} {one.fold.fold}"] = plan(one.system, one.config, material, [one.fold], n_seeds, title)
+        plans[f"{TUNED} {one.fold.fold}"] = plan(one.system, one.config, [one.fold], n_seeds, title)
     fits = fit_all(plans, space.fits, n_jobs, console)
     tuned = [
         placed
@@ -101,7 +102,7 @@ def _fit(
 
 def _summary(
     config: Config,
-    material: Material,
+    material: Rois,
     chosen: Sequence[Chosen],
     placed: dict[str, list[Placed]],
     plan_of_each: Plan,
@@ -141,7 +142,7 @@ def _fold_entry(config: Config, one: Chosen, placed: dict[str, list[Placed]]) ->
     metric, chosen_by = config.tune.metric, one.config.vote
     here = {name: [p.fit for p in those if p.fold == one.fold.fold] for name, those in placed.items()}
     best = one.record["best"]
-    held_out = one.fold.split[one.fold.split["split"] == "test"]
+    held_out = one.fold.rois.part("test").table
     return {
         "fold": one.fold.fold,
         "n_rois": len(held_out),

@@ -1,4 +1,4 @@
-"""Splits: properties that hold for any table and any groups."""
+"""Splits: properties that hold for any table and any groups, and who is held out under which protocol."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.core.config import SplitConfig
+from mammo.core.config import GridConfig, SplitConfig
 from mammo.core.errors import DataError
 from mammo.core.records import SPLIT_SCHEMA, SPLITS
-from mammo.data.splits import all_splits, make_split
+from mammo.data.rois import Rois
+from mammo.data.splits import (
+    Fold,
+    grouped_folds,
+    has_published,
+    make_split,
+    published_folds,
+    rois_of_known_groups,
+)
+from tests.studies.tiny_studies import tiny_material
+
+GRID = GridConfig(n_folds=4, n_repeats=2)
 
 
 def rois(labels: Sequence[int], published: Sequence[str | None] | None = None) -> pd.DataFrame:
@@ -80,22 +91,14 @@ def simple(n: int = 60) -> tuple[pd.DataFrame, list[str]]:
     return rois([row % 2 for row in range(n)]), [f"g{row // 2 * 2 + row % 2:03}" for row in range(n)]
 
 
-def test_every_roi_is_tested_once_and_validated_once_in_each_repeat() -> None:
-    table, groups = simple()
-    config = grouped(n_repeats=2)
-    splits = list(all_splits(table, groups, config))
-    assert [(repeat, fold) for repeat, fold, _ in splits] == [(r, f) for r in range(2) for f in range(5)]
-    for part in ("test", "val"):
-        for repeat in range(2):
-            tested = np.array([split["split"] == part for r, _, split in splits if r == repeat])
-            assert (tested.sum(axis=0) == 1).all()
-
-
-def test_the_next_fold_validates_and_the_last_wraps_to_the_first() -> None:
-    table, groups = simple()
-    splits = {fold: split["split"] for _, fold, split in all_splits(table, groups, grouped())}
-    for fold in range(5):
-        assert (splits[fold] == "val").tolist() == (splits[(fold + 1) % 5] == "test").tolist()
+def test_in_each_repeat_every_roi_is_tested_once_and_validated_in_the_fold_before() -> None:
+    folds = grouped_folds(tiny_material(), GRID)
+    assert [(fold.repeat, fold.fold) for fold in folds] == [(r, f) for r in range(2) for f in range(4)]
+    for repeat in range(2):
+        parts = np.array([fold.rois.table["split"] for fold in folds if fold.repeat == repeat])
+        assert ((parts == "test").sum(axis=0) == 1).all()
+        for fold in range(4):
+            assert ((parts[fold] == "val") == (parts[(fold + 1) % 4] == "test")).all()
 
 
 def test_repeats_and_seeds_shuffle_anew_and_the_same_seed_repeats_itself() -> None:
@@ -117,7 +120,7 @@ def test_groups_so_unequal_that_a_part_lacks_a_class_are_refused() -> None:
     table = rois([0, 1] * 40 + [0, 0, 1, 1])
     groups = ["all"] * 80 + ["n1", "n2", "t1", "t2"]
     with pytest.raises(DataError, match=r"would hold no (Normal|Tumor) ROI"):
-        list(all_splits(table, groups, grouped(n_folds=3)))
+        [make_split(table, groups, grouped(n_folds=3, fold=fold)) for fold in range(3)]
 
 
 def test_published_repeats_the_folders_whatever_the_groups() -> None:
@@ -125,9 +128,6 @@ def test_published_repeats_the_folders_whatever_the_groups() -> None:
     split = make_split(table, ["a", "a", "a", "b"], SplitConfig())
     assert split["split"].tolist() == ["train", "val", "test", "train"]
     assert split["group_id"].tolist() == ["a", "a", "a", "b"]
-    ((repeat, fold, only),) = all_splits(table, ["a", "a", "a", "b"], SplitConfig())
-    assert (repeat, fold) == (0, 0)
-    assert only.equals(split)
 
 
 @pytest.mark.parametrize("unknown", [None, "trainval"])
@@ -155,3 +155,41 @@ def test_without_groups_the_rois_of_a_group_are_spread_and_the_others_stay() -> 
     assert sorted(held_out["roi_id"]) == sorted(table["roi_id"])
     n_folds, n_rois = (held_out.groupby("group_id")["fold"].agg(how) for how in ("nunique", "size"))
     assert n_folds.equals(n_rois)
+
+
+def test_no_group_is_on_both_sides_of_an_honest_fold() -> None:
+    folds = grouped_folds(tiny_material(), GRID)
+    assert rois_of_known_groups(folds) == []
+    assert all(fold.rois.table.groupby("group_id")["split"].nunique().max() == 1 for fold in folds)
+
+
+def test_without_groups_some_tissue_is_on_both_sides_and_the_audit_flags_it() -> None:
+    folds = grouped_folds(tiny_material(), GRID, keep_groups=False)
+    assert rois_of_known_groups(folds)
+    assert all(fold.rois.table["group_id"].nunique() < len(fold.rois.table) for fold in folds)
+
+
+def test_flagged_are_held_out_rois_whose_group_trains_or_validates() -> None:
+    split = pd.DataFrame(
+        {
+            "roi_id": ["a", "b", "c", "d", "e", "f"],
+            "group_id": ["1", "1", "2", "3", "3", "4"],
+            "split": ["train", "test", "test", "val", "test", "test"],
+        }
+    )
+    assert rois_of_known_groups([Fold(0, 0, Rois(split, np.zeros((6, 120, 120), np.uint8)))]) == ["b", "e"]
+
+
+def test_the_published_folders_are_one_fold() -> None:
+    (fold,) = published_folds(tiny_material())
+    assert (fold.rois.table["split"] == fold.rois.table["published_split"]).all()
+
+
+def test_a_source_without_folders_has_no_published_protocol() -> None:
+    rois = tiny_material()
+    table = rois.table.assign(published_split=pd.array([None] * 48, dtype="string"))
+    nameless = Rois(table, rois.images)
+    assert has_published(rois)
+    assert not has_published(nameless)
+    with pytest.raises(DataError, match="published"):
+        published_folds(nameless)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from mammo.core.config import ModelConfig, VoteConfig
 from mammo.core.errors import DataError, WeightsError
 from mammo.core.files import sha256_of
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
 from mammo.models.build import build_classifier
@@ -54,7 +54,7 @@ def edit_description(folder: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_bundle_comes_back_with_identical_scores(tmp_path: Path, disc_set: RoiSet, system: str) -> None:
+def test_a_bundle_comes_back_with_identical_scores(tmp_path: Path, disc_set: Rois, system: str) -> None:
     bundle = new_bundle(system)
     cpu = torch.device("cpu")
     before = RoiScorer.on(bundle, cpu, "float32").patch_scores(disc_set.images[8:12])

@@ -12,10 +12,10 @@ import yaml
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_array, read_json, read_table, sha256_of, write_array
+from mammo.data.splits import read_parts
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.systems.train import read_part
 from mammo.track.registry import champion
 from mammo.track.store import connect, find_run
 from tests.painting import paint_lesion
@@ -178,7 +178,7 @@ def scorer(reproduced: Workspace) -> RoiScorer:
 @pytest.fixture(scope="module")
 def normal(reproduced: Workspace) -> npt.NDArray[np.uint8]:
     """Normal phantom ROIs that training has not seen."""
-    parts = [read_part(reproduced, name) for name in ("val", "test")]
+    parts = [read_parts(reproduced).part(name) for name in ("val", "test")]
     return np.concatenate([part.images[part.labels == 0] for part in parts])
 
 

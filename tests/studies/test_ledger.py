@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_json
-from mammo.data.splits import Fold, grouped_folds, published_folds, read_material, rois_of_known_groups
+from mammo.data.splits import Fold, grouped_folds, published_folds, read_parts, rois_of_known_groups
 from mammo.evaluation.repeated import Runs
 from mammo.report.ledger import ledger_markdown, ledger_rows
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
@@ -47,7 +47,7 @@ def table_of(space: Workspace) -> dict[str, bytes]:
 
 
 def finished_fits(space: Workspace) -> list[Path]:
-    return list(space.fits.glob("[!.]*.safetensors"))
+    return list(space.fits.glob("[!.]*.npz"))
 
 
 def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
@@ -72,8 +72,8 @@ def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
 
 
 def fits_of(space: Workspace, folds: list[Fold]) -> list[Fit]:
-    config, material = Config.load(space.params), read_material(space)
-    tasks = plan("compact-baseline", config, material, folds, config.ledger.n_seeds)
+    config = Config.load(space.params)
+    tasks = plan("compact-baseline", config, folds, config.ledger.n_seeds)
     fits = [load_fit(fit_path(space.fits, fit_key(task))) for task in tasks]
     assert all(fits)
     return [fit for fit in fits if fit is not None]
@@ -92,7 +92,7 @@ def by_majority(fit: Fit) -> np.ndarray:
 
 
 def test_the_published_cells_are_scikit_learns_means_over_the_seeds(undisturbed: Workspace) -> None:
-    fits = fits_of(undisturbed, published_folds(read_material(undisturbed)))
+    fits = fits_of(undisturbed, published_folds(read_parts(undisturbed)))
     cells = cells_of(undisturbed, "published")
     expected = {
         "accuracy": [accuracy_score(fit.test.labels, by_majority(fit)) for fit in fits],
@@ -107,7 +107,7 @@ def test_the_published_cells_are_scikit_learns_means_over_the_seeds(undisturbed:
 
 def test_the_honest_accuracy_is_that_of_all_held_out_rois(undisturbed: Workspace) -> None:
     config = Config.load(undisturbed.params)
-    folds = grouped_folds(read_material(undisturbed), config.ledger)
+    folds = grouped_folds(read_parts(undisturbed), config.ledger)
     fits = fits_of(undisturbed, folds)
     right = [by_majority(fit) == fit.test.labels for fit in fits]
     assert sum(len(values) for values in right) == 2 * 48
@@ -117,14 +117,14 @@ def test_the_honest_accuracy_is_that_of_all_held_out_rois(undisturbed: Workspace
 
 
 def test_an_ensemble_averages_the_scores_of_the_seeds(undisturbed: Workspace) -> None:
-    first, second = fits_of(undisturbed, published_folds(read_material(undisturbed)))
+    first, second = fits_of(undisturbed, published_folds(read_parts(undisturbed)))
     scores = ((first.test.patch_scores + second.test.patch_scores) / 2).mean(axis=1)
     cells = cells_of(undisturbed, "published", "compact-baseline, ensemble of 2 seeds")
     assert cells["auc_score"]["value"] == pytest.approx(roc_auc_score(first.test.labels, scores))
 
 
 def test_flagged_rois_are_left_out_of_their_own_rows(undisturbed: Workspace) -> None:
-    flagged = rois_of_known_groups(published_folds(read_material(undisturbed)))
+    flagged = rois_of_known_groups(published_folds(read_parts(undisturbed)))
     ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
     assert ledger["flagged_rois"] == flagged != []
     assert cells_of(undisturbed, "published, without the flagged ROIs")["accuracy"]["n"] == 12 - len(flagged)
@@ -162,7 +162,7 @@ def test_the_floor_which_votes_once_has_no_auc_of_its_vote_share(undisturbed: Wo
 
 def judged_by(decisions: np.ndarray) -> Runs:
     material = tiny_material()
-    table = material.rois.table
+    table = material.table
     order = np.argsort(table["roi_id"].to_numpy())
     labels = table["label"].to_numpy()[order].astype(np.int64)
     evidence = decisions.astype(float)
@@ -179,7 +179,7 @@ def judged_by(decisions: np.ndarray) -> Runs:
 
 def test_systems_are_compared_pair_by_pair_over_their_runs() -> None:
     material, rng = tiny_material(), np.random.default_rng(0)
-    runs = {name: judged_by(rng.integers(0, 2, (3, len(material.rois.table)))) for name in ("a", "b", "c")}
+    runs = {name: judged_by(rng.integers(0, 2, (3, len(material.table)))) for name in ("a", "b", "c")}
     rows = [Row(name, "system", "honest", of_system) for name, of_system in runs.items()]
     ledger = tabulate([*rows, Row("floor", "floor", "honest", runs["a"])], material, [], tiny_config())
     pairs = {entry["name"]: entry["cells"]["accuracy"] for entry in ledger["between_systems"]}
@@ -212,7 +212,7 @@ def holds_true_class(fit: Fit) -> list[bool]:
 
 def test_each_fold_reports_the_coverage_of_its_prediction_sets(undisturbed: Workspace) -> None:
     config = Config.load(undisturbed.params)
-    fits = fits_of(undisturbed, grouped_folds(read_material(undisturbed), config.ledger))
+    fits = fits_of(undisturbed, grouped_folds(read_parts(undisturbed), config.ledger))
     reported = read_json(undisturbed.reports / "ledger" / "ledger.json")["referral"]
     assert sorted(fold["coverage"]["value"] for fold in reported) == pytest.approx(
         sorted(np.mean(holds_true_class(fit)) for fit in fits)

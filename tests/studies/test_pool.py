@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mammo.core.errors import MammoError, WeightsError
 from mammo.studies import fits as pool
-from mammo.studies.fits import FitTask, checkpoint_path, fit_key, fit_path, load_fit, run_fits
+from mammo.studies.fits import Fit, FitTask, checkpoint_path, fit_key, fit_path, load_fit, run_fits
 from tests.studies.tiny_studies import tiny_task
 
 
@@ -70,7 +70,7 @@ def test_a_fit_without_memory_on_its_gpu_is_an_error_with_a_way_out(
         run_fits([tasks[0]], tmp_path, 1, console())
 
 
-def no_memory(_: object) -> str:
+def no_memory(*_: object) -> Fit:
     raise torch.OutOfMemoryError("CUDA out of memory\nand much more")
 
 
@@ -79,12 +79,14 @@ def test_a_killed_worker_ends_the_command_and_neither_fit_nor_epochs_are_lost(
     tasks: list[FitTask], tmp_path: Path
 ) -> None:
     def files(folder: Path) -> set[str]:
-        return {path.name for path in folder.glob("[!.]*.safetensors")}
+        return {path.name for path in folder.glob("[!.]*.*")}
 
     def kill_in_the_second_fit(stop: threading.Event) -> None:
         while not stop.wait(0.02):
             finished = files(tmp_path)
-            if finished and files(tmp_path / "unfinished") - finished:
+            if finished and files(tmp_path / "unfinished") - {
+                checkpoint_path(tmp_path, fit_key(tasks[0])).name
+            }:
                 for worker in multiprocessing.active_children():
                     os.kill(worker.pid or 0, signal.SIGKILL)
                 return

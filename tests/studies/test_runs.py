@@ -18,7 +18,8 @@ def made_fit(roi_ids: list[str], scores: list[list[float]], val_loss: float = 0.
 
 
 MATERIAL = tiny_material()
-A, B, C, D = sorted(MATERIAL.group_of)[:4]
+GROUP_OF: dict[str, str] = dict(zip(MATERIAL.table["roi_id"], MATERIAL.groups, strict=True))
+A, B, C, D = sorted(GROUP_OF)[:4]
 
 
 def test_each_roi_is_judged_by_the_fold_that_held_it_out() -> None:
@@ -33,7 +34,7 @@ def test_each_roi_is_judged_by_the_fold_that_held_it_out() -> None:
     np.testing.assert_allclose(runs.shares, [[0, 2 / 3, 1 / 3, 2 / 3]])
     assert runs.decisions.tolist() == [[0, 1, 0, 1]]
     assert runs.labels.tolist() == [int(r[-1]) % 2 for r in (A, B, C, D)]
-    assert runs.groups.tolist() == [MATERIAL.group_of[r] for r in (A, B, C, D)]
+    assert runs.groups.tolist() == [GROUP_OF[r] for r in (A, B, C, D)]
 
 
 def test_every_seed_of_every_repeat_is_a_run() -> None:
@@ -90,9 +91,9 @@ def test_the_floor_is_fitted_in_each_fold_on_its_training_part_alone() -> None:
     from mammo.evaluation.baselines import floor_statistics
 
     folds = grouped_folds(MATERIAL, tiny_config().ledger)
-    table, statistics = MATERIAL.rois.table, floor_statistics(MATERIAL.rois.images)
-    for fold, placed in zip(folds, floor_runs(MATERIAL, folds), strict=True):
-        part = fold.split.set_index("roi_id")["split"].loc[table["roi_id"]].to_numpy()
+    table, statistics = MATERIAL.table, floor_statistics(MATERIAL.images)
+    for fold, placed in zip(folds, floor_runs(folds), strict=True):
+        part = fold.rois.table["split"].to_numpy()
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8))
         model.fit(statistics[part == "train"], table["label"][part == "train"])
         expected = model.predict_proba(statistics[part == "test"])[:, 1]

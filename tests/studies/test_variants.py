@@ -124,7 +124,7 @@ def test_reference_and_variants_share_folds_and_seeds() -> None:
     variant = prepare(Workspace(), of_study, Variant("v", {"patches.last_offset": False}))
     for a, b in zip(reference.tasks, variant.tasks, strict=True):
         assert a.seed == b.seed
-        assert a.split.equals(b.split)
+        assert a.rois.table.equals(b.rois.table)
     assert {fit_key(t) for t in reference.tasks}.isdisjoint({fit_key(t) for t in variant.tasks})
 
 

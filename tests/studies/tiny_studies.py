@@ -13,8 +13,8 @@ from mammo.core.config import Config
 from mammo.core.errors import OFFLINE
 from mammo.core.files import Workspace, write_table
 from mammo.data.audit import pairs_table
-from mammo.data.rois import RoiSet, write_rois
-from mammo.data.splits import Material, grouped_folds, make_split
+from mammo.data.rois import Rois, write_rois
+from mammo.data.splits import grouped_folds, make_split
 from mammo.studies.fits import FitTask
 from tests.disc_rois import disc_rois
 
@@ -47,7 +47,7 @@ def tiny_config(**sections: Any) -> Config:
     return Config.parse(tiny_values(**sections))
 
 
-def tiny_rois() -> RoiSet:
+def tiny_rois() -> Rois:
     """28 Normal and 20 Tumor ROIs; every third patient has two ROIs; folders in turn, two of three train."""
     rois = disc_rois(28, 20)
     n = len(rois.table)
@@ -58,19 +58,20 @@ def tiny_rois() -> RoiSet:
             [("train", "train", "val", "test")[row % 4] for row in range(n)], dtype="string"
         ),
     )
-    return RoiSet(table, rois.images)
+    return Rois(table, rois.images)
 
 
-def tiny_material() -> Material:
+def tiny_material() -> Rois:
+    """The same ROIs with a patient a group."""
     rois = tiny_rois()
-    return Material(rois, tuple(rois.table["patient_id"]))
+    return Rois(rois.table.assign(group_id=rois.table["patient_id"]), rois.images)
 
 
-def tiny_task(seed: int = 0, material: Material | None = None, **sections: Any) -> FitTask:
+def tiny_task(seed: int = 0, **sections: Any) -> FitTask:
     """One fit of a second."""
-    config, material = tiny_config(**sections), material or tiny_material()
-    split = grouped_folds(material, config.ledger)[0].split
-    return FitTask("compact-baseline", config, seed, material.rois, split, f"seed {seed}")
+    config = tiny_config(**sections)
+    rois = grouped_folds(tiny_material(), config.ledger)[0].rois
+    return FitTask("compact-baseline", config, seed, rois, f"seed {seed}")
 
 
 def tiny_space(root: Path, **sections: Any) -> Workspace:

@@ -13,10 +13,10 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace, write_json, write_table
 from mammo.core.records import ROI_SCHEMA, SPLIT_SCHEMA, conform
 from mammo.data.patches import drawn_patches, grid_patches
-from mammo.data.rois import RoiSet, write_rois
+from mammo.data.rois import Rois, write_rois
+from mammo.data.splits import read_parts
 from mammo.report.results import write_results
 from mammo.systems.assess import assess
-from mammo.systems.train import read_part
 from mammo.track.record import fill_store, train_recorded
 from mammo.track.registry import chosen
 
@@ -32,7 +32,7 @@ SETTINGS = {
 }
 
 
-def disc_rois(n: int, seed: int = 0) -> RoiSet:
+def disc_rois(n: int, seed: int = 0) -> Rois:
     """Noise pictures; every second one holds a bright disc and is a Tumor."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:120, :120]
@@ -58,7 +58,7 @@ def disc_rois(n: int, seed: int = 0) -> RoiSet:
             "synthetic": True,
         }
     )
-    return RoiSet(conform(table, ROI_SCHEMA, "discs"), images)
+    return Rois(conform(table, ROI_SCHEMA, "discs"), images)
 
 
 def prepare_workspace(root: Path) -> tuple[Workspace, Config]:
@@ -76,9 +76,10 @@ def prepare_workspace(root: Path) -> tuple[Workspace, Config]:
         {"roi_id": rois.table["roi_id"], "group_id": rois.table["patient_id"], "split": parts}
     )
     write_table(space.split, conform(split, SPLIT_SCHEMA, "split"))
+    whole = read_parts(space)
     for name in ("train", "val"):
-        write_table(space.patches(name), drawn_patches(read_part(space, name).table, config.patches))
-    write_table(space.patches("test"), grid_patches(read_part(space, "test").table, config.patches))
+        write_table(space.patches(name), drawn_patches(whole.part(name).table, config.patches))
+    write_table(space.patches("test"), grid_patches(whole.part("test").table, config.patches))
     return space, config
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from mammo.core.config import Config
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace, read_json, read_table
-from mammo.data.splits import development_material
+from mammo.data.splits import development_rois
 from mammo.evaluation.metrics import auc
 from mammo.report.nested import nested_markdown
 from mammo.studies.fits import Fit, PartScores
@@ -32,16 +32,16 @@ def test_every_roi_is_held_out_from_one_study_and_the_test_part_from_all(
     space, config = workspace
     split = read_table(space.split).set_index("roi_id")
     group_of = split["group_id"].to_dict()
-    material = development_material(space)
+    material = development_rois(space)
     held_out: list[str] = []
     for fold in nested_folds(material, config.tune):
-        seen = set(tuning_material(space, without_fold(config, fold.fold).tune).rois.table["roi_id"])
-        mine = set(fold.split.loc[fold.split["split"] == "test", "roi_id"])
-        assert seen | mine == set(material.rois.table["roi_id"])
+        seen = set(tuning_material(space, without_fold(config, fold.fold).tune).table["roi_id"])
+        mine = set(fold.rois.part("test").table["roi_id"])
+        assert seen | mine == set(material.table["roi_id"])
         assert not {group_of[roi] for roi in seen} & {group_of[roi] for roi in mine}
         assert set(split["split"].loc[sorted(seen)]) <= {"train", "val"}
         held_out += mine
-    assert sorted(held_out) == sorted(material.rois.table["roi_id"])
+    assert sorted(held_out) == sorted(material.table["roi_id"])
 
 
 def test_studies_of_different_folds_do_not_mix(workspace: tuple[Workspace, Config]) -> None:

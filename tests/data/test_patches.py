@@ -1,6 +1,7 @@
 """A patch set is counted and placed as the paper says, and a ROI's draws are its own."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,19 +31,19 @@ def pixels_in_every_patch(size_px: int, stride_px: int) -> npt.NDArray[np.bool_]
     return covered
 
 
-def test_the_papers_grid_has_five_offsets_on_each_axis() -> None:
-    assert grid_offsets(72, 12).tolist() == [0, 12, 24, 36, 48]
-
-
-def test_corners_run_row_by_row() -> None:
-    expected = [[top, left] for top in (0, 12, 24, 36, 48) for left in (0, 12, 24, 36, 48)]
-
-    assert grid_corners(72, 12).tolist() == expected
-
-
-def test_what_the_stride_leaves_over_is_shared_by_both_borders() -> None:
-    # 120 − 100 = 20 free pixels hold two steps of 8; the 4 left over are 2 before and 2 behind.
-    assert grid_offsets(100, 8).tolist() == [2, 10, 18]
+@pytest.mark.parametrize(
+    ("size_px", "stride_px", "offsets"),
+    [
+        (72, 12, [0, 12, 24, 36, 48]),
+        # 120 − 100 = 20 free pixels hold two steps of 8; the 4 left over are 2 before and 2 behind.
+        (100, 8, [2, 10, 18]),
+    ],
+)
+def test_corners_run_row_by_row_and_what_the_stride_leaves_over_is_shared_by_both_borders(
+    size_px: int, stride_px: int, offsets: list[int]
+) -> None:
+    expected = [[top, left] for top in offsets for left in offsets]
+    assert grid_corners(size_px, stride_px).tolist() == expected
 
 
 @given(st.integers(32, 120), st.integers(1, 120))
@@ -50,7 +51,6 @@ def test_a_grid_is_inside_the_roi_centred_and_as_large_as_its_stride_allows(
     size_px: int, stride_px: int
 ) -> None:
     offsets = grid_offsets(size_px, stride_px).tolist()
-
     before, behind = offsets[0], 120 - (offsets[-1] + size_px)
     assert before >= 0
     assert behind - before in (0, 1)
@@ -63,7 +63,6 @@ def test_only_the_central_pixels_are_in_every_patch(size_px: int, stride_px: int
     centre = np.zeros((120, 120), dtype=bool)
     first = (120 - side_px) // 2
     centre[first : first + side_px, first : first + side_px] = True
-
     assert np.array_equal(pixels_in_every_patch(size_px, stride_px), centre)
 
 
@@ -77,7 +76,6 @@ def test_the_published_parts_give_the_papers_number_of_patches(
     n_normal: int, n_tumor: int, n_patches: int
 ) -> None:
     patches = drawn_patches(roi_table(n_normal, n_tumor), PatchesConfig())
-
     assert len(patches) == n_patches
     assert (patches["size_px"] == 120).sum() == n_normal + n_tumor
     assert patches.groupby("label").size().to_dict() == {0: n_normal * 251, 1: n_tumor * 1001}
@@ -86,10 +84,8 @@ def test_the_published_parts_give_the_papers_number_of_patches(
 def test_the_whole_roi_is_one_more_patch_and_can_be_left_out() -> None:
     rois = roi_table(1, 1)
     config = PatchesConfig(tumor_draws=5, normal_draws=3, size_px=40)
-
     whole = drawn_patches(rois, config).query("size_px == 120")
     without = drawn_patches(rois, config.model_copy(update={"whole_roi": False}))
-
     assert whole[["top_px", "left_px"]].to_numpy().tolist() == [[0, 0], [0, 0]]
     assert without.groupby("roi_id").size().to_dict() == {"roi000": 3, "roi001": 5}
     assert set(without["size_px"]) == {40}
@@ -98,34 +94,22 @@ def test_the_whole_roi_is_one_more_patch_and_can_be_left_out() -> None:
 @pytest.mark.parametrize(("last_offset", "largest"), [(True, 48), (False, 47)])
 def test_draws_reach_the_last_offset_only_if_asked_to(last_offset: bool, largest: int) -> None:
     corners = random_corners(20_000, 72, np.random.default_rng(0), last_offset=last_offset)
-
     assert corners.min(axis=0).tolist() == [0, 0]
     assert corners.max(axis=0).tolist() == [largest, largest]
 
 
 def test_draws_are_uniform_over_all_places() -> None:
     corners = random_corners(50_000, 112, np.random.default_rng(0), last_offset=True)
-
     counts = np.bincount(corners[:, 0] * 9 + corners[:, 1], minlength=81)
-
     assert len(counts) == 81
     assert chisquare(counts).pvalue > 0.001
-
-
-@pytest.mark.parametrize("last_offset", [True, False])
-def test_a_patch_as_large_as_the_roi_has_one_place(last_offset: bool) -> None:
-    corners = random_corners(9, 120, np.random.default_rng(0), last_offset=last_offset)
-
-    assert not corners.any()
 
 
 def test_the_draws_of_a_roi_do_not_depend_on_the_other_rows() -> None:
     rois = roi_table(3, 3)
     config = PatchesConfig(tumor_draws=20, normal_draws=10)
     alone = drawn_patches(rois.iloc[[4]], config)
-
     among_others = drawn_patches(rois.iloc[::-1], config).query("roi_id == 'roi004'")
-
     pd.testing.assert_frame_equal(among_others.reset_index(drop=True), alone)
 
 
@@ -134,14 +118,12 @@ def test_rois_and_seeds_draw_different_places() -> None:
     config = PatchesConfig(normal_draws=30)
     corners = drawn_patches(rois, config)[["top_px", "left_px"]].to_numpy()
     reseeded = drawn_patches(rois, config.model_copy(update={"seed": 1}))[["top_px", "left_px"]].to_numpy()
-
     assert not np.array_equal(corners[:30], corners[31:61])
     assert not np.array_equal(corners, reseeded)
 
 
 def test_the_grid_of_each_roi_carries_its_label() -> None:
     patches = grid_patches(roi_table(1, 1), PatchesConfig(size_px=60, stride_px=60))
-
     assert patches.to_numpy().tolist() == [
         [roi_id, top, left, 60, label]
         for roi_id, label in (("roi000", 0), ("roi001", 1))
@@ -152,6 +134,53 @@ def test_the_grid_of_each_roi_carries_its_label() -> None:
 
 def test_a_part_without_rois_gives_an_empty_patch_set_of_the_right_types() -> None:
     patches = drawn_patches(roi_table(0, 0), PatchesConfig())
-
     assert patches.empty
     assert {column: str(kind) for column, kind in patches.dtypes.items()} == PATCH_SCHEMA
+
+
+# Without the patches that can miss a lesion
+
+
+def test_the_inner_nine_of_the_papers_25_patches_stay() -> None:
+    inner = grid_corners(72, 12, corner_patches=False)
+    assert inner.tolist() == [[top, left] for top in (12, 24, 36) for left in (12, 24, 36)]
+
+
+@given(st.integers(32, 120), st.integers(1, 120))
+def test_what_stays_is_at_most_half_the_way_from_the_middle_and_some_patch_must(
+    size_px: int, stride_px: int
+) -> None:
+    every, free = grid_offsets(size_px, stride_px), 120 - size_px
+    kept = [offset for offset in every if abs(offset - free / 2) <= max(free / 4, 0.5)]
+    assert grid_offsets(size_px, stride_px, corner_patches=False).tolist() == kept
+    if kept:
+        PatchesConfig(size_px=size_px, stride_px=stride_px, corner_patches=False)
+    else:
+        with pytest.raises(ValueError, match="leaves no patch"):
+            PatchesConfig(size_px=size_px, stride_px=stride_px, corner_patches=False)
+
+
+def test_draws_come_from_the_middle_half_of_the_offsets() -> None:
+    corners = random_corners(4000, 72, np.random.default_rng(0), last_offset=True, corner_patches=False)
+    assert sorted(set(corners.ravel().tolist())) == list(range(12, 37))
+
+
+@pytest.mark.parametrize("size_px", range(32, 121))
+def test_draws_and_a_grid_of_single_steps_reach_the_same_places(size_px: int) -> None:
+    drawn = random_corners(2000, size_px, np.random.default_rng(0), last_offset=True, corner_patches=False)
+    assert sorted(set(drawn.ravel().tolist())) == grid_offsets(size_px, 1, corner_patches=False).tolist()
+
+
+@pytest.mark.parametrize("corner_patches", [True, False])
+@pytest.mark.parametrize("last_offset", [True, False])
+def test_a_patch_as_large_as_the_roi_has_one_place(last_offset: bool, corner_patches: bool) -> None:
+    assert grid_corners(120, 12, corner_patches=corner_patches).tolist() == [[0, 0]]
+    rng = np.random.default_rng(0)
+    drawn = random_corners(9, 120, rng, last_offset=last_offset, corner_patches=corner_patches)
+    assert not drawn.any()
+
+
+@pytest.mark.parametrize("values", [{"size_px": 80, "stride_px": 40}, {"size_px": 72, "stride_px": 48}])
+def test_a_grid_of_two_by_two_without_corners_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="lower stride_px"):
+        PatchesConfig(**values, corner_patches=False)

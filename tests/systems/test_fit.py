@@ -1,15 +1,20 @@
 """A fit is repeatable to the bit, goes on after a kill as if nothing had happened, and keeps its best epoch."""
 
+import errno
+from collections.abc import Callable
 from dataclasses import replace
+from os import truncate
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import AdamW
 
 from mammo.core.config import RecipeConfig
-from mammo.systems.fit import EpochRecord, FitState, PatchData, fit
+from mammo.core.errors import DataError
+from mammo.systems.fit import EpochRecord, FitState, PatchData, fit, load_checkpoint, save_checkpoint
 from tests.tiny_fits import (
     FROZEN,
     SETTINGS,
@@ -33,21 +38,17 @@ def test_two_fits_of_one_seed_are_bit_identical(
     train: PatchData, val: PatchData, changes: dict[str, Any]
 ) -> None:
     first, second = new_classifier(dropout=0.3), new_classifier(dropout=0.3)
-
     history = fit(first, train, val, recipe(**changes), SETTINGS)
     torch.rand(7)  # what others draw from the global generator changes nothing
     again = fit(second, train, val, recipe(**changes), SETTINGS)
-
     assert without_speed(again) == without_speed(history)
     assert differing(weights_of(first), weights_of(second)) == []
 
 
 def test_another_seed_gives_another_fit(train: PatchData, val: PatchData) -> None:
     first, second = new_classifier(), new_classifier()
-
     history = fit(first, train, val, recipe(epochs=1), SETTINGS)
     other = fit(second, train, val, recipe(epochs=1), replace(SETTINGS, seed=4))
-
     assert history[0].train_loss != other[0].train_loss
 
 
@@ -72,104 +73,153 @@ def test_a_stopped_and_resumed_fit_equals_an_undisturbed_one(
     chosen = recipe(**changes)
     undisturbed = new_classifier(dropout=0.3)
     expected = fit(undisturbed, train, val, chosen, SETTINGS)
-    fit_until(stop_after, tmp_path / "fit.safetensors", train, val, chosen)
+    fit_until(stop_after, tmp_path / "fit.pt", train, val, chosen)
     resumed = new_classifier(dropout=0.3, seed=99)
     new: list[int] = []
-
     history = fit(
         resumed,
         train,
         val,
         chosen,
         SETTINGS,
-        tmp_path / "fit.safetensors",
+        tmp_path / "fit.pt",
         "abc",
         on_epoch=lambda record: new.append(record.epoch),
     )
-
     assert new == list(range(stop_after + 1, 4))
     assert without_speed(history) == without_speed(expected)
     assert differing(weights_of(resumed), weights_of(undisturbed)) == []
 
 
 def test_a_finished_fit_is_not_run_again(tmp_path: Path, train: PatchData, val: PatchData) -> None:
-    checkpoint = tmp_path / "fit.safetensors"
+    checkpoint = tmp_path / "fit.pt"
     first, second = new_classifier(), new_classifier(seed=99)
     history = fit(first, train, val, recipe(), SETTINGS, checkpoint, "abc")
     new: list[EpochRecord] = []
-
     again = fit(second, train, val, recipe(), SETTINGS, checkpoint, "abc", on_epoch=new.append)
-
     assert new == []
     assert again == history
     assert differing(weights_of(first), weights_of(second)) == []
 
 
 @pytest.mark.parametrize("changes", [{}, SGD])
-def test_a_resumed_optimiser_lies_in_memory_as_its_parameters_do(
+def test_a_resumed_optimiser_lies_in_memory_as_the_stopped_one_did(
     train: PatchData,
     val: PatchData,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
 ) -> None:
-    checkpoint = tmp_path / "fit.safetensors"
-    fit_until(1, checkpoint, train, val, recipe(**changes))
-    resumed: list[FitState] = []
+    states: list[FitState] = []
 
     def finished(state: FitState, _: RecipeConfig) -> bool:
-        resumed.append(state)
-        return True
+        states.append(state)
+        return len(states) == 3  # the state that the checkpoint of two epochs gave
 
     monkeypatch.setattr("mammo.systems.fit._finished", finished)
+    checkpoint, chosen = tmp_path / "fit.pt", recipe(**changes)
+    fit_until(1, checkpoint, train, val, chosen)
+    fit(new_classifier(0.3), train, val, chosen, SETTINGS, checkpoint, "abc")
+    stopped, _, resumed = (list(state.optimizer.state.values()) for state in states)
+    assert len(resumed) == len(stopped) > 0
+    for before, after in zip(stopped, resumed, strict=True):
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            assert torch.equal(after[name], value)
+            assert after[name].stride() == value.stride()
 
-    fit(new_classifier(0.3), train, val, recipe(**changes), SETTINGS, checkpoint, "abc")
 
-    for parameter, entries in resumed[0].optimizer.state.items():
-        kept = [value for value in entries.values() if value.shape == parameter.shape]
-        assert kept
-        assert all(value.stride() == parameter.stride() for value in kept)
+def written_by_another_program(path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, path)
 
 
-def test_a_checkpoint_of_another_fingerprint_is_started_anew(
-    tmp_path: Path, train: PatchData, val: PatchData
+def of_another_fingerprint(path: Path) -> None:
+    saved = torch.load(path, weights_only=True)
+    torch.save(saved | {"fingerprint": "other"}, path)
+
+
+def with_a_foreign_object(path: Path) -> None:
+    torch.save({"fingerprint": "abc", "history": Path("/")}, path)
+
+
+def cut_to(share: float) -> Callable[[Path], None]:
+    return lambda path: truncate(path, int(share * path.stat().st_size))
+
+
+def with_another_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Path.unlink,
+        with_another_bit,
+        written_by_another_program,
+        of_another_fingerprint,
+        with_a_foreign_object,
+        *map(cut_to, (0.0, 0.0001, 0.05, 0.5, 0.99)),
+        lambda path: path.write_text("no checkpoint"),
+    ],
+)
+def test_a_checkpoint_that_is_not_this_fits_or_damaged_is_started_anew(
+    tmp_path: Path, train: PatchData, val: PatchData, damage: Callable[[Path], object]
 ) -> None:
-    fit_until(1, tmp_path / "fit.safetensors", train, val, recipe())
-    classifier, undisturbed = new_classifier(), new_classifier()
-    expected = fit(undisturbed, train, val, recipe(), SETTINGS)
+    checkpoint = tmp_path / "fit.pt"
+    fit_until(1, checkpoint, train, val, recipe())
+    damage(checkpoint)
+    state = new_state()
+    before = weights_of(state.classifier)
+    load_checkpoint(checkpoint, state, "abc")
+    assert (state.history, state.best_epoch, state.best_weights) == ([], -1, {})
+    assert differing(weights_of(state.classifier), before) == []
+    assert not state.optimizer.state
 
-    history = fit(classifier, train, val, recipe(), SETTINGS, tmp_path / "fit.safetensors", "other")
 
-    assert without_speed(history) == without_speed(expected)
-    assert differing(weights_of(classifier), weights_of(undisturbed)) == []
+def new_state() -> FitState:
+    classifier = new_classifier()
+    return FitState(classifier, AdamW(classifier.parameters()), [], -1, {})
 
 
-def test_a_fit_stops_after_patience_epochs_without_a_better_loss(
-    train: PatchData, val: PatchData, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_leaves_the_older_checkpoint(
+    tmp_path: Path, train: PatchData, val: PatchData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script_losses(monkeypatch, 0.9, 0.5, 0.6, 0.5, 0.1)
+    def disk_full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    history = fit(new_classifier(), train, val, recipe(epochs=9, patience=2), SETTINGS)
+    checkpoint = tmp_path / "fit.pt"
+    fit_until(1, checkpoint, train, val, recipe())
+    older = checkpoint.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", disk_full)
+        with pytest.raises(DataError, match="No space left on device"):
+            save_checkpoint(checkpoint, new_state(), "abc")
+    assert checkpoint.read_bytes() == older
+    assert [file.name for file in tmp_path.iterdir()] == ["fit.pt"]
 
-    assert [record.val_loss for record in history] == [0.9, 0.5, 0.6, 0.5]
 
-
-def test_a_better_loss_starts_patience_anew(
-    train: PatchData, val: PatchData, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("losses", "epochs", "patience", "n_run"),
+    [
+        pytest.param([0.9, 0.5, 0.6, 0.5, 0.1], 9, 2, 4, id="patience epochs without a better loss"),
+        pytest.param([0.9, 1.0, 0.8, 1.0, 0.7, 1.0, 1.0], 9, 2, 7, id="a better loss starts patience anew"),
+        pytest.param([0.1, 0.2, 0.3, 0.4, 0.5], 5, None, 5, id="without patience every epoch"),
+    ],
+)
+def test_a_fit_stops_when_patience_is_spent(
+    train: PatchData,
+    val: PatchData,
+    monkeypatch: pytest.MonkeyPatch,
+    losses: list[float],
+    epochs: int,
+    patience: int | None,
+    n_run: int,
 ) -> None:
-    script_losses(monkeypatch, 0.9, 1.0, 0.8, 1.0, 0.7, 1.0, 1.0)
-
-    history = fit(new_classifier(), train, val, recipe(epochs=9, patience=2), SETTINGS)
-
-    assert len(history) == 7
-
-
-def test_without_patience_every_epoch_is_run(
-    train: PatchData, val: PatchData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script_losses(monkeypatch, 0.1, 0.2, 0.3, 0.4, 0.5)
-
-    assert len(fit(new_classifier(), train, val, recipe(epochs=5), SETTINGS)) == 5
+    script_losses(monkeypatch, *losses)
+    history = fit(new_classifier(), train, val, recipe(epochs=epochs, patience=patience), SETTINGS)
+    assert [record.val_loss for record in history] == losses[:n_run]
 
 
 def test_a_fit_that_stopped_early_is_not_gone_on_with(
@@ -177,10 +227,8 @@ def test_a_fit_that_stopped_early_is_not_gone_on_with(
 ) -> None:
     chosen = recipe(epochs=9, patience=1)
     script_losses(monkeypatch, 0.5, 0.6)
-    fit(new_classifier(), train, val, chosen, SETTINGS, tmp_path / "fit.safetensors")
-
-    history = fit(new_classifier(), train, val, chosen, SETTINGS, tmp_path / "fit.safetensors")
-
+    fit(new_classifier(), train, val, chosen, SETTINGS, tmp_path / "fit.pt")
+    history = fit(new_classifier(), train, val, chosen, SETTINGS, tmp_path / "fit.pt")
     assert len(history) == 2
 
 
@@ -190,7 +238,6 @@ def test_the_weights_of_the_best_epoch_are_kept(
     script_losses(monkeypatch, 0.9, 0.5, 0.5, 0.8)
     classifier = new_classifier()
     after_epoch: list[dict[str, Tensor]] = []
-
     fit(
         classifier,
         train,
@@ -199,7 +246,6 @@ def test_the_weights_of_the_best_epoch_are_kept(
         SETTINGS,
         on_epoch=lambda _: after_epoch.append(weights_of(classifier)),
     )
-
     kept = weights_of(classifier)
     assert differing(kept, after_epoch[1]) == []
     assert all(differing(kept, after_epoch[other]) for other in (0, 2, 3))

@@ -19,16 +19,12 @@ def dtype_of_a_product(precision: str) -> torch.dtype:
         return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
 
 
-def test_auto_takes_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-    assert choose_device("auto") == CPU
-
-
-def test_auto_takes_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-
-    assert choose_device("auto").type == "cuda"
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_the_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, there: bool, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert choose_device("auto").type == device
     assert choose_device("cpu") == CPU
 
 
@@ -36,16 +32,13 @@ def test_a_gpu_is_asked_for_repeatable_convolutions_in_whole_float32(monkeypatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
         monkeypatch.setattr(torch.backends.cudnn, name, value)
-
     choose_device("cuda")
-
     cudnn = torch.backends.cudnn
     assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (True, False, False)
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
     with pytest.raises(ConfigError, match=r"train\.device is cuda but no GPU.*set it to auto or cpu"):
         choose_device("cuda")
 
@@ -60,24 +53,20 @@ def test_auto_is_bfloat16_only_where_hardware_computes_it(
     monkeypatch: pytest.MonkeyPatch, hardware: bool, expected: torch.dtype
 ) -> None:
     monkeypatch.setattr("mammo.systems.devices.computes_bfloat16", lambda _: hardware)
-
     assert dtype_of_a_product("auto") == expected
 
 
 def test_a_cpu_without_avx512_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-
     assert not computes_bfloat16(CPU)
 
 
 def test_threads_are_set_for_a_while_and_then_as_before() -> None:
     before = torch.get_num_threads()
-
     with cpu_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     with cpu_threads(None):
         assert torch.get_num_threads() == before
-
     assert torch.get_num_threads() == before
 
 
@@ -108,5 +97,4 @@ def test_kept_memory_is_no_longer_mapped_anew_for_each_tensor() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", N_MAPPED], env=environment, capture_output=True, text=True, check=True
     )
-
     assert shown.stdout.split() == ["1", "0"]

@@ -1,15 +1,17 @@
 """Scores of patches and ROIs against one patch at a time, cut by hand."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
 
 from mammo.core.config import ModelConfig, VoteConfig
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
-from mammo.models.bundle import Bundle
-from mammo.systems.augment import PatchBatch
+from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.score import RoiScorer, grid_batch, patch_logits, tumor_scores
 
 CPU = torch.device("cpu")
@@ -30,20 +32,18 @@ def scorer(classifier: Classifier) -> RoiScorer:
 
 def test_the_grids_follow_each_other_row_by_row() -> None:
     batch = grid_batch(2, SIZE_PX, STRIDE_PX, CPU)
-
     rows = torch.stack([batch.roi, batch.top, batch.left, batch.size], dim=1).tolist()
     assert rows == [[roi, top, left, SIZE_PX] for roi in (0, 1) for top, left in GRID]
 
 
 def test_tumor_scores_are_the_softmax_of_the_second_logit() -> None:
     logits = np.random.default_rng(0).normal(0, 30, (4, 5, 2))
-
     np.testing.assert_allclose(tumor_scores(torch.from_numpy(logits)), softmax(logits, axis=-1)[..., 1])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 18, 256])
 def test_logits_do_not_depend_on_the_size_of_the_batches(
-    classifier: Classifier, disc_set: RoiSet, batch_size: int
+    classifier: Classifier, disc_set: Rois, batch_size: int
 ) -> None:
     images = torch.from_numpy(disc_set.images[:2])
     grid = grid_batch(2, SIZE_PX, STRIDE_PX, CPU)
@@ -55,69 +55,51 @@ def test_logits_do_not_depend_on_the_size_of_the_batches(
                 for top, left in GRID
             ]
         )
-
     logits = patch_logits(classifier, images, grid, SIZE_PX, "float32", batch_size)
-
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, one_by_one, atol=1e-5, rtol=1e-5)
 
 
-def test_no_patches_give_no_logits(classifier: Classifier, disc_set: RoiSet) -> None:
-    none = torch.zeros(0, dtype=torch.int64)
-
-    logits = patch_logits(
-        classifier, torch.from_numpy(disc_set.images), PatchBatch(none, none, none, none), SIZE_PX
-    )
-
-    assert logits.shape == (0, 2)
-
-
 def test_scoring_turns_the_classifier_to_evaluation(classifier: Classifier) -> None:
     classifier.train()
-
     RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig()), CPU)
-
     assert not any(module.training for module in classifier.modules())
 
 
-def test_a_rois_scores_do_not_depend_on_its_neighbours(scorer: RoiScorer, disc_set: RoiSet) -> None:
+def test_a_rois_scores_do_not_depend_on_its_neighbours(scorer: RoiScorer, disc_set: Rois) -> None:
     together = scorer.patch_scores(disc_set.images)
-
     alone = scorer.patch_scores(disc_set.images[11:12])
-
     assert together.shape == (18, 9)
     np.testing.assert_allclose(together[11:12], alone, atol=1e-6)
 
 
-def test_images_that_are_a_view_with_strides_are_scored(scorer: RoiScorer, disc_set: RoiSet) -> None:
+def test_images_that_are_a_view_with_strides_are_scored(scorer: RoiScorer, disc_set: Rois) -> None:
     every_second = disc_set.images[::2]
-
     np.testing.assert_array_equal(scorer.patch_scores(every_second), scorer.patch_scores(every_second.copy()))
 
 
-def test_votes_use_the_bundles_own_rule(scorer: RoiScorer, disc_set: RoiSet) -> None:
+def test_votes_use_the_bundles_own_rule(scorer: RoiScorer, disc_set: Rois) -> None:
     scores = scorer.patch_scores(disc_set.images[:3])
     threshold = float(np.median(scores))
     rule = VoteConfig(patch_threshold=threshold, share_threshold=0.0, tie="normal")
     strict = RoiScorer.on(Bundle(scorer.bundle.classifier, SIZE_PX, STRIDE_PX, rule), CPU, "float32")
-
     votes = strict.votes(disc_set.images[:3])
-
     assert [list(vote.votes) for vote in votes] == (scores > threshold).astype(int).tolist()
     assert [vote.label for vote in votes] == [
         "Tumor" if (row > threshold).any() else "Normal" for row in scores
     ]
 
 
-def test_no_rois_give_no_scores_and_no_votes(scorer: RoiScorer) -> None:
+def test_no_rois_give_no_logits_no_scores_and_no_votes(scorer: RoiScorer) -> None:
     none = np.empty((0, 120, 120), dtype=np.uint8)
-
+    grid = grid_batch(0, SIZE_PX, STRIDE_PX, CPU)
+    assert patch_logits(scorer.bundle.classifier, torch.from_numpy(none), grid, SIZE_PX).shape == (0, 2)
     assert scorer.patch_scores(none).shape == (0, 9)
     assert scorer.votes(none) == []
 
 
 def test_eight_views_are_the_mean_over_the_turns_and_mirror_images_of_each_patch(
-    classifier: Classifier, disc_set: RoiSet
+    classifier: Classifier, disc_set: Rois
 ) -> None:
     image = disc_set.images[11]
     patches = [image[top : top + 40, left : left + 40].astype(np.float32) for top, left in GRID]
@@ -126,13 +108,11 @@ def test_eight_views_are_the_mean_over_the_turns_and_mirror_images_of_each_patch
     with torch.no_grad():
         logits = classifier(torch.from_numpy(np.ascontiguousarray(views)).reshape(9 * 8, 1, 40, 40))
     expected = softmax(logits.double().numpy(), axis=-1)[:, 1].reshape(9, 8).mean(axis=1)
-
     scorer = RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig(views=8)), CPU, "float32")
-
     np.testing.assert_allclose(scorer.patch_scores(disc_set.images[11:12])[0], expected, atol=1e-6)
 
 
-def test_with_eight_views_turning_a_roi_turns_its_scores(classifier: Classifier, disc_set: RoiSet) -> None:
+def test_with_eight_views_turning_a_roi_turns_its_scores(classifier: Classifier, disc_set: Rois) -> None:
     scorer = RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig(views=8)), CPU, "float32")
     upright, turned, mirrored = (
         scorer.patch_scores(np.ascontiguousarray(image)[None]).reshape(3, 3)
@@ -142,6 +122,16 @@ def test_with_eight_views_turning_a_roi_turns_its_scores(classifier: Classifier,
             np.fliplr(disc_set.images[11]),
         )
     )
-
     np.testing.assert_allclose(turned, np.rot90(upright), atol=1e-6)
     np.testing.assert_allclose(mirrored, np.fliplr(upright), atol=1e-6)
+
+
+def test_a_bundle_votes_with_the_patches_it_was_trained_for(
+    tmp_path: Path, classifier: Classifier, disc_set: Rois
+) -> None:
+    every = Bundle(classifier, size_px=72, stride_px=12, vote=VoteConfig())
+    save_bundle(replace(every, corner_patches=False), tmp_path)
+    images = disc_set.images[:3]
+    scores = RoiScorer.on(load_bundle(tmp_path), CPU, "float32").patch_scores(images)
+    of_every = RoiScorer.on(every, CPU, "float32").patch_scores(images).reshape(3, 5, 5)
+    np.testing.assert_allclose(scores.reshape(3, 3, 3), of_every[:, 1:4, 1:4], atol=1e-6)

@@ -1,0 +1,89 @@
+"""ROIs in one container: groups, parts, and some of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo.core.errors import DataError
+from mammo.core.files import Workspace, write_table
+from mammo.core.records import SPLITS
+from mammo.data.rois import Rois, write_rois
+from mammo.data.splits import development_rois, read_parts
+from tests.disc_rois import dealt_split
+
+
+@pytest.fixture(scope="module")
+def split(disc_set: Rois) -> pd.DataFrame:
+    return dealt_split(disc_set)
+
+
+def ids(rois: Rois) -> list[str]:
+    return rois.table["roi_id"].tolist()
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_part_holds_its_rois_their_pixels_and_groups_whatever_the_order_of_the_split(
+    disc_set: Rois, split: pd.DataFrame, seed: int | None
+) -> None:
+    rows = split if seed is None else split.sample(frac=1, random_state=seed)
+    whole = disc_set.with_split(rows)
+    for offset, name in enumerate(SPLITS):
+        part = whole.part(name)
+        assert part.name == name
+        assert ids(part) == ids(disc_set)[offset::3]
+        assert np.array_equal(part.images, disc_set.images[offset::3])
+        assert part.labels.tolist() == disc_set.table["label"].tolist()[offset::3]
+        assert part.groups.tolist() == [f"group{row // 2}" for row in range(18)][offset::3]
+
+
+def test_another_split_takes_the_place_of_the_first(disc_set: Rois, split: pd.DataFrame) -> None:
+    swapped = split.assign(group_id="all", split=split["split"].replace({"train": "test", "test": "train"}))
+    again = disc_set.with_split(split).with_split(swapped)
+    assert ids(again.part("test")) == ids(disc_set)[::3]
+    assert set(again.groups) == {"all"}
+
+
+@pytest.mark.parametrize("rows", [slice(1, None), [*range(18), 0]])
+def test_a_split_that_does_not_name_each_roi_once_is_refused(
+    disc_set: Rois, split: pd.DataFrame, rows: slice | list[int]
+) -> None:
+    with pytest.raises(DataError, match=r"must name each ROI of the table exactly once.* for 18 ROIs; run"):
+        disc_set.with_split(split.iloc[rows])
+
+
+def test_some_rois_are_named_by_ids_or_by_a_mask_and_keep_their_order(disc_set: Rois) -> None:
+    wanted = [ids(disc_set)[row] for row in (7, 2)]
+    mask = np.isin(np.arange(18), [2, 7])
+    for some in (disc_set.only(wanted), disc_set.only(mask)):
+        assert ids(some) == wanted[::-1]
+        assert some.table.index.tolist() == [0, 1]
+        assert np.array_equal(some.images, disc_set.images[[2, 7]])
+
+
+def test_a_description_counts_classes_and_groups(disc_set: Rois, split: pd.DataFrame) -> None:
+    assert disc_set.with_split(split).describe() == {
+        "name": "PHANTOM (synthetic) ROIs",
+        "source": "disc",
+        "synthetic": True,
+        "n_rois": 18,
+        "n_tumor": 8,
+        "n_normal": 10,
+        "n_groups": 9,
+    }
+
+
+def test_a_workspace_gives_its_rois_in_parts_and_development_none_of_the_test_part(
+    tmp_path: Path, disc_set: Rois, split: pd.DataFrame
+) -> None:
+    workspace = Workspace(tmp_path)
+    write_rois(disc_set, workspace.rois)
+    with pytest.raises(DataError, match=r"split\.parquet: does not exist; run `dvc repro`"):
+        read_parts(workspace)
+    write_table(workspace.split, split)
+    everything, seen = read_parts(workspace), development_rois(workspace)
+    assert ids(everything.part("test")) == ids(disc_set)[2::3]
+    assert ids(seen) == [roi for row, roi in enumerate(ids(disc_set)) if row % 3 != 2]
+    assert np.array_equal(seen.images, np.delete(disc_set.images, range(2, 18, 3), axis=0))
+    assert seen.groups.tolist() == [f"group{row // 2}" for row in range(18) if row % 3 != 2]
