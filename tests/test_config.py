@@ -70,8 +70,8 @@ def test_a_file_with_recipes_alone_takes_the_defaults() -> None:
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
-    ({"patches.size_px": 200}, "patches.size_px must be between 32", "got 200"),
-    ({"patches.size_px": 31}, "patches.size_px must be between 32", "got 31"),
+    ({"patches.size_px": 121}, "patches.size_px: ", "less than or equal to 120, got 121"),
+    ({"patches.size_px": 31}, "patches.size_px: ", "greater than or equal to 32, got 31"),
     ({"patches.stride_px": 0}, "patches.stride_px: ", "got 0"),
     ({"patches.stride_px": 121}, "patches.stride_px: ", "got 121"),
     ({"patches.tumor_draws": 0}, "patches.tumor_draws: ", "got 0"),

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as tv
 
-from mammo.core.config import ModelConfig, split_system
+from mammo.core.config import ModelConfig, PreprocessingName, split_system
 from mammo.core.errors import WeightsError
-from mammo.models.backbones import Preprocessing, PreprocessingName, build_backbone, full_network
+from mammo.models.backbones import Preprocessing, build_backbone, full_network
 from mammo.models.fusion import build_fusion, build_head
 
 _REMEDY: Final = (

@@ -12,7 +12,8 @@ import yaml
 from optuna.trial import TrialState
 from rich.console import Console
 
-from mammo.core.config import Config, study_tags
+from mammo.core.config import Config
+from mammo.core.settings import study_tags
 from mammo.core.errors import ConfigError, MammoError
 from mammo.core.files import Workspace, read_table
 from mammo.evaluation.metrics import auc
