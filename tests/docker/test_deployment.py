@@ -85,7 +85,7 @@ def health_check(name: str, listening: str, port: str) -> int:
 def tiny_bundle(workspace: Workspace) -> Path:
     """A system with random weights, as training would leave it."""
     config = Config.load(workspace.params)
-    model = config.model.model_copy(update={"head_units": 8, "compact_channels": (4, 4, 8, 8, 8)})
+    model = config.model.model_copy(update={"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]})
     classifier = build_classifier("compact-model1", model, seed=0).eval()
     bundle = Bundle(classifier, size_px=48, stride_px=36, vote=VoteConfig(), synthetic=True)
     save_bundle(bundle, workspace.bundle("compact-model1"))

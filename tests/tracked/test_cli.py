@@ -101,15 +101,20 @@ BAD: Final[dict[str, bytes | None]] = {
 }
 
 
+def broken_files(folder: Path) -> dict[str, Path]:
+    """One file for each way of being no ROI."""
+    for name, content in BAD.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    (folder / "a folder").mkdir()
+    return {name: folder / name for name in (*BAD, "a folder")}
+
+
 @pytest.mark.parametrize("name", [*BAD, "a folder"])
 def test_a_bad_picture_is_refused_with_exit_code_2_and_its_name(
     mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path, name: str
 ) -> None:
-    path, content = tmp_path / name, BAD.get(name)
-    if content is not None:
-        path.write_bytes(content)
-    elif name not in BAD:
-        path.mkdir()
+    path = broken_files(tmp_path)[name]
     code, out, err = mammo("predict", "--json", "--workspace", str(finished[0].root), str(path))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
