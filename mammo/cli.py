@@ -1,17 +1,22 @@
 """The `mammo` command. Rooms are imported inside the commands, so that `mammo --help` answers at once."""
 
 import json
-from dataclasses import asdict
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from mammo.core.errors import NOTICE, guarded
+from mammo.core.errors import NOTICE, MammoError, guarded
 from mammo.core.files import Workspace
+from mammo.options import HERE, WorkspaceOption, check_port
 from mammo.study_cli import app as study_app
 from mammo.tune_cli import app as tune_app
+
+if TYPE_CHECKING:
+    from mammo.track.registry import Version
 
 app = typer.Typer(
     help=f"Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. {NOTICE}",
@@ -20,11 +25,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-WorkspaceOption = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", help="Folder with params.yaml and mlruns/ (default: the current one)."),
-]
-HERE = Path()
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object for each row.")]
 app.add_typer(study_app)
 app.add_typer(tune_app, name="tune")
 
@@ -80,14 +81,13 @@ def predict(
     files: Annotated[
         list[Path], typer.Argument(help="Pictures of ROIs: PNG, PGM, TIFF or DICOM, 120 × 120.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each file.")] = False,
+    as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Let the registered champion vote on pictures of ROIs."""
     from mammo.serve.predict import predict_files
 
-    space = Workspace(workspace)
-    rows = predict_files(space, files)
+    rows = predict_files(Workspace(workspace), files)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -109,7 +109,7 @@ def explain(
             help="Block of Grad-CAM: block1 … block5 or all (default: what the system's head sees)."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each ROI.")] = False,
+    as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Draw why the champion decides so: the map of its votes and Grad-CAM, one picture for each ROI."""
@@ -197,10 +197,7 @@ def rollback(workspace: WorkspaceOption = HERE) -> None:
 
 
 @app.command()
-def runs(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each run.")] = False,
-    workspace: WorkspaceOption = HERE,
-) -> None:
+def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Compare the runs of this workspace, and show the registered versions."""
     from mammo.track.registry import versions
     from mammo.track.store import comparison_rows
@@ -219,17 +216,36 @@ def runs(
 @app.command()
 def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = HERE) -> None:
     """Start the MLflow UI on this workspace's runs (one lean worker)."""
-    from mammo.servers import run_mlflow_ui
+    from mammo.track.check import tracking_uri
+    from mammo.track.store import connect, without_password
 
-    run_mlflow_ui(Workspace(workspace), host, port)
+    space = Workspace(workspace)
+    store = tracking_uri(space)
+    if store.startswith(("http://", "https://")):
+        raise MammoError(
+            f"MLFLOW_TRACKING_URI is the server {without_password(store)}, which has the page itself; open that address"
+        )
+    check_port(host, port)
+    connect(space)
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--workers", "1"]
+    command += ["--backend-store-uri", store, "--host", host, "--port", str(port)]
+    command += ["--artifacts-destination", str((space.mlruns / "artifacts").resolve())]
+    typer.echo(f"MLflow UI: http://{host}:{port} (stop with Ctrl-C)", err=True)
+    os.execv(command[0], command)
 
 
 @app.command()
 def serve(port: int = 8000, host: str = "127.0.0.1", workspace: WorkspaceOption = HERE) -> None:
     """Serve the champion: a page for people, JSON for programs."""
-    from mammo.servers import run_service
+    check_port(host, port)
+    import uvicorn
 
-    run_service(Workspace(workspace), host, port)
+    from mammo.serve.app import create_app
+
+    service = create_app(Workspace(workspace))
+    typer.echo(f"voting service: http://{host}:{port} (stop with Ctrl-C)", err=True)
+    uvicorn.run(service, host=host, port=port, log_level="warning")
 
 
 @app.command()
@@ -250,11 +266,9 @@ def _model_name(workspace: Path) -> str:
     return Config.load_own(Workspace(workspace).params).register_.model_name
 
 
-def _say_version(version: object) -> None:
-    fields = asdict(version)  # type: ignore[call-overload]
+def _say_version(version: "Version") -> None:
     Console().print(
-        f"version {fields['number']} ({fields['system']}): {', '.join(fields['aliases']) or 'no alias'}; "
-        f"{fields['reason']}",
+        f"version {version.number} ({version.system}): {', '.join(version.aliases) or 'no alias'}; {version.reason}",
         highlight=False,
     )
 

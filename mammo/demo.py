@@ -16,16 +16,15 @@ from mammo.report.terminal import results_table, versions_table
 from mammo.serve.predict import load_champion
 from mammo.track.registry import versions
 
-COPIED: Final = ("dvc.yaml", ".dvcignore")
-FOLDERS: Final = ("pipelines", "mammo", "data/located")
-"""What the stages depend on is copied too: DVC then sees in the workspace what has changed."""
+Settings = dict[str, dict[str, Any]]
 
-LEFT_OUT: Final = ("__pycache__", "*.parquet")
+COPIED: Final = ("dvc.yaml", ".dvcignore", "pipelines", "mammo", "data/located")
+"""With what the stages depend on: DVC then sees in the workspace what has changed."""
 
 COMMAND_REPORTS: Final = ("ablate", "ledger", "seeds", "study", "tune")
 """Folders of `reports/` that commands fill, and that the page's stage reads whether or not they have run."""
 
-SETTINGS: Final[dict[str, dict[str, Any]]] = {
+SETTINGS: Final[Settings] = {
     "phantom": {"n_patients": 60},
     "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
     "split": {"protocol": "grouped_cv"},
@@ -33,6 +32,15 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "train": {"epochs": 10, "patches_per_epoch": 768},
 }
 """What differs from params.yaml, so that the demo ends within minutes."""
+
+
+TUNE_SETTINGS: Final[Settings] = {
+    **{name: SETTINGS[name] for name in ("ingest", "split")},
+    "phantom": {"n_patients": 28},
+    "tune": {"epochs": 3, "patches_per_epoch": 128, "n_folds": 3}
+    | {"warmup_epochs": 1, "startup_trials": 3, "pruner_startup": 2},
+}
+"""A study on phantoms that ends within minutes: a demonstration, whose choice means nothing for real films."""
 
 
 def run_demo(project: Path, folder: Path, console: Console) -> None:
@@ -46,16 +54,42 @@ def run_demo(project: Path, folder: Path, console: Console) -> None:
     Raises:
         MammoError: `project` is no checkout, or a stage failed.
     """
-    space = prepare(project, folder)
-    config = Config.load(space.params)
-    console.print(f"phantom films of {config.phantom.n_patients} patients (synthetic) …", highlight=False)
-    write_phantom(config.phantom, space.root / config.ingest.raw)
-    run_dvc(space.root, "repro")
-    show(space, config, console)
+    n_patients = SETTINGS["phantom"]["n_patients"]
+    console.print(f"phantom films of {n_patients} patients (synthetic) …", highlight=False)
+    workspace = reproduce(project, folder, SETTINGS, "mammo demo")
+    console.print(results_table(read_json(workspace.reports / "evaluate" / "results.json")))
+    name = Config.load(workspace.params).register_.model_name
+    console.print(versions_table(versions(workspace, name)))
+    console.print(
+        f"picture of a vote: {draw_one_vote(workspace)}\n"
+        f"results: {workspace.reports / 'evaluate' / 'results.md'}\n"
+        "next: make ui    (compare the runs in MLflow)\n"
+        "      make serve (send a ROI to the champion)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def prepare_tuning(project: Path, folder: Path) -> Workspace:
+    """Make or refresh a workspace of phantoms whose ROIs are split, for `mammo tune --source phantom`.
+
+    Raises:
+        MammoError: `project` is no checkout, or a stage failed.
+    """
+    return reproduce(project, folder, TUNE_SETTINGS, "mammo tune --source phantom", "split")
+
+
+def reproduce(project: Path, folder: Path, settings: Settings, command: str, *stages: str) -> Workspace:
+    """Prepare a workspace, draw its films and run its stages; all, if none is named."""
+    workspace = prepare(project, folder, settings, command)
+    config = Config.load(workspace.params)
+    write_phantom(config.phantom, workspace.root / config.ingest.raw)
+    run_dvc(workspace.root, "repro", *stages)
+    return workspace
 
 
 def prepare(
-    project: Path, folder: Path, settings: dict[str, dict[str, Any]] = SETTINGS, command: str = "mammo demo"
+    project: Path, folder: Path, settings: Settings = SETTINGS, command: str = "mammo demo"
 ) -> Workspace:
     """Copy the pipeline into `folder` with other settings; files that are equal stay untouched.
 
@@ -75,11 +109,12 @@ def prepare(
         values[section] |= changes
     Config.parse(values)
     write_bytes(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False).encode())
-    for name in COPIED:
-        shutil.copy2(project / name, folder / name)
-    for name in FOLDERS:
-        left_out = shutil.ignore_patterns(*LEFT_OUT)
-        shutil.copytree(project / name, folder / name, dirs_exist_ok=True, ignore=left_out)
+    left_out = shutil.ignore_patterns("__pycache__", "*.parquet")
+    for source, target in ((project / name, folder / name) for name in COPIED):
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
+        else:
+            shutil.copy2(source, target)
     for name in COMMAND_REPORTS:
         # DVC warns of every empty folder that a stage depends on.
         note = f"`mammo {name}` writes its tables here; `dvc repro report` then shows them in `reports/index.html`.\n"
@@ -90,63 +125,16 @@ def prepare(
     return Workspace(folder)
 
 
-TUNE_SETTINGS: Final[dict[str, dict[str, Any]]] = {
-    "phantom": {"n_patients": 28},
-    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
-    "split": {"protocol": "grouped_cv"},
-    "tune": {
-        "epochs": 3,
-        "patches_per_epoch": 128,
-        "n_folds": 3,
-        "warmup_epochs": 1,
-        "startup_trials": 3,
-        "pruner_startup": 2,
-    },
-}
-"""A study on phantoms that ends within minutes: a demonstration, whose choice means nothing for real films."""
-
-
-def prepare_tuning(project: Path, folder: Path) -> Workspace:
-    """Make or refresh a workspace of phantoms whose ROIs are split, for `mammo tune --source phantom`.
-
-    Raises:
-        MammoError: `project` is no checkout, or a stage failed.
-    """
-    space = prepare(project, folder, TUNE_SETTINGS, "mammo tune --source phantom")
-    config = Config.load(space.params)
-    write_phantom(config.phantom, space.root / config.ingest.raw)
-    run_dvc(space.root, "repro", "split")
-    return space
-
-
-def show(space: Workspace, config: Config, console: Console) -> None:
-    """Print the results and the champion; draw the vote on one test ROI."""
-    results = read_json(space.reports / "evaluate" / "results.json")
-    console.print(results_table(results))
-    console.print(versions_table(versions(space, config.register_.model_name)))
-    picture = draw_one_vote(space, config)
-    console.print(
-        f"picture of a vote: {picture}\n"
-        f"results: {space.reports / 'evaluate' / 'results.md'}\n"
-        "next: make ui    (compare the runs in MLflow)\n"
-        "      make serve (send a ROI to the champion)",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def draw_one_vote(space: Workspace, config: Config) -> Path:
+def draw_one_vote(workspace: Workspace) -> Path:
     """Let the registered champion vote on the first Tumor ROI of the test part, and draw it."""
     from mammo.data.splits import read_parts
     from mammo.report.rois import vote_picture
 
-    test = read_parts(space).part("test")
+    test = read_parts(workspace).part("test")
     index = int(test.labels.argmax())
-    voter = load_champion(space)
-    vote = voter.votes(test.images[index : index + 1])[0]
-    bundle = voter.scorer.bundle
-    path = space.reports / "vote.png"
-    corners = bundle.corners
+    voter = load_champion(workspace)
+    image, bundle = test.images[index], voter.scorer.bundle
     note = f"{data_name(bundle.synthetic)} ROI {test.table['roi_id'][index]}"
-    vote_picture(test.images[index], vote, corners, bundle.size_px, path, note)
+    path = workspace.reports / "vote.png"
+    vote_picture(image, voter.votes(image[None])[0], bundle.corners, bundle.size_px, path, note)
     return path

@@ -22,31 +22,20 @@ class Finding:
     remedy: str = ""
 
 
-def examine(space: Workspace) -> list[Finding]:
+def examine(workspace: Workspace) -> list[Finding]:
     """Look at everything; a check that fails is a finding, not an error."""
-    return [
-        *_versions(),
-        _params(space),
-        _device(),
-        *_data(space),
-        _weights(),
-        *_models(space),
-        _store(space),
-        _disk(space),
-    ]
-
-
-def _versions() -> list[Finding]:
-    versions = library_versions()
-    return [Finding("ok", "versions", ", ".join(f"{name} {value}" for name, value in versions.items()))]
-
-
-def _params(space: Workspace) -> Finding:
+    versions = ", ".join(f"{name} {value}" for name, value in library_versions().items())
+    findings = [Finding("ok", "versions", versions)]
     try:
-        config = Config.load(space.params)
+        config = Config.load_own(workspace.params)
+        Config.load(workspace.params)  # with the record of a study, if the settings come from one
     except MammoError as error:
-        return Finding("error", "params.yaml", str(error), "mend the named key")
-    return Finding("ok", "params.yaml", f"source {config.ingest.source}, systems {', '.join(config.systems)}")
+        findings.append(Finding("error", "params.yaml", str(error), "mend the named key"))
+        return [*findings, _device(), _weights(), _disk(workspace)]
+    systems = f"source {config.ingest.source}, systems {', '.join(config.systems)}"
+    findings.append(Finding("ok", "params.yaml", systems))
+    files = [_data(workspace, config), _weights(), _models(workspace, config)]
+    return [*findings, _device(), *files, _store(workspace, config), _disk(workspace)]
 
 
 def _device() -> Finding:
@@ -60,19 +49,16 @@ def _device() -> Finding:
     return Finding("ok", "device", f"{device.type} ({name}), {precision}")
 
 
-def _data(space: Workspace) -> list[Finding]:
-    try:
-        raw = space.root / Config.load_own(space.params).ingest.raw
-    except MammoError:
-        return []
+def _data(workspace: Workspace, config: Config) -> Finding:
+    raw = workspace.root / config.ingest.raw
     if raw.exists():
-        return [Finding("ok", "raw data", str(raw))]
+        return Finding("ok", "raw data", str(raw))
     for name in ("MAMMO_MIAS_ROIS", "MAMMO_MINI_MIAS"):
         if os.environ.get(name):
-            return [Finding("note", "raw data", f"{name}={os.environ[name]}, not fetched yet", "mammo fetch")]
-    return [
-        Finding("note", "raw data", f"{raw} is missing", "mammo fetch (or mammo phantom for synthetic films)")
-    ]
+            return Finding("note", "raw data", f"{name}={os.environ[name]}, not fetched yet", "mammo fetch")
+    return Finding(
+        "note", "raw data", f"{raw} is missing", "mammo fetch (or mammo phantom for synthetic films)"
+    )
 
 
 def _weights() -> Finding:
@@ -86,41 +72,35 @@ def _weights() -> Finding:
     return Finding("note", "ImageNet weights", f"none in {folder}", remedy)
 
 
-def _models(space: Workspace) -> list[Finding]:
-    try:
-        systems = Config.load_own(space.params).systems
-    except MammoError:
-        return []
-    missing = [system for system in systems if not space.bundle(system).is_dir()]
+def _models(workspace: Workspace, config: Config) -> Finding:
+    missing = [system for system in config.systems if not workspace.bundle(system).is_dir()]
     if missing:
-        return [
-            Finding("note", "trained systems", f"missing: {', '.join(missing)}", "dvc repro (or dvc pull)")
-        ]
-    return [Finding("ok", "trained systems", ", ".join(systems))]
+        return Finding("note", "trained systems", f"missing: {', '.join(missing)}", "dvc repro (or dvc pull)")
+    return Finding("ok", "trained systems", ", ".join(config.systems))
 
 
-def _store(space: Workspace) -> Finding:
+def _store(workspace: Workspace, config: Config) -> Finding:
     from mammo.track.check import lacking, sqlite_path
     from mammo.track.registry import champion
 
-    path = sqlite_path(space)
+    path = sqlite_path(workspace)
     if path is not None and not path.exists():
         return Finding("note", "tracking store", "empty", "dvc repro fills it")
-    lacks = lacking(space)
+    lacks = lacking(workspace)
     if lacks:
         return Finding("note", "tracking store", f"lacks {', '.join(lacks)}", "dvc repro brings it")
     try:
-        version = champion(space, Config.load_own(space.params).register_.model_name)
+        version = champion(workspace, config.register_.model_name)
     except MammoError as error:
         return Finding("note", "tracking store", str(error), "see the message")
     return Finding("ok", "tracking store", f"champion: version {version.number} ({version.system})")
 
 
-def _disk(space: Workspace) -> Finding:
-    if not space.root.is_dir():
-        return Finding(
-            "error", "free disk", f"no such folder: {space.root}", "name the project's root with --workspace"
-        )
-    free = shutil.disk_usage(space.root).free / 2**30
-    level: Literal["ok", "note"] = "ok" if free > 2 else "note"
-    return Finding(level, "free disk", f"{free:.1f} GiB", "" if free > 2 else "2 GiB are wanted")
+def _disk(workspace: Workspace) -> Finding:
+    if not workspace.root.is_dir():
+        missing = f"no such folder: {workspace.root}"
+        return Finding("error", "free disk", missing, "name the project's root with --workspace")
+    free = shutil.disk_usage(workspace.root).free / 2**30
+    if free > 2:
+        return Finding("ok", "free disk", f"{free:.1f} GiB")
+    return Finding("note", "free disk", f"{free:.1f} GiB", "2 GiB are wanted")

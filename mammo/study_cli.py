@@ -7,21 +7,17 @@ import typer
 from rich.console import Console
 
 from mammo.core.files import Workspace
+from mammo.options import HERE, WorkspaceOption
 
 if TYPE_CHECKING:
     from mammo.core.config import Config
 
 app = typer.Typer()
 
-WorkspaceOption = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", help="Folder with params.yaml and data/ (default: the current one)."),
-]
 JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU; on a GPU one)."),
 ]
-HERE = Path()
 
 
 @app.command()

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from mammo.core.files import Workspace
+from mammo.options import HERE, WorkspaceOption, check_port
 
 if TYPE_CHECKING:
     from mammo.core.config import Config
@@ -17,9 +18,6 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 
-WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder with params.yaml (default: the current one).")
-]
 StorageOption = Annotated[
     str | None,
     typer.Option(
@@ -38,7 +36,6 @@ SourceOption = Annotated[
     str | None, typer.Option(help="phantom: search on synthetic ROIs, in a workspace of its own.")
 ]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget the trials that are there.")]
-HERE: Final = Path()
 PHANTOM: Final = Path("tune-demo")
 """Workspace of `--source phantom`, unless `--workspace` names another."""
 
@@ -150,9 +147,18 @@ def dashboard(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Open optuna-dashboard on the study's storage."""
-    from mammo.servers import run_dashboard
+    check_port(host, port)
+    from optuna_dashboard import run_server
 
-    run_dashboard(Workspace(workspace), storage, host, port)
+    from mammo.core.errors import MammoError
+    from mammo.tuning.storage import journal_path, using_storage
+
+    journal = journal_path(Workspace(workspace))
+    if storage is None and not journal.is_file():
+        raise MammoError(f"{journal}: does not exist; run `mammo tune` to make a study")
+    with using_storage(Workspace(workspace), storage, heartbeat_s=None) as opened:
+        typer.echo(f"optuna-dashboard: http://{host}:{port} (stop with Ctrl-C)", err=True)
+        run_server(opened, host=host, port=port)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mammo.core.config import Config, checksum
+from mammo.core.config import Config
 from mammo.core.files import Workspace
 
 
@@ -29,5 +29,5 @@ def write_record(
         "patches": config.patches.model_dump() | (patches or {}),
         "vote": config.vote.model_dump() | (vote or {}),
     }
-    path.write_text(yaml.safe_dump(record | {"checksum": checksum(record)}))
+    path.write_text(yaml.safe_dump(record))
     return path

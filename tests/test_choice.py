@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mammo.core.config import Config, study_tags
+from mammo.core.config import Config
 from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace
+from mammo.core.settings import study_tags
 from tests.study_records import write_record
 
 PROJECT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def test_a_study_starts_from_params_yaml_whatever_was_chosen_before(space: Works
     [
         ({"train": {"head_lr": 0.1}}, r"train\.head_lr must be null .* got 0\.1"),
         ({"train": {"backbone_lr": 0.0}}, r"train\.backbone_lr must be null .* got 0\.0"),
-        ({"systems": ["compact-baseline"]}, "systems must hold compact-model2, .* run `mammo tune apply`"),
+        ({"systems": ["compact-baseline"]}, "systems must hold compact-model2, .* add it"),
         ({"settings_from": "reports/none.yaml"}, r"none\.yaml: does not exist; run `mammo tune`"),
     ],
 )
@@ -85,22 +86,23 @@ def test_what_contradicts_the_choice_is_refused(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", "is not the record of a study \\(lacks study, best, system, recipes, patches, vote\\)"),
+        ("[1, 2]", "must hold a mapping of sections, got list"),
         ("{study: {", "is not valid YAML"),
+        ("{study: {}, best: {}, recipes: {a: {}}, patches: {}, vote: {}}", "system is required and missing"),
         (
             "{study: {}, best: {}, system: a, recipes: {}, patches: {}, vote: {}}",
-            r"not the record of a study \(must hold one recipe\)",
+            "recipes: .* at least 1 item",
         ),
         (
             "{study: {}, best: {}, system: a, recipes: [x], patches: {}, vote: {}}",
-            r"not the record of a study \(must hold one recipe\)",
+            "recipes: .* valid dictionary",
         ),
     ],
 )
 def test_a_file_that_is_no_record_is_refused(space: Workspace, text: str, message: str) -> None:
     change(space, settings_from=BEST)
     (space.root / BEST).write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=rf"best\.yaml: {message}"):
         Config.load(space.params)
 
 
@@ -149,25 +151,3 @@ def tracked(space: Workspace, stage: str) -> dict[str, list[str]]:
             for dependency in found.deps
             if isinstance(dependency, ParamsDependency)
         }
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("size_px: 96", "size_px: 72"),
-        ("system: compact-model2", "system: vgg16-model2"),
-        ("trial: 7", "trial: 8"),
-    ],
-)
-def test_a_record_that_somebody_has_edited_is_refused_with_what_to_do(
-    space: Workspace, old: str, new: str
-) -> None:
-    change(space, settings_from=BEST)
-    record = space.root / BEST
-    text = record.read_text()
-    assert text.count(old) == 1
-    record.write_text(text.replace(old, new))
-    with pytest.raises(ConfigError, match=r"best\.yaml: must be as the study wrote it.*params\.yaml"):
-        Config.load(space.params)
-    record.write_text(f"# a remark\n{text}")
-    assert Config.load(space.params).patches.size_px == 96

@@ -70,8 +70,8 @@ def test_a_file_with_recipes_alone_takes_the_defaults() -> None:
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
-    ({"patches.size_px": 200}, "patches.size_px must be between 32", "got 200"),
-    ({"patches.size_px": 31}, "patches.size_px must be between 32", "got 31"),
+    ({"patches.size_px": 121}, "patches.size_px: ", "less than or equal to 120, got 121"),
+    ({"patches.size_px": 31}, "patches.size_px: ", "greater than or equal to 32, got 31"),
     ({"patches.stride_px": 0}, "patches.stride_px: ", "got 0"),
     ({"patches.stride_px": 121}, "patches.stride_px: ", "got 121"),
     ({"patches.tumor_draws": 0}, "patches.tumor_draws: ", "got 0"),
@@ -90,18 +90,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
         "split.protocol must be grouped_cv",
         "source phantom",
     ),
-    (
-        {"ingest.source": "mini_mias", "split.protocol": "published"},
-        "split.protocol must be grouped_cv",
-        "source mini_mias",
-    ),
     ({"systems": ["vgg16-model3"]}, "systems are written BACKBONE-FUSION", "got 'vgg16-model3'"),
-    ({"systems": ["vgg-16-model1"]}, "systems are written BACKBONE-FUSION", "got 'vgg-16-model1'"),
     ({"systems": []}, "systems: ", "got []"),
     ({"systems": "compact-model1"}, "systems: ", "got 'compact-model1'"),
     ({"systems": ["compact-model1"] * 2}, "systems must differ", "'compact-model1', 'compact-model1'"),
     ({"train.recipe": "scrath"}, "train.recipe must be one of ['paper', 'scratch']", "got 'scrath'"),
-    ({"train.epochs": 0}, "train.epochs: ", "got 0"),
     ({"train.patches_per_epoch": 1}, "train.patches_per_epoch: ", "got 1"),
     ({"train.head_lr": 0}, "train.head_lr: ", "got 0"),
     ({"train.device": "gpu"}, "train.device: ", "got 'gpu'"),
@@ -112,9 +105,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
         "got '1e-3'",
     ),
     ({"recipes.scratch.head_lr": float("nan")}, "recipes.scratch.head_lr: ", "got nan"),
-    ({"recipes.scratch.weight_decay": float("nan")}, "recipes.scratch.weight_decay: ", "got nan"),
     ({"recipes.scratch.batch_size": 1}, "recipes.scratch.batch_size: ", "got 1"),
-    ({"recipes.scratch.patches_per_epoch": 1}, "recipes.scratch.patches_per_epoch: ", "got 1"),
     ({"recipes.scratch.augment.zoom": 1.0}, "recipes.scratch.augment.zoom: ", "got 1.0"),
     ({"recipes.scratch.augment.fill": "zero"}, "recipes.scratch.augment.fill: ", "got 'zero'"),
     ({"recipes.scratch.augment": None}, "recipes.scratch.augment: ", "got None"),
@@ -200,14 +191,10 @@ def test_a_systems_name_is_backbone_and_fusion(backbone: str, fusion: str) -> No
     assert split_system(f"{backbone}-{fusion}") == (backbone, fusion)
 
 
-def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"params\.yaml: does not exist; run from the project's root"):
-        Config.load(tmp_path / "params.yaml")
-
-
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
+        (None, "does not exist; run from the project's root"),
         (b"patches: [", "is not valid YAML"),
         (b"\xff\xfe\x00", "is not valid YAML"),
         (b"", "must hold a mapping of sections, got NoneType"),
@@ -215,8 +202,11 @@ def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
         (b"!!python/object/apply:os.getcwd []", "is not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_mapping_in_yaml_is_refused(tmp_path: Path, content: bytes, rule: str) -> None:
-    (tmp_path / "params.yaml").write_bytes(content)
+def test_a_file_that_is_missing_or_no_mapping_in_yaml_is_refused(
+    tmp_path: Path, content: bytes | None, rule: str
+) -> None:
+    if content is not None:
+        (tmp_path / "params.yaml").write_bytes(content)
 
     with pytest.raises(ConfigError, match=rf"params\.yaml: {rule}"):
         Config.load(tmp_path / "params.yaml")

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from mammo.core.errors import DataError
 from mammo.core.files import (
+    atomic_folder,
     atomic_path,
     read_array,
     read_json,
@@ -66,6 +68,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
 def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     def write_half() -> None:
         with atomic_path(tmp_path / "table.csv") as temporary:
+            assert (temporary.parent, temporary.suffix) == (tmp_path, ".csv")
             temporary.write_text("half")
             raise KeyboardInterrupt
 
@@ -75,27 +78,27 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     assert names_in(tmp_path) == []
 
 
-def test_the_temporary_file_lies_beside_the_target_and_keeps_its_suffix(tmp_path: Path) -> None:
-    with atomic_path(tmp_path / "plot.png") as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.suffix == ".png"
-        assert temporary.name != "plot.png"
-        temporary.write_bytes(b"pixels")
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path: Path, is_complete: bool) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "old").touch()
 
-    assert names_in(tmp_path) == ["plot.png"]
+    with suppress(KeyboardInterrupt), atomic_folder(folder) as fresh:
+        (fresh / "new").touch()
+        if not is_complete:
+            raise KeyboardInterrupt
+
+    assert names_in(folder) == ["new" if is_complete else "old"]
+    assert names_in(tmp_path) == ["docs"]
 
 
-def test_missing_folders_are_made(tmp_path: Path) -> None:
+def test_missing_folders_are_made_and_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a" / "b" / "c.bin", b"x")
 
     assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"x"
-
-
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "models").write_bytes(b"")
-
     with pytest.raises(DataError, match=r"cannot be written .*choose a writable folder"):
-        write_bytes(tmp_path / "models" / "x.json", b"{}")
+        write_bytes(tmp_path / "a" / "b" / "c.bin" / "x.json", b"{}")
 
 
 def test_a_written_file_has_the_permissions_that_open_would_give(tmp_path: Path) -> None:
@@ -108,13 +111,18 @@ def test_a_written_file_has_the_permissions_that_open_would_give(tmp_path: Path)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
-def test_json_is_written_with_a_final_newline_and_read_back(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_as_it_was(tmp_path: Path) -> None:
     value = {"auc": 0.876, "by": ["val_loss", None], "title": "×"}
-
     write_json(tmp_path / "a.json", value)
+    write_table(tmp_path / "t.parquet", TABLE)
+    write_array(tmp_path / "a.npy", ARRAY)
 
     assert json.loads((tmp_path / "a.json").read_text()) == value == read_json(tmp_path / "a.json")
     assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), TABLE, check_dtype=False)
+    read = read_array(tmp_path / "a.npy")
+    assert read.dtype == np.uint8
+    assert np.array_equal(read, ARRAY)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -125,22 +133,30 @@ def test_numbers_that_json_has_not_are_refused_and_write_nothing(tmp_path: Path,
     assert names_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe\x00"])
-def test_broken_json_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.json").write_bytes(content)
-
-    with pytest.raises(DataError, match=r"a\.json: is not valid JSON .*dvc repro"):
-        read_json(tmp_path / "a.json")
-
-
-def test_tables_and_arrays_come_back_as_they_were(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.parquet", TABLE)
-    write_array(tmp_path / "a.npy", ARRAY)
-
-    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), TABLE, check_dtype=False)
-    read = read_array(tmp_path / "a.npy")
-    assert read.dtype == np.uint8
-    assert np.array_equal(read, ARRAY)
+@pytest.mark.parametrize(
+    ("name", "write", "read", "kind"),
+    [
+        ("a.json", lambda path: write_json(path, {"a": [1, 2, 3]}), read_json, "valid JSON"),
+        ("t.parquet", lambda path: write_table(path, TABLE), read_table, "a readable parquet table"),
+        ("a.npy", lambda path: write_array(path, ARRAY), read_array, r"a plain \.npy array"),
+    ],
+)
+def test_what_is_cut_off_or_missing_is_refused_with_what_to_do(
+    tmp_path: Path, name: str, write: Callable[[Path], None], read: Read, kind: str
+) -> None:
+    path = tmp_path / name
+    write(path)
+    content = path.read_bytes()
+    for broken in (
+        *(content[: int(kept * len(content))] for kept in (0, 0.01, 0.1, 0.5, 0.9)),
+        b"\xff\xfe\x00",
+    ):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match=rf"{name}: is not {kind} .*dvc repro"):
+            read(path)
+    path.unlink()
+    with pytest.raises(DataError, match=rf"{name}: does not exist; run `dvc repro` \(after `mammo fetch`\)"):
+        read(path)
 
 
 def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -148,27 +164,6 @@ def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
     write_table(tmp_path / "two.parquet", TABLE.copy())
 
     assert sha256_of(tmp_path / "one.parquet") == sha256_of(tmp_path / "two.parquet")
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.01, 0.1, 0.5, 0.99])
-def test_a_truncated_table_is_refused(tmp_path: Path, kept: float) -> None:
-    path = tmp_path / "t.parquet"
-    write_table(path, TABLE)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(kept * len(content))])
-
-    with pytest.raises(DataError, match=r"t\.parquet: is not a readable parquet table .*dvc repro"):
-        read_table(path)
-
-
-@pytest.mark.parametrize("n_bytes", [0, 3, 7, 40, 128, 130])
-def test_a_truncated_array_is_refused(tmp_path: Path, n_bytes: int) -> None:
-    path = tmp_path / "a.npy"
-    write_array(path, ARRAY)
-    path.write_bytes(path.read_bytes()[:n_bytes])
-
-    with pytest.raises(DataError, match=r"a\.npy: is not a plain \.npy array .*dvc repro"):
-        read_array(path)
 
 
 def test_pickled_arrays_and_archives_are_no_plain_arrays(tmp_path: Path) -> None:
@@ -179,12 +174,6 @@ def test_pickled_arrays_and_archives_are_no_plain_arrays(tmp_path: Path) -> None
     for name in ("pickled.npy", "archive.npy"):
         with pytest.raises(DataError, match=r"is not a plain \.npy array"):
             read_array(tmp_path / name)
-
-
-@pytest.mark.parametrize("read", [read_json, read_table, read_array])
-def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path, read: Read) -> None:
-    with pytest.raises(DataError, match=r"gone: does not exist; run `dvc repro` \(after `mammo fetch`\)"):
-        read(tmp_path / "gone")
 
 
 def test_the_hash_is_sha256_of_the_content(tmp_path: Path) -> None:

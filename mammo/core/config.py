@@ -1,40 +1,31 @@
-"""One frozen pydantic model for each section of `params.yaml`.
+"""One frozen model for each section of `params.yaml`, named after the stage that reads it: what DVC reruns by."""
 
-The sections are named after the stages that read them, so that DVC reruns only what a change
-touches. Unknown keys are refused.
-"""
-
-import hashlib
-import json
-from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from mammo.core.errors import ConfigError
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
+from mammo.core.settings import explained, read_yaml, with_choice
 from mammo.core.tune_config import Section, TuneConfig, check_space
 
 SourceName = Literal["mias_rois", "mini_mias", "phantom"]
+PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
 FUSIONS = ("baseline", "model1", "model2")
-FUSION_BACKBONES = (
-    "compact",
-    "vgg16",
-    "vgg19",
-    "vgg16_bn",
-    "vgg19_bn",
-    "densenet121",
-    "resnet50",
-    "mobilenet_v2",
-)
+_VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
+FUSION_BACKBONES = ("compact", *_VGGS, "densenet121", "resnet50", "mobilenet_v2")
 
 Positive = Annotated[int, Field(ge=1)]
 TwoOrMore = Annotated[int, Field(ge=2)]
 """BatchNorm cannot train on a single patch."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Index = Annotated[int, Field(ge=0)]
+Folds = Annotated[int, Field(ge=3, le=20)]
 Rate = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+HeadRate = Annotated[float, Field(gt=0, lt=10)]
+BackboneRate = Annotated[float, Field(ge=0, lt=10)]
 
 
 class PhantomConfig(Section):
@@ -54,37 +45,35 @@ class IngestConfig(Section):
     seed: Seed = 0
     """Draws the normal ROIs of film sources."""
     bounding_box: bool = True
-    """Film sources: crop to the first region's bounding box and stretch back, as the paper does
-    (a distortion, one of the paper's defects). False keeps the pixels' aspect."""
+    """Film sources: stretch each region's bounding box to a ROI (one of the paper's defects); false keeps aspect."""
 
 
 class SplitConfig(Section):
     """Who trains, who validates, who tests."""
 
     protocol: Literal["published", "grouped_cv"] = "published"
-    n_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    n_folds: Folds = 5
     n_repeats: Positive = 1
-    repeat: Annotated[int, Field(ge=0)] = 0
-    fold: Annotated[int, Field(ge=0)] = 0
+    repeat: Index = 0
+    fold: Index = 0
     """The fold that is the test part; the next one validates."""
     keep_groups: bool = True
-    """grouped_cv: keep the ROIs of one patient, or of shared tissue, in one part. False spreads them over the
-    folds, as a split by ROI like the paper's does (one of its defects); ROIs without a group stay where they are."""
+    """grouped_cv: ROIs of one patient, or of shared tissue, share a part; false spreads them (as the paper does)."""
     seed: Seed = 0
 
     @model_validator(mode="after")
     def _indices_exist(self) -> Self:
-        if self.fold >= self.n_folds:
-            raise ValueError(f"fold must be below n_folds ({self.n_folds}), got {self.fold}")
-        if self.repeat >= self.n_repeats:
-            raise ValueError(f"repeat must be below n_repeats ({self.n_repeats}), got {self.repeat}")
+        for key in ("fold", "repeat"):
+            index, n = getattr(self, key), getattr(self, f"n_{key}s")
+            if index >= n:
+                raise ValueError(f"{key} must be below n_{key}s ({n}), got {index}")
         return self
 
 
 class PatchesConfig(Section):
     """Random draws for training and the grid that votes."""
 
-    size_px: int = 72
+    size_px: Annotated[int, Field(ge=MIN_PATCH_PX, le=ROI_SIDE_PX)] = 72
     tumor_draws: Positive = 1000
     """Random patches of each Tumor ROI of the training and validation parts."""
     normal_draws: Positive = 250
@@ -95,17 +84,12 @@ class PatchesConfig(Section):
     stride_px: Annotated[int, Field(ge=1, le=ROI_SIDE_PX)] = 12
     """Step of the voting grid: 72 and 12 give 5 × 5 votes."""
     corner_patches: bool = True
-    """Draw and vote out to the ROI's corners, where a patch can miss the lesion (one of the paper's defects).
-    False keeps to the middle half of the offsets along each axis: 3 × 3 votes instead of 5 × 5."""
+    """Draw and vote out to the ROI's corners, where a patch can miss the lesion (one of the paper's defects); false
+    keeps to the middle half of the offsets along each axis: 3 × 3 votes instead of 5 × 5."""
     seed: Seed = 0
 
     @model_validator(mode="after")
-    def _patch_fits(self) -> Self:
-        if not MIN_PATCH_PX <= self.size_px <= ROI_SIDE_PX:
-            raise ValueError(
-                f"size_px must be between {MIN_PATCH_PX} (the pooling of Model2 needs it) and "
-                f"{ROI_SIDE_PX} (the ROI's side), got {self.size_px}"
-            )
+    def _a_patch_votes(self) -> Self:
         free = ROI_SIDE_PX - self.size_px
         offsets = range(free % self.stride_px // 2, free + 1, self.stride_px)
         some_inner = any(abs(offset - free / 2) <= max(free / 4, 0.5) for offset in offsets)
@@ -123,15 +107,14 @@ class AugmentConfig(Section):
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 180.0
     """Turned by an angle drawn from [−rotation_deg, rotation_deg]."""
     quarter_turns: bool = False
-    """Turned by 0, 90, 180 or 270° instead. With zoom 0 no pixel is interpolated: training patches are as
-    sharp as those that vote."""
-    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Turned by 0, 90, 180 or 270° instead: with zoom 0 no pixel is interpolated."""
+    zoom: BelowOne = 0.2
     """Each axis is scaled by a factor drawn from [1 − zoom, 1 + zoom]."""
     flip_horizontal: bool = True
     flip_vertical: bool = False
     fill: Literal["patch", "roi"] = "patch"
     """What lies outside the patch: its nearest border pixel (the paper) or the tissue of its ROI."""
-    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gain: BelowOne = 0.0
     """Grey levels are multiplied by a factor drawn from [1 − gain, 1 + gain]."""
     offset: Annotated[float, Field(ge=0, le=128)] = 0.0
     """Grey levels are shifted by a value drawn from [−offset, +offset]."""
@@ -145,11 +128,11 @@ class RecipeConfig(Section):
     patches_per_epoch: TwoOrMore | None
     """Patches seen in one epoch; null takes the whole patch set."""
     optimizer: Literal["sgd", "adamw"]
-    head_lr: Annotated[float, Field(gt=0, lt=10)]
-    backbone_lr: Annotated[float, Field(ge=0, lt=10)]
+    head_lr: HeadRate
+    backbone_lr: BackboneRate
     """0 freezes the backbone."""
     momentum: Rate
-    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: BelowOne
     schedule: Literal["constant", "one_cycle"]
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
     class_balance: bool
@@ -178,8 +161,8 @@ class TrainConfig(Section):
     epochs: Positive | None = None
     """null: the recipe's own; likewise below."""
     patches_per_epoch: TwoOrMore | None = None
-    head_lr: Annotated[float, Field(gt=0, lt=10)] | None = None
-    backbone_lr: Annotated[float, Field(ge=0, lt=10)] | None = None
+    head_lr: HeadRate | None = None
+    backbone_lr: BackboneRate | None = None
 
 
 class ModelConfig(Section):
@@ -187,12 +170,10 @@ class ModelConfig(Section):
 
     weights: str = "none"
     """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
-    preprocessing: Literal[
-        "auto", "samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"
-    ] = "auto"
+    preprocessing: Literal["auto", PreprocessingName] = "auto"
     """auto: what belongs to the weights (torchvision's own; from scratch, each patch standardised)."""
     head_units: Positive = 1024
-    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    head_dropout: BelowOne = 0.0
     compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)] = [16, 32, 64, 128, 256]
 
 
@@ -205,8 +186,7 @@ class VoteConfig(Section):
     patch_threshold: Rate = 0.5
     """A patch votes Tumor when its score is above this (argmax of two classes: 0.5)."""
     views: Literal[1, 8] = 1
-    """Each patch is scored as it is (1), or as the mean over its four turns and their mirror images (8), which takes
-    eight times as long."""
+    """Each patch is scored as it is (1), or as the mean over its four turns and their mirror images (8)."""
     threshold: Literal["fixed", "validation"] = "validation"
     """Where the threshold of the ROI comes from: `fixed` takes `share_threshold` (0.5 is the paper's plain
     majority), `validation` fits it to the trained system's votes on the validation part."""
@@ -241,11 +221,9 @@ class EvaluateConfig(Section):
     """Bins of the reliability diagram and the calibration error: equally many ROIs, or equally wide."""
     n_bins: Annotated[int, Field(ge=1, le=50)] = 6
     auc_of: Literal["scores", "decisions"] = "scores"
-    """What the ROI-level AUC rests on. `decisions` repeats the paper, whose AUC is therefore the balanced accuracy
-    (one of the paper's defects)."""
+    """What the ROI-level AUC rests on; of `decisions` it is the balanced accuracy (one of the paper's defects)."""
     patch_auc_of: Literal["tumor", "larger"] = "tumor"
-    """What the patch-level AUC rests on: the probability of Tumor or, as in the paper's code, the larger of the
-    two probabilities (one of the paper's defects)."""
+    """What the patch-level AUC rests on: the probability of Tumor or the larger of the two (a defect of the paper)."""
 
     @property
     def resampling(self) -> Resampling:
@@ -256,7 +234,7 @@ class EvaluateConfig(Section):
 class GridConfig(Section):
     """Repeated stratified grouped K-fold over several training seeds."""
 
-    n_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    n_folds: Folds = 5
     n_repeats: Positive = 1
     n_seeds: Positive = 2
     """Training seeds on every fold: 0 to n_seeds − 1 in the first repeat, the next n_seeds in the second, …"""
@@ -312,6 +290,8 @@ def split_system(system: str) -> tuple[str, str]:
 
 
 OWN_SETTINGS = "params.yaml"
+OVERRIDES = ("epochs", "patches_per_epoch", "head_lr", "backbone_lr")
+AT_THE_ROOT = "run from the project's root, where params.yaml lies"
 
 
 class Config(Section):
@@ -325,11 +305,7 @@ class Config(Section):
     ingest: IngestConfig = IngestConfig()
     split: SplitConfig = SplitConfig()
     patches: PatchesConfig = PatchesConfig()
-    systems: Annotated[list[str], Field(min_length=1)] = [
-        "compact-baseline",
-        "compact-model1",
-        "compact-model2",
-    ]
+    systems: Annotated[list[str], Field(min_length=1)] = [f"compact-{fusion}" for fusion in FUSIONS]
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     recipes: dict[str, RecipeConfig]
@@ -343,36 +319,28 @@ class Config(Section):
     study: StudyConfig = StudyConfig()
 
     @model_validator(mode="after")
-    def _names_exist(self) -> Self:
-        for system in (*self.systems, self.ablate.system, self.study.system):
+    def _sections_agree(self) -> Self:
+        for system in (*self.systems, self.ablate.system, self.study.system, self.tune.system):
             split_system(system)
         if len(set(self.systems)) != len(self.systems):
             raise ValueError(f"systems must differ from each other, got {self.systems}")
-        if self.train.recipe not in self.recipes:
-            raise ValueError(f"train.recipe must be one of {sorted(self.recipes)}, got {self.train.recipe!r}")
+        for section in ("train", *self.model_fields_set & {"tune"}):
+            recipe = getattr(self, section).recipe
+            if recipe not in self.recipes:
+                raise ValueError(f"{section}.recipe must be one of {sorted(self.recipes)}, got {recipe!r}")
         if self.ingest.source != "mias_rois" and self.split.protocol == "published":
             raise ValueError(
                 f"split.protocol must be grouped_cv for ingest.source {self.ingest.source}: only mias_rois has "
                 "published folders"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _space_fits(self) -> Self:
-        split_system(self.tune.system)
-        if "tune" in self.model_fields_set and self.tune.recipe not in self.recipes:
-            raise ValueError(f"tune.recipe must be one of {sorted(self.recipes)}, got {self.tune.recipe!r}")
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 
     @property
     def recipe(self) -> RecipeConfig:
         """The chosen recipe with the overrides of `train` applied."""
-        overrides = {
-            key: value
-            for key in ("epochs", "patches_per_epoch", "head_lr", "backbone_lr")
-            if (value := getattr(self.train, key)) is not None
-        }
+        given = {key: getattr(self.train, key) for key in OVERRIDES}
+        overrides = {key: value for key, value in given.items() if value is not None}
         return self.recipes[self.train.recipe].model_copy(update=overrides)
 
     @classmethod
@@ -382,7 +350,7 @@ class Config(Section):
         Raises:
             ConfigError: a file is missing, is no YAML, or breaks a rule; the message names the key.
         """
-        values = cls._read(path)
+        values = read_yaml(path, AT_THE_ROOT)
         own = cls.parse(values, path.name)
         if own.settings_from == OWN_SETTINGS:
             return own
@@ -391,26 +359,8 @@ class Config(Section):
 
     @classmethod
     def load_own(cls, path: Path) -> Self:
-        """Read and check a params file without `settings_from`: what a study starts from and is compared with.
-
-        Raises:
-            ConfigError: the file is missing, is no YAML, or breaks a rule; the message names the key.
-        """
-        return cls.parse(cls._read(path) | {"settings_from": OWN_SETTINGS}, path.name)
-
-    @classmethod
-    def _read(cls, path: Path) -> dict[str, Any]:
-        try:
-            values = yaml.safe_load(path.read_text())
-        except FileNotFoundError as error:
-            raise ConfigError(
-                f"{path}: does not exist; run from the project's root, where params.yaml lies"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not valid YAML ({error})") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: must hold a mapping of sections, got {type(values).__name__}")
-        return values
+        """As `load`, but without `settings_from`: what a study starts from and is compared with."""
+        return cls.parse(read_yaml(path, AT_THE_ROOT) | {"settings_from": OWN_SETTINGS}, path.name)
 
     @classmethod
     def parse(cls, values: dict[str, Any], name: str = "params.yaml") -> Self:
@@ -419,130 +369,5 @@ class Config(Section):
         Raises:
             ConfigError: a value breaks a rule.
         """
-        try:
+        with explained(name):
             return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError("\n".join(_explain(name, detail) for detail in error.errors())) from error
-
-
-def _explain(name: str, detail: Any) -> str:
-    """What one broken rule says: file, key, rule, value, and the remedy where it shows in the value."""
-    loc = list(detail["loc"])
-    if loc[:2] == ["tune", "space"]:
-        del loc[3:4]  # pydantic's own: which kind of range it is
-    key = ".".join(str(part) for part in loc)
-    message, got = detail["msg"], detail.get("input")
-    if detail["type"] == "extra_forbidden":
-        return f"{name}: {key} is not a known key; remove it or correct its spelling"
-    if detail["type"] == "missing":
-        return f"{name}: {key} is required and missing"
-    if detail["type"] == "value_error":
-        section = f"{key}{' ' if isinstance(loc[-1], int) else '.'}" if key else ""
-        rules = message.removeprefix("Value error, ").splitlines()
-        return "\n".join(f"{name}: {section}{rule}" for rule in rules)
-    if detail["type"] in ("union_tag_not_found", "union_tag_invalid", "model_attributes_type"):
-        return (
-            f"{name}: {key} must say its type (int, float or categorical), got {got!r}; for example "
-            "{type: float, low: 0.001, high: 0.01}"
-        )
-    return f"{name}: {key}: {message}, got {got!r}{_remedy(detail['type'], got)}"
-
-
-def _remedy(kind: str, got: Any) -> str:
-    if not isinstance(got, str) or not kind.startswith(("int", "float")):
-        return ""
-    try:
-        number = float(got)
-    except ValueError:
-        return ""
-    if not isfinite(number):
-        return ""
-    if kind.startswith("int") and number == int(number):
-        return f"; write {int(number)} without quotes"
-    # YAML 1.1 takes 1e-4 for a text: a number with an exponent needs a point.
-    mantissa, _, exponent = f"{number!r}".partition("e")
-    plain = f"{float(mantissa)}e{exponent}" if exponent else mantissa
-    return f"; write {plain}: YAML takes a number in quotes, or an exponent without a point before it, for a text"
-
-
-CHOSEN: Final = ("patches", "vote")
-"""Sections that a study's record holds whole, beside `system` and one recipe under `recipes`."""
-
-CHECKSUM: Final = "checksum"
-"""Key that tells a record as the study wrote it from one that somebody has edited."""
-
-DRAWN: Final = ("head_lr", "backbone_lr")
-"""Overrides of `train` that would undo the choice."""
-
-
-def checksum(record: dict[str, Any]) -> str:
-    """Of all that a record says, but for the checksum itself."""
-    rest = {key: value for key, value in record.items() if key != CHECKSUM}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A study's record, such as `reports/tune/best.yaml`.
-
-    Raises:
-        ConfigError: it is missing, is no such record, or was edited.
-    """
-    try:
-        record = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: does not exist; run `mammo tune` to make it, or set settings_from to params.yaml"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path}: is not valid YAML ({error}); run `mammo tune` to write it again"
-        ) from error
-    sections = record if isinstance(record, dict) else {}
-    missing = [name for name in ("study", "best", "system", "recipes", *CHOSEN) if name not in sections]
-    if missing or not isinstance(sections["recipes"], dict) or len(sections["recipes"]) != 1:
-        what = f"lacks {', '.join(missing)}" if missing else "must hold one recipe"
-        raise ConfigError(
-            f"{path}: is not the record of a study ({what}); run `mammo tune` to write it again"
-        )
-    if sections.get(CHECKSUM) != checksum(sections):
-        raise ConfigError(
-            f"{path}: must be as the study wrote it, and has been changed since; run `mammo tune` to write it again, "
-            "and put settings of your own into params.yaml"
-        )
-    return sections
-
-
-def with_choice(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The sections of `params.yaml` with patches, votes and recipe of the record.
-
-    Raises:
-        ConfigError: the record cannot be read, or `params.yaml` contradicts it.
-    """
-    record = read_record(path)
-    train = values.get("train", {})
-    for key in DRAWN:
-        if train.get(key) is not None:
-            raise ConfigError(
-                f"params.yaml: train.{key} must be null while settings_from takes it from {path}, got {train[key]}"
-            )
-    if record["system"] not in values.get("systems", [record["system"]]):
-        raise ConfigError(
-            f"params.yaml: systems must hold {record['system']}, which {path} chose, got {values['systems']}; add it, "
-            "or run `mammo tune apply`"
-        )
-    (recipe,) = record["recipes"]
-    return (
-        values
-        | {name: record[name] for name in CHOSEN}
-        | {"recipes": values["recipes"] | record["recipes"], "train": train | {"recipe": recipe}}
-    )
-
-
-def study_tags(path: Path) -> dict[str, str]:
-    """Which study and which of its trials the settings come from, as tags of a training run.
-
-    Raises:
-        ConfigError: the record cannot be read.
-    """
-    record = read_record(path)
-    return {"mammo.study": str(record["study"]["id"]), "mammo.best_trial": str(record["best"]["trial"])}

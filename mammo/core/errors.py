@@ -44,8 +44,19 @@ OFFLINE: Final = {
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "2",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
 }
-"""Nothing calls home, and no pickled model is ever loaded; child processes inherit it."""
+"""Nothing calls home, no pickled model is ever loaded, and runs of minutes have system metrics."""
+
+
+def set_environment() -> None:
+    """Set what libraries read from the environment (`OFFLINE`), but for what the user has set; children inherit it."""
+    for name, value in OFFLINE.items():
+        os.environ.setdefault(name, value)
+
 
 BAD_INPUT: Final = 2
 _DENIED: Final = "access is denied; change its rights, or work in another folder"
@@ -70,8 +81,7 @@ STOPPED: Final = "stopped; run the same command to go on\n"
 
 def guarded(main: Callable[[], None]) -> None:
     """Run `main`; turn what is the input's or the machine's fault into one message and exit code 2."""
-    for name, value in OFFLINE.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
     end_with_dvc()

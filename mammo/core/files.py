@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,23 +93,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         DataError: the disk is full, or the folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        temporary = Path(name)
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -122,29 +116,42 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         DataError: the disk is full, or the parent folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        fresh = workshop / "new"
+    with (
+        _writing(path),
+        tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True
+        ) as workshop,
+    ):
+        fresh = Path(workshop, "new")
         fresh.mkdir()
         yield fresh
         if path.exists():
-            path.replace(workshop / "old")
+            path.replace(Path(workshop, "old"))
         fresh.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make the folder of `path`, and say in a line what the block could not write."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose a writable folder, then run "
+            "again"
+        ) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> DataError:
-    reason = error.strerror or str(error)
-    return DataError(
-        f"{path}: cannot be written ({reason}); free space or choose a writable folder, then run again"
-    )
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Say in a line that `path` is missing, or is not of its kind."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is not {kind} ({error}); run `dvc repro` to rebuild it") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -164,12 +171,8 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: the file is missing or is no JSON.
     """
-    try:
+    with _reading(path, "valid JSON"):
         return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}); run `dvc repro` to rebuild it") from error
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
@@ -186,14 +189,8 @@ def read_table(path: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    try:
+    with _reading(path, "a readable parquet table"):
         return pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: is not a readable parquet table ({error}); run `dvc repro` to rebuild it"
-        ) from error
 
 
 def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
@@ -212,15 +209,8 @@ def read_array(path: Path) -> "npt.NDArray[Any]":
     """
     import numpy as np
 
-    try:
-        with path.open("rb") as file:
-            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: is not a plain .npy array ({error}); run `dvc repro` to rebuild it"
-        ) from error
+    with _reading(path, "a plain .npy array"), path.open("rb") as file:
+        array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 

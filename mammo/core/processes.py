@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
-from time import perf_counter
 from typing import Final
 
 import psutil
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import Progress
+
+WHOLE_RUN_S: Final = 1e9
+"""Speed is measured over all that is done: an epoch may take longer than rich's own 30 s."""
 
 WATCH_S: Final = 0.5
 STAGE: Final = "DVC_STAGE"
@@ -98,14 +100,18 @@ def context_without_threads(preloaded: Sequence[str]) -> BaseContext:
     return context
 
 
+@contextmanager
+def _bar(console: Console | None) -> Iterator[Progress]:
+    """A bar on standard error, or on a console, that is gone at the end; without a terminal nothing is drawn."""
+    console = console or Console(stderr=True)
+    hidden = not console.is_terminal
+    with Progress(
+        console=console, transient=True, disable=hidden, speed_estimate_period=WHOLE_RUN_S
+    ) as progress:
+        yield progress
+
+
 StepObserver = Callable[[int, int, int], None]
-
-
-class _Speed(ProgressColumn):
-    """Patches a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} patches/s" if task.speed else "– patches/s", style="cyan")
 
 
 @contextmanager
@@ -114,27 +120,12 @@ def training_progress(title: str, n_epochs: int, console: Console | None = None)
 
     Without a terminal nothing is drawn here; the lines of the epochs come from `epoch_line`.
     """
-    console = console or Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda epoch, done, total: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        _Speed(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=None)
+    with _bar(console) as bar:
+        task = bar.add_task(title, total=None)
 
         def observe(epoch: int, done: int, total: int) -> None:
-            progress.update(
-                task,
-                description=f"{title} epoch {epoch + 1}/{n_epochs}",
-                total=n_epochs * total,
-                completed=epoch * total + done,
-            )
+            epoch_title = f"{title} epoch {epoch + 1}/{n_epochs}"
+            bar.update(task, description=epoch_title, total=n_epochs * total, completed=epoch * total + done)
 
         yield observe
 
@@ -142,52 +133,36 @@ def training_progress(title: str, n_epochs: int, console: Console | None = None)
 @contextmanager
 def steps_progress(title: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
     """Yield an observer of (steps done, steps in all); without a terminal nothing is drawn."""
-    console = console or Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done, total: None
-        return
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with _bar(console) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class FitsProgress:
-    """How many fits are done, and for how long the rest will take; told of epochs and of finished fits."""
+    """How many of several fits are done, told of their epochs and of their ends."""
 
-    def __init__(self, n_epochs: Mapping[str, int], show: Callable[["FitsProgress", str], None]) -> None:
-        self._n_epochs = n_epochs
-        self._show = show
-        self._first: dict[str, int] = {}
-        self._done = dict.fromkeys(n_epochs, 0)
-        self._started = perf_counter()
-        self.n_fits = len(n_epochs)
-        self.n_finished = 0
+    def __init__(self, n_epochs: Mapping[str, int], bar: Progress) -> None:
+        self._n_epochs, self._done = n_epochs, dict.fromkeys(n_epochs, 0)
+        self._bar = bar
+        self._task = bar.add_task("fits", total=sum(n_epochs.values()))
+        self._n_finished = 0
 
     def epoch(self, key: str, n_done: int) -> None:
-        """A fit has `n_done` epochs behind it; the first report of a resumed fit may start late."""
-        self._first.setdefault(key, n_done - 1)
+        """A fit has `n_done` epochs behind it."""
+        # The last epochs of a fit may be heard of after its end.
+        self._bar.advance(self._task, max(0, n_done - self._done[key]))
         self._done[key] = max(self._done[key], n_done)
-        self._show(self, "")
 
     def fit(self, key: str, title: str) -> None:
         """A fit is finished, perhaps earlier than its recipe allows."""
-        self._done[key] = self._n_epochs[key]
-        self.n_finished += 1
-        self._show(self, title)
-
-    @property
-    def share(self) -> float:
-        """Share of the epochs that are done."""
-        return sum(self._done.values()) / sum(self._n_epochs.values())
-
-    @property
-    def seconds_left(self) -> float | None:
-        """At the speed so far; None before the first epoch."""
-        done, total = sum(self._done.values()), sum(self._n_epochs.values())
-        fitted_now = done - sum(self._first.values())
-        if fitted_now <= 0:
-            return None
-        return (perf_counter() - self._started) / fitted_now * (total - done)
+        self.epoch(key, self._n_epochs[key])
+        self._n_finished += 1
+        finished = f"{self._n_finished}/{len(self._n_epochs)}"
+        self._bar.update(self._task, description=f"fits {finished}")
+        if self._bar.disable:
+            seconds = self._bar.tasks[0].time_remaining
+            left = "" if seconds is None else f"; {timedelta(seconds=seconds)} left"
+            self._bar.console.print(f"fit {finished} done: {title}{left}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -198,35 +173,5 @@ def fits_progress(n_epochs: Mapping[str, int], console: Console) -> Iterator[Fit
         n_epochs: epochs of each fit at most, by key.
         console: where to show.
     """
-    if not console.is_terminal:
-        yield FitsProgress(n_epochs, lambda progress, title: _fit_line(progress, title, console))
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"fits 0/{len(n_epochs)}", total=1.0, left="")
-
-        def show(progress: FitsProgress, title: str) -> None:
-            bar.update(
-                task,
-                completed=progress.share,
-                description=f"fits {progress.n_finished}/{progress.n_fits}",
-                left=_left(progress),
-            )
-
-        yield FitsProgress(n_epochs, show)
-
-
-def _fit_line(progress: FitsProgress, title: str, console: Console) -> None:
-    if title:
-        console.print(
-            f"fit {progress.n_finished}/{progress.n_fits} done: {title}; {_left(progress)}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def _left(progress: FitsProgress) -> str:
-    seconds = progress.seconds_left
-    if seconds is None:
-        return ""
-    return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+    with _bar(console) as bar:
+        yield FitsProgress(n_epochs, bar)

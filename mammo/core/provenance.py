@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 
 from mammo.core.config import Config
-from mammo.core.errors import OFFLINE, MammoError
+from mammo.core.errors import MammoError, set_environment
 from mammo.core.files import Workspace
 
 LIBRARIES: Final = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "mlflow", "dvc", "optuna")
@@ -111,9 +111,10 @@ def run_dvc(folder: Path, *arguments: str) -> None:
     Raises:
         MammoError: the command failed; its own message stands above.
     """
-    binaries = Path(sys.executable).parent
+    set_environment()
     # The stages say `python`: it must be this environment's.
-    environment = {**os.environ, **OFFLINE, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": path}
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
     if done.returncode != 0:
         raise MammoError(f"{folder}: `dvc {' '.join(arguments)}` failed; mend what its message above names")

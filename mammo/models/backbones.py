@@ -1,15 +1,16 @@
 """Backbones with five named blocks, and the preprocessing that their weights expect."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.models.feature_extraction import create_feature_extractor
 
-PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
+from mammo.core.config import PreprocessingName
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -94,9 +95,7 @@ def full_network(name: str) -> nn.Module:
     return network
 
 
-def build_backbone(
-    name: str, compact_channels: tuple[int, ...], network: nn.Module | None = None
-) -> Backbone:
+def build_backbone(name: str, compact_channels: Sequence[int], network: nn.Module | None = None) -> Backbone:
     """Build a backbone.
 
     Args:
@@ -105,7 +104,7 @@ def build_backbone(
         network: a torchvision network whose weights to keep; a new one if None.
     """
     if name == "compact":
-        return Backbone(compact(compact_channels), compact_channels, in_channels=1)
+        return Backbone(compact(compact_channels), tuple(compact_channels), in_channels=1)
     nodes, channels = _TORCHVISION[name]
     extractor = create_feature_extractor(
         network if network is not None else full_network(name), dict(zip(nodes, BLOCKS, strict=True))
@@ -116,7 +115,7 @@ def build_backbone(
 class BlockSequence(nn.Module):
     """Blocks one after the other; returns the output of each by name."""
 
-    def __init__(self, blocks: "OrderedDict[str, nn.Module]") -> None:
+    def __init__(self, blocks: OrderedDict[str, nn.Module]) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict(blocks)
 
@@ -129,7 +128,7 @@ class BlockSequence(nn.Module):
         return features
 
 
-def compact(channels: tuple[int, ...]) -> BlockSequence:
+def compact(channels: Sequence[int]) -> BlockSequence:
     """A small five-block VGG with BatchNorm, for machines without a GPU or ImageNet weights.
 
     A block is one 3×3 convolution, pooling, BatchNorm and ReLU. Pooling comes first because the two after it

@@ -1,10 +1,9 @@
 """A classifier from its settings, and the weights it starts from."""
 
 import re
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.error import URLError
 
 import torch
@@ -12,9 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as tv
 
-from mammo.core.config import ModelConfig, split_system
+from mammo.core.config import ModelConfig, PreprocessingName, split_system
 from mammo.core.errors import WeightsError
-from mammo.models.backbones import Preprocessing, PreprocessingName, build_backbone, full_network
+from mammo.core.tune_config import Section
+from mammo.models.backbones import Preprocessing, build_backbone, full_network
 from mammo.models.fusion import build_fusion, build_head
 
 _REMEDY: Final = (
@@ -98,15 +98,14 @@ def _fill(network: nn.Module, state: dict[str, Tensor], backbone: str, weights: 
     )
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Everything needed to build a classifier of the right shapes, without its weights."""
+class Architecture(Section):
+    """Everything needed to build a classifier of the right shapes, without its weights; plain values for JSON."""
 
     system: str
     preprocessing: PreprocessingName
     head_units: int
     head_dropout: float
-    compact_channels: tuple[int, ...]
+    compact_channels: list[int]
 
     @classmethod
     def of(cls, system: str, config: ModelConfig) -> Self:
@@ -116,29 +115,21 @@ class Architecture:
         patches standardised one by one for weights from scratch. (The paper's ImageNet weights are Keras', which
         were trained without scaling; torchvision's were not.)
         """
-        backbone, _ = split_system(system)
-        preprocessing: PreprocessingName = (
-            config.preprocessing
-            if config.preprocessing != "auto"
-            else ("samplewise_standardize" if config.weights == "none" else "imagenet")
-        )
-        if backbone == "compact" and config.weights != "none":
+        if system.startswith("compact-") and config.weights != "none":
             raise WeightsError(
                 f"model.weights: {config.weights} cannot be used for {system}: compact has no pretrained weights; "
                 "set model.weights to none, or take a torchvision backbone"
             )
+        preprocessing = config.preprocessing
+        if preprocessing == "auto":
+            preprocessing = "samplewise_standardize" if config.weights == "none" else "imagenet"
         return cls(
-            system, preprocessing, config.head_units, config.head_dropout, tuple(config.compact_channels)
+            system=system,
+            preprocessing=preprocessing,
+            head_units=config.head_units,
+            head_dropout=config.head_dropout,
+            compact_channels=config.compact_channels,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        return cls(**{**values, "compact_channels": tuple(values["compact_channels"])})
 
 
 class Classifier(nn.Module):

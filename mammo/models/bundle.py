@@ -81,7 +81,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         folder / DESCRIPTION_FILE,
         {
             "bundle_format": FORMAT,
-            "architecture": bundle.classifier.architecture.to_dict(),
+            "architecture": bundle.classifier.architecture.model_dump(),
             "size_px": bundle.size_px,
             "stride_px": bundle.stride_px,
             "corner_patches": bundle.corner_patches,
@@ -145,7 +145,7 @@ def _described(description: dict[str, Any]) -> Bundle:
         corner_patches=description.get("corner_patches", True),
     )
     return Bundle(
-        classifier=Classifier(Architecture.from_dict(description["architecture"])).eval(),
+        classifier=Classifier(Architecture(**description["architecture"])).eval(),
         size_px=grid.size_px,
         stride_px=grid.stride_px,
         vote=VoteConfig(**description["vote"]),

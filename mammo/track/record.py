@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from mammo.core.config import OWN_SETTINGS, Config, study_tags
+from mammo.core.config import OWN_SETTINGS, Config
 from mammo.core.files import Workspace, atomic_path, read_json, read_table, sha256_of, write_json
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
+from mammo.core.settings import study_tags
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle

@@ -1,7 +1,6 @@
-"""MLflow runs: one for each trained system, with all that is needed to compare and to rebuild it.
+"""MLflow's store and its runs: one for each trained system, with all that is needed to compare and to rebuild it.
 
-With `registry.py` and `serving/` the only importer of MLflow. The store lies under `mlruns/` of the
-workspace unless `MLFLOW_TRACKING_URI` names another.
+The store lies under `mlruns/` of the workspace unless `MLFLOW_TRACKING_URI` names another.
 """
 
 import logging
@@ -9,111 +8,82 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import mlflow
 import pandas as pd
 from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace, read_json, write_json
 from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
 
-QUIET: Final = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "2",
-    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-"""No telemetry, no pickles, and system metrics often enough for runs of minutes."""
 
-
-def connect(space: Workspace) -> "MlflowClient":
+def connect(workspace: Workspace) -> MlflowClient:
     """Point MLflow at the workspace's store, made on first use, and return a client.
 
     Raises:
         TrackingError: the store is locked, damaged or out of reach.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     # It logs the traceback of every error that it raises as well.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    uri, path = tracking_uri(space), sqlite_path(space)
-    if path is not None:
-        _check_sqlite(path)
-    named = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    # MLflow exports the address; without this a second workspace would take it for the user's wish.
-    if named is None:
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    with store_errors(space):
-        # Only one process may make the tables; the others wait for it.
-        if path is not None:
-            space.mlruns.mkdir(parents=True, exist_ok=True)
-            with FileLock(space.mlruns / ".making-tables.lock"):
-                client.search_experiments(max_results=1)
+    uri, path = tracking_uri(workspace), sqlite_path(workspace)
+    is_named = "MLFLOW_TRACKING_URI" in os.environ
+    with store_errors(workspace), ExitStack() as meanwhile:
+        if path is None:
+            meanwhile.enter_context(few_retries())
         else:
-            with few_retries():
-                client.search_experiments(max_results=1)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _check_sqlite(path)
+            # One process makes the tables; the others wait for it.
+            meanwhile.enter_context(FileLock(path.with_name(".making-tables.lock")))
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        if not is_named:  # MLflow exports the address; a second workspace would take it for the user's wish
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
     return client
 
 
 @contextmanager
-def store_errors(space: Workspace) -> Iterator[None]:
+def store_errors(workspace: Workspace) -> Iterator[None]:
     """Say in a line what MLflow's store refuses.
 
     Raises:
         TrackingError: the store is locked, damaged or out of reach, or does not know what it is asked for.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise _refused(space, error) from error
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise _refused(workspace, error) from error
 
 
-def _refused(space: Workspace, error: Exception) -> TrackingError:
-    return TrackingError(f"{without_password(tracking_uri(space))}: {first_line(error)}; {_STORE_REMEDY}")
-
-
-_STORE_REMEDY = (
-    "check that the server runs or that no other program holds the file, or name another store in "
-    "MLFLOW_TRACKING_URI"
-)
+def _refused(workspace: Workspace, error: Exception) -> TrackingError:
+    return TrackingError(
+        f"{without_password(tracking_uri(workspace))}: the tracking store cannot be used ({first_line(error)}); "
+        "check that the server runs or that no other program holds the file, or name another store in "
+        "MLFLOW_TRACKING_URI"
+    )
 
 
 def _check_sqlite(path: Path) -> None:
-    """Fail at once, and clearly, where SQLAlchemy would retry for minutes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        with sqlite3.connect(path, timeout=5, isolation_level=None) as connection:
+    """Fail at once where SQLAlchemy would retry a locked file for minutes."""
+    if path.exists():
+        with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
-        connection.close()
-        if not existed and path.exists() and path.stat().st_size == 0:
-            path.unlink()
-    except (sqlite3.Error, OSError) as error:
-        raise TrackingError(
-            f"{path}: the tracking database cannot be used ({error}); {_STORE_REMEDY}"
-        ) from error
 
 
 def few_retries() -> AbstractContextManager[None]:
@@ -174,25 +144,18 @@ class RunContext:
     datasets: tuple[tuple[str, pd.DataFrame, str, str], ...] = ()
 
 
+@dataclass(frozen=True)
 class Run:
     """An open MLflow run."""
 
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    run_id: str
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Log several metrics in one call; values that are not finite are left out."""
-        import mlflow
-
-        finite = {
-            name: value for name, value in metrics.items() if value == value and abs(value) != float("inf")
-        }
-        mlflow.log_metrics(finite, step=step)
+        mlflow.log_metrics({name: value for name, value in metrics.items() if isfinite(value)}, step=step)
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Add a file to the run's artifacts."""
-        import mlflow
-
         try:
             mlflow.log_artifact(str(path), folder)
         except OSError as error:
@@ -203,69 +166,55 @@ class Run:
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Set tags of the run."""
-        import mlflow
-
         mlflow.set_tags(tags)
 
 
 @contextmanager
-def open_run(space: Workspace, context: RunContext, unfinished: str | None = None) -> Iterator[Run]:
+def open_run(workspace: Workspace, context: RunContext, unfinished: str | None = None) -> Iterator[Run]:
     """Open a run, or go on with an unfinished one; it ends FAILED if the block raises.
 
     Args:
-        space: the workspace.
+        workspace: the workspace.
         context: what to log at the start.
         unfinished: id of a run that a killed process left open.
 
     Raises:
         TrackingError: the store cannot be used.
     """
-    client = connect(space)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+    client = connect(workspace)
     try:
-        mlflow.set_experiment(experiment_id=experiment_id(client, space, context.experiment))
+        mlflow.set_experiment(experiment_id=experiment_id(client, workspace, context.experiment))
         if unfinished is not None and not _exists(client, unfinished):
             unfinished = None
-        with mlflow.start_run(
-            run_id=unfinished, run_name=None if unfinished else context.system, log_system_metrics=True
-        ) as active:
+        name = None if unfinished else context.system
+        with mlflow.start_run(run_id=unfinished, run_name=name, log_system_metrics=True) as active:
             if unfinished is None:
                 mlflow.log_params({name: str(value)[:6000] for name, value in context.params.items()})
                 mlflow.set_tags(context.tags)
                 for name, table, digest, use in context.datasets:
                     _log_dataset(name, table, digest, use)
             yield Run(active.info.run_id)
-    except (
-        MlflowException
-    ) as error:  # no more than that: the block trains, and a full disk is not the store's fault
-        raise _refused(space, error) from error
+    except MlflowException as error:  # no other: the block trains, and a full disk is not the store's fault
+        raise _refused(workspace, error) from error
 
 
-def experiment_id(client: "MlflowClient", space: Workspace, name: str) -> str:
+def experiment_id(client: MlflowClient, workspace: Workspace, name: str) -> str:
     """Id of an experiment, made if it is not there; its artifacts lie in the workspace."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    local = tracking_uri(space).startswith("sqlite:///")
-    location = (space.mlruns / "artifacts" / name).resolve().as_uri() if local else None
+    local = tracking_uri(workspace).startswith("sqlite:///")
+    location = (workspace.mlruns / "artifacts" / name).resolve().as_uri() if local else None
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def _exists(client: "MlflowClient", run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
+def _exists(client: MlflowClient, run_id: str) -> bool:
+    with suppress(MlflowException):
         return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException:
-        return False
+    return False
 
 
 def _log_dataset(name: str, table: pd.DataFrame, digest: str, use: str) -> None:
-    import mlflow
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-
     # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; floats do not.
     plain = table.apply(lambda column: column.astype("float64") if column.dtype.kind in "iu" else column)
     dataset = mlflow.data.from_pandas(plain, source=CodeDatasetSource({"dvc.path": "data/rois"}), name=name)
@@ -286,12 +235,8 @@ def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | No
     write_json(path, note | {"weights_sha256": weights_sha256})
 
 
-def find_run(client: "MlflowClient", bundle_sha256: str) -> str | None:
-    """Id of the newest run that made this bundle, or None if this store has none.
-
-    The hash is that of the bundle's description, which names its weights: the same weights with other votes are
-    another run.
-    """
+def find_run(client: MlflowClient, bundle_sha256: str) -> str | None:
+    """Id of the newest run that made the bundle with this hash (`BUNDLE_TAG`), or None if this store has none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"tags.`{BUNDLE_TAG}` = '{bundle_sha256}'"
     found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
@@ -307,9 +252,9 @@ def flat_params(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def comparison_rows(space: Workspace) -> list[dict[str, Any]]:
+def comparison_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """One row for each finished run of a system, newest first: the table of `mammo runs`."""
-    client = connect(space)
+    client = connect(workspace)
     names = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
     runs = client.search_runs(
         list(names), "tags.`mammo.system` != ''", max_results=200, order_by=["attributes.start_time DESC"]

@@ -4,9 +4,10 @@ from typing import Any, Final
 
 import yaml
 
-from mammo.core.config import Config, read_record, with_choice
+from mammo.core.config import Config
 from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace, write_bytes
+from mammo.core.settings import read_record, with_choice
 from mammo.tuning.differences import differences
 from mammo.tuning.record import BEST_FILE, report_folder
 

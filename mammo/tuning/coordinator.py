@@ -13,9 +13,10 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from mammo.core.config import Config, read_record
+from mammo.core.config import Config
 from mammo.core.errors import PHANTOM, ConfigError, MammoError, TrackingError, ending_on_sigterm
 from mammo.core.files import Workspace
+from mammo.core.settings import read_record
 from mammo.track.store import few_retries
 from mammo.tuning.claims import mend
 from mammo.tuning.crew import Crew

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from mammo.core.config import CHECKSUM, PatchesConfig, VoteConfig, checksum
+from mammo.core.config import PatchesConfig, VoteConfig
 from mammo.core.errors import MammoError
 from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.provenance import data_hashes
@@ -224,9 +224,8 @@ def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
 
     held_out_fold = opened.config.tune.held_out_fold
     folder = report_folder(opened.space, held_out_fold)
-    signed = record | {CHECKSUM: checksum(record)}
     write_bytes(
-        folder / BEST_FILE, yaml.safe_dump(signed, sort_keys=False, allow_unicode=True, width=100).encode()
+        folder / BEST_FILE, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
     )
     with atomic_path(folder / "trials.csv") as temporary:
         trials_table(opened).to_csv(temporary, index=False)

@@ -61,29 +61,17 @@ def environment(instructions: list[Instruction]) -> dict[str, str]:
     return dict(word.split("=", maxsplit=1) for word in words)
 
 
-def exec_form(text: str) -> list[str]:
-    """The words of `["program", "argument"]`.
-
-    Raises:
-        ValueError: the text is in shell form.
-    """
-    words = json.loads(text)
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError(f"exec form must be a list of strings, got {text!r}")
-    return words
-
-
 def start_command(instructions: list[Instruction]) -> list[str]:
-    """`ENTRYPOINT` and `CMD` of the image, as Docker joins them."""
+    """`ENTRYPOINT` and `CMD` of the image, as Docker joins them. In shell form they are no JSON, and a ValueError."""
     stage = final_stage(instructions)
     last = [texts(stage, keyword)[-1:] for keyword in ("ENTRYPOINT", "CMD")]
-    return [word for found in last for text in found for word in exec_form(text)]
+    return [str(word) for found in last for text in found for word in json.loads(text)]
 
 
 def health_command(instructions: list[Instruction]) -> list[str]:
-    """The program that `HEALTHCHECK` runs in the image."""
+    """The program that `HEALTHCHECK` runs in the image. Raises ValueError where it is in shell form."""
     _, _, text = texts(final_stage(instructions), "HEALTHCHECK")[-1].partition("CMD ")
-    return exec_form(text)
+    return [str(word) for word in json.loads(text)]
 
 
 def read_compose(variables: Mapping[str, str] | None = None) -> dict[str, Any]:

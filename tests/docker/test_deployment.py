@@ -54,7 +54,7 @@ class Server:
     url: str
     database: str
     artifacts: Path
-    space: Workspace
+    workspace: Workspace
     run_id: str
 
 
@@ -73,7 +73,7 @@ def variables(name: str, service: Mapping[str, Any], others: Mapping[str, str]) 
     return inherited | wanted | {"PATH": programs, "OMP_NUM_THREADS": "1"}
 
 
-def health_check(name: str, listening: str, port: int) -> int:
+def health_check(name: str, listening: str, port: str) -> int:
     """Exit code of an image's health check, asked about another port."""
     words = health_command(read_dockerfile(FOLDER / f"{name}.Dockerfile"))
     command = [word.replace(f":{listening}/", f":{port}/") for word in words]
@@ -82,14 +82,14 @@ def health_check(name: str, listening: str, port: int) -> int:
     return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode
 
 
-def tiny_bundle(space: Workspace) -> Path:
+def tiny_bundle(workspace: Workspace) -> Path:
     """A system with random weights, as training would leave it."""
-    config = Config.load(space.params)
-    model = config.model.model_copy(update={"head_units": 8, "compact_channels": (4, 4, 8, 8, 8)})
+    config = Config.load(workspace.params)
+    model = config.model.model_copy(update={"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]})
     classifier = build_classifier("compact-model1", model, seed=0).eval()
     bundle = Bundle(classifier, size_px=48, stride_px=36, vote=VoteConfig(), synthetic=True)
-    save_bundle(bundle, space.bundle("compact-model1"))
-    return space.bundle("compact-model1")
+    save_bundle(bundle, workspace.bundle("compact-model1"))
+    return workspace.bundle("compact-model1")
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +102,8 @@ def services() -> dict[str, Any]:
 def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -> Iterator[Server]:
     """Compose's `postgres` and `mlflow`, with one run logged through them."""
     folder = tmp_path_factory.mktemp("mlflow")
-    space = Workspace(tmp_path_factory.mktemp("workspace"))
-    shutil.copy(ROOT / "params.yaml", space.params)
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+    shutil.copy(ROOT / "params.yaml", workspace.params)
     login = services["postgres"]["environment"]
     user, database = login["POSTGRES_USER"], login["POSTGRES_DB"]
     image = start_command(
@@ -133,15 +133,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -
                 tags={"mammo.system": "compact-model1"},
                 datasets=(("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training"),),
             )
-            bundle = tiny_bundle(space)
-            with open_run(space, context) as run:
+            bundle = tiny_bundle(workspace)
+            with open_run(workspace, context) as run:
                 run.log_metrics({"val_loss": 0.25}, step=0)
                 run.log_file(bundle / "model.json", "bundle")
             yield Server(
                 url=url,
                 database=f"host=127.0.0.1 port={server.port} user={user} dbname={database}",
                 artifacts=folder / "artifacts",
-                space=space,
+                workspace=workspace,
                 run_id=run.run_id,
             )
 
@@ -152,7 +152,7 @@ def voting_url(
 ) -> Iterator[str]:
     """Compose's `voting`, with a champion that lies in the MLflow server and nowhere else."""
     version = registry.register(
-        server.space, "mammo-roi", server.run_id, server.space.bundle("compact-model1")
+        server.workspace, "mammo-roi", server.run_id, server.workspace.bundle("compact-model1")
     )
     assert version.aliases == ("champion",)
     folder = tmp_path_factory.mktemp("voting")
@@ -166,39 +166,31 @@ def voting_url(
         yield f"http://127.0.0.1:{port}"
 
 
-def port_of(url: str) -> int:
-    """The port of a loopback address."""
-    return int(url.rpartition(":")[2])
+def asked(server: Server, query: str) -> list[tuple[Any, ...]]:
+    """What PostgreSQL itself says of the run."""
+    with psycopg.connect(server.database, password=PASSWORD) as connection:
+        return connection.execute(query, {"run": server.run_id}).fetchall()
 
 
 def test_a_run_goes_through_the_server_into_postgresql_and_the_artifact_volume(server: Server) -> None:
-    with psycopg.connect(server.database, password=PASSWORD) as connection:
-        query = "SELECT name, status FROM runs WHERE run_uuid = %s"
-        row = connection.execute(query, (server.run_id,)).fetchone()
-        query = "SELECT value FROM metrics WHERE run_uuid = %s AND key = 'val_loss'"
-        value = connection.execute(query, (server.run_id,)).fetchone()
-        datasets = connection.execute("SELECT name FROM datasets").fetchall()
-    assert datasets == [("phantom-train",)]
-    assert row == ("compact-model1", "FINISHED")
-    assert value == (0.25,)
+    run = "SELECT name, status FROM runs WHERE run_uuid = %(run)s"
+    loss = "SELECT value FROM metrics WHERE run_uuid = %(run)s AND key = 'val_loss'"
+    assert asked(server, run) == [("compact-model1", "FINISHED")]
+    assert asked(server, loss) == [(0.25,)]
+    assert asked(server, "SELECT name FROM datasets") == [("phantom-train",)]
     stored = list(server.artifacts.glob(f"*/{server.run_id}/artifacts/bundle/model.json"))
-    logged = server.space.bundle("compact-model1") / "model.json"
+    logged = server.workspace.bundle("compact-model1") / "model.json"
     assert [path.read_bytes() for path in stored] == [logged.read_bytes()]
-    assert not server.space.mlruns.exists()
+    assert not server.workspace.mlruns.exists()
 
 
-def test_an_unfinished_run_goes_on_through_the_server(server: Server) -> None:
+def test_an_unfinished_run_goes_on_through_the_server_and_is_compared_there(server: Server) -> None:
     context = RunContext("deployment", "compact-model1", {}, {})
-    with open_run(server.space, context, unfinished=server.run_id) as run:
+    with open_run(server.workspace, context, unfinished=server.run_id) as run:
         run.log_metrics({"train_loss": 0.5}, step=1)
-    with psycopg.connect(server.database, password=PASSWORD) as connection:
-        query = "SELECT value, step FROM metrics WHERE run_uuid = %s AND key = 'train_loss'"
-        rows = connection.execute(query, (server.run_id,)).fetchall()
-    assert rows == [(0.5, 1)]
-
-
-def test_the_comparison_of_runs_reads_the_server(server: Server) -> None:
-    (row,) = comparison_rows(server.space)
+    loss = "SELECT value, step FROM metrics WHERE run_uuid = %(run)s AND key = 'train_loss'"
+    assert asked(server, loss) == [(0.5, 1)]
+    (row,) = comparison_rows(server.workspace)
     assert (row["experiment"], row["run_id"]) == ("deployment", server.run_id)
     assert row["metrics"]["val_loss"] == 0.25
 
@@ -220,32 +212,25 @@ def test_the_server_answers_to_its_own_names_only(server: Server, host: str, sta
     assert got == status
 
 
-def test_the_service_says_which_version_it_took_from_the_server(voting_url: str) -> None:
+def test_the_service_votes_as_the_registered_bundle_does(voting_url: str, server: Server) -> None:
     with urlopen(f"{voting_url}/healthz", timeout=10) as answer:
-        health = json.load(answer)
-    assert health == {"status": "ok", "model_name": "mammo-roi", "model_version": "1"}
-
-
-def test_the_service_votes_as_the_bundle_does(voting_url: str, server: Server) -> None:
+        assert json.load(answer) == {"status": "ok", "model_name": "mammo-roi", "model_version": "1"}
     buffer = io.BytesIO()
     Image.fromarray(ROI).save(buffer, format="PNG")
     with urlopen(Request(f"{voting_url}/api/vote", data=buffer.getvalue()), timeout=30) as answer:
         row = json.load(answer)
-    scorer = RoiScorer.on(load_bundle(server.space.bundle("compact-model1")), choose_device("auto"))
+    scorer = RoiScorer.on(load_bundle(server.workspace.bundle("compact-model1")), choose_device("auto"))
     expected = scorer.votes(ROI[None])[0]
-    assert row["label"] == expected.label
-    assert row["votes"] == list(expected.votes)
+    assert (row["label"], row["votes"]) == (expected.label, list(expected.votes))
     assert row["patch_scores"] == pytest.approx(list(expected.patch_scores), abs=1e-3)
 
 
 def test_health_checks_pass_on_a_server_that_answers_and_fail_on_one_that_does_not(
     server: Server, voting_url: str
 ) -> None:
-    assert health_check("mlflow", "5000", port_of(server.url)) == 0
-    assert health_check("serve", "8000", port_of(voting_url)) == 0
-    unused = free_port()
-    assert health_check("mlflow", "5000", unused) != 0
-    assert health_check("serve", "8000", unused) != 0
+    for name, port, url in (("mlflow", "5000", server.url), ("serve", "8000", voting_url)):
+        assert health_check(name, port, url.rpartition(":")[2]) == 0
+        assert health_check(name, port, str(free_port())) != 0
 
 
 def test_a_service_without_a_champion_ends_with_the_reason_and_exit_code_2(

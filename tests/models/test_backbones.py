@@ -51,20 +51,14 @@ def random_patches(n: int = 1, patch_px: int = 32, channels: int = 3) -> Tensor:
 
 @pytest.mark.parametrize("patch_px", [32, 64, 72, 120])
 @pytest.mark.parametrize("name", FUSION_BACKBONES)
-def test_block_k_has_a_stride_of_two_to_the_k(name: str, patch_px: int) -> None:
+def test_block_k_has_a_stride_of_two_to_the_k_and_the_named_channels(name: str, patch_px: int) -> None:
     shapes = shapes_without_computing(name, patch_px)
 
     assert list(shapes) == list(BLOCKS)
+    assert [channels for channels, _, _ in shapes.values()] == list(meta_backbone(name).channels)
     for k, (_, height, width) in enumerate(shapes.values(), start=1):
         assert height == width
         assert patch_px // 2**k <= height <= ceil(patch_px / 2**k)
-
-
-@pytest.mark.parametrize("name", FUSION_BACKBONES)
-def test_the_channels_that_a_backbone_names_are_those_of_its_blocks(name: str) -> None:
-    assert meta_backbone(name).channels == tuple(
-        shape[0] for shape in shapes_without_computing(name, 32).values()
-    )
 
 
 @pytest.mark.parametrize("name", VGGS)
@@ -85,14 +79,17 @@ def test_vggs_blocks_are_the_outputs_of_its_five_pools(name: str) -> None:
         torch.testing.assert_close(block, pooled)
 
 
+LAST_OF_DENSENET = "classifier"  # what it is given is the average of the last block
+
+
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
         ("resnet50", ("relu", "layer1", "layer2", "layer3", "layer4")),
-        ("mobilenet_v2", ("features.1", "features.3", "features.6", "features.13", "features.18")),
+        ("mobilenet_v2", tuple(f"features.{index}" for index in (1, 3, 6, 13, 18))),
         (
             "densenet121",
-            ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3"),
+            ("features.relu0", *(f"features.denseblock{k}" for k in (1, 2, 3)), LAST_OF_DENSENET),
         ),
     ],
 )
@@ -101,35 +98,22 @@ def test_blocks_are_what_torchvisions_own_forward_passes_on(name: str, modules: 
     network = full_network(name).eval()
     seen: dict[str, Tensor] = {}
 
-    def keep_first(module: str) -> None:
-        def hook(_: nn.Module, __: object, output: Tensor) -> None:
-            seen.setdefault(module, output.clone())
+    def watch(module: str) -> None:
+        def keep_first(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen.setdefault(module, (inputs[0] if module == LAST_OF_DENSENET else output).clone())
 
-        network.get_submodule(module).register_forward_hook(hook)
+        network.get_submodule(module).register_forward_hook(keep_first)
 
     for module in modules:
-        keep_first(module)
+        watch(module)
     patches = random_patches(patch_px=64)
     with torch.no_grad():
         network(patches)
         blocks = build_backbone(name, COMPACT_CHANNELS, network).module.eval()(patches)
 
-    for block, module in zip(BLOCKS, modules, strict=False):
-        torch.testing.assert_close(blocks[block], seen[module])
-
-
-def test_densenets_last_block_is_what_torchvision_averages_before_its_classifier() -> None:
-    torch.manual_seed(0)
-    network = full_network("densenet121").eval()
-    seen: list[Tensor] = []
-    network.get_submodule("classifier").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    patches = random_patches(patch_px=64)
-
-    with torch.no_grad():
-        network(patches)
-        block = build_backbone("densenet121", COMPACT_CHANNELS, network).module.eval()(patches)["block5"]
-
-    torch.testing.assert_close(block.mean(dim=(2, 3)), seen[0])
+    for block, module in zip(BLOCKS, modules, strict=True):
+        found = blocks[block].mean(dim=(2, 3)) if module == LAST_OF_DENSENET else blocks[block]
+        torch.testing.assert_close(found, seen[module])
 
 
 def test_a_backbone_keeps_the_weights_of_the_network_that_it_is_given() -> None:

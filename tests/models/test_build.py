@@ -1,7 +1,5 @@
 """A classifier is built from its description alone, and from one seed always the same."""
 
-import json
-
 import pytest
 import torch
 from torch import Tensor
@@ -56,18 +54,11 @@ def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:
 
 def test_building_does_not_disturb_the_global_generator() -> None:
     torch.manual_seed(0)
-    expected = torch.rand(3)
+    before = torch.get_rng_state()
 
-    torch.manual_seed(0)
     build_classifier("compact-model2", TINY, seed=9)
 
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_an_architecture_survives_json() -> None:
-    architecture = Architecture.of("compact-model1", TINY)
-
-    assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("system", ["vgg17-model1", "compact-model3", "compact", "model1", ""])

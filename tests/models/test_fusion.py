@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mammo.models.backbones import BLOCKS
-from mammo.models.fusion import LastBlock, Model1, Model2, build_fusion, build_head, global_average
+from mammo.models.fusion import LastBlock, Model1, Model2, build_fusion, build_head
 
 VGG_CHANNELS = (64, 128, 256, 512, 512)
 CHANNELS = (3, 4, 5, 6, 7)
@@ -63,27 +63,12 @@ def test_on_vgg_the_fusions_have_the_papers_number_of_features(name: str, n_feat
     assert fusion.out_features == n_features
 
 
-def test_global_average_is_the_mean_over_height_and_width() -> None:
-    features = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]], [[0.0, 0.0], [0.0, 4.0]]]])
-
-    assert global_average(features).tolist() == [[3.0, 1.0]]
-
-
-def test_the_baseline_sees_the_last_block_only() -> None:
-    blocks = blocks_of(64)
-
-    features = LastBlock(CHANNELS)(blocks)
-
-    np.testing.assert_allclose(features.numpy(), blocks["block5"].numpy().mean(axis=(2, 3)), atol=1e-6)
-
-
-def test_model1_concatenates_the_averages_of_the_blocks_in_order() -> None:
+def test_the_baseline_averages_the_last_block_and_model1_all_five_in_order() -> None:
     blocks = blocks_of(72)
+    averages = [blocks[name].numpy().mean(axis=(2, 3)) for name in BLOCKS]
 
-    features = Model1(CHANNELS)(blocks)
-
-    expected = np.concatenate([blocks[name].numpy().mean(axis=(2, 3)) for name in BLOCKS], axis=1)
-    np.testing.assert_allclose(features.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(LastBlock(CHANNELS)(blocks).numpy(), averages[-1], atol=1e-6)
+    np.testing.assert_allclose(Model1(CHANNELS)(blocks).numpy(), np.concatenate(averages, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("patch_px", [32, 72, 120])
@@ -131,6 +116,6 @@ def test_the_head_is_batchnorm_two_dense_layers_and_two_logits() -> None:
 
 
 def test_the_head_has_the_papers_widths() -> None:
-    widths = [(m.in_features, m.out_features) for m in build_head(224, 1024, 0.0) if isinstance(m, nn.Linear)]
+    dense = [module for module in build_head(224, 1024, 0.0) if isinstance(module, nn.Linear)]
 
-    assert widths == [(224, 1024), (1024, 1024), (1024, 2)]
+    assert [(m.in_features, m.out_features) for m in dense] == [(224, 1024), (1024, 1024), (1024, 2)]

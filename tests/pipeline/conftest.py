@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from mammo.data.phantom import write_phantom
 from mammo.demo import prepare
 
 PROJECT = Path(__file__).parents[2]
-SETTINGS = {
+SETTINGS: Final[dict[str, Any]] = {
     "systems": ["compact-baseline", "compact-model1"],
     "phantom": {"n_patients": 36, "seed": 3},
     "patches": {"tumor_draws": 60, "normal_draws": 60},
@@ -39,11 +40,11 @@ def run(space: Workspace, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def make_workspace(folder: Path) -> Workspace:
+def make_workspace(folder: Path, settings: dict[str, Any] = SETTINGS) -> Workspace:
     """The project's own pipeline with small settings, and phantom films beside it."""
     space = prepare(PROJECT, folder)
     values = yaml.safe_load(space.params.read_text())
-    for section, changes in SETTINGS.items():
+    for section, changes in settings.items():
         values[section] = changes if isinstance(changes, list) else values[section] | changes
     space.params.write_text(yaml.safe_dump(values))
     write_phantom(Config.load(space.params).phantom, space.root / "data" / "raw" / "phantom")

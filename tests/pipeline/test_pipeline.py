@@ -1,6 +1,8 @@
 """The pipeline as DVC runs it, on phantoms, and what its champion does with pictures that are changed on purpose."""
 
+import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_array, read_json, read_table, sha256_of, write_array
@@ -29,21 +32,12 @@ UP_TO_DATE = "Data and pipelines are up to date."
 
 def test_every_stage_leaves_what_the_next_one_and_people_need(reproduced: Workspace) -> None:
     reports = reproduced.reports
-    made = [
-        reproduced.rois / "rois.parquet",
-        reproduced.split,
-        reproduced.patches("train"),
-        reproduced.bundle("compact-model1") / "model.safetensors",
-        reports / "expectations" / "rois" / "index.html",
-        reports / "evaluate" / "results.md",
-        reports / "evaluate" / "curves.png",
-        reports / "evaluate" / "reliability.png",
-        reports / "evaluate" / "referral.png",
-        reports / "evaluate" / "errors-compact-model1.png",
-        reports / "index.html",
-        reports / "model_card.md",
-        reports / "slices.json",
-    ]
+    made = [reproduced.rois / "rois.parquet", reproduced.split, reproduced.patches("train")]
+    made += [reproduced.bundle("compact-model1") / "model.safetensors"]
+    pictures = ("curves", "reliability", "referral", "errors-compact-model1")
+    made += [reports / "evaluate" / name for name in ("results.md", *(f"{one}.png" for one in pictures))]
+    made += [reports / "expectations" / "rois" / "index.html"]
+    made += [reports / name for name in ("index.html", "model_card.md", "slices.json")]
     assert [path for path in made if not path.is_file()] == []
 
 
@@ -84,23 +78,16 @@ def test_the_champion_is_registered_and_is_the_best_on_validation(reproduced: Wo
     assert version.weights_sha256 == chosen["weights_sha256"]
 
 
-def test_mammo_predict_prints_the_agreed_keys(reproduced: Workspace, tmp_path: Path) -> None:
-    from PIL import Image
-
+def test_mammo_predict_decides_by_the_share_of_votes(reproduced: Workspace, tmp_path: Path) -> None:
     picture = tmp_path / "roi.png"
     Image.fromarray(read_array(reproduced.rois / "images.npy")[0]).save(picture)
     done = run(reproduced, "mammo", "predict", "--json", str(picture))
     row = json.loads(done.stdout)
-    assert list(row) == [
-        *("file", "label", "vote_share", "votes", "score", "model_name", "model_version"),
-        *("probability", "threshold", "prediction_set", "referral"),
-    ]
-    assert row["label"] in row["prediction_set"]
-    assert row["label"] == ("Tumor" if row["vote_share"] > row["threshold"] else "Normal")
-    assert row["file"] == str(picture)
-    assert row["vote_share"] == pytest.approx(np.mean(row["votes"]))
-    assert len(row["votes"]) == 25
     assert done.stderr == ""
+    assert (row["file"], len(row["votes"])) == (str(picture), 25)
+    assert row["vote_share"] == pytest.approx(np.mean(row["votes"]))
+    assert row["label"] == ("Tumor" if row["vote_share"] > row["threshold"] else "Normal")
+    assert row["label"] in row["prediction_set"]
 
 
 def test_a_choice_reruns_what_it_changes_once_it_is_asked_for(reproduced: Workspace, tmp_path: Path) -> None:
@@ -119,18 +106,12 @@ def test_a_choice_reruns_what_it_changes_once_it_is_asked_for(reproduced: Worksp
     assert run(clone, "dvc", "status", "train@compact-model1").stdout.strip() == UP_TO_DATE
     values = yaml.safe_load(clone.params.read_text())
     values["train"] |= {"epochs": None, "patches_per_epoch": 128}
+    values["settings_from"] = "reports/tune/best.yaml"
     clone.params.write_text(yaml.safe_dump(values, sort_keys=False))
 
-    applied = run(clone, "mammo", "tune", "apply")
-    assert "patches.size_px: 72 → 96" in applied.stdout
     done = run(clone, "dvc", "repro", "train@compact-model1")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert [
-        name for name in ("patches", "train@compact-model1", "split") if f"'{name}'" in ran(done.stdout)
-    ] == [
-        "patches",
-        "train@compact-model1",
-    ]
+    assert re.findall(r"Running stage '(.*)'", done.stdout) == ["patches", "train@compact-model1"]
     draws_of_train = read_table(clone.patches("train")).groupby("roi_id").size()
     assert set(draws_of_train) == {9}  # and the whole ROI
     bundle = load_bundle(clone.bundle("compact-model1"))
@@ -146,11 +127,6 @@ def test_a_choice_reruns_what_it_changes_once_it_is_asked_for(reproduced: Worksp
     assert "reports/tune/best.yaml" in changed
 
 
-def ran(output: str) -> str:
-    """The lines of DVC that say which stage it ran."""
-    return "\n".join(line for line in output.splitlines() if line.startswith("Running stage"))
-
-
 def test_a_failed_expectation_stops_the_pipeline_with_its_name(reproduced: Workspace, tmp_path: Path) -> None:
     broken = Workspace(tmp_path / "broken")
     shutil.copytree(reproduced.root, broken.root, ignore=shutil.ignore_patterns("mlruns", ".dvc", "models"))
@@ -158,8 +134,6 @@ def test_a_failed_expectation_stops_the_pipeline_with_its_name(reproduced: Works
     images[0] = 7
     write_array(broken.rois / "images.npy", images)
     table = read_table(broken.rois / "rois.parquet")
-    import hashlib
-
     table.loc[0, "sha256"] = hashlib.sha256(images[0].tobytes()).hexdigest()
     table.to_parquet(broken.rois / "rois.parquet")
     done = run(broken, "python", "pipelines/validate.py")

@@ -41,13 +41,9 @@ def test_a_run_holds_settings_epochs_datasets_weights_and_identity(
     assert logged == {"bundle/model.json", "bundle/model.safetensors"}
 
 
-def test_system_metrics_are_recorded(finished: tuple[Workspace, Config]) -> None:
-    space, config = finished
-    metrics = connect(space).get_run(ensure_run(space, config, "compact-baseline")).data.metrics
-    assert any(name.startswith("system/") for name in metrics)
-
-
-def test_test_results_stand_in_the_run_with_their_intervals(finished: tuple[Workspace, Config]) -> None:
+def test_results_with_intervals_and_system_metrics_stand_in_the_run(
+    finished: tuple[Workspace, Config],
+) -> None:
     space, config = finished
     metrics = connect(space).get_run(ensure_run(space, config, "compact-model1")).data.metrics
     results = json.loads((space.reports / "evaluate" / "results.json").read_text())
@@ -56,6 +52,7 @@ def test_test_results_stand_in_the_run_with_their_intervals(finished: tuple[Work
     assert metrics["test_accuracy"] == pytest.approx(accuracy["value"])
     assert metrics["test_accuracy_ci_low"] == pytest.approx(accuracy["ci_low"])
     assert metrics["test_n_rois"] == 8
+    assert any(name.startswith("system/") for name in metrics)
 
 
 def test_calibration_operating_points_and_referral_stand_in_the_run(

@@ -7,10 +7,10 @@ import mlflow
 import pytest
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
+from mammo import cli
 from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
-from mammo.servers import run_mlflow_ui
 from mammo.track.check import tracking_uri
 from mammo.track.store import (
     comparison_rows,
@@ -27,7 +27,7 @@ def test_a_locked_database_is_an_error_that_names_the_file(prepared: tuple[Works
     holder = sqlite3.connect(path, isolation_level=None)
     try:
         holder.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(TrackingError, match=r"mlflow\.db: the tracking database cannot be used .*locked"):
+        with pytest.raises(TrackingError, match=r"mlflow\.db: the tracking store cannot be used .*locked"):
             connect(space)
     finally:
         holder.close()
@@ -92,7 +92,7 @@ def test_no_password_of_an_address_is_shown(text: str, shown: str) -> None:
 def test_the_page_of_a_server_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     with pytest.raises(MammoError, match=r"is the server http://127\.0\.0\.1:9, .* open that address"):
-        run_mlflow_ui(Workspace(tmp_path), "127.0.0.1", 0)
+        cli.ui(port=0, workspace=tmp_path)
 
 
 def test_the_store_lies_in_the_workspace_unless_the_environment_names_another(

@@ -12,9 +12,10 @@ import yaml
 from optuna.trial import TrialState
 from rich.console import Console
 
-from mammo.core.config import Config, study_tags
+from mammo.core.config import Config
 from mammo.core.errors import ConfigError, MammoError
 from mammo.core.files import Workspace, read_table
+from mammo.core.settings import study_tags
 from mammo.evaluation.metrics import auc
 from mammo.studies.variants import read_study_file, with_overrides
 from mammo.tuning.apply import apply_best

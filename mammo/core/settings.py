@@ -1,0 +1,143 @@
+"""Settings files: read, checked against pydantic models, and a study's choice laid over `params.yaml`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf, isfinite
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from mammo.core.errors import ConfigError
+
+
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a YAML file of sections.
+
+    Args:
+        path: the file.
+        remedy: what to do where it is missing.
+
+    Raises:
+        ConfigError: it is missing, is no YAML, or holds something else than sections.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: does not exist; {remedy}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold a mapping of sections, got {type(values).__name__}")
+    return values
+
+
+@contextmanager
+def explained(name: str, remedy: str = "") -> Iterator[None]:
+    """Say of every rule that a file breaks its key, rule and value, in a line each.
+
+    Raises:
+        ConfigError: the block checked a model, and a value broke its rule.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(name, detail) for detail in error.errors()) + remedy) from error
+
+
+def _explain(name: str, detail: Any) -> str:
+    loc = list(detail["loc"])
+    if loc[:2] == ["tune", "space"]:
+        del loc[3:4]  # pydantic's own: which kind of range it is
+    key = ".".join(str(part) for part in loc)
+    got = detail.get("input")
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{name}: {key} is not a known key; remove it or correct its spelling"
+        case "missing":
+            return f"{name}: {key} is required and missing"
+        case "value_error":
+            section = f"{key}{' ' if isinstance(loc[-1], int) else '.'}" if key else ""
+            rules = detail["msg"].removeprefix("Value error, ").splitlines()
+            return "\n".join(f"{name}: {section}{rule}" for rule in rules)
+        case "union_tag_not_found" | "union_tag_invalid" | "model_attributes_type":
+            return (
+                f"{name}: {key} must say its type (int, float or categorical), got {got!r}; for example "
+                "{type: float, low: 0.001, high: 0.01}"
+            )
+    return f"{name}: {key}: {detail['msg']}, got {got!r}{_remedy(detail['type'], got)}"
+
+
+def _remedy(kind: str, got: Any) -> str:
+    """How to write a number that YAML takes for a text: one in quotes, or (YAML 1.1) with an exponent but no point."""
+    try:
+        number = float(got) if isinstance(got, str) and kind.startswith(("int", "float")) else inf
+    except ValueError:
+        return ""
+    if not isfinite(number):
+        return ""
+    if kind.startswith("int") and number == int(number):
+        return f"; write {int(number)} without quotes"
+    mantissa, _, exponent = f"{number!r}".partition("e")
+    plain = f"{float(mantissa)}e{exponent}" if exponent else mantissa
+    return f"; write {plain}: YAML takes a number in quotes, or an exponent without a point before it, for a text"
+
+
+class Choice(BaseModel):
+    """What a study's record (`reports/tune/best.yaml`) puts above `params.yaml`; the rest of it is for people."""
+
+    study: dict[str, Any]
+    best: dict[str, Any]
+    system: str
+    recipes: Annotated[dict[str, Any], Field(min_length=1, max_length=1)]
+    patches: dict[str, Any]
+    vote: dict[str, Any]
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A study's record.
+
+    Raises:
+        ConfigError: it is missing, or is no such record.
+    """
+    record = read_yaml(path, "run `mammo tune` to make it, or set settings_from to params.yaml")
+    with explained(str(path), "; run `mammo tune` to write it again"):
+        Choice.model_validate(record)
+    return record
+
+
+def with_choice(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The sections of `params.yaml` with patches, votes and recipe of the record.
+
+    Raises:
+        ConfigError: the record cannot be read, or `params.yaml` contradicts it.
+    """
+    record = read_record(path)
+    train = values.get("train", {})
+    for key in ("head_lr", "backbone_lr"):
+        if train.get(key) is not None:
+            raise ConfigError(
+                f"params.yaml: train.{key} must be null while settings_from takes it from {path}, got {train[key]}"
+            )
+    if record["system"] not in values.get("systems", [record["system"]]):
+        raise ConfigError(
+            f"params.yaml: systems must hold {record['system']}, which {path} chose, got {values['systems']}; add it"
+        )
+    (recipe,) = record["recipes"]
+    return values | {
+        "patches": record["patches"],
+        "vote": record["vote"],
+        "recipes": values["recipes"] | record["recipes"],
+        "train": train | {"recipe": recipe},
+    }
+
+
+def study_tags(path: Path) -> dict[str, str]:
+    """Which study and which of its trials the settings come from, as tags of a training run.
+
+    Raises:
+        ConfigError: the record cannot be read.
+    """
+    record = read_record(path)
+    return {"mammo.study": str(record["study"]["id"]), "mammo.best_trial": str(record["best"]["trial"])}
