@@ -13,7 +13,7 @@ from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.core.records import SPLITS, Label
 from mammo.data.decode import decode_roi
-from mammo.data.rois import Progress, RoiSet, make_roi_set
+from mammo.data.rois import Progress, Rois, make_roi_set
 
 MAX_MEMBERS: Final = 5_000
 MAX_MEMBER_BYTES: Final = 256 * 1024
@@ -52,7 +52,7 @@ class _Member(NamedTuple):
         return f"{_FOLDERS[self.folder]}/{self.label.title} ({self.number})"
 
 
-def load_mias_rois(raw: Path, config: IngestConfig, progress: Progress | None = None) -> RoiSet:
+def load_mias_rois(raw: Path, config: IngestConfig, progress: Progress | None = None) -> Rois:
     """Read the published ROIs: train, val, test; in each Normal, Tumor; in each by number.
 
     Raises:

@@ -17,7 +17,7 @@ from mammo.core.files import Workspace, read_table
 from mammo.core.records import SPLIT_SCHEMA, conform
 from mammo.data.audit_search import Overlap, find_overlaps
 from mammo.data.locate import known_owners
-from mammo.data.rois import Progress, RoiSet, load_rois, read_rois
+from mammo.data.rois import Progress, Rois, load_rois, read_rois
 from mammo.data.splits import make_split
 from mammo.data.texture import ByteImages
 
@@ -120,7 +120,7 @@ class Audit:
         pairs: `AUDIT_SCHEMA`, with the parts of that split.
     """
 
-    rois: RoiSet
+    rois: Rois
     split: pd.DataFrame
     pairs: pd.DataFrame
 
@@ -134,7 +134,7 @@ def read_audit(workspace: Workspace) -> Audit:
     rois = read_rois(workspace.rois)
     table = known_owners(rois.table, workspace.located)
     split = conform(read_table(workspace.split), SPLIT_SCHEMA, str(workspace.split))
-    return Audit(RoiSet(table, rois.images), split, with_parts(read_pairs(workspace), parts_of(split)))
+    return Audit(Rois(table, rois.images), split, with_parts(read_pairs(workspace), parts_of(split)))
 
 
 def read_pairs(workspace: Workspace) -> pd.DataFrame:
@@ -156,7 +156,7 @@ def run_audit(workspace: Workspace, config: Config, progress: Progress | None = 
     table = known_owners(rois.table, workspace.located)
     pairs = find_pairs(table, rois.images, progress)
     split = make_split(table, group_ids(table, pairs), config.split)
-    return Audit(RoiSet(table, rois.images), split, with_parts(pairs, parts_of(split)))
+    return Audit(Rois(table, rois.images), split, with_parts(pairs, parts_of(split)))
 
 
 def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series) -> dict[str, Any]:

@@ -26,14 +26,14 @@ from mammo.data.films import (
     read_annotations,
     read_films,
 )
-from mammo.data.rois import Progress, RoiSet, make_roi_set
+from mammo.data.rois import Progress, Rois, make_roi_set
 
 logger = logging.getLogger(__name__)
 
 Mask = npt.NDArray[np.bool_]
 
 
-def load_mini_mias(raw: Path, config: IngestConfig, progress: Progress | None = None) -> RoiSet:
+def load_mini_mias(raw: Path, config: IngestConfig, progress: Progress | None = None) -> Rois:
     """Cut the ROIs of the mini-MIAS films in `all-mias.tar.gz` or its unpacked folder.
 
     Every lesion with a place gives a Tumor ROI; normal films, chosen by `config.seed` to match the lesions'
@@ -50,7 +50,7 @@ def load_mini_mias(raw: Path, config: IngestConfig, progress: Progress | None = 
     return _load_films(raw, config, "mini_mias", progress)
 
 
-def load_phantom(raw: Path, config: IngestConfig, progress: Progress | None = None) -> RoiSet:
+def load_phantom(raw: Path, config: IngestConfig, progress: Progress | None = None) -> Rois:
     """Cut the ROIs of a phantom folder as `load_mini_mias` does; every row is marked as synthetic.
 
     Raises:
@@ -64,7 +64,7 @@ def load_phantom(raw: Path, config: IngestConfig, progress: Progress | None = No
     return _load_films(raw, config, "phantom", progress)
 
 
-def _load_films(raw: Path, config: IngestConfig, source: str, progress: Progress | None) -> RoiSet:
+def _load_films(raw: Path, config: IngestConfig, source: str, progress: Progress | None) -> Rois:
     found: dict[str, list[tuple[dict[str, Any], GreyImage]]] = {}
     with open_films(raw) as store:
         annotations = read_annotations(store)

@@ -17,7 +17,7 @@ from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, conform
 from mammo.data.decode import GreyImage
 from mammo.data.extraction import cubic_taps, extract_roi, preprocess_film
 from mammo.data.films import open_films, patient_of, read_annotations, read_films
-from mammo.data.rois import Progress, RoiSet
+from mammo.data.rois import Progress, Rois
 
 LOCATED_SCHEMA: Final[dict[str, str]] = {
     "roi_id": "string",
@@ -73,7 +73,7 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
 
 
 def locate_rois(
-    rois: RoiSet, films: Path, n_threads: int = 2, progress: Progress | None = None
+    rois: Rois, films: Path, n_threads: int = 2, progress: Progress | None = None
 ) -> pd.DataFrame:
     """Look for each ROI in each film; a ROI is located where the extraction gives its very pixels.
 

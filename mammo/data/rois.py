@@ -92,9 +92,6 @@ class Rois:
         }
 
 
-RoiSet = Rois
-
-
 class Source(Protocol):
     """Reads one kind of raw data."""
 

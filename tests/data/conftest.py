@@ -8,7 +8,7 @@ import pytest
 from mammo.core.config import IngestConfig, PhantomConfig
 from mammo.data.archive import load_mias_rois
 from mammo.data.phantom import write_phantom
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def phantom_folder(phantom_config: PhantomConfig, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def real_rois() -> RoiSet:
+def real_rois() -> Rois:
     """The authors' 326 ROIs."""
     archive = os.environ.get("MAMMO_MIAS_ROIS")
     if not archive:

@@ -26,7 +26,7 @@ from mammo.data.audit_search import (
 from mammo.data.decode import decode_image
 from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.data.film_rois import load_phantom
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from tests.data.pictures import Picture, jpeg
 
 SIDE = 120
@@ -180,7 +180,7 @@ def test_every_overlap_of_random_crops_is_found_and_nothing_else(corners: list[t
 class Phantoms:
     """ROIs of a phantom, and the film of the first of them, with its centre there."""
 
-    rois: RoiSet
+    rois: Rois
     film: Picture
     x_px: int
     y_px: int

@@ -12,7 +12,7 @@ from mammo.core.config import IngestConfig
 from mammo.core.records import ROI_SIDE_PX
 from mammo.data.archive import load_mias_rois
 from mammo.data.audit import find_pairs, leakage_summary, overlaps_of, parts_of, with_parts
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from tests.data.pictures import Picture
 
 
@@ -37,7 +37,7 @@ def archive() -> Path:
 
 
 @pytest.fixture(scope="module")
-def published(archive: Path) -> tuple[RoiSet, pd.DataFrame]:
+def published(archive: Path) -> tuple[Rois, pd.DataFrame]:
     """The published archive and its pairs; the search takes about a minute."""
     rois_of_archive = load_mias_rois(archive, IngestConfig())
     pairs = find_pairs(rois_of_archive.table, rois_of_archive.images)
@@ -47,7 +47,7 @@ def published(archive: Path) -> tuple[RoiSet, pd.DataFrame]:
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_published_archive_leaks_in_three_of_its_five_pairs(
-    published: tuple[RoiSet, pd.DataFrame],
+    published: tuple[Rois, pd.DataFrame],
 ) -> None:
     archived, pairs = published
     assert pairs["mad"].max() < 0.01
@@ -63,7 +63,7 @@ def test_the_published_archive_leaks_in_three_of_its_five_pairs(
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_shifts_in_the_published_archive_are_those_of_its_lesions(
-    archive: Path, published: tuple[RoiSet, pd.DataFrame]
+    archive: Path, published: tuple[Rois, pd.DataFrame]
 ) -> None:
     """Lesions of one film that are closer than a ROI's side, by the authors' lists beside the archive."""
     lists = [archive.with_name(f"data_{severity}_labels.txt") for severity in "BM"]

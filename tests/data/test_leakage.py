@@ -24,7 +24,7 @@ from mammo.data.audit import (
 )
 from mammo.data.audit_search import Kind, Overlap
 from mammo.data.expectations import check_leakage
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 
 
 def pair(a: str, b: str, kind: Kind = "shifted", overlap_px: int = 13_572) -> Overlap:
@@ -44,7 +44,7 @@ def split(**parts: str) -> pd.DataFrame:
 
 def audit(table: pd.DataFrame, overlaps: list[Overlap], of_split: pd.DataFrame) -> Audit:
     images = np.zeros((len(table), 120, 120), np.uint8)
-    return Audit(RoiSet(table, images), of_split, with_parts(pairs_table(overlaps), parts_of(of_split)))
+    return Audit(Rois(table, images), of_split, with_parts(pairs_table(overlaps), parts_of(of_split)))
 
 
 def groups(ids: Sequence[str], overlaps: list[Overlap], patients: Sequence[str | None] = ()) -> list[str]:

@@ -19,7 +19,7 @@ from mammo.data.extraction import extract_roi, first_region, preprocess_film
 from mammo.data.film_rois import load_phantom
 from mammo.data.films import open_films, patient_of, read_films
 from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
-from mammo.data.rois import RoiSet, make_roi_set
+from mammo.data.rois import Rois, make_roi_set
 
 Picture = npt.NDArray[np.uint8]
 
@@ -56,7 +56,7 @@ def cuts(phantom_folder: Path) -> list[Cut]:
     return found[False][:8] + found[True][:4]
 
 
-def rois_of(images: list[Picture]) -> RoiSet:
+def rois_of(images: list[Picture]) -> Rois:
     rows = [
         {"roi_id": f"r{number}", "source": "mias_rois", "label": 0, "synthetic": False}
         for number in range(len(images))
@@ -124,7 +124,7 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
 @pytest.mark.slow
 @pytest.mark.real
 def test_every_roi_of_the_archive_is_cut_from_the_films_to_the_last_bit(
-    real_rois: RoiSet, real_films: Path
+    real_rois: Rois, real_films: Path
 ) -> None:
     located = locate_rois(real_rois, real_films)
 
@@ -134,18 +134,18 @@ def test_every_roi_of_the_archive_is_cut_from_the_films_to_the_last_bit(
     assert lesions.sum() == 119
 
 
-def located_rows(rois: RoiSet, **known: str) -> pd.DataFrame:
+def located_rows(rois: Rois, **known: str) -> pd.DataFrame:
     rows = pd.DataFrame(index=range(len(rois.table)), columns=list(LOCATED_SCHEMA))
     rows[["roi_id", "sha256"]] = rois.table[["roi_id", "sha256"]]
     return rows.assign(**known).astype(LOCATED_SCHEMA)
 
 
 @pytest.fixture
-def anonymous() -> RoiSet:
+def anonymous() -> Rois:
     return rois_of(list(np.random.default_rng(0).integers(0, 256, (2, 120, 120), dtype=np.uint8)))
 
 
-def test_unknown_places_and_missing_files_give_no_owner(anonymous: RoiSet, tmp_path: Path) -> None:
+def test_unknown_places_and_missing_files_give_no_owner(anonymous: Rois, tmp_path: Path) -> None:
     path = tmp_path / "located.parquet"
     pd.testing.assert_frame_equal(known_owners(anonymous.table, path), anonymous.table)
     write_table(path, located_rows(anonymous))
@@ -154,7 +154,7 @@ def test_unknown_places_and_missing_files_give_no_owner(anonymous: RoiSet, tmp_p
     assert known_owners(anonymous.table, path)["patient_id"].tolist() == ["p001", "p001"]
 
 
-def test_places_of_other_rois_are_refused(anonymous: RoiSet, tmp_path: Path) -> None:
+def test_places_of_other_rois_are_refused(anonymous: Rois, tmp_path: Path) -> None:
     path = tmp_path / "located.parquet"
     write_table(path, located_rows(anonymous, sha256="0" * 64))
     with pytest.raises(DataError, match="run `mammo locate FILMS` again"):
@@ -162,7 +162,7 @@ def test_places_of_other_rois_are_refused(anonymous: RoiSet, tmp_path: Path) -> 
 
 
 def test_a_source_that_knows_its_films_needs_no_places(
-    anonymous: RoiSet, phantom_folder: Path, tmp_path: Path
+    anonymous: Rois, phantom_folder: Path, tmp_path: Path
 ) -> None:
     table = load_phantom(phantom_folder, IngestConfig(source="phantom")).table
     write_table(tmp_path / "located.parquet", located_rows(anonymous, film_id="mdb001"))

@@ -17,7 +17,7 @@ from mammo.data import extraction
 from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.data.film_rois import load_mini_mias, load_phantom
 from mammo.data.films import check_films
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 
 CONFIG = IngestConfig(source="mini_mias", raw="films")
 
@@ -57,7 +57,7 @@ def copied(folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rois(folder: Path) -> RoiSet:
+def rois(folder: Path) -> Rois:
     return load_mini_mias(folder, CONFIG)
 
 
@@ -69,7 +69,7 @@ def pack(folder: Path, path: Path, prefix: str = "") -> Path:
     return path
 
 
-def test_every_placed_lesion_and_chosen_normal_film_gives_a_roi(rois: RoiSet) -> None:
+def test_every_placed_lesion_and_chosen_normal_film_gives_a_roi(rois: Rois) -> None:
     """Lesions: one in G, two in F. Normal films: one each in F, G and D, and D has no lesion to match."""
     assert rois.table["roi_id"].to_list() == [
         "mdb001/lesion 1",
@@ -88,7 +88,7 @@ def test_every_placed_lesion_and_chosen_normal_film_gives_a_roi(rois: RoiSet) ->
     assert not rois.table["synthetic"].any()
 
 
-def test_places_count_from_the_top_left_corner(rois: RoiSet) -> None:
+def test_places_count_from_the_top_left_corner(rois: Rois) -> None:
     lesions = rois.table[rois.table["label"] == 1]
 
     assert lesions["x_px"].to_list() == [535, 700, 500]
@@ -97,18 +97,18 @@ def test_places_count_from_the_top_left_corner(rois: RoiSet) -> None:
     assert rois.table["radius_px"].isna().sum() == 2
 
 
-def test_a_lesions_image_is_cut_from_its_film(rois: RoiSet) -> None:
+def test_a_lesions_image_is_cut_from_its_film(rois: Rois) -> None:
     assert np.array_equal(rois.images[0], extract_roi(preprocess_film(film(1)), 535, 599))
 
 
-def test_the_images_of_normal_films_lie_in_tissue(rois: RoiSet) -> None:
+def test_the_images_of_normal_films_lie_in_tissue(rois: Rois) -> None:
     normals = rois.table[rois.table["label"] == 0]
 
     assert (normals["x_px"] <= 720 - 60).all()
     assert normals["x_px"].notna().all()
 
 
-def test_an_archive_gives_what_its_folder_gives(folder: Path, rois: RoiSet, tmp_path: Path) -> None:
+def test_an_archive_gives_what_its_folder_gives(folder: Path, rois: Rois, tmp_path: Path) -> None:
     for prefix in ("", "all-mias/"):
         packed = load_mini_mias(pack(folder, tmp_path / "all-mias.tar.gz", prefix), CONFIG)
 
@@ -137,7 +137,7 @@ def test_each_film_is_preprocessed_once(folder: Path, monkeypatch: pytest.Monkey
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_the_seed_moves_normal_rois_and_leaves_lesions(folder: Path, rois: RoiSet) -> None:
+def test_the_seed_moves_normal_rois_and_leaves_lesions(folder: Path, rois: Rois) -> None:
     other = load_mini_mias(folder, IngestConfig(source="mini_mias", raw="films", seed=1))
     tumor = rois.table["label"].to_numpy() == 1
 

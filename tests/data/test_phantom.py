@@ -17,7 +17,7 @@ from mammo.data.film_rois import load_phantom
 from mammo.data.films import laterality_of, parse_info, patient_of
 from mammo.data.phantom import draw_film, plan_films, write_phantom
 from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 
 KINDS = [kind for kind in ABNORMALITIES if kind != "NORM"]
 
@@ -31,7 +31,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def rois(phantom_folder: Path) -> RoiSet:
+def rois(phantom_folder: Path) -> Rois:
     return load_phantom(phantom_folder, IngestConfig(source="phantom", raw="phantom"))
 
 
@@ -143,13 +143,13 @@ def test_texture_has_the_power_law_it_is_asked_for(beta: float) -> None:
     assert field.std() == pytest.approx(1, abs=0.25)
 
 
-def test_every_row_of_a_phantom_is_marked_as_synthetic(rois: RoiSet) -> None:
+def test_every_row_of_a_phantom_is_marked_as_synthetic(rois: Rois) -> None:
     assert rois.table["synthetic"].all()
     assert set(rois.table["source"]) == {"phantom"}
     assert set(rois.table["label"]) == {0, 1}
 
 
-def test_normal_rois_show_no_background(rois: RoiSet) -> None:
+def test_normal_rois_show_no_background(rois: Rois) -> None:
     normal = rois.images[rois.table["label"].to_numpy() == 0]
 
     assert (normal > 20).mean() > 0.97

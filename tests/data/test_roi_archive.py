@@ -13,7 +13,7 @@ import pytest
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data.archive import load_mias_rois
-from mammo.data.rois import RoiSet
+from mammo.data.rois import Rois
 from tests.data.pictures import encoded, noise
 
 
@@ -46,7 +46,7 @@ def write(path: Path, members: Mapping[str, bytes], link: zipfile.ZipInfo | None
     return path
 
 
-def load(path: Path) -> RoiSet:
+def load(path: Path) -> Rois:
     return load_mias_rois(path, IngestConfig())
 
 

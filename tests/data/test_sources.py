@@ -12,10 +12,10 @@ from mammo.core.config import IngestConfig, SourceName
 from mammo.core.errors import DataError
 from mammo.core.files import write_array
 from mammo.core.records import ROI_SCHEMA
-from mammo.data.rois import RoiSet, load_rois, make_roi_set, read_rois, source_named, write_rois
+from mammo.data.rois import Rois, load_rois, make_roi_set, read_rois, source_named, write_rois
 
 
-def small_set(seed: int = 0, count: int = 3) -> RoiSet:
+def small_set(seed: int = 0, count: int = 3) -> Rois:
     images = np.random.default_rng(seed).integers(0, 256, (count, 120, 120), dtype=np.uint8)
     rows = [
         {"roi_id": f"roi {number}", "source": "mias_rois", "label": number % 2, "synthetic": False}
