@@ -49,6 +49,7 @@ def reliability_diagram(
     *,
     binning: Binning = "equal_mass",
     n_bins: int = 6,
+    confidence: float = 0.95,
 ) -> None:
     """Draw the share of Tumor ROIs against the mean score of each bin, a panel for each system.
 
@@ -66,7 +67,7 @@ def reliability_diagram(
     for axes in (*panels[max(1, len(systems)) :], *legends):
         axes.set_axis_off()
     for panel, below, system in zip(panels, legends, systems, strict=False):
-        draw_legend(below, _draw_panel(panel, labels, system, binning, n_bins), columns=1)
+        draw_legend(below, _draw_panel(panel, labels, system, binning, n_bins, confidence), columns=1)
     if not systems:
         tidy(panels[0])
         say_empty(panels[0], "no system was evaluated")
@@ -74,14 +75,14 @@ def reliability_diagram(
 
 
 def _draw_panel(
-    axes: Axes, labels: IntArray, system: Calibrated, binning: Binning, n_bins: int
+    axes: Axes, labels: IntArray, system: Calibrated, binning: Binning, n_bins: int, confidence: float
 ) -> list[Line2D]:
     """Draw one system; returns the entries of its legend."""
     axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
     styles = {"raw": _RAW, "calibrated": system_styles([system.name])[system.name]}
     tables, entries = {}, []
     for kind, scores in (("raw", system.scores), ("calibrated", system.probabilities)):
-        tables[kind] = reliability(labels, scores, binning=binning, n_bins=n_bins)
+        tables[kind] = reliability(labels, scores, binning=binning, n_bins=n_bins, confidence=confidence)
         error = expected_calibration_error(labels, scores, binning=binning, n_bins=n_bins)
         _draw_bins(axes, tables[kind], styles[kind])
         label = f"{kind}: Brier {brier(labels, scores):.3f}, calibration error {error:.3f}"

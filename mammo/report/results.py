@@ -10,6 +10,7 @@ from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
+from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import roi_votes
 from mammo.report.operation import operation_markdown
 from mammo.report.plots import ScoredSystem, confusion_matrices, roc_and_precision_recall, training_curves
@@ -17,9 +18,7 @@ from mammo.report.referral import referral_picture
 from mammo.report.reliability import Calibrated, reliability_diagram
 from mammo.report.sheets import VotedRoi, wrong_rois_sheet
 from mammo.report.tables import results_markdown
-from mammo.systems.assess import FLOOR, Assessment
-from mammo.systems.operation import operation_estimates
-from mammo.systems.train import Scored
+from mammo.systems.assess import FLOOR, Assessment, operation_estimates
 
 
 def write_results(space: Workspace, assessment: Assessment) -> None:
@@ -57,7 +56,7 @@ def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None
     judged = {**assessment.scored, FLOOR: assessment.floor}
     entries = {**assessment.results["systems"], FLOOR: assessment.results[FLOOR]}
     curves = [
-        ScoredSystem(name, scored.scores, _estimate(entries[name]["roi"]["auc_score"]))
+        ScoredSystem(name, scored.scores[0], _estimate(entries[name]["roi"]["auc_score"]))
         for name, scored in judged.items()
     ]
     roc_and_precision_recall(assessment.test.labels, curves, folder / "curves.png", note)
@@ -77,7 +76,7 @@ def draw_operation(assessment: Assessment, folder: Path) -> None:
     """Draw reliability before and after calibration, and coverage and referral rate against the promise."""
     results = assessment.results
     systems = [
-        Calibrated(name, scored.scores, assessment.bundles[name].calibrator.apply(scored.scores))
+        Calibrated(name, scored.scores[0], assessment.bundles[name].calibrator.apply(scored.scores[0]))
         for name, scored in assessment.scored.items()
     ]
     first = next(iter(results["systems"].values()))["calibration"]
@@ -88,12 +87,13 @@ def draw_operation(assessment: Assessment, folder: Path) -> None:
         results["data"]["note"],
         binning=first["binning"],
         n_bins=first["n_bins"],
+        confidence=first["raw"]["brier"]["confidence"],
     )
     folds = list(assessment.referrals.values())
     referral_picture(folds, folder / "referral.png", results["data"]["note"])
 
 
-def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -> None:
+def draw_errors(assessment: Assessment, name: str, scored: Scores, path: Path) -> None:
     """Draw the sheet of a system's wrong ROIs with their votes."""
     bundle = assessment.bundles[name]
     voted = [
@@ -102,7 +102,7 @@ def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -
             assessment.test.table["roi_id"],
             assessment.test.images,
             scored.labels,
-            roi_votes(scored.patch_scores, bundle.vote, bundle.calibrator, bundle.conformal),
+            roi_votes(scored.patch_scores[0], bundle.vote, bundle.calibrator, bundle.conformal),
             strict=True,
         )
     ]

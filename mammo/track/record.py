@@ -17,7 +17,7 @@ from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.fit import EpochRecord
-from mammo.systems.operation import operation_estimates
+from mammo.systems.assess import operation_estimates
 from mammo.systems.parallel import Team, joined
 from mammo.systems.train import (
     Part,
