@@ -10,11 +10,11 @@ from mammo.track.record import record_evaluation
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    config = Config.load(space.params)
-    assessment = assess(space, config)
-    write_results(space, assessment)
-    record_evaluation(space, config, assessment.results)
+    workspace = Workspace()
+    config = Config.load(workspace.params)
+    assessment = assess(workspace, config)
+    write_results(workspace, assessment)
+    record_evaluation(workspace, config, assessment.results)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The scores and decisions of one fit or of several runs about the same ROIs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Self
@@ -22,6 +23,9 @@ from mammo.evaluation.metrics import (
 
 METRICS: Final = tuple(name for name in TITLES if name != "f1")
 """The metrics of runs: the columns of the ledger."""
+
+_OF_ROIS: Final = ("roi_ids", "labels", "groups")
+"""The arrays without an axis of runs."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,32 @@ class Scores:
             None if sets is None else sets[None],
         )
 
+    @classmethod
+    def of_runs(cls, runs: Sequence[Sequence[Self]]) -> Self:
+        """Several runs, each from the single judgements of its folds; the ROIs come out in the order of their ids.
+
+        Every run must judge the same ROIs. Where folds have other numbers of patches than others, the mean score of a
+        ROI stands for its patches.
+        """
+        grids = {one.patch_scores.shape[2] for folds in runs for one in folds}
+
+        def joined(folds: Sequence[Self]) -> Self:
+            parts = folds if len(grids) == 1 else [one.with_scores(one.scores) for one in folds]
+            order = np.argsort(np.concatenate([one.roi_ids for one in parts]))
+            fields = {name: np.concatenate([getattr(one, name) for one in parts])[order] for name in _OF_ROIS}
+            fields |= {
+                name: np.concatenate([getattr(one, name) for one in parts], axis=1)[:, order]
+                for name in parts[0]._of_runs
+            }
+            return cls(**fields)
+
+        of_runs = [joined(folds) for folds in runs]
+        first = of_runs[0]
+        return replace(
+            first,
+            **{name: np.concatenate([getattr(one, name) for one in of_runs]) for name in first._of_runs},
+        )
+
     @property
     def n_runs(self) -> int:
         """Number of runs."""
@@ -122,15 +152,14 @@ class Scores:
 
     def where(self, kept: npt.NDArray[np.bool_]) -> Self:
         """The same runs on some of the ROIs, `(n,)`."""
-        return replace(
-            self,
-            **{name: getattr(self, name)[kept] for name in ("roi_ids", "labels", "groups")},
-            **{
-                name: values[:, kept]
-                for name in ("patch_scores", "shares", "decisions", "folds", "probabilities", "sets")
-                if (values := getattr(self, name)) is not None
-            },
-        )
+        fields = {name: getattr(self, name)[kept] for name in _OF_ROIS}
+        return replace(self, **fields, **{name: getattr(self, name)[:, kept] for name in self._of_runs})
+
+    @property
+    def _of_runs(self) -> list[str]:
+        """The arrays with an axis of runs."""
+        names = ("patch_scores", "shares", "decisions", "folds", "probabilities", "sets")
+        return [name for name in names if getattr(self, name) is not None]
 
     def by_patch(self, threshold: float) -> Self:
         """Every patch as a row with its ROI's label, group and fold; it is called Tumor above the threshold."""

@@ -15,9 +15,9 @@ from mammo.core.files import Workspace, atomic_path, read_json, read_table, sha2
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
+from mammo.systems.assess import operation_estimates
 from mammo.systems.devices import choose_device
 from mammo.systems.fit import EpochRecord
-from mammo.systems.assess import operation_estimates
 from mammo.systems.parallel import Team, joined
 from mammo.systems.train import (
     Part,
