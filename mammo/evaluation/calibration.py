@@ -1,14 +1,14 @@
 """Do scores mean what they say? Brier score, calibration error, reliability table, Platt's calibrator."""
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
+from mammo.core.config import Resampling
 from mammo.core.errors import DataError
 from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, Result, bootstrap, wilson
@@ -82,9 +82,7 @@ def calibration_estimates(
     *,
     binning: Binning,
     n_bins: int,
-    n_bootstrap: int,
-    seed: int,
-    confidence: float,
+    **how: Unpack[Resampling],
 ) -> dict[str, Estimate]:
     """Brier score and expected calibration error with bootstrap intervals over the groups.
 
@@ -107,13 +105,11 @@ def calibration_estimates(
         error: FloatArray = np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
         return error
 
-    resample = partial(bootstrap, groups=groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
-    error = resample(calibration_error, kind="basic")
+    error = bootstrap(calibration_error, groups, kind="basic", **how)
+    low, high = (float(np.maximum(end, 0)) for end in (error.ci_low, error.ci_high))
     return {
-        "brier": resample(brier_score),
-        "calibration_error": replace(
-            error, ci_low=float(np.maximum(error.ci_low, 0)), ci_high=float(np.maximum(error.ci_high, 0))
-        ),
+        "brier": bootstrap(brier_score, groups, **how),
+        "calibration_error": replace(error, ci_low=low, ci_high=high),
     }
 
 

@@ -7,11 +7,12 @@ bootstrap of any metric. McNemar's test takes ROIs as independent; the bootstrap
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Unpack
 
 import numpy as np
 from scipy.special import ndtri
 
+from mammo.core.config import Resampling
 from mammo.core.errors import DataError
 from mammo.evaluation.intervals import Estimate, Result, RunEstimate, bootstrap, percent, with_spread
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, check_classes, weighted_auc
@@ -80,7 +81,7 @@ def mcnemar_exact(labels: IntArray, decisions_a: IntArray, decisions_b: IntArray
     return McNemar(only_a, only_b, float(mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue))
 
 
-def auc_difference(a: Scores, b: Scores, *, n_bootstrap: int, seed: int, confidence: float) -> Estimate:
+def auc_difference(a: Scores, b: Scores, **how: Unpack[Resampling]) -> Estimate:
     """AUC of the mean patch score of two single runs, a minus b, on the same resamples of the groups.
 
     Raises:
@@ -92,12 +93,10 @@ def auc_difference(a: Scores, b: Scores, *, n_bootstrap: int, seed: int, confide
     def statistic(weights: FloatArray) -> FloatArray:
         return weighted_auc(a.labels, scores_a, weights) - weighted_auc(a.labels, scores_b, weights)
 
-    return bootstrap(statistic, a.groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
+    return bootstrap(statistic, a.groups, **how)
 
 
-def difference(
-    a: Scores, b: Scores, metric: str, *, n_bootstrap: int, seed: int, confidence: float
-) -> RunEstimate:
+def difference(a: Scores, b: Scores, metric: str, **how: Unpack[Resampling]) -> RunEstimate:
     """Mean of a metric over the runs of a minus that of b, on the same resamples of the groups.
 
     The two may judge the same ROIs (then this is the paired difference) or some in common: a ROI that both judge is
@@ -122,7 +121,7 @@ def difference(
         of_a, of_b = run_values(a, metric, weights[:, rows_a]), run_values(b, metric, weights[:, rows_b])
         return of_a - of_b if paired else (of_a, -of_b)
 
-    found = bootstrap(statistic, groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
+    found = bootstrap(statistic, groups, **how)
     of_runs = statistic(np.ones((1, len(groups))))
     pairs = np.empty(0) if isinstance(of_runs, tuple) else of_runs[:, 0]
     return with_spread(found, pairs, min(a.n_runs, b.n_runs))
@@ -159,9 +158,7 @@ def rois_needed(
     return math.ceil((reach / excess) ** 2)
 
 
-def compare(
-    name_a: str, a: Scores, name_b: str, b: Scores, *, n_bootstrap: int, seed: int, confidence: float
-) -> Comparison:
+def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resampling]) -> Comparison:
     """Compare two systems, a single run of each, on the same ROIs and say whether they can be told apart.
 
     Raises:
@@ -169,7 +166,7 @@ def compare(
     """
     (decided_a,), (decided_b,) = a.decisions, b.decisions
     test = mcnemar_exact(a.labels, decided_a, decided_b)
-    of_auc = auc_difference(a, b, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
+    of_auc, confidence = auc_difference(a, b, **how), how["confidence"]
     n, excess = len(a.labels), test.only_a_right - test.only_b_right
     needed = rois_needed(test.only_a_right / n, test.only_b_right / n, confidence=confidence) if n else None
     decisions_differ, scores_differ = test.p_value < 1 - confidence, of_auc.side is not None

@@ -18,13 +18,14 @@ groups vary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from scipy.special import ndtr, ndtri, stdtrit
 
+from mammo.core.config import Resampling
 from mammo.core.errors import DataError
 from mammo.core.records import Label
 from mammo.evaluation.metrics import PROPORTIONS, RATES, TITLES, FloatArray, cells, confusion, weighted_auc
@@ -267,21 +268,15 @@ def bca(value: float, draws: FloatArray, left_one_out: FloatArray, confidence: f
     return float(low), float(high)
 
 
-def estimate(scores: Scores, metric: str, *, n_bootstrap: int, seed: int, confidence: float) -> RunEstimate:
+def estimate(scores: Scores, metric: str, **how: Unpack[Resampling]) -> RunEstimate:
     """One of the `METRICS`, averaged over the runs; the denominator of precision is its mean over the runs."""
     denominators = {
         "recall": (scores.labels == Label.TUMOR).sum(),
         "specificity": (scores.labels == Label.NORMAL).sum(),
         "precision": round(float(scores.decisions.sum(axis=1).mean())),
     }
-    found = bootstrap(
-        lambda weights: run_values(scores, metric, weights),
-        scores.groups,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-        confidence=confidence,
-        n=int(denominators.get(metric, len(scores.labels))),
-    )
+    n = int(denominators.get(metric, len(scores.labels)))
+    found = bootstrap(lambda weights: run_values(scores, metric, weights), scores.groups, n=n, **how)
     of_runs = run_values(scores, metric, np.ones((1, len(scores.labels))))[:, 0]
     return with_spread(found, of_runs, scores.n_runs)
 
@@ -293,12 +288,7 @@ def with_spread(found: Estimate, of_runs: FloatArray, n_runs: int) -> RunEstimat
 
 
 def summarise(
-    scores: Scores,
-    *,
-    n_bootstrap: int,
-    seed: int,
-    confidence: float,
-    metrics: Sequence[str] = tuple(TITLES),
+    scores: Scores, *, metrics: Sequence[str] = tuple(TITLES), **how: Unpack[Resampling]
 ) -> dict[str, Estimate]:
     """ROI-level metrics (keys of `metrics.TITLES`) of a single run, each with its interval."""
     (decided,), (mean,), (shares,) = scores.decisions, scores.scores, scores.shares
@@ -308,7 +298,7 @@ def summarise(
 
     def estimate_of(name: str) -> Estimate:
         if name in PROPORTIONS:
-            return wilson(*table.trials(name), confidence, n_groups=n_groups)
+            return wilson(*table.trials(name), how["confidence"], n_groups=n_groups)
 
         def statistic(weights: FloatArray) -> FloatArray:
             if name in evidence:
@@ -316,9 +306,7 @@ def summarise(
             return RATES[name](weights @ cell_of)
 
         n = table.n - table.tn if name == "f1" else table.n
-        return bootstrap(
-            statistic, scores.groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence, n=n
-        )
+        return bootstrap(statistic, scores.groups, n=n, **how)
 
     return {name: estimate_of(name) for name in metrics}
 

@@ -59,19 +59,16 @@ class Scores:
 
     def __post_init__(self) -> None:
         check_arrays(self.labels, roi_ids=self.roi_ids, groups=self.groups)
-        per_run: dict[str, npt.NDArray[Any]] = {
-            "shares": self.shares,
-            "decisions": self.decisions,
-            "folds": self.folds,
-        }
-        per_run |= (
-            {"scores": self.scores} if self.patch_scores.ndim == 3 else {"patch_scores": self.patch_scores}
-        )
-        if self.probabilities is not None:
-            per_run["probabilities"] = self.probabilities
+        if self.patch_scores.ndim != 3:
+            raise DataError(
+                f"evaluation: patch_scores must have shape (runs, ROIs, patches), got {self.patch_scores.shape}; "
+                "use Scores.single for one fit"
+            )
+        rows: dict[str, npt.NDArray[Any]] = {"scores": self.scores}
+        rows |= {name: getattr(self, name) for name in self._of_runs if name not in ("patch_scores", "sets")}
         if self.sets is not None:
-            per_run |= {"sets (Normal)": self.sets[..., 0], "sets (Tumor)": self.sets[..., 1]}
-        for name, values in per_run.items():
+            rows["sets"] = self.sets[..., 0]
+        for name, values in rows.items():
             if len(values) != self.n_runs:
                 raise DataError(
                     f"evaluation: {name} must have one row for each of the {self.n_runs} runs, got {len(values)}"
@@ -89,21 +86,12 @@ class Scores:
         patch_scores: FloatArray,
         shares: FloatArray,
         decisions: IntArray,
-        probabilities: FloatArray | None = None,
-        sets: npt.NDArray[np.bool_] | None = None,
+        **fitted: npt.NDArray[Any] | None,
     ) -> Self:
-        """The judgement of one fit: arrays without the axis of the runs."""
-        return cls(
-            roi_ids,
-            labels,
-            groups,
-            patch_scores[None],
-            shares[None],
-            decisions[None],
-            np.zeros((1, len(labels)), dtype=np.int64),
-            None if probabilities is None else probabilities[None],
-            None if sets is None else sets[None],
-        )
+        """The judgement of one fit: arrays without the axis of the runs; `fitted` are `probabilities` and `sets`."""
+        folds = np.zeros((1, len(labels)), dtype=np.int64)
+        rest = {name: None if values is None else values[None] for name, values in fitted.items()}
+        return cls(roi_ids, labels, groups, patch_scores[None], shares[None], decisions[None], folds, **rest)
 
     @classmethod
     def of_runs(cls, runs: Sequence[Sequence[Self]]) -> Self:

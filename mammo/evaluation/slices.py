@@ -9,11 +9,12 @@ A slice that lacks what a metric needs has no value (NaN), never 0 or 1; few ROI
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
+from mammo.core.config import Resampling
 from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, Result, summarise
 from mammo.evaluation.metrics import check_arrays
@@ -53,9 +54,7 @@ def slices_of(
     names: Sequence[str],
     *,
     of_lesions: bool,
-    n_bootstrap: int,
-    seed: int,
-    confidence: float,
+    **how: Unpack[Resampling],
 ) -> list[Slice]:
     """Judge a single run on each slice.
 
@@ -64,9 +63,7 @@ def slices_of(
         values: the slice of each ROI, shape `(n,)`; a value that is not among `names` belongs to none.
         names: the slices, in the order of the result.
         of_lesions: the values describe lesions, see the module.
-        n_bootstrap: resamples of the groups.
-        seed: seed of the resamples.
-        confidence: nominal coverage.
+        **how: number and seed of the resamples of the groups, and the nominal coverage.
 
     Raises:
         DataError: there is not one value for each ROI.
@@ -74,17 +71,14 @@ def slices_of(
     check_arrays(scores.labels, values=values)
     tumor = scores.labels == Label.TUMOR
 
-    def estimates(chosen: npt.NDArray[np.bool_], metrics: Sequence[str]) -> dict[str, Estimate]:
-        some = scores.where(chosen)
-        return summarise(some, metrics=metrics, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
-
     slices = []
     for name in names:
         inside = values == name
         n_rois, n_tumor = int(inside.sum()), int((inside & tumor).sum())
         ranked = (inside & tumor) | ~tumor if of_lesions else inside
-        metrics = estimates(inside, OF_LESIONS if of_lesions else OF_ALL) | estimates(ranked, ["auc_score"])
-        slices.append(Slice(name, n_rois, n_tumor, n_rois - n_tumor, metrics))
+        rates = summarise(scores.where(inside), metrics=OF_LESIONS if of_lesions else OF_ALL, **how)
+        auc = summarise(scores.where(ranked), metrics=["auc_score"], **how)
+        slices.append(Slice(name, n_rois, n_tumor, n_rois - n_tumor, rates | auc))
     return slices
 
 

@@ -98,8 +98,8 @@ def voted(
         patch_scores,
         vote_shares(patch_scores, config),
         decisions(patch_scores, config),
-        None if calibrator is None else calibrator.apply(patch_scores.mean(axis=1)),
-        None if conformal is None else prediction_sets(patch_scores, config, conformal),
+        probabilities=None if calibrator is None else calibrator.apply(patch_scores.mean(axis=1)),
+        sets=None if conformal is None else prediction_sets(patch_scores, config, conformal),
     )
 
 

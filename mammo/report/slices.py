@@ -68,14 +68,15 @@ def _values(axis: str, rois: pd.DataFrame) -> npt.NDArray[np.object_]:
 
 
 def _decided(rows: pd.DataFrame) -> Scores:
-    """The predictions of one system; a ROI's mean score stands for its patches."""
+    """The predictions of one system; a ROI's mean score stands for its patches, its decision for its votes."""
+    decisions = _classes(rows["decision"])
     return Scores.single(
         rows["roi_id"].to_numpy(dtype=object),
         _classes(rows["label"]),
         rows["group_id"].to_numpy(dtype=object),
         rows["score"].to_numpy(dtype=float)[:, None],
-        rows["vote_share"].to_numpy(dtype=float),
-        _classes(rows["decision"]),
+        decisions.astype(float),
+        decisions,
     )
 
 

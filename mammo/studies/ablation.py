@@ -138,11 +138,9 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
     variants = [
         variant for defect in FITTED if reasons[defect.name] is None for variant in toggled(defect, study)
     ]
-    published = []
     if reasons[PUBLISHED_SPLIT] is None:
-        published = published_folds(study.material)
-        variants.append(Variant(PUBLISHED_SPLIT, {}, published=True))
-    runs = fit_variants(workspace, study, variants, n_jobs, console, published)
+        variants.append(Variant(PUBLISHED_SPLIT, {}, published_folds(study.material)))
+    runs = fit_variants(workspace, study, variants, n_jobs, console)
     reference = runs[REFERENCE]
     n_rows = sum(reason is None for reason in reasons.values()) + 2  # the two defects of measurement
 

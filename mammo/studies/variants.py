@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig, GridConfig, Resampling
+from mammo.core.config import Config, EvaluateConfig, GridConfig, Resampling, VoteConfig
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
 from mammo.core.tune_config import Section
@@ -36,13 +36,13 @@ _DRAWS_BEYOND: Final = 10
 class Variant:
     """A name and what differs from `params.yaml`: dotted key → value.
 
-    `recipe.KEY` is the chosen recipe's; `system` is another system. With `published`, the variant is judged under the
-    published folders instead of the folds, and compared on their test ROIs.
+    `recipe.KEY` is the chosen recipe's; `system` is another system. With folds of its own, such as the published
+    folders, the variant is compared on the ROIs that they hold out.
     """
 
     name: str
     overrides: dict[str, Any]
-    published: bool = False
+    folds: Sequence[Fold] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,50 +95,53 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     return Config.parse(values, "variant")
 
 
-def is_reference(variant: Variant, study: Study) -> bool:
-    """Whether a variant is fitted and decides as the reference does: its keys change nothing that is read."""
-    overrides = dict(variant.overrides)
-    system = overrides.pop("system", study.system)
-    config = with_overrides(study.config, overrides)
-    same = config.model_dump(exclude={"recipes"}) == study.config.model_dump(exclude={"recipes"})
-    return same and config.recipe == study.config.recipe and system == study.system
-
-
 def _full_key(key: str, config: Config) -> str:
     return key.replace("recipe.", f"recipes.{config.train.recipe}.", 1) if key.startswith("recipe.") else key
 
 
+def settings_of(variant: Variant, study: Study) -> tuple[str, Config]:
+    """The system of a variant, and all its settings.
+
+    Raises:
+        ConfigError: an override is impossible.
+    """
+    overrides = dict(variant.overrides)
+    system = str(overrides.pop("system", study.system))
+    return system, with_overrides(study.config, overrides)
+
+
+def is_reference(variant: Variant, study: Study) -> bool:
+    """Whether a variant is fitted and decides as the reference does: its keys change nothing that is read."""
+    system, config = settings_of(variant, study)
+    same = config.model_dump(exclude={"recipes"}) == study.config.model_dump(exclude={"recipes"})
+    return same and config.recipe == study.config.recipe and system == study.system
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """A variant ready to be fitted."""
+    """A variant ready to be fitted: its name, how it votes, its folds and its fits."""
 
-    variant: Variant
-    system: str
-    config: Config
-    folds: list[Fold]
+    name: str
+    vote: VoteConfig
+    folds: Sequence[Fold]
     tasks: list[FitTask]
 
 
-def prepare(workspace: Workspace, study: Study, variant: Variant, published: Sequence[Fold] = ()) -> Prepared:
+def prepare(workspace: Workspace, study: Study, variant: Variant) -> Prepared:
     """The fits that a variant needs.
 
     Raises:
         ConfigError: an override is impossible.
         DataError: the variant cuts other ROIs, so that it cannot be paired.
     """
-    overrides = dict(variant.overrides)
-    system = str(overrides.pop("system", study.system))
-    config = with_overrides(study.config, overrides)
-    material = study.material
+    system, config = settings_of(variant, study)
+    material, folds = study.material, variant.folds
     if config.ingest != study.config.ingest:
-        material = Material(recut(workspace, config, study.material), study.material.groups)
-    folds = (
-        list(published)
-        if variant.published
-        else grouped_folds(material, study.grid, config.split.keep_groups)
-    )
+        material = Material(recut(workspace, config, material), material.groups)
+    if folds is None:
+        folds = grouped_folds(material, study.grid, config.split.keep_groups)
     tasks = plan(system, config, material, folds, study.grid.n_seeds, f"{variant.name}: {system}")
-    return Prepared(variant, system, config, folds, tasks)
+    return Prepared(variant.name, config.vote, folds, tasks)
 
 
 def recut(workspace: Workspace, config: Config, reference: Material) -> RoiSet:
@@ -161,24 +164,17 @@ def recut(workspace: Workspace, config: Config, reference: Material) -> RoiSet:
 
 
 def fit_variants(
-    workspace: Workspace,
-    study: Study,
-    variants: Sequence[Variant],
-    n_jobs: int,
-    console: Console,
-    published: Sequence[Fold] = (),
+    workspace: Workspace, study: Study, variants: Sequence[Variant], n_jobs: int, console: Console
 ) -> dict[str, Scores]:
     """Fit the reference and every variant on the same folds and seeds: name → runs, the reference first.
 
     Raises:
         MammoError: an override is impossible (nothing is fitted then), or a fit failed.
     """
-    ready = [prepare(workspace, study, one, published) for one in (Variant(REFERENCE, {}), *variants)]
-    fits = fit_all({one.variant.name: one.tasks for one in ready}, workspace.fits, n_jobs, console)
+    ready = [prepare(workspace, study, one) for one in (Variant(REFERENCE, {}), *variants)]
+    fits = fit_all({one.name: one.tasks for one in ready}, workspace.fits, n_jobs, console)
     return {
-        (name := one.variant.name): runs_of(
-            place(fits[name], one.folds, study.grid.n_seeds), study.material, one.config.vote
-        )
+        one.name: runs_of(place(fits[one.name], one.folds, study.grid.n_seeds), study.material, one.vote)
         for one in ready
     }
 

@@ -18,11 +18,11 @@ from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_json
 from mammo.data.splits import Fold, grouped_folds, published_folds, read_material, rois_of_known_groups
-from mammo.evaluation.repeated import Runs
 from mammo.report.ledger import ledger_markdown, ledger_rows
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
 from mammo.studies.ledger import Row, tabulate
 from mammo.studies.runs import plan
+from tests.evaluation.made_scores import made
 from tests.studies.tiny_studies import mammo_command, tiny_config, tiny_material, tiny_space
 
 pytestmark = pytest.mark.slow
@@ -160,26 +160,10 @@ def test_the_floor_which_votes_once_has_no_auc_of_its_vote_share(undisturbed: Wo
     assert not any("auc_vote_share" in entry["cells"] for entry in ledger["minus_floor"])
 
 
-def judged_by(decisions: np.ndarray) -> Runs:
-    material = tiny_material()
-    table = material.rois.table
-    order = np.argsort(table["roi_id"].to_numpy())
-    labels = table["label"].to_numpy()[order].astype(np.int64)
-    evidence = decisions.astype(float)
-    return Runs(
-        table["roi_id"].to_numpy(dtype=str)[order],
-        labels,
-        np.array(material.groups, dtype=str)[order],
-        np.zeros_like(decisions),
-        evidence,
-        evidence,
-        decisions,
-    )
-
-
 def test_systems_are_compared_pair_by_pair_over_their_runs() -> None:
     material, rng = tiny_material(), np.random.default_rng(0)
-    runs = {name: judged_by(rng.integers(0, 2, (3, len(material.rois.table)))) for name in ("a", "b", "c")}
+    labels = material.rois.table["label"].to_numpy()
+    runs = {name: made(labels, rng.integers(0, 2, (3, len(labels)))) for name in ("a", "b", "c")}
     rows = [Row(name, "system", "honest", of_system) for name, of_system in runs.items()]
     ledger = tabulate([*rows, Row("floor", "floor", "honest", runs["a"])], material, [], tiny_config())
     pairs = {entry["name"]: entry["cells"]["accuracy"] for entry in ledger["between_systems"]}
