@@ -34,53 +34,55 @@ N_FITS = 8
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace after one `mammo ledger` with two jobs."""
-    space = tiny_space(tmp_path_factory.mktemp("ledger") / "undisturbed")
-    command = mammo_command(space, "ledger", "--jobs", "2")
+    workspace = tiny_space(tmp_path_factory.mktemp("ledger") / "undisturbed")
+    command = mammo_command(workspace, "ledger", "--jobs", "2")
     output, _ = command.communicate(timeout=300)
     assert command.returncode == 0, output
     assert f"fit {N_FITS}/{N_FITS} done" in output
-    return space
+    return workspace
 
 
-def table_of(space: Workspace) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (space.reports / "ledger").iterdir()}
+def table_of(workspace: Workspace) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (workspace.reports / "ledger").iterdir()}
 
 
-def finished_fits(space: Workspace) -> list[Path]:
-    return list(space.fits.glob("[!.]*.safetensors"))
+def finished_fits(workspace: Workspace) -> list[Path]:
+    return list(workspace.fits.glob("[!.]*.safetensors"))
 
 
 def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
     undisturbed: Workspace, tmp_path: Path
 ) -> None:
-    space = tiny_space(tmp_path / "killed")
-    command = mammo_command(space, "ledger", "--jobs", "1")
-    while not finished_fits(space):
+    workspace = tiny_space(tmp_path / "killed")
+    command = mammo_command(workspace, "ledger", "--jobs", "1")
+    while not finished_fits(workspace):
         assert command.poll() is None, command.communicate()[0]
         time.sleep(0.01)
     command.send_signal(signal.SIGKILL)
     command.communicate()
-    n_kept = len(finished_fits(space))
+    n_kept = len(finished_fits(workspace))
     assert 0 < n_kept < N_FITS
-    assert not (space.reports / "ledger").exists()
-    again = mammo_command(space, "ledger", "--jobs", "1")
+    assert not (workspace.reports / "ledger").exists()
+    again = mammo_command(workspace, "ledger", "--jobs", "1")
     output, _ = again.communicate(timeout=300)
     assert again.returncode == 0, output
-    assert table_of(space) == table_of(undisturbed)
-    assert sorted(p.name for p in finished_fits(space)) == sorted(p.name for p in finished_fits(undisturbed))
-    assert not list(space.fits.rglob("unfinished/*"))
+    assert table_of(workspace) == table_of(undisturbed)
+    assert sorted(p.name for p in finished_fits(workspace)) == sorted(
+        p.name for p in finished_fits(undisturbed)
+    )
+    assert not list(workspace.fits.rglob("unfinished/*"))
 
 
-def fits_of(space: Workspace, folds: list[Fold]) -> list[Fit]:
-    config, material = Config.load(space.params), read_material(space)
+def fits_of(workspace: Workspace, folds: list[Fold]) -> list[Fit]:
+    config, material = Config.load(workspace.params), read_material(workspace)
     tasks = plan("compact-baseline", config, material, folds, config.ledger.n_seeds)
-    fits = [load_fit(fit_path(space.fits, fit_key(task))) for task in tasks]
+    fits = [load_fit(fit_path(workspace.fits, fit_key(task))) for task in tasks]
     assert all(fits)
     return [fit for fit in fits if fit is not None]
 
 
-def cells_of(space: Workspace, protocol: str, name: str = "compact-baseline") -> dict[str, Any]:
-    rows = read_json(space.reports / "ledger" / "ledger.json")["rows"]
+def cells_of(workspace: Workspace, protocol: str, name: str = "compact-baseline") -> dict[str, Any]:
+    rows = read_json(workspace.reports / "ledger" / "ledger.json")["rows"]
     (row,) = [row for row in rows if (row["protocol"], row["name"]) == (protocol, name)]
     cells: dict[str, Any] = row["cells"]
     return cells

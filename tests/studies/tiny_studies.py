@@ -77,20 +77,20 @@ def tiny_space(root: Path, **sections: Any) -> Workspace:
     """A workspace whose stages up to `split` have run."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(yaml.safe_dump(tiny_values(**sections)))
-    space, rois = Workspace(root), tiny_rois()
-    write_rois(rois, space.rois)
-    write_table(space.overlaps, pairs_table([]))
+    workspace, rois = Workspace(root), tiny_rois()
+    write_rois(rois, workspace.rois)
+    write_table(workspace.overlaps, pairs_table([]))
     groups = list(rois.table["patient_id"])
-    write_table(space.split, make_split(rois.table, groups, tiny_config(**sections).split))
-    return space
+    write_table(workspace.split, make_split(rois.table, groups, tiny_config(**sections).split))
+    return workspace
 
 
-def mammo_command(space: Workspace, *arguments: str) -> subprocess.Popen[str]:
+def mammo_command(workspace: Workspace, *arguments: str) -> subprocess.Popen[str]:
     """Start the real command in the workspace, in a process of its own."""
     paths = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "mammo.cli", *arguments],
-        cwd=space.root,
+        cwd=workspace.root,
         env=os.environ | OFFLINE | {"PYTHONPATH": paths},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
