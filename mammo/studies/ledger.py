@@ -293,10 +293,8 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
             "seeds": seeds,
         }
 
-    by, systems = (
-        config.register_.select_by,
-        {system: system_entry(of_system) for system, of_system in fits.items()},
-    )
+    by = config.register_.select_by
+    systems = {system: system_entry(of_system) for system, of_system in fits.items()}
     return {
         "data": describe_data(config, test),
         "n_seeds": n_seeds,
