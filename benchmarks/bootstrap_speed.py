@@ -24,6 +24,7 @@ def main() -> None:
             np.arange(N_ROIS),
             n_bootstrap=N_BOOTSTRAP,
             seed=0,
+            confidence=0.95,
         )
         rounds.append(time.process_time() - start)
     sys.stdout.write(", ".join(f"{seconds:.2f} s" for seconds in sorted(rounds)) + "\n")

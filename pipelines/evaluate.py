@@ -9,8 +9,8 @@ from mammo.systems.assess import assess
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    write_results(space, assess(space, Config.load(space.params)))
+    workspace = Workspace()
+    write_results(workspace, assess(workspace, Config.load(workspace.params)))
 
 
 if __name__ == "__main__":

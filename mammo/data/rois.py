@@ -46,6 +46,11 @@ class Rois:
         return self.table["group_id"].to_numpy(dtype=object)
 
     @property
+    def group_of(self) -> dict[str, str]:
+        """The group of each ROI by its id."""
+        return dict(zip(self.table["roi_id"], self.groups, strict=True))
+
+    @property
     def name(self) -> str:
         """The part that these ROIs are: `train`, `val` or `test`; several are named with commas."""
         return ", ".join(self.table["split"].unique())

@@ -1,7 +1,7 @@
 """What a system has to beat: the floor, which sees no texture, and the paper's numbers."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,38 +16,6 @@ STATISTICS: Final = ("mean", "sd", "min", "p5", "median", "p95", "skewness", "ce
 120×120 pixels) minus the mean of the ROI. Skewness of a ROI of one grey level is 0."""
 
 ImageArray = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The fitted regression in plain numbers, one for each of `STATISTICS`.
-
-    Attributes:
-        means: means of the statistics on the training ROIs.
-        scales: their standard deviations; 1 where a statistic does not vary.
-        coefficients: weights of the standardised statistics.
-        intercept: logit of Tumor at the means.
-    """
-
-    means: tuple[float, ...]
-    scales: tuple[float, ...]
-    coefficients: tuple[float, ...]
-    intercept: float
-
-    def score(self, images: ImageArray) -> npt.NDArray[np.float64]:
-        """Probability of Tumor of each ROI: grey images `(n, side, side)` → `(n,)`.
-
-        Raises:
-            DataError: the images are no stack of square ROIs.
-        """
-        standardised = (floor_statistics(images) - np.array(self.means)) / np.array(self.scales)
-        logits = standardised @ np.array(self.coefficients) + self.intercept
-        probabilities: npt.NDArray[np.float64] = 0.5 * (1 + np.tanh(logits / 2))
-        return probabilities
-
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers, for JSON."""
-        return {"statistics": list(STATISTICS), **asdict(self)}
 
 
 def floor_statistics(images: ImageArray) -> npt.NDArray[np.float64]:
@@ -70,31 +38,30 @@ def floor_statistics(images: ImageArray) -> npt.NDArray[np.float64]:
     return np.stack([mean, sd, pixels.min(axis=1), p5, median, p95, skewness, centre - mean], axis=1)
 
 
-def fit_floor(images: ImageArray, labels: IntArray) -> Floor:
-    """Fit the regression (L2 penalty, C = 1) on the training ROIs.
+def floor_scores(images: ImageArray, labels: IntArray, judged: ImageArray) -> npt.NDArray[np.float64]:
+    """Probability of Tumor of each judged ROI by a logistic regression (L2 penalty, C = 1) on the `STATISTICS`.
 
     Args:
-        images: grey ROIs, shape `(n, side, side)`.
+        images: grey ROIs that train, shape `(n, side, side)`.
         labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        judged: grey ROIs, shape `(m, side, side)`.
 
     Raises:
-        DataError: a class is absent, or there is not one image for each label.
+        DataError: a class is absent, there is not one image for each label, or images are no stack of square ROIs.
     """
     statistics = floor_statistics(images)
     check_arrays(labels, images=statistics[:, 0])
     if len(np.unique(labels)) < len(Label):
         raise DataError("floor: both classes are needed, got one; train on a part that holds both")
     from sklearn.linear_model import LogisticRegression  # here: it takes 1 s to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    means, scales = statistics.mean(axis=0), statistics.std(axis=0)
-    scales[scales == 0] = 1
-    model = LogisticRegression(max_iter=1000, tol=1e-8).fit((statistics - means) / scales, labels)
-    return Floor(
-        tuple(means.tolist()),
-        tuple(scales.tolist()),
-        tuple(model.coef_[0].tolist()),
-        float(model.intercept_[0]),
+    floor = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8)).fit(
+        statistics, labels
     )
+    scores: npt.NDArray[np.float64] = floor.predict_proba(floor_statistics(judged))[:, 1]
+    return scores
 
 
 DOI: Final = "10.1038/s41598-020-71431-x"
@@ -113,7 +80,7 @@ class PaperResult:
     system: str
     confusion: Confusion | None
 
-    def estimates(self, confidence: float = 0.95) -> dict[str, Estimate]:
+    def estimates(self, confidence: float) -> dict[str, Estimate]:
         """The proportions with Wilson intervals; empty where the numbers are not at hand."""
         if self.confusion is None:
             return {}

@@ -1,17 +1,17 @@
 """Do scores mean what they say? Brier score, calibration error, reliability table, Platt's calibrator."""
 
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any, Final, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
+from mammo.core.config import Resampling
 from mammo.core.errors import DataError
 from mammo.core.records import Label
-from mammo.evaluation.intervals import Estimate, bootstrap, wilson
+from mammo.evaluation.intervals import Estimate, Result, bootstrap, wilson
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays
 
 Binning = Literal["equal_mass", "equal_width"]
@@ -31,7 +31,7 @@ def brier(labels: IntArray, scores: FloatArray) -> float:
 
 
 def reliability(
-    labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int = 10, confidence: float = 0.95
+    labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int, confidence: float
 ) -> pd.DataFrame:
     """Group ROIs by score and set the mean score of each bin beside its share of Tumor ROIs.
 
@@ -60,7 +60,7 @@ def reliability(
 
 
 def expected_calibration_error(
-    labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int = 10
+    labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int
 ) -> float:
     """Expected calibration error: mean over ROIs of their bin's |mean score - Tumor share|; NaN without ROIs.
 
@@ -70,11 +70,9 @@ def expected_calibration_error(
     Raises:
         DataError: the arrays do not describe the same ROIs, or a score is no probability.
     """
-    table = reliability(labels, scores, binning=binning, n_bins=n_bins)
-    if table.empty:
-        return np.nan
-    gaps = (table["mean_score"] - table["tumor_share"]).abs()
-    return float(np.average(gaps, weights=table["n"]))
+    _check_probabilities(labels, scores)
+    gaps = np.abs((scores - labels) @ _bin_members(scores, binning, n_bins))
+    return float(gaps.sum() / len(scores)) if len(scores) else np.nan
 
 
 def calibration_estimates(
@@ -83,10 +81,8 @@ def calibration_estimates(
     groups: npt.NDArray[Any],
     *,
     binning: Binning,
-    n_bins: int = 10,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    n_bins: int,
+    **how: Unpack[Resampling],
 ) -> dict[str, Estimate]:
     """Brier score and expected calibration error with bootstrap intervals over the groups.
 
@@ -109,13 +105,11 @@ def calibration_estimates(
         error: FloatArray = np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
         return error
 
-    resample = partial(bootstrap, groups=groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
-    error = resample(calibration_error, kind="basic")
+    error = bootstrap(calibration_error, groups, kind="basic", **how)
+    low, high = (float(np.maximum(end, 0)) for end in (error.ci_low, error.ci_high))
     return {
-        "brier": resample(brier_score),
-        "calibration_error": replace(
-            error, ci_low=float(np.maximum(error.ci_low, 0)), ci_high=float(np.maximum(error.ci_high, 0))
-        ),
+        "brier": bootstrap(brier_score, groups, **how),
+        "calibration_error": replace(error, ci_low=low, ci_high=high),
     }
 
 
@@ -123,10 +117,10 @@ def perfect_calibration_error(
     scores: FloatArray,
     *,
     binning: Binning,
-    n_bins: int = 10,
-    n_draws: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    n_bins: int,
+    n_draws: int,
+    seed: int,
+    confidence: float,
 ) -> dict[str, float]:
     """What the calibration error would be by chance if the scores were the true probabilities.
 
@@ -160,7 +154,7 @@ def _bin_index(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray
 
 
 @dataclass(frozen=True)
-class Calibrator:
+class Calibrator(Result):
     """Platt's calibrator on the logit: probability = sigmoid(slope · logit(score) + intercept).
 
     Slope 1 and intercept 0 change nothing. A slope below 1 tones down over-confident scores; a negative
@@ -174,27 +168,6 @@ class Calibrator:
         """Calibrated probabilities of Tumor, same shape as `scores`."""
         probabilities: npt.NDArray[np.float64] = expit(self.slope * _logits(scores) + self.intercept)
         return probabilities
-
-    def to_dict(self) -> dict[str, float]:
-        """The two numbers, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            DataError: a number is missing or not finite.
-        """
-        try:
-            calibrator = cls(float(fields["slope"]), float(fields["intercept"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"calibrator: slope and intercept must be numbers, got {fields!r}; fit the calibrator again"
-            ) from error
-        if not np.isfinite([calibrator.slope, calibrator.intercept]).all():
-            raise DataError(f"calibrator: slope and intercept must be finite, got {fields!r}; fit it again")
-        return calibrator
 
 
 NO_CALIBRATION: Final = Calibrator(slope=1.0, intercept=0.0)
@@ -254,44 +227,3 @@ def _check_probabilities(labels: IntArray, scores: FloatArray) -> None:
             f"calibration: scores must be probabilities between 0 and 1, got {scores.min():g} to "
             f"{scores.max():g}; pass probabilities, not logits"
         )
-
-
-def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:
-    """The score that speaks for neither class, or None where the scores do not tell the classes apart.
-
-    None means: higher scores do not belong to Tumor ROIs, or all scores lie on one side.
-
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        scores: between 0 and 1, growing with the belief in Tumor, shape `(n,)`.
-
-    Raises:
-        DataError: a class is absent, or a score is no probability.
-    """
-    line = fit_platt(labels, scores, balanced=True)
-    if line.slope <= 0:
-        return None
-    threshold = float(expit(-line.intercept / line.slope))
-    return threshold if scores.min() < threshold < scores.max() else None
-
-
-def share_threshold(labels: IntArray, shares: FloatArray, n_patches: int) -> float | None:
-    """The vote share that speaks for neither class, half-way between two shares that can occur.
-
-    Shares of 0 and 1 have no logit; k votes of n count as (k + 1/2) / (n + 1), as in the empirical logit. The
-    half-way point leaves no ties.
-
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        shares: shares of Tumor votes, shape `(n,)`.
-        n_patches: votes of each ROI.
-
-    Raises:
-        DataError: a class is absent, or a share is no share.
-    """
-    smoothed = (shares * n_patches + 0.5) / (n_patches + 1)
-    threshold = score_threshold(labels, smoothed)
-    if threshold is None:
-        return None
-    votes = np.floor(threshold * (n_patches + 1) - 0.5)
-    return float((np.clip(votes, 0, n_patches - 1) + 0.5) / n_patches)

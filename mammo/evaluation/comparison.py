@@ -1,28 +1,26 @@
 """Are two systems different on the same ROIs? Paired tests, and what it would take to tell.
 
-Decisions are compared by McNemar's exact test, scores by a paired bootstrap of the AUC's difference.
-McNemar's test takes ROIs as independent; the bootstrap resamples groups.
+Decisions are compared by McNemar's exact test, scores by a paired bootstrap of the AUC's difference, runs by a paired
+bootstrap of any metric. McNemar's test takes ROIs as independent; the bootstrap resamples groups.
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Unpack
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtri
 
-from mammo.evaluation.intervals import Estimate, bootstrap, nan_to_none, percent
+from mammo.core.config import Resampling
+from mammo.core.errors import DataError
+from mammo.evaluation.intervals import Estimate, Result, RunEstimate, bootstrap, percent, with_spread
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, check_classes, weighted_auc
+from mammo.evaluation.scores import Scores, run_values
 
-
-@dataclass(frozen=True)
-class Judged:
-    """What one system said about the ROIs: its name, decisions and scores, each of shape `(n,)`."""
-
-    name: str
-    decisions: IntArray
-    scores: FloatArray
+ALIKE: Final = "not distinguishable"
+JUDGED: Final = {"auc_score": "AUC", "accuracy": "accuracy"}
+"""The metrics that a verdict looks at, in words."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Result):
     """Two systems on the same ROIs.
 
     Attributes:
@@ -65,10 +63,6 @@ class Comparison:
     scores_differ: bool
     verdict: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields for JSON; NaN becomes None."""
-        return nan_to_none(asdict(self)) | {"auc_difference": self.auc_difference.to_dict()}
-
 
 def mcnemar_exact(labels: IntArray, decisions_a: IntArray, decisions_b: IntArray) -> McNemar:
     """McNemar's exact two-sided test of two systems' decisions about the same `(n,)` ROIs.
@@ -87,31 +81,60 @@ def mcnemar_exact(labels: IntArray, decisions_a: IntArray, decisions_b: IntArray
     return McNemar(only_a, only_b, float(mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue))
 
 
-def paired_bootstrap_auc(
-    labels: IntArray,
-    scores_a: FloatArray,
-    scores_b: FloatArray,
-    groups: npt.NDArray[Any],
-    *,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Estimate:
-    """Difference of two AUCs, a minus b, on the same resamples of the groups.
+def auc_difference(a: Scores, b: Scores, **how: Unpack[Resampling]) -> Estimate:
+    """AUC of the mean patch score of two single runs, a minus b, on the same resamples of the groups.
 
     Raises:
-        DataError: the arrays do not describe the same ROIs.
+        DataError: the two did not judge the same ROIs.
     """
-    check_arrays(labels, scores_a=scores_a, scores_b=scores_b, groups=groups)
+    (scores_a,), (scores_b,) = a.scores, b.scores
+    check_arrays(a.labels, scores=scores_b)
 
-    def difference(weights: FloatArray) -> FloatArray:
-        return weighted_auc(labels, scores_a, weights) - weighted_auc(labels, scores_b, weights)
+    def statistic(weights: FloatArray) -> FloatArray:
+        return weighted_auc(a.labels, scores_a, weights) - weighted_auc(a.labels, scores_b, weights)
 
-    return bootstrap(difference, groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
+    return bootstrap(statistic, a.groups, **how)
+
+
+def difference(a: Scores, b: Scores, metric: str, **how: Unpack[Resampling]) -> RunEstimate:
+    """Mean of a metric over the runs of a minus that of b, on the same resamples of the groups.
+
+    The two may judge the same ROIs (then this is the paired difference) or some in common: a ROI that both judge is
+    in a resample for both or for neither. As many runs on both sides are taken as pairs (the same seed and folds) and
+    resampled as such.
+
+    Raises:
+        DataError: the two disagree about a ROI's label or group.
+    """
+    roi_ids, first = np.unique(np.concatenate([a.roi_ids, b.roi_ids]), return_index=True)
+    groups, labels = np.concatenate([a.groups, b.groups])[first], np.concatenate([a.labels, b.labels])[first]
+    rows_a, rows_b = np.searchsorted(roi_ids, a.roi_ids), np.searchsorted(roi_ids, b.roi_ids)
+    for scores, rows in ((a, rows_a), (b, rows_b)):
+        if (groups[rows] != scores.groups).any() or (labels[rows] != scores.labels).any():
+            raise DataError(
+                "evaluation: two sets of runs must agree about the label and the group of each ROI, got different "
+                "ones; compare runs on the same data"
+            )
+    paired = a.n_runs == b.n_runs
+
+    def statistic(weights: FloatArray) -> FloatArray | tuple[FloatArray, ...]:
+        of_a, of_b = run_values(a, metric, weights[:, rows_a]), run_values(b, metric, weights[:, rows_b])
+        return of_a - of_b if paired else (of_a, -of_b)
+
+    found = bootstrap(statistic, groups, **how)
+    of_runs = statistic(np.ones((1, len(groups))))
+    pairs = np.empty(0) if isinstance(of_runs, tuple) else of_runs[:, 0]
+    return with_spread(found, pairs, min(a.n_runs, b.n_runs))
+
+
+def verdict(differences: Mapping[str, Estimate]) -> str:
+    """Which of AUC and accuracy are higher or lower, or that nothing can be told apart."""
+    sides = {word: differences[metric].side for metric, word in JUDGED.items() if metric in differences}
+    return "; ".join(f"{word} {side}" for word, side in sides.items() if side) or ALIKE
 
 
 def rois_needed(
-    share_only_a: float, share_only_b: float, *, power: float = 0.8, confidence: float = 0.95
+    share_only_a: float, share_only_b: float, *, confidence: float, power: float = 0.8
 ) -> int | None:
     """ROIs that McNemar's test needs to tell two systems apart, by Connor's formula.
 
@@ -121,79 +144,45 @@ def rois_needed(
     Args:
         share_only_a: share of the ROIs that only a decides rightly.
         share_only_b: share that only b decides rightly.
-        power: wanted probability that the test finds the difference.
         confidence: 1 minus the test's error rate.
+        power: wanted probability that the test finds the difference.
 
     Returns:
         The number, or None when the shares are equal: then no number would do.
     """
-    discordant, difference = share_only_a + share_only_b, share_only_a - share_only_b
-    if difference == 0:
+    discordant, excess = share_only_a + share_only_b, share_only_a - share_only_b
+    if excess == 0:
         return None
     quantile_alpha, quantile_power = float(ndtri((1 + confidence) / 2)), float(ndtri(power))
-    reach = quantile_alpha * math.sqrt(discordant) + quantile_power * math.sqrt(discordant - difference**2)
-    return math.ceil((reach / difference) ** 2)
+    reach = quantile_alpha * math.sqrt(discordant) + quantile_power * math.sqrt(discordant - excess**2)
+    return math.ceil((reach / excess) ** 2)
 
 
-def compare(
-    labels: IntArray,
-    a: Judged,
-    b: Judged,
-    groups: npt.NDArray[Any],
-    *,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Comparison:
-    """Compare two systems on the same ROIs and say whether they can be told apart.
+def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resampling]) -> Comparison:
+    """Compare two systems, a single run of each, on the same ROIs and say whether they can be told apart.
 
     Raises:
-        DataError: the arrays do not describe the same ROIs.
+        DataError: the two did not judge the same ROIs.
     """
-    test = mcnemar_exact(labels, a.decisions, b.decisions)
-    auc_difference = paired_bootstrap_auc(
-        labels, a.scores, b.scores, groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence
-    )
-    n = len(labels)
+    (decided_a,), (decided_b,) = a.decisions, b.decisions
+    test = mcnemar_exact(a.labels, decided_a, decided_b)
+    of_auc, confidence = auc_difference(a, b, **how), how["confidence"]
+    n, excess = len(a.labels), test.only_a_right - test.only_b_right
     needed = rois_needed(test.only_a_right / n, test.only_b_right / n, confidence=confidence) if n else None
-    decisions_differ = test.p_value < 1 - confidence
-    scores_differ = auc_difference.ci_low > 0 or auc_difference.ci_high < 0
-    return Comparison(
-        name_a=a.name,
-        name_b=b.name,
-        n=n,
-        n_groups=auc_difference.n_groups,
-        accuracy_difference=(test.only_a_right - test.only_b_right) / n if n else math.nan,
-        mcnemar=test,
-        auc_difference=auc_difference,
-        rois_needed=needed,
-        decisions_differ=decisions_differ,
-        scores_differ=scores_differ,
-        verdict=_verdict(a.name, b.name, n, test, auc_difference, needed, decisions_differ, scores_differ),
-    )
-
-
-def _verdict(
-    name_a: str,
-    name_b: str,
-    n: int,
-    test: McNemar,
-    auc_difference: Estimate,
-    needed: int | None,
-    decisions_differ: bool,
-    scores_differ: bool,
-) -> str:
+    decisions_differ, scores_differ = test.p_value < 1 - confidence, of_auc.side is not None
     finding = {
-        (False, False): "not distinguishable",
+        (False, False): ALIKE,
         (True, False): "distinguishable by their decisions, not by their AUC",
         (False, True): "distinguishable by their AUC, not by their decisions",
         (True, True): "distinguishable by their decisions and by their AUC",
     }[decisions_differ, scores_differ]
+    ends = f"{percent(confidence)} interval {of_auc.ci_low:+.3f} to {of_auc.ci_high:+.3f}"
     sentences = [
         f"{name_a} and {name_b} are {finding} on {n} ROIs",
         f"ROIs that one alone decides rightly: {name_a} {test.only_a_right}, {name_b} {test.only_b_right} "
         f"(McNemar exact p = {test.p_value:.3f})",
-        f"AUC differs by {auc_difference.value:+.3f} ({_ends(auc_difference)})",
+        f"AUC differs by {of_auc.value:+.3f} "
+        f"({'no interval can be stated' if math.isnan(of_auc.ci_low) else ends})",
     ]
     if not decisions_differ:
         sentences.append(
@@ -201,10 +190,16 @@ def _verdict(
             if needed is not None
             else "both are right equally often, so no number of ROIs would show a difference of accuracy"
         )
-    return "; ".join(sentences) + "."
-
-
-def _ends(estimate: Estimate) -> str:
-    if math.isnan(estimate.ci_low):
-        return "no interval can be stated"
-    return f"{percent(estimate.confidence)} interval {estimate.ci_low:+.3f} to {estimate.ci_high:+.3f}"
+    return Comparison(
+        name_a=name_a,
+        name_b=name_b,
+        n=n,
+        n_groups=of_auc.n_groups,
+        accuracy_difference=excess / n if n else math.nan,
+        mcnemar=test,
+        auc_difference=of_auc,
+        rois_needed=needed,
+        decisions_differ=decisions_differ,
+        scores_differ=scores_differ,
+        verdict="; ".join(sentences) + ".",
+    )

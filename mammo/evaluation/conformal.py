@@ -8,20 +8,23 @@ covered by it. A ROI whose set is not one single class is referred to a reader.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from mammo.core.errors import DataError
 from mammo.core.records import Label
-from mammo.evaluation.intervals import Estimate, SeedSummary, over_seeds, wilson
+from mammo.evaluation.intervals import Estimate, Result, SeedSummary, over_seeds, wilson
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, check_classes
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
-class Conformal:
+class Conformal(Result):
     """The two limits that make the sets: a class is in the set when 1 - its probability is at most its limit.
 
     Attributes:
@@ -32,44 +35,20 @@ class Conformal:
         n_calibration: ROIs that the limits come from.
     """
 
-    alpha: float
-    limit_normal: float
-    limit_tumor: float
+    alpha: Share
+    limit_normal: Share
+    limit_tumor: Share
     class_conditional: bool
     n_calibration: int
 
     def sets(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
         """Whether Normal and Tumor are in each ROI's set: probabilities of Tumor `(n,)` → `(n, 2)`."""
-        misfit = misfits(scores)
-        return misfit <= np.array([self.limit_normal, self.limit_tumor])
+        return misfits(scores) <= np.array([self.limit_normal, self.limit_tumor])
 
     @property
     def coverage(self) -> float:
         """The promised share of sets that hold the true class."""
         return round(1 - self.alpha, 12)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            DataError: a field is missing, unknown or out of range.
-        """
-        try:
-            limits = cls(**fields)
-            shares = [float(limits.alpha), float(limits.limit_normal), float(limits.limit_tumor)]
-        except (TypeError, ValueError) as error:
-            raise DataError(f"conformal limits: {error}; run `dvc repro` to fit them again") from error
-        if not all(0 <= share <= 1 for share in shares):
-            raise DataError(
-                f"conformal limits: alpha and limits must lie between 0 and 1, got {fields!r}; run `dvc repro` to fit "
-                "them again"
-            )
-        return limits
 
 
 REFER_ALL: Final = Conformal(
@@ -78,39 +57,13 @@ REFER_ALL: Final = Conformal(
 """Both classes for every ROI: all that can be promised before a validation part was seen."""
 
 
-@dataclass(frozen=True)
-class SetSummary:
-    """What prediction sets do on ROIs with known labels.
-
-    Attributes:
-        coverage: share of the sets that hold the true class.
-        coverage_normal: the same among Normal ROIs.
-        coverage_tumor: the same among Tumor ROIs.
-        referral_rate: share of the ROIs whose set is not one single class.
-        n_both: sets that hold both classes.
-        n_empty: sets that hold none.
-    """
-
-    coverage: Estimate
-    coverage_normal: Estimate
-    coverage_tumor: Estimate
-    referral_rate: Estimate
-    n_both: int
-    n_empty: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields for JSON; NaN becomes None."""
-        rates = ("coverage", "coverage_normal", "coverage_tumor", "referral_rate")
-        return asdict(self) | {name: getattr(self, name).to_dict() for name in rates}
-
-
 def misfits(scores: FloatArray) -> FloatArray:
     """Nonconformity of both classes, 1 - their probability: `(n,)` → `(n, 2)`, Normal then Tumor."""
     return np.stack([scores, 1 - scores], axis=1)
 
 
 def fit_conformal(
-    labels: IntArray, scores: FloatArray, *, alpha: float = 0.1, class_conditional: bool = True
+    labels: IntArray, scores: FloatArray, *, alpha: float, class_conditional: bool = True
 ) -> Conformal:
     """Find the limits on the validation part: the ceil((n + 1)(1 - alpha))-th smallest misfit of the truth.
 
@@ -142,33 +95,6 @@ def _limit(misfit: FloatArray, alpha: float) -> float:
     return float(np.sort(misfit)[rank - 1]) if rank <= len(misfit) else 1.0
 
 
-def summarise_sets(labels: IntArray, sets: npt.NDArray[np.bool_], *, confidence: float = 0.95) -> SetSummary:
-    """Coverage and referral rate of `(n, 2)` sets, with Wilson intervals.
-
-    Raises:
-        DataError: the labels are no classes, or there is not one set for each.
-    """
-    if sets.shape != (len(labels), 2):
-        raise DataError(
-            f"conformal: sets must have shape ({len(labels)}, 2), got {sets.shape}; use Conformal.sets"
-        )
-    check_arrays(labels)
-    held = sets[np.arange(len(labels)), labels]
-    size = sets.sum(axis=1)
-
-    def share(of: npt.NDArray[np.bool_]) -> Estimate:
-        return wilson(int(of.sum()), len(of), confidence)
-
-    return SetSummary(
-        coverage=share(held),
-        coverage_normal=share(held[labels == Label.NORMAL]),
-        coverage_tumor=share(held[labels == Label.TUMOR]),
-        referral_rate=share(size != 1),
-        n_both=int((size == 2).sum()),
-        n_empty=int((size == 0).sum()),
-    )
-
-
 Verdict = Literal["kept", "missed within chance", "missed", "not judged"]
 
 RATES: Final[dict[str, str]] = {
@@ -181,40 +107,37 @@ RATES: Final[dict[str, str]] = {
 
 
 @dataclass(frozen=True)
-class FoldReferral:
-    """One fold's promise and what came of it.
+class FoldReferral(Result):
+    """One fold's promise and what came of it on ROIs with known labels.
 
     Attributes:
         fold: its name.
         promise: the coverage that was promised.
         n_calibration: ROIs that fitted the sets.
-        sets: coverage and referral rate on the judged part, with intervals.
+        coverage: share of the sets that hold the true class.
+        coverage_normal: the same among Normal ROIs.
+        coverage_tumor: the same among Tumor ROIs.
+        referral_rate: share of the ROIs whose set is not one single class.
+        n_both: sets that hold both classes.
+        n_empty: sets that hold none.
+        verdict: whether the coverage of all judged ROIs kept the promise.
     """
 
     fold: str
     promise: float
     n_calibration: int
-    sets: SetSummary
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the coverage of all judged ROIs kept the promise."""
-        return verdict(self.sets.coverage, self.promise)
+    coverage: Estimate
+    coverage_normal: Estimate
+    coverage_tumor: Estimate
+    referral_rate: Estimate
+    n_both: int
+    n_empty: int
+    verdict: Verdict
 
     def rate(self, name: str) -> Estimate:
         """One of the `RATES`."""
-        estimate: Estimate = getattr(self.sets, name)
-        return estimate
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields and the verdict, for JSON."""
-        return {
-            "fold": self.fold,
-            "promise": self.promise,
-            "n_calibration": self.n_calibration,
-            **self.sets.to_dict(),
-            "verdict": self.verdict,
-        }
+        rate: Estimate = getattr(self, name)
+        return rate
 
 
 def verdict(coverage: Estimate, promise: float) -> Verdict:
@@ -233,9 +156,9 @@ def judge_fold(
     labels: IntArray,
     sets: npt.NDArray[np.bool_],
     *,
-    confidence: float = 0.95,
+    confidence: float,
 ) -> FoldReferral:
-    """Judge sets that a calibrated system gave.
+    """Judge the sets that a calibrated system gave.
 
     Args:
         fold: its name.
@@ -246,37 +169,30 @@ def judge_fold(
         confidence: of the Wilson intervals.
 
     Raises:
-        DataError: the sets are not those of the labelled ROIs.
+        DataError: the labels are no classes, or there is not one set for each.
     """
-    return FoldReferral(fold, promise, n_calibration, summarise_sets(labels, sets, confidence=confidence))
+    if sets.shape != (len(labels), 2):
+        raise DataError(
+            f"conformal: sets must have shape ({len(labels)}, 2), got {sets.shape}; use Conformal.sets"
+        )
+    check_arrays(labels)
+    held, size = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
 
+    def share(of: npt.NDArray[np.bool_]) -> Estimate:
+        return wilson(int(of.sum()), len(of), confidence)
 
-def fit_sets(
-    val_labels: IntArray,
-    val_scores: FloatArray,
-    scores: FloatArray,
-    *,
-    promise: float = 0.9,
-    class_conditional: bool = True,
-    decided: IntArray | None = None,
-) -> npt.NDArray[np.bool_]:
-    """Fit the sets on a fold's validation scores: `(n, 2)`, whether Normal and Tumor are in each judged ROI's set.
-
-    Args:
-        val_labels: true classes of the part that fits, shape `(m,)`.
-        val_scores: its probabilities of Tumor, shape `(m,)`.
-        scores: probabilities of Tumor of the judged ROIs, shape `(n,)`.
-        promise: the coverage to promise.
-        class_conditional: promise it within each class.
-        decided: decisions about the judged ROIs, shape `(n,)`; each set is made to hold the class decided for,
-            as a served set does. None gives the plain sets, where an empty one counts as a referral.
-
-    Raises:
-        DataError: arrays do not describe the same ROIs, or the promise is no share between 0 and 1.
-    """
-    limits = fit_conformal(val_labels, val_scores, alpha=1 - promise, class_conditional=class_conditional)
-    sets = limits.sets(scores)
-    return sets if decided is None else with_decision(sets, decided)
+    return FoldReferral(
+        fold,
+        promise,
+        n_calibration,
+        coverage=share(held),
+        coverage_normal=share(held[labels == Label.NORMAL]),
+        coverage_tumor=share(held[labels == Label.TUMOR]),
+        referral_rate=share(size != 1),
+        n_both=int((size == 2).sum()),
+        n_empty=int((size == 0).sum()),
+        verdict=verdict(share(held), promise),
+    )
 
 
 def with_decision(sets: npt.NDArray[np.bool_], decided: IntArray) -> npt.NDArray[np.bool_]:
@@ -294,7 +210,7 @@ def with_decision(sets: npt.NDArray[np.bool_], decided: IntArray) -> npt.NDArray
     return widened
 
 
-def over_folds(folds: Sequence[FoldReferral], confidence: float = 0.95) -> dict[str, SeedSummary]:
+def over_folds(folds: Sequence[FoldReferral], confidence: float) -> dict[str, SeedSummary]:
     """Mean, standard deviation and t interval of each of the `RATES` over the folds.
 
     The t interval takes folds as independent. Those of several repeats judge the same ROIs again, and are not.

@@ -1,4 +1,4 @@
-"""Confidence intervals: Wilson for proportions, a BCa bootstrap of groups for all else, t over seeds.
+"""Confidence intervals: Wilson for proportions, a BCa bootstrap of groups and runs for all else, t over seeds.
 
 Why BCa: on 600 to 800 simulated sets of 64 ROIs with AUC 0.95 a nominal 95% percentile bootstrap covers
 about 90%, the bias-corrected and accelerated one (Efron 1987, doi 10.1080/01621459.1987.10478410) about 94%;
@@ -6,39 +6,80 @@ on 200 ROIs with AUC 0.75 to 0.95 they cover 92 to 94% and 93 to 96%.
 
 Groups are resampled, not ROIs: ROIs of one patient, or ROIs that share pixels, are not independent. The
 Wilson interval takes each ROI as independent, so it is too narrow where groups hold many ROIs.
+
+A metric of several runs is computed in each and averaged over them. Its interval resamples groups and, apart from them,
+runs: the first says how much the ROIs at hand matter, the second how much training and folds do. R − 1 of R runs are
+drawn, with replacement, so that the variance over the runs is not too small for few runs (Rao and Wu 1988, "Resampling
+inference with complex survey data"). The interval errs on the wide side where the ROIs matter most: what is luck of one
+run with one ROI varies with the groups, with the runs and with both, so up to three times. Two runs know little of
+training: where fits differ as much as ROIs do, they are too few. With a single run nothing is known of it, and only
+groups vary.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from scipy.special import ndtr, ndtri, stdtrit
 
-from mammo.evaluation.metrics import (
-    F1,
-    PROPORTIONS,
-    TITLES,
-    FloatArray,
-    IntArray,
-    balanced_accuracy,
-    cells,
-    check_arrays,
-    confusion,
-    weighted_auc,
-)
+from mammo.core.config import Resampling
+from mammo.core.errors import DataError
+from mammo.core.records import Label
+from mammo.evaluation.metrics import PROPORTIONS, RATES, TITLES, FloatArray, cells, confusion, weighted_auc
+from mammo.evaluation.scores import Scores, run_values
 
-Statistic = Callable[[FloatArray], FloatArray]
-"""A metric under B weightings of the ROIs: `(B, n)` → `(B,)`, NaN where undefined."""
+Statistic = Callable[[FloatArray], FloatArray | tuple[FloatArray, ...]]
+"""A metric under B weightings of the ROIs: `(B, n)` → `(B,)`, or `(R, B)` of R runs; NaN where undefined.
 
-_SLICE: Final = 250
-"""Resamples that are evaluated at a time."""
+Of a tuple, whose members may have other numbers of runs, the sum of their means over the runs counts.
+"""
+
+_SLICE: Final = 2_000_000
+"""Weights of resamples that are held at a time."""
+
+
+def nan_to_none(value: Any) -> Any:
+    """Replace NaN by None, which JSON can hold, at any depth."""
+    if isinstance(value, dict):
+        return {key: nan_to_none(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [nan_to_none(inner) for inner in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Result:
+    """Base of what is fitted or found: its fields as JSON, and back."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields for JSON; NaN becomes None."""
+        fields: dict[str, Any] = nan_to_none(asdict(self))
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: object) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            DataError: a field is missing, unknown, not finite or out of range.
+        """
+        try:
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}"
+                for one in error.errors()
+            )
+            raise DataError(f"{cls.__name__}: {wrong}; run `dvc repro` to fit it again") from error
+
+
+@dataclass(frozen=True)
+class Estimate(Result):
     """A value with its confidence interval and what they rest on.
 
     Attributes:
@@ -61,18 +102,24 @@ class Estimate:
     confidence: float
     n_undefined: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields for JSON; NaN becomes None."""
-        return nan_to_none(asdict(self))
-
-
-def percent(confidence: float) -> str:
-    """`95%`, `97.5%`: a confidence in words, not rounded."""
-    return f"{100 * confidence:g}%"
+    @property
+    def side(self) -> Literal["higher", "lower"] | None:
+        """Of a difference: the side of 0 that its interval lies on; None where it cannot be told from 0."""
+        if self.ci_low > 0 or self.ci_high < 0:
+            return "higher" if self.value > 0 else "lower"
+        return None
 
 
 @dataclass(frozen=True)
-class SeedSummary:
+class RunEstimate(Estimate):
+    """A metric's mean over runs with its interval, and its standard deviation over the runs (NaN for one)."""
+
+    sd_runs: float = float("nan")
+    n_runs: int = 1
+
+
+@dataclass(frozen=True)
+class SeedSummary(Result):
     """How a metric varies over training seeds: the spread of the training, not of the data.
 
     Attributes:
@@ -93,26 +140,16 @@ class SeedSummary:
     confidence: float
     method: str = "t over seeds"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields for JSON; NaN becomes None."""
-        return nan_to_none(asdict(self))
+
+def percent(confidence: float) -> str:
+    """`95%`, `97.5%`: a confidence in words, not rounded."""
+    return f"{100 * confidence:g}%"
 
 
-def nan_to_none(fields: dict[str, Any]) -> dict[str, Any]:
-    """Replace NaN by None, which JSON can hold."""
-    return {
-        key: None if isinstance(value, float) and np.isnan(value) else value for key, value in fields.items()
-    }
+def wilson(successes: int, n: int, confidence: float, *, n_groups: int | None = None) -> Estimate:
+    """Wilson's score interval of `successes` in `n` trials; NaN throughout when `n` is 0.
 
-
-def wilson(successes: int, n: int, confidence: float = 0.95, *, n_groups: int | None = None) -> Estimate:
-    """Wilson's score interval of a proportion; NaN throughout when `n` is 0.
-
-    Args:
-        successes: trials that succeeded.
-        n: trials.
-        confidence: nominal coverage.
-        n_groups: independent groups among the trials; `n` when not given.
+    `n_groups` are the independent groups among the trials; `n` when not given.
     """
     groups = n if n_groups is None else n_groups
     if n == 0:
@@ -127,13 +164,13 @@ def bootstrap(
     statistic: Statistic,
     groups: npt.NDArray[Any],
     *,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    n_bootstrap: int,
+    seed: int,
+    confidence: float,
     n: int | None = None,
     kind: Literal["BCa", "basic"] = "BCa",
 ) -> Estimate:
-    """Interval of a statistic by resampling groups with replacement.
+    """Interval of a statistic by resampling groups with replacement and, where there are several, runs.
 
     Resamples on which the statistic is undefined (one class only) are left out and counted. No interval
     (NaN) is stated where the resamples cannot give one: all of them equal, as under perfect separation,
@@ -149,36 +186,53 @@ def bootstrap(
         kind: `BCa`, or `basic` for statistics that resampling biases (Davison and Hinkley 1997, section 5.2):
             it turns the resamples round the value, so that their bias counts the other way.
     """
+
+    def terms(weights: FloatArray) -> list[FloatArray]:
+        found = statistic(weights)
+        return [np.atleast_2d(term) for term in (found if isinstance(found, tuple) else (found,))]
+
+    def mean(weights: FloatArray) -> FloatArray:
+        total: FloatArray = np.sum([term.mean(axis=0) for term in terms(weights)], axis=0)
+        return total
+
     names, member_of = np.unique(groups, return_inverse=True)
-    value, low, high, n_undefined = np.nan, np.nan, np.nan, 0
-    if len(names):
-        value = float(statistic(np.ones((1, len(groups))))[0])
-        counts = resampled_counts(len(names), n_bootstrap, seed)
-        # In slices: the weights of 2,000 resamples of thousands of patches would fill the memory.
-        slices = np.array_split(counts, math.ceil(n_bootstrap / _SLICE))
-        draws = np.concatenate([statistic(part[:, member_of].astype(float)) for part in slices])
-        n_undefined = int(np.isnan(draws).sum())
-        if kind == "basic":
-            low, high = basic(value, draws, confidence)
-        else:
-            left_one_out = statistic((member_of != np.arange(len(names))[:, None]).astype(float))
-            low, high = bca(value, draws, left_one_out, confidence)
-    return Estimate(
-        value,
-        low,
-        high,
-        f"{kind} bootstrap of groups",
-        len(groups) if n is None else n,
-        len(names),
-        confidence,
-        n_undefined,
-    )
+    method, size = f"{kind} bootstrap of groups", len(groups) if n is None else n
+    if not len(names):
+        return Estimate(np.nan, np.nan, np.nan, method, size, 0, confidence)
+    counts = resampled_counts(len(names), n_bootstrap, seed)
+    rng = np.random.default_rng([seed, 1])
+    pieces, several = [], False
+    # In slices: the weights of all resamples of thousands of patches would fill the memory.
+    for part in np.array_split(counts, max(1, n_bootstrap * len(groups) // _SLICE)):
+        drawn = terms(part[:, member_of].astype(float))
+        several = any(len(term) > 1 for term in drawn)
+        pieces.append(sum(_mean_of_some_runs(term, rng) for term in drawn))
+    draws = np.concatenate(pieces)
+    value = float(mean(np.ones((1, len(groups))))[0])
+    if kind == "basic":
+        low, high = basic(value, draws, confidence)
+    else:
+        left_one_out = mean((member_of != np.arange(len(names))[:, None]).astype(float))
+        low, high = bca(value, draws, left_one_out, confidence)
+    method += " and runs" if several else ""
+    return Estimate(value, low, high, method, size, len(names), confidence, int(np.isnan(draws).sum()))
 
 
 def resampled_counts(n_groups: int, n_bootstrap: int, seed: int) -> npt.NDArray[np.int64]:
     """How often each resample, drawn with replacement, holds each group: `(n_bootstrap, n_groups)`."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_bootstrap)
+
+
+def _mean_of_some_runs(term: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Mean over the runs drawn in each resample, `(R, B)` → `(B,)`; a run not drawn may be undefined there."""
+    n_runs, n_resamples = term.shape
+    weights = np.ones_like(term)
+    if n_runs > 1:
+        drawn = rng.multinomial(n_runs - 1, np.full(n_runs, 1 / n_runs), size=n_resamples)
+        weights = drawn.T / (n_runs - 1)
+    total: FloatArray = np.where(weights > 0, weights * term, 0).sum(axis=0)
+    return total
 
 
 def basic(value: float, draws: FloatArray, confidence: float) -> tuple[float, float]:
@@ -214,51 +268,50 @@ def bca(value: float, draws: FloatArray, left_one_out: FloatArray, confidence: f
     return float(low), float(high)
 
 
-def summarise(
-    labels: IntArray,
-    decisions: IntArray,
-    scores: FloatArray,
-    vote_shares: FloatArray,
-    groups: npt.NDArray[Any],
-    *,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> dict[str, Estimate]:
-    """Every ROI-level metric (the keys of `metrics.TITLES`) with its interval.
-
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        decisions: 0 or 1, shape `(n,)`.
-        scores: mean patch score of each ROI, shape `(n,)`.
-        vote_shares: share of Tumor votes of each ROI, shape `(n,)`.
-        groups: the group of each ROI (patient, or ROIs that share pixels), shape `(n,)`.
-        n_bootstrap: resamples of the groups.
-        seed: seed of the resamples.
-        confidence: nominal coverage.
-
-    Raises:
-        DataError: the arrays do not describe the same ROIs.
-    """
-    check_arrays(labels, decisions=decisions, scores=scores, vote_shares=vote_shares, groups=groups)
-    table, cell_of = confusion(labels, decisions), cells(labels, decisions)
-    n_groups = len(np.unique(groups))
-    estimates = {name: wilson(*table.trials(name), confidence, n_groups=n_groups) for name in PROPORTIONS}
-    statistics: dict[str, Statistic] = {
-        "f1": lambda weights: F1.of(weights @ cell_of),
-        "balanced_accuracy": lambda weights: balanced_accuracy(weights @ cell_of),
-        "auc_score": lambda weights: weighted_auc(labels, scores, weights),
-        "auc_vote_share": lambda weights: weighted_auc(labels, vote_shares, weights),
+def estimate(scores: Scores, metric: str, **how: Unpack[Resampling]) -> RunEstimate:
+    """One of the `METRICS`, averaged over the runs; the denominator of precision is its mean over the runs."""
+    denominators = {
+        "recall": (scores.labels == Label.TUMOR).sum(),
+        "specificity": (scores.labels == Label.NORMAL).sum(),
+        "precision": round(float(scores.decisions.sum(axis=1).mean())),
     }
-    for name, statistic in statistics.items():
-        n = table.tp + table.fn + table.fp if name == "f1" else table.n
-        estimates[name] = bootstrap(
-            statistic, groups, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence, n=n
-        )
-    return {name: estimates[name] for name in TITLES}
+    n = int(denominators.get(metric, len(scores.labels)))
+    found = bootstrap(lambda weights: run_values(scores, metric, weights), scores.groups, n=n, **how)
+    of_runs = run_values(scores, metric, np.ones((1, len(scores.labels))))[:, 0]
+    return with_spread(found, of_runs, scores.n_runs)
 
 
-def over_seeds(values: Sequence[float], confidence: float = 0.95) -> SeedSummary:
+def with_spread(found: Estimate, of_runs: FloatArray, n_runs: int) -> RunEstimate:
+    """The estimate with the standard deviation of the runs' own values, `(R,)`."""
+    sd = float(of_runs.std(ddof=1)) if len(of_runs) > 1 else float("nan")
+    return RunEstimate(**asdict(found), sd_runs=sd, n_runs=n_runs)
+
+
+def summarise(
+    scores: Scores, *, metrics: Sequence[str] = tuple(TITLES), **how: Unpack[Resampling]
+) -> dict[str, Estimate]:
+    """ROI-level metrics (keys of `metrics.TITLES`) of a single run, each with its interval."""
+    (decided,), (mean,), (shares,) = scores.decisions, scores.scores, scores.shares
+    labels, evidence = scores.labels, {"auc_score": mean, "auc_vote_share": shares}
+    table, cell_of = confusion(labels, decided), cells(labels, decided)
+    n_groups = len(np.unique(scores.groups))
+
+    def estimate_of(name: str) -> Estimate:
+        if name in PROPORTIONS:
+            return wilson(*table.trials(name), how["confidence"], n_groups=n_groups)
+
+        def statistic(weights: FloatArray) -> FloatArray:
+            if name in evidence:
+                return weighted_auc(labels, evidence[name], weights)
+            return RATES[name](weights @ cell_of)
+
+        n = table.n - table.tn if name == "f1" else table.n
+        return bootstrap(statistic, scores.groups, n=n, **how)
+
+    return {name: estimate_of(name) for name in metrics}
+
+
+def over_seeds(values: Sequence[float], confidence: float) -> SeedSummary:
     """Mean, standard deviation and t interval of one metric over training seeds; NaN values are left out."""
     defined = np.array([value for value in values if not np.isnan(value)], dtype=float)
     mean, sd, half = float(defined.mean()) if len(defined) else np.nan, np.nan, np.nan

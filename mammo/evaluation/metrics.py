@@ -16,6 +16,7 @@ Positive class: Tumor. A metric whose denominator is zero is undefined: it is Na
 The counts may carry leading axes, so that one call evaluates thousands of bootstrap resamples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,8 +97,7 @@ class Confusion:
 
     def metrics(self) -> dict[str, float]:
         """The metrics that follow from the counts alone; NaN where undefined."""
-        values = {name: float(rate.of(self.counts)) for name, rate in (PROPORTIONS | {"f1": F1}).items()}
-        return {**values, "balanced_accuracy": float(balanced_accuracy(self.counts))}
+        return {name: float(rate(self.counts)) for name, rate in RATES.items()}
 
 
 def confusion(labels: IntArray, decisions: IntArray) -> Confusion:
@@ -124,6 +124,14 @@ def balanced_accuracy(counts: FloatArray) -> FloatArray:
     """Mean of recall and specificity of `counts`, shape `(..., 4)` → `(...)`."""
     mean: FloatArray = (PROPORTIONS["recall"].of(counts) + PROPORTIONS["specificity"].of(counts)) / 2
     return mean
+
+
+RATES: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
+    **{name: rate.of for name, rate in PROPORTIONS.items()},
+    "f1": F1.of,
+    "balanced_accuracy": balanced_accuracy,
+}
+"""Every metric that follows from the counts alone: `(..., 4)` → `(...)`."""
 
 
 def auc(labels: IntArray, scores: FloatArray) -> float:

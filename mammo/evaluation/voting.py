@@ -4,16 +4,19 @@ Source: Yu et al. 2020, "Decision": a class for each patch, then the majority. T
 paper does not name (its 25 votes cannot tie), is explicit here because other grids can.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from mammo.core.config import VoteConfig
 from mammo.core.records import Label, RoiVote
-from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator, score_threshold, share_threshold
+from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal, with_decision
+from mammo.evaluation.metrics import FloatArray, IntArray
+from mammo.evaluation.scores import Scores
+from mammo.evaluation.thresholds import score_threshold, share_threshold
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -65,11 +68,9 @@ def with_validation_threshold(labels: IntArray, patch_scores: FloatArray, config
 
 def fitted(labels: IntArray, patch_scores: FloatArray, config: VoteConfig) -> VoteConfig:
     """The rule as it decides: `with_validation_threshold` where it asks for one, else as it is."""
-    return (
-        with_validation_threshold(labels, patch_scores, config)
-        if config.threshold == "validation"
-        else config
-    )
+    if config.threshold == "validation":
+        return with_validation_threshold(labels, patch_scores, config)
+    return config
 
 
 def prediction_sets(patch_scores: FloatArray, config: VoteConfig, conformal: Conformal) -> BoolArray:
@@ -78,6 +79,28 @@ def prediction_sets(patch_scores: FloatArray, config: VoteConfig, conformal: Con
     The sets are those of the mean patch score, and each holds the class that the vote decided for.
     """
     return with_decision(conformal.sets(patch_scores.mean(axis=1)), decisions(patch_scores, config))
+
+
+def voted(
+    roi_ids: npt.NDArray[Any],
+    labels: IntArray,
+    groups: npt.NDArray[Any],
+    patch_scores: FloatArray,
+    config: VoteConfig,
+    calibrator: Calibrator | None = None,
+    conformal: Conformal | None = None,
+) -> Scores:
+    """One fit's judgement: `(n_rois, n_patches)` scores → decisions, probabilities and prediction sets."""
+    return Scores.single(
+        roi_ids,
+        labels,
+        groups,
+        patch_scores,
+        vote_shares(patch_scores, config),
+        decisions(patch_scores, config),
+        probabilities=None if calibrator is None else calibrator.apply(patch_scores.mean(axis=1)),
+        sets=None if conformal is None else prediction_sets(patch_scores, config, conformal),
+    )
 
 
 def roi_votes(

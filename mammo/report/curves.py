@@ -186,6 +186,7 @@ def reliability_diagram(
     *,
     binning: Binning,
     n_bins: int,
+    confidence: float,
 ) -> None:
     """Draw the share of Tumor ROIs against the mean score of each bin, a panel for each system.
 
@@ -213,7 +214,7 @@ def reliability_diagram(
         axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
         counts, entries = {}, []
         for kind, scores, style in zip(("raw", "calibrated"), kinds, (_RAW, styles[name]), strict=True):
-            table = reliability(labels, scores, binning=binning, n_bins=n_bins)
+            table = reliability(labels, scores, binning=binning, n_bins=n_bins, confidence=confidence)
             error = expected_calibration_error(labels, scores, binning=binning, n_bins=n_bins)
             label = f"{kind}: Brier {brier(labels, scores):.3f}, calibration error {error:.3f}"
             x, y = table["mean_score"], table["tumor_share"]

@@ -29,7 +29,7 @@ def referral_summary(folds: Sequence[FoldReferral], over_runs: dict[str, dict[st
         over_runs: each of the `RATES` over all judged ROIs with its interval, as JSON holds it.
     """
     promised = " and ".join(f"{promise:.2f}" for promise in sorted({fold.promise for fold in folds}))
-    spread = over_folds(folds)
+    spread = over_folds(folds, folds[0].coverage.confidence)
     rates = ", ".join(
         f"{title.lower().replace('normal', 'Normal').replace('tumor', 'Tumor')} {cell(over_runs[name])}"
         + ("" if math.isnan(spread[name].sd) else f" ± {spread[name].sd:.3f}")

@@ -10,6 +10,7 @@ from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
+from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import roi_votes
 from mammo.report.curves import (
     confusion_matrices,
@@ -21,9 +22,7 @@ from mammo.report.curves import (
 from mammo.report.operation import operation_markdown
 from mammo.report.rois import VotedRoi, wrong_rois_sheet
 from mammo.report.tables import results_markdown
-from mammo.systems.assess import FLOOR, Assessment
-from mammo.systems.operation import operation_estimates
-from mammo.systems.train import Scored
+from mammo.systems.assess import FLOOR, Assessment, operation_estimates
 
 
 def write_results(space: Workspace, assessment: Assessment) -> None:
@@ -60,7 +59,7 @@ def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None
     note = assessment.results["data"]["note"]
     judged = {**assessment.scored, FLOOR: assessment.floor}
     entries = {**assessment.results["systems"], FLOOR: assessment.results[FLOOR]}
-    scores = {name: scored.scores for name, scored in judged.items()}
+    scores = {name: scored.scores[0] for name, scored in judged.items()}
     aucs = {name: _estimate(entries[name]["roi"]["auc_score"]) for name in judged}
     roc_and_precision_recall(assessment.test.labels, scores, aucs, folder / "curves.png", note)
     confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
@@ -79,7 +78,7 @@ def draw_operation(assessment: Assessment, folder: Path) -> None:
     """Draw reliability before and after calibration, and coverage and referral rate against the promise."""
     results = assessment.results
     systems = {
-        name: (scored.scores, assessment.bundles[name].calibrator.apply(scored.scores))
+        name: (scored.scores[0], assessment.bundles[name].calibrator.apply(scored.scores[0]))
         for name, scored in assessment.scored.items()
     }
     first = next(iter(results["systems"].values()))["calibration"]
@@ -90,12 +89,13 @@ def draw_operation(assessment: Assessment, folder: Path) -> None:
         results["data"]["note"],
         binning=first["binning"],
         n_bins=first["n_bins"],
+        confidence=first["raw"]["brier"]["confidence"],
     )
     folds = list(assessment.referrals.values())
     referral_picture(folds, folder / "referral.png", results["data"]["note"])
 
 
-def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -> None:
+def draw_errors(assessment: Assessment, name: str, scored: Scores, path: Path) -> None:
     """Draw the sheet of a system's wrong ROIs with their votes."""
     bundle = assessment.bundles[name]
     voted = [
@@ -104,7 +104,7 @@ def draw_errors(assessment: Assessment, name: str, scored: Scored, path: Path) -
             assessment.test.table["roi_id"],
             assessment.test.images,
             scored.labels,
-            roi_votes(scored.patch_scores, bundle.vote, bundle.calibrator, bundle.conformal),
+            roi_votes(scored.patch_scores[0], bundle.vote, bundle.calibrator, bundle.conformal),
             strict=True,
         )
     ]

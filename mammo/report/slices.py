@@ -8,7 +8,8 @@ import pandas as pd
 
 from mammo.core.config import EvaluateConfig
 from mammo.core.records import ABNORMALITIES, SEVERITIES, TISSUES, Label
-from mammo.evaluation.slices import SIZES, Decided, sizes_of, slices_of
+from mammo.evaluation.scores import Scores
+from mammo.evaluation.slices import SIZES, sizes_of, slices_of
 
 AXES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tissue": ("Tissue (F fatty, G fatty-glandular, D dense-glandular)", TISSUES),
@@ -66,12 +67,16 @@ def _values(axis: str, rois: pd.DataFrame) -> npt.NDArray[np.object_]:
     return values.where(values.notna(), None).to_numpy(dtype=object)
 
 
-def _decided(rows: pd.DataFrame) -> Decided:
-    return Decided(
-        labels=_classes(rows["label"]),
-        decisions=_classes(rows["decision"]),
-        scores=rows["score"].to_numpy(dtype=float),
-        groups=rows["group_id"].to_numpy(dtype=object),
+def _decided(rows: pd.DataFrame) -> Scores:
+    """The predictions of one system; a ROI's mean score stands for its patches, its decision for its votes."""
+    decisions = _classes(rows["decision"])
+    return Scores.single(
+        rows["roi_id"].to_numpy(dtype=object),
+        _classes(rows["label"]),
+        rows["group_id"].to_numpy(dtype=object),
+        rows["score"].to_numpy(dtype=float)[:, None],
+        decisions.astype(float),
+        decisions,
     )
 
 

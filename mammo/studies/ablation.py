@@ -1,32 +1,21 @@
-"""The defects of the paper's recipe as named settings: how each one is switched on and off.
+"""The defects of the paper's recipe as named settings: how each one is switched on and off, and what it does.
 
 Source: Yu et al. 2020 and its code. Two defects touch the evaluation alone; the others change what is fitted.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig
+from mammo.core.config import Config
 from mammo.core.files import Workspace
-from mammo.data.splits import Fold, has_published, published_folds
-from mammo.evaluation.repeated import Runs
+from mammo.data.splits import has_published, published_folds
+from mammo.evaluation.scores import Scores
 from mammo.models.build import Architecture
-from mammo.report.variants import write_ablation
-from mammo.studies.runs import Placed
-from mammo.studies.variants import (
-    REFERENCE,
-    FittedVariant,
-    Study,
-    Variant,
-    effect,
-    fit_variants,
-    levels,
-    open_study,
-)
+from mammo.studies.variants import REFERENCE, Study, Variant, effect, fit_variants, levels, open_study
 
 Presence = Literal["yes", "no", "in part"]
 
@@ -62,10 +51,6 @@ def _subtracts_mean(config: Config, system: str) -> Presence:
 
 def _yes_or_no(present: bool) -> Presence:
     return "yes" if present else "no"
-
-
-def _without_mean_subtraction(config: Config) -> dict[str, Any]:
-    return {"model.preprocessing": "fixed_scale" if config.model.weights == "none" else "imagenet"}
 
 
 def _has_prior(config: Config, system: str) -> Presence:
@@ -107,7 +92,7 @@ MEAN_SUBTRACTION: Final = Defect(
     "both sides; the grey levels stay unscaled with it, as in the paper, which BatchNorm takes back out)",
     _subtracts_mean,
     lambda config: {"model.preprocessing": "samplewise_center"},
-    _without_mean_subtraction,
+    lambda config: {"model.preprocessing": "fixed_scale" if config.model.weights == "none" else "imagenet"},
 )
 BOUNDING_BOX: Final = _switch(
     "distortion by the bounding box",
@@ -130,7 +115,6 @@ SPLIT_BY_ROI: Final = _switch(
 FITTED: Final = (CLASS_PRIOR, LAST_OFFSET, MEAN_SUBTRACTION, BOUNDING_BOX, CORNER_PATCHES, SPLIT_BY_ROI)
 """The defects that need fits of their own."""
 
-
 PUBLISHED_SPLIT: Final = "published split"
 NO_FILMS: Final = "not applicable to this source: its ROIs come cut, and only films can be cut again"
 NO_FOLDERS: Final = "not applicable to this source: it has no published folders"
@@ -139,36 +123,90 @@ CLOSED: Final = "not applicable: the test part stays closed under the developmen
 Entry = dict[str, Any]
 
 
-def run_ablation(space: Workspace, config: Config, n_jobs: int, console: Console) -> None:
-    """Fit what is missing, and write `reports/ablate/`.
+def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Console) -> Entry:
+    """Fit what is missing; the effect of each defect, ready for JSON.
 
     Raises:
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
-    chosen = config.ablate
-    study = open_study(space, config, chosen.system, chosen, chosen.protocol)
-    applicable = [defect for defect in FITTED if reason_against(defect, config) is None]
-    variants = [variant for defect in applicable for variant in toggled(defect, study)]
-    published, no_published = _published(study, chosen.protocol)
-    if published:
-        variants.append(Variant(PUBLISHED_SPLIT, {}, published=True))
-    judged = fit_variants(space, study, variants, n_jobs, console, published)
-    reference = judged[REFERENCE]
-    n_rows = len(applicable) + bool(published) + len(OF_MEASUREMENT)
-    entries = [
-        *(_fitted_entry(defect, study, judged, n_rows) for defect in FITTED),
-        _published_entry(judged, no_published, config.evaluate, n_rows),
-        *(entry(reference, config.evaluate, n_rows) for entry in OF_MEASUREMENT),
+    chosen, evaluate = config.ablate, config.evaluate
+    study = open_study(workspace, config, chosen.system, chosen, chosen.protocol)
+    reasons = {defect.name: reason_against(defect, config) for defect in FITTED}
+    reasons[PUBLISHED_SPLIT] = (
+        CLOSED if chosen.protocol != "honest" else None if has_published(study.rois) else NO_FOLDERS
+    )
+    variants = [
+        variant for defect in FITTED if reasons[defect.name] is None for variant in toggled(defect, study)
     ]
-    summary = {
+    if reasons[PUBLISHED_SPLIT] is None:
+        variants.append(Variant(PUBLISHED_SPLIT, {}, published_folds(study.rois)))
+    runs = fit_variants(workspace, study, variants, n_jobs, console)
+    reference = runs[REFERENCE]
+    n_rows = sum(reason is None for reason in reasons.values()) + 2  # the two defects of measurement
+
+    def entry(
+        name: str, setting: str, about: str, present: Presence, sides: tuple[Scores, Scores], **how: Any
+    ) -> Entry:
+        """One defect: `sides` are the runs with it and those without it."""
+        reason = reasons.get(name)
+        return {
+            "name": name,
+            "setting": setting,
+            "about": about,
+            "in_reference": present,
+            "effect": None if reason else effect(*sides, evaluate, n_rows=n_rows, **how),
+            "reason": reason,
+        }
+
+    patches = reference.by_patch(config.vote.patch_threshold)
+    larger = patches.with_scores(np.maximum(patches.scores, 1 - patches.scores))
+    entries = [
+        *(
+            entry(
+                defect.name,
+                defect.setting,
+                defect.about,
+                defect.present(config, study.system),
+                (
+                    runs.get(f"{defect.name}, with it", reference),
+                    runs.get(f"{defect.name}, without it", reference),
+                ),
+            )
+            for defect in FITTED
+        ),
+        entry(
+            PUBLISHED_SPLIT,
+            "split.protocol",
+            "the authors' folders instead of folds without shared tissue; on the published test ROIs",
+            "no",
+            (runs.get(PUBLISHED_SPLIT, reference), reference),
+        ),
+        entry(
+            "AUC from hard labels",
+            "evaluate.auc_of",
+            "the AUC is computed from decisions instead of scores: it is the balanced accuracy then",
+            "no",
+            (reference.with_scores(reference.decisions.astype(float)), reference),
+            metrics=("auc_score",),
+        ),
+        entry(
+            "AUC of the patches from the larger probability",
+            "evaluate.patch_auc_of",
+            "a patch's score is the larger of its two probabilities, whichever class it is of",
+            "no",
+            (larger, patches),
+            metrics=("auc_score",),
+        ),
+    ]
+    entries[-1]["effect"]["n_rois"] = len(reference.labels)
+    return {
         "data": study.rois.describe(),
         "system": chosen.system,
         "settings": chosen.model_dump(),
-        "confidence": config.evaluate.confidence,
-        "reference": {"n_runs": reference.runs.n_runs, "cells": levels(reference.runs, config.evaluate)},
+        "confidence": evaluate.confidence,
+        "reference": {"n_runs": reference.n_runs, "cells": levels(reference, evaluate)},
         "defects": entries,
     }
-    write_ablation(space.reports / "ablate", summary, console)
 
 
 def toggled(defect: Defect, study: Study) -> list[Variant]:
@@ -185,92 +223,3 @@ def toggled(defect: Defect, study: Study) -> list[Variant]:
 def reason_against(defect: Defect, config: Config) -> str | None:
     """Why a defect cannot be toggled on this source, or None."""
     return NO_FILMS if defect is BOUNDING_BOX and config.ingest.source == "mias_rois" else None
-
-
-def _published(study: Study, protocol: str) -> tuple[list[Fold], str | None]:
-    if protocol != "honest":
-        return [], CLOSED
-    if not has_published(study.rois):
-        return [], NO_FOLDERS
-    return published_folds(study.rois), None
-
-
-def _fitted_entry(defect: Defect, study: Study, judged: dict[str, FittedVariant], n_rows: int) -> Entry:
-    present = defect.present(study.config, study.system)
-    entry = {"name": defect.name, "setting": defect.setting, "about": defect.about, "in_reference": present}
-    reason = reason_against(defect, study.config)
-    if reason is not None:
-        return entry | {"effect": None, "reason": reason}
-    reference = judged[REFERENCE]
-    with_it, without_it = (
-        judged.get(f"{defect.name}, {side}", reference).runs for side in ("with it", "without it")
-    )
-    found = effect(with_it, without_it, study.config.evaluate, n_rows=n_rows)
-    return entry | {"effect": found, "reason": None}
-
-
-def _published_entry(
-    judged: dict[str, FittedVariant], reason: str | None, config: EvaluateConfig, n_rows: int
-) -> Entry:
-    found = None
-    if reason is None:
-        found = effect(judged[PUBLISHED_SPLIT].runs, judged[REFERENCE].runs, config, n_rows=n_rows)
-    return {
-        "name": PUBLISHED_SPLIT,
-        "setting": "split.protocol",
-        "about": "the authors' folders instead of folds without shared tissue; on the published test ROIs",
-        "in_reference": "no",
-        "effect": found,
-        "reason": reason,
-    }
-
-
-def _hard_labels(reference: FittedVariant, config: EvaluateConfig, n_rows: int) -> Entry:
-    hard = replace(reference.runs, scores=reference.runs.decisions.astype(float))
-    return {
-        "name": "AUC from hard labels",
-        "setting": "evaluate.auc_of",
-        "about": "the AUC is computed from decisions instead of scores: it is the balanced accuracy then",
-        "in_reference": "no",
-        "effect": effect(hard, reference.runs, config, metrics=("auc_score",), n_rows=n_rows),
-        "reason": None,
-    }
-
-
-def _larger_probability(reference: FittedVariant, config: EvaluateConfig, n_rows: int) -> Entry:
-    patches = patch_runs(reference.placed, reference.runs)
-    larger = replace(patches, scores=np.maximum(patches.scores, 1 - patches.scores))
-    return {
-        "name": "AUC of the patches from the larger probability",
-        "setting": "evaluate.patch_auc_of",
-        "about": "a patch's score is the larger of its two probabilities, whichever class it is of",
-        "in_reference": "no",
-        "effect": effect(larger, patches, config, metrics=("auc_score",), n_rows=n_rows)
-        | {"n_rois": len(reference.runs.labels)},
-        "reason": None,
-    }
-
-
-OF_MEASUREMENT: Final = (_hard_labels, _larger_probability)
-"""Defects of how the reference is measured; they need no fit of their own."""
-
-
-def patch_runs(placed: Sequence[Placed], runs: Runs) -> Runs:
-    """The runs at patch level: every patch of a ROI is a row with the ROI's label, group and fold."""
-    n_patches = placed[0].fit.test.patch_scores.shape[1]
-    row_of = {roi_id: row for row, roi_id in enumerate(runs.roi_ids)}
-    places = sorted({(one.repeat, one.seed) for one in placed})
-    scores = np.zeros((len(places), len(runs.roi_ids), n_patches))
-    for one in placed:
-        rows = [row_of[roi_id] for roi_id in one.fit.test.roi_ids]
-        scores[places.index((one.repeat, one.seed)), rows] = one.fit.test.patch_scores
-    flat = scores.reshape(len(places), -1)
-    return Runs(
-        np.array([f"{roi_id} {patch}" for roi_id in runs.roi_ids for patch in range(n_patches)], dtype=str),
-        np.repeat(runs.labels, n_patches),
-        np.repeat(runs.groups, n_patches),
-        np.repeat(runs.folds, n_patches, axis=1),
-        flat,
-        flat,
-        (flat > 0.5).astype(np.int64),
-    )

@@ -1,11 +1,12 @@
 """The ledger: every system under the published protocol and under honest ones, beside the floor and the paper.
 
 Published: the authors' folders; all test ROIs, and those left without the ROIs that the audit flags. Honest: repeated
-stratified grouped K-fold over all ROIs; a held-out fold is scored once and decides nothing.
+stratified grouped K-fold over all ROIs; a held-out fold is scored once and decides nothing. `mammo seeds` is the
+ledger's published row alone, on whatever split the workspace has: the spread over training seeds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
 
@@ -24,25 +25,30 @@ from mammo.data.splits import (
     rois_of_known_groups,
 )
 from mammo.evaluation.baselines import DOI, PAPER_RESULTS
-from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
-from mammo.report.ledger import write_ledger
-from mammo.studies.referral import referral_by_fold, referral_over_runs
+from mammo.evaluation.comparison import auc_difference, difference
+from mammo.evaluation.intervals import estimate, over_seeds, with_spread
+from mammo.evaluation.metrics import TITLES
+from mammo.evaluation.scores import METRICS, Scores
+from mammo.studies.fits import Fit
 from mammo.studies.runs import (
     Placed,
     chosen_by_validation,
     ensemble,
     fit_all,
     floor_runs,
+    judge_fit,
     place,
     plan,
+    referral_by_fold,
+    referral_over_runs,
     runs_of,
 )
+from mammo.systems.assess import describe_data, judge, score_floor
+from mammo.systems.train import best_system
 
 PUBLISHED: Final = "published"
 UNFLAGGED: Final = "published, without the flagged ROIs"
 HONEST: Final = "honest"
-CHOSEN: Final = "chosen on validation"
-FLOOR: Final = "floor"
 FLOOR_VOTE: Final = VoteConfig(rule="mean_score", threshold="fixed")
 
 Entry = dict[str, Any]
@@ -55,65 +61,53 @@ class Row:
     name: str
     kind: str
     protocol: str
-    runs: Runs
+    runs: Scores
 
 
-def run_ledger(space: Workspace, config: Config, n_jobs: int, console: Console) -> None:
-    """Fit what is missing, and write `reports/ledger/`.
+def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Console) -> Entry:
+    """Fit what is missing; all numbers of the ledger, ready for JSON.
 
     Raises:
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
-    rois = read_parts(space)
+    rois = read_parts(workspace)
     folds = {HONEST: grouped_folds(rois, config.ledger)}
     if has_published(rois):
         folds = {PUBLISHED: published_folds(rois), **folds}
-    placed = fit_systems(space, config, folds, n_jobs, console)
-    rows = [
-        row
-        for protocol in folds
-        for row in protocol_rows(protocol, placed[protocol], rois, folds[protocol], config)
-    ]
-    flagged = rois_of_known_groups(folds.get(PUBLISHED, []))
-    chosen = chosen_by_validation(placed[HONEST], config.register_.select_by)
-    referral = referral_by_fold(chosen, config)
-    over_runs = referral_over_runs(chosen, rois, config)
-    ledger = tabulate(rows, rois, flagged, config) | {
-        "referral": [fold.to_dict() for fold in referral],
-        "referral_over_runs": {rate: found.to_dict() for rate, found in over_runs.items()},
-    }
-    write_ledger(space.reports / "ledger", ledger, referral, console)
-
-
-def fit_systems(
-    space: Workspace,
-    config: Config,
-    folds: dict[str, list[Fold]],
-    n_jobs: int,
-    console: Console,
-) -> dict[str, dict[str, list[Placed]]]:
-    """Protocol → system → its fits."""
-    places = [(protocol, system) for protocol in folds for system in config.systems]
     plans = {
-        f"{protocol} {system}": plan(
+        (protocol, system): plan(
             system,
             config,
-            folds[protocol],
-            seeds_of(protocol, config),
+            of_protocol,
+            _n_seeds(protocol, config),
             f"{system}, {protocol} protocol",
         )
-        for protocol, system in places
+        for protocol, of_protocol in folds.items()
+        for system in config.systems
     }
-    fits = fit_all(plans, space.fits, n_jobs, console)
-    placed: dict[str, dict[str, list[Placed]]] = {protocol: {} for protocol in folds}
-    for protocol, system in places:
-        placed[protocol][system] = place(
-            fits[f"{protocol} {system}"], folds[protocol], seeds_of(protocol, config)
-        )
-    return placed
+    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    placed = {
+        protocol: {
+            system: place(fits[protocol, system], of_protocol, _n_seeds(protocol, config))
+            for system in config.systems
+        }
+        for protocol, of_protocol in folds.items()
+    }
+    rows = [
+        row
+        for protocol, systems in placed.items()
+        for row in protocol_rows(protocol, systems, rois, folds[protocol], config)
+    ]
+    chosen = chosen_by_validation(placed[HONEST], config.register_.select_by)
+    return tabulate(rows, rois, rois_of_known_groups(folds.get(PUBLISHED, [])), config) | {
+        "referral": [fold.to_dict() for fold in referral_by_fold(chosen, rois, config)],
+        "referral_over_runs": {
+            rate: found.to_dict() for rate, found in referral_over_runs(chosen, rois, config).items()
+        },
+    }
 
 
-def seeds_of(protocol: str, config: Config) -> int:
+def _n_seeds(protocol: str, config: Config) -> int:
     """How many training seeds a protocol has on each of its folds."""
     return config.ledger.published_seeds if protocol == PUBLISHED else config.ledger.n_seeds
 
@@ -123,54 +117,73 @@ def protocol_rows(
 ) -> list[Row]:
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
     sets = {(name, "system"): placed for name, placed in systems.items()}
-    n_seeds = seeds_of(protocol, config)
+    n_seeds = _n_seeds(protocol, config)
     if n_seeds > 1:
         sets |= {
             (f"{name}, ensemble of {n_seeds} seeds", "ensemble"): ensemble(placed)
             for name, placed in systems.items()
         }
     if len(systems) > 1:
-        sets[CHOSEN, "chosen"] = chosen_by_validation(systems, config.register_.select_by)
+        sets["chosen on validation", "chosen"] = chosen_by_validation(systems, config.register_.select_by)
     rows = [
         Row(name, kind, protocol, runs_of(placed, rois, config.vote)) for (name, kind), placed in sets.items()
     ]
-    return [*rows, Row(FLOOR, "floor", protocol, runs_of(floor_runs(folds), rois, FLOOR_VOTE))]
+    return [
+        *rows,
+        Row("floor", "floor", protocol, runs_of(floor_runs(folds), rois, FLOOR_VOTE)),
+    ]
 
 
 def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Config) -> Entry:
-    """All numbers of the ledger, ready for JSON."""
+    """Rows, differences and gaps with their intervals, ready for JSON."""
     published = [row for row in rows if row.protocol == PUBLISHED]
     unflagged = [
-        Row(row.name, row.kind, UNFLAGGED, row.runs.only(np.setdiff1d(row.runs.roi_ids, list(flagged))))
+        replace(row, protocol=UNFLAGGED, runs=row.runs.only(np.setdiff1d(row.runs.roi_ids, list(flagged))))
         for row in published
     ]
     honest = [row for row in rows if row.protocol == HONEST]
-    data = rois.describe()
-    protocols = (published, unflagged, honest)
+    protocols, data, evaluate = (published, unflagged, honest), rois.describe(), config.evaluate
     return {
         "data": data,
         "settings": config.ledger.model_dump(),
         "systems": config.systems,
-        "confidence": config.evaluate.confidence,
-        "n_bootstrap": config.evaluate.n_bootstrap,
+        "confidence": evaluate.confidence,
+        "n_bootstrap": evaluate.n_bootstrap,
         "flagged_rois": list(flagged),
-        "rows": [_numbers(row, config.evaluate) for row in [*published, *unflagged, *honest]]
-        + (_paper_rows(config.evaluate) if data["source"] == "mias_rois" else []),
+        "rows": [_numbers(row, evaluate) for row in [*published, *unflagged, *honest]]
+        + (_paper_rows(evaluate) if data["source"] == "mias_rois" else []),
         "minus_floor": [
-            _minus(row, floor, row.name, config.evaluate)
+            {
+                "protocol": row.protocol,
+                "name": row.name,
+                "kind": row.kind,
+                "cells": _minus(row, floor, evaluate),
+            }
             for of_protocol in protocols
             for floor in of_protocol
             for row in of_protocol
             if floor.kind == "floor" and row.kind != "floor"
         ],
         "between_systems": [
-            _minus(row, other, f"{row.name} minus {other.name}", config.evaluate)
+            {
+                "protocol": row.protocol,
+                "name": f"{row.name} minus {other.name}",
+                "kind": row.kind,
+                "cells": _minus(row, other, evaluate),
+            }
             for of_protocol in protocols
             for row, other in combinations([row for row in of_protocol if row.kind == "system"], 2)
         ],
         "paper_doi": DOI,
         "gaps": [
-            _gap(row, other, config.evaluate)
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "n_published": len(row.runs.labels),
+                "n_honest": len(other.runs.labels),
+                "cells": _minus(row, other, evaluate),
+                "same_rois": _minus(row, replace(other, runs=other.runs.only(row.runs.roi_ids)), evaluate),
+            }
             for row in published
             for other in honest
             if row.name == other.name  # an ensemble has a partner only if it is of as many seeds
@@ -198,56 +211,94 @@ def _metrics(*rows: Row) -> list[str]:
     return [metric for metric in METRICS if not (floor and metric == "auc_vote_share")]
 
 
-def _minus(row: Row, other: Row, name: str, config: EvaluateConfig) -> Entry:
-    """Each metric minus the other row's, paired on the same ROIs."""
-    cells = {
+def _minus(row: Row, other: Row, config: EvaluateConfig) -> Entry:
+    """Each metric minus the other row's, paired on the ROIs in common."""
+    return {
         metric: difference(row.runs, other.runs, metric, **config.resampling).to_dict()
         for metric in _metrics(row, other)
     }
-    return {"protocol": row.protocol, "name": name, "kind": row.kind, "cells": cells}
 
 
 def _paper_rows(config: EvaluateConfig) -> list[Entry]:
     """The paper's systems as reported: one run, so Wilson intervals of its counts are all that can be said."""
-    rows = []
-    for result in PAPER_RESULTS:
-        counts = result.confusion
-        if counts is None:
-            continue
-        cells = {
-            name: found.to_dict() | {"sd_runs": None, "n_runs": 1}
-            for name, found in result.estimates(config.confidence).items()
+    return [
+        {
+            "protocol": PUBLISHED,
+            "name": f"paper: {result.system} (as reported)",
+            "kind": "paper",
+            "n_rois": counts.n,
+            "n_tumor": counts.tp + counts.fn,
+            "n_groups": None,
+            "n_runs": 1,
+            "cells": {
+                name: with_spread(found, np.empty(0), 1).to_dict()
+                for name, found in result.estimates(config.confidence).items()
+            },
         }
-        rows.append(
-            {
-                "protocol": PUBLISHED,
-                "name": f"paper: {result.system} (as reported)",
-                "kind": "paper",
-                "n_rois": counts.n,
-                "n_tumor": counts.tp + counts.fn,
-                "n_groups": None,
-                "n_runs": 1,
-                "cells": cells,
-            }
-        )
-    return rows
+        for result in PAPER_RESULTS
+        if (counts := result.confusion) is not None
+    ]
 
 
-def _gap(published: Row, honest: Row, config: EvaluateConfig) -> Entry:
-    """Published minus honest: as the two protocols report it, and on the published test ROIs alone."""
-    same = honest.runs.only(published.runs.roi_ids)
+def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, console: Console) -> Entry:
+    """Train every system with seeds 0 to `n_seeds` − 1 on the workspace's split; mean and spread, ready for JSON.
 
-    def gaps(other: Runs) -> Entry:
+    Beside each system's mean, standard deviation and t interval over the seeds stand its ensemble and the floor, with
+    intervals over the ROIs. The choice is made by the mean validation result.
+
+    Raises:
+        MammoError: the data are missing, or a fit failed; finished fits are kept.
+    """
+    rois = read_parts(workspace)
+    fold = Fold(0, 0, rois)
+    plans = {system: plan(system, config, [fold], n_seeds) for system in config.systems}
+    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    train, test = (rois.part(name) for name in ("train", "test"))
+    floor, evaluate = score_floor(train, test), config.evaluate
+
+    def judged(placed: Placed) -> Entry:
+        scores = judge_fit(placed, rois, config.vote)
+        return judge(scores, evaluate) | {
+            "minus_floor_auc": auc_difference(scores, floor, **evaluate.resampling).to_dict()
+        }
+
+    def over(values: list[float | None]) -> Entry:
+        return over_seeds(
+            [np.nan if value is None else value for value in values], evaluate.confidence
+        ).to_dict()
+
+    def system_entry(fits: list[Fit]) -> Entry:
+        placed = place(fits, [fold], n_seeds)
+        seeds = []
+        for one in placed:
+            found, validation = judged(one), one.fit.validation
+            seeds.append(
+                {
+                    "best_epoch": int(validation["epoch"]),
+                    "val_loss": validation["val_loss"],
+                    "val_auc": validation["val_auc"],
+                    "test": {name: cell["value"] for name, cell in found["roi"].items()},
+                    "confusion": found["confusion"],
+                    "minus_floor_auc": found["minus_floor_auc"]["value"],
+                }
+            )
+        (mean,) = ensemble(placed)
         return {
-            metric: difference(published.runs, other, metric, **config.resampling).to_dict()
-            for metric in _metrics(published)
+            "validation": mean.fit.validation,
+            "test": {name: over([seed["test"].get(name) for seed in seeds]) for name in TITLES},
+            "minus_floor_auc": over([seed["minus_floor_auc"] for seed in seeds]),
+            "ensemble": judged(mean),
+            "seeds": seeds,
         }
 
+    by = config.register_.select_by
+    systems = {system: system_entry(of_system) for system, of_system in fits.items()}
     return {
-        "name": published.name,
-        "kind": published.kind,
-        "n_published": len(published.runs.labels),
-        "n_honest": len(honest.runs.labels),
-        "cells": gaps(honest.runs),
-        "same_rois": gaps(same),
+        "data": describe_data(config, test),
+        "n_seeds": n_seeds,
+        "confidence": evaluate.confidence,
+        "selected": best_system({name: entry["validation"] for name, entry in systems.items()}, by),
+        "selected_by": f"mean {by} over the seeds",
+        "systems": systems,
+        "floor": judge(floor, evaluate),
     }

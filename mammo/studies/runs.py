@@ -1,20 +1,25 @@
 """Systems and folds → fits → runs: votes and decisions from kept patch scores."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
 
-from mammo.core.config import Config, VoteConfig
+from mammo.core.config import Config, ReferralConfig, VoteConfig
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold
-from mammo.evaluation.repeated import Runs
-from mammo.evaluation.voting import decisions, fitted, vote_shares
+from mammo.evaluation.conformal import FoldReferral, fit_conformal, judge_fold
+from mammo.evaluation.intervals import RunEstimate, estimate
+from mammo.evaluation.scores import Scores
+from mammo.evaluation.voting import fitted, voted
 from mammo.studies.fits import Fit, FitTask, PartScores, run_fits
 from mammo.systems.assess import score_floor
 from mammo.systems.train import best_system
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -62,49 +67,96 @@ def _seeded(folds: Sequence[Fold], n_seeds: int) -> list[tuple[Fold, int]]:
 
 
 def fit_all(
-    plans: dict[str, list[FitTask]], folder: Path, n_jobs: int, console: Console
-) -> dict[str, list[Fit]]:
+    plans: dict[Name, list[FitTask]], folder: Path, n_jobs: int, console: Console
+) -> dict[Name, list[Fit]]:
     """Run several plans at once, so that no worker waits for another plan's end."""
     fits = iter(run_fits([task for tasks in plans.values() for task in tasks], folder, n_jobs, console))
     return {name: [next(fits) for _ in tasks] for name, tasks in plans.items()}
 
 
-def runs_of(placed: Sequence[Placed], rois: Rois, vote: VoteConfig) -> Runs:
-    """Lay the held-out scores of fits out as runs: one for each seed of each repeat, in this order of repeats.
+def judge_fit(one: Placed, rois: Rois, vote: VoteConfig, referral: ReferralConfig | None = None) -> Scores:
+    """A fit's judgement of what it held out. Threshold and prediction sets are fitted to its validation part.
+
+    Args:
+        one: the fit; its own vote rule comes before `vote`.
+        rois: knows the groups of the ROIs.
+        vote: the rule.
+        referral: the promise of the prediction sets; None makes none.
+
+    Raises:
+        DataError: the validation part lacks a class that the rule's threshold needs.
+    """
+    val, test, limits = one.fit.val, one.fit.test, None
+    if referral is not None:
+        limits = fit_conformal(
+            val.labels,
+            val.patch_scores.mean(axis=1),
+            alpha=1 - referral.coverage,
+            class_conditional=referral.class_conditional,
+        )
+    rule = fitted(val.labels, val.patch_scores, one.vote or vote)
+    group_of = rois.group_of
+    groups = np.array([group_of[roi_id] for roi_id in test.roi_ids], dtype=str)
+    roi_ids = np.array(test.roi_ids, dtype=str)
+    scores = voted(roi_ids, test.labels, groups, test.patch_scores, rule, conformal=limits)
+    return replace(scores, folds=np.full_like(scores.folds, one.fold))
+
+
+def runs_of(
+    placed: Sequence[Placed], rois: Rois, vote: VoteConfig, referral: ReferralConfig | None = None
+) -> Scores:
+    """The judgements of fits as runs, one for each seed of each repeat, in this order of repeats; ROIs by id.
 
     Every run must hold out the same ROIs.
     """
-    return lay_out(placed, rois, lambda one: decide(one.fit, one.vote or vote))
+    runs: dict[tuple[int, int], list[Scores]] = {}
+    for one in sorted(placed, key=lambda one: (one.repeat, one.seed)):
+        runs.setdefault((one.repeat, one.seed), []).append(judge_fit(one, rois, vote, referral))
+    return Scores.of_runs(list(runs.values()))
 
 
-def lay_out(
-    placed: Sequence[Placed],
-    rois: Rois,
-    judge: Callable[[Placed], tuple[np.ndarray, np.ndarray]],
-) -> Runs:
-    """The runs of fits with the shares and decisions that `judge` gives for a fit's held-out ROIs."""
-    places = sorted({(one.repeat, one.seed) for one in placed})
-    by_run = [[one for one in placed if (one.repeat, one.seed) == key] for key in places]
-    held_out = sorted(roi_id for one in by_run[0] for roi_id in one.fit.test.roi_ids)
-    row_of = {roi_id: row for row, roi_id in enumerate(held_out)}
-    shape = (len(places), len(held_out))
-    labels, folds = np.zeros(len(held_out), dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    scores, shares, decided = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
-    for run, members in enumerate(by_run):
-        for one in members:
-            rows = np.array([row_of[roi_id] for roi_id in one.fit.test.roi_ids], dtype=np.int64)
-            labels[rows], folds[run, rows] = one.fit.test.labels, one.fold
-            scores[run, rows] = one.fit.test.patch_scores.mean(axis=1)
-            shares[run, rows], decided[run, rows] = judge(one)
-    group_of = dict(zip(rois.table["roi_id"], rois.groups, strict=True))
-    groups = np.array([group_of[roi_id] for roi_id in held_out], dtype=str)
-    return Runs(np.array(held_out, dtype=str), labels, groups, folds, scores, shares, decided)
+def referral_by_fold(placed: Sequence[Placed], rois: Rois, config: Config) -> list[FoldReferral]:
+    """Judge the sets of each fit on what it held out, as served sets are: of the mean score, with the vote's class.
+
+    Args:
+        placed: fits in the order in which they are to be named.
+        rois: knows the groups of the ROIs.
+        config: `vote`, `referral` and the confidence of `evaluate`.
+    """
+    return [
+        judge_fold(
+            f"repeat {one.repeat}, fold {one.fold}, seed {one.seed}",
+            config.referral.coverage,
+            len(one.fit.val.labels),
+            scores.labels,
+            np.asarray(scores.sets)[0],
+            confidence=config.evaluate.confidence,
+        )
+        for one in placed
+        for scores in [judge_fit(one, rois, config.vote, config.referral)]
+    ]
 
 
-def decide(fit: Fit, vote: VoteConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Vote shares and decisions of the held-out ROIs. What the rule needs to be fitted, validation gives."""
-    vote = fitted(fit.val.labels, fit.val.patch_scores, vote)
-    return vote_shares(fit.test.patch_scores, vote), decisions(fit.test.patch_scores, vote)
+def referral_over_runs(placed: Sequence[Placed], rois: Rois, config: Config) -> dict[str, RunEstimate]:
+    """Each of the rates over all held-out ROIs, a mean over the runs with an interval over groups and runs."""
+    runs = runs_of(placed, rois, config.vote, config.referral)
+    sets = np.asarray(runs.sets)
+    held, referred = sets[:, np.arange(len(runs.labels)), runs.labels], sets.sum(axis=2) != 1
+    rates = {
+        "coverage": (held, "accuracy"),
+        "coverage_normal": (held, "specificity"),
+        "coverage_tumor": (held, "recall"),
+        "referral_rate": (referred, "accuracy"),
+    }
+    return {
+        # A ROI counts as decided rightly where the rate counts it, so that the metric is the rate.
+        rate: estimate(
+            replace(runs, decisions=np.where(counted, runs.labels, 1 - runs.labels)),
+            metric,
+            **config.evaluate.resampling,
+        )
+        for rate, (counted, metric) in rates.items()
+    }
 
 
 def ensemble(placed: Sequence[Placed]) -> list[Placed]:
@@ -113,12 +165,7 @@ def ensemble(placed: Sequence[Placed]) -> list[Placed]:
     for one in placed:
         members.setdefault((one.repeat, one.fold), []).append(one.fit)
     return [
-        Placed(
-            repeat,
-            fold,
-            0,
-            Fit(_mean_validation(fits), _mean([f.val for f in fits]), _mean([f.test for f in fits])),
-        )
+        Placed(repeat, fold, 0, Fit(_mean_validation(fits), *(_mean(fits, part) for part in ("val", "test"))))
         for (repeat, fold), fits in members.items()
     ]
 
@@ -127,30 +174,28 @@ def _mean_validation(fits: Sequence[Fit]) -> dict[str, float]:
     return {name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")}
 
 
-def _mean(parts: Sequence[PartScores]) -> PartScores:
-    return replace(parts[0], patch_scores=np.mean([part.patch_scores for part in parts], axis=0))
+def _mean(fits: Sequence[Fit], part: str) -> PartScores:
+    scores: list[PartScores] = [getattr(fit, part) for fit in fits]
+    return replace(scores[0], patch_scores=np.mean([one.patch_scores for one in scores], axis=0))
 
 
 def chosen_by_validation(systems: dict[str, list[Placed]], by: str) -> list[Placed]:
     """In each fold and for each seed the system that its validation part likes best: the choice is nested too."""
-    return [
-        dict(zip(systems, candidates, strict=True))[
-            best_system(
-                {name: dict(one.fit.validation) for name, one in zip(systems, candidates, strict=True)}, by
-            )
-        ]
-        for candidates in zip(*systems.values(), strict=True)
-    ]
+    chosen = []
+    for candidates in zip(*systems.values(), strict=True):
+        named = dict(zip(systems, candidates, strict=True))
+        chosen.append(named[best_system({name: dict(one.fit.validation) for name, one in named.items()}, by)])
+    return chosen
 
 
 def floor_runs(folds: Sequence[Fold]) -> list[Placed]:
     """The logistic regression on intensity statistics, fitted on each fold's training part. It has no seeds."""
     placed = []
     for fold in folds:
-        train, val, test = (fold.rois.part(name) for name in ("train", "val", "test"))
-        parts = [
-            PartScores(tuple(part.table["roi_id"]), part.labels, score_floor(train, part).patch_scores)
-            for part in (val, test)
-        ]
-        placed.append(Placed(fold.repeat, fold.fold, 0, Fit({}, *parts)))
+        train, *judged = (fold.rois.part(name) for name in ("train", "val", "test"))
+        val, test = (
+            PartScores(tuple(part.table["roi_id"]), part.labels, score_floor(train, part).patch_scores[0])
+            for part in judged
+        )
+        placed.append(Placed(fold.repeat, fold.fold, 0, Fit({}, val, test)))
     return placed

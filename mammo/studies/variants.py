@@ -10,25 +10,23 @@ import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig, GridConfig, Resampling
+from mammo.core.config import Config, EvaluateConfig, GridConfig, Resampling, VoteConfig
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
 from mammo.core.tune_config import Section
 from mammo.data.rois import Rois, load_rois
 from mammo.data.splits import Fold, development_rois, grouped_folds, read_parts
-from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
-from mammo.report.variants import write_study
+from mammo.evaluation.comparison import JUDGED, difference, verdict
+from mammo.evaluation.intervals import estimate
+from mammo.evaluation.scores import METRICS, Scores
 from mammo.studies.fits import FitTask
-from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
+from mammo.studies.runs import fit_all, place, plan, runs_of
 
 REFERENCE: Final = "reference"
 Protocol = Literal["honest", "development"]
 
 FREE: Final = ("phantom", "systems", "register", "ledger", "ablate", "study", "evaluate")
 """Sections that no variant can change: they do not touch what is fitted or decided."""
-
-JUDGED: Final = {"auc_score": "AUC", "accuracy": "accuracy"}
-"""What a verdict looks at, in words."""
 
 _DRAWS_BEYOND: Final = 10
 """Resamples wanted beyond either end of an interval."""
@@ -38,13 +36,13 @@ _DRAWS_BEYOND: Final = 10
 class Variant:
     """A name and what differs from `params.yaml`: dotted key → value.
 
-    `recipe.KEY` is the chosen recipe's; `system` is another system. With `published`, the variant is judged under the
-    published folders instead of the folds, and compared on their test ROIs.
+    `recipe.KEY` is the chosen recipe's; `system` is another system. With folds of its own, such as the published
+    folders, the variant is compared on the ROIs that they hold out.
     """
 
     name: str
     overrides: dict[str, Any]
-    published: bool = False
+    folds: Sequence[Fold] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,15 @@ class Study:
     grid: GridConfig
 
 
-def open_study(space: Workspace, config: Config, system: str, grid: GridConfig, protocol: Protocol) -> Study:
+def open_study(
+    workspace: Workspace, config: Config, system: str, grid: GridConfig, protocol: Protocol
+) -> Study:
     """Read the ROIs that the protocol allows: all of them, or those of train and val.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run.
     """
-    rois = read_parts(space) if protocol == "honest" else development_rois(space)
+    rois = read_parts(workspace) if protocol == "honest" else development_rois(workspace)
     return Study(system, config, rois, grid)
 
 
@@ -95,57 +95,62 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     return Config.parse(values, "variant")
 
 
-def is_reference(variant: Variant, study: Study) -> bool:
-    """Whether a variant is fitted and decides as the reference does: its keys change nothing that is read."""
-    overrides = dict(variant.overrides)
-    system = overrides.pop("system", study.system)
-    config = with_overrides(study.config, overrides)
-    same = config.model_dump(exclude={"recipes"}) == study.config.model_dump(exclude={"recipes"})
-    return same and config.recipe == study.config.recipe and system == study.system
-
-
 def _full_key(key: str, config: Config) -> str:
     return key.replace("recipe.", f"recipes.{config.train.recipe}.", 1) if key.startswith("recipe.") else key
 
 
+def settings_of(variant: Variant, study: Study) -> tuple[str, Config]:
+    """The system of a variant, and all its settings.
+
+    Raises:
+        ConfigError: an override is impossible.
+    """
+    overrides = dict(variant.overrides)
+    system = str(overrides.pop("system", study.system))
+    return system, with_overrides(study.config, overrides)
+
+
+def is_reference(variant: Variant, study: Study) -> bool:
+    """Whether a variant is fitted and decides as the reference does: its keys change nothing that is read."""
+    system, config = settings_of(variant, study)
+    same = config.model_dump(exclude={"recipes"}) == study.config.model_dump(exclude={"recipes"})
+    return same and config.recipe == study.config.recipe and system == study.system
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """A variant ready to be fitted."""
+    """A variant ready to be fitted: its name, how it votes, its folds and its fits."""
 
-    variant: Variant
-    system: str
-    config: Config
-    folds: list[Fold]
+    name: str
+    vote: VoteConfig
+    folds: Sequence[Fold]
     tasks: list[FitTask]
 
 
-def prepare(space: Workspace, study: Study, variant: Variant, published: Sequence[Fold] = ()) -> Prepared:
+def prepare(workspace: Workspace, study: Study, variant: Variant) -> Prepared:
     """The fits that a variant needs.
 
     Raises:
         ConfigError: an override is impossible.
         DataError: the variant cuts other ROIs, so that it cannot be paired.
     """
-    overrides = dict(variant.overrides)
-    system = str(overrides.pop("system", study.system))
-    config = with_overrides(study.config, overrides)
-    rois = study.rois
+    system, config = settings_of(variant, study)
+    rois, folds = study.rois, variant.folds
     if config.ingest != study.config.ingest:
-        rois = recut(space, config, rois)
-    folds = (
-        list(published) if variant.published else grouped_folds(rois, study.grid, config.split.keep_groups)
-    )
+        rois = recut(workspace, config, rois)
+    if folds is None:
+        folds = grouped_folds(rois, study.grid, config.split.keep_groups)
     tasks = plan(system, config, folds, study.grid.n_seeds, f"{variant.name}: {system}")
-    return Prepared(variant, system, config, folds, tasks)
+    return Prepared(variant.name, config.vote, folds, tasks)
 
 
-def recut(space: Workspace, config: Config, reference: Rois) -> Rois:
+def recut(workspace: Workspace, config: Config, reference: Rois) -> Rois:
     """The reference's ROIs as other `ingest` settings cut them from the raw data.
 
     Raises:
         DataError: the raw data are missing, or other ROIs come out.
     """
-    rois = load_rois(config.ingest, space.root)
+    rois = load_rois(config.ingest, workspace.root)
     wanted = reference.table["roi_id"]
     row_of = {roi_id: row for row, roi_id in enumerate(rois.table["roi_id"])}
     missing = [roi_id for roi_id in wanted if roi_id not in row_of]
@@ -159,75 +164,53 @@ def recut(space: Workspace, config: Config, reference: Rois) -> Rois:
     return Rois(table.assign(group_id=reference.table["group_id"]), rois.images[rows])
 
 
-@dataclass(frozen=True)
-class FittedVariant:
-    """A variant with its fits and its runs."""
-
-    prepared: Prepared
-    placed: list[Placed]
-    runs: Runs
-
-
 def fit_variants(
-    space: Workspace,
-    study: Study,
-    variants: Sequence[Variant],
-    n_jobs: int,
-    console: Console,
-    published: Sequence[Fold] = (),
-) -> dict[str, FittedVariant]:
+    workspace: Workspace, study: Study, variants: Sequence[Variant], n_jobs: int, console: Console
+) -> dict[str, Scores]:
     """Fit the reference and every variant on the same folds and seeds: name → runs, the reference first.
 
     Raises:
         MammoError: an override is impossible (nothing is fitted then), or a fit failed.
     """
-    ready = [prepare(space, study, one, published) for one in (Variant(REFERENCE, {}), *variants)]
-    fits = fit_all({one.variant.name: one.tasks for one in ready}, space.fits, n_jobs, console)
-    judged = {}
-    for one in ready:
-        placed = place(fits[one.variant.name], one.folds, study.grid.n_seeds)
-        judged[one.variant.name] = FittedVariant(one, placed, runs_of(placed, study.rois, one.config.vote))
-    return judged
+    ready = [prepare(workspace, study, one) for one in (Variant(REFERENCE, {}), *variants)]
+    fits = fit_all({one.name: one.tasks for one in ready}, workspace.fits, n_jobs, console)
+    return {
+        one.name: runs_of(place(fits[one.name], one.folds, study.grid.n_seeds), study.rois, one.vote)
+        for one in ready
+    }
 
 
 def effect(
-    a: Runs, b: Runs, config: EvaluateConfig, *, metrics: Sequence[str] = METRICS, n_rows: int = 1
+    a: Scores, b: Scores, config: EvaluateConfig, *, metrics: Sequence[str] = METRICS, n_rows: int = 1
 ) -> dict[str, Any]:
     """Each metric of a minus that of b, paired on the ROIs that both judge, and a verdict.
 
     `together` has the intervals of AUC and accuracy again, so wide that those of a table of `n_rows` effects hold all
     at once at the settings' confidence (Bonferroni), with the verdict that is left then.
     """
-    shared = a.only(b.roi_ids), b.only(a.roi_ids)
-    found = {metric: difference(*shared, metric, **config.resampling).to_dict() for metric in metrics}
+    a, b = a.only(b.roi_ids), b.only(a.roi_ids)
     alpha = (1 - config.confidence) / (n_rows * len(JUDGED))
     wider = Resampling(
         n_bootstrap=max(config.n_bootstrap, math.ceil(2 * _DRAWS_BEYOND / alpha)),
         seed=config.seed,
         confidence=1 - alpha,
     )
-    wide = {metric: difference(*shared, metric, **wider).to_dict() for metric in JUDGED if metric in metrics}
+
+    def differences(of: Sequence[str], resampling: Resampling) -> dict[str, Any]:
+        found = {metric: difference(a, b, metric, **resampling) for metric in of}
+        return {
+            "cells": {metric: one.to_dict() for metric, one in found.items()},
+            "verdict": verdict(found),
+        }
+
     return {
-        "n_rois": len(shared[0].labels),
-        "cells": found,
-        "verdict": verdict(found),
-        "together": {"cells": wide, "verdict": verdict(wide)},
+        "n_rois": len(a.labels),
+        **differences(metrics, config.resampling),
+        "together": differences([metric for metric in JUDGED if metric in metrics], wider),
     }
 
 
-def verdict(found: dict[str, dict[str, Any]]) -> str:
-    """What may be said: which of AUC and accuracy differ, or that nothing can be told apart."""
-    sides = {
-        word: "higher" if found[metric]["value"] > 0 else "lower"
-        for metric, word in JUDGED.items()
-        if metric in found
-        and found[metric]["ci_low"] is not None
-        and (found[metric]["ci_low"] > 0 or found[metric]["ci_high"] < 0)
-    }
-    return "; ".join(f"{word} {side}" for word, side in sides.items()) or "not distinguishable"
-
-
-def levels(runs: Runs, config: EvaluateConfig) -> dict[str, Any]:
+def levels(runs: Scores, config: EvaluateConfig) -> dict[str, Any]:
     """Each metric of some runs with its interval."""
     return {metric: estimate(runs, metric, **config.resampling).to_dict() for metric in METRICS}
 
@@ -271,8 +254,10 @@ def read_study_file(path: Path) -> StudyFile:
     return found
 
 
-def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console: Console) -> None:
-    """Fit what is missing, and write `reports/study/NAME.json` and `.md` after the file's name.
+def run_study(
+    workspace: Workspace, config: Config, path: Path, n_jobs: int, console: Console
+) -> dict[str, Any]:
+    """Fit what is missing; the table of a file's variants, called after the file and ready for JSON.
 
     The test part is never opened, so settings may be chosen by what this shows.
 
@@ -285,7 +270,7 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
     grid = config.study.model_copy(
         update={key: value for key in ("seed", "n_seeds") if (value := getattr(asked, key)) is not None}
     )
-    study = open_study(space, config, asked.system or config.study.system, grid, "development")
+    study = open_study(workspace, config, asked.system or config.study.system, grid, "development")
     variants = [Variant(name, overrides) for name, overrides in asked.variants.items()]
     for variant in variants:
         if is_reference(variant, study):
@@ -293,28 +278,27 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
                 f"{path}: variant {variant.name} must differ from the reference in what is fitted or decided, but "
                 f"names the settings that {config.settings_from} gives already; leave it out, or change settings_from"
             )
-    judged = fit_variants(space, study, variants, n_jobs, console)
-    reference = judged[REFERENCE].runs
-    summary = {
+    runs, evaluate = fit_variants(workspace, study, variants, n_jobs, console), config.evaluate
+    reference = runs[REFERENCE]
+    return {
         "name": path.stem,
         "question": asked.question,
         "data": study.rois.describe(),
         "system": study.system,
         "settings": grid.model_dump(),
-        "confidence": config.evaluate.confidence,
+        "confidence": evaluate.confidence,
         "reference": {
             "overrides": asked.reference,
             "n_runs": reference.n_runs,
-            "cells": levels(reference, config.evaluate),
+            "cells": levels(reference, evaluate),
         },
         "variants": [
             {
                 "name": one.name,
                 "overrides": one.overrides,
-                "cells": levels(judged[one.name].runs, config.evaluate),
-                "effect": effect(judged[one.name].runs, reference, config.evaluate, n_rows=len(variants)),
+                "cells": levels(runs[one.name], evaluate),
+                "effect": effect(runs[one.name], reference, evaluate, n_rows=len(variants)),
             }
             for one in variants
         ],
     }
-    write_study(space.reports / "study", summary, console)

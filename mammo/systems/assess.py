@@ -1,26 +1,34 @@
-"""Every system judged on the test part, beside the floor and the paper's numbers."""
+"""Every system judged on the test part, beside the floor and the paper's numbers. Nothing is chosen by that part."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from mammo.core.config import Config, EvaluateConfig
+from mammo.core.config import Config, EvaluateConfig, VoteConfig
 from mammo.core.errors import data_name
 from mammo.core.files import Workspace
+from mammo.core.records import Label
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
-from mammo.evaluation.baselines import DOI, PAPER_RESULTS, fit_floor
-from mammo.evaluation.comparison import Judged, compare, paired_bootstrap_auc
-from mammo.evaluation.conformal import FoldReferral
-from mammo.evaluation.intervals import Estimate, bootstrap, summarise
-from mammo.evaluation.metrics import F1, PROPORTIONS, balanced_accuracy, cells, confusion, weighted_auc
+from mammo.evaluation.baselines import DOI, PAPER_RESULTS, floor_scores
+from mammo.evaluation.calibration import calibration_estimates, perfect_calibration_error, reliability
+from mammo.evaluation.comparison import auc_difference, compare
+from mammo.evaluation.conformal import FoldReferral, judge_fold
+from mammo.evaluation.intervals import Estimate, bootstrap, nan_to_none, summarise
+from mammo.evaluation.metrics import RATES, TITLES, FloatArray, cells, confusion, weighted_auc
+from mammo.evaluation.scores import Scores
+from mammo.evaluation.thresholds import operating_points
+from mammo.evaluation.voting import prediction_sets, voted, with_validation_threshold
 from mammo.models.bundle import Bundle, load_bundle
-from mammo.systems.operation import describe_operation, referral_of
-from mammo.systems.train import Scored, best_system, predictions, score_part
+from mammo.systems.train import best_system, score_part
 
-FLOOR = "floor"
+FLOOR: Final = "floor"
+PLAIN_MAJORITY: Final = 0.5
+"""The threshold of the paper's rule."""
+DECIDED: Final = ("accuracy", "recall", "specificity", "balanced_accuracy")
+"""The metrics that a threshold changes."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Assessment:
 
     Attributes:
         results: all numbers, ready for JSON.
-        scored: the systems' judgements, by name.
+        scored: the systems' judgements, by name, a single run each.
         floor: the floor's; its single "patch" is the whole ROI.
         predictions: one row for each system and ROI.
         test: the part that was judged.
@@ -38,177 +46,266 @@ class Assessment:
     """
 
     results: dict[str, Any]
-    scored: dict[str, Scored]
-    floor: Scored
+    scored: dict[str, Scores]
+    floor: Scores
     predictions: pd.DataFrame
     test: Rois
     bundles: dict[str, Bundle]
     referrals: dict[str, FoldReferral]
 
 
-def assess(space: Workspace, config: Config) -> Assessment:
+def assess(workspace: Workspace, config: Config) -> Assessment:
     """Score the test part with every trained system and with the floor, and state the intervals.
 
     The floor is fitted on the training part, thresholds on the validation part; nothing here is chosen by the
     test part.
     """
-    rois = read_parts(space)
+    rois = read_parts(workspace)
     train, val, test = (rois.part(name) for name in ("train", "val", "test"))
-    bundles = {system: load_bundle(space.bundle(system)) for system in config.systems}
+    bundles = {system: load_bundle(workspace.bundle(system)) for system in config.systems}
     scored = {system: score_part(bundle, test, config) for system, bundle in bundles.items()}
-    floor = score_floor(train, test)
-    selected = best_system(
-        {name: bundle.results for name, bundle in bundles.items()}, config.register_.select_by
-    )
+    floor, evaluate = score_floor(train, test), config.evaluate
+    by = config.register_.select_by
+    selected = best_system({name: bundle.results for name, bundle in bundles.items()}, by)
+    referrals = {name: _referral(bundles[name], scores, config) for name, scores in scored.items()}
     results = {
         "data": describe_data(config, test),
-        "selected": {"system": selected, "by": config.register_.select_by, **bundles[selected].results},
+        "selected": {"system": selected, "by": by, **bundles[selected].results},
         "systems": {
-            name: judge(judged, config.evaluate, bundles[name].vote.patch_threshold)
-            | describe_operation(bundles[name], score_part(bundles[name], val, config), judged, config)
+            name: judge(scores, evaluate, bundles[name].vote.patch_threshold)
+            | describe_operation(bundles[name], score_part(bundles[name], val, config), scores, config)
             | {"validation": bundles[name].results}
-            for name, judged in scored.items()
+            for name, scores in scored.items()
         },
-        FLOOR: judge(floor, config.evaluate),
-        "paper": _paper(config),
-        "selected_minus_floor_auc": auc_difference(scored[selected], floor, config.evaluate).to_dict(),
-        "comparisons": _comparisons(selected, scored, floor, config.evaluate),
+        FLOOR: judge(floor, evaluate),
+        "paper": _paper(evaluate.confidence),
+        "selected_minus_floor_auc": auc_difference(scored[selected], floor, **evaluate.resampling).to_dict(),
+        "comparisons": [
+            compare(selected, scored[selected], name, other, **evaluate.resampling).to_dict()
+            for name, other in (scored | {FLOOR: floor}).items()
+            if name != selected
+        ],
     }
-    rows = pd.concat([predictions(judged, test) for judged in [*scored.values(), floor]], ignore_index=True)
-    referrals = {name: referral_of(bundles[name], judged, config) for name, judged in scored.items()}
-    return Assessment(results, scored, floor, rows, test, bundles, referrals)
+    rows = [predictions(name, scores, test.name) for name, scores in (scored | {FLOOR: floor}).items()]
+    return Assessment(results, scored, floor, pd.concat(rows, ignore_index=True), test, bundles, referrals)
 
 
-def score_floor(train: Rois, test: Rois) -> Scored:
+def score_floor(train: Rois, judged: Rois) -> Scores:
     """The logistic regression on intensity statistics, fitted on `train`, as a system with one vote."""
-    scores = fit_floor(train.images, train.labels).score(test.images)
+    scores = floor_scores(train.images, train.labels, judged.images)
     decided = (scores > 0.5).astype(np.int64)
-    return Scored(FLOOR, test.labels, test.groups, scores[:, None], decided.astype(float), decided)
+    roi_ids = judged.table["roi_id"].to_numpy(dtype=object)
+    return Scores.single(
+        roi_ids, judged.labels, judged.groups, scores[:, None], decided.astype(float), decided
+    )
 
 
-def judge(scored: Scored, config: EvaluateConfig, patch_threshold: float | None = None) -> dict[str, Any]:
+def judge(scores: Scores, config: EvaluateConfig, patch_threshold: float | None = None) -> dict[str, Any]:
     """Confusion counts and every metric with its interval at ROI level, and at patch level if its threshold is given.
 
-    What votes once has no AUC of the vote share.
+    What votes once has no AUC of the vote share: a single vote is the decision, whose AUC is the balanced accuracy.
     """
-    table = confusion(scored.labels, scored.decided)
-    roi = summarise(
-        scored.labels,
-        scored.decided,
-        scored.scores if config.auc_of == "scores" else scored.decided.astype(float),
-        scored.vote_shares,
-        scored.groups,
-        **config.resampling,
-    )
-    if scored.patch_scores.shape[1] == 1:
-        del roi["auc_vote_share"]  # a single vote is the decision, whose AUC is the balanced accuracy
+    n_patches = scores.patch_scores.shape[2]
+    ranked = scores if config.auc_of == "scores" else scores.with_scores(scores.decisions.astype(float))
+    metrics = [name for name in TITLES if n_patches > 1 or name != "auc_vote_share"]
     judged: dict[str, Any] = {
-        "confusion": {"tp": table.tp, "fn": table.fn, "fp": table.fp, "tn": table.tn},
-        "n_rois": table.n,
-        "roi": {name: estimate.to_dict() for name, estimate in roi.items()},
+        "confusion": _counts(scores),
+        "n_rois": len(scores.labels),
+        "roi": _to_dicts(summarise(ranked, metrics=metrics, **config.resampling)),
     }
     if patch_threshold is not None:
-        level = patch_level(scored, config, patch_threshold)
-        judged["patch"] = {name: estimate.to_dict() for name, estimate in level.items()}
-        judged["n_patches"] = int(scored.patch_scores.size)
+        judged["patch"] = _to_dicts(_patch_level(scores.by_patch(patch_threshold), config))
+        judged["n_patches"] = int(scores.patch_scores.size)
     return judged
 
 
-def patch_level(scored: Scored, config: EvaluateConfig, threshold: float) -> dict[str, Estimate]:
-    """Metrics of single patches, which vote Tumor above `threshold`.
+def _counts(scores: Scores) -> dict[str, int]:
+    (decided,) = scores.decisions
+    return asdict(confusion(scores.labels, decided))
 
-    Patches of one ROI are not independent, so all intervals resample groups.
-    """
-    n_patches = scored.patch_scores.shape[1]
-    labels, groups = np.repeat(scored.labels, n_patches), np.repeat(scored.groups, n_patches)
-    scores = scored.patch_scores.ravel()
+
+def _to_dicts(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {name: estimate.to_dict() for name, estimate in estimates.items()}
+
+
+def _patch_level(patches: Scores, config: EvaluateConfig) -> dict[str, Estimate]:
+    """Metrics of single patches. Those of one ROI are not independent, so all intervals resample groups."""
+    (scores,), (decided,) = patches.scores, patches.decisions
     evidence = scores if config.patch_auc_of == "tumor" else np.maximum(scores, 1 - scores)
-    cell_of = cells(labels, (scores > threshold).astype(np.int64))
-    rates = {**PROPORTIONS, "f1": F1}
+    cell_of = cells(patches.labels, decided)
 
-    def estimate(statistic: Any) -> Estimate:
-        return bootstrap(
-            statistic,
-            groups,
-            **config.resampling,
-        )
+    def estimate(name: str) -> Estimate:
+        def statistic(weights: FloatArray) -> FloatArray:
+            if name == "auc_score":
+                return weighted_auc(patches.labels, evidence, weights)
+            return RATES[name](weights @ cell_of)
 
-    estimates = {name: estimate(lambda w, rate=rate: rate.of(w @ cell_of)) for name, rate in rates.items()}
-    estimates["balanced_accuracy"] = estimate(lambda w: balanced_accuracy(w @ cell_of))
-    estimates["auc_score"] = estimate(lambda w: weighted_auc(labels, evidence, w))
-    return estimates
+        return bootstrap(statistic, patches.groups, **config.resampling)
 
-
-def auc_difference(a: Scored, b: Scored, config: EvaluateConfig) -> Estimate:
-    """AUC of the mean patch score, a minus b, paired on the same ROIs."""
-    return paired_bootstrap_auc(
-        a.labels,
-        a.scores,
-        b.scores,
-        a.groups,
-        **config.resampling,
-    )
+    return {name: estimate(name) for name in (*RATES, "auc_score")}
 
 
 def describe_data(config: Config, part: Rois) -> dict[str, Any]:
-    """What was judged: source, protocol, counts; patients are null where the source does not know them."""
-    patients = part.table["patient_id"]
+    """What was judged: source, protocol, counts; patients are null where the source does not know them.
+
+    The note, for every table and picture, warns where an AUC is computed in the paper's way.
+    """
+    patients, n_rois = part.table["patient_id"], len(part.table)
     synthetic = bool(part.table["synthetic"].any())
-    name = data_name(synthetic)
+    warnings = []
+    if config.evaluate.auc_of == "decisions":
+        warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
+    if config.evaluate.patch_auc_of == "larger":
+        warnings.append("AUC of the patches from the larger probability")
+    split = f"{config.split.protocol.replace('_', ' ')} split"
     return {
         "source": config.ingest.source,
         "protocol": config.split.protocol,
         "part": part.name,
         "synthetic": synthetic,
-        "n_rois": len(part.table),
+        "n_rois": n_rois,
         "n_tumor": int(part.labels.sum()),
         "n_normal": int((1 - part.labels).sum()),
         "n_patients": None if patients.isna().any() else int(patients.nunique()),
         "n_groups": len(np.unique(part.groups)),
-        "note": f"{name} ROIs, {config.split.protocol.replace('_', ' ')} split, {len(part.table)} {part.name} ROIs"
-        + _defects_of_auc(config.evaluate),
+        "note": f"{data_name(synthetic)} ROIs, {split}, {n_rois} {part.name} ROIs"
+        + (f" ({'; '.join(warnings)})" if warnings else ""),
     }
 
 
-def _defects_of_auc(config: EvaluateConfig) -> str:
-    """A warning where an AUC is computed in the paper's way, for every table and picture."""
-    warnings = []
-    if config.auc_of == "decisions":
-        warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
-    if config.patch_auc_of == "larger":
-        warnings.append("AUC of the patches from the larger probability")
-    return f" ({'; '.join(warnings)})" if warnings else ""
-
-
-def _paper(config: Config) -> dict[str, Any]:
-    reported = []
-    for result in PAPER_RESULTS:
-        counts = result.confusion
-        estimates = result.estimates(config.evaluate.confidence)
-        reported.append(
-            {
-                "system": result.system,
-                "confusion": None
-                if counts is None
-                else {k: getattr(counts, k) for k in ("tp", "fn", "fp", "tn")},
-                "roi": {name: estimate.to_dict() for name, estimate in estimates.items()},
-            }
-        )
+def _paper(confidence: float) -> dict[str, Any]:
+    reported = [
+        {
+            "system": result.system,
+            "confusion": None if result.confusion is None else asdict(result.confusion),
+            "roi": _to_dicts(result.estimates(confidence)),
+        }
+        for result in PAPER_RESULTS
+    ]
     return {"doi": DOI, "data": "MIAS ROIs, published split, 64 test ROIs", "systems": reported}
 
 
-def _comparisons(
-    selected: str, scored: dict[str, Scored], floor: Scored, config: EvaluateConfig
-) -> list[dict[str, Any]]:
-    one = scored[selected]
-    others = [judged for name, judged in scored.items() if name != selected] + [floor]
-    return [
-        compare(
-            one.labels,
-            Judged(selected, one.decided, one.scores),
-            Judged(other.system, other.decided, other.scores),
-            one.groups,
-            **config.resampling,
-        ).to_dict()
-        for other in others
-    ]
+def predictions(system: str, scores: Scores, part: str) -> pd.DataFrame:
+    """One row for each ROI: truth, decision, vote share, score, probability, prediction set, referral.
+
+    The last three are null where nothing was calibrated.
+    """
+    (decided,), (shares,), (mean,) = scores.decisions, scores.shares, scores.scores
+    nothing = [None] * len(scores.labels)
+    return pd.DataFrame(
+        {
+            "system": system,
+            "part": part,
+            "roi_id": scores.roi_ids,
+            "group_id": scores.groups,
+            "label": [Label(int(value)).title for value in scores.labels],
+            "decision": [Label(int(value)).title for value in decided],
+            "vote_share": shares,
+            "score": mean.round(6),
+            "probability": nothing if scores.probabilities is None else scores.probabilities[0].round(6),
+            "prediction_set": nothing
+            if scores.sets is None
+            else [" or ".join(label.title for label in Label if held[label]) for held in scores.sets[0]],
+            "referral": nothing if scores.sets is None else scores.sets[0].all(axis=1),
+        }
+    )
+
+
+def describe_operation(bundle: Bundle, val: Scores, test: Scores, config: Config) -> dict[str, Any]:
+    """Thresholds, operating points, calibration and referral of one system, ready for JSON.
+
+    Args:
+        bundle: the system, with the calibrator and limits that it ships with.
+        val: its judgement of the validation part, which chooses the thresholds.
+        test: its judgement of the test part.
+        config: all settings.
+    """
+    evaluate = config.evaluate
+    (val_scores,), (scores,) = val.scores, test.scores
+    points = operating_points(val.labels, val_scores, test.labels, scores, confidence=evaluate.confidence)
+    return {
+        "thresholds": _thresholds(bundle.vote, val, test, evaluate),
+        "operating_points": [point.to_dict() for point in points],
+        "calibration": {
+            "calibrator": bundle.calibrator.to_dict(),
+            "binning": evaluate.binning,
+            "n_bins": evaluate.n_bins,
+            "raw": _calibration(test, scores, evaluate),
+            "calibrated": _calibration(test, bundle.calibrator.apply(scores), evaluate),
+        },
+        "referral": _referral(bundle, test, config).to_dict(),
+    }
+
+
+def _thresholds(vote: VoteConfig, val: Scores, test: Scores, config: EvaluateConfig) -> list[dict[str, Any]]:
+    """The vote's rule at the paper's threshold and at validation's, whichever of them ships."""
+    (patch_scores,) = test.patch_scores
+    rules = {
+        "fixed": vote.model_copy(update={"threshold": "fixed", "share_threshold": PLAIN_MAJORITY}),
+        "validation": vote
+        if vote.threshold == "validation"
+        else with_validation_threshold(val.labels, val.patch_scores[0], vote),
+    }
+    if vote.share_threshold not in [rule.share_threshold for rule in rules.values()]:
+        rules["shipped"] = vote
+    rows = []
+    for name, rule in rules.items():
+        scores = voted(test.roi_ids, test.labels, test.groups, patch_scores, rule)
+        rows.append(
+            {
+                "name": name,
+                "rule": rule.rule,
+                "threshold": rule.share_threshold,
+                "ships": rule.share_threshold == vote.share_threshold,
+                "confusion": _counts(scores),
+                "roi": _to_dicts(summarise(scores, metrics=DECIDED, **config.resampling)),
+            }
+        )
+    return rows
+
+
+def _calibration(test: Scores, scores: FloatArray, config: EvaluateConfig) -> dict[str, Any]:
+    binned: dict[str, Any] = {"binning": config.binning, "n_bins": config.n_bins}
+    resampling = config.resampling
+    estimates = calibration_estimates(test.labels, scores, test.groups, **binned, **resampling)
+    perfect = perfect_calibration_error(
+        scores, **binned, n_draws=config.n_bootstrap, seed=config.seed, confidence=config.confidence
+    )
+    bins = reliability(test.labels, scores, **binned, confidence=config.confidence)
+    return {
+        **_to_dicts(estimates),
+        "calibration_error_if_perfect": nan_to_none(perfect),
+        "bins": nan_to_none(bins.to_dict("records")),
+    }
+
+
+def _referral(bundle: Bundle, test: Scores, config: Config) -> FoldReferral:
+    """What the shipped prediction sets do on the test part of the current split: one fold."""
+    split, limits = config.split, bundle.conformal
+    fold = "published split" if split.protocol == "published" else f"repeat {split.repeat}, fold {split.fold}"
+    return judge_fold(
+        f"{bundle.system}, {fold}",
+        limits.coverage,
+        limits.n_calibration,
+        test.labels,
+        prediction_sets(test.patch_scores[0], bundle.vote, limits),
+        confidence=config.evaluate.confidence,
+    )
+
+
+def operation_estimates(judged: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The estimates of one system's operation under flat names, for MLflow and `dvc metrics diff`."""
+    calibration = judged["calibration"]
+    flat = {
+        f"{name}_{kind}": calibration[kind][name]
+        for name in ("brier", "calibration_error")
+        for kind in ("raw", "calibrated")
+    }
+    for point in judged["operating_points"]:
+        other = "recall" if point["fixed"] == "specificity" else "specificity"
+        flat[f"{other}_at_{point['fixed']}_{point['target']:.2f}"] = point[other]
+    for row in judged["thresholds"]:
+        flat |= {f"{metric}_at_{row['name']}_threshold": value for metric, value in row["roi"].items()}
+    for name in ("coverage", "coverage_normal", "coverage_tumor", "referral_rate"):
+        flat[name] = judged["referral"][name]
+    return flat

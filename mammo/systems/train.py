@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -15,11 +13,11 @@ from mammo.core.config import Config
 from mammo.core.files import sha256_of
 from mammo.core.processes import StepObserver
 from mammo.core.provenance import code_mark, fingerprint
-from mammo.core.records import Label
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
-from mammo.evaluation.voting import decisions, fitted, prediction_sets, vote_shares
+from mammo.evaluation.scores import Scores
+from mammo.evaluation.voting import fitted, voted
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
 from mammo.systems.devices import choose_device, computes_bfloat16, cpu_threads, hardware, precision_on
@@ -116,13 +114,14 @@ def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
         DataError: the validation part lacks a class.
     """
     scored = score_part(bundle, val, config)
+    (patch_scores,), (scores,) = scored.patch_scores, scored.scores
     return replace(
         bundle,
-        vote=fitted(scored.labels, scored.patch_scores, config.vote),
-        calibrator=fit_platt(scored.labels, scored.scores),
+        vote=fitted(scored.labels, patch_scores, config.vote),
+        calibrator=fit_platt(scored.labels, scores),
         conformal=fit_conformal(
             scored.labels,
-            scored.scores,
+            scores,
             alpha=1 - config.referral.coverage,
             class_conditional=config.referral.class_conditional,
         ),
@@ -186,81 +185,13 @@ def run_fingerprint(
     return fingerprint([system, seed, settings, grid, pixels.hexdigest(), computed_with(config)])
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A system's judgement of one part.
-
-    Attributes:
-        system: its name.
-        labels: true classes, `(N,)`.
-        groups: groups of the ROIs, `(N,)`.
-        patch_scores: probability of Tumor of each grid patch, `(N, n_patches)`.
-        vote_shares: share of Tumor votes, `(N,)`.
-        decided: 0 or 1, `(N,)`.
-        probabilities: calibrated probability of Tumor, `(N,)`; None where nothing was calibrated (the floor).
-        sets: whether Normal and Tumor are in each prediction set, `(N, 2)`; likewise.
-    """
-
-    system: str
-    labels: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.object_]
-    patch_scores: npt.NDArray[np.float64]
-    vote_shares: npt.NDArray[np.float64]
-    decided: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float64] | None = None
-    sets: npt.NDArray[np.bool_] | None = None
-
-    @property
-    def scores(self) -> npt.NDArray[np.float64]:
-        """Mean patch score: `(N,)`."""
-        mean: npt.NDArray[np.float64] = self.patch_scores.mean(axis=1)
-        return mean
-
-
-def score_part(bundle: Bundle, part: Rois, config: Config) -> Scored:
-    """Score a part's ROIs by the road that serving uses."""
+def score_part(bundle: Bundle, part: Rois, config: Config) -> Scores:
+    """Score a part's ROIs by the road that serving uses: a single run."""
     scorer = RoiScorer.on(bundle, choose_device(config.train.device))
     with cpu_threads(config.train.threads):
         scores = scorer.patch_scores(part.images)
-    return Scored(
-        bundle.system,
-        part.labels,
-        part.groups,
-        scores,
-        vote_shares(scores, bundle.vote),
-        decisions(scores, bundle.vote),
-        bundle.calibrator.apply(scores.mean(axis=1)),
-        prediction_sets(scores, bundle.vote, bundle.conformal),
-    )
-
-
-def predictions(scored: Scored, part: Rois) -> pd.DataFrame:
-    """One row for each ROI: truth, decision, vote share, score, probability, prediction set, referral.
-
-    The last three are null where nothing was calibrated.
-    """
-    nothing = [None] * len(scored.labels)
-    return pd.DataFrame(
-        {
-            "system": scored.system,
-            "part": part.name,
-            "roi_id": part.table["roi_id"].to_numpy(dtype=object),
-            "group_id": scored.groups,
-            "label": [Label(int(value)).title for value in scored.labels],
-            "decision": [Label(int(value)).title for value in scored.decided],
-            "vote_share": scored.vote_shares,
-            "score": scored.scores.round(6),
-            "probability": nothing if scored.probabilities is None else scored.probabilities.round(6),
-            "prediction_set": nothing
-            if scored.sets is None
-            else [_set_in_words(held) for held in scored.sets],
-            "referral": nothing if scored.sets is None else scored.sets.all(axis=1),
-        }
-    )
-
-
-def _set_in_words(held: npt.NDArray[np.bool_]) -> str:
-    return " or ".join(label.title for label in Label if held[label])
+    roi_ids = part.table["roi_id"].to_numpy(dtype=object)
+    return voted(roi_ids, part.labels, part.groups, scores, bundle.vote, bundle.calibrator, bundle.conformal)
 
 
 def best_system(results: dict[str, dict[str, Any]], by: str) -> str:

@@ -18,8 +18,8 @@ from mammo.core.settings import study_tags
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
+from mammo.systems.assess import operation_estimates
 from mammo.systems.fit import EpochRecord
-from mammo.systems.operation import operation_estimates
 from mammo.systems.train import Trained, run_fingerprint, train_system, validation_results
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
 from mammo.track.registry import Version, register

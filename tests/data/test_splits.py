@@ -21,7 +21,7 @@ from mammo.data.splits import (
     published_folds,
     rois_of_known_groups,
 )
-from tests.studies.tiny_studies import tiny_material
+from tests.studies.tiny_studies import tiny_rois
 
 GRID = GridConfig(n_folds=4, n_repeats=2)
 
@@ -92,7 +92,7 @@ def simple(n: int = 60) -> tuple[pd.DataFrame, list[str]]:
 
 
 def test_in_each_repeat_every_roi_is_tested_once_and_validated_in_the_fold_before() -> None:
-    folds = grouped_folds(tiny_material(), GRID)
+    folds = grouped_folds(tiny_rois(), GRID)
     assert [(fold.repeat, fold.fold) for fold in folds] == [(r, f) for r in range(2) for f in range(4)]
     for repeat in range(2):
         parts = np.array([fold.rois.table["split"] for fold in folds if fold.repeat == repeat])
@@ -158,13 +158,13 @@ def test_without_groups_the_rois_of_a_group_are_spread_and_the_others_stay() -> 
 
 
 def test_no_group_is_on_both_sides_of_an_honest_fold() -> None:
-    folds = grouped_folds(tiny_material(), GRID)
+    folds = grouped_folds(tiny_rois(), GRID)
     assert rois_of_known_groups(folds) == []
     assert all(fold.rois.table.groupby("group_id")["split"].nunique().max() == 1 for fold in folds)
 
 
 def test_without_groups_some_tissue_is_on_both_sides_and_the_audit_flags_it() -> None:
-    folds = grouped_folds(tiny_material(), GRID, keep_groups=False)
+    folds = grouped_folds(tiny_rois(), GRID, keep_groups=False)
     assert rois_of_known_groups(folds)
     assert all(fold.rois.table["group_id"].nunique() < len(fold.rois.table) for fold in folds)
 
@@ -181,12 +181,12 @@ def test_flagged_are_held_out_rois_whose_group_trains_or_validates() -> None:
 
 
 def test_the_published_folders_are_one_fold() -> None:
-    (fold,) = published_folds(tiny_material())
+    (fold,) = published_folds(tiny_rois())
     assert (fold.rois.table["split"] == fold.rois.table["published_split"]).all()
 
 
 def test_a_source_without_folders_has_no_published_protocol() -> None:
-    rois = tiny_material()
+    rois = tiny_rois()
     table = rois.table.assign(published_split=pd.array([None] * 48, dtype="string"))
     nameless = Rois(table, rois.images)
     assert has_published(rois)

@@ -1,6 +1,7 @@
 """Calibration against scikit-learn, hand-made bins and scores whose distortion is known."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from mammo.evaluation.calibration import (
     perfect_calibration_error,
     reliability,
 )
-from mammo.evaluation.metrics import FloatArray, IntArray, auc
+from mammo.evaluation.metrics import FloatArray, IntArray
+
+HOW: dict[str, Any] = {"n_bootstrap": 2000, "seed": 0, "confidence": 0.95}
 
 
 def honest(n: int, seed: int = 0) -> tuple[IntArray, FloatArray]:
@@ -36,14 +39,23 @@ def test_the_brier_score_agrees_with_scikit_learn() -> None:
     assert brier(labels, scores) == pytest.approx(brier_score_loss(labels, scores))
 
 
-def test_the_brier_score_of_nothing_is_undefined() -> None:
-    assert np.isnan(brier(np.array([], dtype=int), np.array([])))
+def test_brier_score_and_calibration_error_of_nothing_are_undefined() -> None:
+    nothing = np.array([], dtype=int), np.array([])
+    assert np.isnan(brier(*nothing))
+    assert np.isnan(expected_calibration_error(*nothing, binning="equal_mass", n_bins=6))
+    assert np.isnan(
+        list(
+            perfect_calibration_error(
+                nothing[1], binning="equal_width", n_bins=6, n_draws=9, seed=0, confidence=0.9
+            ).values()
+        )
+    ).all()
 
 
 @pytest.mark.parametrize(("binning", "strategy"), [("equal_width", "uniform"), ("equal_mass", "quantile")])
 def test_the_reliability_table_agrees_with_scikit_learn(binning: str, strategy: str) -> None:
     labels, scores = honest(400)
-    table = reliability(labels, scores, binning=binning, n_bins=8)  # type: ignore[arg-type]
+    table = reliability(labels, scores, binning=binning, n_bins=8, confidence=0.95)  # type: ignore[arg-type]
     share, mean = calibration_curve(labels, scores, n_bins=8, strategy=strategy)
     assert table["tumor_share"].to_numpy() == pytest.approx(share)
     assert table["mean_score"].to_numpy() == pytest.approx(mean)
@@ -52,13 +64,17 @@ def test_the_reliability_table_agrees_with_scikit_learn(binning: str, strategy: 
 
 def test_equal_mass_bins_hold_equally_many_rois_and_keep_ties_together() -> None:
     labels, scores = honest(400)
-    assert set(reliability(labels, scores, binning="equal_mass", n_bins=8)["n"]) == {50}
+    assert set(reliability(labels, scores, binning="equal_mass", n_bins=8, confidence=0.95)["n"]) == {50}
     tied = np.array([0.2] * 30 + [0.7] * 10)
-    assert list(reliability(np.arange(40) % 2, tied, binning="equal_mass", n_bins=4)["n"]) == [30, 10]
+    assert list(
+        reliability(np.arange(40) % 2, tied, binning="equal_mass", n_bins=4, confidence=0.95)["n"]
+    ) == [30, 10]
 
 
 def test_a_score_of_exactly_one_falls_into_the_last_bin() -> None:
-    table = reliability(np.array([0, 1]), np.array([0.0, 1.0]), binning="equal_width", n_bins=10)
+    table = reliability(
+        np.array([0, 1]), np.array([0.0, 1.0]), binning="equal_width", n_bins=10, confidence=0.95
+    )
     assert list(table["mean_score"]) == [0, 1]
 
 
@@ -66,7 +82,7 @@ def test_the_calibration_error_is_the_weighted_gap_by_hand() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 0])
     scores = np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.9])
     # 6 ROIs at 0.1 of which half are Tumor (gap 0.4); 2 at 0.9 of which half are (gap 0.4).
-    assert expected_calibration_error(labels, scores, binning="equal_width") == pytest.approx(0.4)
+    assert expected_calibration_error(labels, scores, binning="equal_width", n_bins=10) == pytest.approx(0.4)
     # One bin: mean score 0.3, share 0.5.
     assert expected_calibration_error(labels, scores, binning="equal_width", n_bins=1) == pytest.approx(0.2)
 
@@ -86,28 +102,11 @@ def test_a_known_distortion_of_the_logits_is_found_and_undone() -> None:
     assert np.abs(calibrator.apply(distorted) - truth).max() < 0.02
 
 
-def test_calibration_lowers_the_error_and_keeps_the_ranking() -> None:
-    labels, truth = honest(2000)
-    distorted = expit(3 * logit(truth) + 1)
-    calibrated = fit_platt(labels[:1000], distorted[:1000]).apply(distorted[1000:])
-    before = expected_calibration_error(labels[1000:], distorted[1000:], binning="equal_mass")
-    assert expected_calibration_error(labels[1000:], calibrated, binning="equal_mass") < before / 2
-    assert auc(labels[1000:], calibrated) == auc(labels[1000:], distorted[1000:])
-
-
 def test_perfectly_separated_scores_give_finite_numbers_short_of_certainty() -> None:
     labels = np.array([0] * 20 + [1] * 20)
     calibrator = fit_platt(labels, labels.astype(float))
     # Both groups are fitted exactly by Platt's targets.
     assert calibrator.apply(np.array([0.0, 1.0])) == pytest.approx([1 / 22, 21 / 22], abs=1e-3)
-
-
-def test_the_fitted_calibrator_is_a_stationary_point_of_platts_loss() -> None:
-    labels, scores = honest(65, seed=3)
-    n_tumor = labels.sum()
-    target = np.where(labels == 1, (n_tumor + 1) / (n_tumor + 2), 1 / (65 - n_tumor + 2))
-    residual = fit_platt(labels, scores).apply(scores) - target
-    assert [residual.sum(), (residual * logit(scores)).sum()] == pytest.approx([0, 0], abs=1e-3)
 
 
 def test_slope_one_and_intercept_zero_change_nothing() -> None:
@@ -121,10 +120,15 @@ def test_a_calibrator_survives_json_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"slope": 1.0}, {"slope": "x", "intercept": 0}, {"slope": 1e999, "intercept": 0}]
+    ("fields", "wrong"),
+    [
+        ({"slope": 1.0}, "intercept: Field required"),
+        ({"slope": "x", "intercept": 0}, "slope: .*valid number.*got 'x'"),
+        ({"slope": 1e999, "intercept": 0}, "slope: .*finite number, got inf"),
+    ],
 )
-def test_a_broken_calibrator_file_is_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(DataError, match="slope and intercept must be"):
+def test_a_broken_calibrator_file_is_refused(fields: dict[str, object], wrong: str) -> None:
+    with pytest.raises(DataError, match=f"Calibrator: {wrong}.*fit it again"):
         Calibrator.from_dict(fields)
 
 
@@ -140,7 +144,7 @@ def test_one_class_alone_cannot_be_calibrated() -> None:
 
 def test_no_bins_are_refused() -> None:
     with pytest.raises(DataError, match="n_bins must be 1 or more"):
-        reliability(np.array([0, 1]), np.array([0.1, 0.2]), binning="equal_mass", n_bins=0)
+        reliability(np.array([0, 1]), np.array([0.1, 0.2]), binning="equal_mass", n_bins=0, confidence=0.95)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -160,9 +164,9 @@ def test_the_calibrator_agrees_with_statsmodels(balanced: bool) -> None:
 def test_the_estimates_are_those_of_the_single_functions_and_lie_in_plausible_intervals(binning: str) -> None:
     labels, truth = honest(200, seed=1)
     scores = expit(2 * logit(truth) - 1)
-    settings = {"binning": binning, "n_bins": 6}
-    estimates = calibration_estimates(labels, scores, np.arange(200), **settings)  # type: ignore[arg-type]
-    error = expected_calibration_error(labels, scores, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"binning": binning, "n_bins": 6}
+    estimates = calibration_estimates(labels, scores, np.arange(200), **settings, **HOW)
+    error = expected_calibration_error(labels, scores, **settings)
     assert estimates["brier"].value == pytest.approx(brier(labels, scores))
     assert estimates["calibration_error"].value == pytest.approx(error)
     assert estimates["brier"].ci_low < estimates["brier"].value < estimates["brier"].ci_high
@@ -174,11 +178,8 @@ def test_the_estimates_are_those_of_the_single_functions_and_lie_in_plausible_in
 
 
 def test_most_intervals_of_a_calibration_error_that_is_all_chance_start_at_zero() -> None:
-    settings = {"binning": "equal_mass", "n_bins": 6, "n_bootstrap": 250}
-    estimates = [
-        calibration_estimates(*honest(64, seed), np.arange(64), **settings)  # type: ignore[arg-type]
-        for seed in range(60)
-    ]
+    settings: dict[str, Any] = {"binning": "equal_mass", "n_bins": 6, **HOW, "n_bootstrap": 250}
+    estimates = [calibration_estimates(*honest(64, seed), np.arange(64), **settings) for seed in range(60)]
     at_zero = [estimate["calibration_error"].ci_low == 0 for estimate in estimates]
     assert np.mean(at_zero) > 0.6
 
@@ -192,10 +193,8 @@ def test_a_calibration_error_of_perfect_scores_is_what_drawing_labels_gives() ->
         )
         for _ in range(400)
     ]
-    perfect = perfect_calibration_error(scores, binning="equal_mass", n_bins=6)
+    perfect = perfect_calibration_error(
+        scores, binning="equal_mass", n_bins=6, n_draws=2000, seed=0, confidence=0.95
+    )
     assert perfect["mean"] == pytest.approx(np.mean(drawn), abs=0.01)
     assert perfect["upper"] == pytest.approx(np.quantile(drawn, 0.95), abs=0.02)
-
-
-def test_no_scores_have_no_calibration_error_by_chance() -> None:
-    assert np.isnan(list(perfect_calibration_error(np.array([]), binning="equal_width").values())).all()

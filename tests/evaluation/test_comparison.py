@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +12,19 @@ from sklearn.metrics import roc_auc_score
 
 from mammo.core.errors import DataError
 from mammo.evaluation.comparison import (
-    Judged,
+    auc_difference,
     compare,
+    difference,
     mcnemar_exact,
-    paired_bootstrap_auc,
     rois_needed,
+    verdict,
 )
+from mammo.evaluation.intervals import Estimate, estimate
 from mammo.evaluation.metrics import FloatArray, IntArray
+from mammo.evaluation.scores import METRICS
+from tests.evaluation.made_scores import HOW, made, some_runs
+
+MANY: dict[str, Any] = {**HOW, "n_bootstrap": 2000}
 
 LABELS = np.array([0] * 41 + [1] * 23)
 
@@ -43,8 +51,8 @@ def test_mcnemars_p_is_the_binomial_test_of_the_disagreements(only_a: int, only_
 
 def test_the_difference_of_aucs_is_that_of_scikit_learn_and_changes_sign_with_the_order() -> None:
     a, b = noisy_scores(0.5, 0), noisy_scores(1.2, 1)
-    groups = np.arange(len(LABELS))
-    ab, ba = paired_bootstrap_auc(LABELS, a, b, groups), paired_bootstrap_auc(LABELS, b, a, groups)
+    of_a, of_b = made(LABELS, scores=a), made(LABELS, scores=b)
+    ab, ba = auc_difference(of_a, of_b, **MANY), auc_difference(of_b, of_a, **MANY)
     assert ab.value == pytest.approx(roc_auc_score(LABELS, a) - roc_auc_score(LABELS, b))
     assert (ab.ci_low, ab.ci_high) == pytest.approx((-ba.ci_high, -ba.ci_low), abs=0.003)
 
@@ -52,27 +60,26 @@ def test_the_difference_of_aucs_is_that_of_scikit_learn_and_changes_sign_with_th
 def test_pairing_makes_the_interval_of_two_alike_systems_narrow() -> None:
     a = noisy_scores(0.6, 0)
     b = a + 0.01 * noisy_scores(1.0, 1)
-    paired = paired_bootstrap_auc(LABELS, a, b, np.arange(len(LABELS)))
-    unrelated = paired_bootstrap_auc(LABELS, a, noisy_scores(0.6, 2), np.arange(len(LABELS)))
+    paired, unrelated = (
+        auc_difference(made(LABELS, scores=a), made(LABELS, scores=other), **MANY)
+        for other in (b, noisy_scores(0.6, 2))
+    )
     assert paired.ci_high - paired.ci_low < 0.2 * (unrelated.ci_high - unrelated.ci_low)
 
 
 def test_connors_formula_gives_its_published_shape_by_hand() -> None:
     # psi = 0.2, d = 0.1: (1.959964 sqrt(0.2) + 0.841621 sqrt(0.19))² / 0.01 = 154.1
-    assert rois_needed(0.15, 0.05) == 155
+    assert rois_needed(0.15, 0.05, confidence=0.95) == 155
 
 
-def test_equal_shares_need_a_number_that_does_not_exist() -> None:
-    assert rois_needed(0.1, 0.1) is None
-
-
-def test_the_order_of_the_systems_does_not_change_the_number_needed() -> None:
-    assert rois_needed(0.02, 0.07) == rois_needed(0.07, 0.02)
+def test_equal_shares_need_a_number_that_does_not_exist_and_the_order_of_the_systems_is_nothing() -> None:
+    assert rois_needed(0.1, 0.1, confidence=0.95) is None
+    assert rois_needed(0.02, 0.07, confidence=0.95) == rois_needed(0.07, 0.02, confidence=0.95)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0.15, 0.05), (0.08, 0.02), (0.3, 0.2)])
 def test_the_number_needed_has_about_80_percent_power(only_a: float, only_b: float) -> None:
-    n = rois_needed(only_a, only_b)
+    n = rois_needed(only_a, only_b, confidence=0.95)
     assert n is not None
     rng = np.random.default_rng(0)
     b, c, _ = rng.multinomial(n, [only_a, only_b, 1 - only_a - only_b], size=20_000).T
@@ -81,20 +88,20 @@ def test_the_number_needed_has_about_80_percent_power(only_a: float, only_b: flo
 
 
 def test_one_different_roi_is_not_distinguishable_and_says_how_many_it_would_take() -> None:
-    a = Judged("Model1", with_errors(7), noisy_scores(0.6, 0))
-    b = Judged("Model2", with_errors(8), noisy_scores(0.6, 1))
-    result = compare(LABELS, a, b, np.arange(64))
+    a = made(LABELS, with_errors(7), noisy_scores(0.6, 0))
+    b = made(LABELS, with_errors(8), noisy_scores(0.6, 1))
+    result = compare("Model1", a, "Model2", b, **MANY)
     assert result.verdict.startswith("Model1 and Model2 are not distinguishable on 64 ROIs")
     assert result.mcnemar.p_value == 1
-    assert result.rois_needed == rois_needed(1 / 64, 0)
+    assert result.rois_needed == rois_needed(1 / 64, 0, confidence=0.95)
     assert f"about {result.rois_needed} ROIs would be needed" in result.verdict
     assert result.accuracy_difference == pytest.approx(1 / 64)
 
 
 def test_a_clear_difference_is_called_one() -> None:
-    a = Judged("good", LABELS, noisy_scores(0.2, 0))
-    b = Judged("chance", with_errors(30), noisy_scores(30.0, 1))
-    result = compare(LABELS, a, b, np.arange(64))
+    a = made(LABELS, LABELS, noisy_scores(0.2, 0))
+    b = made(LABELS, with_errors(30), noisy_scores(30.0, 1))
+    result = compare("good", a, "chance", b, **MANY)
     assert result.decisions_differ
     assert result.scores_differ
     assert result.mcnemar.p_value == pytest.approx(2 * 0.5**30)
@@ -103,8 +110,8 @@ def test_a_clear_difference_is_called_one() -> None:
 
 
 def test_a_system_is_not_distinguishable_from_itself() -> None:
-    same = Judged("A", with_errors(5), noisy_scores(0.5, 0))
-    result = compare(LABELS, same, same, np.arange(64))
+    same = made(LABELS, with_errors(5), noisy_scores(0.5, 0))
+    result = compare("A", same, "A", same, **MANY)
     assert "not distinguishable" in result.verdict
     assert result.auc_difference.value == 0
     assert result.rois_needed is None
@@ -114,10 +121,11 @@ def test_a_system_is_not_distinguishable_from_itself() -> None:
 
 
 def test_correlated_rois_widen_the_interval_of_the_difference() -> None:
-    labels = np.repeat(LABELS, 3)
-    a, b = np.repeat(noisy_scores(0.5, 0), 3), np.repeat(noisy_scores(0.7, 1), 3)
-    grouped = paired_bootstrap_auc(labels, a, b, np.repeat(np.arange(64), 3))
-    single = paired_bootstrap_auc(labels, a, b, np.arange(192))
+    labels, a, b = (np.repeat(each, 3) for each in (LABELS, noisy_scores(0.5, 0), noisy_scores(0.7, 1)))
+    grouped, single = (
+        auc_difference(made(labels, scores=a, groups=groups), made(labels, scores=b, groups=groups), **MANY)
+        for groups in (np.repeat(np.arange(64), 3), np.arange(192))
+    )
     assert grouped.ci_high - grouped.ci_low > 1.4 * (single.ci_high - single.ci_low)
 
 
@@ -129,14 +137,8 @@ def test_two_equally_good_systems_are_called_different_at_the_stated_rate_at_mos
     for seed in range(400):
         shared = 1.5 * labels + rng.normal(size=120)
         a, b = (shared + 0.7 * rng.normal(size=120) for _ in range(2))
-        result = compare(
-            labels,
-            Judged("a", (a > 0.75).astype(int), a),
-            Judged("b", (b > 0.75).astype(int), b),
-            np.arange(120),
-            n_bootstrap=500,
-            seed=seed,
-        )
+        of_a, of_b = made(labels, a > 0.75, a), made(labels, b > 0.75, b)
+        result = compare("a", of_a, "b", of_b, n_bootstrap=500, seed=seed, confidence=0.95)
         by_decisions += result.decisions_differ
         by_scores += result.scores_differ
     assert by_decisions / 400 <= 0.05
@@ -144,6 +146,80 @@ def test_two_equally_good_systems_are_called_different_at_the_stated_rate_at_mos
 
 
 def test_systems_that_judged_other_rois_are_refused() -> None:
-    short = Judged("short", with_errors(1)[:-1], noisy_scores(0.5, 0)[:-1])
+    short = made(LABELS[:-1], with_errors(1)[:-1])
     with pytest.raises(DataError, match="one value for each of the 64 ROIs"):
-        compare(LABELS, Judged("a", with_errors(1), noisy_scores(0.5, 0)), short, np.arange(64))
+        compare("a", made(LABELS, with_errors(1)), "short", short, **HOW)
+
+
+def test_the_same_judgements_do_not_differ() -> None:
+    runs = some_runs()
+    for metric in METRICS:
+        assert difference(runs, runs, metric, **HOW).value == 0
+
+
+def test_a_difference_is_paired_its_interval_is_narrower_than_that_of_independent_rois() -> None:
+    a = some_runs(n=300)
+    worse = a.decisions.copy()
+    worse[:, ::20] = 1 - a.labels[::20]
+    paired = difference(a, replace(a, decisions=worse), "accuracy", **HOW)
+    alone = estimate(a, "accuracy", **HOW)
+    assert paired.value == pytest.approx(np.mean(a.decisions == a.labels) - np.mean(worse == a.labels))
+    assert paired.ci_low > 0
+    assert paired.ci_high - paired.ci_low < alone.ci_high - alone.ci_low
+
+
+def test_sets_of_different_rois_differ_by_the_difference_of_their_values() -> None:
+    runs = some_runs()
+    part = runs.only(runs.roi_ids[10:40])
+    gap = difference(part, runs, "recall", **HOW)
+    values = [estimate(one, "recall", **HOW).value for one in (part, runs)]
+    assert gap.value == pytest.approx(values[0] - values[1])
+    assert (gap.n, gap.n_groups) == (60, 30)
+    assert gap.ci_low < gap.value < gap.ci_high
+
+
+def test_runs_of_other_numbers_are_compared_by_their_means_without_a_spread() -> None:
+    three, two = some_runs(), some_runs(n_runs=2, seed=1)
+    gap = difference(three, two, "accuracy", **HOW)
+    means = [np.mean(one.decisions == one.labels) for one in (three, two)]
+    assert gap.value == pytest.approx(means[0] - means[1])
+    assert (math.isnan(gap.sd_runs), gap.n_runs) == (True, 2)
+
+
+def test_runs_that_disagree_about_a_roi_are_refused() -> None:
+    runs = some_runs()
+    with pytest.raises(DataError, match="must agree"):
+        difference(runs, replace(runs, labels=1 - runs.labels), "accuracy", **HOW)
+
+
+def test_two_runs_whose_effects_have_opposite_signs_show_no_effect() -> None:
+    labels = np.arange(400) % 3 % 2
+
+    def lucky(offsets: list[float]) -> IntArray:
+        wrong = np.stack([np.random.default_rng(r).random(400) < o for r, o in enumerate(offsets)])
+        return np.where(wrong, 1 - labels, labels)
+
+    a, b = (made(labels, lucky(offsets)) for offsets in ([0.1, 0.3], [0.35, 0.2]))
+    found = difference(a, b, "accuracy", **HOW)
+    assert found.value > 0.02
+    assert found.ci_low < 0 < found.ci_high
+    assert found.method == "BCa bootstrap of groups and runs"
+
+
+def found(value: float, low: float = math.nan, high: float = math.nan) -> Estimate:
+    return Estimate(value, low, high, "", 64, 64, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("auc", "accuracy", "words"),
+    [
+        (found(0.02, -0.01, 0.05), found(0.01, -0.02, 0.04), "not distinguishable"),
+        (found(0.04, 0.01, 0.07), found(0.01, -0.02, 0.04), "AUC higher"),
+        (found(-0.04, -0.07, -0.01), found(-0.03, -0.05, -0.01), "AUC lower; accuracy lower"),
+        (found(0.0), found(0.0), "not distinguishable"),
+    ],
+)
+def test_a_verdict_names_what_its_interval_leaves_0_out_of(
+    auc: Estimate, accuracy: Estimate, words: str
+) -> None:
+    assert verdict({"auc_score": auc, "accuracy": accuracy}) == words

@@ -1,4 +1,4 @@
-"""Conformal sets against the textbook rank, exact finite-sample coverage and hand-made sets."""
+"""Conformal sets against the textbook rank, exact finite-sample coverage and hand-made sets; what the verdicts mean."""
 
 import json
 
@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from mammo.core.errors import DataError
-from mammo.evaluation.conformal import REFER_ALL, Conformal, fit_conformal, summarise_sets
+from mammo.evaluation.conformal import (
+    RATES,
+    REFER_ALL,
+    Conformal,
+    FoldReferral,
+    fit_conformal,
+    judge_fold,
+    over_folds,
+    verdict,
+    with_decision,
+)
+from mammo.evaluation.intervals import wilson
 from mammo.evaluation.metrics import FloatArray, IntArray
 
 
@@ -59,17 +70,8 @@ def test_sets_cover_each_class_at_the_promised_rate_and_not_much_more(alpha: flo
         assert 1 - alpha - 3 * error <= np.mean(shares) <= 1 - alpha + 1 / 40 + 3 * error
 
 
-def test_the_summary_counts_coverage_and_referrals_by_hand() -> None:
-    sets = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [0, 1]], dtype=bool)
-    summary = summarise_sets(np.array([0, 0, 0, 1, 1]), sets)
-    assert (summary.coverage.value, summary.coverage.n) == (3 / 5, 5)
-    assert (summary.coverage_normal.value, summary.coverage_tumor.value) == (2 / 3, 1 / 2)
-    assert (summary.referral_rate.value, summary.n_both, summary.n_empty) == (2 / 5, 1, 1)
-    json.dumps(summary.to_dict(), allow_nan=False)
-
-
 def test_limits_survive_json_unchanged() -> None:
-    limits = fit_conformal(*draw(100, np.random.default_rng(0)))
+    limits = fit_conformal(*draw(100, np.random.default_rng(0)), alpha=0.1)
     assert Conformal.from_dict(json.loads(json.dumps(limits.to_dict()))) == limits
 
 
@@ -82,15 +84,12 @@ def test_the_promise_is_a_plain_number() -> None:
     assert fit_conformal(*draw(100, np.random.default_rng(0)), alpha=1 - 0.9).coverage == 0.9
 
 
-@pytest.mark.parametrize("change", [{"limit_tumor": "x"}, {"limit_normal": 1.5}, {"alpha": float("nan")}])
-def test_limits_that_are_no_shares_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(DataError, match="fit them again"):
+@pytest.mark.parametrize(
+    "change", [{"limit_tumor": "x"}, {"limit_normal": 1.5}, {"alpha": float("nan")}, {"quantile": 3}]
+)
+def test_limits_that_are_no_shares_and_unknown_fields_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=f"Conformal: {next(iter(change))}: .*fit it again"):
         Conformal.from_dict(REFER_ALL.to_dict() | change)
-
-
-def test_a_file_with_unknown_fields_is_refused() -> None:
-    with pytest.raises(DataError, match="fit them again"):
-        Conformal.from_dict({"alpha": 0.1, "quantile": 3})
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
@@ -101,4 +100,76 @@ def test_an_impossible_alpha_is_refused(alpha: float) -> None:
 
 def test_sets_of_other_rois_are_refused() -> None:
     with pytest.raises(DataError, match="sets must have shape"):
-        summarise_sets(np.array([0, 1]), np.ones((3, 2), dtype=bool))
+        judge_fold("a", 0.9, 9, np.array([0, 1]), np.ones((3, 2), dtype=bool), confidence=0.95)
+
+
+def fold_of(labels: list[int], sets: list[list[int]], name: str = "a") -> FoldReferral:
+    return judge_fold(
+        name, 0.9, 65, np.array(labels, dtype=int), np.array(sets, dtype=bool).reshape(-1, 2), confidence=0.95
+    )
+
+
+def test_a_fold_is_judged_by_hand_counted_rates() -> None:
+    fold = fold_of([0, 0, 0, 1, 1], [[1, 0], [1, 1], [0, 1], [1, 1], [0, 0]], "fold 3")
+    assert (fold.fold, fold.promise, fold.n_calibration) == ("fold 3", 0.9, 65)
+    assert fold.rate("coverage") == wilson(3, 5, 0.95)
+    assert fold.rate("coverage_normal") == wilson(2, 3, 0.95)
+    assert fold.rate("coverage_tumor") == wilson(1, 2, 0.95)
+    assert fold.rate("referral_rate") == wilson(3, 5, 0.95)
+    assert (fold.n_both, fold.n_empty) == (2, 1)
+    written = json.loads(json.dumps(fold.to_dict(), allow_nan=False))
+    assert (written["fold"], written["coverage"]["value"]) == ("fold 3", 0.6)
+    assert written["verdict"] == "missed"  # Wilson ends at 0.88
+
+
+@pytest.mark.parametrize(
+    ("held", "n", "expected"),
+    [(60, 64, "kept"), (54, 60, "kept"), (53, 60, "missed within chance"), (45, 60, "missed")],
+)
+def test_a_promise_is_missed_only_where_the_whole_interval_lies_below_it(
+    held: int, n: int, expected: str
+) -> None:
+    assert verdict(wilson(held, n, 0.95), 0.9) == expected
+
+
+def test_no_judged_roi_gives_no_verdict() -> None:
+    fold = fold_of([], [])
+    assert fold.verdict == "not judged"
+    json.dumps(fold.to_dict(), allow_nan=False)
+
+
+def test_the_promise_is_kept_on_average_over_folds_within_each_class() -> None:
+    rng = np.random.default_rng(11)
+    folds = []
+    for index in range(200):
+        labels, scores = draw(64, rng)
+        decided = (scores > 0.6).astype(int)  # a poor threshold: sets have to be widened for it
+        sets = with_decision(fit_conformal(*draw(65, rng), alpha=0.1).sets(scores), decided)
+        folds.append(judge_fold(f"fold {index}", 0.9, 65, labels, sets, confidence=0.95))
+    summary = over_folds(folds, 0.95)
+    for name in ("coverage", "coverage_normal", "coverage_tumor"):
+        assert summary[name].mean > 0.9 - 3 * summary[name].sd / len(folds) ** 0.5
+    assert summary["coverage"].n_seeds == 200
+    assert {fold.verdict for fold in folds} >= {"kept", "missed within chance"}
+
+
+def test_a_set_always_holds_the_class_decided_for_and_never_loses_one() -> None:
+    sets = np.array([[1, 0], [1, 0], [0, 0], [0, 1], [1, 1]], dtype=bool)
+    widened = with_decision(sets, np.array([0, 1, 1, 0, 0]))
+    assert widened.astype(int).tolist() == [[1, 0], [1, 1], [0, 1], [1, 1], [1, 1]]
+
+
+def test_decisions_that_are_no_classes_are_refused() -> None:
+    with pytest.raises(DataError, match="decisions must be a vector of 0"):
+        with_decision(np.ones((2, 2), dtype=bool), np.array([0, 2]))
+
+
+def test_the_mean_over_folds_is_that_of_the_values() -> None:
+    summary = over_folds([fold_of([0, 1], [[1, 0], [0, 1]]), fold_of([0, 1], [[1, 1], [1, 0]])], 0.95)
+    assert list(summary) == list(RATES)
+    assert (summary["coverage"].mean, summary["referral_rate"].mean) == (0.75, 0.25)
+    assert summary["coverage"].sd == pytest.approx(np.std([1.0, 0.5], ddof=1))
+
+
+def test_a_fold_without_tumor_rois_leaves_their_coverage_open() -> None:
+    assert np.isnan(over_folds([fold_of([0], [[1, 0]])], 0.95)["coverage_tumor"].mean)

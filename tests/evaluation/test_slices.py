@@ -7,32 +7,29 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mammo.core.errors import DataError
-from mammo.evaluation.slices import SIZES, Decided, Slice, sizes_of, slices_of
+from mammo.evaluation.slices import SIZES, Slice, sizes_of, slices_of
+from tests.evaluation.made_scores import HOW, made
 
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0])
-DECIDED = Decided(
-    labels=LABELS,
-    decisions=np.array([1, 0, 1, 1, 0, 0, 1, 0]),
-    scores=np.array([0.9, 0.3, 0.8, 0.6, 0.1, 0.4, 0.7, 0.2]),
-    groups=np.arange(8),
-)
+SCORES = np.array([0.9, 0.3, 0.8, 0.6, 0.1, 0.4, 0.7, 0.2])
+DECIDED = made(LABELS, [1, 0, 1, 1, 0, 0, 1, 0], SCORES)
 
 
 def judged(values: Sequence[str | None], names: list[str], *, of_lesions: bool) -> dict[str, Slice]:
-    found = slices_of(DECIDED, np.array(values, dtype=object), names, of_lesions=of_lesions, n_bootstrap=200)
+    found = slices_of(DECIDED, np.array(values, dtype=object), names, of_lesions=of_lesions, **HOW)
     assert [one.value for one in found] == names
     return {one.value: one for one in found}
 
 
 def test_a_tissue_has_every_metric_of_its_own_rois() -> None:
     found = judged(["F", "F", "F", "G", "F", "F", "F", "G"], ["F", "G", "D"], of_lesions=False)
-    fatty = found["F"].estimates
+    fatty = found["F"].metrics
     assert (found["F"].n_tumor, found["F"].n_normal) == (3, 3)
     assert fatty["accuracy"].value == pytest.approx(4 / 6)
     assert fatty["recall"].value == pytest.approx(2 / 3)
     assert fatty["specificity"].value == pytest.approx(2 / 3)
     inside = [0, 1, 2, 4, 5, 6]
-    assert fatty["auc_score"].value == pytest.approx(roc_auc_score(LABELS[inside], DECIDED.scores[inside]))
+    assert fatty["auc_score"].value == pytest.approx(roc_auc_score(LABELS[inside], SCORES[inside]))
     assert fatty["recall"].n == 3
     assert fatty["recall"].ci_low < 2 / 3 < fatty["recall"].ci_high
 
@@ -52,19 +49,19 @@ def test_a_kind_of_lesion_is_ranked_against_all_normal_rois() -> None:
     values = ["CIRC", "CIRC", "SPIC", "SPIC", "NORM", "NORM", "NORM", "NORM"]
     found = judged(values, ["CIRC", "SPIC"], of_lesions=True)
     circumscribed = found["CIRC"]
-    assert set(circumscribed.estimates) == {"recall", "auc_score"}
-    assert circumscribed.estimates["recall"].value == 0.5
+    assert set(circumscribed.metrics) == {"recall", "auc_score"}
+    assert circumscribed.metrics["recall"].value == 0.5
     ranked = [0, 1, 4, 5, 6, 7]
-    assert circumscribed.estimates["auc_score"].value == pytest.approx(
-        roc_auc_score(LABELS[ranked], DECIDED.scores[ranked])
+    assert circumscribed.metrics["auc_score"].value == pytest.approx(
+        roc_auc_score(LABELS[ranked], SCORES[ranked])
     )
     assert (circumscribed.n_tumor, circumscribed.n_normal) == (2, 0)
 
 
 def test_a_lesion_slice_without_rois_has_no_auc() -> None:
     empty = judged([None] * 8, ["ARCH"], of_lesions=True)["ARCH"]
-    assert np.isnan(empty.estimates["auc_score"].value)
-    assert np.isnan(empty.estimates["recall"].value)
+    assert np.isnan(empty.metrics["auc_score"].value)
+    assert np.isnan(empty.metrics["recall"].value)
 
 
 def test_sizes_are_binned_at_20_40_and_60_pixels() -> None:
@@ -76,4 +73,4 @@ def test_sizes_are_binned_at_20_40_and_60_pixels() -> None:
 
 def test_values_of_other_rois_are_refused() -> None:
     with pytest.raises(DataError, match="values must have one value for each of the 8 ROIs"):
-        slices_of(DECIDED, np.array(["F"], dtype=object), ["F"], of_lesions=False)
+        slices_of(DECIDED, np.array(["F"], dtype=object), ["F"], of_lesions=False, **HOW)

@@ -63,13 +63,16 @@ def confusions(n: int, path: Path) -> None:
 
 def calibrated(n: int, path: Path, binning: Any = "equal_mass", n_bins: int = 6) -> None:
     systems = {name: (raw, raw**0.7) for name, raw in scores(n).items()}
-    reliability_diagram(LABELS, systems, path, NOTE, binning=binning, n_bins=n_bins)
+    reliability_diagram(LABELS, systems, path, NOTE, binning=binning, n_bins=n_bins, confidence=0.95)
 
 
 def folds(n: int) -> list[FoldReferral]:
     rng, labels = np.random.default_rng(3), np.arange(40) % 2
     sets = [(rng.random((40, 2)) < 0.3) | (labels[:, None] == [0, 1]) for _ in range(n)]
-    return [judge_fold(f"compact-model2, fold {i}", 0.9, 65, labels, found) for i, found in enumerate(sets)]
+    return [
+        judge_fold(f"compact-model2, fold {i}", 0.9, 65, labels, found, confidence=0.95)
+        for i, found in enumerate(sets)
+    ]
 
 
 def ledger(n: int) -> dict[str, Any]:
@@ -182,7 +185,9 @@ def test_reliability_names_its_bins_their_numbers_and_hand_computed_scores(
 ) -> None:
     raw, probabilities = np.array([0.2, 0.2, 0.6, 0.6]), np.array([0.1, 0.1, 0.9, 0.9])
     systems, labels = {"compact-model1": (raw, probabilities)}, np.array([0, 0, 1, 1])
-    reliability_diagram(labels, systems, tmp_path / "a.png", NOTE, binning="equal_mass", n_bins=2)
+    reliability_diagram(
+        labels, systems, tmp_path / "a.png", NOTE, binning="equal_mass", n_bins=2, confidence=0.95
+    )
     # Brier (0.04 + 0.04 + 0.16 + 0.16) / 4; gaps 0.2 and 0.4. Calibrated: 0.01 and 0.1.
     assert {
         "Reliability, 2 bins of equal mass",
@@ -195,7 +200,9 @@ def test_reliability_names_its_bins_their_numbers_and_hand_computed_scores(
 def test_kinds_with_different_bins_have_a_line_each(tmp_path: Path, gallery: Gallery) -> None:
     raw = np.array([0.1, 0.2, 0.6, 0.9])
     systems, labels = {"compact-model1": (raw, raw / 2)}, np.array([0, 0, 1, 1])
-    reliability_diagram(labels, systems, tmp_path / "a.png", NOTE, binning="equal_width", n_bins=2)
+    reliability_diagram(
+        labels, systems, tmp_path / "a.png", NOTE, binning="equal_width", n_bins=2, confidence=0.95
+    )
     expected = "mean score of the bin\nROIs per bin, raw: 2, 2\nROIs per bin, calibrated: 4"
     assert expected in gallery.texts()
 
@@ -203,14 +210,16 @@ def test_kinds_with_different_bins_have_a_line_each(tmp_path: Path, gallery: Gal
 def test_scores_of_other_rois_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     systems = {"a": (np.ones(3), np.ones(3))}
     with pytest.raises(DataError, match="one value for each of the 40 ROIs"):
-        reliability_diagram(LABELS, systems, tmp_path / "a.png", NOTE, binning="equal_mass", n_bins=6)
+        reliability_diagram(
+            LABELS, systems, tmp_path / "a.png", NOTE, binning="equal_mass", n_bins=6, confidence=0.95
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_coverage_and_referral_rate_are_drawn_beside_the_promise(tmp_path: Path, gallery: Gallery) -> None:
     # Of 4 Normal ROIs three sets hold the class, and two hold both; there is no Tumor ROI.
     sets = np.array([[1, 0], [1, 1], [1, 1], [0, 1]], dtype=bool)
-    fold = judge_fold("all Normal", 0.9, 9, np.zeros(4, dtype=int), sets)
+    fold = judge_fold("all Normal", 0.9, 9, np.zeros(4, dtype=int), sets, confidence=0.95)
     referral_picture([fold], tmp_path / "a.png", NOTE)
     coverage, referral = gallery[-1].axes[:2]
     assert "all Normal" in gallery.texts()

@@ -18,12 +18,12 @@ from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_json
 from mammo.data.splits import Fold, grouped_folds, published_folds, read_parts, rois_of_known_groups
-from mammo.evaluation.repeated import Runs
 from mammo.report.ledger import ledger_markdown, ledger_rows
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
 from mammo.studies.ledger import Row, tabulate
 from mammo.studies.runs import plan
-from tests.studies.tiny_studies import mammo_command, tiny_config, tiny_material, tiny_space
+from tests.evaluation.made_scores import made
+from tests.studies.tiny_studies import mammo_command, tiny_config, tiny_rois, tiny_space
 
 pytestmark = pytest.mark.slow
 
@@ -34,53 +34,55 @@ N_FITS = 8
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace after one `mammo ledger` with two jobs."""
-    space = tiny_space(tmp_path_factory.mktemp("ledger") / "undisturbed")
-    command = mammo_command(space, "ledger", "--jobs", "2")
+    workspace = tiny_space(tmp_path_factory.mktemp("ledger") / "undisturbed")
+    command = mammo_command(workspace, "ledger", "--jobs", "2")
     output, _ = command.communicate(timeout=300)
     assert command.returncode == 0, output
     assert f"fit {N_FITS}/{N_FITS} done" in output
-    return space
+    return workspace
 
 
-def table_of(space: Workspace) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (space.reports / "ledger").iterdir()}
+def table_of(workspace: Workspace) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (workspace.reports / "ledger").iterdir()}
 
 
-def finished_fits(space: Workspace) -> list[Path]:
-    return list(space.fits.glob("[!.]*.npz"))
+def finished_fits(workspace: Workspace) -> list[Path]:
+    return list(workspace.fits.glob("[!.]*.safetensors"))
 
 
 def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
     undisturbed: Workspace, tmp_path: Path
 ) -> None:
-    space = tiny_space(tmp_path / "killed")
-    command = mammo_command(space, "ledger", "--jobs", "1")
-    while not finished_fits(space):
+    workspace = tiny_space(tmp_path / "killed")
+    command = mammo_command(workspace, "ledger", "--jobs", "1")
+    while not finished_fits(workspace):
         assert command.poll() is None, command.communicate()[0]
         time.sleep(0.01)
     command.send_signal(signal.SIGKILL)
     command.communicate()
-    n_kept = len(finished_fits(space))
+    n_kept = len(finished_fits(workspace))
     assert 0 < n_kept < N_FITS
-    assert not (space.reports / "ledger").exists()
-    again = mammo_command(space, "ledger", "--jobs", "1")
+    assert not (workspace.reports / "ledger").exists()
+    again = mammo_command(workspace, "ledger", "--jobs", "1")
     output, _ = again.communicate(timeout=300)
     assert again.returncode == 0, output
-    assert table_of(space) == table_of(undisturbed)
-    assert sorted(p.name for p in finished_fits(space)) == sorted(p.name for p in finished_fits(undisturbed))
-    assert not list(space.fits.rglob("unfinished/*"))
+    assert table_of(workspace) == table_of(undisturbed)
+    assert sorted(p.name for p in finished_fits(workspace)) == sorted(
+        p.name for p in finished_fits(undisturbed)
+    )
+    assert not list(workspace.fits.rglob("unfinished/*"))
 
 
-def fits_of(space: Workspace, folds: list[Fold]) -> list[Fit]:
-    config = Config.load(space.params)
+def fits_of(workspace: Workspace, folds: list[Fold]) -> list[Fit]:
+    config = Config.load(workspace.params)
     tasks = plan("compact-baseline", config, folds, config.ledger.n_seeds)
-    fits = [load_fit(fit_path(space.fits, fit_key(task))) for task in tasks]
+    fits = [load_fit(fit_path(workspace.fits, fit_key(task))) for task in tasks]
     assert all(fits)
     return [fit for fit in fits if fit is not None]
 
 
-def cells_of(space: Workspace, protocol: str, name: str = "compact-baseline") -> dict[str, Any]:
-    rows = read_json(space.reports / "ledger" / "ledger.json")["rows"]
+def cells_of(workspace: Workspace, protocol: str, name: str = "compact-baseline") -> dict[str, Any]:
+    rows = read_json(workspace.reports / "ledger" / "ledger.json")["rows"]
     (row,) = [row for row in rows if (row["protocol"], row["name"]) == (protocol, name)]
     cells: dict[str, Any] = row["cells"]
     return cells
@@ -160,28 +162,12 @@ def test_the_floor_which_votes_once_has_no_auc_of_its_vote_share(undisturbed: Wo
     assert not any("auc_vote_share" in entry["cells"] for entry in ledger["minus_floor"])
 
 
-def judged_by(decisions: np.ndarray) -> Runs:
-    material = tiny_material()
-    table = material.table
-    order = np.argsort(table["roi_id"].to_numpy())
-    labels = table["label"].to_numpy()[order].astype(np.int64)
-    evidence = decisions.astype(float)
-    return Runs(
-        table["roi_id"].to_numpy(dtype=str)[order],
-        labels,
-        np.array(material.groups, dtype=str)[order],
-        np.zeros_like(decisions),
-        evidence,
-        evidence,
-        decisions,
-    )
-
-
 def test_systems_are_compared_pair_by_pair_over_their_runs() -> None:
-    material, rng = tiny_material(), np.random.default_rng(0)
-    runs = {name: judged_by(rng.integers(0, 2, (3, len(material.table)))) for name in ("a", "b", "c")}
+    rois, rng = tiny_rois(), np.random.default_rng(0)
+    labels = rois.table["label"].to_numpy()
+    runs = {name: made(labels, rng.integers(0, 2, (3, len(labels)))) for name in ("a", "b", "c")}
     rows = [Row(name, "system", "honest", of_system) for name, of_system in runs.items()]
-    ledger = tabulate([*rows, Row("floor", "floor", "honest", runs["a"])], material, [], tiny_config())
+    ledger = tabulate([*rows, Row("floor", "floor", "honest", runs["a"])], rois, [], tiny_config())
     pairs = {entry["name"]: entry["cells"]["accuracy"] for entry in ledger["between_systems"]}
     assert list(pairs) == ["a minus b", "a minus c", "b minus c"]
     right = {name: (of.decisions == of.labels).mean(axis=1) for name, of in runs.items()}

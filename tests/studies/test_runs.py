@@ -7,7 +7,7 @@ from mammo.core.config import VoteConfig
 from mammo.data.splits import grouped_folds
 from mammo.studies.fits import Fit, PartScores
 from mammo.studies.runs import Placed, chosen_by_validation, ensemble, floor_runs, runs_of
-from tests.studies.tiny_studies import tiny_config, tiny_material
+from tests.studies.tiny_studies import tiny_config, tiny_rois
 
 MAJORITY = VoteConfig(threshold="fixed")
 
@@ -17,8 +17,8 @@ def made_fit(roi_ids: list[str], scores: list[list[float]], val_loss: float = 0.
     return Fit({"val_loss": val_loss, "val_auc": 0.7}, part, part)
 
 
-MATERIAL = tiny_material()
-GROUP_OF: dict[str, str] = dict(zip(MATERIAL.table["roi_id"], MATERIAL.groups, strict=True))
+ROIS = tiny_rois()
+GROUP_OF: dict[str, str] = dict(zip(ROIS.table["roi_id"], ROIS.groups, strict=True))
 A, B, C, D = sorted(GROUP_OF)[:4]
 
 
@@ -27,7 +27,7 @@ def test_each_roi_is_judged_by_the_fold_that_held_it_out() -> None:
         Placed(0, 1, 0, made_fit([D, A], [[0.9, 0.8, 0.1], [0.2, 0.3, 0.4]])),
         Placed(0, 0, 0, made_fit([C, B], [[0.6, 0.1, 0.1], [0.7, 0.7, 0.1]])),
     ]
-    runs = runs_of(placed, MATERIAL, MAJORITY)
+    runs = runs_of(placed, ROIS, MAJORITY)
     assert runs.roi_ids.tolist() == [A, B, C, D]
     assert runs.folds.tolist() == [[1, 0, 0, 1]]
     np.testing.assert_allclose(runs.scores, [[0.3, 0.5, 0.8 / 3, 0.6]])
@@ -43,7 +43,7 @@ def test_every_seed_of_every_repeat_is_a_run() -> None:
         for repeat in range(2)
         for seed in range(3)
     ]
-    runs = runs_of(placed, MATERIAL, MAJORITY)
+    runs = runs_of(placed, ROIS, MAJORITY)
     assert runs.scores[:, 0].tolist() == pytest.approx([0, 0, 0, 0.1, 0.1, 0.1])
     assert runs.scores[:, 1].tolist() == pytest.approx([0, 0.01, 0.02, 0, 0.01, 0.02])
 
@@ -54,9 +54,9 @@ def test_an_ensemble_averages_patch_scores_before_it_votes() -> None:
     (mean,) = ensemble(placed)
     np.testing.assert_allclose(mean.fit.test.patch_scores, [[1.6 / 3, 1.7 / 3, 0.4]])
     np.testing.assert_allclose(mean.fit.val.patch_scores, [[1.6 / 3, 1.7 / 3, 0.4]])
-    assert runs_of([mean], MATERIAL, MAJORITY).decisions.tolist() == [[1]]
+    assert runs_of([mean], ROIS, MAJORITY).decisions.tolist() == [[1]]
     # One seed alone says Tumor: the majority of the seeds' votes would have been Normal.
-    assert [int(runs_of([one], MATERIAL, MAJORITY).decisions[0, 0]) for one in placed] == [0, 0, 0]
+    assert [int(runs_of([one], ROIS, MAJORITY).decisions[0, 0]) for one in placed] == [0, 0, 0]
 
 
 def test_the_threshold_is_fitted_to_the_validation_part_of_the_same_fit() -> None:
@@ -65,9 +65,9 @@ def test_the_threshold_is_fitted_to_the_validation_part_of_the_same_fit() -> Non
     test = PartScores((A, B), np.array([1, 0]), np.array([[0.3, 0.3], [0.2, 0.2]]))
     mean_score = VoteConfig(rule="mean_score", threshold="validation")
 
-    (low,) = runs_of([Placed(0, 0, 0, Fit({}, val, test))], MATERIAL, mean_score).decisions.tolist()
+    (low,) = runs_of([Placed(0, 0, 0, Fit({}, val, test))], ROIS, mean_score).decisions.tolist()
     (half,) = runs_of(
-        [Placed(0, 0, 0, Fit({}, val, test))], MATERIAL, mean_score.model_copy(update={"threshold": "fixed"})
+        [Placed(0, 0, 0, Fit({}, val, test))], ROIS, mean_score.model_copy(update={"threshold": "fixed"})
     ).decisions.tolist()
 
     # The middle of 0.1 and 0.4 lies between the two held-out ROIs; 0.5 lies above both.
@@ -80,7 +80,7 @@ def test_the_choice_of_a_system_is_made_in_each_fold_by_its_own_validation() -> 
         "b": [Placed(0, 0, 0, made_fit([A], [[0.8]], 0.5)), Placed(0, 1, 0, made_fit([B], [[0.8]], 0.5))],
     }
     chosen = chosen_by_validation(systems, "val_loss")
-    assert runs_of(chosen, MATERIAL, MAJORITY).scores.tolist() == [[0.1, 0.8]]
+    assert runs_of(chosen, ROIS, MAJORITY).scores.tolist() == [[0.1, 0.8]]
 
 
 def test_the_floor_is_fitted_in_each_fold_on_its_training_part_alone() -> None:
@@ -90,8 +90,8 @@ def test_the_floor_is_fitted_in_each_fold_on_its_training_part_alone() -> None:
 
     from mammo.evaluation.baselines import floor_statistics
 
-    folds = grouped_folds(MATERIAL, tiny_config().ledger)
-    table, statistics = MATERIAL.table, floor_statistics(MATERIAL.images)
+    folds = grouped_folds(ROIS, tiny_config().ledger)
+    table, statistics = ROIS.table, floor_statistics(ROIS.images)
     for fold, placed in zip(folds, floor_runs(folds), strict=True):
         part = fold.rois.table["split"].to_numpy()
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8))

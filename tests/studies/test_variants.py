@@ -10,7 +10,7 @@ from mammo.core.config import Config
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
 from mammo.evaluation.comparison import mcnemar_exact
-from mammo.evaluation.repeated import Runs
+from mammo.evaluation.scores import Scores
 from mammo.studies.ablation import (
     BOUNDING_BOX,
     FITTED,
@@ -28,17 +28,17 @@ from mammo.studies.variants import (
     is_reference,
     prepare,
     read_study_file,
-    verdict,
     with_overrides,
 )
-from tests.studies.tiny_studies import PROJECT, tiny_config, tiny_material
+from tests.evaluation.made_scores import made
+from tests.studies.tiny_studies import PROJECT, tiny_config, tiny_rois
 
 SHIPPED = Config.load(PROJECT / "params.yaml")
 
 
 def study(config: Config | None = None) -> Study:
     config = config or tiny_config()
-    return Study("compact-baseline", config, tiny_material(), config.study)
+    return Study("compact-baseline", config, tiny_rois(), config.study)
 
 
 def test_a_variant_differs_in_its_keys_alone() -> None:
@@ -141,25 +141,6 @@ def test_a_variant_may_be_another_system() -> None:
     assert {task.system for task in prepared.tasks} == {"compact-model1"}
 
 
-def found(value: float, low: float | None, high: float | None) -> dict[str, Any]:
-    return {"value": value, "ci_low": low, "ci_high": high}
-
-
-@pytest.mark.parametrize(
-    ("auc", "accuracy", "words"),
-    [
-        (found(0.02, -0.01, 0.05), found(0.01, -0.02, 0.04), "not distinguishable"),
-        (found(0.04, 0.01, 0.07), found(0.01, -0.02, 0.04), "AUC higher"),
-        (found(-0.04, -0.07, -0.01), found(-0.03, -0.05, -0.01), "AUC lower; accuracy lower"),
-        (found(0.0, None, None), found(0.0, None, None), "not distinguishable"),
-    ],
-)
-def test_a_verdict_names_what_its_interval_leaves_0_out_of(
-    auc: dict[str, Any], accuracy: dict[str, Any], words: str
-) -> None:
-    assert verdict({"auc_score": auc, "accuracy": accuracy}) == words
-
-
 @pytest.mark.parametrize("name", ["choices", "refinements"])
 def test_the_shipped_studies_can_be_fitted(name: str) -> None:
     asked = read_study_file(PROJECT / "pipelines" / "studies" / f"{name}.yaml")
@@ -215,13 +196,10 @@ def test_a_variant_that_cuts_other_rois_is_refused(tmp_path: Path) -> None:
         prepare(Workspace(tmp_path), study(), Variant("v", {"ingest.bounding_box": False}))
 
 
-def judged(right: np.ndarray) -> Runs:
+def judged(right: np.ndarray) -> Scores:
     """One run over independent ROIs, half of them Tumor, decided rightly where `right` says so."""
-    n = len(right)
-    labels, ids = np.arange(n, dtype=np.int64) % 2, np.array([f"r{i:03}" for i in range(n)])
-    decisions = np.where(right, labels, 1 - labels)[None]
-    evidence = decisions.astype(float)
-    return Runs(ids, labels, ids, np.zeros((1, n), dtype=np.int64), evidence, evidence, decisions)
+    labels = np.arange(len(right), dtype=np.int64) % 2
+    return made(labels, np.where(right, labels, 1 - labels))
 
 
 def test_a_difference_that_chance_gives_in_one_of_thirty_rows_does_not_survive_a_table_of_ten() -> None:

@@ -47,7 +47,7 @@ def tiny_config(**sections: Any) -> Config:
     return Config.parse(tiny_values(**sections))
 
 
-def tiny_rois() -> Rois:
+def _discs() -> Rois:
     """28 Normal and 20 Tumor ROIs; every third patient has two ROIs; folders in turn, two of three train."""
     rois = disc_rois(28, 20)
     n = len(rois.table)
@@ -61,16 +61,16 @@ def tiny_rois() -> Rois:
     return Rois(table, rois.images)
 
 
-def tiny_material() -> Rois:
+def tiny_rois() -> Rois:
     """The same ROIs with a patient a group."""
-    rois = tiny_rois()
+    rois = _discs()
     return Rois(rois.table.assign(group_id=rois.table["patient_id"]), rois.images)
 
 
 def tiny_task(seed: int = 0, **sections: Any) -> FitTask:
     """One fit of a second."""
     config = tiny_config(**sections)
-    rois = grouped_folds(tiny_material(), config.ledger)[0].rois
+    rois = grouped_folds(tiny_rois(), config.ledger)[0].rois
     return FitTask("compact-baseline", config, seed, rois, f"seed {seed}")
 
 
@@ -78,20 +78,20 @@ def tiny_space(root: Path, **sections: Any) -> Workspace:
     """A workspace whose stages up to `split` have run."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(yaml.safe_dump(tiny_values(**sections)))
-    space, rois = Workspace(root), tiny_rois()
-    write_rois(rois, space.rois)
-    write_table(space.overlaps, pairs_table([]))
+    workspace, rois = Workspace(root), _discs()
+    write_rois(rois, workspace.rois)
+    write_table(workspace.overlaps, pairs_table([]))
     groups = list(rois.table["patient_id"])
-    write_table(space.split, make_split(rois.table, groups, tiny_config(**sections).split))
-    return space
+    write_table(workspace.split, make_split(rois.table, groups, tiny_config(**sections).split))
+    return workspace
 
 
-def mammo_command(space: Workspace, *arguments: str) -> subprocess.Popen[str]:
+def mammo_command(workspace: Workspace, *arguments: str) -> subprocess.Popen[str]:
     """Start the real command in the workspace, in a process of its own."""
     paths = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "mammo.cli", *arguments],
-        cwd=space.root,
+        cwd=workspace.root,
         env=os.environ | OFFLINE | {"PYTHONPATH": paths},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

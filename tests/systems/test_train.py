@@ -16,11 +16,11 @@ from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.voting import with_validation_threshold
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import devices
+from mammo.systems.assess import predictions
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import (
     Trained,
     decide_on_validation,
-    predictions,
     score_part,
     train_system,
     validation_results,
@@ -62,9 +62,10 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
     config = tiny_config(vote__threshold="validation", referral__coverage=0.6)
     seen = score_part(trained.bundle, parts["val"], config)
     bundle = decide_on_validation(trained.bundle, parts["val"], config)
-    assert bundle.vote == with_validation_threshold(seen.labels, seen.patch_scores, config.vote)
-    assert bundle.calibrator == fit_platt(seen.labels, seen.scores)
-    assert bundle.conformal == fit_conformal(seen.labels, seen.scores, alpha=1 - 0.6)
+
+    assert bundle.vote == with_validation_threshold(seen.labels, seen.patch_scores[0], config.vote)
+    assert bundle.calibrator == fit_platt(seen.labels, seen.scores[0])
+    assert bundle.conformal == fit_conformal(seen.labels, seen.scores[0], alpha=1 - 0.6)
     assert bundle.conformal.coverage == 0.6
     assert (bundle.results, bundle.classifier) == (trained.bundle.results, trained.bundle.classifier)
 
@@ -174,12 +175,14 @@ def test_a_bundle_keeps_what_auto_meant_where_it_was_fitted(
 def test_scored_rois_keep_truth_groups_and_order(trained: Trained, parts: dict[str, Rois]) -> None:
     part = parts["test"]
     scored = score_part(trained.bundle, part, tiny_config())
-    assert scored.patch_scores.shape == (6, 9)
+
+    (patch_scores,) = scored.patch_scores
+    assert patch_scores.shape == (6, 9)
     assert scored.labels.tolist() == part.labels.tolist()
     assert scored.groups.tolist() == part.groups.tolist()
-    np.testing.assert_allclose(scored.scores, [sum(row) / 9 for row in scored.patch_scores])
-    assert scored.vote_shares.tolist() == [sum(s > 0.5 for s in row) / 9 for row in scored.patch_scores]
-    assert scored.decided.tolist() == [int(score > 0.5) for score in scored.scores]
+    np.testing.assert_allclose(scored.scores[0], [sum(row) / 9 for row in patch_scores])
+    assert scored.shares[0].tolist() == [sum(s > 0.5 for s in row) / 9 for row in patch_scores]
+    assert scored.decisions[0].tolist() == [int(score > 0.5) for score in scored.scores[0]]
 
 
 def test_a_bundle_from_disk_scores_as_the_trained_one(
@@ -196,20 +199,23 @@ def test_the_vote_of_the_bundle_decides_whatever_the_settings_say_now(
 ) -> None:
     always_tumor = replace(trained.bundle, vote=tiny_config(vote__share_threshold=0.0).vote)
     scored = score_part(always_tumor, parts["test"], tiny_config(vote__share_threshold=1.0))
-    assert scored.decided.tolist() == [1] * 6
+
+    assert scored.decisions[0].tolist() == [1] * 6
 
 
 def test_predictions_have_a_row_for_each_roi_in_words(trained: Trained, parts: dict[str, Rois]) -> None:
     scored = score_part(trained.bundle, parts["test"], tiny_config())
-    table = predictions(scored, parts["test"])
+
+    table = predictions("compact-model2", scored, "test")
+
     words = {0: "Normal", 1: "Tumor"}
     assert table["roi_id"].tolist() == parts["test"].table["roi_id"].tolist()
     assert table["label"].tolist() == [words[value] for value in parts["test"].labels]
-    assert table["decision"].tolist() == [words[value] for value in scored.decided.tolist()]
+    assert table["decision"].tolist() == [words[value] for value in scored.decisions[0].tolist()]
     assert set(table["part"]) == {"test"}
     assert set(table["system"]) == {"compact-model2"}
-    np.testing.assert_allclose(table["score"], scored.scores, atol=5e-7)
-    calibrated = trained.bundle.calibrator.apply(scored.scores)
+    np.testing.assert_allclose(table["score"], scored.scores[0], atol=5e-7)
+    calibrated = trained.bundle.calibrator.apply(scored.scores[0])
     np.testing.assert_allclose(table["probability"].astype(float), calibrated, atol=5e-7)
     assert table["referral"].tolist() == ["or" in held for held in table["prediction_set"]]
     assert all(d in held for d, held in zip(table["decision"], table["prediction_set"], strict=True))
@@ -219,5 +225,7 @@ def test_predictions_without_a_calibrator_leave_probability_and_set_empty(
     trained: Trained, parts: dict[str, Rois]
 ) -> None:
     scored = replace(score_part(trained.bundle, parts["test"], tiny_config()), probabilities=None, sets=None)
-    table = predictions(scored, parts["test"])
+
+    table = predictions("compact-model2", scored, "test")
+
     assert table[["probability", "prediction_set", "referral"]].isna().all(axis=None)

@@ -1,25 +1,66 @@
-"""Sensitivity at a fixed specificity and the reverse, at thresholds chosen on the validation part.
-
-Choosing the threshold on the part that is then judged would report the best of many thresholds.
-"""
+"""Thresholds chosen on validation: where a score speaks for neither class, and at a fixed recall or specificity."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
+from scipy.special import expit
 
 from mammo.core.errors import DataError
 from mammo.core.records import Label
-from mammo.evaluation.intervals import Estimate, wilson
+from mammo.evaluation.calibration import fit_platt
+from mammo.evaluation.intervals import Estimate, Result, wilson
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, confusion
+
+
+def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:
+    """The score that speaks for neither class, or None where the scores do not tell the classes apart.
+
+    None means: higher scores do not belong to Tumor ROIs, or all scores lie on one side.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        scores: between 0 and 1, growing with the belief in Tumor, shape `(n,)`.
+
+    Raises:
+        DataError: a class is absent, or a score is no probability.
+    """
+    line = fit_platt(labels, scores, balanced=True)
+    if line.slope <= 0:
+        return None
+    threshold = float(expit(-line.intercept / line.slope))
+    return threshold if scores.min() < threshold < scores.max() else None
+
+
+def share_threshold(labels: IntArray, shares: FloatArray, n_patches: int) -> float | None:
+    """The vote share that speaks for neither class, half-way between two shares that can occur.
+
+    Shares of 0 and 1 have no logit; k votes of n count as (k + 1/2) / (n + 1), as in the empirical logit. The
+    half-way point leaves no ties.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        shares: shares of Tumor votes, shape `(n,)`.
+        n_patches: votes of each ROI.
+
+    Raises:
+        DataError: a class is absent, or a share is no share.
+    """
+    smoothed = (shares * n_patches + 0.5) / (n_patches + 1)
+    threshold = score_threshold(labels, smoothed)
+    if threshold is None:
+        return None
+    votes = np.floor(threshold * (n_patches + 1) - 0.5)
+    return float((np.clip(votes, 0, n_patches - 1) + 0.5) / n_patches)
+
 
 Fixed = Literal["recall", "specificity"]
 TARGETS: Final = (0.80, 0.90, 0.95)
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class OperatingPoint(Result):
     """One threshold and what it gives on the judged part.
 
     Attributes:
@@ -35,13 +76,6 @@ class OperatingPoint:
     threshold: float
     recall: Estimate
     specificity: Estimate
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields for JSON; NaN becomes None."""
-        return asdict(self) | {
-            "recall": self.recall.to_dict(),
-            "specificity": self.specificity.to_dict(),
-        }
 
 
 def threshold_at(labels: IntArray, scores: FloatArray, fixed: Fixed, target: float) -> float:
@@ -83,18 +117,20 @@ def operating_points(
     labels: IntArray,
     scores: FloatArray,
     *,
+    confidence: float,
     targets: tuple[float, ...] = TARGETS,
-    confidence: float = 0.95,
 ) -> list[OperatingPoint]:
     """Recall and specificity with Wilson intervals at each target: first specificity fixed, then recall.
+
+    Thresholds come from validation: chosen on the part that is then judged, they would report the best of many.
 
     Args:
         val_labels: labels of the part that chooses the thresholds.
         val_scores: scores of that part.
         labels: labels of the part to be judged.
         scores: scores of that part, by the same system.
-        targets: values that the fixed rate must reach on the choosing part.
         confidence: of the intervals.
+        targets: values that the fixed rate must reach on the choosing part.
 
     Raises:
         DataError: arrays do not describe the same ROIs, or validation lacks a class.

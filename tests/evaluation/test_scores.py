@@ -1,0 +1,107 @@
+"""Judgements of runs: what is refused, how folds become runs, and metrics against scikit-learn and brute force."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mammo.core.errors import DataError
+from mammo.evaluation.scores import Scores, auc_within_folds, run_values
+from tests.evaluation.made_scores import made, some_runs
+
+
+def single(ids: str, scores: list[list[float]], fold: int = 0) -> Scores:
+    patches = np.array(scores)
+    called = (patches.mean(axis=1) > 0.5).astype(np.int64)
+    labels = np.array([ord(one) % 2 for one in ids])
+    one = Scores.single(np.array(list(ids)), labels, np.array(list(ids)), patches, called * 1.0, called)
+    return replace(one, folds=np.full((1, len(ids)), fold))
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"labels": np.array([0, 1, 2])}, "labels must be a vector of 0"),
+        ({"groups": np.array(["a", "b"])}, "groups must have one value for each of the 3 ROIs"),
+        ({"decisions": np.array([[0, 1, 2]])}, "decisions must be a vector of 0"),
+        ({"decisions": np.array([[0, 1]])}, "decisions must have one value for each of the 3 ROIs"),
+        ({"shares": np.zeros((2, 3))}, "shares must have one row for each of the 1 runs, got 2"),
+        ({"patch_scores": np.full((1, 3, 2), np.nan)}, "scores must be numbers, got NaN for 3 of 3"),
+        ({"patch_scores": np.zeros((1, 4, 2))}, "scores must have one value for each of the 3 ROIs"),
+        ({"patch_scores": np.zeros((1, 3))}, r"patch_scores must have shape \(runs, ROIs, patches\)"),
+        ({"sets": np.ones((1, 2, 2), dtype=bool)}, "sets .* one value for each of the 3 ROIs"),
+        ({"probabilities": np.ones((1, 4))}, "probabilities must have one value for each of the 3 ROIs"),
+    ],
+)
+def test_arrays_that_do_not_describe_the_same_rois_are_refused(change: dict[str, Any], rule: str) -> None:
+    with pytest.raises(DataError, match=rule):
+        replace(made([0, 1, 1], [0, 1, 1]), **change)
+
+
+def test_folds_become_a_run_in_the_order_of_the_ids_and_runs_are_stacked() -> None:
+    runs = [
+        [single("db", [[0.9, 0.7], [0.1, 0.1]], fold=1), single("ca", [[0.2, 0.4], [0.6, 0.6]])],
+        [single("ac", [[0.5, 0.7], [0.1, 0.3]], fold=2), single("bd", [[0.4, 0.4], [1.0, 1.0]])],
+    ]
+    found = Scores.of_runs(runs)
+    assert found.roi_ids.tolist() == found.groups.tolist() == ["a", "b", "c", "d"]
+    assert found.labels.tolist() == [1, 0, 1, 0]
+    np.testing.assert_allclose(found.scores, [[0.6, 0.1, 0.3, 0.8], [0.6, 0.4, 0.2, 1.0]])
+    assert found.folds.tolist() == [[0, 1, 0, 1], [2, 0, 2, 0]]
+    assert found.decisions.tolist() == [[1, 0, 0, 1], [1, 0, 0, 1]]
+    assert found.only(np.array(["d", "b"])).scores.tolist() == [[0.1, 0.8], [0.4, 1.0]]
+
+
+def test_folds_of_other_grids_keep_their_mean_scores() -> None:
+    found = Scores.of_runs([[single("a", [[0.2, 0.4, 0.6]]), single("b", [[0.5, 0.7]])]])
+    np.testing.assert_allclose(found.patch_scores, [[[0.4], [0.6]]])
+
+
+def test_a_patch_has_the_label_group_and_fold_of_its_roi() -> None:
+    patches = single("ab", [[0.2, 0.6, 0.7], [0.5, 0.4, 0.9]], fold=3).by_patch(0.5)
+    assert patches.labels.tolist() == [1, 1, 1, 0, 0, 0]
+    assert patches.groups.tolist() == list("aaabbb")
+    assert patches.folds.tolist() == [[3] * 6]
+    assert patches.scores.tolist() == [[0.2, 0.6, 0.7, 0.5, 0.4, 0.9]]
+    assert patches.decisions.tolist() == [[0, 1, 1, 0, 0, 1]]
+    assert len(set(patches.roi_ids)) == 6
+
+
+def brute_auc(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray) -> float:
+    won = [
+        1.0 if scores[i] > scores[j] else 0.5 if scores[i] == scores[j] else 0.0
+        for i in np.flatnonzero(labels == 1)
+        for j in np.flatnonzero(labels == 0)
+        if folds[i] == folds[j]
+    ]
+    return float(np.mean(won))
+
+
+def test_an_auc_counts_the_pairs_of_one_fold_alone() -> None:
+    runs = some_runs()
+    found = run_values(runs, "auc_score", np.ones((1, 60)))[:, 0]
+    assert found == pytest.approx([brute_auc(runs.labels, runs.scores[r], runs.folds[r]) for r in range(3)])
+    shares = run_values(runs, "auc_vote_share", np.ones((1, 60)))[:, 0]
+    assert shares == pytest.approx([brute_auc(runs.labels, runs.shares[r], runs.folds[r]) for r in range(3)])
+
+
+def test_with_one_fold_it_is_scikit_learns_auc() -> None:
+    runs = some_runs(n_folds=1)
+    found = run_values(runs, "auc_score", np.ones((1, 60)))[:, 0]
+    assert found == pytest.approx([roc_auc_score(runs.labels, of_run) for of_run in runs.scores])
+
+
+def test_a_weight_of_two_is_a_roi_that_is_there_twice() -> None:
+    runs = some_runs(n_runs=1)
+    weights = np.random.default_rng(1).integers(0, 3, (1, 60)).astype(float)
+    rows = np.repeat(np.arange(60), weights[0].astype(int))
+    expected = brute_auc(runs.labels[rows], runs.scores[0][rows], runs.folds[0][rows])
+    assert run_values(runs, "auc_score", weights)[0, 0] == pytest.approx(expected)
+
+
+def test_a_fold_of_one_class_gives_no_pairs_and_no_pairs_no_auc() -> None:
+    labels, scores, ones = np.array([0, 1, 1]), np.array([0.1, 0.9, 0.2]), np.ones((1, 3))
+    assert auc_within_folds(labels, scores, np.array([0, 0, 1]), ones)[0] == 1.0
+    assert np.isnan(auc_within_folds(labels, scores, np.array([0, 1, 1]), ones)[0])
