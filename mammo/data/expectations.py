@@ -50,7 +50,7 @@ def check_rois(table: pd.DataFrame, images: npt.NDArray[Any], docs_dir: Path) ->
 
     Raises:
         ExpectationError: a critical expectation failed; the Data Docs have been written.
-        DataError: the images do not fit the table, or `docs_dir` cannot be written.
+        DataError: `docs_dir` cannot be written.
     """
     suites = [(roi_suite(), roi_facts(table, images)), (image_suite(), image_facts(table, images))]
     return _check(suites, docs_dir)

@@ -15,7 +15,6 @@ from great_expectations import ExpectationSuite
 from great_expectations import expectations as gxe
 from great_expectations.expectations import Expectation
 
-from mammo.core.errors import DataError
 from mammo.core.records import (
     ABNORMALITIES,
     MIN_PATCH_PX,
@@ -189,16 +188,7 @@ def leakage_suites(protocol: str) -> tuple[ExpectationSuite, ExpectationSuite]:
 
 
 def roi_facts(table: pd.DataFrame, images: npt.NDArray[Any]) -> pd.DataFrame:
-    """The ROI table with one column more for each rule that compares columns.
-
-    Raises:
-        DataError: `images` is not one picture `(h, w)` for each row.
-    """
-    if images.ndim != 3 or len(images) != len(table):
-        raise DataError(
-            f"images must be (n, height, width) with one for each of the {len(table)} ROIs, got {images.shape}; "
-            f"{REBUILD}"
-        )
+    """The ROI table with one column more for each rule that compares columns."""
     known = table.reindex(columns=list(ROI_SCHEMA))
     normal = known["label"] == Label.NORMAL
     abnormality = known["abnormality"]
