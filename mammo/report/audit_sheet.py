@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from mammo.data.audit_search import Box, Overlap, aligned_crops, overlap_boxes
 from mammo.report.canvas import INK, MUTED, draw_colour_bar, new_figure, save, say_empty
-from mammo.report.tables import counted
+from mammo.report.source import counted
 
 MAX_PAIRS: Final = 20
 LARGEST_DIFFERENCE: Final = 32

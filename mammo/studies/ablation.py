@@ -15,7 +15,8 @@ from mammo.core.files import Workspace
 from mammo.data.splits import Fold, has_published, published_folds
 from mammo.evaluation.repeated import Runs
 from mammo.models.build import Architecture
-from mammo.report.variants import write_ablation
+from mammo.report.studies import write_ablation
+from mammo.report.terminal import show_markdown
 from mammo.studies.runs import Placed
 from mammo.studies.variants import (
     REFERENCE,
@@ -168,7 +169,7 @@ def run_ablation(space: Workspace, config: Config, n_jobs: int, console: Console
         "reference": {"n_runs": reference.runs.n_runs, "cells": levels(reference.runs, config.evaluate)},
         "defects": entries,
     }
-    write_ablation(space.reports / "ablate", summary, console)
+    show_markdown(console, write_ablation(space, summary))
 
 
 def toggled(defect: Defect, study: Study) -> list[Variant]:

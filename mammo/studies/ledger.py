@@ -26,6 +26,7 @@ from mammo.data.splits import (
 from mammo.evaluation.baselines import DOI, PAPER_RESULTS
 from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
 from mammo.report.ledger import write_ledger
+from mammo.report.terminal import show_markdown
 from mammo.studies.referral import referral_by_fold, referral_over_runs
 from mammo.studies.runs import (
     Placed,
@@ -82,7 +83,7 @@ def run_ledger(space: Workspace, config: Config, n_jobs: int, console: Console) 
         "referral": [fold.to_dict() for fold in referral],
         "referral_over_runs": {rate: found.to_dict() for rate, found in over_runs.items()},
     }
-    write_ledger(space.reports / "ledger", ledger, referral, console)
+    show_markdown(console, write_ledger(space, ledger))
 
 
 def fit_systems(

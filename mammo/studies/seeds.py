@@ -6,11 +6,12 @@ import numpy as np
 from rich.console import Console
 
 from mammo.core.config import Config
-from mammo.core.files import Workspace, read_table, write_bytes, write_json
+from mammo.core.files import Workspace, read_table
 from mammo.data.splits import Fold, read_material
 from mammo.evaluation.intervals import over_seeds
 from mammo.evaluation.metrics import TITLES
-from mammo.report.seeds import seeds_markdown
+from mammo.report.studies import write_seeds
+from mammo.report.terminal import show_markdown
 from mammo.studies.fits import Fit
 from mammo.studies.runs import Placed, decide, ensemble, fit_all, plan
 from mammo.systems.assess import auc_difference, describe_data, judge, score_floor
@@ -34,10 +35,7 @@ def run_seeds(space: Workspace, config: Config, n_seeds: int, n_jobs: int, conso
     fits = fit_all(plans, space.fits, n_jobs, console)
     parts = {name: select_part(rois.table, rois.images, split, name) for name in ("train", "test")}
     summary = summarise_seeds(config, parts["train"], parts["test"], fits)
-    folder = space.reports / "seeds"
-    write_json(folder / "seeds.json", summary)
-    write_bytes(folder / "seeds.md", seeds_markdown(summary).encode())
-    console.print(seeds_markdown(summary), highlight=False, markup=False, soft_wrap=True)
+    show_markdown(console, write_seeds(space, summary))
 
 
 def summarise_seeds(config: Config, train: Part, test: Part, fits: dict[str, list[Fit]]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from mammo.core.tune_config import Section
 from mammo.data.rois import RoiSet, load_rois
 from mammo.data.splits import Fold, Material, development_material, grouped_folds, read_material
 from mammo.evaluation.repeated import METRICS, Runs, difference, estimate
-from mammo.report.variants import write_study
+from mammo.report.studies import write_variants
+from mammo.report.terminal import show_markdown
 from mammo.studies.fits import FitTask
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 
@@ -320,4 +321,4 @@ def run_study(space: Workspace, config: Config, path: Path, n_jobs: int, console
             for one in variants
         ],
     }
-    write_study(space.reports / "study", summary, console)
+    show_markdown(console, write_variants(space, summary))

@@ -1,4 +1,4 @@
-"""Coverage against the promise, as table and picture."""
+"""Coverage against the promise, as a picture."""
 
 from pathlib import Path
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from mammo.core.errors import NOTICE
-from mammo.evaluation.conformal import RATES, FoldReferral, judge_fold
-from mammo.evaluation.intervals import wilson
-from mammo.report.referral import referral_picture, referral_summary, referral_table
+from mammo.evaluation.conformal import FoldReferral, judge_fold
+from mammo.report.referral import referral_picture
 from tests.reporting.drawn_figures import Gallery, catch_figures
 
 NOTE = "MIAS ROIs, grouped cv split, 326 ROIs"
@@ -51,26 +50,3 @@ def test_a_class_without_rois_is_left_out(tmp_path: Path, gallery: Gallery) -> N
     fold = judge_fold("all Normal", 0.9, 9, np.zeros(4, dtype=int), np.ones((4, 2), dtype=bool))
     referral_picture([fold], tmp_path / "a.png", NOTE)
     assert "all Normal" in gallery.texts()
-
-
-def test_the_table_sets_hand_counted_rates_beside_the_promise() -> None:
-    labels = np.array([0, 0, 0, 1])
-    sets = np.array([[1, 0], [1, 1], [0, 1], [1, 1]], dtype=bool)
-    rows = referral_table([judge_fold("fold 0", 0.9, 65, labels, sets)])
-    assert rows[2].startswith("| fold 0 | 65 | 0.90 | 0.750 (0.301 to 0.954), n = 4 | 0.667 (")
-    assert rows[2].endswith("| missed within chance |")
-    assert {row.count("|") for row in rows} == {rows[0].count("|")}
-
-
-def test_the_summary_gives_mean_and_spread_over_the_folds() -> None:
-    labels = np.array([0, 1])
-    two = [
-        judge_fold("a", 0.9, 9, labels, np.array([[1, 0], [0, 1]], dtype=bool)),
-        judge_fold("b", 0.9, 9, labels, np.array([[1, 1], [1, 0]], dtype=bool)),
-    ]
-    over_runs = {name: wilson(3, 4).to_dict() for name in RATES}
-    assert referral_summary(two, over_runs) == (
-        "Mean over the runs with its interval, ± the standard deviation over 2 folds, at a promised coverage of 0.90: "
-        "coverage 0.750 (0.301 to 0.954) ± 0.354, coverage of Normal 0.750 (0.301 to 0.954) ± 0.000, coverage of Tumor "
-        "0.750 (0.301 to 0.954) ± 0.707, referral rate 0.750 (0.301 to 0.954) ± 0.354."
-    )

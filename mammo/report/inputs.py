@@ -1,4 +1,4 @@
-"""Everything that the report rests on, read once: files of earlier stages, and of commands that may not have run."""
+"""What the page and the model card rest on, read once; the slices and the provenance, which no earlier stage knows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,9 @@ from mammo.core.provenance import fingerprint, library_versions
 from mammo.core.records import SPLITS, Label
 from mammo.data.rois import read_rois
 from mammo.models.bundle import DESCRIPTION_FILE
-from mammo.report.document import SourceFile
+from mammo.report.results import PREDICTIONS_FILE, RESULTS_FILE
 from mammo.report.slices import slice_report
-
-SLICES_FILE = "slices.json"
-PROVENANCE_FILE = "provenance.json"
+from mammo.report.source import SourceFile
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class ReportInputs:
     """The files of one report.
 
     Attributes:
-        space: the workspace.
+        workspace: the workspace.
         config: its settings.
         results: `reports/evaluate/results.json`.
         champion: `reports/champion.json`.
@@ -33,7 +31,7 @@ class ReportInputs:
         predictions: `reports/evaluate/predictions.csv`.
     """
 
-    space: Workspace
+    workspace: Workspace
     config: Config
     results: SourceFile
     champion: SourceFile
@@ -53,48 +51,32 @@ class ReportInputs:
         return bool(self.results.content["data"]["synthetic"])
 
 
-def gather(space: Workspace, config: Config) -> ReportInputs:
+def gather(workspace: Workspace, config: Config) -> ReportInputs:
     """Read the inputs; compute and write the slices and the provenance, which no earlier stage knows.
 
     Raises:
         DataError: a file that the evaluation or the registration makes is missing or damaged.
     """
-    results = _required(space, "evaluate/results.json")
-    champion = _required(space, "champion.json")
-    model = _required(space, f"../models/{champion.content['system']}/{DESCRIPTION_FILE}")
-    predictions_file = space.reports / "evaluate" / "predictions.csv"
+    results, champion = (SourceFile.read(workspace, path) for path in (RESULTS_FILE, "champion.json"))
+    model = SourceFile.read(workspace, f"../models/{champion.content['system']}/{DESCRIPTION_FILE}")
+    predictions_file = workspace.reports / PREDICTIONS_FILE
     if not predictions_file.is_file():
         raise missing_file(predictions_file)
-    predictions = pd.read_csv(predictions_file)
-    rois = read_rois(space.rois).table
-    slices = slice_report(predictions, rois, config.evaluate, results.content["data"])
-    provenance = describe_provenance(space, config, rois, model.content)
-    write_json(space.reports / SLICES_FILE, slices)
-    write_json(space.reports / PROVENANCE_FILE, provenance)
-    return ReportInputs(
-        space,
-        config,
-        results,
-        champion,
-        model,
-        SourceFile(SLICES_FILE, slices),
-        SourceFile(PROVENANCE_FILE, provenance),
-        predictions,
+    predictions, rois = pd.read_csv(predictions_file), read_rois(workspace.rois).table
+    slices = SourceFile(
+        "slices.json", slice_report(predictions, rois, config.evaluate, results.content["data"])
     )
+    provenance = SourceFile("provenance.json", _provenance(workspace, config, rois, model.content))
+    for source in (slices, provenance):
+        write_json(workspace.reports / source.path, source.content)
+    return ReportInputs(workspace, config, results, champion, model, slices, provenance, predictions)
 
 
-def _required(space: Workspace, path: str) -> SourceFile:
-    source = SourceFile.read(space, path)
-    if source is None:
-        raise missing_file(space.reports / path)
-    return source
-
-
-def describe_provenance(
-    space: Workspace, config: Config, rois: pd.DataFrame, model: dict[str, Any]
+def _provenance(
+    workspace: Workspace, config: Config, rois: pd.DataFrame, model: dict[str, Any]
 ) -> dict[str, Any]:
     """Parts of the data, hashes and versions. Nothing that differs from clone to clone: no commit, no run id."""
-    split = rois.merge(read_table(space.split), on="roi_id", validate="one_to_one")
+    split = rois.merge(read_table(workspace.split), on="roi_id", validate="one_to_one")
     parts = {
         name: {
             "n_rois": len(part),
@@ -106,13 +88,12 @@ def describe_provenance(
         for name in SPLITS
         if len(part := split[split["split"] == name])
     }
-    weights = {
-        system: read_json(space.bundle(system) / DESCRIPTION_FILE)["weights_sha256"]
-        for system in config.systems
-    }
     return {
         "parts": parts,
-        "weights_sha256": weights,
+        "weights_sha256": {
+            system: read_json(workspace.bundle(system) / DESCRIPTION_FILE)["weights_sha256"]
+            for system in config.systems
+        },
         "data_md5": model["provenance"].get("data_md5", {}),
         "params_fingerprint": fingerprint(config.model_dump()),
         "libraries": library_versions(),
