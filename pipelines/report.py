@@ -3,8 +3,7 @@
 from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace
-from mammo.report.inputs import gather
-from mammo.report.page import write_model_card, write_page
+from mammo.report.page import gather, write_model_card, write_page
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The leakage audit as people read it: its files in `reports/audit/`, and the page's section."""
 
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
@@ -8,8 +8,8 @@ from mammo.core.errors import data_name
 from mammo.core.files import Workspace, atomic_path, write_json, write_table
 from mammo.data.audit import Audit, flagged_rois, leakage_summary, overlaps_of, parts_of
 from mammo.report.audit_sheet import DrawnPair, pairs_sheet
-from mammo.report.blocks import Block, Cell, Paragraph, Table
-from mammo.report.source import SourceFile, pictures_of
+from mammo.report.blocks import Block, Cell, Inline, Paragraph, Table
+from mammo.report.source import SourceFile
 
 MOST_ROWS: Final = 40
 """Longer tables end here, and say so; their file holds the rest."""
@@ -79,20 +79,16 @@ def write_located(workspace: Workspace, located: pd.DataFrame) -> None:
 
 
 def audit_blocks(workspace: Workspace) -> list[Block]:
-    """Counts, pairs, flagged ROIs and the pairs' picture, as far as `reports/audit/` holds them."""
-    there = (workspace.reports / "audit" / "summary.json").is_file()
-    blocks: list[Block] = [_summary(SourceFile.read(workspace, "audit/summary.json"))] if there else []
-    for name, title in _TABLES.items():
-        blocks += _rows_of(workspace, f"audit/{name}.csv", title)
-    return [*blocks, *pictures_of(workspace, {"audit/pairs.png": "Pairs."})]
-
-
-def _summary(summary: SourceFile) -> Table:
-    rows: list[tuple[Any, Cell]] = []
+    """Counts, pairs, flagged ROIs and the pairs' picture; nothing where the stage has not run."""
+    if not (workspace.reports / "audit" / "summary.json").is_file():
+        return []
+    summary = SourceFile.read(workspace, "audit/summary.json")
+    rows: list[tuple[Inline, ...]] = []
     for key, title in _COUNTS.items():
         entries = summary.each(key) if isinstance(summary.value(key), dict) else [summary.at(key)]
         rows += [(title.format(entry.name), entry.cell()) for entry in entries]
-    return Table("What the parts share.", ("", "number"), tuple(rows), summary.path)
+    tables = {name: _rows_of(workspace, f"audit/{name}.csv", title) for name, title in _TABLES.items()}
+    return summary.blocks("audit", counts=summary.table(("", "number"), rows), **tables)
 
 
 def _rows_of(workspace: Workspace, path: str, title: str) -> list[Block]:

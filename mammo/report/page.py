@@ -6,17 +6,23 @@ et al. 2019, doi 10.1145/3287560.3287596).
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
+
 from mammo.core.config import Config, VoteConfig
 from mammo.core.errors import NOTICE, PHANTOM
-from mammo.core.files import write_bytes
+from mammo.core.files import Workspace, missing_file, read_json, read_table, write_bytes, write_json
+from mammo.core.provenance import fingerprint, library_versions
+from mammo.core.records import SPLITS, Label
+from mammo.data.rois import read_rois
 from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
+from mammo.models.bundle import DESCRIPTION_FILE
 from mammo.report.audit import audit_blocks
 from mammo.report.blocks import (
     Block,
@@ -29,24 +35,114 @@ from mammo.report.blocks import (
     reference,
 )
 from mammo.report.examples import RULE, draw_examples, pick_examples
-from mammo.report.inputs import ReportInputs
 from mammo.report.ledger import ledger_blocks
 from mammo.report.results import (
     PREDICTIONS_FILE,
+    RESULTS_FILE,
     choice_blocks,
     comparisons_blocks,
     operation_blocks,
     results_blocks,
     systems_table,
 )
-from mammo.report.slices import slices_blocks
-from mammo.report.source import SourceFile, pictures_of
-from mammo.report.studies import ablation_blocks, seeds_blocks, study_section, variants_blocks
-from mammo.report.tuning import nested_blocks, tuning_blocks
+from mammo.report.slices import slice_report, slices_blocks
+from mammo.report.source import SourceFile
+from mammo.report.studies import (
+    ablation_blocks,
+    nested_blocks,
+    seeds_blocks,
+    study_section,
+    tuning_blocks,
+    variants_blocks,
+)
 from mammo.systems.assess import FLOOR
 
 PAGE_FILE: Final = "index.html"
 CARD_FILE: Final = "model_card.md"
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The files of one report.
+
+    Attributes:
+        workspace: the workspace.
+        config: its settings.
+        results: `reports/evaluate/results.json`.
+        champion: `reports/champion.json`.
+        model: the description of the champion's bundle.
+        slices: `reports/slices.json`.
+        provenance: `reports/provenance.json`.
+        predictions: `reports/evaluate/predictions.csv`.
+    """
+
+    workspace: Workspace
+    config: Config
+    results: SourceFile
+    champion: SourceFile
+    model: SourceFile
+    slices: SourceFile
+    provenance: SourceFile
+    predictions: pd.DataFrame
+
+    @property
+    def system(self) -> str:
+        """The champion's system."""
+        return str(self.champion.content["system"])
+
+    @property
+    def synthetic(self) -> bool:
+        """The judged ROIs are phantoms."""
+        return bool(self.results.content["data"]["synthetic"])
+
+
+def gather(workspace: Workspace, config: Config) -> ReportInputs:
+    """Read the inputs; compute and write the slices and the provenance, which no earlier stage knows.
+
+    Raises:
+        DataError: a file that the evaluation or the registration makes is missing or damaged.
+    """
+    results, champion = (SourceFile.read(workspace, path) for path in (RESULTS_FILE, "champion.json"))
+    model = SourceFile.read(workspace, f"../models/{champion.content['system']}/{DESCRIPTION_FILE}")
+    predictions_file = workspace.reports / PREDICTIONS_FILE
+    if not predictions_file.is_file():
+        raise missing_file(predictions_file)
+    predictions, rois = pd.read_csv(predictions_file), read_rois(workspace.rois).table
+    slices = SourceFile(
+        "slices.json", slice_report(predictions, rois, config.evaluate, results.content["data"])
+    )
+    provenance = SourceFile("provenance.json", _provenance(workspace, config, rois, model.content))
+    for source in (slices, provenance):
+        write_json(workspace.reports / source.path, source.content)
+    return ReportInputs(workspace, config, results, champion, model, slices, provenance, predictions)
+
+
+def _provenance(
+    workspace: Workspace, config: Config, rois: pd.DataFrame, model: dict[str, Any]
+) -> dict[str, Any]:
+    """Parts of the data, hashes and versions. Nothing that differs from clone to clone: no commit, no run id."""
+    split = rois.merge(read_table(workspace.split), on="roi_id", validate="one_to_one")
+    parts = {
+        name: {
+            "n_rois": len(part),
+            "n_tumor": int((part["label"] == Label.TUMOR).sum()),
+            "n_normal": int((part["label"] == Label.NORMAL).sum()),
+            "n_groups": int(part["group_id"].nunique()),
+            "n_patients": None if part["patient_id"].isna().any() else int(part["patient_id"].nunique()),
+        }
+        for name in SPLITS
+        if len(part := split[split["split"] == name])
+    }
+    return {
+        "parts": parts,
+        "weights_sha256": {
+            system: read_json(workspace.bundle(system) / DESCRIPTION_FILE)["weights_sha256"]
+            for system in config.systems
+        },
+        "data_md5": model["provenance"].get("data_md5", {}),
+        "params_fingerprint": fingerprint(config.model_dump()),
+        "libraries": library_versions(),
+    }
 
 
 def write_page(inputs: ReportInputs) -> None:
@@ -101,17 +197,10 @@ def _render(name: str, inputs: ReportInputs, **values: Any) -> str:
 def _facts(inputs: ReportInputs) -> list[tuple[str, Cell]]:
     """The numbers at the top."""
     roi = inputs.results.at("systems", inputs.system, "roi")
-    wanted = {
-        "Accuracy": "accuracy",
-        "Tumor recall": "recall",
-        "Specificity": "specificity",
-        "AUC": "auc_score",
-    }
+    names = {"Tumor recall": "recall", "Specificity": "specificity", "AUC": "auc_score"}
     margin = inputs.results.cell("selected_minus_floor_auc", signed=True)
-    return [
-        *((title, roi.cell(metric)) for title, metric in wanted.items()),
-        ("AUC minus the floor's", margin),
-    ]
+    levels = [(title, roi.cell(metric)) for title, metric in {"Accuracy": "accuracy", **names}.items()]
+    return [*levels, ("AUC minus the floor's", margin)]
 
 
 def sections_of(inputs: ReportInputs) -> list[Section]:
@@ -119,66 +208,31 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
     workspace, results, system = inputs.workspace, inputs.results, inputs.system
 
     def section(
-        key: str,
-        title: str,
-        blocks: Sequence[Block],
-        captions: dict[str, str] | None = None,
-        missing: str = "dvc repro evaluate",
+        key: str, title: str, blocks: Sequence[Block], missing: str = "dvc repro evaluate"
     ) -> Section:
-        pictures = pictures_of(
-            workspace, {f"evaluate/{name}.png": text for name, text in (captions or {}).items()}
-        )
-        return Section(key, title, [*blocks, *pictures], inputs.synthetic, missing)
+        return Section(key, title, blocks, inputs.synthetic, missing)
 
-    of_curves = {
-        "curves": "ROC and precision-recall curves on the test part.",
-        "confusion": "Confusion matrices.",
-    }
-    of_operation = {
-        "reliability": "Reliability before and after calibration.",
-        "referral": "Coverage and referral rate against the promise.",
-    }
-    of_errors = {
-        f"errors-{system}": f"Every ROI of the test part that {system} decided wrongly, with its votes."
-    }
-    of_training = {
-        f"training-{name}": f"Training of {name} (numbers: train/{name}.csv)."
-        for name in results.content["systems"]
-    }
-    of_ledger = {
-        "ledger/ledger.png": "The ledger's intervals by protocol.",
-        "ledger/referral.png": "Coverage and referral rate by honest fold.",
-    }
-    of_tuning = {
-        "tune/history.png": "Every trial in its order.",
-        "tune/slice.png": "Value over each parameter, one panel each.",
-        "tune/importance.png": "Share of the spread of the values that each parameter explains (fANOVA).",
-    }
-    seeds, ledger = {"seeds/seeds.json": seeds_blocks}, {"ledger/ledger.json": ledger_blocks}
-    tuning = {"tune/study.json": tuning_blocks, "tune/nested.json": nested_blocks}
     study = partial(study_section, workspace)
+    training = [block for one in results.each("systems") for block in one.blocks("training", name=one.name)]
+    ablation = {"ablate/ablate.json": ablation_blocks}
+    tuning = {"tune/study.json": tuning_blocks, "tune/nested.json": nested_blocks}
     return [
         section("data", "Data and split", _data_blocks(inputs)),
-        section("audit", "Leakage audit", audit_blocks(workspace), missing="dvc repro leakage"),
+        section("audit", "Leakage audit", audit_blocks(workspace), "dvc repro leakage"),
         section("results", "Results", results_blocks(results)),
         section("choice", "The chosen system", choice_blocks(results)),
         section("comparisons", "Are they different?", comparisons_blocks(results)),
-        section("curves", "Curves and confusion", [], of_curves),
-        section("operation", "Thresholds, calibration and referral", operation_blocks(results), of_operation),
+        section("curves", "Curves and confusion", results.blocks("curves")),
+        section("operation", "Thresholds, calibration and referral", operation_blocks(results)),
         section("slices", "Slices", slices_blocks(inputs.slices, [system, FLOOR])),
         section("explanations", "Explanations", _explanations(inputs)),
-        section("errors", "What it gets wrong", [], of_errors),
-        section("training", "Training", [], of_training),
-        study("seeds", "Spread over training seeds", "mammo seeds", seeds),
-        study("ledger", "Ledger", "mammo ledger", ledger, of_ledger),
-        study(
-            "ablate",
-            "Ablation of the paper's defects",
-            "mammo ablate",
-            {"ablate/ablate.json": ablation_blocks},
-        ),
+        section("errors", "What it gets wrong", results.blocks("errors", system=system)),
+        section("training", "Training", training),
+        study("seeds", "Spread over training seeds", "mammo seeds", {"seeds/seeds.json": seeds_blocks}),
+        study("ledger", "Ledger", "mammo ledger", {"ledger/ledger.json": ledger_blocks}),
+        study("ablate", "Ablation of the paper's defects", "mammo ablate", ablation),
         study("study", "Choice of settings", "mammo study FILE", {"study/*.json": variants_blocks}),
-        study("tune", "Tuning", "mammo tune", tuning, of_tuning),
+        study("tune", "Tuning", "mammo tune", tuning),
         section("settings", "Settings", [_settings_table(inputs.config)]),
         section("provenance", "Provenance", _provenance_blocks(inputs.provenance)),
     ]
@@ -186,25 +240,17 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
 
 def _data_blocks(inputs: ReportInputs) -> list[Block]:
     """What the numbers rest on: source, parts, expectations."""
-    paths = [f"expectations/{name}.json" for name in ("rois", "leakage", "patches")]
-    found = [
-        SourceFile.read(inputs.workspace, path)
-        for path in paths
-        if (inputs.workspace.reports / path).is_file()
+    reports, names = inputs.workspace.reports, ("rois", "leakage", "patches")
+    paths = [
+        f"expectations/{name}.json" for name in names if (reports / "expectations" / f"{name}.json").is_file()
     ]
-    rows = tuple(
-        (
-            Path(source.path).stem,
-            source.cell("n_expectations"),
-            Cell(
-                str(sum(rule.value("kept") for rule in source.each("expectations"))),
-                source.href("expectations"),
-            ),
-            source.cell("n_warnings"),
-        )
-        for source in found
-    )
-    expectations = Table("", ("table", "expectations", "kept", "warnings"), rows, paths[0])
+    rows = []
+    for source in (SourceFile.read(inputs.workspace, path) for path in paths):
+        kept = sum(rule.value("kept") for rule in source.each("expectations"))
+        found = (source.cell("n_expectations"), Cell(str(kept), source.href("expectations")))
+        rows.append((Path(source.path).stem, *found, source.cell("n_warnings")))
+    headings = ("table", "expectations", "kept", "warnings")
+    expectations = Table("", headings, tuple(rows), "expectations/rois.json")
     return inputs.results.blocks("data", parts=_parts(inputs.provenance), expectations=expectations)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from string import Formatter
 from typing import Any, Final
 from urllib.parse import quote
@@ -27,11 +28,13 @@ class SourceFile:
         path: of the file, relative to `reports/`.
         content: of the whole file.
         place: the keys from its root to here, where every look-up starts.
+        folder: `reports/`, where its pictures lie; None without pictures.
     """
 
     path: str
     content: Any
     place: tuple[str | int, ...] = ()
+    folder: Path | None = None
 
     @classmethod
     def read(cls, workspace: Workspace, path: str) -> "SourceFile":
@@ -40,7 +43,7 @@ class SourceFile:
         Raises:
             DataError: the file is missing, or no JSON.
         """
-        return cls(path, read_json(workspace.reports / path))
+        return cls(path, read_json(workspace.reports / path), folder=workspace.reports)
 
     def at(self, *keys: str | int) -> "SourceFile":
         """The place at `keys`."""
@@ -120,7 +123,9 @@ class SourceFile:
         return self.cell(*keys, digits=int(form.strip("+") or 3), signed=form.startswith("+"))
 
     def blocks(self, name: str, /, **parts: Any) -> list[Block]:
-        """The text of that name in `templates/texts.txt` as blocks, its tables without rows left out.
+        """The text of that name in `templates/texts.txt` as blocks.
+
+        Tables without rows are left out, and pictures that are not there.
 
         Args:
             name: of the text.
@@ -132,13 +137,22 @@ class SourceFile:
             if kind == "#":
                 found.append(Heading(text))
             elif kind.startswith("["):
-                part = parts[kind.strip("[]")]
-                caption = "".join(map(plain, self.sentence(text, **parts).parts))
+                part, caption = parts[kind.strip("[]")], self._words(text, parts)
                 several = [part] if isinstance(part, Block) else part
                 found += [replace(block, caption=caption) if caption else block for block in several]
+            elif kind.startswith("!"):
+                found += self._pictures(self._words(kind[1:], parts), self._words(text, parts))
             else:
                 found.append(self.sentence(line, **parts))
         return [block for block in found if not isinstance(block, Table) or block.rows]
+
+    def _words(self, template: str, parts: dict[str, Any]) -> str:
+        return "".join(map(plain, self.sentence(template, **parts).parts))
+
+    def _pictures(self, path: str, caption: str) -> list[Picture]:
+        if self.folder is None or not (self.folder / path).is_file():
+            return []
+        return [Picture(caption, (self.folder / path).read_bytes(), quote(path))]
 
 
 @cache
@@ -184,13 +198,3 @@ def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
 def counted(n: int, noun: str) -> str:
     """`1 pair`, `2 pairs`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def pictures_of(workspace: Workspace, captions: dict[str, str]) -> list[Picture]:
-    """PNG files of `reports/` (path → caption) for the page, as far as they are there."""
-    found = {path: workspace.reports / path for path in captions}
-    return [
-        Picture(captions[path], file.read_bytes(), quote(path))
-        for path, file in found.items()
-        if file.is_file()
-    ]

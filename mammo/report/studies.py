@@ -1,4 +1,4 @@
-"""Studies of many fits as people read them: seeds, the ablation of the paper's defects, variants of the settings.
+"""Studies of many fits as people read them: seeds, ablation of the paper's defects, variants of the settings, tuning.
 
 Every `write_` function takes the summary that the study returned, writes it as JSON with its tables as Markdown beside
 it, and returns the Markdown for the terminal. The page reads the same JSON and shows the same blocks.
@@ -10,9 +10,10 @@ from typing import Any, Final
 from mammo.core.files import Workspace, write_bytes, write_json
 from mammo.report.blocks import Block, Cell, Inline, Section, document
 from mammo.report.results import COLUMNS, titles
-from mammo.report.source import SourceFile, counted, pictures_of
+from mammo.report.source import SourceFile, counted
 
 Blocks = Callable[[SourceFile], list[Block]]
+_NESTED: Final = ("auc_score", "auc_vote_share", "accuracy", "recall", "specificity", "precision")
 EFFECTS: Final = ("auc_score", "accuracy", "recall", "specificity", "precision")
 _VERDICTS: Final = ("verdict, this row alone", "verdict, all rows together")
 _FOLDS: Final = {
@@ -43,12 +44,7 @@ def write_study(workspace: Workspace, name: str, title: str, blocks: Blocks, sum
 
 
 def study_section(
-    workspace: Workspace,
-    key: str,
-    title: str,
-    command: str,
-    sources: Mapping[str, Blocks],
-    captions: dict[str, str] | None = None,
+    workspace: Workspace, key: str, title: str, command: str, sources: Mapping[str, Blocks]
 ) -> Section:
     """The page's section of a study, whether or not its command has run.
 
@@ -58,7 +54,6 @@ def study_section(
         title: its heading.
         command: what makes its files.
         sources: files of `reports/`, by glob → what to show of each.
-        captions: the pictures below, path → caption.
     """
     blocks: list[Block] = []
     synthetic = False
@@ -69,8 +64,7 @@ def study_section(
             synthetic |= bool(
                 source.value("data", "synthetic") or source.value("record", "study", "synthetic")
             )
-    pictures = pictures_of(workspace, captions or {}) if blocks else []
-    return Section(key, title, [*blocks, *pictures], synthetic, command)
+    return Section(key, title, blocks, synthetic, command)
 
 
 def write_seeds(workspace: Workspace, summary: dict[str, Any]) -> str:
@@ -202,3 +196,80 @@ def _found(variants: Sequence[dict[str, Any]]) -> str:
         names[kinds["higher" in verdict, "lower" in verdict]].append(one["name"])
     found = (f"{kind}: {', '.join(of_kind)}." for kind, of_kind in names.items() if of_kind)
     return f"All rows together. {' '.join(found)}"
+
+
+def tuning_blocks(source: SourceFile) -> list[Block]:
+    """The study's choice beside the settings of `params.yaml`."""
+    record = source.at("record")
+    compared = isinstance(record.value("settings_of_params"), dict)
+    rows = (
+        (
+            one.name,
+            _range(one.value()),
+            _chosen(record.at("best", "params", one.name)),
+            _chosen(record.at("settings_of_params", "params", one.name)),
+            record.cell("importance", one.name),
+        )
+        for one in record.each("space")
+    )
+    return record.blocks(
+        "tuning",
+        compared=record.blocks("compared") if compared else [],
+        parameters=record.table(("parameter", "searched", "best trial", "params.yaml", "importance"), rows),
+        trials_csv=Cell("tune/trials.csv", "tune/trials.csv"),
+        contour=Cell("tune/contour.png", "tune/contour.png"),
+        parallel=Cell("tune/parallel_coordinate.png", "tune/parallel_coordinate.png"),
+        dashboard=Cell("mammo tune dashboard", code=True),
+    )
+
+
+def _range(parameter: dict[str, Any]) -> str:
+    if parameter["type"] == "categorical":
+        return ", ".join(str(choice) for choice in parameter["choices"])
+    step = f" by {parameter['step']}" if parameter.get("step") not in (None, 1) else ""
+    return f"{parameter['low']} to {parameter['high']}{step}{', log' if parameter['log'] else ''}"
+
+
+def _chosen(place: SourceFile) -> Cell:
+    """A parameter's value, with four significant digits."""
+    value = place.value()
+    return Cell(f"{value:.4g}", place.href()) if isinstance(value, float) else place.cell()
+
+
+def write_nested(workspace: Workspace, summary: dict[str, Any]) -> str:
+    """Write `reports/tune/nested.json` and `.md`; returns the Markdown for the terminal."""
+    return write_study(workspace, "tune/nested", "Is tuning worth it? Nested folds", nested_blocks, summary)
+
+
+def nested_blocks(nested: SourceFile) -> list[Block]:
+    """The comparison on the ROIs that no study saw, then each fold's choice, its promise and what became of it."""
+    params = list(nested.value("folds", 0, "params"))
+    keys = ("fold", "n_rois", "promised", "kept_by_tuned", "kept_by_settings", "system")
+    levels = nested.table(
+        ("settings", *titles(_NESTED)),
+        (
+            ("chosen by each fold's study", *nested.cells(_NESTED, "tuned", "cells")),
+            (
+                f"settings of params.yaml ({nested.value('system')})",
+                *nested.cells(_NESTED, "reference", "cells"),
+            ),
+            ("tuned minus settings, paired", *nested.cells(_NESTED, "effect", "cells", signed=True)),
+        ),
+    )
+    folds = nested.table(
+        ("fold", "ROIs", "promised", "tuned", "settings", "system", *params),
+        (
+            (*fold.cells(keys), *(_chosen(fold.at("params", name)) for name in params))
+            for fold in nested.each("folds")
+        ),
+    )
+    gap = nested.value("promise", "promised") - nested.value("promise", "kept_by_tuned")
+    verdict = f"{abs(gap):.3f} too {'high' if gap > 0 else 'low, at its smaller budget'}"
+    return nested.blocks(
+        "nested",
+        about=about(nested, "the ROIs of train and val alone (the test part stays closed)"),
+        levels=levels,
+        folds=folds,
+        verdict=nested.cell("effect", "verdict", strong=True),
+        gap=Cell(verdict, nested.href("promise")),
+    )

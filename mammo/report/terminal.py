@@ -34,7 +34,9 @@ def show_markdown(console: Console, text: str) -> None:
 def rich_table(table: Table, title: str = "") -> RichTable:
     """A table without vertical lines, whose columns keep their words whole as far as 80 columns allow."""
     caption = f"{table.caption} {NOTICE}".strip()
-    made = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title) if title else None, caption=caption)
+    made = RichTable(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title) if title else None, caption=caption
+    )
     for heading, *cells in zip(table.headings, *table.rows, strict=True):
         longest = max((len(word) for cell in (heading, *cells) for word in plain(cell).split()), default=1)
         made.add_column(str(heading), overflow="fold", min_width=min(longest, _WHOLE))

@@ -15,8 +15,8 @@ from rich.console import Console
 from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
 from mammo.data.splits import Fold, Material, development_material
+from mammo.report.studies import write_nested
 from mammo.report.terminal import show_markdown
-from mammo.report.tuning import write_nested
 from mammo.studies.fits import Fit, default_jobs
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels

@@ -15,8 +15,7 @@ from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace, write_json
 from mammo.evaluation.conformal import judge_fold
-from mammo.report.inputs import gather
-from mammo.report.page import model_card, write_model_card, write_page
+from mammo.report.page import gather, model_card, write_model_card, write_page
 from tests.report.parsed_page import Element, parse
 
 CHROMIUM = shutil.which("chromium")

@@ -15,7 +15,7 @@ from mammo.data.splits import development_material
 from mammo.evaluation.metrics import auc
 from mammo.report.blocks import document
 from mammo.report.source import SourceFile
-from mammo.report.tuning import nested_blocks
+from mammo.report.studies import nested_blocks
 from mammo.studies.fits import Fit, PartScores
 from mammo.tuning.coordinator import Plan
 from mammo.tuning.material import material_mark, nested_folds, read_trial_rois, tuning_material
