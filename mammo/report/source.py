@@ -188,11 +188,10 @@ def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
     )
     if "mean" in value:
         return f"{text} ({counted(value['n_seeds'], 'seed')})"
-    n = value.get("n")
-    if value["ci_low"] is None:
-        return text if n is None else f"{text} (n {n})"
-    low, high = (shown(value[end], digits, signed=signed) for end in ("ci_low", "ci_high"))
-    return f"{text} ({low} to {high})" + ("" if n is None else f", n {n}")
+    if value["ci_low"] is not None:
+        low, high = (shown(value[end], digits, signed=signed) for end in ("ci_low", "ci_high"))
+        text += f" ({low} to {high})"
+    return text if value.get("n") is None else f"{text}, n {value['n']}"
 
 
 def counted(n: int, noun: str) -> str:

@@ -66,7 +66,7 @@ def estimate(value: float | None, *ends: float | None, **more: Any) -> dict[str,
         (estimate(0.8125, 0.7, 0.889, n=64), False, "0.812 (0.700 to 0.889), n 64"),
         (estimate(0.8125, 0.7, 0.889, n=64, sd_runs=0.0172), False, "0.812 ± 0.017 (0.700 to 0.889), n 64"),
         (estimate(0.0214, -0.034, 0.077, n=64), True, "+0.021 (-0.034 to +0.077), n 64"),
-        (estimate(0.5, n=3), False, "0.500 (n 3)"),
+        (estimate(0.5, n=3), False, "0.500, n 3"),
         (estimate(0.5, 0.25, 0.75), False, "0.500 (0.250 to 0.750)"),
         (estimate(None, n=0), False, "n/a"),
         # A value that rounds to nothing has no side; the end of its interval says on which side of it 0 lies.

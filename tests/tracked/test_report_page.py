@@ -372,7 +372,7 @@ def test_tuning_shows_the_choice_beside_the_settings_that_it_was_compared_with(
     assert shown["/record/best/params/size_px"] == "88"
     assert shown["/record/settings_of_params/params/size_px"] == "72"
     assert shown["/record/importance/size_px"] == "0.750 (0.250 to 0.875), n 40"
-    assert shown["/record/importance/fusion"] == "0.250 (n 40)"
+    assert shown["/record/importance/fusion"] == "0.250, n 40"
     assert "64 to 104 by 8" in found.text
     assert "auc of the mean score 0.875" in found.text
     assert "as one of its trials: auc of the vote share 0.812" in found.text
