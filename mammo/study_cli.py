@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mammo.core.files import Workspace, write_bytes, write_json
+from mammo.core.files import Workspace
 from mammo.options import HERE, WorkspaceOption
 
 if TYPE_CHECKING:
@@ -27,40 +27,37 @@ def seeds(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
-    from mammo.report.seeds import seeds_markdown
+    from mammo.report.studies import write_seeds
+    from mammo.report.terminal import show_markdown
     from mammo.studies.ledger import run_seeds
 
     opened, config, n_jobs = _open(workspace, jobs)
-    console, folder = Console(), opened.reports / "seeds"
-    summary = run_seeds(opened, config, n_seeds, n_jobs, console)
-    write_json(folder / "seeds.json", summary)
-    write_bytes(folder / "seeds.md", seeds_markdown(summary).encode())
-    console.print(seeds_markdown(summary), highlight=False, markup=False, soft_wrap=True)
+    console = Console()
+    show_markdown(console, write_seeds(opened, run_seeds(opened, config, n_seeds, n_jobs, console)))
 
 
 @app.command()
 def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
     """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
-    from mammo.evaluation.conformal import FoldReferral
     from mammo.report.ledger import write_ledger
+    from mammo.report.terminal import show_markdown
     from mammo.studies.ledger import run_ledger
 
     opened, config, n_jobs = _open(workspace, jobs)
     console = Console()
-    summary = run_ledger(opened, config, n_jobs, console)
-    folds = [FoldReferral.from_dict(fold) for fold in summary["referral"]]
-    write_ledger(opened.reports / "ledger", summary, folds, console)
+    show_markdown(console, write_ledger(opened, run_ledger(opened, config, n_jobs, console)))
 
 
 @app.command()
 def ablate(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
     """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
-    from mammo.report.variants import write_ablation
+    from mammo.report.studies import write_ablation
+    from mammo.report.terminal import show_markdown
     from mammo.studies.ablation import run_ablation
 
     opened, config, n_jobs = _open(workspace, jobs)
     console = Console()
-    write_ablation(opened.reports / "ablate", run_ablation(opened, config, n_jobs, console), console)
+    show_markdown(console, write_ablation(opened, run_ablation(opened, config, n_jobs, console)))
 
 
 @app.command()
@@ -72,12 +69,13 @@ def study(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Compare named variants of the settings within train and val, to choose by. Resumable."""
-    from mammo.report.variants import write_study
+    from mammo.report.studies import write_variants
+    from mammo.report.terminal import show_markdown
     from mammo.studies.variants import run_study
 
     opened, config, n_jobs = _open(workspace, jobs)
     console = Console()
-    write_study(opened.reports / "study", run_study(opened, config, file, n_jobs, console), console)
+    show_markdown(console, write_variants(opened, run_study(opened, config, file, n_jobs, console)))
 
 
 def _open(workspace: Path, jobs: int | None) -> "tuple[Workspace, Config, int]":

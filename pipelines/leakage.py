@@ -10,11 +10,11 @@ from mammo.report.audit import write_audit
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    protocol = Config.load(space.params).split.protocol
-    audit = read_audit(space)
-    write_audit(space, audit, protocol)
-    folder = space.reports / "expectations"
+    workspace = Workspace()
+    protocol = Config.load(workspace.params).split.protocol
+    audit = read_audit(workspace)
+    write_audit(workspace, audit, protocol)
+    folder = workspace.reports / "expectations"
     write_json(folder / "leakage.json", check_leakage(audit, protocol, folder / "leakage"))
 
 

@@ -3,15 +3,13 @@
 from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace
-from mammo.report.model_card import write_model_card
-from mammo.report.page import write_page
-from mammo.report.report_inputs import gather
+from mammo.report.page import gather, write_model_card, write_page
 
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    inputs = gather(space, Config.load(space.params))
+    workspace = Workspace()
+    inputs = gather(workspace, Config.load(workspace.params))
     write_model_card(inputs)
     write_page(inputs)
 

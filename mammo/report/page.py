@@ -1,192 +1,313 @@
-"""`reports/index.html`: everything that the project found, on one page that needs no network and no other file."""
+"""`reports/index.html` and `reports/model_card.md`: everything that was found, without a run id or a commit.
 
-from dataclasses import replace
+Both are the same in every clone. The page needs no network and no other file. The card has the usual sections (Mitchell
+et al. 2019, doi 10.1145/3287560.3287596).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
-from mammo.core.config import VoteConfig
-from mammo.core.errors import NOTICE
-from mammo.core.files import write_bytes
+import pandas as pd
+
+from mammo.core.config import Config, VoteConfig
+from mammo.core.errors import NOTICE, PHANTOM
+from mammo.core.files import Workspace, missing_file, read_json, read_table, write_bytes, write_json
+from mammo.core.provenance import fingerprint, library_versions
+from mammo.core.records import SPLITS, Label
+from mammo.data.rois import read_rois
 from mammo.evaluation.baselines import DOI
-from mammo.report.document import Block, Cell, PageSection, Paragraph, Picture, Table, picture_uri, shown
-from mammo.report.explanations import RULE, draw_examples, pick_examples
-from mammo.report.page_audit import audit_section
-from mammo.report.page_operation import operation_section
-from mammo.report.page_results import (
-    choice_section,
-    comparisons_section,
-    curves_section,
-    data_section,
-    errors_and_training,
-    results_section,
-    slices_section,
+from mammo.evaluation.metrics import TITLES
+from mammo.models.bundle import DESCRIPTION_FILE
+from mammo.report.audit import audit_blocks
+from mammo.report.blocks import (
+    Block,
+    Cell,
+    Picture,
+    Section,
+    Table,
+    inline_markdown,
+    markdown,
+    reference,
 )
-from mammo.report.page_seeds import seeds_section
-from mammo.report.page_studies import ablation_section, choices_section, ledger_section
-from mammo.report.page_tuning import tuning_section
-from mammo.report.report_inputs import ReportInputs
+from mammo.report.explanations import RULE, draw_examples, pick_examples
+from mammo.report.ledger import ledger_blocks
+from mammo.report.results import (
+    PREDICTIONS_FILE,
+    RESULTS_FILE,
+    choice_blocks,
+    comparisons_blocks,
+    operation_blocks,
+    results_blocks,
+    systems_table,
+)
+from mammo.report.slices import slice_report, slices_blocks
+from mammo.report.source import SourceFile
+from mammo.report.studies import (
+    ablation_blocks,
+    nested_blocks,
+    seeds_blocks,
+    study_section,
+    tuning_blocks,
+    variants_blocks,
+)
+from mammo.systems.assess import FLOOR
 
 PAGE_FILE: Final = "index.html"
-_TEMPLATE: Final = "page.html.j2"
+CARD_FILE: Final = "model_card.md"
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The files of one report.
+
+    Attributes:
+        workspace: the workspace.
+        config: its settings.
+        results: `reports/evaluate/results.json`.
+        champion: `reports/champion.json`.
+        model: the description of the champion's bundle.
+        slices: `reports/slices.json`.
+        provenance: `reports/provenance.json`.
+        predictions: `reports/evaluate/predictions.csv`.
+    """
+
+    workspace: Workspace
+    config: Config
+    results: SourceFile
+    champion: SourceFile
+    model: SourceFile
+    slices: SourceFile
+    provenance: SourceFile
+    predictions: pd.DataFrame
+
+    @property
+    def system(self) -> str:
+        """The champion's system."""
+        return str(self.champion.content["system"])
+
+    @property
+    def synthetic(self) -> bool:
+        """The judged ROIs are phantoms."""
+        return bool(self.results.content["data"]["synthetic"])
+
+
+def gather(workspace: Workspace, config: Config) -> ReportInputs:
+    """Read the inputs; compute and write the slices and the provenance, which no earlier stage knows.
+
+    Raises:
+        DataError: a file that the evaluation or the registration makes is missing or damaged.
+    """
+    results, champion = (SourceFile.read(workspace, path) for path in (RESULTS_FILE, "champion.json"))
+    model = SourceFile.read(workspace, f"../models/{champion.content['system']}/{DESCRIPTION_FILE}")
+    predictions_file = workspace.reports / PREDICTIONS_FILE
+    if not predictions_file.is_file():
+        raise missing_file(predictions_file)
+    predictions, rois = pd.read_csv(predictions_file), read_rois(workspace.rois).table
+    slices = SourceFile(
+        "slices.json", slice_report(predictions, rois, config.evaluate, results.content["data"])
+    )
+    provenance = SourceFile("provenance.json", _provenance(workspace, config, rois, model.content))
+    for source in (slices, provenance):
+        write_json(workspace.reports / source.path, source.content)
+    return ReportInputs(workspace, config, results, champion, model, slices, provenance, predictions)
+
+
+def _provenance(
+    workspace: Workspace, config: Config, rois: pd.DataFrame, model: dict[str, Any]
+) -> dict[str, Any]:
+    """Parts of the data, hashes and versions. Nothing that differs from clone to clone: no commit, no run id."""
+    split = rois.merge(read_table(workspace.split), on="roi_id", validate="one_to_one")
+    parts = {
+        name: {
+            "n_rois": len(part),
+            "n_tumor": int((part["label"] == Label.TUMOR).sum()),
+            "n_normal": int((part["label"] == Label.NORMAL).sum()),
+            "n_groups": int(part["group_id"].nunique()),
+            "n_patients": None if part["patient_id"].isna().any() else int(part["patient_id"].nunique()),
+        }
+        for name in SPLITS
+        if len(part := split[split["split"] == name])
+    }
+    return {
+        "parts": parts,
+        "weights_sha256": {
+            system: read_json(workspace.bundle(system) / DESCRIPTION_FILE)["weights_sha256"]
+            for system in config.systems
+        },
+        "data_md5": model["provenance"].get("data_md5", {}),
+        "params_fingerprint": fingerprint(config.model_dump()),
+        "libraries": library_versions(),
+    }
 
 
 def write_page(inputs: ReportInputs) -> None:
-    """Write `reports/index.html`."""
-    write_bytes(inputs.space.reports / PAGE_FILE, render(inputs, sections_of(inputs)).encode())
+    """Write `reports/index.html`; every text is escaped."""
+    style = files("mammo.report").joinpath("templates", "page.css").read_text()
+    page = _render("page.html.j2", inputs, sections=sections_of(inputs), facts=_facts(inputs), style=style)
+    write_bytes(inputs.workspace.reports / PAGE_FILE, page.encode())
 
 
-def sections_of(inputs: ReportInputs) -> list[PageSection]:
-    """The sections of the page, in their order."""
-    return [
-        data_section(inputs),
-        audit_section(inputs),
-        results_section(inputs),
-        choice_section(inputs),
-        comparisons_section(inputs),
-        curves_section(inputs),
-        operation_section(inputs),
-        slices_section(inputs),
-        explanations_section(inputs),
-        *errors_and_training(inputs),
-        seeds_section(inputs),
-        ledger_section(inputs),
-        ablation_section(inputs),
-        choices_section(inputs),
-        tuning_section(inputs),
-        settings_section(inputs),
-        provenance_section(inputs),
-    ]
+def write_model_card(inputs: ReportInputs) -> None:
+    """Write `reports/model_card.md` for the system that was registered last."""
+    write_bytes(inputs.workspace.reports / CARD_FILE, model_card(inputs).encode())
 
 
-def explanations_section(inputs: ReportInputs) -> PageSection:
-    """A handful of ROIs of the test part, picked by rule, with vote map and Grad-CAM."""
-    vote = VoteConfig(**inputs.model.content["vote"])
-    examples = pick_examples(inputs.predictions, inputs.system, vote)
-    drawn = draw_examples(
-        inputs.space, inputs.config, inputs.system, inputs.champion.content["model_name"], examples
+def model_card(inputs: ReportInputs) -> str:
+    """The card as Markdown; each number is a link to its file, by reference so that the text stays readable."""
+    return _render(
+        "model_card.md.j2",
+        inputs,
+        results=inputs.results,
+        system=inputs.results.at("systems", inputs.system),
+        parts=_parts(inputs.provenance),
+        systems=[replace(systems_table(inputs.results), caption="All systems, the floor and the paper.")],
+        slices=slices_blocks(inputs.slices, [inputs.system]),
+        titles=TITLES,
+        sources=[inputs.results, inputs.champion, inputs.model, inputs.slices, inputs.provenance],
     )
-    pictures = [
-        # A row of the table is the line after the header (RFC 7111 counts from 1).
-        Picture(
-            f"{example.reason}: {example.roi_id}.",
-            picture_uri(png),
-            f"evaluate/predictions.csv#row={example.row + 2}",
-        )
-        for example, png in zip(examples, drawn, strict=True)
-    ]
-    blocks: list[Block] = [
-        Paragraph((RULE,)),
-        Paragraph(
-            (
-                "Vote map: each pixel shows the mean score of the patches that cover it. Grad-CAM: what speaks for "
-                "Tumor and for Normal at first order; a guess about the network, no proof of where a lesion is. Where "
-                "its sign fits few of the patch scores, its colours do not tell what the network saw. Any other ROI: ",
-                Cell("mammo explain FILE_OR_ROI_ID", code=True),
-                ".",
-            )
-        ),
-        *pictures,
-    ]
-    return PageSection("explanations", "Explanations", tuple(blocks), inputs.synthetic)
 
 
-def settings_section(inputs: ReportInputs) -> PageSection:
-    """The settings that made the systems."""
-    config = inputs.config
-    shown_sections = {
-        "ingest": config.ingest,
-        "split": config.split,
-        "patches": config.patches,
-        "model": config.model,
-        "train": config.train,
-        "vote": config.vote,
-        f"recipe {config.train.recipe}": config.recipe,
-        "evaluate": config.evaluate,
-    }
-    rows = (
-        ("settings_from", config.settings_from),
-        *(
-            (name, ", ".join(f"{key} {_setting(value)}" for key, value in section.model_dump().items()))
-            for name, section in shown_sections.items()
-        ),
-    )
-    table = Table("Settings of this report.", ("section", "values"), rows, "../params.yaml")
-    return PageSection("settings", "Settings", (table,), synthetic=inputs.synthetic)
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, dict):
-        return "(" + ", ".join(f"{key} {_setting(one)}" for key, one in value.items()) + ")"
-    return "null" if value is None else str(value)
-
-
-def provenance_section(inputs: ReportInputs) -> PageSection:
-    """Hashes of data, settings and weights, library versions, and how to find the MLflow run of each system."""
-    provenance = inputs.provenance
-    weights = tuple(
-        (
-            system,
-            replace(provenance.cell("weights_sha256", system), code=True),
-            Cell(f"tags.`mammo.weights_sha256` = '{digest}'", code=True),
-        )
-        for system, digest in provenance.content["weights_sha256"].items()
-    )
-    hashes = tuple(
-        (path, replace(provenance.cell("data_md5", path), code=True))
-        for path in provenance.content["data_md5"]
-    )
-    versions = tuple((name, provenance.cell("libraries", name)) for name in provenance.content["libraries"])
-    fingerprint = Paragraph(("Settings fingerprint ", provenance.cell("params_fingerprint"), "."))
-    runs = (
-        "Weights, and the MLflow runs that made them. Run ids differ from clone to clone, so a run is found by the "
-        "hash of its weights: start the UI with “mammo ui”, then search."
-    )
-    tables = (
-        Table(runs, ("system", "weights SHA-256", "search in MLflow"), weights, provenance.path),
-        Table("Data behind the chosen weights (DVC).", ("path", "md5"), hashes, provenance.path),
-        Table("Libraries that wrote this report.", ("library", "version"), versions, provenance.path),
-    )
-    return PageSection("provenance", "Provenance", (fingerprint, *tables), inputs.synthetic)
-
-
-def render(inputs: ReportInputs, sections: list[PageSection]) -> str:
-    """The page as HTML; every text is escaped."""
+def _render(name: str, inputs: ReportInputs, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = files("mammo.report").joinpath("templates")
     environment = Environment(
-        loader=FileSystemLoader(str(folder)), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(str(files("mammo.report").joinpath("templates"))),
+        autoescape=".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.tests["table"] = lambda block: isinstance(block, Table)
-    environment.tests["picture"] = lambda block: isinstance(block, Picture)
-    environment.tests["cell"] = lambda part: isinstance(part, Cell)
-    page: str = environment.get_template(_TEMPLATE).render(
-        title=f"{inputs.champion.content['model_name']}: {inputs.results.content['data']['note']}",
-        inputs=inputs,
-        sections=sections,
-        facts=_facts(inputs),
-        disclaimer=NOTICE,
-        doi=DOI,
-        style=folder.joinpath("page.css").read_text(),
+    environment.filters |= {
+        "minus": lambda text: re.sub(r"(?<![\w-])-(?=\d)", "−", text),
+        "link": lambda part: inline_markdown(part, linked=True),
+        "blocks": lambda blocks, synthetic: markdown(blocks, synthetic=synthetic, linked=True),
+        "reference": reference,
+    }
+    page: str = environment.get_template(name).render(
+        inputs=inputs, notice=NOTICE, phantom_name=PHANTOM, doi=DOI, **values
     )
     return page
 
 
-def _facts(inputs: ReportInputs) -> list[tuple[str, Cell, str]]:
-    """The numbers at the top: name, value, interval."""
-    results, system = inputs.results, inputs.system
-    wanted = {
-        "Accuracy": ("systems", system, "roi", "accuracy"),
-        "Tumor recall": ("systems", system, "roi", "recall"),
-        "Specificity": ("systems", system, "roi", "specificity"),
-        "AUC": ("systems", system, "roi", "auc_score"),
-        "AUC minus the floor's": ("selected_minus_floor_auc",),
+def _facts(inputs: ReportInputs) -> list[tuple[str, Cell]]:
+    """The numbers at the top."""
+    roi = inputs.results.at("systems", inputs.system, "roi")
+    names = {"Tumor recall": "recall", "Specificity": "specificity", "AUC": "auc_score"}
+    margin = inputs.results.cell("selected_minus_floor_auc", signed=True)
+    levels = [(title, roi.cell(metric)) for title, metric in {"Accuracy": "accuracy", **names}.items()]
+    return [*levels, ("AUC minus the floor's", margin)]
+
+
+def sections_of(inputs: ReportInputs) -> list[Section]:
+    """The sections of the page, in their order."""
+    workspace, results, system = inputs.workspace, inputs.results, inputs.system
+
+    def section(
+        key: str, title: str, blocks: Sequence[Block], missing: str = "dvc repro evaluate"
+    ) -> Section:
+        return Section(key, title, blocks, inputs.synthetic, missing)
+
+    study = partial(study_section, workspace)
+    training = [block for one in results.each("systems") for block in one.blocks("training", name=one.name)]
+    ablation = {"ablate/ablate.json": ablation_blocks}
+    tuning = {"tune/study.json": tuning_blocks, "tune/nested.json": nested_blocks}
+    return [
+        section("data", "Data and split", _data_blocks(inputs)),
+        section("audit", "Leakage audit", audit_blocks(workspace), "dvc repro leakage"),
+        section("results", "Results", results_blocks(results)),
+        section("choice", "The chosen system", choice_blocks(results)),
+        section("comparisons", "Are they different?", comparisons_blocks(results)),
+        section("curves", "Curves and confusion", results.blocks("curves")),
+        section("operation", "Thresholds, calibration and referral", operation_blocks(results)),
+        section("slices", "Slices", slices_blocks(inputs.slices, [system, FLOOR])),
+        section("explanations", "Explanations", _explanations(inputs)),
+        section("errors", "What it gets wrong", results.blocks("errors", system=system)),
+        section("training", "Training", training),
+        study("seeds", "Spread over training seeds", "mammo seeds", {"seeds/seeds.json": seeds_blocks}),
+        study("ledger", "Ledger", "mammo ledger", {"ledger/ledger.json": ledger_blocks}),
+        study("ablate", "Ablation of the paper's defects", "mammo ablate", ablation),
+        study("study", "Choice of settings", "mammo study FILE", {"study/*.json": variants_blocks}),
+        study("tune", "Tuning", "mammo tune", tuning),
+        section("settings", "Settings", [_settings_table(inputs.config)]),
+        section("provenance", "Provenance", _provenance_blocks(inputs.provenance)),
+    ]
+
+
+def _data_blocks(inputs: ReportInputs) -> list[Block]:
+    """What the numbers rest on: source, parts, expectations."""
+    reports, names = inputs.workspace.reports, ("rois", "leakage", "patches")
+    paths = [
+        f"expectations/{name}.json" for name in names if (reports / "expectations" / f"{name}.json").is_file()
+    ]
+    rows = []
+    for source in (SourceFile.read(inputs.workspace, path) for path in paths):
+        kept = sum(rule.value("kept") for rule in source.each("expectations"))
+        found = (source.cell("n_expectations"), Cell(str(kept), source.href("expectations")))
+        rows.append((Path(source.path).stem, *found, source.cell("n_warnings")))
+    headings = ("table", "expectations", "kept", "warnings")
+    expectations = Table("", headings, tuple(rows), "expectations/rois.json")
+    return inputs.results.blocks("data", parts=_parts(inputs.provenance), expectations=expectations)
+
+
+def _parts(provenance: SourceFile) -> list[Block]:
+    columns = ("n_rois", "n_tumor", "n_normal", "n_groups", "n_patients")
+    headings = ("part", "ROIs", "Tumor", "Normal", "groups", "patients")
+    parts = provenance.table(headings, ((one.name, *one.cells(columns)) for one in provenance.each("parts")))
+    return provenance.blocks("parts", parts=parts)
+
+
+def _explanations(inputs: ReportInputs) -> list[Block]:
+    """A handful of ROIs of the test part, picked by rule, with vote map and Grad-CAM."""
+    vote = VoteConfig(**inputs.model.content["vote"])
+    examples = pick_examples(inputs.predictions, inputs.system, vote)
+    model_name = inputs.champion.content["model_name"]
+    drawn = draw_examples(inputs.workspace, inputs.config, inputs.system, model_name, examples)
+    pictures = [
+        # A row of the table is the line after the header (RFC 7111 counts from 1).
+        Picture(f"{example.reason}: {example.roi_id}.", png, f"{PREDICTIONS_FILE}#row={example.row + 2}")
+        for example, png in zip(examples, drawn, strict=True)
+    ]
+    command = Cell("mammo explain FILE_OR_ROI_ID", code=True)
+    return inputs.results.blocks("explanations", rule=RULE, command=command, pictures=pictures)
+
+
+def _settings_table(config: Config) -> Table:
+    """The settings that made the systems."""
+    sections = {
+        **{name: getattr(config, name) for name in ("ingest", "split", "patches", "model", "train", "vote")},
+        f"recipe {config.train.recipe}": config.recipe,
+        "evaluate": config.evaluate,
     }
-    facts = []
-    for title, keys in wanted.items():
-        estimate = results.value(*keys)
-        low, value, high = (
-            shown(estimate[end], signed="minus" in title) for end in ("ci_low", "value", "ci_high")
-        )
-        facts.append((title, Cell(value, results.href(*keys)), f"{low} to {high}, n = {estimate['n']}"))
-    return facts
+    rows = tuple((name, _in_words(section.model_dump())) for name, section in sections.items())
+    settings_from = ("settings_from", str(config.settings_from))
+    return Table("Settings of this report.", ("section", "values"), (settings_from, *rows), "../params.yaml")
+
+
+def _in_words(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} ({_in_words(value)})"
+        if isinstance(value, dict)
+        else f"{key} {'null' if value is None else value}"
+        for key, value in values.items()
+    )
+
+
+def _provenance_blocks(provenance: SourceFile) -> list[Block]:
+    """Hashes of data, settings and weights, library versions, and how to find the MLflow run of each system."""
+    weights = (
+        (one.name, one.cell(code=True), Cell(f"tags.`mammo.weights_sha256` = '{one.value()}'", code=True))
+        for one in provenance.each("weights_sha256")
+    )
+    data = ((one.name, one.cell(code=True)) for one in provenance.each("data_md5"))
+    libraries = ((one.name, one.cell()) for one in provenance.each("libraries"))
+    return provenance.blocks(
+        "provenance",
+        weights=provenance.table(("system", "weights SHA-256", "search in MLflow"), weights),
+        data=provenance.table(("path", "md5"), data),
+        libraries=provenance.table(("library", "version"), libraries),
+    )

@@ -1,17 +1,19 @@
-"""The files of the evaluation: numbers for programs, tables and pictures for people."""
+"""The evaluation as people read it: its tables, and the files in `reports/evaluate/`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.records import Label
+from mammo.evaluation.conformal import RATES
 from mammo.evaluation.intervals import Estimate
-from mammo.evaluation.metrics import Confusion
+from mammo.evaluation.metrics import TITLES, Confusion
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import roi_votes
+from mammo.report.blocks import Block, Cell, Heading, Inline, Paragraph, Table, document
 from mammo.report.curves import (
     confusion_matrices,
     referral_picture,
@@ -19,23 +21,188 @@ from mammo.report.curves import (
     roc_and_precision_recall,
     training_curves,
 )
-from mammo.report.operation import operation_markdown
 from mammo.report.rois import VotedRoi, wrong_rois_sheet
-from mammo.report.tables import results_markdown
+from mammo.report.source import SourceFile
 from mammo.systems.assess import FLOOR, Assessment, operation_estimates
 
+RESULTS_FILE: Final = "evaluate/results.json"
+PREDICTIONS_FILE: Final = "evaluate/predictions.csv"
+COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
+FLOOR_TITLE: Final = "floor: logistic regression on 8 intensity statistics"
+_COUNTS: Final = ("tp", "fn", "fp", "tn")
+_COUNTS_TITLE: Final = "TP / FN / FP / TN"
+_BINNINGS: Final = {"equal_mass": "equally many ROIs", "equal_width": "equal width"}
 
-def write_results(space: Workspace, assessment: Assessment) -> None:
+
+def titles(names: Iterable[str]) -> list[str]:
+    """The metrics' names that people read."""
+    return [TITLES[name] for name in names]
+
+
+def results_blocks(results: SourceFile) -> list[Block]:
+    """The systems beside the floor and the paper, at ROI level and at patch level."""
+    columns = ("accuracy", "recall", "specificity", "precision", "auc_score")
+    patches = results.table(
+        ("system", "patches", *(title.replace("the mean patch", "the patch") for title in titles(columns))),
+        ((one.name, one.cell("n_patches"), *one.cells(columns, "patch")) for one in results.each("systems")),
+    )
+    known = results.value("data", "n_patients") is not None
+    patients = results.cell("data", "n_patients") if known else "unknown to the source"
+    return results.blocks("results", systems=systems_table(results), patches=patches, patients=patients)
+
+
+def systems_table(results: SourceFile, columns: Sequence[str] = COLUMNS) -> Table:
+    """ROI-level rows: our systems, the floor, and the paper's on the paper's split."""
+    judged: list[tuple[Inline, SourceFile]] = [(_bold(one, results), one) for one in results.each("systems")]
+    judged.append((FLOOR_TITLE, results.at(FLOOR)))
+    if results.value("data", "source") == "mias_rois" and results.value("data", "protocol") == "published":
+        reported = (one for one in results.each("paper", "systems") if one.value("confusion"))
+        judged += [(f"paper: {one.value('system')} (as reported)", one) for one in reported]
+    rows = ((title, _n_rois(one), _confusion(one), *one.cells(columns, "roi")) for title, one in judged)
+    return results.table(("system", "ROIs", _COUNTS_TITLE, *titles(columns)), rows)
+
+
+def _bold(system: SourceFile, results: SourceFile) -> Cell:
+    return Cell(system.name, strong=system.name == results.value("selected", "system"))
+
+
+def _n_rois(judged: SourceFile) -> Cell:
+    return Cell(str(sum(judged.value("confusion", key) for key in _COUNTS)), judged.href("confusion"))
+
+
+def _confusion(judged: SourceFile) -> Cell:
+    counts = " / ".join(str(judged.value("confusion", key)) for key in _COUNTS)
+    return Cell(counts, judged.href("confusion"), "true and false calls of Tumor and Normal")
+
+
+def choice_blocks(results: SourceFile) -> list[Block]:
+    """Which system was chosen, by what, and how it stands to the floor."""
+    keys = ("epoch", "n_epochs", "val_loss", "val_auc", "n_rois_val")
+    validation = results.table(
+        ("system", "best epoch", "epochs", "validation loss", "validation AUC", "validation ROIs"),
+        (
+            (_bold(one, results), *(one.cell("validation", key, digits=4) for key in keys))
+            for one in results.each("systems")
+        ),
+    )
+    value = results.cell("selected", results.value("selected", "by"), digits=4)
+    system = results.cell("selected", "system", strong=True)
+    return results.blocks("choice", validation=validation, value=value, system=system)
+
+
+def comparisons_blocks(results: SourceFile) -> list[Block]:
+    """Whether the chosen system differs from the others, in words and in numbers."""
+    pairs = results.table(
+        ("systems", "ROIs", "accuracy difference", "McNemar exact p", "AUC difference", "ROIs for 80% power"),
+        (
+            (
+                f"{one.value('name_a')} and {one.value('name_b')}",
+                one.cell("n"),
+                one.cell("accuracy_difference", signed=True),
+                one.cell("mcnemar", "p_value"),
+                one.cell("auc_difference", signed=True),
+                one.cell("rois_needed"),
+            )
+            for one in results.each("comparisons")
+        ),
+    )
+    verdicts = [Paragraph((one.cell("verdict"),)) for one in results.each("comparisons")]
+    return results.blocks("comparisons", verdicts=verdicts, pairs=pairs)
+
+
+def operation_blocks(results: SourceFile) -> list[Block]:
+    """How the systems are operated: thresholds, operating points, calibration, referral."""
+    systems = list(results.each("systems"))
+    metrics, rates = ("accuracy", "recall", "specificity", "balanced_accuracy"), ("recall", "specificity")
+    thresholds = results.table(
+        ("system", "threshold", _COUNTS_TITLE, *titles(metrics)),
+        (
+            (system.name, _threshold(one), _confusion(one), *one.cells(metrics, "roi"))
+            for system in systems
+            for one in system.each("thresholds")
+        ),
+    )
+    points = results.table(
+        ("system", "held on validation", "threshold", *titles(rates)),
+        (
+            (system.name, _held(one), one.cell("threshold"), *one.cells(rates))
+            for system in systems
+            for one in system.each("operating_points")
+        ),
+    )
+    calibration = results.table(
+        ("system", "scores", "slope, intercept", "Brier score", "Expected calibration error", "If perfect"),
+        (row for system in systems for row in _calibrated(system)),
+    )
+    first = systems[0].at("calibration")
+    return results.blocks(
+        "operation",
+        thresholds=thresholds,
+        points=points,
+        calibration=calibration,
+        referral=referral_table(results, [system.at("referral") for system in systems]),
+        n_bins=first.cell("n_bins"),
+        binning=_BINNINGS[first.value("binning")],
+    )
+
+
+def _threshold(one: SourceFile) -> Cell:
+    ships = bool(one.value("ships"))
+    text = f"{one.value('name')}: {one.value('threshold'):.3f}{' (ships)' if ships else ''}"
+    return Cell(text, one.href("threshold"), strong=ships)
+
+
+def _held(one: SourceFile) -> Cell:
+    return Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target"))
+
+
+def _calibrated(system: SourceFile) -> Iterator[list[Inline]]:
+    """A row of the raw scores, one of the calibrated."""
+    line = system.at("calibration", "calibrator")
+    fitted = Cell(f"{line.value('slope'):.3f}, {line.value('intercept'):.3f}", line.href())
+    for kind, shown in (("raw", ""), ("calibrated", fitted)):
+        judged = system.at("calibration", kind)
+        perfect = judged.at("calibration_error_if_perfect")
+        mean, upper = perfect.value("mean"), perfect.value("upper")
+        chance = "" if mean is None else Cell(f"{mean:.3f} (below {upper:.3f})", perfect.href())
+        yield [system.name, kind, shown, *judged.cells(("brier", "calibration_error")), chance]
+
+
+def referral_table(source: SourceFile, folds: Iterable[SourceFile], *more: Sequence[Inline]) -> Table:
+    """What prediction sets promised and what came of it, one row a fold; `more` rows below."""
+    return source.table(
+        ("fold", "ROIs that fitted", "promise", *RATES.values(), "promise was"),
+        [
+            *(
+                (
+                    *fold.cells(("fold", "n_calibration")),
+                    fold.cell("promise", digits=2),
+                    *fold.cells((*RATES, "verdict")),
+                )
+                for fold in folds
+            ),
+            *more,
+        ],
+    )
+
+
+def write_results(workspace: Workspace, assessment: Assessment) -> None:
     """Write `reports/evaluate/` and the flat `reports/metrics.json` that `dvc metrics diff` compares."""
-    folder = space.reports / "evaluate"
-    results = assessment.results
-    write_json(folder / "results.json", results)
-    write_json(space.reports / "metrics.json", flat_metrics(results))
-    text = results_markdown(results) + operation_markdown(results, list(assessment.referrals.values()))
-    write_bytes(folder / "results.md", text.encode())
-    with atomic_path(folder / "predictions.csv") as temporary:
+    folder, results = workspace.reports / "evaluate", assessment.results
+    write_json(workspace.reports / RESULTS_FILE, results)
+    write_json(workspace.reports / "metrics.json", flat_metrics(results))
+    write_bytes(folder / "results.md", results_markdown(results).encode())
+    with atomic_path(workspace.reports / PREDICTIONS_FILE) as temporary:
         assessment.predictions.to_csv(temporary, index=False)
-    draw_results(space, assessment, folder)
+    _draw(workspace, assessment, folder)
+
+
+def results_markdown(results: dict[str, Any]) -> str:
+    """All tables of one evaluation."""
+    source = SourceFile(RESULTS_FILE, results)
+    blocks = [*results_blocks(source), *choice_blocks(source), Heading("Are they different?")]
+    blocks += [*comparisons_blocks(source), *operation_blocks(source)]
+    return document("Test results", blocks, synthetic=results["data"]["synthetic"])
 
 
 def flat_metrics(results: dict[str, Any]) -> dict[str, Any]:
@@ -43,76 +210,56 @@ def flat_metrics(results: dict[str, Any]) -> dict[str, Any]:
 
     The floor has no calibrator and no prediction sets.
     """
-    judged = {**results["systems"], FLOOR: results[FLOOR]}
     values = {
-        name: {metric: estimate["value"] for metric, estimate in entry["roi"].items()}
-        | {"n_rois": entry["n_rois"]}
-        for name, entry in judged.items()
+        name: {metric: one["value"] for metric, one in entry["roi"].items()} | {"n_rois": entry["n_rois"]}
+        for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items()
     }
     for name, entry in results["systems"].items():
-        values[name] |= {metric: estimate["value"] for metric, estimate in operation_estimates(entry).items()}
+        values[name] |= {metric: one["value"] for metric, one in operation_estimates(entry).items()}
     return {"test": values, "selected": {"system": results["selected"]["system"]}}
 
 
-def draw_results(space: Workspace, assessment: Assessment, folder: Path) -> None:
+def _draw(workspace: Workspace, assessment: Assessment, folder: Path) -> None:
     """Draw curves, confusion matrices, reliability, referral, and each system's training and errors."""
-    note = assessment.results["data"]["note"]
-    judged = {**assessment.scored, FLOOR: assessment.floor}
-    entries = {**assessment.results["systems"], FLOOR: assessment.results[FLOOR]}
-    scores = {name: scored.scores[0] for name, scored in judged.items()}
-    aucs = {name: _estimate(entries[name]["roi"]["auc_score"]) for name in judged}
-    roc_and_precision_recall(assessment.test.labels, scores, aucs, folder / "curves.png", note)
+    results, labels = assessment.results, assessment.test.labels
+    note = results["data"]["note"]
+    entries = {**results["systems"], FLOOR: results[FLOOR]}
+    scores = {name: one.scores[0] for name, one in {**assessment.scored, FLOOR: assessment.floor}.items()}
+    aucs = {name: read_estimate(entries[name]["roi"]["auc_score"]) for name in scores}
+    roc_and_precision_recall(labels, scores, aucs, folder / "curves.png", note)
     confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
     confidence = entries[FLOOR]["roi"]["accuracy"]["confidence"]
     confusion_matrices(confusions, folder / "confusion.png", note, confidence)
-    draw_operation(assessment, folder)
-    for name, scored in assessment.scored.items():
-        history = pd.read_csv(space.reports / "train" / f"{name}.csv")
-        training_curves(
-            history, name, folder / f"training-{name}.png", note.replace("test ROIs", "test ROIs held out")
-        )
-        draw_errors(assessment, name, scored, folder / f"errors-{name}.png")
-
-
-def draw_operation(assessment: Assessment, folder: Path) -> None:
-    """Draw reliability before and after calibration, and coverage and referral rate against the promise."""
-    results = assessment.results
     systems = {
-        name: (scored.scores[0], assessment.bundles[name].calibrator.apply(scored.scores[0]))
-        for name, scored in assessment.scored.items()
+        name: (scores[name], assessment.bundles[name].calibrator.apply(scores[name]))
+        for name in assessment.scored
     }
-    first = next(iter(results["systems"].values()))["calibration"]
-    reliability_diagram(
-        assessment.test.labels,
-        systems,
-        folder / "reliability.png",
-        results["data"]["note"],
-        binning=first["binning"],
-        n_bins=first["n_bins"],
-        confidence=first["raw"]["brier"]["confidence"],
-    )
-    folds = list(assessment.referrals.values())
-    referral_picture(folds, folder / "referral.png", results["data"]["note"])
+    first = next(iter(entries.values()))["calibration"]
+    binning = {key: first[key] for key in ("binning", "n_bins")}
+    reliability_diagram(labels, systems, folder / "reliability.png", note, **binning, confidence=confidence)
+    referral_picture(list(assessment.referrals.values()), folder / "referral.png", note)
+    for name, scored in assessment.scored.items():
+        history = pd.read_csv(workspace.reports / "train" / f"{name}.csv")
+        held_out = note.replace("test ROIs", "test ROIs held out")
+        training_curves(history, name, folder / f"training-{name}.png", held_out)
+        _draw_errors(assessment, name, scored, folder / f"errors-{name}.png")
 
 
-def draw_errors(assessment: Assessment, name: str, scored: Scores, path: Path) -> None:
+def _draw_errors(assessment: Assessment, name: str, scored: Scores, path: Path) -> None:
     """Draw the sheet of a system's wrong ROIs with their votes."""
-    bundle = assessment.bundles[name]
-    voted = [
-        VotedRoi(roi_id, image, Label(int(label)), vote)
-        for roi_id, image, label, vote in zip(
-            assessment.test.table["roi_id"],
-            assessment.test.images,
-            scored.labels,
-            roi_votes(scored.patch_scores[0], bundle.vote, bundle.calibrator, bundle.conformal),
-            strict=True,
-        )
-    ]
-    corners = bundle.corners
-    wrong_rois_sheet(voted, corners, path, assessment.results["data"]["note"], title=f"Wrong ROIs of {name}")
+    bundle, test = assessment.bundles[name], assessment.test
+    votes = roi_votes(scored.patch_scores[0], bundle.vote, bundle.calibrator, bundle.conformal)
+    rows = zip(test.table["roi_id"], test.images, scored.labels, votes, strict=True)
+    voted = [VotedRoi(roi_id, image, Label(int(label)), vote) for roi_id, image, label, vote in rows]
+    note = assessment.results["data"]["note"]
+    wrong_rois_sheet(voted, bundle.corners, path, note, title=f"Wrong ROIs of {name}")
 
 
-def _estimate(fields: Mapping[str, Any]) -> Estimate:
+def read_estimate(fields: Mapping[str, Any]) -> Estimate:
     """The inverse of `Estimate.to_dict`: null is NaN again."""
-    values: dict[str, Any] = {key: float("nan") if value is None else value for key, value in fields.items()}
+    values: dict[str, Any] = {
+        key: float("nan") if value is None else value
+        for key, value in fields.items()
+        if key in Estimate.__dataclass_fields__
+    }
     return Estimate(**values)

@@ -35,7 +35,7 @@ from mammo.report.canvas import (
     shorten,
     show_pixels,
 )
-from mammo.report.tables import counted
+from mammo.report.source import counted
 
 MAX_TILES: Final = 24
 MAX_PAIRS: Final = 20

@@ -1,13 +1,18 @@
-"""Tables for the terminal."""
+"""What the commands print: Markdown as it is, and tables that fit a terminal of 80 columns."""
 
+from collections.abc import Iterable
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
-from rich.console import Group
-from rich.table import Table
+from rich.console import Console, Group
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from mammo.core.errors import NOTICE
-from mammo.report.tables import counted
+from mammo.report.blocks import Cell, Inline, Table, plain
+from mammo.report.results import RESULTS_FILE, systems_table
+from mammo.report.source import SourceFile, counted, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,152 +21,154 @@ if TYPE_CHECKING:
     from mammo.doctor import Finding
     from mammo.track.registry import Version
 
+_WHOLE: Final = 16
+"""Letters of a word that no column breaks."""
+_STYLES: Final = {"ok": "green", "note": "yellow", "error": "red"}
 
-_INTERVAL: Final = len("(0.00–0.00)")
+
+def show_markdown(console: Console, text: str) -> None:
+    """Print Markdown as it is: at 80 columns a layout would cut numbers off."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def votes_table(rows: list[dict[str, Any]]) -> Table:
-    """One row for each file of `mammo predict`; one model answers them all."""
-    table = _narrow(
-        "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
-        f"classes are open: refer to a reader. {NOTICE}"
+def rich_table(table: Table, title: str = "") -> RichTable:
+    """A table without vertical lines, whose columns keep their words whole as far as 80 columns allow."""
+    caption = f"{table.caption} {NOTICE}".strip()
+    made = RichTable(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title) if title else None, caption=caption
     )
-    table.add_column("file", overflow="fold", min_width=12)
-    for heading in ("label", "votes", "score", "probability", "open classes"):
-        table.add_column(heading, min_width=len(heading))
-    for row in rows:
-        table.title = f"{row['model_name']} v{row['model_version']}, threshold {row['threshold']:.2f}"
-        table.add_row(
-            row["file"],
-            row["label"],
-            f"{sum(row['votes'])} of {len(row['votes'])} ({row['vote_share']:.2f})",
-            f"{row['score']:.3f}",
-            f"{row['probability']:.2f}",
-            " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else ""),
-        )
-    return table
+    for heading, *cells in zip(table.headings, *table.rows, strict=True):
+        longest = max((len(word) for cell in (heading, *cells) for word in plain(cell).split()), default=1)
+        made.add_column(str(heading), overflow="fold", min_width=min(longest, _WHOLE))
+    for row in table.rows:
+        made.add_row(*map(_text, row))
+    return made
 
 
-def _narrow(caption: str) -> Table:
-    """A table without vertical lines: a terminal of 80 columns has no room for them."""
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
+def _text(part: Inline) -> Text:
+    if isinstance(part, Cell):
+        return Text(part.text, style="bold" if part.strong else "")
+    return Text(part, style=_STYLES.get(part, ""))
+
+
+def results_table(results: dict[str, Any]) -> RichTable:
+    """The test results of one evaluation."""
+    metrics = ("accuracy", "recall", "specificity", "auc_score")
+    judged = systems_table(SourceFile(RESULTS_FILE, results), metrics)
+    table = Table(
+        "Bold: chosen on the validation part alone.",
+        ("system", "accuracy", "Tumor recall", "specificity", "AUC"),
+        tuple((row[0], *row[-len(metrics) :]) for row in judged.rows),
+    )
+    return rich_table(table, results["data"]["note"])
+
+
+def votes_table(rows: list[dict[str, Any]]) -> RichTable:
+    """One row for each file of `mammo predict`; one model answers them all."""
+    first = rows[0]
+    table = Table(
+        "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
+        "classes are open: refer to a reader.",
+        ("file", "label", "votes", "score", "probability", "open classes"),
+        tuple(
+            (
+                row["file"],
+                row["label"],
+                f"{sum(row['votes'])} of {len(row['votes'])} ({row['vote_share']:.2f})",
+                f"{row['score']:.3f}",
+                f"{row['probability']:.2f}",
+                " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else ""),
+            )
+            for row in rows
+        ),
+    )
+    return rich_table(
+        table, f"{first['model_name']} v{first['model_version']}, threshold {first['threshold']:.2f}"
+    )
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Group:
     """The runs side by side, one table for each experiment, with the intervals of the test metrics."""
-    tables = []
-    for experiment in dict.fromkeys(row["experiment"] for row in rows):
-        table = _narrow(f"Test metrics with their intervals. {NOTICE}")
-        table.title = f"Runs of {experiment}"
-        table.add_column("system", no_wrap=True)
-        table.add_column("run")
-        table.add_column("val loss", min_width=5)
-        for heading in ("test accuracy", "test recall", "test AUC"):
-            table.add_column(heading, min_width=_INTERVAL)
-        for row in rows:
-            if row["experiment"] == experiment:
-                metrics, status = row["metrics"], row["status"].lower()
-                intervals = (
-                    _interval(metrics, f"test_{name}") for name in ("accuracy", "recall", "auc_score")
-                )
-                run = row["run_id"][:6] + ("" if status == "finished" else f" {status}")
-                table.add_row(row["system"], run, _number(metrics.get("best_val_loss")), *intervals)
-        tables.append(table)
-    return Group(*tables) if tables else Group("no runs yet: `dvc repro` makes them")
+    if not rows:
+        return Group("no runs yet: `dvc repro` makes them")
+    headings = ("system", "run", "val loss", "test accuracy", "test recall", "test AUC")
+    experiments = dict.fromkeys(row["experiment"] for row in rows)
+    return Group(
+        *(
+            rich_table(
+                Table(
+                    "Test metrics with their intervals.",
+                    headings,
+                    tuple(_run(row) for row in rows if row["experiment"] == experiment),
+                ),
+                f"Runs of {experiment}",
+            )
+            for experiment in experiments
+        )
+    )
 
 
-def versions_table(versions: "list[Version]") -> Table:
+def _run(row: dict[str, Any]) -> tuple[str, ...]:
+    metrics, status = row["metrics"], row["status"].lower()
+    ends = {"value": "", "ci_low": "_ci_low", "ci_high": "_ci_high"}
+    estimates = (
+        shown({key: metrics.get(f"test_{name}{end}") for key, end in ends.items()})
+        for name in ("accuracy", "recall", "auc_score")
+    )
+    run = row["run_id"][:6] + ("" if status == "finished" else f" {status}")
+    return (row["system"], run, shown(metrics.get("best_val_loss")), *estimates)
+
+
+def versions_table(versions: "Iterable[Version]") -> RichTable:
     """The registered versions and their aliases."""
-    table = Table("version", "system", "aliases", "run", title="Registered versions")
-    for version in versions:
-        table.add_row(version.number, version.system, ", ".join(version.aliases), version.run_id[:8])
-    return table
+    rows = tuple((one.number, one.system, ", ".join(one.aliases), one.run_id[:8]) for one in versions)
+    return rich_table(Table("", ("version", "system", "aliases", "run"), rows), "Registered versions")
 
 
-def results_table(results: dict[str, Any]) -> Table:
-    """The test results of one evaluation."""
-    data = results["data"]
-    table = _narrow(f"* chosen on the validation part alone. {NOTICE}")
-    table.title = data["note"]
-    table.add_column("system", no_wrap=True)
-    for heading in ("accuracy", "Tumor recall", "specificity", "AUC"):
-        table.add_column(heading, min_width=_INTERVAL)
-    selected = results["selected"]["system"]
-    for name, entry in {**results["systems"], "floor": results["floor"]}.items():
-        estimates = [entry["roi"][metric] for metric in ("accuracy", "recall", "specificity", "auc_score")]
-        mark = " *" if name == selected else ""
-        table.add_row(f"{name}{mark}", *(_ends(e["value"], e["ci_low"], e["ci_high"]) for e in estimates))
-    return table
-
-
-def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> Table:
-    """The pairs of ROIs that share tissue, and what the parts of the split share.
+def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> RichTable:
+    """The pairs of ROIs that share tissue, bold where they are in two parts, and what the parts share.
 
     Args:
         pairs: rows of `AUDIT_SCHEMA`.
         summary: see `leakage_summary`.
         protocol: of the split.
     """
-    table = Table()
-    for heading in ("a", "b", "parts", "kind", "shift px", "overlap px", "MAD"):
-        table.add_column(heading, overflow="fold")
-    n_pairs = summary["n_pairs"]
-    verb = "shares" if n_pairs == 1 else "share"
-    table.title = f"{counted(n_pairs, 'pair')} of {summary['n_rois']} ROIs {verb} tissue"
-    for pair in pairs:
-        parts = f"{pair['split_a']} / {pair['split_b']}"
-        table.add_row(
+    patients, n_pairs = summary["shared_patients"], summary["n_pairs"]
+    caption = (
+        f"{protocol.replace('_', ' ')} split: {counted(summary['n_pairs_across_parts'], 'pair')} across parts, "
+        f"{counted(summary['n_leaked_test_rois'], 'test ROI')} whose tissue train or val shows; "
+        + ("patients unknown." if patients is None else f"{patients} patients in more than one part.")
+    )
+    rows = tuple(
+        (
             pair["a"],
             pair["b"],
-            parts if pair["split_a"] == pair["split_b"] else f"[bold red]{parts}[/]",
+            Cell(f"{pair['split_a']} / {pair['split_b']}", strong=pair["split_a"] != pair["split_b"]),
             pair["kind"],
             f"{pair['dx_px']}, {pair['dy_px']}",
             str(pair["overlap_px"]),
             f"{pair['mad']:.2f}",
         )
-    patients = summary["shared_patients"]
-    table.caption = (
-        f"{protocol.replace('_', ' ')} split: {counted(summary['n_pairs_across_parts'], 'pair')} across parts, "
-        f"{counted(summary['n_leaked_test_rois'], 'test ROI')} whose tissue train or val shows; "
-        + ("patients unknown" if patients is None else f"{patients} patients in more than one part")
+        for pair in pairs
     )
-    return table
+    title = f"{counted(n_pairs, 'pair')} of {summary['n_rois']} ROIs {'shares' if n_pairs == 1 else 'share'} tissue"
+    return rich_table(
+        Table(caption, ("a", "b", "parts", "kind", "shift px", "overlap px", "MAD"), rows), title
+    )
 
 
-def located_line(located: "pd.DataFrame", space: "Workspace") -> str:
+def located_line(located: "pd.DataFrame", workspace: "Workspace") -> str:
     """How many ROIs `mammo locate` found (`LOCATED_SCHEMA`), and what to do next."""
     certain = located[located["verdict"] == "located"]
     return (
         f"{len(certain)} of {len(located)} ROIs located in {certain['film_id'].nunique()} films of "
         f"{certain['patient_id'].nunique()} patients, {len(located) - len(certain)} uncertain: "
-        f"{space.reports / 'audit' / 'located.csv'}\n"
+        f"{workspace.reports / 'audit' / 'located.csv'}\n"
         "next: dvc repro leakage (groups ROIs by patient too; nothing else knows the patients)"
     )
 
 
-def findings_table(findings: "list[Finding]") -> Table:
+def findings_table(findings: "list[Finding]") -> RichTable:
     """What `mammo doctor` found."""
-    colours = {"ok": "green", "note": "yellow", "error": "red"}
-    table = _narrow(NOTICE)
-    for heading in ("", "what"):
-        table.add_column(heading)
-    for heading in ("found", "remedy"):
-        table.add_column(heading, overflow="fold")
-    for finding in findings:
-        colour = colours[finding.level]
-        table.add_row(f"[{colour}]{finding.level}[/{colour}]", finding.what, finding.found, finding.remedy)
-    return table
-
-
-def _interval(metrics: dict[str, float], name: str) -> str:
-    return _ends(*(metrics.get(f"{name}{end}") for end in ("", "_ci_low", "_ci_high")))
-
-
-def _ends(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None or low is None or high is None:
-        return _number(value)
-    return f"{value:.2f} ({low:.2f}–{high:.2f})"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    rows = tuple(tuple(astuple(finding)) for finding in findings)
+    return rich_table(Table("", ("", "what", "found", "remedy"), rows))

@@ -16,7 +16,8 @@ from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold, development_rois
-from mammo.report.nested import write_nested
+from mammo.report.studies import write_nested
+from mammo.report.terminal import show_markdown
 from mammo.studies.fits import Fit, default_jobs
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels
@@ -64,7 +65,7 @@ def run_nested(space: Workspace, config: Config, plan_of_each: Plan, console: Co
     placed = _fit(space, config, material, chosen, n_jobs, console)
     summary = _summary(config, material, chosen, placed, plan_of_each)
     folder = report_folder(space)
-    write_nested(folder, summary, console)
+    show_markdown(console, write_nested(space, summary))
     log_nested(space, config, summary, folder)
     return summary
 

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
 from mammo.core.config import Config
 from mammo.core.errors import DataError
-from mammo.core.files import Workspace, read_json, write_json
-from mammo.report.model_card import model_card, write_model_card
-from mammo.report.page import write_page
-from mammo.report.report_inputs import gather
-from tests.reporting.parsed_page import Element, parse
+from mammo.core.files import Workspace, write_json
+from mammo.evaluation.conformal import judge_fold
+from mammo.report.page import gather, model_card, write_model_card, write_page
+from tests.report.parsed_page import Element, parse
 
 CHROMIUM = shutil.which("chromium")
-DATA = {"synthetic": True, "note": "PHANTOM (synthetic) ROIs"}
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +26,11 @@ def reported(
     finished: tuple[Workspace, Config], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workspace, Config]:
     """A copy of the finished workspace after the stage `report`."""
-    root = tmp_path_factory.mktemp("reported") / "space"
+    root = tmp_path_factory.mktemp("reported") / "workspace"
     shutil.copytree(finished[0].root, root, ignore=shutil.ignore_patterns("mlruns"))
-    space, config = Workspace(root), finished[1]
-    write(space, config)
-    return space, config
+    workspace, config = Workspace(root), finished[1]
+    write(workspace, config)
+    return workspace, config
 
 
 @pytest.fixture
@@ -41,11 +40,18 @@ def own(reported: tuple[Workspace, Config], tmp_path: Path) -> tuple[Workspace, 
     return Workspace(tmp_path / "own"), reported[1]
 
 
-def write(space: Workspace, config: Config) -> Element:
-    inputs = gather(space, config)
+@pytest.fixture
+def undrawn(own: tuple[Workspace, Config], monkeypatch: pytest.MonkeyPatch) -> tuple[Workspace, Config]:
+    """A copy to change, whose page explains no ROI."""
+    monkeypatch.setattr("mammo.report.page.pick_examples", lambda *_: [])
+    return own
+
+
+def write(workspace: Workspace, config: Config) -> Element:
+    inputs = gather(workspace, config)
     write_model_card(inputs)
     write_page(inputs)
-    return parse((space.reports / "index.html").read_text())
+    return parse((workspace.reports / "index.html").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,13 @@ def page(reported: tuple[Workspace, Config]) -> Element:
 
 def section(page: Element, key: str) -> Element:
     return next(found for found in page.all("section") if found.attributes["id"] == key)
+
+
+def links(found: Element, path: str) -> dict[str, str]:
+    """Place in a file of `reports/` → what is shown of it."""
+    numbers = (a for a in found.all("a") if a.attributes["class"] == "num")
+    split = ((a.attributes["href"].partition("#"), a.text) for a in numbers)
+    return {place: text for (file, _, place), text in split if file == path}
 
 
 def test_the_page_needs_nothing_beside_itself(page: Element) -> None:
@@ -81,10 +94,10 @@ def test_the_page_is_whole_html_with_unique_anchors(page: Element) -> None:
     assert all(image.attributes["alt"] for image in page.all("img"))
 
 
-def linked_value(space: Workspace, href: str) -> object:
+def linked_value(workspace: Workspace, href: str) -> object:
     """What lies where a link of the page points to; the file must exist."""
     parts = urlsplit(href)
-    path = space.reports / unquote(parts.path)
+    path = workspace.reports / unquote(parts.path)
     assert path.exists(), href
     if not parts.fragment or path.suffix != ".json":
         return None
@@ -112,16 +125,19 @@ def test_every_number_is_the_one_at_the_place_that_it_links_to(
             continue
         numbers = [as_number(text) for text in re.findall(r"[-−]?\d+\.\d+", link.text)]
         if isinstance(value, float):
-            assert numbers == [pytest.approx(value, abs=5.1e-4)], href
+            shown = [float(link.text[:-1]) / 100] if link.text.endswith("%") else numbers
+            assert shown == [pytest.approx(value, abs=5.1e-4)], href
             checked += 1
         elif isinstance(value, dict) and "ci_low" in value and numbers:
-            expected = [value[key] for key in ("value", "ci_low", "ci_high")][: len(numbers)]
+            keys = ("value", "sd_runs", "ci_low", "ci_high")
+            expected = [value[key] for key in keys if value.get(key) is not None]
             assert numbers == [pytest.approx(one, abs=5.1e-4) for one in expected], href
+            assert f"n {value['n']}" in link.text, href
             checked += 1
         elif isinstance(value, int):
             assert link.text == str(value), href
             checked += 1
-    assert checked > 60
+    assert checked > 120
 
 
 def test_every_number_of_a_table_is_inside_a_link(page: Element) -> None:
@@ -166,7 +182,7 @@ def test_explanations_are_those_of_the_stated_rule(page: Element, reported: tupl
 
 
 def test_a_section_without_files_names_the_command_that_makes_them(page: Element) -> None:
-    for key in ("seeds", "ledger", "study", "tune"):
+    for key in ("seeds", "ledger", "ablate", "study", "tune"):
         assert f"mammo {key}" in section(page, key).text
         assert section(page, key).all("table") == []
 
@@ -175,89 +191,99 @@ def measured(value: float | None, low: float | None = None, high: float | None =
     return {"value": value, "ci_low": low, "ci_high": high, "method": "BCa", "n": 40}
 
 
-GRID = {"n_folds": 5, "n_repeats": 1, "n_seeds": 1, "seed": 0}
-MATERIAL = {
-    "name": "PHANTOM (synthetic) ROIs",
+LOSS, GAIN = measured(-0.02, -0.05, 0.01), measured(0.03, 0.01, 0.05)
+METRICS = ("accuracy", "recall", "specificity", "precision", "auc_vote_share")
+EFFECTS = dict.fromkeys(METRICS, LOSS) | {"auc_score": GAIN}
+LEVELS = dict.fromkeys((*METRICS, "auc_score"), measured(0.75, 0.7, 0.8))
+EFFECT = {
     "n_rois": 40,
-    "n_tumor": 20,
-    "n_groups": 33,
-    "synthetic": True,
+    "cells": EFFECTS,
+    "verdict": "AUC higher",
+    "together": {"verdict": "not distinguishable"},
 }
-GAIN = dict.fromkeys(("accuracy", "recall", "specificity", "precision"), measured(-0.02, -0.05, 0.01)) | {
-    "auc_score": measured(0.03, 0.01, 0.05)
+STUDY: dict[str, Any] = {
+    "data": {
+        "name": "PHANTOM (synthetic) ROIs",
+        "n_rois": 40,
+        "n_tumor": 20,
+        "n_normal": 20,
+        "n_groups": 33,
+        "synthetic": True,
+    },
+    "settings": {"n_folds": 5, "n_repeats": 1, "n_seeds": 1, "protocol": "honest"},
+    "confidence": 0.95,
+    "system": "vgg16-model1",
+    "reference": {"n_runs": 1, "cells": LEVELS, "overrides": {}},
 }
-
-VERDICTS = {"verdict": "AUC higher", "together": {"verdict": "not distinguishable"}}
 
 
 def test_the_ledger_shows_levels_differences_gaps_and_what_the_sets_kept(
-    own: tuple[Workspace, Config],
+    undrawn: tuple[Workspace, Config],
 ) -> None:
-    space, config = own
-    levels = dict.fromkeys(("accuracy", "recall", "precision", "auc_score"), measured(0.75, 0.7, 0.8))
+    workspace, config = undrawn
     row = {"protocol": "honest", "name": "<b>vgg16</b>-model1", "kind": "system"}
-    fold = {"fold": "repeat 0, fold 3, seed 0", "promise": 0.9, "verdict": "missed within chance"}
-    ledger = {
-        "data": MATERIAL,
-        "settings": GRID,
-        "rows": [row | {"n_rois": 40, "n_runs": 7, "cells": levels}],
-        "minus_floor": [row | {"cells": GAIN}],
-        "between_systems": [row | {"name": "vgg16-model1 minus vgg16-model2", "cells": GAIN}],
-        "gaps": [{"name": "gap", "cells": GAIN, "same_rois": GAIN}],
-        "referral": [fold | {"coverage": measured(0.85), "referral_rate": measured(0.125)}],
+    level = row | {"n_rois": 40, "n_tumor": 20, "n_groups": 33, "n_runs": 7, "cells": LEVELS}
+    fold = judge_fold(
+        "fold 3", 0.9, 9, np.array([0, 1]), np.array([[True, False], [True, False]]), confidence=0.95
+    )
+    ledger = STUDY | {
+        "rows": [level],
+        "flagged_rois": ["roi-1"],
+        "minus_floor": [row | {"cells": EFFECTS}],
+        "between_systems": [row | {"name": "vgg16-model1 minus vgg16-model2", "cells": EFFECTS}],
+        "gaps": [{"name": "gap", "cells": EFFECTS, "same_rois": EFFECTS}],
+        "referral": [fold.to_dict()],
     }
-    write_json(space.reports / "ledger" / "ledger.json", ledger)
-    shutil.copy(space.reports / "evaluate" / "curves.png", space.reports / "ledger" / "ledger.png")
-    found = section(write(space, config), "ledger")
-    links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
+    write_json(workspace.reports / "ledger" / "ledger.json", ledger)
+    shutil.copy(workspace.reports / "evaluate" / "curves.png", workspace.reports / "ledger" / "ledger.png")
+    found = section(write(workspace, config), "ledger")
+    shown = links(found, "ledger/ledger.json")
 
-    assert links["ledger/ledger.json#/rows/0/name"] == "<b>vgg16</b>-model1"
-    assert links["ledger/ledger.json#/rows/0/cells/auc_score"] == "0.750 (0.700 to 0.800)"
-    assert links["ledger/ledger.json#/minus_floor/0/cells/auc_score"] == "+0.030 (+0.010 to +0.050)"
-    assert links["ledger/ledger.json#/between_systems/0/name"] == "vgg16-model1 minus vgg16-model2"
-    assert links["ledger/ledger.json#/between_systems/0/cells/accuracy"] == "−0.020 (−0.050 to +0.010)"
-    assert links["ledger/ledger.json#/gaps/0/same_rois/accuracy"] == "−0.020 (−0.050 to +0.010)"
-    assert links["ledger/ledger.json#/referral/0/coverage"] == "0.850"
+    assert shown["/rows/0/name"] == "<b>vgg16</b>-model1"
+    assert shown["/rows/0/cells/auc_score"] == "0.750 (0.700 to 0.800), n 40"
+    assert shown["/minus_floor/0/cells/auc_score"] == "+0.030 (+0.010 to +0.050), n 40"
+    assert shown["/between_systems/0/name"] == "vgg16-model1 minus vgg16-model2"
+    assert shown["/between_systems/0/cells/accuracy"] == "−0.020 (−0.050 to +0.010), n 40"
+    assert shown["/gaps/0/same_rois/accuracy"] == "−0.020 (−0.050 to +0.010), n 40"
+    assert shown["/referral/0/coverage"].startswith("0.500 (")
+    assert shown["/flagged_rois"] == "1"
     assert found.all("b") == []
     assert len(found.all("img")) == 1
     assert all("PHANTOM" in caption.text for caption in found.all("caption"))
 
 
-def test_the_ablation_shows_each_defects_effect_or_why_there_is_none(own: tuple[Workspace, Config]) -> None:
-    space, config = own
-    about: dict[str, Any] = {"setting": "patches.last_offset", "in_reference": "no"}
-    effect = {"n_rois": 40, "cells": {"auc_score": measured(0.03, 0.01, 0.05)}, **VERDICTS}
+def test_the_ablation_shows_each_defects_effect_or_why_there_is_none(
+    undrawn: tuple[Workspace, Config],
+) -> None:
+    workspace, config = undrawn
+    about: dict[str, Any] = {"setting": "patches.last_offset", "in_reference": "no", "about": "it is so"}
     defects = [
-        about | {"name": "last offset", "effect": effect, "reason": None},
+        about | {"name": "last offset", "effect": EFFECT, "reason": None},
         about | {"name": "bounding box", "effect": None, "reason": "only films can be cut again"},
     ]
-    ablation = {"data": MATERIAL, "settings": GRID, "system": "vgg16-model1", "defects": defects}
-    write_json(space.reports / "ablate" / "ablate.json", ablation)
-    _, shown, missing = section(write(space, config), "ablate").all("tr")
+    write_json(workspace.reports / "ablate" / "ablate.json", STUDY | {"defects": defects})
+    found = section(write(workspace, config), "ablate")
+    _, shown, missing = found.all("tr")
 
-    assert "+0.030 (+0.010 to +0.050)" in shown.text
-    assert "AUC higher" in shown.text
-    assert "not distinguishable" in shown.text
+    for words in (
+        "+0.030 (+0.010 to +0.050), n 40",
+        "AUC higher",
+        "not distinguishable",
+        "patches.last_offset",
+    ):
+        assert words in shown.text
     assert "only films can be cut again" in missing.text
+    assert "last offset: it is so." in found.text
 
 
-def test_every_study_of_settings_is_shown_with_its_reference(own: tuple[Workspace, Config]) -> None:
-    space, config = own
-    variant: dict[str, Any] = {
-        "name": "half",
-        "effect": {"n_rois": 40, "cells": GAIN, **VERDICTS},
-    }
+def test_every_study_of_settings_is_shown_with_its_reference(undrawn: tuple[Workspace, Config]) -> None:
+    workspace, config = undrawn
+    variant = {"name": "half", "overrides": {"train.epochs": 16}, "cells": LEVELS, "effect": EFFECT}
     for name, overrides in (("first", {"train.epochs": 32}), ("second", {})):
-        study: dict[str, Any] = {
-            "name": name,
-            "question": "Why?",
-            "data": MATERIAL,
-            "settings": GRID,
-            "system": "vgg16-model1",
-        }
-        study["reference"], study["variants"] = {"overrides": overrides}, [variant]
-        write_json(space.reports / "study" / f"{name}.json", study)
-    found = section(write(space, config), "study")
+        reference = STUDY["reference"] | {"overrides": overrides}
+        study = STUDY | {"name": name, "question": "Why?", "variants": [variant], "reference": reference}
+        write_json(workspace.reports / "study" / f"{name}.json", study)
+    found = section(write(workspace, config), "study")
 
     assert [len(table.all("tr")) for table in found.all("table")] == [2, 2]
     first, second = (caption.text for caption in found.all("caption"))
@@ -267,71 +293,132 @@ def test_every_study_of_settings_is_shown_with_its_reference(own: tuple[Workspac
 
 
 def test_the_audit_shows_its_counts_and_tables_with_links_to_each_value(
-    own: tuple[Workspace, Config],
+    undrawn: tuple[Workspace, Config],
 ) -> None:
-    space, config = own
-    folder = space.reports / "audit"
+    workspace, config = undrawn
+    folder = workspace.reports / "audit"
     counts = {"n_rois": 326, "pairs_by_kind": {"shifted": 4, "stretched": 1}, "pairs_by_parts": {}}
     write_json(folder / "summary.json", counts | {"shared_patients": None})
     (folder / "pairs.csv").write_text("a,overlap_px\nroi-1,8245\n" + "roi-2,7\n" * 50)
     (folder / "flagged_rois.csv").write_text("roi_id,split\n")
-    found = section(write(space, config), "audit")
-    links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
-    assert links["audit/summary.json#/n_rois"] == "326"
-    assert links["audit/summary.json#/pairs_by_kind/shifted"] == "4"
-    assert links["audit/summary.json#/shared_patients"] == "n/a"
-    assert links["audit/pairs.csv#row=2"] == "8245"
+    found = section(write(workspace, config), "audit")
+    shown = links(found, "audit/summary.json")
+    assert (shown["/n_rois"], shown["/pairs_by_kind/shifted"], shown["/shared_patients"]) == (
+        "326",
+        "4",
+        "n/a",
+    )
+    assert links(found, "audit/pairs.csv")["row=2"] == "8245"
     assert "of them shifted" in found.text
     assert "the first 40 of 51" in found.text
     assert "another part knows something: none" in found.text
 
 
-def test_thresholds_calibration_and_referral_are_shown_once_the_evaluation_knows_them(
-    own: tuple[Workspace, Config],
+def test_thresholds_calibration_and_referral_are_those_of_every_system(
+    page: Element, reported: tuple[Workspace, Config]
 ) -> None:
-    space, config = own
-    path = space.reports / "evaluate" / "results.json"
-    results = read_json(path)
-    selected = results["selected"]["system"]
-    results["systems"] = {selected: results["systems"][selected]}
-    estimate = results["systems"][selected]["roi"]["accuracy"]
-    judged = {"brier": estimate, "calibration_error": estimate}
-    roi = dict.fromkeys(("accuracy", "recall", "specificity", "balanced_accuracy"), estimate)
-    rates = dict.fromkeys(("coverage", "coverage_normal", "coverage_tumor", "referral_rate"), estimate)
-    results["systems"][selected] |= {
-        "thresholds": [{"name": "fixed", "threshold": 0.5, "ships": True, "roi": roi}],
-        "operating_points": [
-            {
-                "fixed": "recall",
-                "target": 0.9,
-                "threshold": 0.321,
-                "recall": estimate,
-                "specificity": estimate,
-            }
-        ],
-        "calibration": {"raw": judged, "calibrated": judged},
-        "referral": {"promise": 0.9, "verdict": "kept", **rates},
+    found, n_systems = section(page, "operation"), len(reported[1].systems)
+    thresholds, points, calibration, referral = found.all("table")
+    shown = links(found, "evaluate/results.json")
+
+    assert len(thresholds.all("tr")) >= 1 + 2 * n_systems
+    assert [len(table.all("tr")) for table in (points, calibration, referral)] == [
+        1 + 6 * n_systems,
+        1 + 2 * n_systems,
+        1 + n_systems,
+    ]
+    system = f"/systems/{reported[1].systems[0]}"
+    assert shown[f"{system}/thresholds/0/threshold"].startswith("fixed: 0.500")
+    assert "(ships)" in thresholds.text
+    assert shown[f"{system}/referral/promise"] == "0.90"
+
+
+CHOICE = {"size_px": 88, "fusion": "model1"}
+
+
+def tuning_record(own: dict[str, Any] | str) -> dict[str, Any]:
+    return {
+        "study": {"n_rois": 32, "n_tumor": 16, "synthetic": True},
+        "budget": {"n_folds": 5},
+        "trials": {"ended": 12, "complete": 5, "pruned": 7},
+        "pruning": {"saved_share": 0.25},
+        "best": {
+            "trial": 3,
+            "metric": "auc",
+            "evidence": "mean score",
+            "value": 0.875,
+            "fold_standard_error": 0.03125,
+            "params": CHOICE,
+        },
+        "settings_of_params": own,
+        "importance": {"size_px": measured(0.75, 0.25, 0.875), "fusion": measured(0.25)},
+        "space": {
+            "size_px": {"type": "int", "low": 64, "high": 104, "step": 8, "log": False},
+            "fusion": {"type": "categorical", "choices": ["baseline", "model1"]},
+        },
     }
-    write_json(path, results)
-    found = section(write(space, config), "operation")
-    assert [len(table.all("tr")) for table in found.all("table")] == [2, 2, 2, 2]
-    assert "fixed: 0.500 (ships)" in found.text
-    assert "0.321" in found.text
+
+
+def test_tuning_shows_the_choice_beside_the_settings_that_it_was_compared_with(
+    undrawn: tuple[Workspace, Config],
+) -> None:
+    workspace, config = undrawn
+    file = workspace.reports / "tune" / "study.json"
+    settings = {"evidence": "vote share", "value": 0.8125, "params": {"size_px": 72, "fusion": "baseline"}}
+    write_json(file, {"record": tuning_record(settings)})
+    found = section(write(workspace, config), "tune")
+    shown = links(found, "tune/study.json")
+    assert "PHANTOM" in found.text
+    assert shown["/record/best/value"] == "0.875"
+    assert shown["/record/settings_of_params/value"] == "0.812"
+    assert shown["/record/best/params/size_px"] == "88"
+    assert shown["/record/settings_of_params/params/size_px"] == "72"
+    assert shown["/record/importance/size_px"] == "0.750 (0.250 to 0.875), n 40"
+    assert shown["/record/importance/fusion"] == "0.250, n 40"
+    assert "64 to 104 by 8" in found.text
+    assert "auc of the mean score 0.875" in found.text
+    assert "as one of its trials: auc of the vote share 0.812" in found.text
+    write_json(file, {"record": tuning_record("not in the workspace")})
+    assert "as one of its trials" not in section(write(workspace, config), "tune").text
+
+
+def test_nested_folds_show_what_was_promised_and_what_was_kept(undrawn: tuple[Workspace, Config]) -> None:
+    workspace, config = undrawn
+    promise = {"promised": 0.9, "kept_by_tuned": 0.7, "kept_by_settings": 0.725}
+    fold = {"fold": 0, "n_rois": 8, "system": "vgg16-model1", "params": CHOICE | {"head_lr": 0.00202637}}
+    nested = STUDY | {
+        "question": "Is it?",
+        "trials_of_each_study": 12,
+        "metric": "auc",
+        "tuned": {"cells": LEVELS},
+        "effect": EFFECT,
+        "promise": promise,
+        "folds": [fold | promise],
+    }
+    write_json(workspace.reports / "tune" / "nested.json", nested)
+    found = section(write(workspace, config), "tune")
+    shown = links(found, "tune/nested.json")
+    assert shown["/effect/cells/auc_score"] == "+0.030 (+0.010 to +0.050), n 40"
+    assert shown["/tuned/cells/accuracy"] == "0.750 (0.700 to 0.800), n 40"
+    assert shown["/folds/0/kept_by_settings"] == "0.725"
+    assert shown["/folds/0/params/head_lr"] == "0.002026"
+    assert shown["/effect/verdict"] == "AUC higher"
+    assert "0.200 too high" in found.text
 
 
 def test_the_same_files_give_the_same_bytes(own: tuple[Workspace, Config]) -> None:
-    space, config = own
+    workspace, config = own
     names = ("index.html", "model_card.md", "slices.json", "provenance.json")
-    before = {name: (space.reports / name).read_bytes() for name in names}
-    write(space, config)
-    assert {name: (space.reports / name).read_bytes() for name in names} == before
+    before = {name: (workspace.reports / name).read_bytes() for name in names}
+    write(workspace, config)
+    assert {name: (workspace.reports / name).read_bytes() for name in names} == before
 
 
 def test_without_an_evaluation_the_stage_says_what_to_run(own: tuple[Workspace, Config]) -> None:
-    space, config = own
-    (space.reports / "evaluate" / "results.json").unlink()
+    workspace, config = own
+    (workspace.reports / "evaluate" / "results.json").unlink()
     with pytest.raises(DataError, match=r"results\.json: does not exist; run `dvc repro`"):
-        gather(space, config)
+        gather(workspace, config)
 
 
 def test_the_model_card_has_the_usual_sections_and_links_its_numbers(
@@ -361,8 +448,8 @@ def test_the_model_card_has_the_usual_sections_and_links_its_numbers(
 
 
 def test_the_card_of_the_archive_says_what_it_does_not_know(own: tuple[Workspace, Config]) -> None:
-    space, config = own
-    inputs = gather(space, config)
+    workspace, config = own
+    inputs = gather(workspace, config)
     for axis in inputs.slices.content["axes"].values():
         axis["systems"] = {}
     inputs.results.content["data"] |= {"synthetic": False, "protocol": "published"}
@@ -395,76 +482,3 @@ def test_a_browser_shows_the_page_alone_without_a_request(
     assert min(widths) > 0
     assert overflow <= 0
     assert len(shot) > 50_000
-
-
-SPACE = {
-    "size_px": {"type": "int", "low": 64, "high": 104, "step": 8, "log": False},
-    "fusion": {"type": "categorical", "choices": ["baseline", "model1"]},
-}
-CHOICE = {"size_px": 88, "fusion": "model1"}
-
-
-def tuning_record(own: dict[str, Any] | str) -> dict[str, Any]:
-    return {
-        "study": {"n_rois": 32, "n_tumor": 16, "synthetic": True},
-        "budget": {"n_folds": 5},
-        "trials": {"ended": 12, "complete": 5, "pruned": 7},
-        "pruning": {"saved_share": 0.25},
-        "best": {
-            "trial": 3,
-            "metric": "auc",
-            "evidence": "mean score",
-            "value": 0.875,
-            "fold_standard_error": 0.03125,
-            "params": CHOICE,
-        },
-        "settings_of_params": own,
-        "importance": {"size_px": measured(0.75, 0.25, 0.875), "fusion": measured(0.25)},
-        "space": SPACE,
-    }
-
-
-def test_tuning_shows_the_choice_beside_the_settings_that_it_was_compared_with(
-    own: tuple[Workspace, Config],
-) -> None:
-    space, config = own
-    settings = {"evidence": "vote share", "value": 0.8125, "params": {"size_px": 72, "fusion": "baseline"}}
-    write_json(space.reports / "tune" / "study.json", {"record": tuning_record(settings)})
-    found = section(write(space, config), "tune")
-    assert "PHANTOM" in found.text
-    links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
-    assert links["tune/study.json#/record/best/value"] == "0.875"
-    assert links["tune/study.json#/record/settings_of_params/value"] == "0.812"
-    assert links["tune/study.json#/record/best/params/size_px"] == "88"
-    assert links["tune/study.json#/record/settings_of_params/params/size_px"] == "72"
-    assert links["tune/study.json#/record/importance/size_px"] == "0.750 (0.250 to 0.875)"
-    assert links["tune/study.json#/record/importance/fusion"] == "0.250"
-    assert "64 to 104 by 8" in found.text
-    assert "auc of the mean score 0.875" in found.text
-    assert "as one of its trials: auc of the vote share 0.812" in found.text
-    write_json(space.reports / "tune" / "study.json", {"record": tuning_record("not in the space")})
-    assert "settings of params.yaml as one of its trials" not in section(write(space, config), "tune").text
-
-
-def test_nested_folds_show_what_was_promised_and_what_was_kept(own: tuple[Workspace, Config]) -> None:
-    space, config = own
-    cells = dict.fromkeys((*GAIN, "auc_vote_share"), measured(0.75, 0.7, 0.8))
-    fold = {"fold": 0, "n_rois": 8, "promised": 0.9, "kept_by_tuned": 0.7, "kept_by_settings": 0.725}
-    nested = {
-        "data": MATERIAL,
-        "settings": GRID,
-        "trials_of_each_study": 12,
-        "metric": "auc",
-        "tuned": {"cells": cells},
-        "reference": {"cells": cells},
-        "effect": {"cells": GAIN, "n_rois": 40, "verdict": "not distinguishable"},
-        "promise": {"promised": 0.9, "kept_by_tuned": 0.7, "kept_by_settings": 0.725},
-        "folds": [fold | {"system": "vgg16-model1", "params": CHOICE}],
-    }
-    write_json(space.reports / "tune" / "nested.json", nested)
-    found = section(write(space, config), "tune")
-    links = {a.attributes["href"]: a.text for a in found.all("a") if a.attributes["class"] == "num"}
-    assert links["tune/nested.json#/effect/cells/auc_score"] == "+0.030 (+0.010 to +0.050)"
-    assert links["tune/nested.json#/tuned/cells/accuracy"] == "0.750 (0.700 to 0.800)"
-    assert links["tune/nested.json#/folds/0/kept_by_settings"] == "0.725"
-    assert links["tune/nested.json#/effect/verdict"] == "not distinguishable"

@@ -13,7 +13,9 @@ from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace, read_json, read_table
 from mammo.data.splits import development_rois
 from mammo.evaluation.metrics import auc
-from mammo.report.nested import nested_markdown
+from mammo.report.blocks import document
+from mammo.report.source import SourceFile
+from mammo.report.studies import nested_blocks
 from mammo.studies.fits import Fit, PartScores
 from mammo.tuning.coordinator import Plan
 from mammo.tuning.material import material_mark, nested_folds, read_trial_rois, tuning_material
@@ -130,7 +132,7 @@ def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
 
 
 def says_what_it_is(summary: dict[str, Any]) -> None:
-    text = nested_markdown(summary)
+    text = document("", nested_blocks(SourceFile("", summary)), synthetic=True)
     assert "PHANTOM (synthetic) ROIs" in text
     assert "no medical device" in text
     assert f"Verdict (n = 32): **{summary['effect']['verdict']}**" in text

@@ -1,4 +1,4 @@
-"""Predictions joined with what the ROI table knows."""
+"""Slices: predictions joined with what the ROI table knows."""
 
 import pandas as pd
 

@@ -1,0 +1,119 @@
+"""The studies' tables: what each number rests on."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mammo.core.files import Workspace, read_json
+from mammo.evaluation.conformal import RATES, FoldReferral, judge_fold
+from mammo.evaluation.intervals import over_seeds, wilson
+from mammo.evaluation.metrics import TITLES
+from mammo.report.blocks import Table, plain
+from mammo.report.ledger import ledger_blocks
+from mammo.report.source import SourceFile
+from mammo.report.studies import variants_blocks, write_seeds
+
+
+def seeds_summary() -> dict[str, Any]:
+    spread = over_seeds([0.7, 0.8, 0.9], 0.9).to_dict()
+    cells = {name: wilson(7, 10, 0.9).to_dict() for name in TITLES}
+    system = {
+        "validation": {"val_loss": 0.5},
+        "test": dict.fromkeys(TITLES, spread)
+        | {"precision": over_seeds([0.6, float("nan"), 0.8], 0.9).to_dict()},
+        "minus_floor_auc": spread,
+        "ensemble": {"roi": cells, "minus_floor_auc": wilson(7, 10, 0.9).to_dict()},
+    }
+    return {
+        "data": {"note": "PHANTOM", "n_tumor": 5, "n_normal": 5, "synthetic": True},
+        "n_seeds": 3,
+        "confidence": 0.9,
+        "selected": "compact-baseline",
+        "selected_by": "mean val_loss over the seeds",
+        "systems": {"compact-baseline": system},
+        "floor": {"roi": cells},
+    }
+
+
+def test_seeds_are_written_as_json_and_as_the_markdown_that_is_shown(tmp_path: Any) -> None:
+    workspace, summary = Workspace(tmp_path), seeds_summary()
+    text = write_seeds(workspace, summary)
+    assert read_json(workspace.reports / "seeds" / "seeds.json") == summary
+    assert (workspace.reports / "seeds" / "seeds.md").read_text() == text
+    assert text.startswith(
+        "# Test results over 3 training seeds\n\n**PHANTOM (synthetic).** Research software, no"
+    )
+
+
+def test_a_metric_that_some_seeds_leave_undefined_says_how_many_it_rests_on(tmp_path: Any) -> None:
+    text = write_seeds(Workspace(tmp_path), seeds_summary())
+    (row,) = [line for line in text.splitlines() if line.startswith("| **compact-baseline**")]
+    assert row.count("0.800 ± 0.100 (3 seeds) |") == len(row.split("|")) - 5  # edges, name, loss, precision
+    assert "| 0.700 ± 0.141 (2 seeds) |" in row
+
+
+def test_intervals_carry_the_confidence_of_the_settings(tmp_path: Any) -> None:
+    text = write_seeds(Workspace(tmp_path), seeds_summary())
+    assert "Ensembles and floor: 90% intervals." in text
+    # Student's t of two degrees of freedom at 90% is 2.920, the standard error 0.1 / √3.
+    assert "(90% t interval over 3 seeds +0.631 to +0.969, these test ROIs held fixed)" in text
+
+
+def referral_rows(**ledger: Any) -> list[tuple[str, ...]]:
+    grid = {"n_folds": 3, "n_repeats": 1, "n_seeds": 1}
+    table = ledger_blocks(SourceFile("", {"settings": grid, "confidence": 0.95, **ledger}))[-1]
+    assert isinstance(table, Table)
+    return [tuple(plain(part) for part in row) for row in table.rows]
+
+
+def test_the_ledger_sets_hand_counted_rates_beside_the_promise() -> None:
+    labels = np.array([0, 0, 0, 1])
+    sets = np.array([[1, 0], [1, 1], [0, 1], [1, 1]], dtype=bool)
+    row = referral_rows(referral=[judge_fold("fold 0", 0.9, 65, labels, sets, confidence=0.95).to_dict()])[0]
+    assert row[:4] == ("fold 0", "65", "0.90", "0.750 (0.301 to 0.954), n 4")
+    assert row[4].startswith("0.667 (")
+    assert row[-1] == "missed within chance"
+
+
+def test_the_ledger_gives_mean_and_spread_over_the_folds() -> None:
+    labels = np.array([0, 1])
+    folds = [
+        judge_fold("a", 0.9, 9, labels, np.array([[1, 0], [0, 1]], dtype=bool), confidence=0.95).to_dict(),
+        judge_fold("b", 0.9, 9, labels, np.array([[1, 1], [1, 0]], dtype=bool), confidence=0.95).to_dict(),
+    ]
+    over_runs = {name: wilson(3, 4, 0.95).to_dict() for name in RATES}
+    *_, means, spread = referral_rows(referral=folds, referral_over_runs=over_runs)
+    assert means[3:7] == ("0.750 (0.301 to 0.954), n 4",) * 4
+    assert spread[0] == "standard deviation over 2 folds"
+    assert spread[3:7] == ("0.354", "0.000", "0.707", "0.354")
+
+
+def test_a_fold_read_from_a_report_is_the_one_that_was_judged() -> None:
+    judged = judge_fold(
+        "all Normal", 0.9, 9, np.zeros(4, dtype=int), np.ones((4, 2), dtype=bool), confidence=0.95
+    )
+    assert FoldReferral.from_dict(judged.to_dict()).to_dict() == judged.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "words"),
+    [
+        (
+            ("AUC higher", "accuracy lower"),
+            "All rows together. Helped: variant 0. Hurt: variant 1.",
+        ),
+        (
+            ("AUC higher, accuracy lower", "not distinguishable"),
+            "All rows together. Mixed: variant 0. Not distinguishable: variant 1.",
+        ),
+    ],
+)
+def test_a_study_says_in_words_what_helped(verdicts: tuple[str, ...], words: str) -> None:
+    variants = [
+        {"name": f"variant {index}", "overrides": {}, "effect": {"together": {"verdict": verdict}}}
+        for index, verdict in enumerate(verdicts)
+    ]
+    grid = {"n_folds": 3, "n_repeats": 1, "n_seeds": 1}
+    study = {"settings": grid, "confidence": 0.95, "reference": {"overrides": {}}, "variants": variants}
+    assert [plain(part) for part in variants_blocks(SourceFile("", study))[-1].parts] == [words]  # type: ignore[union-attr]
