@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from mammo.core.files import Workspace, write_bytes, write_json
-from mammo.report.blocks import Block, Cell, Inline, Section, document
+from mammo.report.blocks import Block, Cell, Inline, Paragraph, Section, document
 from mammo.report.results import COLUMNS, titles
 from mammo.report.source import SourceFile, counted
 
@@ -119,9 +119,7 @@ def ablation_blocks(source: SourceFile) -> list[Block]:
         about=about(source, _FOLDS[source.value("settings", "protocol")]),
         effects=_method(source),
         defects=source.table(headings, rows),
-        meanings=[
-            one.sentence("{strong}: {about}.", strong=one.cell("name", strong=True)) for one in defects
-        ],
+        meanings=[Paragraph((one.cell("name", strong=True), f": {one.value('about')}.")) for one in defects],
     )
 
 

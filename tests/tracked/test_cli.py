@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -204,7 +205,7 @@ def test_runs_shows_every_system_with_an_interval(mammo: Mammo, finished: tuple[
     assert code == 0
     for system in finished[1].systems:
         line = next(line for line in out.splitlines() if system in line)
-        assert "–" in line
+        assert re.search(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", line)
 
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(mammo: Mammo, tmp_path: Path) -> None:
