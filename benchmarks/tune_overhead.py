@@ -17,13 +17,14 @@ from rich.console import Console
 from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace
-from mammo.tuning.material import read_trial_rois
+from mammo.track.store import connect
+from mammo.tuning.mlflow import write_runs
+from mammo.tuning.objective import FIT_S, JUDGE_S, TRIAL_S
 from mammo.tuning.record import study_record, write_record
-from mammo.tuning.runs import StudyRuns
-from mammo.tuning.storage import open_storage
+from mammo.tuning.rois import read_trial_rois
+from mammo.tuning.storage import using_storage
 from mammo.tuning.study import make_study
-from mammo.tuning.trials import FIT_S, JUDGE_S, TRIAL_S
-from mammo.tuning.worker import work
+from mammo.tuning.workers import work
 
 
 def main() -> None:
@@ -38,24 +39,23 @@ def main() -> None:
 
 
 def measure(space: Workspace, config: Config, n_trials: int) -> None:
-    """Run the study and say what each part took, by the clock and in processor seconds of the coordinator's part."""
+    """Run the study and say what each part took, by the clock and in processor seconds of the command's part."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    material = read_trial_rois(space, config)
-    opened = make_study(space, config, open_storage(space, None, None), material, fresh=True)
-    started = perf_counter()
-    work(space.root, config, None, n_trials)
-    whole = perf_counter() - started
-    attrs = [trial.user_attrs for trial in opened.ended]
-    fit, judge, trials = (sum(float(a[name]) for a in attrs) for name in (FIT_S, JUDGE_S, TRIAL_S))
-    before = _processor_s()
-    runs = StudyRuns(opened, n_trials)
-    connected = _processor_s()
-    runs.sync()
-    synced = _processor_s()
-    record = study_record(opened)
-    write_record(opened, record)
-    runs.finish(record)
-    ended = _processor_s()
+    with using_storage(space, None, None) as storage:
+        opened = make_study(space, config, storage, read_trial_rois(space, config), fresh=True)
+        started = perf_counter()
+        work(space.root, config, None, n_trials)
+        whole = perf_counter() - started
+        attrs = [trial.user_attrs for trial in opened.ended]
+        fit, judge, trials = (sum(float(a[name]) for a in attrs) for name in (FIT_S, JUDGE_S, TRIAL_S))
+        before = _processor_s()
+        connect(space)
+        connected = _processor_s()
+        record = study_record(opened)
+        write_record(opened, record)
+        drawn = _processor_s()
+        write_runs(opened, record)
+        ended = _processor_s()
     console = Console()
     training = fit + judge
     rows = {
@@ -63,8 +63,8 @@ def measure(space: Workspace, config: Config, n_trials: int) -> None:
         "worker's set-up, once (read, join)": whole - trials,
         "within trials (take, draw patches, build, report, prune)": trials - training,
         "MLflow's import and connection, once": connected - before,
-        "MLflow's runs": synced - connected,
-        "reports and plots, once": ended - synced,
+        "reports and plots, once": drawn - connected,
+        "MLflow's runs": ended - drawn,
     }
     console.print(f"{n_trials} trials, pruning saved {record['pruning']['saved_share']:.0%}", highlight=False)
     for name, seconds in rows.items():

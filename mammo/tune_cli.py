@@ -11,7 +11,7 @@ from mammo.options import HERE, WorkspaceOption, check_port
 
 if TYPE_CHECKING:
     from mammo.core.config import Config
-    from mammo.tuning.coordinator import Plan
+    from mammo.tuning.command import Plan
 
 app = typer.Typer(
     help="Search settings with Optuna on folds inside train and val. The same command goes on after a stop.",
@@ -29,7 +29,7 @@ TrialsOption = Annotated[int | None, typer.Option(help="Trials of a study in all
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        help="Processes of one thread each (default: one for each CPU; on a GPU as many as pay off)."
+        help="Processes of one thread each (default: one for each CPU; on a GPU one: 10 to 14 share an H100 well)."
     ),
 ]
 SourceOption = Annotated[
@@ -54,10 +54,10 @@ def tune(
     if context.invoked_subcommand is not None:
         _refuse_misplaced(context, context.invoked_subcommand)
         return
-    from mammo.tuning.coordinator import run_tuning
+    from mammo.tuning.command import run_tuning
 
     console = Console()
-    space, config, plan = _ready(workspace, source, trials, workers, storage, fresh, console)
+    space, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
     _show(space, run_tuning(space, config, plan, console), console)
 
 
@@ -71,37 +71,17 @@ def nested(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
+    from mammo.report.studies import write_nested
+    from mammo.report.terminal import show_markdown
+    from mammo.tuning.mlflow import log_nested
     from mammo.tuning.nested import run_nested
+    from mammo.tuning.record import report_folder
 
     console = Console()
-    space, config, plan = _ready(workspace, source, trials, workers, storage, fresh, console)
-    run_nested(space, config, plan, console)
-
-
-@app.command()
-def measure(
-    most: Annotated[int | None, typer.Option(min=1, help="Most workers to try (default: one a CPU).")] = None,
-    workspace: WorkspaceOption = HERE,
-) -> None:
-    """Measure how many workers pay off on this machine's device; on a GPU `mammo tune` goes by it."""
-    from mammo.core.config import Config
-    from mammo.core.provenance import ensure_split
-    from mammo.tuning.sharing import Rate, measure_sharing
-
-    console = Console()
-    space = Workspace(workspace)
-    config = Config.load_own(space.params)
-    ensure_split(space)
-
-    def say(rate: Rate) -> None:
-        each = rate.patches_per_s / rate.n_workers
-        console.print(
-            f"{rate.n_workers:3d} workers: {rate.patches_per_s:8.0f} training patches a second, {each:.0f} each",
-            highlight=False,
-        )
-
-    found = measure_sharing(space, config, most, say=say)
-    console.print(f"{found.n_workers} workers pay off on {found.device}", highlight=False)
+    space, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
+    summary = run_nested(space, config, plan, console)
+    show_markdown(console, write_nested(space, summary))
+    log_nested(space, config, summary, report_folder(space))
 
 
 @app.command()
@@ -118,7 +98,7 @@ def worker(
     from mammo.core.config import Config
     from mammo.core.errors import MammoError
     from mammo.tuning.space import without_fold
-    from mammo.tuning.worker import work
+    from mammo.tuning.workers import work
 
     if storage is None:
         raise MammoError(
@@ -134,7 +114,7 @@ def worker(
         config,
         storage,
         config.tune.trials if trials is None else trials,
-        lambda line: console.print(line, highlight=False, soft_wrap=True),
+        say=lambda line: console.print(line, highlight=False, soft_wrap=True),
     )
     console.print(f"{n_ended} trials ended here; none is left", highlight=False)
 
@@ -161,24 +141,6 @@ def dashboard(
         run_server(opened, host=host, port=port)
 
 
-@app.command()
-def apply(workspace: WorkspaceOption = HERE) -> None:
-    """Let params.yaml take its settings from reports/tune/best.yaml (settings_from); `dvc repro` does the rest."""
-    from mammo.tuning.apply import apply_best
-
-    space = Workspace(workspace)
-    changes = apply_best(space)
-    console = Console()
-    for line in changes:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    said = (
-        "Next: dvc repro. The way back: settings_from: params.yaml"
-        if changes
-        else "params.yaml takes its settings from there already"
-    )
-    console.print(said, highlight=False)
-
-
 def _refuse_misplaced(context: typer.Context, command: str) -> None:
     """Options before a command's name would be read by nobody."""
     from mammo.core.errors import MammoError
@@ -199,20 +161,17 @@ def _ready(
     workers: int | None,
     storage: str | None,
     fresh: bool,
-    console: Console,
 ) -> "tuple[Workspace, Config, Plan]":
     """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
     from mammo.core.config import Config
-    from mammo.tuning.coordinator import Plan, check_plan
-    from mammo.tuning.sharing import workers_that_pay_off
+    from mammo.studies.fits import default_jobs
+    from mammo.tuning.command import Plan, check_plan
 
     config = Config.load_own(Workspace(workspace).params)
     n_trials = config.tune.trials if trials is None else trials
     check_plan(Plan(n_trials, 1 if workers is None else workers, storage))
     space, config = _material(workspace, source, config)
-    if workers is None:
-        workers = workers_that_pay_off(space, config, lambda line: console.print(line, highlight=False))
-    return space, config, Plan(n_trials, workers, storage, fresh)
+    return space, config, Plan(n_trials, default_jobs(config) if workers is None else workers, storage, fresh)
 
 
 def _material(workspace: Path, source: str | None, config: "Config") -> "tuple[Workspace, Config]":
@@ -236,9 +195,11 @@ def _material(workspace: Path, source: str | None, config: "Config") -> "tuple[W
 
 
 def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ignore[type-arg]
-    from mammo.tuning.record import BEST_FILE, JUDGE_FILE, report_folder
+    from mammo.tuning.record import BEST_FILE, report_folder
 
     best, pruning, trials = record["best"], record["pruning"], record["trials"]
+    chosen = report_folder(space) / BEST_FILE
+    source = chosen.relative_to(space.root).as_posix()
     there = "" if space.root == Path() else f" --workspace {space.root}"
     console.print(
         f"best: trial {best['trial']}, {best['metric']} of the {best['evidence']} {best['value']:.4f} ± "
@@ -248,9 +209,10 @@ def _show(space: Workspace, record: dict, console: Console) -> None:  # type: ig
         f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
         f"{trials['retried']} retried; pruning saved {pruning['saved_share']:.0%} of the training "
         f"({pruning['saved_s'] / 60:.1f} minutes)\n"
-        f"record: {report_folder(space) / BEST_FILE}\n"
-        f"next: mammo study {report_folder(space) / JUDGE_FILE}{there} (judge the choice on folds of another seed), "
-        f"or mammo tune apply{there} (train with it) and dvc repro",
+        f"record: {chosen}\n"
+        f"to judge it: mammo tune nested{there} (folds that each study has never seen)\n"
+        f"to train with it: write settings_from: {source} into {space.params}, see that its systems hold "
+        f"{record['system']}, then dvc repro",
         highlight=False,
         markup=False,
         soft_wrap=True,

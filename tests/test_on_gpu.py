@@ -20,11 +20,7 @@ from mammo.systems.augment import augment, crop
 from mammo.systems.devices import choose_device
 from mammo.systems.fit import EpochRecord, PatchData, fit
 from mammo.systems.score import RoiScorer, grid_batch
-from mammo.tuning.coordinator import Plan, run_tuning
-from mammo.tuning.material import read_trial_rois
-from mammo.tuning.sharing import kept_sharing, measure_sharing
-from mammo.tuning.storage import open_storage
-from mammo.tuning.study import join_study
+from mammo.tuning.command import Plan, run_tuning
 from tests.disc_rois import disc_rois
 from tests.tiny_fits import (
     CPU,
@@ -37,7 +33,7 @@ from tests.tiny_fits import (
     weights_of,
     without_speed,
 )
-from tests.tuning.conftest import make_workspace
+from tests.tuning.conftest import make_workspace, study_in
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
 
@@ -171,23 +167,10 @@ def on_gpu(made: tuple[Workspace, Config]) -> tuple[Workspace, Config]:
 
 
 @pytest.mark.slow
-def test_processes_share_a_gpu_and_what_they_do_together_is_measured(tmp_path: Path) -> None:
-    space, config = on_gpu(make_workspace(tmp_path / "space"))
-    found = measure_sharing(space, config, most=2, probe_s=0.5)
-    assert [rate.n_workers for rate in found.rates] == [1, 2]
-    assert found.device == torch.cuda.get_device_name(GPU)
-    assert kept_sharing(space, config) == found
-
-
-@pytest.mark.slow
 def test_two_workers_end_a_study_on_one_gpu(tmp_path: Path) -> None:
     space, config = on_gpu(make_workspace(tmp_path / "space", pruner_startup=50))
     run_tuning(space, config, Plan(n_trials=4, n_workers=2), Console(quiet=True))
-    opened = join_study(space, config, open_storage(space, None, None), read_trial_rois(space, config))
-    assert [trial.state for trial in opened.trials] == 4 * [TrialState.COMPLETE]
 
-
-@pytest.mark.slow
-def test_the_images_of_a_study_stay_on_the_gpu(tmp_path: Path) -> None:
-    space, config = on_gpu(make_workspace(tmp_path / "space"))
-    assert read_trial_rois(space, config).images.device.type == GPU.type
+    with study_in(space, config) as opened:
+        assert [trial.state for trial in opened.trials] == 4 * [TrialState.COMPLETE]
+        assert {trial.user_attrs["device"] for trial in opened.trials} == {GPU.type}

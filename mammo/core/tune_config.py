@@ -108,7 +108,7 @@ class TuneConfig(Section):
     """Of the sampler, the folds and the fits."""
     startup_trials: Annotated[int, Field(ge=1)] = 10
     """Trials drawn at random before the sampler (TPE) learns."""
-    epoch_pruner: Literal["median", "hyperband", "none"] = "median"
+    epoch_pruner: Literal["median", "none"] = "median"
     """Stops a trial after an epoch, by the validation AUC over the folds so far."""
     pruner_startup: Annotated[int, Field(ge=1)] = 5
     """median: trials that must have finished a fold before it stops another there."""
@@ -121,8 +121,6 @@ class TuneConfig(Section):
     """The class that a tied vote goes to. null: only grids with an odd number of votes are allowed."""
     min_sure_px: Annotated[int, Field(ge=0, le=ROI_SIDE_PX)] = 8
     """Side of the ROI's centre that every patch of every trial must show: 2 size_px − 120 at least."""
-    max_retries: Annotated[int, Field(ge=0)] = 10
-    """How often a trial whose worker died is tried again."""
     nested_folds: Annotated[int, Field(ge=3, le=20)] = 5
     """`mammo tune nested`: folds of which each is held out from a whole study, to judge what that study chose."""
     nested_seeds: Annotated[int, Field(ge=1)] = 2

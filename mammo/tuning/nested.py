@@ -16,16 +16,12 @@ from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold, development_rois
-from mammo.report.studies import write_nested
-from mammo.report.terminal import show_markdown
 from mammo.studies.fits import Fit, default_jobs
 from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels
-from mammo.tuning.coordinator import Plan, check_plan, run_tuning
-from mammo.tuning.material import nested_folds
+from mammo.tuning.command import Plan, check_plan, run_tuning
 from mammo.tuning.objective import held_out_value
-from mammo.tuning.record import report_folder
-from mammo.tuning.runs import log_nested
+from mammo.tuning.rois import nested_folds
 from mammo.tuning.space import chosen_settings, without_fold
 
 TUNED, SETTINGS = "tuned", "settings"
@@ -42,32 +38,26 @@ class Chosen:
 
 
 def run_nested(space: Workspace, config: Config, plan_of_each: Plan, console: Console) -> dict[str, Any]:
-    """Run or continue the studies, fit each one's choice and the settings, write `reports/tune/nested.*`.
+    """Run or continue the studies, fit each one's choice and the settings, and compare them.
 
     Args:
         space: the workspace.
         config: all settings.
         plan_of_each: trials, workers and storage of each study; afterwards as many fits run at a time.
-        console: where progress and the result are shown.
+        console: where progress is shown.
 
     Returns:
-        The summary, as in `nested.json`.
+        The summary, for `reports/tune/nested.json`.
 
     Raises:
         MammoError: as `run_tuning`, or a fit failed. Finished trials and fits are kept.
     """
     check_plan(plan_of_each)
-    material = development_rois(space)
-    chosen = [
-        _choose(space, config, fold, plan_of_each, console) for fold in nested_folds(material, config.tune)
-    ]
+    rois = development_rois(space)
+    chosen = [_choose(space, config, fold, plan_of_each, console) for fold in nested_folds(rois, config.tune)]
     n_jobs = plan_of_each.n_workers or default_jobs(config)
-    placed = _fit(space, config, material, chosen, n_jobs, console)
-    summary = _summary(config, material, chosen, placed, plan_of_each)
-    folder = report_folder(space)
-    show_markdown(console, write_nested(space, summary))
-    log_nested(space, config, summary, folder)
-    return summary
+    placed = _fit(space, config, rois, chosen, n_jobs, console)
+    return _summary(config, rois, chosen, placed, plan_of_each)
 
 
 def _choose(space: Workspace, config: Config, fold: Fold, plan_of_each: Plan, console: Console) -> Chosen:
@@ -81,7 +71,7 @@ def _choose(space: Workspace, config: Config, fold: Fold, plan_of_each: Plan, co
 def _fit(
     space: Workspace,
     config: Config,
-    material: Rois,
+    rois: Rois,
     chosen: Sequence[Chosen],
     n_jobs: int,
     console: Console,
@@ -103,17 +93,17 @@ def _fit(
 
 def _summary(
     config: Config,
-    material: Rois,
+    rois: Rois,
     chosen: Sequence[Chosen],
     placed: dict[str, list[Placed]],
     plan_of_each: Plan,
 ) -> dict[str, Any]:
-    runs = {name: runs_of(those, material, config.vote) for name, those in placed.items()}
+    runs = {name: runs_of(those, rois, config.vote) for name, those in placed.items()}
     folds = [_fold_entry(config, one, placed) for one in chosen]
     tune = config.tune
     return {
         "question": "Are tuned settings better than those of params.yaml on ROIs that their study never saw?",
-        "data": material.describe(),
+        "data": rois.describe(),
         "system": tune.system,
         "metric": tune.metric,
         "settings": {

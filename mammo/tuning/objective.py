@@ -1,25 +1,59 @@
-"""What a trial is worth: ROIs of held-out folds after voting, one fold after the other."""
+"""What a trial is worth: ROIs of held-out folds after voting, one fold after the other; and when it is stopped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import wilcoxon
 
 from mammo.core.config import Config, VoteConfig
 from mammo.core.errors import ConfigError
 from mammo.core.records import ROI_SIDE_PX
+from mammo.core.tune_config import TuneConfig
 from mammo.evaluation.metrics import auc, confusion
 from mammo.evaluation.voting import decisions, fitted, vote_shares, with_validation_threshold
 from mammo.models.build import Classifier, build_classifier
 from mammo.studies.fits import Fit
 from mammo.systems.fit import EpochRecord, FitSettings, fit
 from mammo.systems.score import grid_batch, grid_scores
-from mammo.tuning.material import FoldRows, Rows, TrialRois, judging_data, training_data
-from mammo.tuning.pruning import EpochJudge, fold_stops
+from mammo.tuning.rois import FoldRows, Rows, TrialRois
 from mammo.tuning.space import trial_settings
-from mammo.tuning.trials import DEVICE, FIT_S, FOLDS, INDEX, JUDGE_S, PATCHES, PRUNED_BY, finished
+
+INDEX: Final = "index"
+"""A trial's place in its study. Seeds hang on it, not on Optuna's number: who takes the place of a try whose worker
+died does what that one would have done."""
+OWN: Final = "settings_of_params"
+"""Marks the trial of what `params.yaml` says."""
+ERROR: Final = "error"
+FOLDS: Final = "fold_values"
+PRUNED_BY: Final = "pruned_by"
+PATCHES: Final = "patches_trained"
+FIT_S: Final = "fit_s"
+JUDGE_S: Final = "judge_s"
+TRIAL_S: Final = "trial_s"
+DEVICE: Final = "device"
+WORKER: Final = "worker"
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """`complete`, `pruned`, `failed` (by its own error), `retried` (its worker died) or `running`."""
+    if trial.state == TrialState.FAIL:
+        return "failed" if ERROR in trial.user_attrs else "retried"
+    return trial.state.name.lower()
+
+
+def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """One trial for each finished index, in order: complete, pruned, or failed by its own error."""
+    ended = [trial for trial in trials if state_of(trial) in ("complete", "pruned", "failed")]
+    # The earlier counts, should an outage of the database have let two workers take one index.
+    first = {int(trial.user_attrs[INDEX]): trial for trial in reversed(ended)}
+    return [first[index] for index in sorted(first)]
 
 
 @dataclass
@@ -31,10 +65,9 @@ class _Progress:
     patches: int = 0
     fit_s: float = 0.0
     judge_s: float = 0.0
-    hooks_s: float = 0.0
 
 
-def judge_trial(trial: optuna.Trial, material: TrialRois, config: Config) -> float:
+def judge_trial(trial: optuna.Trial, rois: TrialRois, config: Config, device: torch.device) -> float:
     """Fit and judge a trial fold by fold; its value is the mean over the folds.
 
     Every epoch reports, at the step `fold × epochs + epoch`, the validation AUC so far: the mean of this epoch's and of
@@ -42,8 +75,9 @@ def judge_trial(trial: optuna.Trial, material: TrialRois, config: Config) -> flo
 
     Args:
         trial: its parameters are drawn, its index is known.
-        material: ROIs and folds.
+        rois: ROIs and folds.
         config: all settings.
+        device: where it is fitted.
 
     Raises:
         optuna.TrialPruned: an epoch or a fold was too bad.
@@ -52,15 +86,17 @@ def judge_trial(trial: optuna.Trial, material: TrialRois, config: Config) -> flo
     system, settings = trial_settings(config, trial.params)
     done = _Progress()
     try:
-        for number, fold in enumerate(material.folds):
-            value = _judge_fold(trial, number, fold, material, system, settings, done)
-            done.folds.append(value)
+        for number, fold in enumerate(rois.folds):
+            done.folds.append(_judge_fold(trial, number, fold, rois, system, settings, device, done))
             trial.set_user_attr(FOLDS, done.folds)
-            last = number + 1 == len(material.folds)
+            last = number + 1 == len(rois.folds)
             if not last and fold_stops(config.tune, done.folds, _earlier(trial)):
                 _stop(trial, "fold")
     finally:
-        _note(trial, done, material)
+        trial.set_user_attr(PATCHES, done.patches)
+        trial.set_user_attr(FIT_S, round(done.fit_s, 3))
+        trial.set_user_attr(JUDGE_S, round(done.judge_s, 3))
+        trial.set_user_attr(DEVICE, str(device))
     return float(np.mean(done.folds))
 
 
@@ -68,81 +104,68 @@ def _judge_fold(
     trial: optuna.Trial,
     number: int,
     fold: FoldRows,
-    material: TrialRois,
+    rois: TrialRois,
     system: str,
     settings: Config,
+    device: torch.device,
     done: _Progress,
 ) -> float:
     tune, patches = settings.tune, settings.patches
     seed = fit_seed(tune.seed, int(trial.user_attrs[INDEX]), number)
-    draws = patches.model_copy(update={"seed": seed})
-    train, val = training_data(material, fold.train, draws), judging_data(material, fold.val)
+    train = rois.part(fold.train, patches.model_copy(update={"seed": seed}), device, drawn=True)
+    val = rois.part(fold.val, patches, device)
     classifier = build_classifier(system, settings.model, seed)
-    judge = EpochJudge(tune, number, _earlier(trial))
-    started, hooks_s = perf_counter(), done.hooks_s
+    earlier, so_far = _earlier(trial), list[float]()
+    started = perf_counter()
 
     def after_epoch(record: EpochRecord) -> None:
         entered = perf_counter()
         done.patches += tune.patches_per_epoch
-        so_far = float(np.mean([*done.last_epochs, record.val_auc]))
-        trial.report(so_far, number * tune.epochs + record.epoch)
-        stops, is_last = judge.stops(record.epoch, so_far), record.epoch + 1 == tune.epochs
-        done.hooks_s += perf_counter() - entered
+        so_far.append(float(np.mean([*done.last_epochs, record.val_auc])))
+        trial.report(so_far[-1], number * tune.epochs + record.epoch)
+        stops, is_last = epoch_stops(tune, number, so_far, earlier), record.epoch + 1 == tune.epochs
+        done.fit_s -= perf_counter() - entered
         if is_last:
             done.last_epochs.append(record.val_auc)
         elif stops:
             _stop(trial, "epoch")
 
     try:
-        fit(classifier, train, val, settings.recipe, fit_settings(settings, seed), on_epoch=after_epoch)
+        fit(classifier, train, val, settings.recipe, _fit_settings(settings, seed), on_epoch=after_epoch)
     finally:
-        done.fit_s += perf_counter() - started - (done.hooks_s - hooks_s)
+        done.fit_s += perf_counter() - started
     started = perf_counter()
-    value = _value_after_voting(classifier, material, fold, settings)
+    value = _value_after_voting(classifier, rois, fold, settings, device)
     done.judge_s += perf_counter() - started
     return value
 
 
-def fit_settings(settings: Config, seed: int) -> FitSettings:
-    """What a fit of a trial needs beside its data and its recipe."""
+def _fit_settings(settings: Config, seed: int) -> FitSettings:
     patches = settings.patches
-    return FitSettings(
-        patches.size_px,
-        coarse_stride(patches.size_px, patches.corner_patches),
-        seed,
-        settings.train.precision,
-        patches.corner_patches,
-    )
+    stride_px = coarse_stride(patches.size_px, patches.corner_patches)
+    return FitSettings(patches.size_px, stride_px, seed, settings.train.precision, patches.corner_patches)
 
 
 def _value_after_voting(
-    classifier: Classifier, material: TrialRois, fold: FoldRows, settings: Config
+    classifier: Classifier, rois: TrialRois, fold: FoldRows, settings: Config, device: torch.device
 ) -> float:
-    metric, vote = settings.tune.metric, settings.vote
+    metric, vote, patches = settings.tune.metric, settings.vote, settings.patches
+
+    def patch_scores(rows: Rows) -> npt.NDArray[np.float64]:
+        """Probability of Tumor on the whole voting grid: `(n, n_patches)`."""
+        images = rois.part(rows, patches, device).images
+        grid = grid_batch(len(rows), patches.size_px, patches.stride_px, device, patches.corner_patches)
+        return grid_scores(classifier, images, grid, patches.size_px, settings.train.precision, vote.views)
+
     if metric != "auc" and vote.threshold == "validation":
-        scores = _patch_scores(classifier, material, fold.val, settings)
-        vote = with_validation_threshold(material.labels[fold.val], scores, vote)
-    scores = _patch_scores(classifier, material, fold.held_out, settings)
-    value = roi_value(metric, material.labels[fold.held_out], scores, vote)
+        vote = with_validation_threshold(rois.rois.labels[fold.val], patch_scores(fold.val), vote)
+    value = roi_value(metric, rois.rois.labels[fold.held_out], patch_scores(fold.held_out), vote)
     if not np.isfinite(value):
         raise ConfigError(
-            f"params.yaml: tune.metric must be defined on every fold, but {metric} is not on a fold of {len(scores)} "
-            "ROIs; choose auc or fewer folds"
+            f"params.yaml: tune.metric must be defined on every fold, but {metric} is not on a fold of "
+            f"{len(fold.held_out)} ROIs; choose auc or fewer folds"
         )
     return value
-
-
-def _patch_scores(
-    classifier: Classifier, material: TrialRois, rows: Rows, settings: Config
-) -> npt.NDArray[np.float64]:
-    """Probability of Tumor on the whole voting grid of some ROIs: `(n, n_patches)`."""
-    patches, data = settings.patches, judging_data(material, rows)
-    grid = grid_batch(
-        len(rows), patches.size_px, patches.stride_px, data.images.device, patches.corner_patches
-    )
-    return grid_scores(
-        classifier, data.images, grid, patches.size_px, settings.train.precision, settings.vote.views
-    )
 
 
 def roi_value(
@@ -162,11 +185,11 @@ def roi_value(
     return float(confusion(labels, decisions(patch_scores, vote)).metrics()[metric])
 
 
-def held_out_value(metric: str, fit: Fit, vote: VoteConfig) -> float:
+def held_out_value(metric: str, kept: Fit, vote: VoteConfig) -> float:
     """A metric of a kept fit's held-out ROIs after voting, with the threshold that its validation part gives."""
     if metric != "auc":
-        vote = fitted(fit.val.labels, fit.val.patch_scores, vote)
-    return roi_value(metric, fit.test.labels, fit.test.patch_scores, vote)
+        vote = fitted(kept.val.labels, kept.val.patch_scores, vote)
+    return roi_value(metric, kept.test.labels, kept.test.patch_scores, vote)
 
 
 def fit_seed(seed: int, index: int, fold: int) -> int:
@@ -179,17 +202,43 @@ def coarse_stride(size_px: int, corner_patches: bool = True) -> int:
     return max(1, (ROI_SIDE_PX - size_px) // (2 if corner_patches else 4))
 
 
-def _earlier(trial: optuna.Trial) -> list[optuna.trial.FrozenTrial]:
+def epoch_stops(tune: TuneConfig, fold: int, so_far: Sequence[float], earlier: Sequence[FrozenTrial]) -> bool:
+    """Whether a trial's best epoch of a fold is below the median of earlier trials at this one's.
+
+    The rule of Optuna's median pruner, for each fold alone. Only trials that have finished the fold count.
+
+    Args:
+        tune: the budget and the rule's settings.
+        fold: its number.
+        so_far: the validation AUC, mean over the folds so far, after each epoch of the fold up to this one.
+        earlier: finished trials.
+    """
+    steps = range(fold * tune.epochs, (fold + 1) * tune.epochs)
+    whole = [t.intermediate_values for t in earlier if all(step in t.intermediate_values for step in steps)]
+    epoch = len(so_far) - 1
+    if tune.epoch_pruner == "none" or epoch < tune.warmup_epochs or len(whole) < tune.pruner_startup:
+        return False
+    return max(so_far) < float(np.median([values[steps[epoch]] for values in whole]))
+
+
+def fold_stops(tune: TuneConfig, values: Sequence[float], earlier: Sequence[FrozenTrial]) -> bool:
+    """Whether the values of a trial's folds so far are worse than those of the best trial (Wilcoxon's signed ranks).
+
+    The rule of Optuna's Wilcoxon pruner: at least two folds, and never a trial whose mean is not below the best's.
+    """
+    complete = [t.user_attrs[FOLDS] for t in earlier if t.state == TrialState.COMPLETE]
+    if tune.wilcoxon_p is None or not complete or len(values) < 2:
+        return False
+    best = max(complete, key=np.mean)
+    worse = np.subtract(values, best[: len(values)])
+    p = wilcoxon(worse, alternative="less", zero_method="zsplit").pvalue
+    return bool(p < tune.wilcoxon_p and np.mean(values) < np.mean(best))
+
+
+def _earlier(trial: optuna.Trial) -> list[FrozenTrial]:
     return finished(trial.study.get_trials(deepcopy=False))
 
 
 def _stop(trial: optuna.Trial, by: str) -> None:
     trial.set_user_attr(PRUNED_BY, by)
     raise optuna.TrialPruned
-
-
-def _note(trial: optuna.Trial, done: _Progress, material: TrialRois) -> None:
-    trial.set_user_attr(PATCHES, done.patches)
-    trial.set_user_attr(FIT_S, round(done.fit_s, 3))
-    trial.set_user_attr(JUDGE_S, round(done.judge_s, 3))
-    trial.set_user_attr(DEVICE, str(material.images.device))

@@ -1,27 +1,24 @@
-"""The result of a study as files: `best.yaml` with the choice, `trials.csv` and `study.json` with the whole record."""
+"""The result of a study as files: `best.yaml` with the choice, `trials.csv` and `study.json` with all, and pictures."""
 
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import optuna
 import pandas as pd
 import yaml
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from mammo.core.config import PatchesConfig, VoteConfig
-from mammo.core.errors import MammoError
+from mammo.core.errors import NOTICE, MammoError, data_name
 from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.provenance import data_hashes
-from mammo.core.tune_config import sure_centre_px
+from mammo.core.tune_config import TuneConfig, sure_centre_px
 from mammo.data.patches import grid_offsets
-from mammo.tuning.claims import N_WORKERS
-from mammo.tuning.differences import differences
-from mammo.tuning.importance import importances
-from mammo.tuning.pruning import saved_work
-from mammo.tuning.sampler import SAMPLER_NOTE
-from mammo.tuning.space import TUNED, chosen_settings
-from mammo.tuning.study import OpenStudy
-from mammo.tuning.trials import (
+from mammo.tuning.objective import (
     ERROR,
     FIT_S,
     FOLDS,
@@ -30,21 +27,20 @@ from mammo.tuning.trials import (
     OWN,
     PATCHES,
     PRUNED_BY,
-    RETRY_OF,
     TRIAL_S,
     WORKER,
-    finished,
-    retried_numbers,
     state_of,
 )
+from mammo.tuning.space import TUNED, chosen_settings
+from mammo.tuning.storage import experimental
+from mammo.tuning.study import SAMPLER_NOTE, OpenStudy
+from mammo.tuning.workers import N_WORKERS
 
 BEST_FILE: Final = "best.yaml"
 STUDY_FILE: Final = "study.json"
-JUDGE_FILE: Final = "tuned.yaml"
-JUDGE_HEAD: Final = (
-    "# For `mammo study`: the choice of `mammo tune` against params.yaml, on folds of another seed.\n"
-)
 STATES: Final = ("complete", "pruned", "failed", "retried")
+MOST_PAIRED: Final = 4
+"""Parameters in the contour plot: all pairs of all of them would be too small to read."""
 ONE_WORKER: Final = (
     "one worker: the same trials again with the same settings, data, machine and library versions"
 )
@@ -75,8 +71,7 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
     best, config, attrs = best_trial(opened), opened.config, opened.study.user_attrs
     trials = opened.trials
     system, chosen = chosen_settings(config, best.params)
-    retried = retried_numbers(trials)
-    counts = {state: sum(state_of(t, retried) == state for t in trials) for state in STATES}
+    counts = {state: sum(state_of(t) == state for t in trials) for state in STATES}
     workers = {t.user_attrs[WORKER] for t in trials if WORKER in t.user_attrs}
     folds = [float(value) for value in best.user_attrs[FOLDS]]
     return {
@@ -117,7 +112,7 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
             "fold_standard_error": float(np.std(folds, ddof=1) / np.sqrt(len(folds))),
             "params": dict(best.params),
             "votes": _votes(chosen.patches, chosen.vote),
-            "note": "the best of several noisy trials looks better than it is; judge it on folds of another seed",
+            "note": "the best of several noisy trials looks better than it is; `mammo tune nested` judges it",
         },
         "settings_of_params": _own(opened),
         "importance": importances(opened.ended),
@@ -135,7 +130,7 @@ def _own(opened: OpenStudy) -> dict[str, Any] | str:
         if trial.user_attrs.get(OWN):
             return {
                 "trial": int(trial.user_attrs[INDEX]),
-                "state": state_of(trial, set()),
+                "state": state_of(trial),
                 "evidence": evidence(
                     opened.config.tune.metric, chosen_settings(opened.config, trial.params)[1].vote
                 ),
@@ -163,43 +158,57 @@ def _votes(patches: PatchesConfig, vote: VoteConfig) -> dict[str, Any]:
     }
 
 
-def judging_study(opened: OpenStudy) -> dict[str, Any]:
-    """A file for `mammo study`: the choice at the recipe's full budget against the settings, on folds it never saw.
+def importances(ended: Sequence[FrozenTrial]) -> dict[str, dict[str, Any]]:
+    """fANOVA's share of each parameter (Hutter et al. 2014), largest first; empty where no two values differ.
 
-    The folds are shuffled by another seed, but their ROIs are those of train and val, which the search has seen; only
-    the test part is new to it.
+    Only complete trials count, so after much pruning the shares rest on few. They have no interval.
     """
-    config = opened.config
-    system, chosen = chosen_settings(config, best_trial(opened).params)
-    base = config.recipes[config.tune.recipe].model_dump(mode="json")
-    found = differences(base, chosen.recipes[TUNED].model_dump(mode="json"), f"recipes.{config.tune.recipe}.")
-    for section in ("patches", "train", "vote"):
-        new, old = getattr(chosen, section).model_dump(), getattr(config, section).model_dump()
-        if section == "train":
-            new["recipe"] = config.tune.recipe
-        found |= differences(old, new, f"{section}.")
-    variant = {"system": system, **{key: becomes for key, (_, becomes) in found.items()}}
+    study = _redrawn(ended)
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.value for trial in complete}) < 2:
+        return {}
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    about = {
+        "ci_low": None,
+        "ci_high": None,
+        "n": len(complete),
+        "method": "fANOVA over the complete trials",
+    }
+    return {name: {"value": float(share), **about} for name, share in shares.items()}
+
+
+def saved_work(tune: TuneConfig, ended: Sequence[FrozenTrial]) -> dict[str, Any]:
+    """How much work pruning saved, in training patches and in seconds of the trials' own speed.
+
+    Args:
+        tune: the budget.
+        ended: finished trials.
+    """
+    full = tune.n_folds * tune.epochs * tune.patches_per_epoch
+    judged = [t for t in ended if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    done = [int(t.user_attrs.get(PATCHES, 0)) for t in judged]
+    spent = [float(t.user_attrs.get(FIT_S, 0)) + float(t.user_attrs.get(JUDGE_S, 0)) for t in judged]
+    pruned = [t.user_attrs.get(PRUNED_BY) for t in judged if t.state == TrialState.PRUNED]
     return {
-        "question": "Are the tuned settings better than those of params.yaml on folds that the study never saw?",
-        "seed": config.tune.seed + 1,
-        "n_seeds": 2,
-        "variants": {"tuned": variant},
+        "planned_patches": full * len(judged),
+        "trained_patches": sum(done),
+        "saved_share": 1 - sum(done) / (full * len(judged)) if judged else 0.0,
+        "saved_s": sum(s * (full / d - 1) for s, d in zip(spent, done, strict=True) if 0 < d < full),
+        "stopped_by_epoch": sum(by == "epoch" for by in pruned),
+        "stopped_by_fold": sum(by == "fold" for by in pruned),
     }
 
 
 def trials_table(opened: OpenStudy) -> pd.DataFrame:
     """One row for each try, in the order of their numbers; the columns of the space start with `param_`."""
-    trials = opened.trials
-    retried = retried_numbers(trials)
-    ended = {t.number for t in finished(trials)}
+    counts = {trial.number for trial in opened.ended}
     rows = [
         {
             "number": t.number,
             "index": t.user_attrs.get(INDEX),
-            "counts": t.number in ended,
-            "state": state_of(t, retried),
+            "counts": t.number in counts,
+            "state": state_of(t),
             "settings_of_params": bool(t.user_attrs.get(OWN)),
-            "retry_of": t.user_attrs.get(RETRY_OF),
             "value": t.value if t.state == TrialState.COMPLETE else None,
             "pruned_by": t.user_attrs.get(PRUNED_BY),
             "patches_trained": t.user_attrs.get(PATCHES),
@@ -210,18 +219,16 @@ def trials_table(opened: OpenStudy) -> pd.DataFrame:
             "trial_s": t.user_attrs.get(TRIAL_S),
             "error": t.user_attrs.get(ERROR),
         }
-        for t in trials
+        for t in opened.trials
     ]
-    return pd.DataFrame(rows).astype({"index": "Int64", "retry_of": "Int64", "patches_trained": "Int64"})
+    return pd.DataFrame(rows).astype({"index": "Int64", "patches_trained": "Int64"})
 
 
 def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
     """Write the study's folder: the choice and every try; where `train` may take the choice, all the rest as well.
 
-    The rest is a file for `mammo study`, the intermediate values, and the plots.
+    The rest are the intermediate values and the pictures.
     """
-    from mammo.tuning.plots import write_plots
-
     held_out_fold = opened.config.tune.held_out_fold
     folder = report_folder(opened.space, held_out_fold)
     write_bytes(
@@ -229,34 +236,82 @@ def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
     )
     with atomic_path(folder / "trials.csv") as temporary:
         trials_table(opened).to_csv(temporary, index=False)
-    if held_out_fold is not None:
-        return
-    judge = JUDGE_HEAD + yaml.safe_dump(judging_study(opened), sort_keys=False, allow_unicode=True, width=100)
-    write_bytes(folder / JUDGE_FILE, judge.encode())
-    write_json(folder / STUDY_FILE, _whole(opened, record))
-    write_plots(opened, record["importance"], folder)
+    if held_out_fold is None:
+        write_json(folder / STUDY_FILE, _whole(opened, record))
+        write_plots(opened, record["importance"], folder)
 
 
 def _whole(opened: OpenStudy, record: dict[str, Any]) -> dict[str, Any]:
     """What is stored of the study, ready for JSON: record, identity, and the epochs and folds of every try."""
-    trials = opened.trials
-    retried = retried_numbers(trials)
     return {
         "record": record,
         "study": dict(opened.study.user_attrs),
         "trials": [
             {
                 "number": t.number,
-                "state": state_of(t, retried),
+                "state": state_of(t),
                 "value": t.value if t.state == TrialState.COMPLETE else None,
                 "params": t.params,
                 "intermediate_values": {str(step): value for step, value in t.intermediate_values.items()},
                 # Who did the work is the storage's and MLflow's business: names of machines do not belong in a report.
                 **{key: value for key, value in t.user_attrs.items() if key != WORKER},
             }
-            for t in trials
+            for t in opened.trials
         ],
     }
+
+
+def write_plots(opened: OpenStudy, shares: Mapping[str, Any], folder: Path) -> None:
+    """Let Optuna draw a study's trials that count; importance, lines and contours only where values differ.
+
+    Args:
+        opened: a study with a complete trial.
+        shares: importance of each parameter, largest first.
+        folder: where `history.png`, `slice.png`, `importance.png`, `contour.png`, `parallel_coordinate.png` go.
+    """
+    import matplotlib
+
+    with experimental(), matplotlib.rc_context({"backend": "agg", "font.size": 9}):
+        # Of a parameter that has one value.
+        warnings.filterwarnings("ignore", message="Attempting to set identical")
+        from optuna.visualization import matplotlib as plots
+
+        study, tune = _redrawn(opened.ended), opened.config.tune
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        varied = [name for name in shares if len({trial.params[name] for trial in complete}) > 1]
+        data = data_name(opened.study.user_attrs["synthetic"])
+        note = f"{data} ROIs of train and val, {tune.n_folds} grouped folds, mean over the folds. {NOTICE}"
+
+        def draw(name: str, plot: Callable[..., Any], size_in: tuple[float, float], **options: Any) -> None:
+            _save_drawn(plot(study, target_name=tune.metric, **options), size_in, note, folder / name)
+
+        draw("history.png", plots.plot_optimization_history, (8, 5))
+        draw("slice.png", plots.plot_slice, (3 * len(tune.space), 4), params=list(tune.space))
+        if shares:
+            evaluator = FanovaImportanceEvaluator(seed=0)
+            draw("importance.png", plots.plot_param_importances, (8, 5), evaluator=evaluator)
+            draw("parallel_coordinate.png", plots.plot_parallel_coordinate, (14, 6), params=list(tune.space))
+        if len(varied) > 1:
+            draw("contour.png", plots.plot_contour, (14, 10), params=varied[:MOST_PAIRED])
+
+
+def _redrawn(ended: Sequence[FrozenTrial]) -> optuna.Study:
+    """The trials that count as a study in memory, in the order of their indices: a retry ends after later trials."""
+    study = optuna.create_study(direction="maximize")
+    study.add_trials([trial for trial in ended if trial.state != TrialState.FAIL])
+    return study
+
+
+def _save_drawn(drawn: Any, size_in: tuple[float, float], note: str, path: Path) -> None:
+    """Write what Optuna drew, an axes or several of them, and let go of it."""
+    from matplotlib import pyplot
+
+    figure = np.ravel(drawn)[0].figure
+    figure.set_size_inches(*size_in)
+    figure.text(0.01, -0.3 / size_in[1], note, fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(figure)
 
 
 def report_folder(space: Workspace, held_out_fold: int | None = None) -> Path:

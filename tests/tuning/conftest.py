@@ -14,17 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from rich.console import Console
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace, write_table
 from mammo.core.records import SPLIT_SCHEMA, conform
 from mammo.data.rois import write_rois
-from mammo.tuning.coordinator import Plan, run_tuning
-from mammo.tuning.runs import StudyRuns
-from mammo.tuning.study import OpenStudy
-from mammo.tuning.trials import retried_numbers, state_of
-from mammo.tuning.worker import PRELOADED
+from mammo.tuning.objective import state_of
+from mammo.tuning.rois import read_trial_rois
+from mammo.tuning.storage import using_storage
+from mammo.tuning.study import OpenStudy, make_study
+from mammo.tuning.workers import PRELOADED, work
 from tests.disc_rois import disc_rois
 from tests.docker.processes import Postgresql, postgresql
 
@@ -43,7 +42,6 @@ TUNE = {
     "startup_trials": 3,
     "pruner_startup": 2,
     "warmup_epochs": 0,
-    "max_retries": 50,
     "heartbeat_s": 1,
     "space": SPACE,
 }
@@ -149,31 +147,35 @@ def line_with(command: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"the command has ended: {command.communicate()}")
 
 
-def work_in(root: Path, config: Config, url: str | None, n_trials: int) -> None:
+def work_in(root: Path, config: Config, url: str | None, n_trials: int, command: str) -> None:
     """A worker's body, importable by a new process."""
-    from mammo.tuning.worker import work
-
-    work(root, config, url, n_trials)
+    work(root, config, url, n_trials, command)
 
 
-def tune_in(root: Path, config: Config, plan: Plan) -> None:
-    """The command's body, importable by a new process."""
-    run_tuning(Workspace(root), config, plan, Console(quiet=True))
+@contextmanager
+def study_in(
+    space: Workspace, config: Config, url: str | None = None, *, fresh: bool = False
+) -> Iterator[OpenStudy]:
+    """A study as its command has it open."""
+    with using_storage(space, url, config.tune.heartbeat_s) as storage:
+        yield make_study(space, config, storage, read_trial_rois(space, config), fresh=fresh)
 
 
-def agrees_with_storage(opened: OpenStudy, runs: StudyRuns) -> None:
-    """MLflow holds one nested run for each try, with its state, parameters and values."""
+def agrees_with_storage(opened: OpenStudy) -> None:
+    """MLflow holds one run of the study, and one nested run for each try, with its state, parameters and values."""
     from mammo.track.store import connect
 
     client = connect(opened.space)
-    query = f"tags.`mlflow.parentRunId` = '{runs.parent}'"
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, query)
+    (parent,) = client.search_runs(
+        experiments, f"tags.`mammo.study` = '{opened.id}' and tags.`mammo.trial` = 'study'"
+    )
+    assert parent.info.status == "FINISHED"
+    found = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     nested = {int(run.data.tags["mammo.trial"]): run for run in found}
-    retried = retried_numbers(opened.trials)
     assert sorted(int(run.data.tags["mammo.trial"]) for run in found) == [t.number for t in opened.trials]
     for trial in opened.trials:
-        run, state = nested[trial.number], state_of(trial, retried)
+        run, state = nested[trial.number], state_of(trial)
         assert run.data.tags["mammo.state"] == state
         statuses = {"complete": "FINISHED", "pruned": "KILLED", "retried": "FAILED"}
         assert run.info.status == statuses[state]

@@ -1,9 +1,10 @@
-"""Kills at random moments: nothing lost, nothing doubled, and the same trials as without a kill."""
+"""Kills at random moments: nothing lost, nothing doubled, and on the journal the trials of an undisturbed study."""
 
 import os
 import signal
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,26 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace
-from mammo.tuning.claims import claim, mend
-from mammo.tuning.material import read_trial_rois
-from mammo.tuning.runs import StudyRuns
-from mammo.tuning.storage import journal_path, open_storage
-from mammo.tuning.study import OpenStudy, make_study
-from mammo.tuning.trials import FOLDS, INDEX, RETRY_OF, finished, state_of
-from tests.tuning.conftest import agrees_with_storage, line_with, make_workspace, tune_command, work_in
+from mammo.tuning.mlflow import write_runs
+from mammo.tuning.objective import FOLDS, INDEX, WORKER, finished, state_of
+from mammo.tuning.record import study_record, write_record
+from mammo.tuning.storage import journal_path, using_storage
+from mammo.tuning.study import OpenStudy, study_name
+from mammo.tuning.workers import take
+from tests.tuning.conftest import (
+    agrees_with_storage,
+    line_with,
+    make_workspace,
+    study_in,
+    tune_command,
+    work_in,
+)
 
 N_TRIALS = 6
 N_KILLS = 10
-BYTES_OF_A_TRIAL = 2400
-"""About what a trial writes into the journal."""
-
-
-def opened_study(space: Workspace, config: Config) -> OpenStudy:
-    material = read_trial_rois(space, config)
-    return make_study(space, config, open_storage(space, None, 1), material, fresh=False)
+N_REPORTS = 4
+"""At most, of epochs, between two kills."""
+Store = Callable[[Workspace], None]
 
 
 def what_counts(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
@@ -48,163 +52,185 @@ def what_counts(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
     ]
 
 
-def run_whole(forked: ForkServerContext, space: Workspace, config: Config) -> None:
-    worker = forked.Process(target=work_in, args=(space.root, config, None, N_TRIALS))
-    worker.start()
-    worker.join(120)
-    assert worker.exitcode == 0
+def kill_ten_times(
+    forked: ForkServerContext, opened: OpenStudy, url: str | None, n_workers: int, seed: int
+) -> None:
+    """Kill -9 a worker ten times, each after a random number of epochs; then let them end, and write the results.
 
-
-def run_killed(forked: ForkServerContext, space: Workspace, config: Config, seed: int) -> None:
-    """Kill -9 the worker ten times, each after a random number of writes, then let it end."""
+    Each time all others are killed with it, and a new command takes up the study, as far as a worker can tell.
+    """
     rng = np.random.default_rng(seed)
-    journal = journal_path(space)
-    for _ in range(N_KILLS):
-        worker = forked.Process(target=work_in, args=(space.root, config, None, N_TRIALS))
-        until = journal.stat().st_size + int(rng.integers(1, BYTES_OF_A_TRIAL))
+    ended: list[FrozenTrial] = []
+    for kill in range(N_KILLS):
+        until = n_reported(opened) + int(rng.integers(1, N_REPORTS))
+        workers = started(forked, opened, url, n_workers, f"command {kill}")
+        while n_reported(opened) < until:
+            workers[0].join(0.002)
+            assert workers[0].exitcode is None, "the study ended before the last kill"
+        for worker in workers:
+            worker.kill()
+            worker.join()
+            assert worker.exitcode == -9
+        assert what_counts([opened.trials[trial.number] for trial in ended]) == what_counts(ended)
+        ended = opened.ended
+    for worker in started(forked, opened, url, n_workers, "the last command"):
+        worker.join(600)
+        assert worker.exitcode == 0
+    record = study_record(opened)
+    write_record(opened, record)
+    write_runs(opened, record)
+
+
+def started(
+    forked: ForkServerContext, opened: OpenStudy, url: str | None, n_workers: int, command: str
+) -> list[BaseProcess]:
+    """A command's workers, on a study."""
+    arguments = (opened.space.root, opened.config, url, N_TRIALS, command)
+    workers: list[BaseProcess] = [forked.Process(target=work_in, args=arguments) for _ in range(n_workers)]
+    for worker in workers:
         worker.start()
-        while journal.stat().st_size < until:
-            worker.join(0.002)
-            assert worker.exitcode is None, "the study ended before the last kill"
-        worker.kill()
-        worker.join()
-        assert worker.exitcode == -9
-    run_whole(forked, space, config)
+    return workers
+
+
+def n_reported(opened: OpenStudy) -> int:
+    return sum(len(trial.intermediate_values) for trial in opened.trials)
+
+
+def is_whole(opened: OpenStudy, n_died: int = 5) -> None:
+    """Every index once, nothing left open, and MLflow says so too."""
+    assert [trial.user_attrs[INDEX] for trial in opened.ended] == list(range(N_TRIALS))
+    ended = [trial for trial in opened.trials if state_of(trial) != "retried"]
+    assert len(ended) == N_TRIALS
+    assert all(trial.state.is_finished() for trial in opened.trials)
+    assert len(opened.trials) - len(ended) >= n_died
+    agrees_with_storage(opened)
 
 
 @pytest.mark.slow
 def test_a_study_killed_ten_times_ends_with_the_trials_of_an_undisturbed_one(
-    tmp_path: Path, forked: ForkServerContext, store_of: Callable[[Workspace], None]
+    tmp_path: Path, forked: ForkServerContext, store_of: Store
 ) -> None:
     calm, config = make_workspace(tmp_path / "calm")
-    undisturbed = opened_study(calm, config)
-    run_whole(forked, calm, config)
     shaken, _ = make_workspace(tmp_path / "shaken")
     store_of(shaken)
-    disturbed = opened_study(shaken, config)
-    run_killed(forked, shaken, config, seed=0)
-    expected = what_counts(undisturbed.trials)
-    assert [trial["index"] for trial in expected] == list(range(N_TRIALS))
-    assert what_counts(disturbed.trials) == expected
-    assert sum(RETRY_OF in t.user_attrs for t in disturbed.trials) >= 5
-    assert {"pruned", "complete"} <= {state_of(t, set()) for t in disturbed.trials}
-    assert all(t.state != TrialState.RUNNING and t.state != TrialState.WAITING for t in disturbed.trials)
-    runs = StudyRuns(disturbed, N_TRIALS)
-    runs.sync()
-    agrees_with_storage(disturbed, runs)
+    with study_in(calm, config) as undisturbed, study_in(shaken, config) as disturbed:
+        (worker,) = started(forked, undisturbed, None, 1, "the only command")
+        worker.join(600)
+        kill_ten_times(forked, disturbed, None, 1, seed=0)
+        assert what_counts(disturbed.trials) == what_counts(undisturbed.trials)
+        assert {"pruned", "complete"} <= {state_of(trial) for trial in disturbed.trials}
+        is_whole(disturbed)
 
 
-def test_a_sync_that_was_killed_is_completed_without_doubles(
-    workspace: tuple[Workspace, Config], store_of: Callable[[Workspace], None]
+@pytest.mark.slow
+def test_two_workers_killed_ten_times_on_postgresql_lose_and_double_nothing(
+    workspace: tuple[Workspace, Config], forked: ForkServerContext, database_url: str, store_of: Store
 ) -> None:
     space, config = workspace
     store_of(space)
-    opened = opened_study(space, config)
-    for value in (0.5, 0.75):
-        taken = claim(opened, N_TRIALS)
-        assert taken is not None
-        taken.report(value, 0)
-        opened.study.tell(taken, value)
-    runs = StudyRuns(opened, N_TRIALS)
-    trial = opened.trials[0]
-    # As if killed after the metrics and before the state: all is written again.
-    run_id = runs._make_nested(trial)
-    runs._write(run_id, trial, state_of(trial, set()))
-    runs._client.delete_tag(run_id, "mammo.state")
-    again = StudyRuns(opened, N_TRIALS)
-    again.sync()
-    again.sync()
-    assert again.parent == runs.parent
-    agrees_with_storage(opened, again)
+    with study_in(space, config, database_url, fresh=True) as opened:
+        kill_ten_times(forked, opened, database_url, 2, seed=1)
+        is_whole(opened)
 
 
-def test_a_trial_whose_taker_died_under_the_lock_is_drawn_again(
-    workspace: tuple[Workspace, Config],
+@pytest.mark.slow
+def test_a_command_whose_worker_is_killed_says_so_and_goes_on_as_after_a_kill_of_its_own(
+    workspace: tuple[Workspace, Config], store_of: Store
 ) -> None:
     space, config = workspace
-    opened = opened_study(space, config)
-    first = claim(opened, 2)
-    assert first is not None
-    half_made = opened.study.ask()  # neither parameters nor index nor worker: killed at once
-    mend(opened)
-    tries = opened.trials
-    assert tries[half_made.number].state == TrialState.FAIL
-    assert tries[first.number].state == TrialState.RUNNING  # its worker, this process, lives
-    retry = tries[-1]
-    assert (retry.user_attrs[RETRY_OF], retry.user_attrs[INDEX]) == (half_made.number, 1)
-    again = claim(opened, 2)
-    assert again is not None
-    assert again.number == retry.number
-    assert set(again.params) == set(config.tune.space)
-    assert claim(opened, 2) is None
+    store_of(space)
+
+    def command_killed(victim: str) -> tuple[int, str]:
+        with tune_command(space, "--trials", str(N_TRIALS), "--workers", "1") as command:
+            line_with(command, "trial ")
+            if victim == "worker":
+                os.kill(worker_of_the_last_trial(space, config), signal.SIGKILL)
+            elif victim == "command":
+                command.kill()
+            _, errors = command.communicate(timeout=600)
+        return command.returncode, errors
+
+    code, errors = command_killed("worker")
+    assert code == 2
+    assert errors.startswith("error: a worker died")
+    assert len(errors.splitlines()) == 1
+    assert command_killed("command")[0] == -signal.SIGKILL
+    assert command_killed("nobody") == (0, "")
+    with study_in(space, config) as opened:
+        is_whole(opened, n_died=1)
 
 
-def test_a_kill_between_fail_and_retry_loses_nothing(workspace: tuple[Workspace, Config]) -> None:
+def worker_of_the_last_trial(space: Workspace, config: Config) -> int:
+    with using_storage(space, None, None) as storage:
+        trials = optuna.load_study(study_name=study_name(config), storage=storage).trials
+    signed = [trial.user_attrs[WORKER] for trial in trials if WORKER in trial.user_attrs]
+    return int(signed[-1].split(":")[1])
+
+
+@pytest.mark.parametrize("n_writes", range(1, 12))
+def test_a_taker_that_dies_leaves_its_index_to_the_next(
+    workspace: tuple[Workspace, Config], n_writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     space, config = workspace
-    opened = opened_study(space, config)
-    trial = claim(opened, 1)
-    assert trial is not None
-    opened.study.tell(trial, state=TrialState.FAIL)  # and killed before it was enqueued again
-    mend(opened)
-    mend(opened)
-    retries = [t for t in opened.trials if t.user_attrs.get(RETRY_OF) == trial.number]
-    assert len(retries) == 1
-    assert finished(opened.trials) == []
+    with study_in(space, config) as opened:
+        backend = type(opened.storage._backend)  # type: ignore[attr-defined]
+        append, left = backend.append_logs, iter(range(n_writes))
 
+        def write_or_die(self: object, logs: list[dict[str, Any]]) -> None:
+            if next(left, None) is None:
+                raise InterruptedError
+            append(self, logs)
 
-def test_an_index_that_was_left_out_is_done_before_a_study_ends(workspace: tuple[Workspace, Config]) -> None:
-    space, config = workspace
-    opened = opened_study(space, config)
-    for index in (0, 0, 2):  # as if two workers had taken trials at once
-        params = {"size_px": 72, "head_lr": 0.01, "fusion": "baseline", "vote_rule": "majority"}
-        opened.study.enqueue_trial(params, user_attrs={INDEX: index})
-    taken = [trial.user_attrs[INDEX] for _ in range(4) if (trial := claim(opened, 3)) is not None]
-    assert taken == [0, 0, 2, 1]
-    assert claim(opened, 3) is None
-
-
-def test_a_trial_that_kills_every_worker_is_given_up_as_failed(tmp_path: Path) -> None:
-    space, config = make_workspace(tmp_path / "space", max_retries=2)
-    opened = opened_study(space, config)
-    for _ in range(3):
-        trial = claim(opened, 1)
-        assert trial is not None
-        opened.study.tell(trial, state=TrialState.FAIL)
-    assert claim(opened, 1) is None
-    ended = finished(opened.trials)
-    assert [(t.user_attrs[INDEX], t.state) for t in ended] == [(0, TrialState.FAIL)]
-    assert "worker died 3 times" in ended[0].user_attrs["error"]
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, "append_logs", write_or_die)
+            try:
+                died = take(opened, 2) is None
+            except InterruptedError:
+                died = True
+        taken = take(opened, 2)
+        assert taken is not None
+        assert taken.user_attrs[INDEX] == (0 if died else 1)
+        assert set(taken.params) == set(config.tune.space)
 
 
 def test_half_a_line_that_a_killed_writer_left_is_cut_off(workspace: tuple[Workspace, Config]) -> None:
     space, config = workspace
-    opened = opened_study(space, config)
-    assert claim(opened, 5) is not None
-    with journal_path(space).open("ab") as journal:
-        journal.write(b'{"op_code":6,"worker_')
-    again = optuna.load_study(study_name=opened.study.study_name, storage=open_storage(space, None, 1))
-    again.set_user_attr("after", "the kill")
-    fresh = optuna.load_study(study_name=opened.study.study_name, storage=open_storage(space, None, 1))
-    assert fresh.user_attrs["after"] == "the kill"
-    assert len(fresh.trials) == 1
+    with study_in(space, config) as opened:
+        assert take(opened, 5) is not None
+        with journal_path(space).open("ab") as journal:
+            journal.write(b'{"op_code":6,"worker_')
+    with study_in(space, config) as again:
+        again.study.set_user_attr("after", "the kill")
+    with study_in(space, config) as later:
+        assert later.study.user_attrs["after"] == "the kill"
+        assert [trial.state for trial in later.trials] == [TrialState.FAIL]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("hears_interrupts")
-def test_ctrl_c_while_workers_import_says_one_line_and_the_same_command_goes_on(
-    workspace: tuple[Workspace, Config], store_of: Callable[[Workspace], None]
+@pytest.mark.parametrize(
+    ("line", "number", "code"),
+    [("0 of 3 trials ended before", signal.SIGINT, 130), ("trial 0", signal.SIGTERM, 143)],
+)
+def test_a_stop_says_one_line_and_the_same_command_goes_on(
+    workspace: tuple[Workspace, Config], store_of: Store, line: str, number: int, code: int
 ) -> None:
-    space, _ = workspace
+    space, config = workspace
     store_of(space)
-    arguments = ("--trials", "2", "--workers", "2")
+    arguments = ("--trials", "3", "--workers", "2")
     with tune_command(space, *arguments) as command:
-        line_with(command, "0 of 2 trials ended before")
-        os.killpg(command.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+        line_with(command, line)
+        if number == signal.SIGINT:
+            os.killpg(command.pid, number)  # as a terminal does: to all of its processes
+        else:
+            command.send_signal(number)
         _, said = command.communicate()
-    assert (command.returncode, said) == (130, "stopped; run the same command to go on\n")
+    assert (command.returncode, said) == (code, "stopped; run the same command to go on\n")
 
     with tune_command(space, *arguments) as again:
-        line_with(again, "of 2 trials ended before")
+        line_with(again, "of 3 trials ended before")
         line_with(again, "best: trial")
         again.communicate()
     assert again.returncode == 0
+    with study_in(space, config) as opened:
+        agrees_with_storage(opened)

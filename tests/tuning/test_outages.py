@@ -1,154 +1,161 @@
-"""PostgreSQL goes away in the middle of a study, for moments and for good."""
+"""PostgreSQL or MLflow away, and who may join or forget a study that others work on."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
-import optuna
 import pytest
-from optuna.distributions import BaseDistribution
+import yaml
+from mlflow import MlflowClient
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from rich.console import Console
+from sqlalchemy import text
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
-from mammo.core.tune_config import TuneConfig
-from mammo.track.store import connect
-from mammo.tuning import claims, database
-from mammo.tuning.claims import claim
-from mammo.tuning.coordinator import Plan, run_tuning
-from mammo.tuning.material import read_trial_rois
-from mammo.tuning.runs import StudyRuns
-from mammo.tuning.space import distributions
+from mammo.tuning.mlflow import write_runs
+from mammo.tuning.objective import INDEX
+from mammo.tuning.record import study_record, write_record
+from mammo.tuning.rois import read_trial_rois
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study
-from mammo.tuning.trials import INDEX
-from mammo.tuning.worker import work
-from tests.docker.processes import Postgresql, wait_until
-from tests.tuning.conftest import PASSWORD, agrees_with_storage, line_with, tune_command
+from mammo.tuning.workers import take, work
+from tests.docker.processes import Postgresql, answers, free_port, wait_until
+from tests.tuning.conftest import PASSWORD, agrees_with_storage, line_with, study_in, tune_command
 
-N_TRIALS = 8
+N_TRIALS = 5
+Store = Callable[[Workspace], None]
 
 
 @pytest.fixture
 def opened(workspace: tuple[Workspace, Config], database_url: str) -> Iterator[OpenStudy]:
-    space, config = workspace
-    with using_storage(space, database_url, config.tune.heartbeat_s) as storage:
-        yield make_study(space, config, storage, read_trial_rois(space, config), fresh=True)
+    """A fresh study on PostgreSQL."""
+    with study_in(*workspace, database_url, fresh=True) as study:
+        yield study
+        with suppress(MammoError):  # a test has deleted it
+            for trial in study.running:
+                study.study.tell(trial.number, state=TrialState.FAIL)
 
 
 @pytest.mark.slow
-def test_a_study_waits_for_a_database_that_restarts_and_loses_nothing(
-    workspace: tuple[Workspace, Config],
-    opened: OpenStudy,
-    server: Postgresql,
-    database_url: str,
-    store_of: Callable[[Workspace], None],
+def test_an_outage_of_the_database_ends_the_command_with_one_sentence_and_the_same_command_goes_on(
+    workspace: tuple[Workspace, Config], server: Postgresql, database_url: str, store_of: Store
 ) -> None:
-    space, _ = workspace
+    space, config = workspace
     store_of(space)
-    with tune_command(
-        space, "--trials", str(N_TRIALS), "--workers", "2", "--storage", database_url
-    ) as command:
-        said = [line_with(command, "trials ended before")]
-        for n_ended in (1, 3):
-
-            def so_many_have_ended(n_ended: int = n_ended) -> bool:
-                return len(opened.ended) >= n_ended
-
-            wait_until(so_many_have_ended, 90, lambda: "trials end")
-            server.stop()
-            said.append(line_with(command, "does not answer"))
-            server.start()
-            said.append(line_with(command, "answers again, after"))
-        rest, errors = command.communicate(timeout=180)
-    assert (command.returncode, errors) == (0, "")
-    assert PASSWORD not in "".join(said) + rest
-    assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
-    assert {t.state for t in opened.trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
-    agrees_with_storage(opened, StudyRuns(opened, N_TRIALS))
-
-
-def test_a_claim_whose_lock_is_lost_in_a_restart_is_made_again(
-    workspace: tuple[Workspace, Config],
-    opened: OpenStudy,
-    server: Postgresql,
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    space, config = workspace
-    taken: list[optuna.Trial | None] = []
-
-    def first_restart_and_let_another_claim(tune: TuneConfig) -> dict[str, BaseDistribution]:
-        patch.undo()
+    arguments = ("--trials", str(N_TRIALS), "--workers", "2", "--storage", database_url)
+    with tune_command(space, *arguments, "--fresh") as command:
+        line_with(command, "trial ")
         server.stop()
-        server.start()
-        with using_storage(space, database_url, config.tune.heartbeat_s) as storage:
-            taken.append(claim(join_study(space, config, storage, read_trial_rois(space, config)), 4))
-        return distributions(tune)
-
-    # What a claim does between its look at the trials and its own: others may claim only if the lock is lost.
-    with monkeypatch.context() as patch:
-        patch.setattr(claims, "distributions", first_restart_and_let_another_claim)
-        taken.append(claim(opened, 4))
-    assert [trial and trial.user_attrs[INDEX] for trial in taken] == [0, 1]
-    for trial in opened.trials:
-        opened.study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
-
-
-def test_a_database_that_stays_away_ends_a_worker_with_one_message(
-    workspace: tuple[Workspace, Config],
-    opened: OpenStudy,
-    server: Postgresql,
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    space, config = workspace
-    monkeypatch.setattr(database, "PATIENCE_S", 0.2)
-    lines: list[str] = []
-
-    def say(line: str) -> None:
-        lines.append(line)
-        if line.startswith("trial"):
-            server.stop()
-
-    try:
-        with pytest.raises(TrackingError, match=r"must answer, and has not for .* then run the same command"):
-            work(space.root, config, database_url, 2, say)
-    finally:
-        server.start()
-    assert [line.split(":")[0] for line in lines] == ["trial 0", "postgresql+psycopg"]
-    assert PASSWORD not in "".join(lines)
-    assert len(opened.ended) == 1
-
-
-def test_a_worker_that_the_command_starts_waits_for_its_database(
-    workspace: tuple[Workspace, Config], opened: OpenStudy, server: Postgresql, database_url: str
-) -> None:
-    space, config = workspace
-    lines: list[str] = []
-
-    def say(line: str) -> None:
-        lines.append(line)
-        if "does not answer" in line:
+        try:
+            rest, errors = command.communicate(timeout=600)
+        finally:
             server.start()
+    assert command.returncode == 2
+    (sentence,) = errors.splitlines()
+    assert "the study's database must answer, and does not" in sentence
+    assert sentence.endswith("then run the same command again")
+    assert PASSWORD not in rest + errors
+    with tune_command(space, *arguments) as again:
+        _, errors = again.communicate(timeout=600)
+    assert (again.returncode, errors) == (0, "")
+    with study_in(space, config, database_url) as opened:
+        assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
+        assert all(t.state.is_finished() for t in opened.trials)
+        agrees_with_storage(opened)
 
-    server.stop()
-    assert work(space.root, config, database_url, 1, say, is_known=True) == 1
-    assert ["does not answer" in lines[0], "answers again" in lines[1], "trial 0" in lines[2]] == [True] * 3
+
+@contextmanager
+def mlflow_server(port: int, folder: Path) -> Iterator[None]:
+    """The real server, whose runs lie in `folder`."""
+    program = str(Path(sys.executable).with_name("mlflow"))
+    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    files = ["--artifacts-destination", str(folder / "artifacts")]
+    command = [program, "server", "--port", str(port), "--workers", "1", *store, *files]
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 600, lambda: "MLflow answers")
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.slow
+def test_a_study_whose_mlflow_server_is_away_is_whole_and_is_written_by_the_same_command_later(
+    workspace: tuple[Workspace, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, config = workspace
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    arguments = ("--trials", "3", "--workers", "1")
+    with tune_command(space, *arguments) as command:
+        _, errors = command.communicate(timeout=600)
+    assert command.returncode == 2
+    assert errors.startswith(f"error: http://127.0.0.1:{port}: ")
+    assert len(errors.splitlines()) == 1
+    record = yaml.safe_load((space.reports / "tune" / "best.yaml").read_text())
+    assert record["trials"]["ended"] == 3
+    with mlflow_server(port, tmp_path):
+        with tune_command(space, *arguments) as command:
+            _, errors = command.communicate(timeout=600)
+        assert (command.returncode, errors) == (0, "")
+        with study_in(space, config) as opened:
+            agrees_with_storage(opened)
+
+
+@pytest.mark.parametrize("cut_off", ["create_run", "log_batch", "set_terminated", "set_tag", "log_artifact"])
+def test_runs_whose_writing_was_cut_off_are_completed_without_doubles(
+    workspace: tuple[Workspace, Config],
+    store_of: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    cut_off: str,
+) -> None:
+    store_of(workspace[0])
+    with study_in(*workspace) as opened:
+        for value in (0.5, 0.75):
+            trial = take(opened, 2)
+            assert trial is not None
+            trial.report(value, 0)
+            trial.set_user_attr("fold_values", [value, value])
+            opened.study.tell(trial, value)
+        record = study_record(opened)
+        write_record(opened, record)
+        written, calls = getattr(MlflowClient, cut_off), iter(range(1))
+
+        def write_once_and_die(*what: Any, **how: Any) -> Any:
+            if next(calls, None) is None:
+                raise InterruptedError
+            return written(*what, **how)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, cut_off, write_once_and_die)
+            with pytest.raises(TrackingError):
+                write_runs(opened, record)
+        assert write_runs(opened, record) == write_runs(opened, record)
+        agrees_with_storage(opened)
 
 
 def test_a_study_is_not_forgotten_while_a_worker_is_on_it(
     workspace: tuple[Workspace, Config], opened: OpenStudy
 ) -> None:
     space, config = workspace
-    trial = claim(opened, 2)
+    trial, before = take(opened, 2), opened.id
     assert trial is not None
-    material = read_trial_rois(space, config)
-    with pytest.raises(MammoError, match=r"nobody may be at work.*stop them, or leave --fresh out"):
-        make_study(space, config, opened.storage, material, fresh=True)
-    before = opened.id
+    rois = read_trial_rois(space, config)
+    with pytest.raises(MammoError, match=r"nobody may be at work.*stop it, or leave --fresh out"):
+        make_study(space, config, opened.storage, rois, fresh=True)
     opened.study.tell(trial, state=TrialState.PRUNED)
-    assert make_study(space, config, opened.storage, material, fresh=True).id != before
+    assert make_study(space, config, opened.storage, rois, fresh=True).id != before
 
 
 @pytest.mark.slow
@@ -162,39 +169,64 @@ def test_a_worker_whose_study_is_deleted_says_so(
         make_study(space, config, opened.storage, read_trial_rois(space, config), fresh=True)
 
     with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
-        work(space.root, config, database_url, 2, delete)
-
-
-@pytest.mark.slow
-def test_a_command_whose_study_is_deleted_says_so_and_ends_its_run(
-    workspace: tuple[Workspace, Config],
-    opened: OpenStudy,
-    database_url: str,
-    store_of: Callable[[Workspace], None],
-) -> None:
-    space, config = workspace
-    store_of(space)
-    said: list[str] = []
-
-    class Deleting(Console):
-        def print(self, *objects: object, **_: object) -> None:
-            said.append(str(objects[0]))
-            make_study(space, config, opened.storage, read_trial_rois(space, config), fresh=True)
-
-    with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
-        run_tuning(space, config, Plan(2, 0, database_url), Deleting())
-    assert len(said) == 1
-    client = connect(space)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    assert [run.info.status for run in client.search_runs(experiments)] == ["FAILED"]
+        work(space.root, config, database_url, 2, say=delete)
 
 
 def test_trials_that_were_open_at_once_are_counted_whoever_took_them(opened: OpenStudy) -> None:
-    alone = claim(opened, 4)
+    alone = take(opened, 4)
     assert alone is not None
     opened.study.tell(alone, state=TrialState.PRUNED)
-    after_it = claim(opened, 4)
-    assert after_it is not None
+    assert take(opened, 4) is not None
     assert opened.study.user_attrs["n_workers"] == 1
-    assert claim(opened, 4) is not None
+    assert take(opened, 4) is not None
     assert opened.study.user_attrs["n_workers"] == 2
+
+
+def test_a_worker_of_other_settings_is_refused(
+    workspace: tuple[Workspace, Config], opened: OpenStudy
+) -> None:
+    space, config = workspace
+    other = config.model_copy(update={"tune": config.tune.model_copy(update={"seed": 1})})
+    with pytest.raises(MammoError, match=r"tune\.seed: 0 there, 1 here\n.*the study's params\.yaml and data"):
+        join_study(space, other, opened.storage, read_trial_rois(space, config), "command")
+
+
+def test_a_worker_without_a_study_says_who_makes_it(
+    workspace: tuple[Workspace, Config], opened: OpenStudy
+) -> None:
+    space, config = workspace
+    elsewhere = config.model_copy(update={"ingest": config.ingest.model_copy(update={"source": "mini_mias"})})
+    with pytest.raises(MammoError, match="run `mammo tune` with this --storage first"):
+        join_study(space, elsewhere, opened.storage, read_trial_rois(space, config), "command")
+
+
+def test_an_unreachable_database_is_named_without_its_password(
+    workspace: tuple[Workspace, Config], database_url: str
+) -> None:
+    wrong = database_url.replace(PASSWORD, "another-secret")
+    with (
+        pytest.raises(TrackingError, match=r"that the password is right") as caught,
+        using_storage(workspace[0], wrong, 1),
+    ):
+        pass
+    assert "another-secret" not in str(caught.value)
+
+
+def test_the_server_misses_a_client_whose_machine_has_gone_within_a_minute(opened: OpenStudy) -> None:
+    assert isinstance(opened.storage, RDBStorage)
+    with opened.storage.engine.connect() as connection:
+        idle, interval, count, unanswered = (
+            int(connection.execute(text(f"SHOW tcp_{name}")).scalar_one())
+            for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+        )
+    assert idle + interval * count <= 60
+    assert unanswered == 60_000  # milliseconds
+
+
+@pytest.mark.parametrize("url", ["sqlite:///study.db", "mysql://a:b@c/d", "no address"])
+def test_other_databases_are_refused(workspace: tuple[Workspace, Config], url: str) -> None:
+    with (
+        pytest.raises(TrackingError, match="must be a PostgreSQL database"),
+        using_storage(workspace[0], url, 1),
+    ):
+        pass

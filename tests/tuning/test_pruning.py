@@ -1,18 +1,27 @@
-"""When trials are stopped, and what that saved."""
+"""When trials are stopped: as Optuna's own pruners would, each on its own view of the trials."""
+
+from collections.abc import Sequence
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
+from optuna.pruners import MedianPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from scipy.stats import wilcoxon
 
 from mammo.core.tune_config import TuneConfig
-from mammo.tuning.pruning import EpochJudge, epochs_of, fold_stops, saved_work
+from mammo.tuning.objective import epoch_stops, fold_stops
+from mammo.tuning.record import saved_work
+from mammo.tuning.storage import experimental
 
 TUNE = TuneConfig(n_folds=5, epochs=3, patches_per_epoch=100, pruner_startup=2, warmup_epochs=0)
+VALUE = st.sampled_from([0.4, 0.5, 0.6, 0.7, 0.8])
 
 
-def done(index: int, epochs: list[list[float]], folds: list[float], patches: int = 1500) -> FrozenTrial:
+def done(
+    index: int, epochs: Sequence[Sequence[float]], folds: Sequence[float], patches: int = 1500
+) -> FrozenTrial:
     complete = len(folds) == TUNE.n_folds
     return create_trial(
         state=TrialState.COMPLETE if complete else TrialState.PRUNED,
@@ -22,7 +31,7 @@ def done(index: int, epochs: list[list[float]], folds: list[float], patches: int
         intermediate_values={3 * f + e: v for f, values in enumerate(epochs) for e, v in enumerate(values)},
         user_attrs={
             "index": index,
-            "fold_values": folds,
+            "fold_values": list(folds),
             "patches_trained": patches,
             "fit_s": patches / 100,
             "judge_s": 0.0,
@@ -31,65 +40,63 @@ def done(index: int, epochs: list[list[float]], folds: list[float], patches: int
     )
 
 
-def test_epochs_below_the_median_of_the_same_fold_are_stopped() -> None:
-    earlier = [done(i, [[0.9] * 3, [0.6] * 3], [0.9, 0.6]) for i in range(3)]
-    assert EpochJudge(TUNE, 0, earlier).stops(0, 0.8)
-    assert not EpochJudge(TUNE, 1, earlier).stops(0, 0.8)
-    assert not EpochJudge(TUNE, 2, earlier).stops(0, 0.1)  # nobody has been there
+def optuna_says(pruner: optuna.pruners.BasePruner, series: list[list[float]], mine: list[float]) -> bool:
+    """What a pruner decides of a trial after others have ended with these values."""
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for values in series:
+        trial = study.ask()
+        for step, value in enumerate(values):
+            trial.report(value, step)
+        study.tell(trial, sum(values) / len(values))
+    trial = study.ask()
+    for step, value in enumerate(mine):
+        trial.report(value, step)
+    return trial.should_prune()
+
+
+@given(
+    others=st.lists(st.lists(VALUE, min_size=3, max_size=3), max_size=6),
+    mine=st.lists(VALUE, min_size=1, max_size=3),
+    startup=st.integers(1, 4),
+    warmup=st.integers(0, 2),
+)
+def test_epochs_are_stopped_where_optunas_median_pruner_says_so(
+    others: list[list[float]], mine: list[float], startup: int, warmup: int
+) -> None:
+    tune = TUNE.model_copy(update={"pruner_startup": startup, "warmup_epochs": warmup})
+    earlier = [done(index, [[0.9] * 3, values], []) for index, values in enumerate(others)]
+    expected = optuna_says(MedianPruner(startup, warmup), others, mine)
+    assert epoch_stops(tune, 1, mine, earlier) == expected
+
+
+@given(
+    others=st.lists(st.lists(VALUE, min_size=5, max_size=5), min_size=1, max_size=4),
+    mine=st.lists(VALUE, min_size=1, max_size=4),
+)
+def test_folds_are_stopped_where_optunas_wilcoxon_pruner_says_so(
+    others: list[list[float]], mine: list[float]
+) -> None:
+    with experimental():
+        expected = optuna_says(WilcoxonPruner(p_threshold=0.2), others, mine)
+    assert fold_stops(TUNE, mine, [done(index, [], folds) for index, folds in enumerate(others)]) == expected
 
 
 def test_a_trial_that_stopped_in_another_fold_still_says_how_this_one_goes() -> None:
     earlier = [done(0, [[0.9] * 3], [0.9]), done(1, [[0.9] * 3, [0.9]], [0.9])]
-    assert epochs_of(earlier[1], 1, 3) == [0.9]
-    assert EpochJudge(TUNE, 0, earlier).stops(0, 0.8)
-    assert not EpochJudge(TUNE, 1, earlier).stops(0, 0.8)
-
-
-def test_too_few_earlier_trials_stop_nobody() -> None:
-    assert not EpochJudge(TUNE, 0, [done(0, [[0.9] * 3], [0.9])]).stops(0, 0.1)
-
-
-def test_hyperband_decides_alike_when_the_history_is_replayed() -> None:
-    tune = TUNE.model_copy(update={"epoch_pruner": "hyperband"})
-    earlier = [done(i, [[0.5 + 0.04 * i] * 3], [0.5]) for i in range(9)]
-
-    def decisions() -> list[bool]:
-        judge = EpochJudge(tune, 0, earlier)
-        return [judge.stops(epoch, 0.3) for epoch in range(3)]
-
-    assert decisions() == decisions()
+    assert epoch_stops(TUNE, 0, [0.8], earlier)
+    assert not epoch_stops(TUNE, 1, [0.8], earlier)  # nobody has come to its end
 
 
 def test_no_pruner_stops_nobody() -> None:
     tune = TUNE.model_copy(update={"epoch_pruner": "none", "wilcoxon_p": None})
     earlier = [done(i, [[0.9] * 3], [0.9] * 5) for i in range(5)]
-    assert not EpochJudge(tune, 0, earlier).stops(0, 0.0)
+    assert not epoch_stops(tune, 0, [0.0], earlier)
     assert not fold_stops(tune, [0.1, 0.1, 0.1], earlier)
 
 
-@pytest.mark.parametrize("values", [[0.5, 0.6, 0.5], [0.85, 0.95, 0.7], [0.5, 0.5], [0.95, 0.6, 0.85, 0.7]])
-def test_folds_are_stopped_where_wilcoxon_says_so(values: list[float]) -> None:
-    best = [0.9, 0.92, 0.88, 0.91, 0.87]
-    earlier = [done(0, [], best), done(1, [], [0.6] * 5)]
-    worse = [value - other for value, other in zip(values, best, strict=False)]
-    p = wilcoxon(worse, alternative="less", zero_method="zsplit").pvalue
-    ahead = sum(values) / len(values) >= sum(best) / len(best)
-    assert fold_stops(TUNE, values, earlier) == (p < 0.2 and not ahead)
-
-
 def test_saved_work_is_what_was_not_trained() -> None:
-    ended = [done(0, [], [0.9] * 5), done(1, [], [0.5], patches=300)]
-    saved = saved_work(TUNE, ended)
+    saved = saved_work(TUNE, [done(0, [], [0.9] * 5), done(1, [], [0.5], patches=300)])
     assert (saved["planned_patches"], saved["trained_patches"]) == (3000, 1800)
     assert saved["saved_share"] == pytest.approx(0.4)
     assert saved["saved_s"] == pytest.approx(12.0)  # 1,200 patches at 100 a second
     assert (saved["stopped_by_epoch"], saved["stopped_by_fold"]) == (1, 0)
-
-
-def test_pruning_never_writes_to_the_study() -> None:
-    study = optuna.create_study(direction="maximize")
-    study.add_trial(done(0, [[0.9] * 3], [0.9] * 5))
-    before = study.trials
-    EpochJudge(TUNE, 0, study.trials).stops(0, 0.1)
-    fold_stops(TUNE, [0.1, 0.1, 0.1], study.trials)
-    assert study.trials == before

@@ -28,7 +28,6 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
         ),
         (["worker", "--storage", "sqlite:///x.db"], "must be a PostgreSQL database"),
         (["dashboard"], "run `mammo tune` to make a study"),
-        (["apply"], "run `mammo tune` to make it"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(
@@ -57,6 +56,4 @@ def test_a_bad_space_is_refused_before_a_phantom_workspace_is_made(
 
 def test_the_help_names_the_commands_under_it() -> None:
     said = CliRunner().invoke(app, ["tune", "--help"]).output
-    assert all(
-        name in said for name in ("worker", "nested", "measure", "dashboard", "apply", "--fresh", "--storage")
-    )
+    assert all(name in said for name in ("worker", "nested", "dashboard", "--fresh", "--storage"))
