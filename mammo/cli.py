@@ -2,21 +2,22 @@
 
 import json
 import os
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
 
 from mammo.core.errors import NOTICE, MammoError, guarded
 from mammo.core.files import Workspace
-from mammo.options import HERE, WorkspaceOption, check_port
-from mammo.study_cli import app as study_app
-from mammo.tune_cli import app as tune_app
 
 if TYPE_CHECKING:
+    from mammo.core.config import Config
     from mammo.track.registry import Version
+    from mammo.tuning.command import Plan
 
 app = typer.Typer(
     help=f"Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. {NOTICE}",
@@ -24,10 +25,55 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+tune_app = typer.Typer(
+    help="Search settings with Optuna on folds inside train and val. The same command goes on after a stop.",
+    invoke_without_command=True,
+)
 
+HERE: Final = Workspace()
+PHANTOM: Final = Workspace(Path("tune-demo"))
+"""Workspace of `mammo tune --source phantom`, unless `--workspace` names another."""
+
+
+def _workspace(given: str | Workspace) -> Workspace:
+    # Typer parses defaults too.
+    return given if isinstance(given, Workspace) else Workspace(Path(given))
+
+
+WorkspaceOption = Annotated[
+    Workspace,
+    typer.Option(
+        "--workspace",
+        "-w",
+        parser=_workspace,
+        metavar="FOLDER",
+        show_default=False,
+        help="Folder with params.yaml, data/ and mlruns/ (default: the current one).",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object for each row.")]
-app.add_typer(study_app)
-app.add_typer(tune_app, name="tune")
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU; on a GPU one)."),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MAMMO_TUNE_STORAGE",
+        help="postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (default: the workspace's journal).",
+    ),
+]
+TrialsOption = Annotated[int | None, typer.Option(help="Trials of a study in all (default: tune.trials).")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes of one thread each (default: one for each CPU; on a GPU one: 10 to 14 share an H100 well)."
+    ),
+]
+SourceOption = Annotated[
+    str | None, typer.Option(help="phantom: search on synthetic ROIs, in a workspace of its own.")
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget the trials that are there.")]
 
 
 @app.command()
@@ -40,8 +86,7 @@ def fetch(
     from mammo.core.provenance import version_file
     from mammo.data.fetch import fetch_raw
 
-    space = Workspace(workspace)
-    path = fetch_raw(Config.load_own(space.params).ingest, space.root, archive)
+    path = fetch_raw(Config.load_own(workspace.params).ingest, workspace.root, archive)
     version_file(path)
     Console().print(f"{path}: in place and checked. Next: dvc repro", highlight=False, soft_wrap=True)
 
@@ -55,9 +100,8 @@ def phantom(
     from mammo.core.config import Config
     from mammo.data.phantom import write_phantom
 
-    space = Workspace(workspace)
-    config = Config.load_own(space.params).phantom
-    target = out if out.is_absolute() else space.root / out
+    config = Config.load_own(workspace.params).phantom
+    target = out if out.is_absolute() else workspace.root / out
     write_phantom(config, target)
     Console().print(
         f"{target}: films of {config.n_patients} phantom patients", highlight=False, soft_wrap=True
@@ -66,14 +110,12 @@ def phantom(
 
 @app.command()
 def demo(
-    workspace: Annotated[
-        Path, typer.Option("--workspace", "-w", help="Folder for the demo's own workspace.")
-    ] = Path("demo"),
+    workspace: WorkspaceOption = Workspace(Path("demo")),
 ) -> None:
     """Run the whole pipeline on phantoms, in a workspace of its own, and show what it made."""
     from mammo.demo import run_demo
 
-    run_demo(Path(), workspace, Console())
+    run_demo(Path(), workspace.root, Console())
 
 
 @app.command()
@@ -87,7 +129,7 @@ def predict(
     """Let the registered champion vote on pictures of ROIs."""
     from mammo.serve.predict import predict_files
 
-    rows = predict_files(Workspace(workspace), files)
+    rows = predict_files(workspace, files)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -116,9 +158,8 @@ def explain(
     from mammo.report.explanations import write_explanations
     from mammo.serve.predict import explain_rois
 
-    space = Workspace(workspace)
-    explained = explain_rois(space, rois, block)
-    pictures = write_explanations(explained, space.reports / "explanations" if out is None else out)
+    explained = explain_rois(workspace, rois, block)
+    pictures = write_explanations(explained, workspace.reports / "explanations" if out is None else out)
     for (row, _), picture in zip(explained, pictures, strict=True):
         if as_json:
             typer.echo(json.dumps({"roi": row["roi"], "picture": str(picture), **row}))
@@ -145,13 +186,12 @@ def audit(
     from mammo.data.audit import SHOWN_COLUMNS, leakage_summary, parts_of, read_audit, run_audit
     from mammo.report.terminal import overlaps_table
 
-    space = Workspace(workspace)
-    config = Config.load(space.params)
-    if space.overlaps.is_file() and space.split.is_file():
-        found = read_audit(space)
+    config = Config.load(workspace.params)
+    if workspace.overlaps.is_file() and workspace.split.is_file():
+        found = read_audit(workspace)
     else:
         with steps_progress("searching for shared tissue") as progress:
-            found = run_audit(space, config, progress)
+            found = run_audit(workspace, config, progress)
     if as_json:
         rows = json.loads(found.pairs[list(SHOWN_COLUMNS)].to_json(orient="records"))
         typer.echo(json.dumps(rows, indent=2))
@@ -172,12 +212,11 @@ def locate(
     from mammo.report.audit import write_located
     from mammo.report.terminal import located_line
 
-    space = Workspace(workspace)
-    rois = read_rois(space.rois)
+    rois = read_rois(workspace.rois)
     with steps_progress("locating ROIs") as progress:
         located = locate_rois(rois, films, progress=progress)
-    write_located(space, located)
-    Console().print(located_line(located, space), highlight=False, soft_wrap=True)
+    write_located(workspace, located)
+    Console().print(located_line(located, workspace), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -185,7 +224,7 @@ def promote(version: str, workspace: WorkspaceOption = HERE) -> None:
     """Make a registered version champion."""
     from mammo.track import registry
 
-    _say_version(registry.promote(Workspace(workspace), _model_name(workspace), version))
+    _say_version(registry.promote(workspace, _model_name(workspace), version))
 
 
 @app.command()
@@ -193,7 +232,7 @@ def rollback(workspace: WorkspaceOption = HERE) -> None:
     """Give the champion alias back to the version that held it before."""
     from mammo.track import registry
 
-    _say_version(registry.rollback(Workspace(workspace), _model_name(workspace)))
+    _say_version(registry.rollback(workspace, _model_name(workspace)))
 
 
 @app.command()
@@ -202,8 +241,7 @@ def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None
     from mammo.track.registry import versions
     from mammo.track.store import comparison_rows
 
-    space = Workspace(workspace)
-    rows, registered = comparison_rows(space), versions(space, _model_name(workspace))
+    rows, registered = comparison_rows(workspace), versions(workspace, _model_name(workspace))
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row | {"started": row["started"].isoformat()}))
@@ -219,18 +257,17 @@ def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = H
     from mammo.track.check import tracking_uri
     from mammo.track.store import connect, without_password
 
-    space = Workspace(workspace)
-    store = tracking_uri(space)
+    store = tracking_uri(workspace)
     if store.startswith(("http://", "https://")):
         raise MammoError(
             f"MLFLOW_TRACKING_URI is the server {without_password(store)}, which has the page itself; open that address"
         )
-    check_port(host, port)
-    connect(space)
+    _check_port(host, port)
+    connect(workspace)
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     command = [str(Path(sys.executable).parent / "mlflow"), "server", "--workers", "1"]
     command += ["--backend-store-uri", store, "--host", host, "--port", str(port)]
-    command += ["--artifacts-destination", str((space.mlruns / "artifacts").resolve())]
+    command += ["--artifacts-destination", str((workspace.mlruns / "artifacts").resolve())]
     typer.echo(f"MLflow UI: http://{host}:{port} (stop with Ctrl-C)", err=True)
     os.execv(command[0], command)
 
@@ -238,12 +275,12 @@ def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = H
 @app.command()
 def serve(port: int = 8000, host: str = "127.0.0.1", workspace: WorkspaceOption = HERE) -> None:
     """Serve the champion: a page for people, JSON for programs."""
-    check_port(host, port)
+    _check_port(host, port)
     import uvicorn
 
     from mammo.serve.app import create_app
 
-    service = create_app(Workspace(workspace))
+    service = create_app(workspace)
     typer.echo(f"voting service: http://{host}:{port} (stop with Ctrl-C)", err=True)
     uvicorn.run(service, host=host, port=port, log_level="warning")
 
@@ -254,16 +291,241 @@ def doctor(workspace: WorkspaceOption = HERE) -> None:
     from mammo.doctor import examine
     from mammo.report.terminal import findings_table
 
-    findings = examine(Workspace(workspace))
+    findings = examine(workspace)
     Console().print(findings_table(findings))
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(2)
 
 
-def _model_name(workspace: Path) -> str:
+@app.command()
+def seeds(
+    n_seeds: Annotated[int, typer.Argument(min=2, help="How many training seeds.")] = 10,
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
+    from mammo.report.studies import write_seeds
+    from mammo.studies.ledger import run_seeds
+
+    _study(workspace, jobs, lambda config, *how: run_seeds(workspace, config, n_seeds, *how), write_seeds)
+
+
+@app.command()
+def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+    """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
+    from mammo.report.ledger import write_ledger
+    from mammo.studies.ledger import run_ledger
+
+    _study(workspace, jobs, lambda config, *how: run_ledger(workspace, config, *how), write_ledger)
+
+
+@app.command()
+def ablate(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+    """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
+    from mammo.report.studies import write_ablation
+    from mammo.studies.ablation import run_ablation
+
+    _study(workspace, jobs, lambda config, *how: run_ablation(workspace, config, *how), write_ablation)
+
+
+@app.command()
+def study(
+    file: Annotated[
+        Path, typer.Argument(help="YAML file of variants, such as pipelines/studies/choices.yaml.")
+    ],
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Compare named variants of the settings within train and val, to choose by. Resumable."""
+    from mammo.report.studies import write_variants
+    from mammo.studies.variants import run_study
+
+    _study(workspace, jobs, lambda config, *how: run_study(workspace, config, file, *how), write_variants)
+
+
+def _study(
+    workspace: Workspace,
+    jobs: int | None,
+    run: "Callable[[Config, int, Console], dict[str, Any]]",
+    write: Callable[[Workspace, dict[str, Any]], str],
+) -> None:
+    """Make the data up to the split where they are missing, run a study, write and show its tables."""
+    from mammo.core.config import Config
+    from mammo.core.provenance import ensure_split
+    from mammo.report.terminal import show_markdown
+    from mammo.studies.fits import default_jobs
+
+    config, console = Config.load(workspace.params), Console()
+    ensure_split(workspace)
+    show_markdown(console, write(workspace, run(config, jobs or default_jobs(config), console)))
+
+
+@tune_app.callback()
+def tune(
+    context: typer.Context,
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    source: SourceOption = None,
+    fresh: FreshOption = False,
+    storage: StorageOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Search the settings of params.yaml's section `tune`; write reports/tune/best.yaml."""
+    if context.invoked_subcommand is not None:
+        _refuse_misplaced(context, context.invoked_subcommand)
+        return
+    from mammo.report.terminal import show_best
+    from mammo.tuning.command import run_tuning
+
+    console = Console()
+    workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
+    show_best(console, workspace, run_tuning(workspace, config, plan, console))
+
+
+@tune_app.command()
+def nested(
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    source: SourceOption = None,
+    fresh: FreshOption = False,
+    storage: StorageOption = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
+    from mammo.report.studies import write_nested
+    from mammo.report.terminal import show_markdown
+    from mammo.tuning.mlflow import log_nested
+    from mammo.tuning.nested import run_nested
+    from mammo.tuning.record import report_folder
+
+    console = Console()
+    workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
+    summary = run_nested(workspace, config, plan, console)
+    show_markdown(console, write_nested(workspace, summary))
+    log_nested(workspace, config, summary, report_folder(workspace))
+
+
+@tune_app.command()
+def worker(
+    storage: StorageOption = None,
+    trials: TrialsOption = None,
+    held_out_fold: Annotated[
+        int | None,
+        typer.Option(min=0, help="Join the study of `mammo tune nested` that leaves out this fold."),
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Take trials of a study that `mammo tune` has made, on this or another machine, until none is left."""
+    from mammo.core.config import Config
+    from mammo.tuning.space import without_fold
+    from mammo.tuning.workers import work
+
+    if storage is None:
+        raise MammoError(
+            "mammo tune worker needs --storage (the database that `mammo tune` was given), got none; on one machine "
+            "use `mammo tune --workers N`"
+        )
+    console = Console()
+    config = Config.load_own(workspace.params)
+    if held_out_fold is not None:
+        config = without_fold(config, held_out_fold)
+    n_ended = work(
+        workspace.root,
+        config,
+        storage,
+        config.tune.trials if trials is None else trials,
+        say=lambda line: console.print(line, highlight=False, soft_wrap=True),
+    )
+    console.print(f"{n_ended} trials ended here; none is left", highlight=False)
+
+
+@tune_app.command()
+def dashboard(
+    storage: StorageOption = None,
+    port: int = 8080,
+    host: str = "127.0.0.1",
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Open optuna-dashboard on the study's storage."""
+    _check_port(host, port)
+    from optuna_dashboard import run_server
+
+    from mammo.tuning.storage import journal_path, using_storage
+
+    journal = journal_path(workspace)
+    if storage is None and not journal.is_file():
+        raise MammoError(f"{journal}: does not exist; run `mammo tune` to make a study")
+    with using_storage(workspace, storage, heartbeat_s=None) as opened:
+        typer.echo(f"optuna-dashboard: http://{host}:{port} (stop with Ctrl-C)", err=True)
+        run_server(opened, host=host, port=port)
+
+
+def _refuse_misplaced(context: typer.Context, command: str) -> None:
+    """Options before a command's name would be read by nobody."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise MammoError(
+                f"mammo tune {command}: its options must stand after its name, but --{name} stands before it; write "
+                f"`mammo tune {command} --{name} …`"
+            )
+
+
+def _ready(
+    workspace: Workspace,
+    source: str | None,
+    trials: int | None,
+    workers: int | None,
+    storage: str | None,
+    fresh: bool,
+) -> "tuple[Workspace, Config, Plan]":
+    """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
+    from mammo.core.config import Config
+    from mammo.core.provenance import ensure_split
+    from mammo.demo import prepare_tuning
+    from mammo.studies.fits import default_jobs
+    from mammo.tuning.command import Plan, check_plan
+
+    config = Config.load_own(workspace.params)
+    n_trials = config.tune.trials if trials is None else trials
+    check_plan(Plan(n_trials, 1 if workers is None else workers, storage))
+    if source is None:
+        ensure_split(workspace)
+    elif source == "phantom":
+        workspace = prepare_tuning(HERE.root, PHANTOM.root if workspace == HERE else workspace.root)
+        config = Config.load_own(workspace.params)
+    else:
+        raise MammoError(
+            f"--source must be phantom, or left out for the source of params.yaml ({config.ingest.source}), got "
+            f"{source!r}"
+        )
+    return (
+        workspace,
+        config,
+        Plan(n_trials, default_jobs(config) if workers is None else workers, storage, fresh),
+    )
+
+
+def _check_port(host: str, port: int) -> None:
+    """Refuse an address before a server's libraries are loaded.
+
+    Raises:
+        MammoError: it cannot be listened on.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise MammoError(
+            f"{host}:{port}: cannot be listened on ({error}); choose another with --port"
+        ) from error
+
+
+def _model_name(workspace: Workspace) -> str:
     from mammo.core.config import Config
 
-    return Config.load_own(Workspace(workspace).params).register_.model_name
+    return Config.load_own(workspace.params).register_.model_name
 
 
 def _say_version(version: "Version") -> None:
@@ -271,6 +533,9 @@ def _say_version(version: "Version") -> None:
         f"version {version.number} ({version.system}): {', '.join(version.aliases) or 'no alias'}; {version.reason}",
         highlight=False,
     )
+
+
+app.add_typer(tune_app, name="tune")
 
 
 def main() -> None:

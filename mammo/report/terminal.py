@@ -172,3 +172,37 @@ def findings_table(findings: "list[Finding]") -> RichTable:
     """What `mammo doctor` found."""
     rows = tuple(tuple(astuple(finding)) for finding in findings)
     return rich_table(Table("", ("", "what", "found", "remedy"), rows))
+
+
+def show_best(console: Console, workspace: "Workspace", record: dict[str, Any]) -> None:
+    """Print what a study chose (its record, as in best.yaml), and what to do with it."""
+
+    best, pruning, trials = record["best"], record["pruning"], record["trials"]
+    chosen = workspace.reports / "tune" / "best.yaml"
+    source = chosen.relative_to(workspace.root).as_posix()
+    there = "" if workspace.root.samefile(".") else f" --workspace {workspace.root}"
+    console.print(
+        f"best: trial {best['trial']}, {best['metric']} of the {best['evidence']} {best['value']:.4f} ± "
+        f"{best['fold_standard_error']:.4f} (standard error over {len(best['folds'])} folds)\n"
+        + "\n".join(f"  {name}: {value}" for name, value in best["params"].items())
+        + f"\n{_own_line(record['settings_of_params'], best['metric'])}\n"
+        f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
+        f"{trials['retried']} retried; pruning saved {pruning['saved_share']:.0%} of the training "
+        f"({pruning['saved_s'] / 60:.1f} minutes)\n"
+        f"record: {chosen}\n"
+        f"to judge it: mammo tune nested{there} (folds that each study has never seen)\n"
+        f"to train with it: write settings_from: {source} into {workspace.params}, see that its systems hold "
+        f"{record['system']}, then dvc repro",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _own_line(own: dict[str, Any] | str, metric: str) -> str:
+    if isinstance(own, str):
+        return f"the settings of params.yaml: {own}"
+    ended = (
+        f"{metric} of the {own['evidence']} {own['value']:.4f}" if own["value"] is not None else own["state"]
+    )
+    return f"the settings of params.yaml, as trial {own['trial']} of the same budget: {ended}"

@@ -92,7 +92,7 @@ def test_no_password_of_an_address_is_shown(text: str, shown: str) -> None:
 def test_the_page_of_a_server_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     with pytest.raises(MammoError, match=r"is the server http://127\.0\.0\.1:9, .* open that address"):
-        cli.ui(port=0, workspace=tmp_path)
+        cli.ui(port=0, workspace=Workspace(tmp_path))
 
 
 def test_the_store_lies_in_the_workspace_unless_the_environment_names_another(
