@@ -1,6 +1,6 @@
 """The project's own settings load; every impossible one is refused with its key, its rule and its value."""
 
-from copy import deepcopy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,14 @@ from pydantic import ValidationError
 
 from mammo.core.config import FUSION_BACKBONES, FUSIONS, Config, split_system
 from mammo.core.errors import ConfigError
-
-PARAMS = Path(__file__).parents[1] / "params.yaml"
+from tests.settings import PARAMS, params
 
 DELETE = object()
 
 
-def settings() -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
-    return values
-
-
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
     """The project's settings with some keys (dotted) set or deleted."""
-    values = deepcopy(settings())
+    values = params()
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         section = values
@@ -60,13 +54,6 @@ def test_the_recipe_called_paper_is_the_papers() -> None:
     augment = recipe.augment
     assert (augment.rotation_deg, augment.zoom, augment.fill) == (180.0, 0.2, "patch")
     assert (augment.flip_horizontal, augment.flip_vertical) == (True, False)
-
-
-def test_a_file_with_recipes_alone_takes_the_defaults() -> None:
-    config = Config.parse({"recipes": settings()["recipes"]})
-
-    assert (config.patches.size_px, config.patches.stride_px) == (72, 12)
-    assert config.vote.tie == "tumor"
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
@@ -139,9 +126,24 @@ def test_an_unknown_key_is_refused(key: str) -> None:
     )
 
 
-@pytest.mark.parametrize("key", ["recipes", "recipes.scratch.epochs", "recipes.paper.augment"])
-def test_a_required_key_that_is_missing_is_named(key: str) -> None:
+def keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted key, sections too; but not which recipes there are, nor what `tune.space` holds."""
+    for name, value in values.items():
+        if prefix != "recipes.":
+            yield prefix + name
+        if isinstance(value, dict) and f"{prefix}{name}" != "tune.space":
+            yield from keys(value, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize("key", list(keys(params())))
+def test_no_key_has_a_value_but_in_params_yaml(key: str) -> None:
     assert message_for({key: DELETE}) == f"params.yaml: {key} is required and missing"
+
+
+def test_params_yaml_names_every_setting_but_the_fold_that_code_sets() -> None:
+    absent = set(keys(Config.load(PARAMS).model_dump(by_alias=True))) - set(keys(params()))
+
+    assert absent == {"tune.held_out_fold"}
 
 
 def test_every_broken_rule_has_a_line() -> None:
@@ -171,7 +173,7 @@ def test_what_train_sets_replaces_the_recipes_own_value() -> None:
             {"train.recipe": "scratch", "train.epochs": 2, "train.backbone_lr": 0.0, "train.head_lr": 0.5}
         )
     )
-    own = settings()["recipes"]["scratch"]
+    own = params()["recipes"]["scratch"]
 
     assert (config.recipe.epochs, config.recipe.backbone_lr, config.recipe.head_lr) == (2, 0.0, 0.5)
     assert config.recipe.patches_per_epoch == own["patches_per_epoch"]

@@ -22,6 +22,7 @@ from mammo.systems.fit import EpochRecord, PatchData, fit
 from mammo.systems.score import RoiScorer, grid_batch
 from mammo.tuning.command import Plan, run_tuning
 from tests.disc_rois import disc_rois
+from tests.settings import section
 from tests.tiny_fits import (
     CPU,
     SETTINGS,
@@ -78,7 +79,7 @@ def test_patches_that_are_cut_are_the_same_pixels(disc_set: Rois) -> None:
 def test_patches_that_are_turned_are_the_same_draws(
     train: PatchData, train_on_gpu: PatchData, fill: str
 ) -> None:
-    config = AugmentConfig.model_validate({"flip_vertical": True, "fill": fill, "gain": 0.2, "offset": 10.0})
+    config = section(AugmentConfig, flip_vertical=True, fill=fill, gain=0.2, offset=10.0)
 
     def turned(data: PatchData) -> torch.Tensor:
         return augment(data.images, data.patches, 40, config, torch.Generator().manual_seed(1)).cpu()
@@ -134,7 +135,9 @@ def test_a_stopped_fit_goes_on_to_the_weights_of_an_undisturbed_one(
 def test_the_papers_networks_fit_on_a_gpu(
     train_on_gpu: PatchData, val_on_gpu: PatchData, backbone: str
 ) -> None:
-    classifier = build_classifier(f"{backbone}-model2", ModelConfig(head_units=8), seed=0)
+    classifier = build_classifier(
+        f"{backbone}-model2", section(ModelConfig, head_units=8, head_dropout=0.0), seed=0
+    )
     (record,) = fit(classifier, train_on_gpu, val_on_gpu, recipe(epochs=1, head_lr=1e-4), SETTINGS)
     assert np.isfinite([record.train_loss, record.val_loss]).all()
 
@@ -145,7 +148,7 @@ def test_a_bundle_scores_rois_as_on_the_cpu(
     disc_set: Rois, precision: str, tolerance: float, views: int
 ) -> None:
     def scores(device: torch.device, precision: str) -> npt.NDArray[np.float64]:
-        bundle = Bundle(new_classifier(), 40, 40, VoteConfig.model_validate({"views": views}))
+        bundle = Bundle(new_classifier(), 40, 40, section(VoteConfig, views=views))
         return RoiScorer.on(bundle, device, precision).patch_scores(disc_set.images)
 
     np.testing.assert_allclose(scores(GPU, precision), scores(CPU, "float32"), atol=tolerance)
@@ -153,7 +156,7 @@ def test_a_bundle_scores_rois_as_on_the_cpu(
 
 def test_an_explanation_is_that_of_the_cpu(disc_set: Rois) -> None:
     def explained(device: torch.device) -> npt.NDArray[np.float64]:
-        bundle = Bundle(new_classifier(), 40, 40, VoteConfig())
+        bundle = Bundle(new_classifier(), 40, 40, section(VoteConfig))
         (found,) = explain(RoiScorer.on(bundle, device, "float32"), disc_set.images[:1])
         return found.grad_cam
 

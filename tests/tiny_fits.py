@@ -11,6 +11,7 @@ from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
 from mammo.systems.fit import EpochRecord, FitSettings, PatchData, patch_data
+from tests.settings import params, section
 
 CPU = torch.device("cpu")
 SETTINGS = FitSettings(size_px=40, stride_px=40, seed=3, precision="float32")
@@ -33,38 +34,36 @@ def recipe(**changes: Any) -> RecipeConfig:
         "label_smoothing": 0.05,
         "class_balance": True,
         "patience": None,
+        "clip_norm": None,
         "validate_on": "grid",
-        "augment": AugmentConfig(flip_vertical=True, fill="roi"),
+        "augment": section(AugmentConfig, flip_vertical=True, fill="roi"),
     }
     return RecipeConfig.model_validate(values | changes)
 
 
 def tiny_config(**changes: Any) -> Config:
     """Settings under which a system trains in a second; keys of `changes` are `section__key`."""
-    values: dict[str, Any] = {
-        "patches": {"size_px": 40, "stride_px": 40, "tumor_draws": 4, "normal_draws": 4},
-        "model": {"compact_channels": [4, 4, 8, 8, 8], "head_units": 8},
-        "train": {"recipe": "tiny", "device": "cpu", "precision": "float32"},
-        "recipes": {
-            "tiny": recipe(
-                epochs=2, patches_per_epoch=32, backbone_lr=0.003, schedule="constant"
-            ).model_dump()
-        },
-        "vote": {"rule": "mean_score", "tie": "normal", "threshold": "fixed"},
-    }
+    tiny = recipe(epochs=2, patches_per_epoch=32, backbone_lr=0.003, schedule="constant")
+    values = params(
+        patches={"size_px": 40, "stride_px": 40, "tumor_draws": 4, "normal_draws": 4},
+        model={"compact_channels": [4, 4, 8, 8, 8], "head_units": 8, "head_dropout": 0.0},
+        train={"recipe": "tiny", "device": "cpu", "precision": "float32"},
+        recipes={"tiny": tiny.model_dump()},
+        vote={"rule": "mean_score", "tie": "normal", "threshold": "fixed"},
+    )
     for dotted, value in changes.items():
-        section, key = dotted.split("__")
-        values.setdefault(section, {})[key] = value
+        name, key = dotted.split("__")
+        values[name][key] = value
     return Config.parse(values)
 
 
 def new_classifier(dropout: float = 0.0, seed: int = 0, fusion: str = "model2") -> Classifier:
-    config = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=dropout)
+    config = section(ModelConfig, compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=dropout)
     return build_classifier(f"compact-{fusion}", config, seed)
 
 
 def data_of(rois: Rois, draws: int = 6, whole_roi: bool = False, device: torch.device = CPU) -> PatchData:
-    patches = PatchesConfig(size_px=40, tumor_draws=draws, normal_draws=draws, whole_roi=whole_roi)
+    patches = section(PatchesConfig, size_px=40, tumor_draws=draws, normal_draws=draws, whole_roi=whole_roi)
     return patch_data(rois, drawn_patches(rois.table, patches), device)
 
 

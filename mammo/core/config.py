@@ -1,4 +1,4 @@
-"""One frozen model for each section of `params.yaml`, named after the stage that reads it: what DVC reruns by."""
+"""One frozen model for each section of `params.yaml`, which holds every value; the models document and check."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict
@@ -7,22 +7,19 @@ from pydantic import Field, model_validator
 
 from mammo.core.errors import ConfigError
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
-from mammo.core.settings import explained, read_yaml, with_choice
-from mammo.core.tune_config import Section, TuneConfig, check_space
+from mammo.core.settings import Folds, Index, Positive, Section, Seed, explained, read_yaml, with_choice
+from mammo.core.tune_config import AblateConfig, LedgerConfig, StudyConfig, TuneConfig, check_space
 
 SourceName = Literal["mias_rois", "mini_mias", "phantom"]
 PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
+Precision = Literal["auto", "float32", "bfloat16"]
 FUSIONS = ("baseline", "model1", "model2")
 _VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
 FUSION_BACKBONES = ("compact", *_VGGS, "densenet121", "resnet50", "mobilenet_v2")
 
-Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, le=1)]
 TwoOrMore = Annotated[int, Field(ge=2)]
 """BatchNorm cannot train on a single patch."""
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Index = Annotated[int, Field(ge=0)]
-Folds = Annotated[int, Field(ge=3, le=20)]
-Rate = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 HeadRate = Annotated[float, Field(gt=0, lt=10)]
 BackboneRate = Annotated[float, Field(ge=0, lt=10)]
@@ -31,35 +28,35 @@ BackboneRate = Annotated[float, Field(ge=0, lt=10)]
 class PhantomConfig(Section):
     """Synthetic films in mini-MIAS format (read by `mammo phantom`, outside the DVC graph)."""
 
-    n_patients: Annotated[int, Field(ge=4, le=400)] = 40
+    n_patients: Annotated[int, Field(ge=4, le=400)]
     """Patients; each gives a right and a left film."""
-    seed: Seed = 0
+    seed: Seed
 
 
 class IngestConfig(Section):
     """From the raw archive to the ROI table."""
 
-    source: SourceName = "mias_rois"
-    raw: str = "data/raw/MIAS_ROIs.zip"
+    source: SourceName
+    raw: str
     """The archive or folder that holds the source's raw data."""
-    seed: Seed = 0
+    seed: Seed
     """Draws the normal ROIs of film sources."""
-    bounding_box: bool = True
+    bounding_box: bool
     """Film sources: stretch each region's bounding box to a ROI (one of the paper's defects); false keeps aspect."""
 
 
 class SplitConfig(Section):
     """Who trains, who validates, who tests."""
 
-    protocol: Literal["published", "grouped_cv"] = "published"
-    n_folds: Folds = 5
-    n_repeats: Positive = 1
-    repeat: Index = 0
-    fold: Index = 0
+    protocol: Literal["published", "grouped_cv"]
+    n_folds: Folds
+    n_repeats: Positive
+    repeat: Index
+    fold: Index
     """The fold that is the test part; the next one validates."""
-    keep_groups: bool = True
+    keep_groups: bool
     """grouped_cv: ROIs of one patient, or of shared tissue, share a part; false spreads them (as the paper does)."""
-    seed: Seed = 0
+    seed: Seed
 
     @model_validator(mode="after")
     def _indices_exist(self) -> Self:
@@ -73,20 +70,20 @@ class SplitConfig(Section):
 class PatchesConfig(Section):
     """Random draws for training and the grid that votes."""
 
-    size_px: Annotated[int, Field(ge=MIN_PATCH_PX, le=ROI_SIDE_PX)] = 72
-    tumor_draws: Positive = 1000
+    size_px: Annotated[int, Field(ge=MIN_PATCH_PX, le=ROI_SIDE_PX)]
+    tumor_draws: Positive
     """Random patches of each Tumor ROI of the training and validation parts."""
-    normal_draws: Positive = 250
-    whole_roi: bool = True
+    normal_draws: Positive
+    whole_roi: bool
     """Add the whole ROI as one more patch of each ROI, as the paper does."""
-    last_offset: bool = True
+    last_offset: bool
     """Let random draws reach the last row and column; the paper's code never does."""
-    stride_px: Annotated[int, Field(ge=1, le=ROI_SIDE_PX)] = 12
+    stride_px: Annotated[int, Field(ge=1, le=ROI_SIDE_PX)]
     """Step of the voting grid: 72 and 12 give 5 × 5 votes."""
-    corner_patches: bool = True
+    corner_patches: bool
     """Draw and vote out to the ROI's corners, where a patch can miss the lesion (one of the paper's defects); false
     keeps to the middle half of the offsets along each axis: 3 × 3 votes instead of 5 × 5."""
-    seed: Seed = 0
+    seed: Seed
 
     @model_validator(mode="after")
     def _a_patch_votes(self) -> Self:
@@ -104,19 +101,19 @@ class PatchesConfig(Section):
 class AugmentConfig(Section):
     """One random affine sampling of each training patch."""
 
-    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 180.0
+    rotation_deg: Annotated[float, Field(ge=0, le=180)]
     """Turned by an angle drawn from [−rotation_deg, rotation_deg]."""
-    quarter_turns: bool = False
+    quarter_turns: bool
     """Turned by 0, 90, 180 or 270° instead: with zoom 0 no pixel is interpolated."""
-    zoom: BelowOne = 0.2
+    zoom: BelowOne
     """Each axis is scaled by a factor drawn from [1 − zoom, 1 + zoom]."""
-    flip_horizontal: bool = True
-    flip_vertical: bool = False
-    fill: Literal["patch", "roi"] = "patch"
+    flip_horizontal: bool
+    flip_vertical: bool
+    fill: Literal["patch", "roi"]
     """What lies outside the patch: its nearest border pixel (the paper) or the tissue of its ROI."""
-    gain: BelowOne = 0.0
+    gain: BelowOne
     """Grey levels are multiplied by a factor drawn from [1 − gain, 1 + gain]."""
-    offset: Annotated[float, Field(ge=0, le=128)] = 0.0
+    offset: Annotated[float, Field(ge=0, le=128)]
     """Grey levels are shifted by a value drawn from [−offset, +offset]."""
 
 
@@ -139,9 +136,9 @@ class RecipeConfig(Section):
     """Draw each epoch's patches half from Tumor, half from Normal ROIs."""
     patience: Positive | None
     """Stop after this many epochs without a better validation loss; null never stops early."""
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_norm: Annotated[float, Field(gt=0)] | None
     """Longest gradient of a step; null does not clip."""
-    validate_on: Literal["draws", "grid"] = "draws"
+    validate_on: Literal["draws", "grid"]
     """What the validation loss is computed on: the random draws (the paper) or the voting grid."""
     augment: AugmentConfig
 
@@ -149,57 +146,57 @@ class RecipeConfig(Section):
 class TrainConfig(Section):
     """Which recipe, and what differs from it in this run."""
 
-    recipe: str = "scratch"
+    recipe: str
     """A key of `recipes`."""
-    seed: Seed = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: Seed
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Precision
     """auto: bfloat16 where the device computes it in hardware, else float32."""
-    threads: Positive | None = 1
+    threads: Positive | None
     """CPU threads of a fit and of its evaluation. Sums depend on how they are divided, so results are bit-identical
     for one number of threads only; null takes all cores."""
-    epochs: Positive | None = None
+    epochs: Positive | None
     """null: the recipe's own; likewise below."""
-    patches_per_epoch: TwoOrMore | None = None
-    head_lr: HeadRate | None = None
-    backbone_lr: BackboneRate | None = None
+    patches_per_epoch: TwoOrMore | None
+    head_lr: HeadRate | None
+    backbone_lr: BackboneRate | None
 
 
 class ModelConfig(Section):
     """Architecture and where its weights start."""
 
-    weights: str = "none"
+    weights: str
     """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
-    preprocessing: Literal["auto", PreprocessingName] = "auto"
+    preprocessing: Literal["auto", PreprocessingName]
     """auto: what belongs to the weights (torchvision's own; from scratch, each patch standardised)."""
-    head_units: Positive = 1024
-    head_dropout: BelowOne = 0.0
-    compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)] = [16, 32, 64, 128, 256]
+    head_units: Positive
+    head_dropout: BelowOne
+    compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)]
 
 
 class VoteConfig(Section):
     """From patch scores to the decision about a ROI. In a bundle, `share_threshold` is the one that decides."""
 
-    rule: Literal["majority", "mean_score"] = "majority"
-    tie: Literal["tumor", "normal"] = "tumor"
+    rule: Literal["majority", "mean_score"]
+    tie: Literal["tumor", "normal"]
     """The class that a tied vote goes to."""
-    patch_threshold: Rate = 0.5
+    patch_threshold: Rate
     """A patch votes Tumor when its score is above this (argmax of two classes: 0.5)."""
-    views: Literal[1, 8] = 1
+    views: Literal[1, 8]
     """Each patch is scored as it is (1), or as the mean over its four turns and their mirror images (8)."""
-    threshold: Literal["fixed", "validation"] = "validation"
+    threshold: Literal["fixed", "validation"]
     """Where the threshold of the ROI comes from: `fixed` takes `share_threshold` (0.5 is the paper's plain
     majority), `validation` fits it to the trained system's votes on the validation part."""
-    share_threshold: Rate = 0.5
+    share_threshold: Rate
     """A ROI is Tumor when the share of Tumor votes (or the mean score) is above this."""
 
 
 class ReferralConfig(Section):
     """When a ROI is left to a reader: the promise of the prediction sets (fitted by `train`)."""
 
-    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    coverage: Annotated[float, Field(gt=0, lt=1)]
     """Share of the sets that hold the true class, on ROIs like those of the validation part."""
-    class_conditional: bool = True
+    class_conditional: bool
     """Keep the promise within Normal and within Tumor ROIs, not only on average."""
 
 
@@ -214,15 +211,15 @@ class Resampling(TypedDict):
 class EvaluateConfig(Section):
     """Intervals and what stands beside the systems."""
 
-    n_bootstrap: Annotated[int, Field(ge=100)] = 2000
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    seed: Seed = 0
-    binning: Literal["equal_mass", "equal_width"] = "equal_mass"
+    n_bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    seed: Seed
+    binning: Literal["equal_mass", "equal_width"]
     """Bins of the reliability diagram and the calibration error: equally many ROIs, or equally wide."""
-    n_bins: Annotated[int, Field(ge=1, le=50)] = 6
-    auc_of: Literal["scores", "decisions"] = "scores"
+    n_bins: Annotated[int, Field(ge=1, le=50)]
+    auc_of: Literal["scores", "decisions"]
     """What the ROI-level AUC rests on; of `decisions` it is the balanced accuracy (one of the paper's defects)."""
-    patch_auc_of: Literal["tumor", "larger"] = "tumor"
+    patch_auc_of: Literal["tumor", "larger"]
     """What the patch-level AUC rests on: the probability of Tumor or the larger of the two (a defect of the paper)."""
 
     @property
@@ -231,46 +228,11 @@ class EvaluateConfig(Section):
         return Resampling(n_bootstrap=self.n_bootstrap, seed=self.seed, confidence=self.confidence)
 
 
-class GridConfig(Section):
-    """Repeated stratified grouped K-fold over several training seeds."""
-
-    n_folds: Folds = 5
-    n_repeats: Positive = 1
-    n_seeds: Positive = 2
-    """Training seeds on every fold: 0 to n_seeds − 1 in the first repeat, the next n_seeds in the second, …"""
-    seed: Seed = 0
-    """Shuffles the folds."""
-
-
-class LedgerConfig(GridConfig):
-    """Every system under the published and under honest protocols."""
-
-    n_repeats: Positive = 2
-    n_seeds: Positive = 1
-    published_seeds: Positive = 5
-    """Training seeds on the published folders; their fits are those of `mammo seeds`."""
-
-
-class AblateConfig(GridConfig):
-    """The defects of the paper's recipe, toggled one at a time."""
-
-    system: str = "compact-model2"
-    protocol: Literal["honest", "development"] = "honest"
-    """honest: folds over all ROIs; development: folds within train and val, the test part stays closed."""
-    n_seeds: Positive = 3
-
-
-class StudyConfig(GridConfig):
-    """Named variants compared within train and val, to choose settings by."""
-
-    system: str = "compact-model2"
-
-
 class RegisterConfig(Section):
     """Which model becomes a version in the registry."""
 
-    model_name: str = "mammo-roi"
-    select_by: Literal["val_loss", "val_auc"] = "val_loss"
+    model_name: str
+    select_by: Literal["val_loss", "val_auc"]
     """Chosen on the validation part alone."""
 
 
@@ -297,26 +259,24 @@ AT_THE_ROOT = "run from the project's root, where params.yaml lies"
 class Config(Section):
     """The whole of `params.yaml`."""
 
-    settings_from: str = OWN_SETTINGS
-    """`params.yaml`, or the record of a study (`reports/tune/best.yaml`), whose patches, votes and recipe then stand
-    above those below."""
-
-    phantom: PhantomConfig = PhantomConfig()
-    ingest: IngestConfig = IngestConfig()
-    split: SplitConfig = SplitConfig()
-    patches: PatchesConfig = PatchesConfig()
-    systems: Annotated[list[str], Field(min_length=1)] = [f"compact-{fusion}" for fusion in FUSIONS]
-    model: ModelConfig = ModelConfig()
-    train: TrainConfig = TrainConfig()
+    settings_from: str
+    """`params.yaml`, or a study's record (`reports/tune/best.yaml`), whose patches, votes and recipe then win."""
+    phantom: PhantomConfig
+    ingest: IngestConfig
+    split: SplitConfig
+    patches: PatchesConfig
+    systems: Annotated[list[str], Field(min_length=1)]
+    model: ModelConfig
+    train: TrainConfig
     recipes: dict[str, RecipeConfig]
-    vote: VoteConfig = VoteConfig()
-    referral: ReferralConfig = ReferralConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
-    tune: TuneConfig = TuneConfig()
-    ledger: LedgerConfig = LedgerConfig()
-    ablate: AblateConfig = AblateConfig()
-    study: StudyConfig = StudyConfig()
+    vote: VoteConfig
+    referral: ReferralConfig
+    evaluate: EvaluateConfig
+    register_: RegisterConfig = Field(alias="register")
+    tune: TuneConfig
+    ledger: LedgerConfig
+    ablate: AblateConfig
+    study: StudyConfig
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -324,8 +284,7 @@ class Config(Section):
             split_system(system)
         if len(set(self.systems)) != len(self.systems):
             raise ValueError(f"systems must differ from each other, got {self.systems}")
-        for section in ("train", *self.model_fields_set & {"tune"}):
-            recipe = getattr(self, section).recipe
+        for section, recipe in (("train", self.train.recipe), ("tune", self.tune.recipe)):
             if recipe not in self.recipes:
                 raise ValueError(f"{section}.recipe must be one of {sorted(self.recipes)}, got {recipe!r}")
         if self.ingest.source != "mias_rois" and self.split.protocol == "published":
@@ -339,8 +298,7 @@ class Config(Section):
     @property
     def recipe(self) -> RecipeConfig:
         """The chosen recipe with the overrides of `train` applied."""
-        given = {key: getattr(self.train, key) for key in OVERRIDES}
-        overrides = {key: value for key, value in given.items() if value is not None}
+        overrides = {key: value for key in OVERRIDES if (value := getattr(self.train, key)) is not None}
         return self.recipes[self.train.recipe].model_copy(update=overrides)
 
     @classmethod
@@ -351,8 +309,7 @@ class Config(Section):
             ConfigError: a file is missing, is no YAML, or breaks a rule; the message names the key.
         """
         values = read_yaml(path, AT_THE_ROOT)
-        own = cls.parse(values, path.name)
-        if own.settings_from == OWN_SETTINGS:
+        if (own := cls.parse(values, path.name)).settings_from == OWN_SETTINGS:
             return own
         record = path.parent / own.settings_from
         return cls.parse(with_choice(values, record), str(record))

@@ -7,9 +7,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mammo.core.errors import ConfigError
+
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Index = Annotated[int, Field(ge=0)]
+Folds = Annotated[int, Field(ge=3, le=20)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, no unknown keys, no silent conversions, no infinite or undefined numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
@@ -114,13 +125,13 @@ def with_choice(values: dict[str, Any], path: Path) -> dict[str, Any]:
         ConfigError: the record cannot be read, or `params.yaml` contradicts it.
     """
     record = read_record(path)
-    train = values.get("train", {})
+    train = values["train"]
     for key in ("head_lr", "backbone_lr"):
         if train.get(key) is not None:
             raise ConfigError(
                 f"params.yaml: train.{key} must be null while settings_from takes it from {path}, got {train[key]}"
             )
-    if record["system"] not in values.get("systems", [record["system"]]):
+    if record["system"] not in values["systems"]:
         raise ConfigError(
             f"params.yaml: systems must hold {record['system']}, which {path} chose, got {values['systems']}; add it"
         )

@@ -1,19 +1,13 @@
-"""The base of every section of `params.yaml`."""
+"""The sections of `params.yaml` that studies of many fits read, and the rules of a search space."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
-
-
-class Section(BaseModel):
-    """Immutable, no unknown keys, no silent conversions, no infinite or undefined numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
+from mammo.core.settings import Folds, Index, Positive, Section, Seed
 
 VOTE_RULES: Final = ("majority", "mean_score", "share_threshold")
 
@@ -24,7 +18,7 @@ class IntRange(Section):
     type: Literal["int"]
     low: int
     high: int
-    step: Annotated[int, Field(ge=1)] = 1
+    step: Positive = 1
     log: bool = False
 
 
@@ -77,59 +71,87 @@ LIMITS: Final[dict[str, Limits]] = {
 NAMED: Final = ("fusion", "vote_rule")
 KNOWN: Final = (*LIMITS, *NAMED)
 
-DEFAULT_SPACE: Final[dict[str, IntRange | FloatRange | Choices]] = {
-    "head_lr": FloatRange(type="float", low=1e-4, high=1e-2, log=True)
-}
+
+class GridConfig(Section):
+    """Repeated stratified grouped K-fold over several training seeds."""
+
+    n_folds: Folds
+    n_repeats: Positive
+    n_seeds: Positive
+    """Training seeds on every fold: 0 to n_seeds − 1 in the first repeat, the next n_seeds in the second, …"""
+    seed: Seed
+    """Shuffles the folds."""
+
+
+class LedgerConfig(GridConfig):
+    """Every system under the published and under honest protocols."""
+
+    published_seeds: Positive
+    """Training seeds on the published folders; their fits are those of `mammo seeds`."""
+
+
+class AblateConfig(GridConfig):
+    """The defects of the paper's recipe, toggled one at a time."""
+
+    system: str
+    protocol: Literal["honest", "development"]
+    """honest: folds over all ROIs; development: folds within train and val, the test part stays closed."""
+
+
+class StudyConfig(GridConfig):
+    """Named variants compared within train and val, to choose settings by."""
+
+    system: str
 
 
 class TuneConfig(Section):
     """An Optuna study on folds inside train and val (read by `mammo tune`, outside plain `dvc repro`).
 
-    The default budget: 5 folds × 8 epochs × 768 patches = 31,000 training patches a trial, about a quarter of what the
+    A budget of 5 folds × 8 epochs × 768 patches = 31,000 training patches a trial is about a quarter of what the
     recipe's own fits see on as many folds. Two workers with one thread each, at 600 patches of 72 px a second, ended 40
     trials in 17 minutes; pruning saved 40% of the training. At half that speed it is about half an hour.
     """
 
-    system: str = "compact-baseline"
+    system: str
     """Backbone of all trials, and their fusion where the space has none."""
-    recipe: str = "scratch"
+    recipe: str
     """A key of `recipes`: what a trial does not draw of its training."""
-    metric: Literal["auc", "accuracy", "balanced_accuracy", "f1"] = "auc"
+    metric: Literal["auc", "accuracy", "balanced_accuracy", "f1"]
     """What a trial is judged by: ROIs of the held-out fold, after voting. `auc` is that of the vote share, or of the
     mean score where `vote_rule` is mean_score; it does not see the threshold, so majority (half of the votes) and
     share_threshold (the share that validation gives) are one to it, and it leaves `vote.threshold` as it is."""
-    trials: int = 40
-    n_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    trials: int
+    n_folds: Folds
     """Stratified grouped folds; each is held out once, the next one chooses the epoch, the rest trains."""
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Positive
     """Of each fit of a trial; `train` keeps the recipe's own."""
-    patches_per_epoch: Annotated[int, Field(ge=2)] = 768
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    patches_per_epoch: Annotated[int, Field(ge=2)]
+    seed: Seed
     """Of the sampler, the folds and the fits."""
-    startup_trials: Annotated[int, Field(ge=1)] = 10
+    startup_trials: Positive
     """Trials drawn at random before the sampler (TPE) learns."""
-    epoch_pruner: Literal["median", "none"] = "median"
+    epoch_pruner: Literal["median", "none"]
     """Stops a trial after an epoch, by the validation AUC over the folds so far."""
-    pruner_startup: Annotated[int, Field(ge=1)] = 5
+    pruner_startup: Positive
     """median: trials that must have finished a fold before it stops another there."""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 3
+    warmup_epochs: Index
     """median: epochs of a fold that are never stopped."""
-    wilcoxon_p: Annotated[float, Field(gt=0, lt=1)] | None = 0.2
+    wilcoxon_p: Annotated[float, Field(gt=0, lt=1)] | None
     """Stops a trial between folds whose values are worse than the best trial's (Wilcoxon's signed ranks; with k folds
     p is at least 2^−k, so 0.2 can stop after three). null: never."""
-    tie: Literal["tumor", "normal"] | None = "tumor"
+    tie: Literal["tumor", "normal"] | None
     """The class that a tied vote goes to. null: only grids with an odd number of votes are allowed."""
-    min_sure_px: Annotated[int, Field(ge=0, le=ROI_SIDE_PX)] = 8
+    min_sure_px: Annotated[int, Field(ge=0, le=ROI_SIDE_PX)]
     """Side of the ROI's centre that every patch of every trial must show: 2 size_px − 120 at least."""
-    nested_folds: Annotated[int, Field(ge=3, le=20)] = 5
+    nested_folds: Folds
     """`mammo tune nested`: folds of which each is held out from a whole study, to judge what that study chose."""
-    nested_seeds: Annotated[int, Field(ge=1)] = 2
+    nested_seeds: Positive
     """`mammo tune nested`: training seeds of the choice and of the settings on every such fold."""
-    held_out_fold: Annotated[int, Field(ge=0)] | None = None
+    held_out_fold: Index | None = None
     """Which of the nested folds this study must not see; null: none, it chooses for `train`."""
-    heartbeat_s: Annotated[int, Field(ge=1)] = 30
+    heartbeat_s: Positive
     """PostgreSQL: a worker that is silent for four times as long counts as dead."""
-    space: dict[str, Parameter] = DEFAULT_SPACE
+    space: dict[str, Parameter]
 
     @model_validator(mode="after")
     def _ranges_hold(self) -> Self:

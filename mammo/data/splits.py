@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mammo.core.config import GridConfig, SplitConfig
+from mammo.core.config import SplitConfig
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace, read_table
 from mammo.core.records import SPLIT_SCHEMA, SPLITS, Label, conform
+from mammo.core.tune_config import GridConfig
 from mammo.data.rois import Rois, read_rois
 
 
@@ -35,6 +36,10 @@ def make_split(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) 
             f"split: each ROI needs a group, got {len(groups)} groups for {len(table)} ROIs; audit again"
         )
     parts = _published(table) if config.protocol == "published" else _grouped(table, groups, config)
+    return _in_parts(table, groups, parts)
+
+
+def _in_parts(table: pd.DataFrame, groups: Sequence[str], parts: npt.NDArray[np.object_]) -> pd.DataFrame:
     rows = pd.DataFrame({"roi_id": table["roi_id"].to_numpy(), "group_id": list(groups), "split": parts})
     return conform(rows, SPLIT_SCHEMA, "split")
 
@@ -135,7 +140,8 @@ def published_folds(rois: Rois) -> list[Fold]:
     Raises:
         DataError: a ROI has no published folder.
     """
-    return [_fold(rois, SplitConfig(protocol="published"))]
+    parts = _in_parts(rois.table, list(rois.groups), _published(rois.table))
+    return [Fold(0, 0, rois.with_split(parts))]
 
 
 def grouped_folds(rois: Rois, grid: GridConfig, keep_groups: bool = True) -> list[Fold]:
@@ -148,6 +154,8 @@ def grouped_folds(rois: Rois, grid: GridConfig, keep_groups: bool = True) -> lis
         protocol="grouped_cv",
         n_folds=grid.n_folds,
         n_repeats=grid.n_repeats,
+        repeat=0,
+        fold=0,
         seed=grid.seed,
         keep_groups=keep_groups,
     )

@@ -13,7 +13,7 @@ from torchvision import models as tv
 
 from mammo.core.config import ModelConfig, PreprocessingName, split_system
 from mammo.core.errors import WeightsError
-from mammo.core.tune_config import Section
+from mammo.core.settings import Section
 from mammo.models.backbones import Preprocessing, build_backbone, full_network
 from mammo.models.fusion import build_fusion, build_head
 

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mammo.core.config import PatchesConfig, TrainConfig, VoteConfig
+from mammo.core.config import PatchesConfig, Precision, VoteConfig
 from mammo.core.errors import ConfigError, DataError, WeightsError
 from mammo.core.files import atomic_path, read_json, sha256_of, write_json
 from mammo.data.patches import grid_corners
@@ -143,6 +144,12 @@ def _described(description: dict[str, Any]) -> Bundle:
         size_px=description["size_px"],
         stride_px=description["stride_px"],
         corner_patches=description.get("corner_patches", True),
+        # The rest tells of training patches, which no bundle holds.
+        tumor_draws=1,
+        normal_draws=1,
+        whole_roi=False,
+        last_offset=True,
+        seed=0,
     )
     return Bundle(
         classifier=Classifier(Architecture(**description["architecture"])).eval(),
@@ -155,5 +162,5 @@ def _described(description: dict[str, Any]) -> Bundle:
         provenance=description["provenance"],
         synthetic=description["synthetic"],
         corner_patches=grid.corner_patches,
-        precision=TrainConfig(precision=description.get("precision", "auto")).precision,
+        precision=TypeAdapter(Precision).validate_python(description.get("precision", "auto")),
     )

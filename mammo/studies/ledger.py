@@ -49,7 +49,9 @@ from mammo.systems.train import best_system
 PUBLISHED: Final = "published"
 UNFLAGGED: Final = "published, without the flagged ROIs"
 HONEST: Final = "honest"
-FLOOR_VOTE: Final = VoteConfig(rule="mean_score", threshold="fixed")
+FLOOR_VOTE: Final = VoteConfig(
+    rule="mean_score", tie="tumor", patch_threshold=0.5, views=1, threshold="fixed", share_threshold=0.5
+)
 
 Entry = dict[str, Any]
 

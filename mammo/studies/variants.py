@@ -10,10 +10,11 @@ import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig, GridConfig, Resampling, VoteConfig
+from mammo.core.config import Config, EvaluateConfig, Resampling, VoteConfig
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
-from mammo.core.tune_config import Section
+from mammo.core.settings import Section
+from mammo.core.tune_config import GridConfig
 from mammo.data.rois import Rois, load_rois
 from mammo.data.splits import Fold, development_rois, grouped_folds, read_parts
 from mammo.evaluation.comparison import JUDGED, difference, verdict

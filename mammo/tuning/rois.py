@@ -7,10 +7,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from mammo.core.config import Config, GridConfig, PatchesConfig
+from mammo.core.config import Config, PatchesConfig
 from mammo.core.files import Workspace
 from mammo.core.provenance import fingerprint
-from mammo.core.tune_config import TuneConfig
+from mammo.core.tune_config import GridConfig, TuneConfig
 from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold, development_rois, grouped_folds
@@ -61,7 +61,11 @@ def nested_folds(rois: Rois, tune: TuneConfig) -> list[Fold]:
     Raises:
         DataError: there are fewer groups of a class than folds.
     """
-    return grouped_folds(rois, GridConfig(n_folds=tune.nested_folds, seed=tune.seed + 1))
+    return grouped_folds(rois, _grid(tune.nested_folds, tune.seed + 1))
+
+
+def _grid(n_folds: int, seed: int) -> GridConfig:
+    return GridConfig(n_folds=n_folds, n_repeats=1, n_seeds=1, seed=seed)
 
 
 def tuning_rois(workspace: Workspace, tune: TuneConfig) -> Rois:
@@ -85,7 +89,7 @@ def read_trial_rois(workspace: Workspace, config: Config) -> TrialRois:
         DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
     """
     rois = tuning_rois(workspace, config.tune)
-    grid = GridConfig(n_folds=config.tune.n_folds, seed=config.tune.seed)
+    grid = _grid(config.tune.n_folds, config.tune.seed)
     return TrialRois(rois, tuple(_rows_of(fold.rois.table) for fold in grouped_folds(rois, grid)))
 
 

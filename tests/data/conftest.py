@@ -9,11 +9,12 @@ from mammo.core.config import IngestConfig, PhantomConfig
 from mammo.data.archive import load_mias_rois
 from mammo.data.phantom import write_phantom
 from mammo.data.rois import Rois
+from tests.settings import section
 
 
 @pytest.fixture(scope="session")
 def phantom_config() -> PhantomConfig:
-    return PhantomConfig(n_patients=6, seed=3)
+    return section(PhantomConfig, n_patients=6, seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def real_rois() -> Rois:
     archive = os.environ.get("MAMMO_MIAS_ROIS")
     if not archive:
         pytest.skip("needs the real ROI archive: MAMMO_MIAS_ROIS")
-    return load_mias_rois(Path(archive), IngestConfig())
+    return load_mias_rois(Path(archive), section(IngestConfig))
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.data.film_rois import load_phantom
 from mammo.data.rois import Rois
 from tests.data.pictures import Picture, jpeg
+from tests.settings import section
 
 SIDE = 120
 
@@ -188,7 +189,7 @@ class Phantoms:
 
 @pytest.fixture(scope="module")
 def phantoms(phantom_folder: Path) -> Phantoms:
-    rois = load_phantom(phantom_folder, IngestConfig(source="phantom", bounding_box=False))
+    rois = load_phantom(phantom_folder, section(IngestConfig, source="phantom", bounding_box=False))
     row = rois.table.iloc[0]
     path = phantom_folder / f"{row['film_id']}.pgm"
     return Phantoms(

@@ -14,6 +14,7 @@ from mammo.data.archive import load_mias_rois
 from mammo.data.audit import find_pairs, leakage_summary, overlaps_of, parts_of, with_parts
 from mammo.data.rois import Rois
 from tests.data.pictures import Picture
+from tests.settings import section
 
 
 def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int, int]]:
@@ -39,7 +40,7 @@ def archive() -> Path:
 @pytest.fixture(scope="module")
 def published(archive: Path) -> tuple[Rois, pd.DataFrame]:
     """The published archive and its pairs; the search takes about a minute."""
-    rois_of_archive = load_mias_rois(archive, IngestConfig())
+    rois_of_archive = load_mias_rois(archive, section(IngestConfig))
     pairs = find_pairs(rois_of_archive.table, rois_of_archive.images)
     return rois_of_archive, with_parts(pairs, parts_of(rois_of_archive.table))
 

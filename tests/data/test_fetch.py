@@ -16,6 +16,7 @@ import pytest
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data.fetch import FILMS_VARIABLE, ROIS_VARIABLE, fetch_films, fetch_raw, fetch_rois
+from tests.settings import section
 
 CONTENT = b"the published archive" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -222,7 +223,7 @@ def test_an_incomplete_film_folder_is_refused(tmp_path: Path, phantom_folder: Pa
 
 
 def test_films_are_never_downloaded_and_the_error_says_where_to_get_them(tmp_path: Path) -> None:
-    config = IngestConfig(source="mini_mias", raw="data/raw/all-mias.tar.gz")
+    config = section(IngestConfig, source="mini_mias", raw="data/raw/all-mias.tar.gz")
     with pytest.raises(DataError, match=r"Mammographic Image Analysis Society's page .* MAMMO_MINI_MIAS"):
         fetch_raw(config, tmp_path, env={})
 
@@ -241,10 +242,10 @@ def test_films_in_place_are_checked(tmp_path: Path, phantom_folder: Path) -> Non
 
 def test_a_missing_phantom_is_to_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="run `mammo phantom`"):
-        fetch_raw(IngestConfig(source="phantom", raw="data/raw/phantom"), tmp_path, env={})
+        fetch_raw(section(IngestConfig, source="phantom", raw="data/raw/phantom"), tmp_path, env={})
 
 
 def test_the_source_decides_what_is_fetched(tmp_path: Path) -> None:
     wrong = copy_at(tmp_path / "copy.zip", b"wrong")
     with pytest.raises(DataError, match="must have the SHA-256 829115da28c5"):
-        fetch_raw(IngestConfig(), tmp_path, env={ROIS_VARIABLE: str(wrong)})
+        fetch_raw(section(IngestConfig), tmp_path, env={ROIS_VARIABLE: str(wrong)})

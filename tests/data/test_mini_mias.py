@@ -18,8 +18,9 @@ from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.data.film_rois import load_mini_mias, load_phantom
 from mammo.data.films import check_films
 from mammo.data.rois import Rois
+from tests.settings import section
 
-CONFIG = IngestConfig(source="mini_mias", raw="films")
+CONFIG = section(IngestConfig, source="mini_mias", raw="films")
 
 TABLE = """A few films, made by hand.
 
@@ -138,7 +139,7 @@ def test_each_film_is_preprocessed_once(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_seed_moves_normal_rois_and_leaves_lesions(folder: Path, rois: Rois) -> None:
-    other = load_mini_mias(folder, IngestConfig(source="mini_mias", raw="films", seed=1))
+    other = load_mini_mias(folder, section(IngestConfig, source="mini_mias", raw="films", seed=1))
     tumor = rois.table["label"].to_numpy() == 1
 
     assert np.array_equal(other.images[tumor], rois.images[tumor])

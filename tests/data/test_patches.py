@@ -14,6 +14,7 @@ from scipy.stats import chisquare
 from mammo.core.config import PatchesConfig
 from mammo.core.records import PATCH_SCHEMA
 from mammo.data.patches import drawn_patches, grid_corners, grid_offsets, grid_patches, random_corners
+from tests.settings import section
 
 
 def roi_table(n_normal: int, n_tumor: int) -> pd.DataFrame:
@@ -75,7 +76,8 @@ def test_patches_of_half_a_roi_or_less_share_no_pixel(size_px: int, stride_px: i
 def test_the_published_parts_give_the_papers_number_of_patches(
     n_normal: int, n_tumor: int, n_patches: int
 ) -> None:
-    patches = drawn_patches(roi_table(n_normal, n_tumor), PatchesConfig())
+    config = section(PatchesConfig, tumor_draws=1000, normal_draws=250, whole_roi=True)
+    patches = drawn_patches(roi_table(n_normal, n_tumor), config)
     assert len(patches) == n_patches
     assert (patches["size_px"] == 120).sum() == n_normal + n_tumor
     assert patches.groupby("label").size().to_dict() == {0: n_normal * 251, 1: n_tumor * 1001}
@@ -83,7 +85,7 @@ def test_the_published_parts_give_the_papers_number_of_patches(
 
 def test_the_whole_roi_is_one_more_patch_and_can_be_left_out() -> None:
     rois = roi_table(1, 1)
-    config = PatchesConfig(tumor_draws=5, normal_draws=3, size_px=40)
+    config = section(PatchesConfig, tumor_draws=5, normal_draws=3, size_px=40)
     whole = drawn_patches(rois, config).query("size_px == 120")
     without = drawn_patches(rois, config.model_copy(update={"whole_roi": False}))
     assert whole[["top_px", "left_px"]].to_numpy().tolist() == [[0, 0], [0, 0]]
@@ -107,7 +109,7 @@ def test_draws_are_uniform_over_all_places() -> None:
 
 def test_the_draws_of_a_roi_do_not_depend_on_the_other_rows() -> None:
     rois = roi_table(3, 3)
-    config = PatchesConfig(tumor_draws=20, normal_draws=10)
+    config = section(PatchesConfig, tumor_draws=20, normal_draws=10)
     alone = drawn_patches(rois.iloc[[4]], config)
     among_others = drawn_patches(rois.iloc[::-1], config).query("roi_id == 'roi004'")
     pd.testing.assert_frame_equal(among_others.reset_index(drop=True), alone)
@@ -115,7 +117,7 @@ def test_the_draws_of_a_roi_do_not_depend_on_the_other_rows() -> None:
 
 def test_rois_and_seeds_draw_different_places() -> None:
     rois = roi_table(2, 0)
-    config = PatchesConfig(normal_draws=30)
+    config = section(PatchesConfig, normal_draws=30)
     corners = drawn_patches(rois, config)[["top_px", "left_px"]].to_numpy()
     reseeded = drawn_patches(rois, config.model_copy(update={"seed": 1}))[["top_px", "left_px"]].to_numpy()
     assert not np.array_equal(corners[:30], corners[31:61])
@@ -123,7 +125,7 @@ def test_rois_and_seeds_draw_different_places() -> None:
 
 
 def test_the_grid_of_each_roi_carries_its_label() -> None:
-    patches = grid_patches(roi_table(1, 1), PatchesConfig(size_px=60, stride_px=60))
+    patches = grid_patches(roi_table(1, 1), section(PatchesConfig, size_px=60, stride_px=60))
     assert patches.to_numpy().tolist() == [
         [roi_id, top, left, 60, label]
         for roi_id, label in (("roi000", 0), ("roi001", 1))
@@ -133,7 +135,7 @@ def test_the_grid_of_each_roi_carries_its_label() -> None:
 
 
 def test_a_part_without_rois_gives_an_empty_patch_set_of_the_right_types() -> None:
-    patches = drawn_patches(roi_table(0, 0), PatchesConfig())
+    patches = drawn_patches(roi_table(0, 0), section(PatchesConfig))
     assert patches.empty
     assert {column: str(kind) for column, kind in patches.dtypes.items()} == PATCH_SCHEMA
 
@@ -154,10 +156,10 @@ def test_what_stays_is_at_most_half_the_way_from_the_middle_and_some_patch_must(
     kept = [offset for offset in every if abs(offset - free / 2) <= max(free / 4, 0.5)]
     assert grid_offsets(size_px, stride_px, corner_patches=False).tolist() == kept
     if kept:
-        PatchesConfig(size_px=size_px, stride_px=stride_px, corner_patches=False)
+        section(PatchesConfig, size_px=size_px, stride_px=stride_px, corner_patches=False)
     else:
         with pytest.raises(ValueError, match="leaves no patch"):
-            PatchesConfig(size_px=size_px, stride_px=stride_px, corner_patches=False)
+            section(PatchesConfig, size_px=size_px, stride_px=stride_px, corner_patches=False)
 
 
 def test_draws_come_from_the_middle_half_of_the_offsets() -> None:
@@ -183,4 +185,4 @@ def test_a_patch_as_large_as_the_roi_has_one_place(last_offset: bool, corner_pat
 @pytest.mark.parametrize("values", [{"size_px": 80, "stride_px": 40}, {"size_px": 72, "stride_px": 48}])
 def test_a_grid_of_two_by_two_without_corners_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="lower stride_px"):
-        PatchesConfig(**values, corner_patches=False)
+        section(PatchesConfig, **values, corner_patches=False)

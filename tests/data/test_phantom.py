@@ -18,6 +18,7 @@ from mammo.data.films import laterality_of, parse_info, patient_of
 from mammo.data.phantom import draw_film, plan_films, write_phantom
 from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
 from mammo.data.rois import Rois
+from tests.settings import section
 
 KINDS = [kind for kind in ABNORMALITIES if kind != "NORM"]
 
@@ -32,7 +33,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def rois(phantom_folder: Path) -> Rois:
-    return load_phantom(phantom_folder, IngestConfig(source="phantom", raw="phantom"))
+    return load_phantom(phantom_folder, section(IngestConfig, source="phantom", raw="phantom"))
 
 
 def test_the_folder_holds_two_binary_pgm_films_for_each_patient_and_a_table(phantom_folder: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_phantom_of_another_configuration_is_replaced(tmp_path: Path) -> None:
     (folder / "phantom.json").write_text(json.dumps({"n_patients": 9}))
     (folder / "mdb018.pgm").touch()
 
-    write_phantom(PhantomConfig(n_patients=4), folder)
+    write_phantom(section(PhantomConfig, n_patients=4), folder)
 
     assert len(films_of(folder)) == 8
     assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
@@ -82,7 +83,7 @@ def test_a_phantom_of_another_configuration_is_replaced(tmp_path: Path) -> None:
 def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("important")
     with pytest.raises(DataError, match="got other content; choose another folder"):
-        write_phantom(PhantomConfig(n_patients=4), tmp_path)
+        write_phantom(section(PhantomConfig, n_patients=4), tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -99,7 +100,7 @@ def test_the_table_has_the_real_ones_quirks(phantom_folder: Path) -> None:
 
 
 def test_six_of_ten_films_are_normal_and_every_kind_and_tissue_comes() -> None:
-    films = plan_films(PhantomConfig(n_patients=60))
+    films = plan_films(section(PhantomConfig, n_patients=60))
     kinds = Counter(lesion.kind for film in films for lesion in film.lesions)
 
     assert sum(not film.lesions for film in films) == 72

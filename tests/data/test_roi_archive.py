@@ -15,6 +15,7 @@ from mammo.core.errors import DataError
 from mammo.data.archive import load_mias_rois
 from mammo.data.rois import Rois
 from tests.data.pictures import encoded, noise
+from tests.settings import section
 
 
 def small_archive() -> dict[str, bytes]:
@@ -47,7 +48,7 @@ def write(path: Path, members: Mapping[str, bytes], link: zipfile.ZipInfo | None
 
 
 def load(path: Path) -> Rois:
-    return load_mias_rois(path, IngestConfig())
+    return load_mias_rois(path, section(IngestConfig))
 
 
 @pytest.fixture

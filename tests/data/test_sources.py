@@ -13,6 +13,7 @@ from mammo.core.errors import DataError
 from mammo.core.files import write_array
 from mammo.core.records import ROI_SCHEMA
 from mammo.data.rois import Rois, load_rois, make_roi_set, read_rois, source_named, write_rois
+from tests.settings import section
 
 
 def small_set(seed: int = 0, count: int = 3) -> Rois:
@@ -97,7 +98,7 @@ def test_every_source_of_the_configuration_exists(name: str) -> None:
 
 
 def test_the_raw_path_counts_from_the_projects_root(phantom_folder: Path) -> None:
-    config = IngestConfig(source="phantom", raw=phantom_folder.name)
+    config = section(IngestConfig, source="phantom", raw=phantom_folder.name)
 
     rois = load_rois(config, phantom_folder.parent)
 
@@ -106,4 +107,4 @@ def test_the_raw_path_counts_from_the_projects_root(phantom_folder: Path) -> Non
 
 def test_missing_raw_data_is_told_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"MIAS_ROIs\.zip: does not exist; run `mammo fetch`"):
-        load_rois(IngestConfig(), tmp_path)
+        load_rois(section(IngestConfig), tmp_path)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.core.config import GridConfig, SplitConfig
+from mammo.core.config import SplitConfig
 from mammo.core.errors import DataError
 from mammo.core.records import SPLIT_SCHEMA, SPLITS
+from mammo.core.tune_config import GridConfig
 from mammo.data.rois import Rois
 from mammo.data.splits import (
     Fold,
@@ -21,9 +22,10 @@ from mammo.data.splits import (
     published_folds,
     rois_of_known_groups,
 )
+from tests.settings import section
 from tests.studies.tiny_studies import tiny_rois
 
-GRID = GridConfig(n_folds=4, n_repeats=2)
+GRID = GridConfig(n_folds=4, n_repeats=2, n_seeds=1, seed=0)
 
 
 def rois(labels: Sequence[int], published: Sequence[str | None] | None = None) -> pd.DataFrame:
@@ -37,7 +39,7 @@ def rois(labels: Sequence[int], published: Sequence[str | None] | None = None) -
 
 
 def grouped(n_folds: int = 5, **settings: Any) -> SplitConfig:
-    return SplitConfig(protocol="grouped_cv", n_folds=n_folds, **settings)
+    return section(SplitConfig, protocol="grouped_cv", n_folds=n_folds, **settings)
 
 
 @st.composite
@@ -125,7 +127,7 @@ def test_groups_so_unequal_that_a_part_lacks_a_class_are_refused() -> None:
 
 def test_published_repeats_the_folders_whatever_the_groups() -> None:
     table = rois([0, 1, 0, 1], ["train", "val", "test", "train"])
-    split = make_split(table, ["a", "a", "a", "b"], SplitConfig())
+    split = make_split(table, ["a", "a", "a", "b"], section(SplitConfig))
     assert split["split"].tolist() == ["train", "val", "test", "train"]
     assert split["group_id"].tolist() == ["a", "a", "a", "b"]
 
@@ -134,7 +136,7 @@ def test_published_repeats_the_folders_whatever_the_groups() -> None:
 def test_published_needs_a_folder_for_every_roi(unknown: str | None) -> None:
     table = rois([0, 1], ["train", unknown])
     with pytest.raises(DataError, match=r"1 have none, for example 'r001'; use split.protocol grouped_cv"):
-        make_split(table, ["a", "b"], SplitConfig())
+        make_split(table, ["a", "b"], section(SplitConfig))
 
 
 def test_groups_of_another_length_are_refused() -> None:

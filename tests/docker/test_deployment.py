@@ -38,6 +38,7 @@ from tests.docker.dockerfiles import (
     start_command,
 )
 from tests.docker.processes import free_port, postgresql, running
+from tests.settings import section
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,7 @@ def tiny_bundle(workspace: Workspace) -> Path:
     config = Config.load(workspace.params)
     model = config.model.model_copy(update={"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]})
     classifier = build_classifier("compact-model1", model, seed=0).eval()
-    bundle = Bundle(classifier, size_px=48, stride_px=36, vote=VoteConfig(), synthetic=True)
+    bundle = Bundle(classifier, size_px=48, stride_px=36, vote=section(VoteConfig), synthetic=True)
     save_bundle(bundle, workspace.bundle("compact-model1"))
     return workspace.bundle("compact-model1")
 

@@ -7,8 +7,9 @@ from torch import Tensor
 from mammo.core.config import FUSION_BACKBONES, FUSIONS, ModelConfig
 from mammo.core.errors import ConfigError, WeightsError
 from mammo.models.build import Architecture, Classifier, build_classifier
+from tests.settings import section
 
-TINY = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8)
+TINY = section(ModelConfig, compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=0.0)
 
 
 def grey_patches(n: int = 3, patch_px: int = 40) -> Tensor:
@@ -41,7 +42,7 @@ def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) 
 
 
 def test_auto_preprocessing_standardises_patches_for_a_network_without_pretrained_weights() -> None:
-    assert Architecture.of("vgg16-model2", ModelConfig()).preprocessing == "samplewise_standardize"
+    assert Architecture.of("vgg16-model2", section(ModelConfig)).preprocessing == "samplewise_standardize"
 
 
 def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:

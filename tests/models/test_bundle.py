@@ -20,13 +20,18 @@ from mammo.evaluation.conformal import Conformal
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.score import RoiScorer
+from tests.settings import section
 
 CPU = torch.device("cpu")
 
 
 def new_bundle(system: str = "compact-model2") -> Bundle:
-    config = ModelConfig(
-        compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=0.5, preprocessing="fixed_scale"
+    config = section(
+        ModelConfig,
+        compact_channels=[4, 4, 8, 8, 8],
+        head_units=8,
+        head_dropout=0.5,
+        preprocessing="fixed_scale",
     )
     classifier = build_classifier(system, config, seed=0)
     classifier(torch.rand(8, 1, 40, 40) * 255)  # moves BatchNorm's statistics away from a new network's
@@ -34,7 +39,7 @@ def new_bundle(system: str = "compact-model2") -> Bundle:
         classifier.eval(),
         size_px=40,
         stride_px=20,
-        vote=VoteConfig(rule="mean_score", tie="normal", share_threshold=0.4),
+        vote=section(VoteConfig, rule="mean_score", tie="normal", share_threshold=0.4),
         calibrator=Calibrator(slope=0.1 + 0.2, intercept=-1 / 3),
         conformal=Conformal(0.1, 0.7, 2 / 3, class_conditional=True, n_calibration=65),
         results={"val_loss": 0.1 + 0.2, "epoch": 3},

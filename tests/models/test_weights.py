@@ -21,6 +21,7 @@ from mammo.core.config import ModelConfig
 from mammo.core.errors import WeightsError
 from mammo.models.backbones import full_network
 from mammo.models.build import build_classifier, load_pretrained
+from tests.settings import section
 
 BACKBONE = "mobilenet_v2"
 CACHED_FILE = "mobilenet_v2-7ebf99e0.pth"
@@ -101,7 +102,7 @@ def test_a_state_dict_fits_whatever_its_classifier_and_age(
 
 def test_a_classifier_starts_with_the_backbone_of_the_file(tmp_path: Path, state: State) -> None:
     save_file(state, tmp_path / "net.safetensors")
-    config = ModelConfig(weights=str(tmp_path / "net.safetensors"), head_units=8)
+    config = section(ModelConfig, weights=str(tmp_path / "net.safetensors"), head_units=8, head_dropout=0.0)
 
     blocks = build_classifier(f"{BACKBONE}-model1", config, seed=0).backbone.state_dict()
 

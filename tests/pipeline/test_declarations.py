@@ -14,7 +14,7 @@ import yaml
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace
-from mammo.core.tune_config import Section
+from mammo.core.settings import Section
 from mammo.systems.train import FIT_CODE
 from tests.pipeline.conftest import PROJECT, make_workspace
 

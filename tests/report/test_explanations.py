@@ -14,6 +14,7 @@ from mammo.report.canvas import png, save
 from mammo.report.explanations import explanation_figure, pick_examples, picture_paths
 from mammo.serve.explanation import Explanation, mean_over_roi
 from tests.report.drawn_figures import Gallery
+from tests.settings import section
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (120, 120), dtype=np.uint8)
 ABOUT: dict[str, Any] = {
@@ -41,7 +42,7 @@ def explained(
     corners = grid_corners(size_px, stride_px)
     scores = np.linspace(0.02, 0.98, len(corners))
     vote_map, coverage = mean_over_roi(scores[:, None, None], corners, size_px)
-    vote = roi_votes(scores[None], VoteConfig(patch_threshold=threshold))[0]
+    vote = roi_votes(scores[None], section(VoteConfig, patch_threshold=threshold))[0]
     cam, _ = mean_over_roi(np.linspace(-2, 1, len(corners))[:, None, None], corners, size_px)
     voted = ("compact-model2", IMAGE, vote, corners, size_px, threshold)
     return Explanation(*voted, vote_map, coverage, cam, n_agreeing=3, block=block)
@@ -137,7 +138,7 @@ def test_pictures_are_named_after_the_last_parts_and_never_share_a_file(tmp_path
 
 
 def test_the_surest_of_each_kind_and_the_nearest_are_picked_each_once() -> None:
-    picked = pick_examples(pd.DataFrame(ROWS, columns=COLUMNS), "mine", VoteConfig())
+    picked = pick_examples(pd.DataFrame(ROWS, columns=COLUMNS), "mine", section(VoteConfig))
     assert [(one.reason, one.roi_id) for one in picked] == [
         ("Surest rightly called Tumor", "t-surer"),
         ("Surest rightly called Normal", "n-sure"),
@@ -150,13 +151,13 @@ def test_the_surest_of_each_kind_and_the_nearest_are_picked_each_once() -> None:
 
 
 def test_distances_are_from_the_threshold_that_decides() -> None:
-    vote = VoteConfig(rule="mean_score", share_threshold=0.9)
+    vote = section(VoteConfig, rule="mean_score", share_threshold=0.9)
     picked = pick_examples(pd.DataFrame(ROWS, columns=COLUMNS), "mine", vote)
     assert next(one.roi_id for one in picked if "Tumor" in one.reason) == "t-weak"
     assert next(one.roi_id for one in picked if "Nearest" in one.reason) == "t-surer"
 
 
 def test_a_kind_that_does_not_occur_is_left_out() -> None:
-    picked = pick_examples(pd.DataFrame(ROWS[2:3], columns=COLUMNS), "mine", VoteConfig())
+    picked = pick_examples(pd.DataFrame(ROWS[2:3], columns=COLUMNS), "mine", section(VoteConfig))
     assert [one.reason for one in picked] == ["Surest rightly called Tumor"]
-    assert pick_examples(pd.DataFrame(ROWS, columns=COLUMNS), "nobody", VoteConfig()) == []
+    assert pick_examples(pd.DataFrame(ROWS, columns=COLUMNS), "nobody", section(VoteConfig)) == []

@@ -22,6 +22,7 @@ from mammo.report.rois import (
     wrong_rois_sheet,
 )
 from tests.report.drawn_figures import Gallery
+from tests.settings import section
 
 NOTE = "MIAS ROIs, published split, 64 test ROIs"
 CORNERS = grid_corners(72, 12)
@@ -32,7 +33,7 @@ IMAGE = FILM[90:210, 90:210]
 def vote(n_tumor: int, n_patches: int = 25) -> RoiVote:
     """A vote in which the first `n_tumor` patches say Tumor."""
     scores = np.where(np.arange(n_patches) < n_tumor, 0.9, 0.125)
-    return roi_votes(scores[None], VoteConfig())[0]
+    return roi_votes(scores[None], section(VoteConfig))[0]
 
 
 def roi(name: str, label: Label, n_tumor: int) -> VotedRoi:
@@ -141,7 +142,7 @@ def test_only_wrong_rois_are_shown_missed_tumors_first_and_the_surest_errors_lea
 def test_the_vote_map_puts_each_score_where_its_patch_lies(tmp_path: Path, gallery: Gallery) -> None:
     order = np.random.default_rng(1).permutation(25)
     scores = (CORNERS[order, 0] + CORNERS[order, 1] / 12 * 0.01) / 50
-    shuffled = roi_votes(scores[None], VoteConfig())[0]
+    shuffled = roi_votes(scores[None], section(VoteConfig))[0]
     vote_picture(IMAGE, shuffled, CORNERS[order], 72, tmp_path / "a.png", NOTE)
     drawn = np.asarray(gallery[-1].axes[1].images[0].get_array())
     expected = [[(12 * row + column * 0.01) / 50 for column in range(5)] for row in range(5)]

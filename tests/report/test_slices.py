@@ -5,8 +5,9 @@ import pandas as pd
 from mammo.core.config import EvaluateConfig
 from mammo.core.records import ROI_SCHEMA, conform
 from mammo.report.slices import AXES, slice_report
+from tests.settings import section
 
-CONFIG = EvaluateConfig(n_bootstrap=100)
+CONFIG = section(EvaluateConfig, n_bootstrap=100)
 DATA = {"synthetic": True}
 
 

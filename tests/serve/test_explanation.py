@@ -16,6 +16,7 @@ from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle
 from mammo.serve.explanation import default_block, explain, mean_over_roi, patch_grad_cams
 from mammo.systems.score import RoiScorer
+from tests.settings import section
 
 FUSIONS = ("baseline", "model1", "model2")
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 
 def classifier_of(system: str) -> Classifier:
     """Untrained, but with statistics of its own in every normalisation, in evaluation mode."""
-    config = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8)
+    config = section(ModelConfig, compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=0.0)
     classifier = build_classifier(system, config, seed=1)
     with torch.no_grad():
         classifier.train()(patches_of(16))
@@ -35,7 +36,9 @@ def patches_of(n: int, side: int = 64) -> Tensor:
 
 
 def scorer_of(system: str, size_px: int = 48, stride_px: int = 36) -> RoiScorer:
-    return RoiScorer.on(Bundle(classifier_of(system), size_px, stride_px, VoteConfig()), CPU, "float32")
+    return RoiScorer.on(
+        Bundle(classifier_of(system), size_px, stride_px, section(VoteConfig)), CPU, "float32"
+    )
 
 
 def images_of(n: int) -> npt.NDArray[np.uint8]:
@@ -96,7 +99,9 @@ def test_the_vote_map_rests_on_the_scores_that_vote() -> None:
 
 def test_a_grid_without_corner_patches_is_explained_patch_by_patch() -> None:
     whole = scorer_of("compact-model1", 48, 12)
-    inner = RoiScorer.on(Bundle(whole.bundle.classifier, 48, 12, VoteConfig(), corner_patches=False), CPU)
+    inner = RoiScorer.on(
+        Bundle(whole.bundle.classifier, 48, 12, section(VoteConfig), corner_patches=False), CPU
+    )
 
     (explained,) = explain(inner, images_of(1))
 

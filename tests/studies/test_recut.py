@@ -10,13 +10,14 @@ from mammo.core.files import Workspace
 from mammo.data.phantom import write_phantom
 from mammo.data.rois import Rois, load_rois
 from mammo.studies.variants import recut, with_overrides
+from tests.settings import section
 from tests.studies.tiny_studies import tiny_config
 
 
 @pytest.mark.slow
 def test_rois_without_the_bounding_box_are_the_same_places_as_that_setting_cuts_them(tmp_path: Path) -> None:
     config = tiny_config()
-    write_phantom(PhantomConfig(n_patients=6), tmp_path / config.ingest.raw)
+    write_phantom(section(PhantomConfig, n_patients=6), tmp_path / config.ingest.raw)
     rois = load_rois(config.ingest, tmp_path)
     shuffled = np.arange(len(rois.table))[::-1]
     table = rois.table.iloc[shuffled].reset_index(drop=True)

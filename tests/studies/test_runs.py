@@ -7,9 +7,10 @@ from mammo.core.config import VoteConfig
 from mammo.data.splits import grouped_folds
 from mammo.studies.fits import Fit, PartScores
 from mammo.studies.runs import Placed, chosen_by_validation, ensemble, floor_runs, runs_of
+from tests.settings import section
 from tests.studies.tiny_studies import tiny_config, tiny_rois
 
-MAJORITY = VoteConfig(threshold="fixed")
+MAJORITY = section(VoteConfig, threshold="fixed")
 
 
 def made_fit(roi_ids: list[str], scores: list[list[float]], val_loss: float = 0.5) -> Fit:
@@ -63,7 +64,7 @@ def test_the_threshold_is_fitted_to_the_validation_part_of_the_same_fit() -> Non
     quiet = np.array([[0.4, 0.4], [0.4, 0.4], [0.1, 0.1], [0.1, 0.1]])
     val = PartScores(("v1", "v2", "v3", "v4"), np.array([1, 1, 0, 0]), quiet)
     test = PartScores((A, B), np.array([1, 0]), np.array([[0.3, 0.3], [0.2, 0.2]]))
-    mean_score = VoteConfig(rule="mean_score", threshold="validation")
+    mean_score = section(VoteConfig, rule="mean_score", threshold="validation")
 
     (low,) = runs_of([Placed(0, 0, 0, Fit({}, val, test))], ROIS, mean_score).decisions.tolist()
     (half,) = runs_of(

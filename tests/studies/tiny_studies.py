@@ -17,6 +17,7 @@ from mammo.data.rois import Rois, write_rois
 from mammo.data.splits import grouped_folds, make_split
 from mammo.studies.fits import FitTask
 from tests.disc_rois import disc_rois
+from tests.settings import laid_over, params
 
 PROJECT = Path(__file__).parents[2]
 GRID = {"n_folds": 3, "n_repeats": 1, "n_seeds": 2}
@@ -36,11 +37,7 @@ SETTINGS: dict[str, Any] = {
 
 def tiny_values(**sections: Any) -> dict[str, Any]:
     """The project's params with small settings; `sections` are merged in."""
-    values: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    for changes in (SETTINGS, sections):
-        for section, change in changes.items():
-            values[section] = change if isinstance(change, list) else values[section] | change
-    return values
+    return laid_over(params(**SETTINGS), sections)
 
 
 def tiny_config(**sections: Any) -> Config:

@@ -18,9 +18,10 @@ from mammo.evaluation.voting import prediction_sets, voted, with_validation_thre
 from mammo.models.bundle import Bundle
 from mammo.systems.assess import describe_operation, judge, operation_estimates
 from mammo.systems.train import best_system
+from tests.settings import section
 from tests.tiny_fits import new_classifier, tiny_config
 
-RULE = VoteConfig(rule="majority", threshold="validation")
+RULE = section(VoteConfig, rule="majority", threshold="validation")
 
 
 def patch_scores(n_normal: int, n_tumor: int, seed: int) -> tuple[Any, Any]:
@@ -83,9 +84,9 @@ def test_both_thresholds_are_judged_and_the_shipped_one_is_marked(
 def test_a_fixed_rule_ships_its_own_threshold_and_validation_stands_beside_it(
     described: Callable[[VoteConfig], dict[str, Any]],
 ) -> None:
-    at_half = described(VoteConfig(threshold="fixed"))["thresholds"]
+    at_half = described(section(VoteConfig, threshold="fixed"))["thresholds"]
     assert [(row["name"], row["ships"]) for row in at_half] == [("fixed", True), ("validation", False)]
-    elsewhere = described(VoteConfig(threshold="fixed", share_threshold=0.3))["thresholds"]
+    elsewhere = described(section(VoteConfig, threshold="fixed", share_threshold=0.3))["thresholds"]
     assert [(row["name"], row["ships"]) for row in elsewhere] == [
         ("fixed", False),
         ("validation", False),
@@ -160,7 +161,7 @@ def test_operating_points_take_their_thresholds_from_validation(config: Config) 
     assert [point["recall"] for point in first] != [point["recall"] for point in second]
 
 
-FEW = EvaluateConfig(n_bootstrap=100)
+FEW = section(EvaluateConfig, n_bootstrap=100)
 
 
 def test_an_auc_of_decisions_is_the_balanced_accuracy() -> None:

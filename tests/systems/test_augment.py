@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from mammo.core.config import AugmentConfig
 from mammo.systems.augment import PatchBatch, augment, crop
+from tests.settings import section
 
 PATCH_PX = 48
 TOP, LEFT = 20, 37
-STILL = AugmentConfig(rotation_deg=0.0, zoom=0.0, flip_horizontal=False, flip_vertical=False)
+STILL = section(AugmentConfig, rotation_deg=0.0, zoom=0.0, flip_horizontal=False, flip_vertical=False)
 
 SetDraw = Callable[[list[float]], None]
 
@@ -135,7 +136,7 @@ def test_rotation_zoom_and_flip_together_are_scipys_affine_transform(
 ) -> None:
     # Angle 180 · (2 · 0.6 − 1) = 36°; a window of 1.12 patches across and 0.88 patches down, mirrored.
     set_draw([0.6, 0.8, 0.2, 0.1, 0.9, 0.5, 0.5])
-    config = AugmentConfig.model_validate({"rotation_deg": 180.0, "zoom": 0.2, "fill": fill})
+    config = section(AugmentConfig, rotation_deg=180.0, zoom=0.2, fill=fill)
     angle, across, down = np.radians(36), -1.12, 0.88
     rows_from = [np.cos(angle) * down, np.sin(angle) * across]
     columns_from = [-np.sin(angle) * down, np.cos(angle) * across]
@@ -166,7 +167,7 @@ def test_fill_patch_shows_no_grey_level_from_outside_of_the_patch() -> None:
     batch = batch_of([0] * 64)
 
     def brightest(fill: str) -> float:
-        config = AugmentConfig.model_validate({"zoom": 0.3, "fill": fill})
+        config = section(AugmentConfig, zoom=0.3, fill=fill)
         return float(augment(image, batch, PATCH_PX, config, torch.Generator().manual_seed(0)).max())
 
     assert brightest("patch") == pytest.approx(50, abs=1e-3)
@@ -196,7 +197,7 @@ def test_gain_and_offset_change_grey_levels_of_a_patch_as_one(images: Tensor, se
 def test_one_seed_gives_the_same_patches_and_another_seed_others(images: Tensor) -> None:
     def patches(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return augment(images, batch_of([0, 1, 2]), PATCH_PX, AugmentConfig(), generator)
+        return augment(images, batch_of([0, 1, 2]), PATCH_PX, section(AugmentConfig), generator)
 
     assert torch.equal(patches(3), patches(3))
     assert not torch.equal(patches(3), patches(4))
@@ -204,6 +205,6 @@ def test_one_seed_gives_the_same_patches_and_another_seed_others(images: Tensor)
 
 def test_each_patch_of_a_batch_is_changed_in_its_own_way(images: Tensor) -> None:
     first, second = augment(
-        images, batch_of([1, 1]), PATCH_PX, AugmentConfig(), torch.Generator().manual_seed(0)
+        images, batch_of([1, 1]), PATCH_PX, section(AugmentConfig), torch.Generator().manual_seed(0)
     )
     assert not torch.allclose(first, second, atol=10)

@@ -16,9 +16,10 @@ from mammo.data.patches import drawn_patches, grid_corners
 from mammo.data.rois import Rois
 from mammo.systems.fit import PatchData, epoch_order, fit, patch_data
 from tests.disc_rois import disc_rois
+from tests.settings import section
 from tests.tiny_fits import CPU, FROZEN, SETTINGS, SGD, data_of, differing, new_classifier, recipe, weights_of
 
-STILL = AugmentConfig(rotation_deg=0.0, zoom=0.0, flip_horizontal=False)
+STILL = section(AugmentConfig, rotation_deg=0.0, zoom=0.0, flip_horizontal=False)
 
 
 def pixels_of(data: PatchData) -> Tensor:
@@ -30,7 +31,7 @@ def pixels_of(data: PatchData) -> Tensor:
 
 def test_each_patch_points_at_its_own_roi_whatever_the_order_of_the_rows() -> None:
     rois = disc_rois(3, 2)
-    table = drawn_patches(rois.table, PatchesConfig(tumor_draws=3, normal_draws=2, size_px=40))
+    table = drawn_patches(rois.table, section(PatchesConfig, tumor_draws=3, normal_draws=2, size_px=40))
     shuffled = table.sample(frac=1, random_state=0).reset_index(drop=True)
     order = [3, 0, 4, 1, 2]
     data = patch_data(Rois(rois.table.iloc[order].reset_index(drop=True), rois.images[order]), shuffled, CPU)

@@ -13,6 +13,7 @@ from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.score import RoiScorer, grid_batch, patch_logits, tumor_scores
+from tests.settings import section
 
 CPU = torch.device("cpu")
 SIZE_PX, STRIDE_PX = 40, 40
@@ -21,13 +22,13 @@ GRID = [(top, left) for top in (0, 40, 80) for left in (0, 40, 80)]
 
 @pytest.fixture
 def classifier() -> Classifier:
-    config = ModelConfig(compact_channels=[4, 4, 8, 8, 8], head_units=8)
+    config = section(ModelConfig, compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=0.0)
     return build_classifier("compact-model2", config, seed=0).eval()
 
 
 @pytest.fixture
 def scorer(classifier: Classifier) -> RoiScorer:
-    return RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig()), CPU, "float32")
+    return RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, section(VoteConfig)), CPU, "float32")
 
 
 def test_the_grids_follow_each_other_row_by_row() -> None:
@@ -62,7 +63,7 @@ def test_logits_do_not_depend_on_the_size_of_the_batches(
 
 def test_scoring_turns_the_classifier_to_evaluation(classifier: Classifier) -> None:
     classifier.train()
-    RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig()), CPU)
+    RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, section(VoteConfig)), CPU)
     assert not any(module.training for module in classifier.modules())
 
 
@@ -81,7 +82,7 @@ def test_images_that_are_a_view_with_strides_are_scored(scorer: RoiScorer, disc_
 def test_votes_use_the_bundles_own_rule(scorer: RoiScorer, disc_set: Rois) -> None:
     scores = scorer.patch_scores(disc_set.images[:3])
     threshold = float(np.median(scores))
-    rule = VoteConfig(patch_threshold=threshold, share_threshold=0.0, tie="normal")
+    rule = section(VoteConfig, patch_threshold=threshold, share_threshold=0.0, tie="normal")
     strict = RoiScorer.on(Bundle(scorer.bundle.classifier, SIZE_PX, STRIDE_PX, rule), CPU, "float32")
     votes = strict.votes(disc_set.images[:3])
     assert [list(vote.votes) for vote in votes] == (scores > threshold).astype(int).tolist()
@@ -108,12 +109,16 @@ def test_eight_views_are_the_mean_over_the_turns_and_mirror_images_of_each_patch
     with torch.no_grad():
         logits = classifier(torch.from_numpy(np.ascontiguousarray(views)).reshape(9 * 8, 1, 40, 40))
     expected = softmax(logits.double().numpy(), axis=-1)[:, 1].reshape(9, 8).mean(axis=1)
-    scorer = RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig(views=8)), CPU, "float32")
+    scorer = RoiScorer.on(
+        Bundle(classifier, SIZE_PX, STRIDE_PX, section(VoteConfig, views=8)), CPU, "float32"
+    )
     np.testing.assert_allclose(scorer.patch_scores(disc_set.images[11:12])[0], expected, atol=1e-6)
 
 
 def test_with_eight_views_turning_a_roi_turns_its_scores(classifier: Classifier, disc_set: Rois) -> None:
-    scorer = RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, VoteConfig(views=8)), CPU, "float32")
+    scorer = RoiScorer.on(
+        Bundle(classifier, SIZE_PX, STRIDE_PX, section(VoteConfig, views=8)), CPU, "float32"
+    )
     upright, turned, mirrored = (
         scorer.patch_scores(np.ascontiguousarray(image)[None]).reshape(3, 3)
         for image in (
@@ -129,7 +134,7 @@ def test_with_eight_views_turning_a_roi_turns_its_scores(classifier: Classifier,
 def test_a_bundle_votes_with_the_patches_it_was_trained_for(
     tmp_path: Path, classifier: Classifier, disc_set: Rois
 ) -> None:
-    every = Bundle(classifier, size_px=72, stride_px=12, vote=VoteConfig())
+    every = Bundle(classifier, size_px=72, stride_px=12, vote=section(VoteConfig))
     save_bundle(replace(every, corner_patches=False), tmp_path)
     images = disc_set.images[:3]
     scores = RoiScorer.on(load_bundle(tmp_path), CPU, "float32").patch_scores(images)

@@ -19,8 +19,8 @@ from mammo.report.results import write_results
 from mammo.systems.assess import assess
 from mammo.track.record import fill_store, train_recorded
 from mammo.track.registry import chosen
+from tests.settings import params
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
 SETTINGS = {
     "systems": ["compact-baseline", "compact-model1"],
     "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
@@ -63,9 +63,7 @@ def disc_rois(n: int, seed: int = 0) -> Rois:
 
 def prepare_workspace(root: Path) -> tuple[Workspace, Config]:
     """A workspace whose stages up to `patches` have run."""
-    values = yaml.safe_load(PARAMS.read_text())
-    for section, changes in SETTINGS.items():
-        values[section] = changes if isinstance(changes, list) else values[section] | changes
+    values = params(**SETTINGS)
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(yaml.safe_dump(values))
     space, config = Workspace(root), Config.parse(values)

@@ -26,9 +26,9 @@ from mammo.tuning.study import OpenStudy, make_study
 from mammo.tuning.workers import PRELOADED, work
 from tests.disc_rois import disc_rois
 from tests.docker.processes import Postgresql, postgresql
+from tests.settings import laid_over, params
 
 PASSWORD = "secret-of-the-test"
-PARAMS = Path(__file__).parents[2] / "params.yaml"
 SPACE = {
     "size_px": {"type": "int", "low": 72, "high": 96, "step": 24},
     "head_lr": {"type": "float", "low": 0.001, "high": 0.01, "log": True},
@@ -57,10 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def make_workspace(root: Path, **tune: Any) -> tuple[Workspace, Config]:
     """A workspace whose stages up to `split` have run; the last eight ROIs are the test part."""
-    values = yaml.safe_load(PARAMS.read_text())
-    for section, changes in SETTINGS.items():
-        values[section] |= changes
-    values["tune"] |= tune
+    values = laid_over(params(**SETTINGS), {"tune": tune})
     root.mkdir(parents=True)
     (root / "params.yaml").write_text(yaml.safe_dump(values))
     space = Workspace(root)

@@ -14,8 +14,9 @@ from mammo.core.tune_config import TuneConfig
 from mammo.tuning.objective import epoch_stops, fold_stops
 from mammo.tuning.record import saved_work
 from mammo.tuning.storage import experimental
+from tests.settings import section
 
-TUNE = TuneConfig(n_folds=5, epochs=3, patches_per_epoch=100, pruner_startup=2, warmup_epochs=0)
+TUNE = section(TuneConfig, n_folds=5, epochs=3, patches_per_epoch=100, pruner_startup=2, warmup_epochs=0)
 VALUE = st.sampled_from([0.4, 0.5, 0.6, 0.7, 0.8])
 
 

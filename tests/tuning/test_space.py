@@ -1,7 +1,6 @@
 """Spaces that are refused before any work, and what a drawn value means as settings."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +14,11 @@ from mammo.core.errors import ConfigError
 from mammo.core.tune_config import sure_centre_px, whole_values
 from mammo.data.patches import grid_corners
 from mammo.tuning.space import chosen_settings, distributions, own_params, trial_settings
-
-PARAMS = Path(__file__).parents[2] / "params.yaml"
+from tests.settings import params
 
 
 def with_tune(**changes: Any) -> Config:
-    values = yaml.safe_load(PARAMS.read_text())
-    values["tune"] |= changes
-    return Config.parse(values)
+    return Config.parse(params(tune=changes))
 
 
 BAD_SPACES = {
@@ -214,7 +210,7 @@ def test_a_threshold_is_chosen_only_by_a_metric_that_sees_it(rule: str, becomes:
 
 
 def test_the_projects_own_settings_are_a_point_of_its_space() -> None:
-    config = Config.load(PARAMS)
+    config = with_tune()
     own = own_params(config)
     assert own is not None
     assert list(own) == list(config.tune.space)
@@ -238,9 +234,7 @@ def test_settings_outside_the_space_are_no_point_of_it(space: dict[str, Any]) ->
 
 
 def test_draws_that_are_not_the_papers_ratio_are_no_point_of_the_space() -> None:
-    values = yaml.safe_load(PARAMS.read_text())
-    values["patches"]["normal_draws"] = 1000
-    assert own_params(Config.parse(values)) is None
+    assert own_params(Config.parse(params(patches={"normal_draws": 1000}))) is None
 
 
 @settings(deadline=None)
@@ -249,7 +243,7 @@ def test_draws_that_are_not_the_papers_ratio_are_no_point_of_the_space() -> None
 def test_a_choice_that_was_applied_is_found_again_as_the_settings(
     strength: float, draws: int, rate: float
 ) -> None:
-    config = Config.load(PARAMS)
+    config = with_tune()
     own = own_params(config)
     assert own is not None
     params = own | {"augment_strength": strength, "patches_per_roi": draws, "head_lr": rate}
