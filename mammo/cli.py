@@ -38,7 +38,7 @@ def fetch(
     """Bring the raw data of params.yaml's source into data/raw/ and check them."""
     from mammo.core.config import Config
     from mammo.core.provenance import version_file
-    from mammo.data.fetch import fetch_raw
+    from mammo.data.archive import fetch_raw
 
     space = Workspace(workspace)
     path = fetch_raw(Config.load_own(space.params).ingest, space.root, archive)
