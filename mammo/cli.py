@@ -84,7 +84,7 @@ def fetch(
     """Bring the raw data of params.yaml's source into data/raw/ and check them."""
     from mammo.core.config import Config
     from mammo.core.provenance import version_file
-    from mammo.data.fetch import fetch_raw
+    from mammo.data.archive import fetch_raw
 
     path = fetch_raw(Config.load_own(workspace.params).ingest, workspace.root, archive)
     version_file(path)

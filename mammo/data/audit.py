@@ -23,13 +23,10 @@ from mammo.data.texture import ByteImages
 
 _MEASURES: Final = {
     "kind": "string",
-    "dx_px": "int32",
-    "dy_px": "int32",
-    "stretch_x": "float64",
-    "stretch_y": "float64",
+    **dict.fromkeys(("dx_px", "dy_px"), "int32"),
+    **dict.fromkeys(("stretch_x", "stretch_y"), "float64"),
     "overlap_px": "int32",
-    "mad": "float64",
-    "correlation": "float64",
+    **dict.fromkeys(("mad", "correlation"), "float64"),
 }
 
 OVERLAP_SCHEMA: Final[dict[str, str]] = {"a": "string", "b": "string", **_MEASURES}
@@ -46,10 +43,10 @@ SHOWN_COLUMNS: Final = ("a", "b", "split_a", "split_b", "kind", "dx_px", "dy_px"
 
 
 def find_pairs(table: pd.DataFrame, images: ByteImages, progress: Progress | None = None) -> pd.DataFrame:
-    """Search ROIs for pairs that share tissue, by their pixels alone (`OVERLAP_SCHEMA`).
+    """Pairs of ROIs that share tissue, by their pixels alone (`OVERLAP_SCHEMA`).
 
     Args:
-        table: ROI table (`ROI_SCHEMA`); only its ids are read.
+        table: ROI table; only its ids are read.
         images: uint8 `(n, h, w)`, in its order.
         progress: told of each finished step.
     """
@@ -175,15 +172,12 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
     """
     known = pairs.dropna(subset=["split_a", "split_b"])
     parts = ["-".join(sorted(both)) for both in zip(known["split_a"], known["split_b"], strict=True)]
-    flagged = flagged_rois(pairs, table, part_of)
-    tested = flagged[flagged["split"] == "test"]
+    tested = flagged_rois(pairs, table, part_of).query("split == 'test'")
     part = table["roi_id"].map(part_of)
 
     def shared(owners: pd.Series) -> int | None:
-        if owners.isna().all() or part.isna().all():
-            return None
-        n_parts = part.groupby(owners.to_numpy()).nunique()
-        return int((n_parts > 1).sum())
+        known_both = owners.notna().any() and part.notna().any()
+        return int(part.groupby(owners.to_numpy()).nunique().gt(1).sum()) if known_both else None
 
     patients_known = bool((table["patient_id"].notna() & part.notna()).any())
     return {
@@ -211,20 +205,13 @@ def flagged_rois(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series) -
     """
     rows = table[["roi_id", "film_id", "patient_id"]].copy()
     rows.insert(1, "split", rows["roi_id"].map(part_of).astype("string"))
-    beside: dict[str, set[str]] = {}
-    for pair in pairs.dropna(subset=["split_a", "split_b"]).itertuples(index=False):
-        beside.setdefault(str(pair.a), set()).add(str(pair.split_b))
-        beside.setdefault(str(pair.b), set()).add(str(pair.split_a))
-    of_patient = {
-        str(patient): set(parts.dropna())
-        for patient, parts in rows["split"].groupby(rows["patient_id"].to_numpy())
-    }
-    for column, owners, known_by in (
-        ("tissue_in", rows["roi_id"], beside),
-        ("patient_in", rows["patient_id"], of_patient),
-    ):
+    known = pairs.dropna(subset=["split_a", "split_b"])
+    beside = pd.Series([*known["split_b"], *known["split_a"]], index=[*known["a"], *known["b"]], dtype=object)
+    of_patient = rows.set_index("patient_id")["split"].dropna().astype(object)
+    for column, owner, seen in (("tissue_in", "roi_id", beside), ("patient_in", "patient_id", of_patient)):
+        parts_by_owner = seen.groupby(level=0).agg(set).to_dict()
         rows[column] = [
-            ", ".join(sorted(known_by.get(str(owner), set()) - {part}))
-            for owner, part in zip(owners, rows["split"], strict=True)
+            ", ".join(sorted(parts_by_owner.get(own, set()) - {part}))
+            for own, part in zip(rows[owner], rows["split"], strict=True)
         ]
     return rows[(rows["tissue_in"] != "") | (rows["patient_in"] != "")].reset_index(drop=True)

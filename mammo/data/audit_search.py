@@ -46,15 +46,12 @@ class Overlap:
     so. Of two ROIs, `b` is the more stretched one, else the later row.
 
     Attributes:
-        a: ROI id.
-        b: ROI id.
+        a, b: ROI ids.
         kind: `identical` (every pixel equal), `altered` (same frame, other grey values), `shifted`,
             `stretched` (shifted, and resampled along one axis), `mirrored` (left to right, shifted or not),
             `flipped` (top to bottom).
-        dx_px: shift to the right.
-        dy_px: shift downwards.
-        stretch_x: width of a pixel of `b` in pixels of `a`, 1 or less.
-        stretch_y: likewise its height.
+        dx_px, dy_px: shift to the right and downwards.
+        stretch_x, stretch_y: width and height of a pixel of `b` in pixels of `a`, 1 or less.
         overlap_px: pixels of `b` that `a` shows too.
         mad: mean absolute grey difference over the overlap.
         correlation: of the textures over the overlap, −1 to 1.
@@ -108,28 +105,17 @@ def overlap_boxes(shape_a: Shape, shape_b: Shape, overlap: Overlap) -> tuple[Box
 def aligned_crops(
     image_a: ByteImages, image_b: ByteImages, placing: Overlap | Placing
 ) -> tuple[ByteImages, ByteImages]:
-    """Cut what both ROIs show, pixel on pixel, in the frame of `b` (the more stretched one).
-
-    Args:
-        image_a: pixels of `a`, uint8 `(h, w)`.
-        image_b: pixels of `b`; one that was turned over is turned back here.
-        placing: how they lie.
-    """
+    """What both ROIs (uint8 `(h, w)`) show, pixel on pixel in the frame of `b`, which is turned back if need be."""
     if placing.kind in TURNS:
         image_b = image_b[TURNS[placing.kind]]
-    (height_a, width_a), (height_b, width_b) = image_a.shape, image_b.shape
-    in_a, in_b = _boxes((height_a, width_a), (height_b, width_b), placing)
-    crop_b = _cut(image_b, in_b)
+    in_a, (left, top, right, bottom) = _boxes(image_a.shape, image_b.shape, placing)
+    crop_b = image_b[int(top) : int(bottom), int(left) : int(right)]
     if placing.stretch_x == placing.stretch_y == 1.0:
-        return _cut(image_a, in_a), crop_b
-    return resized(image_a, (crop_b.shape[0], crop_b.shape[1]), in_a), crop_b
+        return image_a[int(in_a.top) : int(in_a.bottom), int(in_a.left) : int(in_a.right)], crop_b
+    return resized(image_a, crop_b.shape, in_a), crop_b
 
 
-def _cut(image: ByteImages, box: Box) -> ByteImages:
-    return image[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
-
-
-def _boxes(shape_a: Shape, shape_b: Shape, placing: Overlap | Placing) -> tuple[Box, Box]:
+def _boxes(shape_a: tuple[int, ...], shape_b: tuple[int, ...], placing: Overlap | Placing) -> tuple[Box, Box]:
     """The shared tissue in `a` and in `b`, the latter turned back and in whole pixels."""
     top, bottom = _common_range(shape_a[0], shape_b[0], placing.dy_px, placing.stretch_y)
     left, right = _common_range(shape_a[1], shape_b[1], placing.dx_px, placing.stretch_x)
@@ -171,9 +157,8 @@ def find_overlaps(
     """Find every pair of ROIs that shows overlapping tissue, in the order of their rows.
 
     Args:
-        images: uint8 `(n, h, w)`.
-        roi_ids: one id for each image.
-        n_threads: threads; the result does not depend on them.
+        images: uint8 `(n, h, w)`, one for each id.
+        n_threads: the result does not depend on them.
         progress: told of each finished step.
     """
     textures = texture(images)
@@ -276,13 +261,13 @@ def detail_ratio(image: ByteImages) -> float:
 def _stretched(images: ByteImages, threads: ThreadPoolExecutor) -> list[Candidate]:
     """Pairs in which `b` lies on `a` after being squeezed along the axis in which it lacks detail."""
     ratios = np.array([detail_ratio(image) for image in images])
-    found: list[Candidate] = []
-    for a, b, dy, dx, share in _stretched_along_x(images, np.flatnonzero(ratios < -LACK_OF_DETAIL), threads):
-        found.append((a, b, Placing("stretched", dy, dx, stretch_x=share)))
     turned = np.ascontiguousarray(images.transpose(0, 2, 1))
-    for a, b, dx, dy, share in _stretched_along_x(turned, np.flatnonzero(ratios > LACK_OF_DETAIL), threads):
-        found.append((a, b, Placing("stretched", dy, dx, stretch_y=share)))
-    return found
+    along_x = _stretched_along_x(images, np.flatnonzero(ratios < -LACK_OF_DETAIL), threads)
+    along_y = _stretched_along_x(turned, np.flatnonzero(ratios > LACK_OF_DETAIL), threads)
+    return [
+        *((a, b, Placing("stretched", dy, dx, stretch_x=share)) for a, b, dy, dx, share in along_x),
+        *((a, b, Placing("stretched", dy, dx, stretch_y=share)) for a, b, dx, dy, share in along_y),
+    ]
 
 
 def _stretched_along_x(

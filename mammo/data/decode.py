@@ -54,17 +54,8 @@ _SMALL, _LARGE = -(2**30), 2**30
 """Stored values beyond any window or lookup table."""
 
 _BROKEN: Final = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
+    *(OSError, EOFError, SyntaxError, ValueError, AttributeError, LookupError, ArithmeticError, TypeError),
+    *(RuntimeError, struct.error, zlib.error),
 )
 """What Pillow and pydicom raise for damaged content."""
 
@@ -196,7 +187,13 @@ def _decode_with_pillow(
     with open_format(BytesIO(content)) as image:
         check_size(image.width, image.height, name)
         if isinstance(image, TiffImageFile):
-            _check_tiles(image, name)
+            limit = max(MAX_TILE_PX, image.width, image.height)
+            side = max(image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+            if side > limit:
+                raise DataError(
+                    f"{name}: tiles of a TIFF of this size must have at most {limit} pixels on each side, got "
+                    f"{side}; save it without tiles"
+                )
         _check_grey(image, content, name, title)
         pixels = np.array(image)
     if pixels.ndim == 2:
@@ -204,16 +201,6 @@ def _decode_with_pillow(
     if (pixels != pixels[..., :1]).any():
         raise DataError(f"{name}: a mammogram must be grey, got colour pixels; convert it to 8-bit grey")
     return np.ascontiguousarray(pixels[..., 0])
-
-
-def _check_tiles(image: TiffImageFile, name: str) -> None:
-    for tag in (TILEWIDTH, TILELENGTH):
-        side, limit = image.tag_v2.get(tag, 0), max(MAX_TILE_PX, image.width, image.height)
-        if side > limit:
-            raise DataError(
-                f"{name}: tiles of a TIFF of this size must have at most {limit} pixels on each side, got {side}; save "
-                "it without tiles"
-            )
 
 
 def _check_grey(image: ImageFile, content: bytes, name: str, title: str) -> None:
@@ -269,15 +256,10 @@ def _check_header(dataset: "Dataset", name: str, check_size: SizeCheck) -> None:
             f"{name}: DICOM must be uncompressed or RLE, got {syntax.name}; decompress it, for example with "
             "dcmdjpeg or gdcmconv"
         )
-    if syntax.is_encapsulated:
-        _check_rle_size(dataset, name)
-
-
-def _check_rle_size(dataset: "Dataset", name: str) -> None:
-    """RLE can be longer than what it packs by 1 in 128 at most; a decoder would unpack all that is there."""
+    # RLE can be longer than what it packs by 1 in 128 at most; a decoder would unpack all that is there.
     raw = int(dataset.Rows) * int(dataset.Columns) * (int(dataset.BitsAllocated) // 8)
     limit, found = 2 * raw + _RLE_HEADERS, len(dataset.PixelData)
-    if found > limit:
+    if syntax.is_encapsulated and found > limit:
         raise DataError(
             f"{name}: the RLE data of this many pixels must have at most {limit} bytes, got {found}; export it again"
         )

@@ -18,78 +18,42 @@ from great_expectations.expectations import Expectation
 
 from mammo.core.errors import ExpectationError
 from mammo.core.files import atomic_folder
+from mammo.data import rules
 from mammo.data.audit import Audit
-from mammo.data.rules import (
-    image_facts,
-    image_suite,
-    is_yes_no,
-    leak_facts,
-    leakage_suites,
-    pair_facts,
-    patch_facts,
-    patch_suite,
-    roi_facts,
-    roi_suite,
-    split_facts,
-    split_suite,
-)
 
 N_EXAMPLES: Final = 3
 
 
 def check_rois(table: pd.DataFrame, images: npt.NDArray[Any], docs_dir: Path) -> dict[str, Any]:
-    """Check the ROI table and its images.
-
-    Args:
-        table: the ROI table (`ROI_SCHEMA`).
-        images: `(n, h, w)` in its order.
-        docs_dir: folder for the Data Docs; replaced as a whole.
+    """Check the ROI table (`ROI_SCHEMA`) and its images, `(n, h, w)` in its order.
 
     Returns:
         The summary, ready for JSON: `n_expectations`, `n_warnings` and `expectations` by name.
 
     Raises:
-        ExpectationError: a critical expectation failed; the Data Docs have been written.
+        ExpectationError: a critical expectation failed; the Data Docs have been written to `docs_dir`, which
+            they replace as a whole.
         DataError: `docs_dir` cannot be written.
     """
-    suites = [(roi_suite(), roi_facts(table, images)), (image_suite(), image_facts(table, images))]
-    return _check(suites, docs_dir)
+    of_rois, of_images = rules.roi_facts(table, images), rules.image_facts(table, images)
+    return _check([(rules.roi_suite(), of_rois), (rules.image_suite(), of_images)], docs_dir)
 
 
 def check_patches(
     patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.DataFrame, docs_dir: Path
 ) -> dict[str, Any]:
-    """Check the patch sets of all parts against the ROIs and the split.
-
-    Args:
-        patches: part → patch set (`PATCH_SCHEMA`).
-        rois: the ROI table (`ROI_SCHEMA`).
-        split: the split (`SPLIT_SCHEMA`).
-        docs_dir: folder for the Data Docs; replaced as a whole.
-
-    Returns, raises:
-        As `check_rois`.
-    """
-    suites = [
-        (patch_suite(), patch_facts(patches, rois, split)),
-        (split_suite(), split_facts(patches, rois, split)),
-    ]
-    return _check(suites, docs_dir)
+    """Check the patch sets of all parts (`PATCH_SCHEMA`) against the ROI table and the split, as `check_rois` does."""
+    of_patches, of_rois = rules.patch_facts(patches, rois, split), rules.split_facts(patches, rois, split)
+    return _check([(rules.patch_suite(), of_patches), (rules.split_suite(), of_rois)], docs_dir)
 
 
 def check_leakage(audit: Audit, protocol: str, docs_dir: Path) -> dict[str, Any]:
-    """Check what the parts of a split share.
+    """Check what the parts of a split share, as `check_rois` does.
 
-    Args:
-        audit: pairs, ROIs and split.
-        protocol: `split.protocol`; what the published split is known to break is a warning there.
-        docs_dir: folder for the Data Docs; replaced as a whole.
-
-    Returns, raises:
-        As `check_rois`.
+    `protocol` is that of the split: what `published` is known to break is a warning there.
     """
-    of_pairs, of_rois = leakage_suites(protocol)
-    return _check([(of_pairs, pair_facts(audit)), (of_rois, leak_facts(audit))], docs_dir)
+    of_pairs, of_rois = rules.leakage_suites(protocol)
+    return _check([(of_pairs, rules.pair_facts(audit)), (of_rois, rules.leak_facts(audit))], docs_dir)
 
 
 def _check(suites: Sequence[tuple[gx.ExpectationSuite, pd.DataFrame]], docs_dir: Path) -> dict[str, Any]:
@@ -130,11 +94,8 @@ def _check(suites: Sequence[tuple[gx.ExpectationSuite, pd.DataFrame]], docs_dir:
 def _results(context: Any, suite: gx.ExpectationSuite, facts: pd.DataFrame) -> dict[str, Any]:
     """Run a suite and return the results by the names of its expectations."""
     asset = context.data_sources.add_or_update_pandas(suite.name).add_dataframe_asset(suite.name)
-    definition = gx.ValidationDefinition(
-        name=suite.name,
-        data=asset.add_batch_definition_whole_dataframe("all"),
-        suite=context.suites.add(suite),
-    )
+    data = asset.add_batch_definition_whole_dataframe("all")
+    definition = gx.ValidationDefinition(name=suite.name, data=data, suite=context.suites.add(suite))
     checkpoint = gx.Checkpoint(
         name=suite.name,
         validation_definitions=[context.validation_definitions.add(definition)],
@@ -179,6 +140,6 @@ def _observed(expectation: Expectation, details: Mapping[str, Any]) -> tuple[str
     column = expectation.column
     examples = []
     for row in (details.get("partial_unexpected_index_list") or [])[:N_EXAMPLES]:
-        shown = "" if column == "roi_id" or is_yes_no(expectation) else f" ({column} {row[column]})"
+        shown = "" if column == "roi_id" or rules.is_yes_no(expectation) else f" ({column} {row[column]})"
         examples.append(f"{row['roi_id']}{shown}")
     return f"{details['unexpected_count']} of {details['element_count']} rows that break it", examples

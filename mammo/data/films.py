@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Final, Literal, NamedTuple
+from typing import IO, Final, Literal, NamedTuple, cast
 
 from mammo.core.errors import DataError
 from mammo.data.decode import GreyImage, decode_image
@@ -117,9 +117,8 @@ def _files_of_tar(archive: tarfile.TarFile, store: str) -> Iterator[tuple[str, S
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    assert file is not None, "only regular members are kept"
-    return file.read()
+    with cast(IO[bytes], archive.extractfile(member)) as file:
+        return file.read()
 
 
 def is_phantom(raw: Path) -> bool:
@@ -128,10 +127,7 @@ def is_phantom(raw: Path) -> bool:
 
 
 def check_films(raw: Path) -> int:
-    """Check that `raw` is a mini-MIAS archive or folder whose films and table agree, pixels aside.
-
-    Returns:
-        The number of films.
+    """Check that `raw` is a mini-MIAS archive or folder whose films and table agree, pixels aside; count the films.
 
     Raises:
         DataError: it is not.
@@ -212,29 +208,23 @@ def read_annotations(store: FilmStore) -> list[Annotation]:
 
 
 def parse_info(content: bytes, name: str) -> list[Annotation]:
-    """Read the table of an `Info.txt`.
-
-    Returns:
-        The rows in the file's order.
+    """Rows of an `Info.txt`, in the file's order.
 
     Raises:
-        DataError: there is no table, a line of it is no row, or two rows contradict each other; the message
-            names the line.
+        DataError: there is no table, a line is no row, or two rows contradict each other; the message names the line.
     """
-    lines = content.decode("latin-1").splitlines()
-    starts = [index for index, line in enumerate(lines) if _STARTS_ROW.match(line.lstrip())]
+    lines = [line.strip() for line in content.decode("latin-1").splitlines()]
+    starts = [index for index, line in enumerate(lines) if _STARTS_ROW.match(line)]
     if not starts:
         raise DataError(
             f"{name}: must hold rows such as 'mdb001 G CIRC B 535 425 197', got none; use the Info.txt "
             "that comes with the films"
         )
-    end = starts[-1] + 1
-    while end < len(lines) and lines[end].strip():
-        end += 1
+    end = [*lines, ""].index("", starts[-1])
     rows: list[Annotation] = []
     for number, line in enumerate(lines[starts[0] : end], start=starts[0] + 1):
-        if line.strip():
-            new = _parse_row(line.strip(), f"{name}: line {number}")
+        if line:
+            new = _parse_row(line, f"{name}: line {number}")
             for earlier in rows:
                 if earlier.film_id == new.film_id:
                     _check_consistent(earlier, new, f"{name}: line {number}")

@@ -20,12 +20,8 @@ from mammo.data.films import open_films, patient_of, read_annotations, read_film
 from mammo.data.rois import Progress, Rois
 
 LOCATED_SCHEMA: Final[dict[str, str]] = {
-    "roi_id": "string",
-    "sha256": "string",
-    "film_id": "string",
-    "patient_id": "string",
-    "x_px": "Int32",
-    "y_px": "Int32",
+    **dict.fromkeys(("roi_id", "sha256", "film_id", "patient_id"), "string"),
+    **dict.fromkeys(("x_px", "y_px"), "Int32"),
     "lesion_px": "float64",
 }
 """One row for each ROI, in the order of the ROI table; film, patient and place are null where it was not found.
@@ -64,12 +60,10 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
             f"{located}: must locate exactly the ROIs of the table, got others; run `mammo locate FILMS` again or "
             "delete the file"
         )
-    return table.assign(
-        **{
-            column: table[column].where(table[column].notna(), table["roi_id"].map(rows[column].to_dict()))
-            for column in ("film_id", "patient_id")
-        }
-    ).astype(ROI_SCHEMA)
+    owners = {column: table["roi_id"].map(rows[column].to_dict()) for column in ("film_id", "patient_id")}
+    return table.assign(**{column: table[column].fillna(owners[column]) for column in owners}).astype(
+        ROI_SCHEMA
+    )
 
 
 def locate_rois(
@@ -115,10 +109,10 @@ def locate_rois(
         rest = [row for row in range(len(rois.images)) if row not in found]
         search = _Search([box for row in rest for box in _unstretched(rois.images[row])])
 
-        def second_pass(film_id: str) -> tuple[str, dict[int, tuple[int, int]]]:
-            return film_id, _matches(prepared[film_id], search.places(prepared[film_id]), wanted)
+        def second_pass(film: GreyImage) -> dict[int, tuple[int, int]]:
+            return _matches(film, search.places(film), wanted)
 
-        for film_id, matches in threads.map(second_pass, prepared if rest else ()):
+        for film_id, matches in zip(prepared, threads.map(second_pass, prepared.values()), strict=True):
             found |= {row: (film_id, *place) for row, place in matches.items()}
     rows: list[dict[str, Any]] = []
     for row, (roi_id, sha256) in enumerate(zip(rois.table["roi_id"], rois.table["sha256"], strict=True)):

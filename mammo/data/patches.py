@@ -3,7 +3,7 @@
 Source: Yu et al. 2020, "Data augmentation" and "Decision"; the defects of its recipe are settings (`studies.defects`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from math import ceil, floor
 
 import numpy as np
@@ -44,13 +44,7 @@ def grid_corners(
 
 
 def random_corners(
-    n_draws: int,
-    size_px: int,
-    rng: np.random.Generator,
-    *,
-    last_offset: bool,
-    corner_patches: bool = True,
-    side_px: int = ROI_SIDE_PX,
+    n_draws: int, size_px: int, rng: np.random.Generator, *, last_offset: bool, corner_patches: bool = True
 ) -> IntArray:
     """Draw `n_draws` uniform (top, left) corners: shape `(n_draws, 2)`, pixels.
 
@@ -58,14 +52,11 @@ def random_corners(
     (except where a patch is as large as the ROI and has one place only). `corner_patches=False` draws from the
     middle half of the offsets along each axis, as `grid_offsets` does.
     """
-    free = side_px - size_px
+    free = ROI_SIDE_PX - size_px
     if not corner_patches:
         reach = max(free / 4, 0.5)
         return rng.integers(ceil(free / 2 - reach), floor(free / 2 + reach) + 1, size=(n_draws, 2))
-    n_offsets = free + 1
-    if not last_offset:
-        n_offsets = max(n_offsets - 1, 1)
-    return rng.integers(0, n_offsets, size=(n_draws, 2))
+    return rng.integers(0, free + 1 if last_offset else max(free, 1), size=(n_draws, 2))
 
 
 def drawn_patches(rois: pd.DataFrame, config: PatchesConfig) -> pd.DataFrame:
@@ -77,51 +68,34 @@ def drawn_patches(rois: pd.DataFrame, config: PatchesConfig) -> pd.DataFrame:
         rois: rows with `roi_id` and `label`.
         config: sizes and counts.
     """
-    return _assemble(_draws_of_each(rois, config))
-
-
-def grid_patches(rois: pd.DataFrame, config: PatchesConfig) -> pd.DataFrame:
-    """The voting grid of each ROI, row by row (`PATCH_SCHEMA`)."""
-    corners = grid_corners(config.size_px, config.stride_px, corner_patches=config.corner_patches)
-    sizes = np.full(len(corners), config.size_px)
-    return _assemble(
-        (roi_id, label, corners, sizes) for roi_id, label in zip(rois["roi_id"], rois["label"], strict=True)
-    )
-
-
-Piece = tuple[str, int, IntArray, IntArray]
-
-
-def _draws_of_each(rois: pd.DataFrame, config: PatchesConfig) -> Iterator[Piece]:
+    corners: list[IntArray] = []
     for roi_id, label in zip(rois["roi_id"], rois["label"], strict=True):
         rng = np.random.default_rng([config.seed, *str(roi_id).encode()])
-        n_draws = config.tumor_draws if label == Label.TUMOR else config.normal_draws
-        corners = random_corners(
-            n_draws,
+        draws = random_corners(
+            config.tumor_draws if label == Label.TUMOR else config.normal_draws,
             config.size_px,
             rng,
             last_offset=config.last_offset,
             corner_patches=config.corner_patches,
         )
-        sizes = np.full(n_draws, config.size_px)
-        if config.whole_roi:
-            corners = np.concatenate([corners, np.zeros((1, 2), dtype=np.int64)])
-            sizes = np.append(sizes, ROI_SIDE_PX)
-        yield roi_id, label, corners, sizes
-
-
-def _assemble(pieces: Iterator[Piece]) -> pd.DataFrame:
-    tables = [
-        pd.DataFrame(
-            {
-                "roi_id": roi_id,
-                "top_px": corners[:, 0],
-                "left_px": corners[:, 1],
-                "size_px": sizes,
-                "label": label,
-            }
+        corners.append(
+            np.concatenate([draws, np.zeros((1, 2), dtype=np.int64)]) if config.whole_roi else draws
         )
-        for roi_id, label, corners, sizes in pieces
-    ]
-    empty = pd.DataFrame({column: [] for column in PATCH_SCHEMA})
-    return conform(pd.concat(tables, ignore_index=True) if tables else empty, PATCH_SCHEMA, "patch set")
+    patches = _patch_set(rois, corners, config.size_px)
+    if config.whole_roi:
+        patches.loc[~patches["roi_id"].duplicated(keep="last"), "size_px"] = ROI_SIDE_PX
+    return patches
+
+
+def grid_patches(rois: pd.DataFrame, config: PatchesConfig) -> pd.DataFrame:
+    """The voting grid of each ROI, row by row (`PATCH_SCHEMA`)."""
+    corners = grid_corners(config.size_px, config.stride_px, corner_patches=config.corner_patches)
+    return _patch_set(rois, [corners] * len(rois), config.size_px)
+
+
+def _patch_set(rois: pd.DataFrame, corners: Sequence[IntArray], size_px: int) -> pd.DataFrame:
+    """Patches of one size at the (top, left) corners of each ROI."""
+    places = np.concatenate([np.empty((0, 2), dtype=np.int64), *corners])
+    owners = rois[["roi_id", "label"]].iloc[np.repeat(np.arange(len(rois)), [len(own) for own in corners])]
+    table = owners.reset_index(drop=True).assign(top_px=places[:, 0], left_px=places[:, 1], size_px=size_px)
+    return conform(table[list(PATCH_SCHEMA)], PATCH_SCHEMA, "patch set")

@@ -28,13 +28,9 @@ _MALIGNANT_SHARE: Final = {"CALC": 0.45, "CIRC": 0.25, "SPIC": 0.6, "MISC": 0.5,
 
 @dataclass(frozen=True)
 class PlannedLesion:
-    """A lesion that is still to be placed.
+    """A lesion still to be placed: kind (CALC … ASYM), severity (B, M), and what its row in `Info.txt` gives.
 
-    Attributes:
-        kind: CALC, CIRC, SPIC, MISC, ARCH or ASYM.
-        severity: B or M.
-        row_gives: whether its row in `Info.txt` gives its place, nothing, or note 3 for calcifications that are
-            all over the breast.
+    That is its place, nothing, or note 3 for calcifications that are all over the breast.
     """
 
     kind: str
@@ -61,35 +57,26 @@ def plan_films(config: PhantomConfig) -> list[PlannedFilm]:
     tissues = rng.permutation(np.resize(TISSUES, config.n_patients))
     abnormal = rng.permutation(n_films)[: round(ABNORMAL_SHARE * n_films)]
     kinds = np.resize(rng.permutation(list(RADIUS_PX)), abnormal.size)
-    lesions = {
-        int(index): _plan_lesions(str(kind), order, rng)
-        for order, (index, kind) in enumerate(zip(abnormal, kinds, strict=True))
-    }
+
+    def lesion(kind: str, row_gives: Literal["place", "nothing", "note"] = "place") -> PlannedLesion:
+        return PlannedLesion(kind, "M" if rng.uniform() < _MALIGNANT_SHARE[kind] else "B", row_gives)
+
+    lesions: dict[int, tuple[PlannedLesion, ...]] = {}
+    for order, (index, kind) in enumerate(zip(abnormal.tolist(), kinds.tolist(), strict=True)):
+        if order % 40 == 1:
+            lesions[index] = (lesion("CALC", "note"),)
+        elif order % 40 == 3:
+            lesions[index] = (lesion("CIRC", "nothing"),)
+        else:
+            lesions[index] = tuple(lesion(kind) for _ in range(2 if order % 12 == 2 else 1))
     return [
         PlannedFilm(f"mdb{index + 1:03d}", str(tissues[index // 2]), lesions.get(index, ()))
         for index in range(n_films)
     ]
 
 
-def _plan_lesions(kind: str, order: int, rng: np.random.Generator) -> tuple[PlannedLesion, ...]:
-    """Plan the lesions of the abnormal film that is number `order`, from 0 on."""
-
-    def lesion(kind: str, row_gives: Literal["place", "nothing", "note"] = "place") -> PlannedLesion:
-        return PlannedLesion(kind, "M" if rng.uniform() < _MALIGNANT_SHARE[kind] else "B", row_gives)
-
-    if order % 40 == 1:
-        return (lesion("CALC", "note"),)
-    if order % 40 == 3:
-        return (lesion("CIRC", "nothing"),)
-    return (lesion(kind), lesion(kind)) if order % 12 == 2 else (lesion(kind),)
-
-
 def draw_film(film: PlannedFilm, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """Draw a planned film.
-
-    Returns:
-        Grey levels of shape (1024, 1024), and the film's rows for `Info.txt`.
-    """
+    """Grey levels (1024, 1024) of a planned film, and its rows for `Info.txt`."""
     breast = draw_breast(film.tissue, laterality_of(film.film_id), rng)
     if not film.lesions:
         return develop(breast, breast.grey, rng), [f"{film.film_id} {film.tissue} NORM "]
@@ -97,17 +84,15 @@ def draw_film(film: PlannedFilm, rng: np.random.Generator) -> tuple[npt.NDArray[
     rows = []
     for lesion in film.lesions:
         smallest, largest = RADIUS_PX[lesion.kind]
-        row = f"{film.film_id} {film.tissue} {lesion.kind} {lesion.severity}"
-        if lesion.row_gives == "note":
-            for _ in range(12):
-                x, y = _inner_point(breast, rng)
-                add_lesion(grey, draw_lesion(lesion.kind, largest, rng), x, y, TEXTURE_STD)
-            rows.append(f"{row} *NOTE 3*")
-            continue
-        radius = round(smallest * (largest / smallest) ** rng.uniform())
-        x, y = _inner_point(breast, rng)
-        add_lesion(grey, draw_lesion(lesion.kind, radius, rng), x, y, TEXTURE_STD)
-        rows.append(f"{row} {x} {FILM_SIDE_PX - y} {radius}" if lesion.row_gives == "place" else f"{row} ")
+        spread = lesion.row_gives == "note"
+        radius = largest if spread else round(smallest * (largest / smallest) ** rng.uniform())
+        for _ in range(12 if spread else 1):
+            x, y = _inner_point(breast, rng)
+            add_lesion(grey, draw_lesion(lesion.kind, radius, rng), x, y, TEXTURE_STD)
+        where = {"place": f"{x} {FILM_SIDE_PX - y} {radius}", "note": "*NOTE 3*", "nothing": ""}[
+            lesion.row_gives
+        ]
+        rows.append(f"{film.film_id} {film.tissue} {lesion.kind} {lesion.severity} {where}")
     return develop(breast, grey, rng), rows
 
 

@@ -36,14 +36,9 @@ class _Circle(NamedTuple):
 
 
 def draw_lesion(kind: str, radius_px: int, rng: np.random.Generator) -> FloatImage:
-    """Draw a lesion as brightness over its surroundings.
+    """Draw a lesion (CALC, CIRC, SPIC, MISC, ARCH, ASYM) as brightness over its surroundings.
 
-    Args:
-        kind: CALC, CIRC, SPIC, MISC, ARCH or ASYM.
-        radius_px: of the circle that encloses it.
-
-    Returns:
-        Shape (2 radius + 1, 2 radius + 1), in standard deviations of the texture that it is added to.
+    Shape (2 radius + 1, 2 radius + 1), in standard deviations of the texture that it is added to.
     """
     axis = np.arange(-radius_px, radius_px + 1, dtype=np.float32) / radius_px
     distance, angle = np.hypot(axis[:, None], axis[None, :]), np.arctan2(axis[:, None], axis[None, :])

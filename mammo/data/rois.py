@@ -3,9 +3,8 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ TABLE_FILE: Final = "rois.parquet"
 IMAGES_FILE: Final = "images.npy"
 
 Progress = Callable[[int, int], None]
-"""Told how much is done and how much there is in all: films, or bytes of a download."""
+"""Told how much is done and how much there is in all: films, or steps of a search."""
 
 
 @dataclass(frozen=True)
@@ -97,44 +96,21 @@ class Rois:
         }
 
 
-class Source(Protocol):
-    """Reads one kind of raw data."""
-
-    def __call__(self, raw: Path, config: IngestConfig, progress: Progress | None = None) -> Rois:
-        """Return every ROI under `raw` in natural order, or raise `DataError`."""
-
-
-_SOURCES: Final = {
-    "mias_rois": ("mammo.data.archive", "load_mias_rois"),
-    "mini_mias": ("mammo.data.film_rois", "load_mini_mias"),
-    "phantom": ("mammo.data.film_rois", "load_phantom"),
-}
-"""Name → module and function, imported when asked for: films need scikit-image, the archive does not."""
-
-
-def source_named(name: str) -> Source:
-    """The loader of a source by its name in `params.yaml`."""
-    module, function = _SOURCES[name]
-    loader: Source = getattr(import_module(module), function)
-    return loader
-
-
-def load_rois(config: IngestConfig, root: Path, progress: Progress | None = None) -> Rois:
-    """Read the raw data that `config` names, relative to the project's `root`.
+def load_rois(config: IngestConfig, root: Path) -> Rois:
+    """Every ROI of the raw data that `config` names, relative to the project's `root`, in natural order.
 
     Raises:
         DataError: the raw data is missing or breaks its source's contract.
     """
-    return source_named(config.source)(root / config.raw, config, progress)
+    from mammo.data.archive import load_mias_rois  # these modules import this one
+    from mammo.data.extraction import load_mini_mias, load_phantom
+
+    load = {"mias_rois": load_mias_rois, "mini_mias": load_mini_mias, "phantom": load_phantom}[config.source]
+    return load(root / config.raw, config)
 
 
 def make_roi_set(rows: Sequence[Mapping[str, Any]], images: Sequence[npt.NDArray[np.uint8]]) -> Rois:
-    """Join rows and images in the given order.
-
-    Args:
-        rows: values of `ROI_SCHEMA`; a missing key is null, `sha256` is computed here over the 14,400 bytes
-            of the ROI's pixels.
-        images: uint8 grey levels of shape (120, 120), one for each row.
+    """Join rows (values of `ROI_SCHEMA`, null where a key is missing) and their images, uint8 `(120, 120)`.
 
     Raises:
         DataError: there is no ROI, or a value does not fit the schema.

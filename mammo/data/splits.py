@@ -31,10 +31,6 @@ def make_split(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) 
         DataError: a ROI has no published folder; there are fewer groups of a class than folds; the
             groups are so unequal that a part would lack a class.
     """
-    if len(groups) != len(table):
-        raise DataError(
-            f"split: each ROI needs a group, got {len(groups)} groups for {len(table)} ROIs; audit again"
-        )
     parts = _published(table) if config.protocol == "published" else _grouped(table, groups, config)
     return _in_parts(table, groups, parts)
 
@@ -56,6 +52,8 @@ def _published(table: pd.DataFrame) -> npt.NDArray[np.object_]:
 
 
 def _grouped(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) -> npt.NDArray[np.object_]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
     order = np.argsort(table["roi_id"].to_numpy(dtype=str), kind="stable")
     labels = table["label"].to_numpy(dtype=np.int64)[order]
     group_ids = np.asarray(groups, dtype=str)[order]
@@ -66,7 +64,11 @@ def _grouped(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) ->
                 f"split: every fold needs a group of each class, but {label.title} has {n_groups} groups for "
                 f"split.n_folds {config.n_folds}; lower n_folds or add data"
             )
-    folds = _folds(labels, group_ids, config)
+    seed = int(np.random.SeedSequence([config.seed, config.repeat]).generate_state(1)[0])
+    splitter = StratifiedGroupKFold(config.n_folds, shuffle=True, random_state=seed)
+    folds = np.empty(len(labels), dtype=np.int64)
+    for fold, (_, tested) in enumerate(splitter.split(labels, labels, group_ids)):
+        folds[tested] = fold
     if not config.keep_groups:
         folds = (folds + pd.Series(group_ids).groupby(group_ids).cumcount().to_numpy()) % config.n_folds
     in_order = np.full(len(folds), "train", dtype=object)
@@ -84,20 +86,6 @@ def _grouped(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) ->
     return parts
 
 
-def _folds(
-    labels: npt.NDArray[np.int64], group_ids: npt.NDArray[np.str_], config: SplitConfig
-) -> npt.NDArray[np.int64]:
-    """The fold of each ROI, shuffled by seed and repeat."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    seed = int(np.random.SeedSequence([config.seed, config.repeat]).generate_state(1)[0])
-    splitter = StratifiedGroupKFold(config.n_folds, shuffle=True, random_state=seed)
-    folds = np.empty(len(labels), dtype=np.int64)
-    for fold, (_, tested) in enumerate(splitter.split(labels, labels, group_ids)):
-        folds[tested] = fold
-    return folds
-
-
 @dataclass(frozen=True)
 class Fold:
     """ROIs in parts: the test part is held out, the validation part chooses."""
@@ -109,8 +97,6 @@ class Fold:
 
 def read_parts(workspace: Workspace) -> Rois:
     """All ROIs of a workspace, with the groups and parts that the stage `split` gave them.
-
-    The test part is for evaluation alone.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run.
@@ -174,8 +160,7 @@ def _fold(rois: Rois, config: SplitConfig) -> Fold:
 def rois_of_known_groups(folds: Sequence[Fold]) -> list[str]:
     """Held-out ROIs of whose group some ROIs train or validate: their tissue is known to the system."""
     flagged: set[str] = set()
-    for table in (fold.rois.table for fold in folds):
-        held_out = table["split"] == "test"
-        known = table["group_id"].isin(table.loc[~held_out, "group_id"])
-        flagged |= set(table.loc[held_out & known, "roi_id"])
+    for fold in folds:
+        held_out, rest = (fold.rois.table.query(f"split {test} 'test'") for test in ("==", "!="))
+        flagged |= set(held_out.loc[held_out["group_id"].isin(rest["group_id"]), "roi_id"])
     return sorted(flagged)

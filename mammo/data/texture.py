@@ -36,7 +36,7 @@ TILE_CORRELATION: Final = 0.2
 
 
 def resized(
-    image: ByteImages, shape: Shape, box: tuple[float, float, float, float] | None = None
+    image: ByteImages, shape: tuple[int, ...], box: tuple[float, float, float, float] | None = None
 ) -> ByteImages:
     """Resample a picture, or the part in `box`, with a filter that widens as it shrinks, so nothing aliases."""
     size = (shape[1], shape[0])
@@ -128,7 +128,7 @@ def spectra(textures: FloatArray, other: Shape, limits: OverlapLimits, *, moving
         textures: results of `texture`.
         other: height and width of those they are correlated with.
         limits: smallest overlap.
-        moving: whether these are shifted, or stay in place.
+        moving: whether these are shifted.
     """
     n, *own = textures.shape
     fixed_shape, moving_shape = (other, (own[0], own[1])) if moving else ((own[0], own[1]), other)

@@ -8,13 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.core.config import IngestConfig
 from mammo.core.records import ROI_SIDE_PX
-from mammo.data.archive import load_mias_rois
 from mammo.data.audit import find_pairs, leakage_summary, overlaps_of, parts_of, with_parts
 from mammo.data.rois import Rois
 from tests.data.pictures import Picture
-from tests.settings import section
 
 
 def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int, int]]:
@@ -30,44 +27,33 @@ def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int,
 
 
 @pytest.fixture(scope="module")
-def archive() -> Path:
-    path = os.environ.get("MAMMO_MIAS_ROIS")
-    if path is None:
-        pytest.skip("MAMMO_MIAS_ROIS does not name the ROI archive")
-    return Path(path)
-
-
-@pytest.fixture(scope="module")
-def published(archive: Path) -> tuple[Rois, pd.DataFrame]:
-    """The published archive and its pairs; the search takes about a minute."""
-    rois_of_archive = load_mias_rois(archive, section(IngestConfig))
-    pairs = find_pairs(rois_of_archive.table, rois_of_archive.images)
-    return rois_of_archive, with_parts(pairs, parts_of(rois_of_archive.table))
+def published(real_rois: Rois) -> pd.DataFrame:
+    """The pairs of the published archive; the search takes about a minute."""
+    return with_parts(find_pairs(real_rois.table, real_rois.images), parts_of(real_rois.table))
 
 
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_published_archive_leaks_in_three_of_its_five_pairs(
-    published: tuple[Rois, pd.DataFrame],
+    real_rois: Rois, published: pd.DataFrame
 ) -> None:
-    archived, pairs = published
-    assert pairs["mad"].max() < 0.01
-    summary = leakage_summary(pairs, archived.table, parts_of(archived.table))
+    assert published["mad"].max() < 0.01
+    summary = leakage_summary(published, real_rois.table, parts_of(real_rois.table))
     assert summary["pairs_by_kind"] == {"shifted": 4, "stretched": 1}
     assert summary["pairs_by_parts"] == {"test-train": 3, "train-train": 2}
-    shifted = pairs[pairs["kind"] == "shifted"]
-    row_of = {roi_id: row for row, roi_id in enumerate(archived.table["roi_id"])}
+    shifted = published[published["kind"] == "shifted"]
+    row_of = {roi_id: row for row, roi_id in enumerate(real_rois.table["roi_id"])}
     rows = [sorted((row_of[a], row_of[b])) for a, b in zip(shifted["a"], shifted["b"], strict=True)]
-    assert pairs_that_share_a_window(archived.images) == {(a, b) for a, b in rows}
+    assert pairs_that_share_a_window(real_rois.images) == {(a, b) for a, b in rows}
 
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_shifts_in_the_published_archive_are_those_of_its_lesions(
-    archive: Path, published: tuple[Rois, pd.DataFrame]
-) -> None:
+def test_the_shifts_in_the_published_archive_are_those_of_its_lesions(published: pd.DataFrame) -> None:
     """Lesions of one film that are closer than a ROI's side, by the authors' lists beside the archive."""
-    lists = [archive.with_name(f"data_{severity}_labels.txt") for severity in "BM"]
+    lists = [
+        Path(os.environ["MAMMO_MIAS_ROIS"]).with_name(f"data_{severity}_labels.txt") for severity in "BM"
+    ]
     if not all(path.is_file() for path in lists):
         pytest.skip("the lists of lesions do not lie beside the archive")
     lesions: dict[str, list[tuple[int, int]]] = {}
@@ -82,11 +68,10 @@ def test_the_shifts_in_the_published_archive_are_those_of_its_lesions(
         for (x0, y0), (x, y) in combinations(places, 2)
         if max(abs(x - x0), abs(y - y0)) < ROI_SIDE_PX
     }
-    pairs = published[1]
-    shifted = pairs[pairs["kind"] == "shifted"]
+    shifted = published[published["kind"] == "shifted"]
     found = {max((dx, dy), (-dx, -dy)) for dx, dy in zip(shifted["dx_px"], shifted["dy_px"], strict=True)}
     # The pair of mdb226 at the breast's edge was stretched: it lost columns on one side and kept all rows.
-    (stretched,) = overlaps_of(pairs[pairs["kind"] == "stretched"])
+    (stretched,) = overlaps_of(published[published["kind"] == "stretched"])
     ((dx, dy),) = expected - found
     assert found < expected
     assert {dy, -dy} >= {stretched.dy_px}

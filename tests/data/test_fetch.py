@@ -15,7 +15,7 @@ import pytest
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
-from mammo.data.fetch import FILMS_VARIABLE, ROIS_VARIABLE, fetch_films, fetch_raw, fetch_rois
+from mammo.data.archive import FILMS_VARIABLE, ROIS_VARIABLE, fetch_films, fetch_raw, fetch_rois
 from tests.settings import section
 
 CONTENT = b"the published archive" * 1000

@@ -1,7 +1,6 @@
 """The published archive is read in memory, completely, and only if it is what it claims to be."""
 
 import hashlib
-import os
 import stat
 import zipfile
 from collections.abc import Mapping
@@ -183,14 +182,8 @@ def test_an_unpacked_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_real_archive_holds_326_rois_in_the_published_counts() -> None:
-    path = os.environ.get("MAMMO_MIAS_ROIS")
-    if not path:
-        pytest.skip("MAMMO_MIAS_ROIS is not set: no real archive")
-
-    rois = load(Path(path))
-
-    counts = rois.table.groupby(["published_split", "label"]).size().to_dict()
+def test_the_real_archive_holds_326_rois_in_the_published_counts(real_rois: Rois) -> None:
+    counts = real_rois.table.groupby(["published_split", "label"]).size().to_dict()
     assert counts == {
         ("train", 0): 125,
         ("train", 1): 72,
@@ -199,5 +192,5 @@ def test_the_real_archive_holds_326_rois_in_the_published_counts() -> None:
         ("test", 0): 41,
         ("test", 1): 23,
     }
-    assert rois.images.shape == (326, 120, 120)
-    assert rois.table["sha256"].is_unique
+    assert real_rois.images.shape == (326, 120, 120)
+    assert real_rois.table["sha256"].is_unique
