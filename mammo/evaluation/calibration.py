@@ -1,5 +1,6 @@
-"""Do scores mean what they say? Brier score, calibration error, reliability table, Platt's calibrator."""
+"""Do scores mean what they say? Brier score, calibration error, reliability, Platt's calibrator, thresholds."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Unpack
 
@@ -12,28 +13,23 @@ from mammo.core.config import Resampling
 from mammo.core.errors import DataError
 from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, Result, bootstrap, wilson
-from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays
+from mammo.evaluation.metrics import FloatArray, IntArray, confusion
 
 Binning = Literal["equal_mass", "equal_width"]
 
-SCORE_MARGIN = 1e-6
+_MARGIN: Final = 1e-6
 """Scores are kept this far from 0 and 1 before the logit, which is infinite there."""
 
 
 def brier(labels: IntArray, scores: FloatArray) -> float:
-    """Brier score: mean of (score - label)², 0 is perfect, 0.25 is always saying 0.5; NaN without ROIs.
-
-    Raises:
-        DataError: the arrays do not describe the same ROIs, or a score is no probability.
-    """
-    _check_probabilities(labels, scores)
-    return float(np.mean((scores - labels) ** 2)) if len(labels) else np.nan
+    """Brier score of probabilities of Tumor: mean of (score - label)²; 0 is perfect, 0.25 is always saying 0.5."""
+    return float(np.mean((scores - labels) ** 2))
 
 
 def reliability(
     labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int, confidence: float
 ) -> pd.DataFrame:
-    """Group ROIs by score and set the mean score of each bin beside its share of Tumor ROIs.
+    """Reliability table: the mean score of each bin of scores beside its share of Tumor ROIs.
 
     Args:
         labels: 0 Normal, 1 Tumor, shape `(n,)`.
@@ -45,11 +41,7 @@ def reliability(
 
     Returns:
         One row for each bin in order of score: `n`, `mean_score`, `tumor_share`, `ci_low`, `ci_high`.
-
-    Raises:
-        DataError: the arrays do not describe the same ROIs, or a score is no probability.
     """
-    _check_probabilities(labels, scores)
     index = _bin_index(scores, binning, n_bins)
     rows = []
     for bin_ in np.unique(index):
@@ -62,17 +54,13 @@ def reliability(
 def expected_calibration_error(
     labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int
 ) -> float:
-    """Expected calibration error: mean over ROIs of their bin's |mean score - Tumor share|; NaN without ROIs.
+    """Expected calibration error: mean over ROIs of their bin's |mean score - Tumor share|.
 
     Its value depends on the bins, so report `binning` and `n_bins` with it. It is biased upwards on few
     ROIs: even perfect scores give more than 0.
-
-    Raises:
-        DataError: the arrays do not describe the same ROIs, or a score is no probability.
     """
-    _check_probabilities(labels, scores)
     gaps = np.abs((scores - labels) @ _bin_members(scores, binning, n_bins))
-    return float(gaps.sum() / len(scores)) if len(scores) else np.nan
+    return float(gaps.sum() / len(scores))
 
 
 def calibration_estimates(
@@ -90,11 +78,7 @@ def calibration_estimates(
     Resampling adds to the calibration error as chance does, so that its interval is the basic one, cut at 0; it
     may lie wholly below the value. It is a rough one: on simulated sets of 64 ROIs a nominal 95% covers 86 to 89%
     where scores are off, and 72% where they are perfect.
-
-    Raises:
-        DataError: the arrays do not describe the same ROIs, or a score is no probability.
     """
-    _check_probabilities(labels, scores)
     gaps, in_bin = scores - labels, _bin_members(scores, binning, n_bins)
 
     def brier_score(weights: FloatArray) -> FloatArray:
@@ -114,25 +98,17 @@ def calibration_estimates(
 
 
 def perfect_calibration_error(
-    scores: FloatArray,
-    *,
-    binning: Binning,
-    n_bins: int,
-    n_draws: int,
-    seed: int,
-    confidence: float,
+    scores: FloatArray, *, binning: Binning, n_bins: int, n_bootstrap: int, seed: int, confidence: float
 ) -> dict[str, float]:
     """What the calibration error would be by chance if the scores were the true probabilities.
 
-    Labels are drawn from the scores `n_draws` times. A calibration error above `upper` speaks against the scores; one
-    near `mean` does not.
+    Labels are drawn from the scores `n_bootstrap` times. A calibration error above `upper` speaks against the scores;
+    one near `mean` does not.
 
     Returns:
-        `mean` of the draws' errors and `upper`, their quantile at `confidence`; NaN without ROIs.
+        `mean` of the draws' errors and `upper`, their quantile at `confidence`.
     """
-    if not len(scores):
-        return {"mean": np.nan, "upper": np.nan}
-    drawn = np.random.default_rng(seed).random((n_draws, len(scores))) < scores
+    drawn = np.random.default_rng(seed).random((n_bootstrap, len(scores))) < scores
     gaps = np.abs((scores - drawn) @ _bin_members(scores, binning, n_bins)).sum(axis=1) / len(scores)
     return {"mean": float(gaps.mean()), "upper": float(np.quantile(gaps, confidence))}
 
@@ -145,12 +121,10 @@ def _bin_members(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArr
 
 
 def _bin_index(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.int64]:
-    if n_bins < 1:
-        raise DataError(f"calibration: n_bins must be 1 or more, got {n_bins}; 10 is usual")
     if binning == "equal_width":
         return np.minimum((scores * n_bins).astype(np.int64), n_bins - 1)
     ordered = np.sort(scores)
-    return np.searchsorted(ordered, scores, side="left").astype(np.int64) * n_bins // max(len(scores), 1)
+    return np.searchsorted(ordered, scores, side="left").astype(np.int64) * n_bins // len(scores)
 
 
 @dataclass(frozen=True)
@@ -192,9 +166,8 @@ def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -
             neither class.
 
     Raises:
-        DataError: a class is absent, or a score is no probability.
+        DataError: a class is absent.
     """
-    _check_probabilities(labels, scores)
     n_tumor = int((labels == Label.TUMOR).sum())
     n_normal = len(labels) - n_tumor
     if min(n_tumor, n_normal) == 0:
@@ -216,14 +189,120 @@ def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -
 
 
 def _logits(scores: FloatArray) -> npt.NDArray[np.float64]:
-    logits: npt.NDArray[np.float64] = logit(np.clip(scores.astype(float), SCORE_MARGIN, 1 - SCORE_MARGIN))
+    logits: npt.NDArray[np.float64] = logit(np.clip(scores.astype(float), _MARGIN, 1 - _MARGIN))
     return logits
 
 
-def _check_probabilities(labels: IntArray, scores: FloatArray) -> None:
-    check_arrays(labels, scores=scores)
-    if len(scores) and (scores.min() < 0 or scores.max() > 1):
-        raise DataError(
-            f"calibration: scores must be probabilities between 0 and 1, got {scores.min():g} to "
-            f"{scores.max():g}; pass probabilities, not logits"
-        )
+def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:
+    """The score that speaks for neither class, or None where the scores do not tell the classes apart.
+
+    None means: higher scores do not belong to Tumor ROIs, or all scores lie on one side.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        scores: between 0 and 1, growing with the belief in Tumor, shape `(n,)`.
+
+    Raises:
+        DataError: a class is absent.
+    """
+    line = fit_platt(labels, scores, balanced=True)
+    if line.slope <= 0:
+        return None
+    threshold = float(expit(-line.intercept / line.slope))
+    return threshold if scores.min() < threshold < scores.max() else None
+
+
+def share_threshold(labels: IntArray, shares: FloatArray, n_patches: int) -> float | None:
+    """The vote share that speaks for neither class, half-way between two shares that can occur.
+
+    Shares of 0 and 1 have no logit; k votes of n count as (k + 1/2) / (n + 1), as in the empirical logit. The
+    half-way point leaves no ties.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        shares: shares of Tumor votes, shape `(n,)`.
+        n_patches: votes of each ROI.
+
+    Raises:
+        DataError: a class is absent.
+    """
+    smoothed = (shares * n_patches + 0.5) / (n_patches + 1)
+    threshold = score_threshold(labels, smoothed)
+    if threshold is None:
+        return None
+    votes = np.floor(threshold * (n_patches + 1) - 0.5)
+    return float((np.clip(votes, 0, n_patches - 1) + 0.5) / n_patches)
+
+
+Fixed = Literal["recall", "specificity"]
+TARGETS: Final = (0.80, 0.90, 0.95)
+
+
+@dataclass(frozen=True)
+class OperatingPoint(Result):
+    """One threshold and what it gives on the judged part.
+
+    Attributes:
+        fixed: the rate that validation held at `target`; `recall` is of Tumor (sensitivity).
+        target: the least value it had to reach there.
+        threshold: a ROI is called Tumor when its score is above this.
+        recall: Tumor recall on the judged part.
+        specificity: specificity on the judged part.
+    """
+
+    fixed: Fixed
+    target: float
+    threshold: float
+    recall: Estimate
+    specificity: Estimate
+
+
+def threshold_at(labels: IntArray, scores: FloatArray, fixed: Fixed, target: float) -> float:
+    """The threshold that reaches `target` and is best for the other class.
+
+    For `specificity` it is the smallest threshold with at least that share of Normal ROIs at or below it,
+    for `recall` the largest with at least that share of Tumor ROIs above it.
+
+    Args:
+        labels: 0 Normal, 1 Tumor, shape `(n,)`.
+        scores: any score that grows with the belief in Tumor, shape `(n,)`.
+        fixed: which rate to hold.
+        target: the least value it may have, above 0 and at most 1.
+    """
+    ordered = np.sort(scores[labels == (Label.TUMOR if fixed == "recall" else Label.NORMAL)])
+    n_needed = math.ceil(round(target * len(ordered), 9))  # 0.55 · 100 is 55.000000000000007
+    if fixed == "specificity":
+        return float(ordered[n_needed - 1])
+    return float(np.nextafter(ordered[-n_needed], ordered.dtype.type(-np.inf)))
+
+
+def operating_points(
+    val_labels: IntArray,
+    val_scores: FloatArray,
+    labels: IntArray,
+    scores: FloatArray,
+    *,
+    confidence: float,
+    targets: tuple[float, ...] = TARGETS,
+) -> list[OperatingPoint]:
+    """Recall and specificity with Wilson intervals at each target: first specificity fixed, then recall.
+
+    Thresholds come from validation: chosen on the part that is then judged, they would report the best of many.
+
+    Args:
+        val_labels: labels of the part that chooses the thresholds.
+        val_scores: scores of that part.
+        labels: labels of the part to be judged.
+        scores: scores of that part, by the same system.
+        confidence: of the intervals.
+        targets: values that the fixed rate must reach on the choosing part.
+    """
+    points = []
+    fixed: Fixed
+    for fixed in ("specificity", "recall"):
+        for target in targets:
+            threshold = threshold_at(val_labels, val_scores, fixed, target)
+            table = confusion(labels, (scores > threshold).astype(np.int64))
+            rates = (wilson(*table.trials(rate), confidence) for rate in ("recall", "specificity"))
+            points.append(OperatingPoint(fixed, target, threshold, *rates))
+    return points

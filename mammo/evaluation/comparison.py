@@ -13,9 +13,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from mammo.core.config import Resampling
-from mammo.core.errors import DataError
 from mammo.evaluation.intervals import Estimate, Result, RunEstimate, bootstrap, percent, with_spread
-from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, check_classes, weighted_auc
+from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, weighted_auc
 from mammo.evaluation.scores import Scores, run_values
 
 ALIKE: Final = "not distinguishable"
@@ -41,7 +40,7 @@ class Comparison(Result):
         name_b: second system.
         n: ROIs.
         n_groups: independent groups among them.
-        accuracy_difference: accuracy of a minus that of b; NaN without ROIs.
+        accuracy_difference: accuracy of a minus that of b.
         mcnemar: the exact test of that difference.
         auc_difference: AUC of a minus that of b, with its paired interval.
         rois_needed: ROIs that would show the observed difference of accuracy at 80% power; None when the
@@ -65,19 +64,12 @@ class Comparison(Result):
 
 
 def mcnemar_exact(labels: IntArray, decisions_a: IntArray, decisions_b: IntArray) -> McNemar:
-    """McNemar's exact two-sided test of two systems' decisions about the same `(n,)` ROIs.
-
-    Raises:
-        DataError: the arrays do not describe the same ROIs.
-    """
-    check_arrays(labels, decisions_a=decisions_a, decisions_b=decisions_b)
-    check_classes("decisions_a", decisions_a)
-    check_classes("decisions_b", decisions_b)
+    """McNemar's exact two-sided test of two systems' decisions about the same `(n,)` ROIs."""
     right_a, right_b = decisions_a == labels, decisions_b == labels
+    both, neither = int(np.sum(right_a & right_b)), int(np.sum(~right_a & ~right_b))
     only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(~right_a & right_b))
     from statsmodels.stats.contingency_tables import mcnemar  # here: it takes 0.8 s to import
 
-    both, neither = int(np.sum(right_a & right_b)), int(np.sum(~right_a & ~right_b))
     return McNemar(only_a, only_b, float(mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue))
 
 
@@ -102,19 +94,10 @@ def difference(a: Scores, b: Scores, metric: str, **how: Unpack[Resampling]) -> 
     The two may judge the same ROIs (then this is the paired difference) or some in common: a ROI that both judge is
     in a resample for both or for neither. As many runs on both sides are taken as pairs (the same seed and folds) and
     resampled as such.
-
-    Raises:
-        DataError: the two disagree about a ROI's label or group.
     """
     roi_ids, first = np.unique(np.concatenate([a.roi_ids, b.roi_ids]), return_index=True)
-    groups, labels = np.concatenate([a.groups, b.groups])[first], np.concatenate([a.labels, b.labels])[first]
+    groups = np.concatenate([a.groups, b.groups])[first]
     rows_a, rows_b = np.searchsorted(roi_ids, a.roi_ids), np.searchsorted(roi_ids, b.roi_ids)
-    for scores, rows in ((a, rows_a), (b, rows_b)):
-        if (groups[rows] != scores.groups).any() or (labels[rows] != scores.labels).any():
-            raise DataError(
-                "evaluation: two sets of runs must agree about the label and the group of each ROI, got different "
-                "ones; compare runs on the same data"
-            )
     paired = a.n_runs == b.n_runs
 
     def statistic(weights: FloatArray) -> FloatArray | tuple[FloatArray, ...]:
@@ -136,19 +119,11 @@ def verdict(differences: Mapping[str, Estimate]) -> str:
 def rois_needed(
     share_only_a: float, share_only_b: float, *, confidence: float, power: float = 0.8
 ) -> int | None:
-    """ROIs that McNemar's test needs to tell two systems apart, by Connor's formula.
+    """ROIs that McNemar's two-sided test needs to tell two systems apart, each of which alone decides a share rightly.
 
-    Connor 1987, Biometrics 43, 207-211 (doi 10.2307/2531961), two-sided. It is the asymptotic number: the
-    exact test, which cannot use up its whole error rate, needs somewhat more.
-
-    Args:
-        share_only_a: share of the ROIs that only a decides rightly.
-        share_only_b: share that only b decides rightly.
-        confidence: 1 minus the test's error rate.
-        power: wanted probability that the test finds the difference.
-
-    Returns:
-        The number, or None when the shares are equal: then no number would do.
+    Connor 1987, Biometrics 43, 207-211 (doi 10.2307/2531961), with the test's error rate 1 - confidence. It is the
+    asymptotic number: the exact test, which cannot use up its whole error rate, needs somewhat more. None when the
+    shares are equal: then no number would do.
     """
     discordant, excess = share_only_a + share_only_b, share_only_a - share_only_b
     if excess == 0:
@@ -159,16 +134,15 @@ def rois_needed(
 
 
 def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resampling]) -> Comparison:
-    """Compare two systems, a single run of each, on the same ROIs and say whether they can be told apart.
+    """Comparison of two systems, a single run of each on the same ROIs, and whether they can be told apart.
 
     Raises:
         DataError: the two did not judge the same ROIs.
     """
-    (decided_a,), (decided_b,) = a.decisions, b.decisions
-    test = mcnemar_exact(a.labels, decided_a, decided_b)
     of_auc, confidence = auc_difference(a, b, **how), how["confidence"]
+    test = mcnemar_exact(a.labels, a.decisions[0], b.decisions[0])
     n, excess = len(a.labels), test.only_a_right - test.only_b_right
-    needed = rois_needed(test.only_a_right / n, test.only_b_right / n, confidence=confidence) if n else None
+    needed = rois_needed(test.only_a_right / n, test.only_b_right / n, confidence=confidence)
     decisions_differ, scores_differ = test.p_value < 1 - confidence, of_auc.side is not None
     finding = {
         (False, False): ALIKE,
@@ -195,7 +169,7 @@ def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resamp
         name_b=name_b,
         n=n,
         n_groups=of_auc.n_groups,
-        accuracy_difference=excess / n if n else math.nan,
+        accuracy_difference=excess / n,
         mcnemar=test,
         auc_difference=of_auc,
         rois_needed=needed,

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from mammo.core.errors import DataError
 from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, Result, SeedSummary, over_seeds, wilson
-from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, check_classes
+from mammo.evaluation.metrics import FloatArray, IntArray
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -43,7 +42,7 @@ class Conformal(Result):
 
     def sets(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
         """Whether Normal and Tumor are in each ROI's set: probabilities of Tumor `(n,)` → `(n, 2)`."""
-        return misfits(scores) <= np.array([self.limit_normal, self.limit_tumor])
+        return _misfits(scores) <= np.array([self.limit_normal, self.limit_tumor])
 
     @property
     def coverage(self) -> float:
@@ -57,7 +56,7 @@ REFER_ALL: Final = Conformal(
 """Both classes for every ROI: all that can be promised before a validation part was seen."""
 
 
-def misfits(scores: FloatArray) -> FloatArray:
+def _misfits(scores: FloatArray) -> FloatArray:
     """Nonconformity of both classes, 1 - their probability: `(n,)` → `(n, 2)`, Normal then Tumor."""
     return np.stack([scores, 1 - scores], axis=1)
 
@@ -65,7 +64,7 @@ def misfits(scores: FloatArray) -> FloatArray:
 def fit_conformal(
     labels: IntArray, scores: FloatArray, *, alpha: float, class_conditional: bool = True
 ) -> Conformal:
-    """Find the limits on the validation part: the ceil((n + 1)(1 - alpha))-th smallest misfit of the truth.
+    """The limits of a validation part: the ceil((n + 1)(1 - alpha))-th smallest misfit of the truth.
 
     With fewer than 1 / alpha - 1 ROIs no finite limit has the coverage; the limit is 1 then, and the class
     is in every set.
@@ -75,24 +74,15 @@ def fit_conformal(
         scores: probabilities of Tumor, shape `(n,)`.
         alpha: share of sets that may miss the true class.
         class_conditional: hold the coverage within each class, not only on average.
-
-    Raises:
-        DataError: alpha is out of range, or the arrays do not describe the same ROIs.
     """
-    check_arrays(labels, scores=scores)
-    if not 0 < alpha < 1:
-        raise DataError(f"conformal: alpha must lie between 0 and 1, got {alpha}; 0.1 is usual")
-    of_truth = misfits(scores)[np.arange(len(labels)), labels]
-    if class_conditional:
-        normal, tumor = (_limit(of_truth[labels == label], alpha) for label in (Label.NORMAL, Label.TUMOR))
-    else:
-        normal = tumor = _limit(of_truth, alpha)
-    return Conformal(alpha, normal, tumor, class_conditional, len(labels))
+    of_truth = _misfits(scores)[np.arange(len(labels)), labels]
 
+    def limit(label: Label) -> float:
+        ordered = np.sort(of_truth[labels == label] if class_conditional else of_truth)
+        rank = math.ceil(round((len(ordered) + 1) * (1 - alpha), 9))
+        return float(ordered[rank - 1]) if rank <= len(ordered) else 1.0
 
-def _limit(misfit: FloatArray, alpha: float) -> float:
-    rank = math.ceil(round((len(misfit) + 1) * (1 - alpha), 9))
-    return float(np.sort(misfit)[rank - 1]) if rank <= len(misfit) else 1.0
+    return Conformal(alpha, limit(Label.NORMAL), limit(Label.TUMOR), class_conditional, len(labels))
 
 
 Verdict = Literal["kept", "missed within chance", "missed", "not judged"]
@@ -114,9 +104,7 @@ class FoldReferral(Result):
         fold: its name.
         promise: the coverage that was promised.
         n_calibration: ROIs that fitted the sets.
-        coverage: share of the sets that hold the true class.
-        coverage_normal: the same among Normal ROIs.
-        coverage_tumor: the same among Tumor ROIs.
+        coverage: share of the sets that hold the true class; likewise among Normal and Tumor ROIs.
         referral_rate: share of the ROIs whose set is not one single class.
         n_both: sets that hold both classes.
         n_empty: sets that hold none.
@@ -158,24 +146,7 @@ def judge_fold(
     *,
     confidence: float,
 ) -> FoldReferral:
-    """Judge the sets that a calibrated system gave.
-
-    Args:
-        fold: its name.
-        promise: the promised coverage.
-        n_calibration: ROIs that fitted the sets.
-        labels: true classes of the judged ROIs, shape `(n,)`.
-        sets: whether Normal and Tumor are in each set, shape `(n, 2)`.
-        confidence: of the Wilson intervals.
-
-    Raises:
-        DataError: the labels are no classes, or there is not one set for each.
-    """
-    if sets.shape != (len(labels), 2):
-        raise DataError(
-            f"conformal: sets must have shape ({len(labels)}, 2), got {sets.shape}; use Conformal.sets"
-        )
-    check_arrays(labels)
+    """The rates of prediction sets `(n, 2)` of ROIs with the true classes `(n,)`, with Wilson intervals."""
     held, size = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
 
     def share(of: npt.NDArray[np.bool_]) -> Estimate:
@@ -193,21 +164,6 @@ def judge_fold(
         n_empty=int((size == 0).sum()),
         verdict=verdict(share(held), promise),
     )
-
-
-def with_decision(sets: npt.NDArray[np.bool_], decided: IntArray) -> npt.NDArray[np.bool_]:
-    """Sets `(n, 2)` that hold the class decided for as well.
-
-    Decision and set rest on two numbers, vote share and mean score, that may disagree. Then the set holds both
-    classes and the ROI goes to a reader, instead of a label that its own set rules out. Larger sets keep
-    the promised coverage.
-
-    Raises:
-        DataError: a decision is neither 0 nor 1.
-    """
-    check_classes("decisions", decided)
-    widened: npt.NDArray[np.bool_] = sets | (decided[:, None] == np.array([0, 1]))
-    return widened
 
 
 def over_folds(folds: Sequence[FoldReferral], confidence: float) -> dict[str, SeedSummary]:

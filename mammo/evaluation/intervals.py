@@ -120,16 +120,9 @@ class RunEstimate(Estimate):
 
 @dataclass(frozen=True)
 class SeedSummary(Result):
-    """How a metric varies over training seeds: the spread of the training, not of the data.
+    """Spread of a metric over the `n_seeds` training seeds where it is defined: of the training, not of the data.
 
-    Attributes:
-        mean: mean over the seeds; NaN without any.
-        sd: standard deviation with n - 1; NaN for one seed.
-        ci_low: lower end of the t interval of the mean; NaN for one seed.
-        ci_high: upper end; likewise.
-        n_seeds: seeds with a defined value.
-        confidence: nominal coverage.
-        method: the interval's name.
+    Standard deviation (with n - 1) and t interval of the mean are NaN for one seed; the mean is NaN without any.
     """
 
     mean: float
@@ -147,10 +140,7 @@ def percent(confidence: float) -> str:
 
 
 def wilson(successes: int, n: int, confidence: float, *, n_groups: int | None = None) -> Estimate:
-    """Wilson's score interval of `successes` in `n` trials; NaN throughout when `n` is 0.
-
-    `n_groups` are the independent groups among the trials; `n` when not given.
-    """
+    """Wilson's score interval of `successes` in `n` trials of `n_groups` groups (`n` when not given); NaN for none."""
     groups = n if n_groups is None else n_groups
     if n == 0:
         return Estimate(np.nan, np.nan, np.nan, "Wilson", 0, groups, confidence)
@@ -199,7 +189,10 @@ def bootstrap(
     method, size = f"{kind} bootstrap of groups", len(groups) if n is None else n
     if not len(names):
         return Estimate(np.nan, np.nan, np.nan, method, size, 0, confidence)
-    counts = resampled_counts(len(names), n_bootstrap, seed)
+    # How often each resample holds each group: `(n_bootstrap, n_groups)`.
+    counts = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), n_bootstrap
+    )
     rng = np.random.default_rng([seed, 1])
     pieces, several = [], False
     # In slices: the weights of all resamples of thousands of patches would fill the memory.
@@ -216,12 +209,6 @@ def bootstrap(
         low, high = bca(value, draws, left_one_out, confidence)
     method += " and runs" if several else ""
     return Estimate(value, low, high, method, size, len(names), confidence, int(np.isnan(draws).sum()))
-
-
-def resampled_counts(n_groups: int, n_bootstrap: int, seed: int) -> npt.NDArray[np.int64]:
-    """How often each resample, drawn with replacement, holds each group: `(n_bootstrap, n_groups)`."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_bootstrap)
 
 
 def _mean_of_some_runs(term: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -247,11 +234,7 @@ def basic(value: float, draws: FloatArray, confidence: float) -> tuple[float, fl
 def bca(value: float, draws: FloatArray, left_one_out: FloatArray, confidence: float) -> tuple[float, float]:
     """Bias-corrected and accelerated interval (Efron 1987, eq. 2.3 and 6.6); NaN where it does not exist.
 
-    Args:
-        value: the statistic on the sample.
-        draws: the statistic on the resamples, NaN where undefined.
-        left_one_out: the statistic without each group (the jackknife), which gives the acceleration.
-        confidence: nominal coverage.
+    `left_one_out`, the statistic without each group (the jackknife), gives the acceleration.
     """
     defined = draws[~np.isnan(draws)]
     jackknife = left_one_out[~np.isnan(left_one_out)]

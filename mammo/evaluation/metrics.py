@@ -46,9 +46,9 @@ class Rate:
 
     def of(self, counts: FloatArray) -> FloatArray:
         """The rate of `counts`, shape `(..., 4)` → `(...)`; NaN where the denominator is 0."""
-        bottom = counts @ np.array(self.denominator, dtype=float)
-        top = counts @ np.array(self.numerator, dtype=float)
-        return _quotient(top, bottom)
+        return _quotient(
+            counts @ np.array(self.numerator, dtype=float), counts @ np.array(self.denominator, dtype=float)
+        )
 
 
 PROPORTIONS: Final[dict[str, Rate]] = {
@@ -101,23 +101,15 @@ class Confusion:
 
 
 def confusion(labels: IntArray, decisions: IntArray) -> Confusion:
-    """Count the decisions about `(n,)` ROIs against their labels (0 Normal, 1 Tumor).
-
-    Raises:
-        DataError: the lengths differ or a value is neither 0 nor 1.
-    """
-    check_arrays(labels, decisions=decisions)
-    check_classes("decisions", decisions)
-    tp, fn, fp, tn = (int(column.sum()) for column in cells(labels, decisions).T)
-    return Confusion(tp, fn, fp, tn)
+    """Counts of the decisions about `(n,)` ROIs against their labels (0 Normal, 1 Tumor)."""
+    return Confusion(*(int(column.sum()) for column in cells(labels, decisions).T))
 
 
 def cells(labels: IntArray, decisions: IntArray) -> npt.NDArray[np.float64]:
-    """Say for each of `(n,)` ROIs which cell it falls into: `(n, 4)` of 0 and 1, tp, fn, fp, tn."""
+    """Which cell each of `(n,)` ROIs falls into: `(n, 4)` of 0 and 1, tp, fn, fp, tn."""
     tumor, called = labels == Label.TUMOR, decisions == Label.TUMOR
-    return np.stack([tumor & called, tumor & ~called, ~tumor & called, ~tumor & ~called], axis=1).astype(
-        float
-    )
+    of = np.stack([tumor & called, tumor & ~called, ~tumor & called, ~tumor & ~called], axis=1)
+    return of.astype(float)
 
 
 def balanced_accuracy(counts: FloatArray) -> FloatArray:
@@ -139,11 +131,7 @@ def auc(labels: IntArray, scores: FloatArray) -> float:
 
     The probability that a Tumor ROI scores above a Normal one, ties counting half. It rests on the
     scores, never on decisions (one of the paper's defects). NaN when a class is absent.
-
-    Raises:
-        DataError: the lengths differ, a label is neither 0 nor 1, or a score is NaN.
     """
-    check_arrays(labels, scores=scores)
     return float(weighted_auc(labels, scores, np.ones((1, len(labels))))[0])
 
 
@@ -167,7 +155,7 @@ def weighted_auc(labels: IntArray, scores: FloatArray, weights: FloatArray) -> F
 
 
 def check_arrays(labels: IntArray, **arrays: npt.NDArray[Any]) -> None:
-    """Refuse arrays that do not describe the same ROIs, one value each.
+    """Refusal of arrays that do not describe the same ROIs, one value each.
 
     Raises:
         DataError: a label is neither 0 nor 1, a length differs, or a value is NaN.
@@ -187,7 +175,7 @@ def check_arrays(labels: IntArray, **arrays: npt.NDArray[Any]) -> None:
 
 
 def check_classes(name: str, values: IntArray) -> None:
-    """Refuse what is no vector of the classes 0 and 1.
+    """Refusal of what is no vector of the classes 0 and 1.
 
     Raises:
         DataError: another shape or another value.

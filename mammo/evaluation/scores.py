@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from mammo.core.errors import DataError
 from mammo.core.records import Label
 from mammo.evaluation.metrics import (
     RATES,
@@ -59,21 +58,8 @@ class Scores:
 
     def __post_init__(self) -> None:
         check_arrays(self.labels, roi_ids=self.roi_ids, groups=self.groups)
-        if self.patch_scores.ndim != 3:
-            raise DataError(
-                f"evaluation: patch_scores must have shape (runs, ROIs, patches), got {self.patch_scores.shape}; "
-                "use Scores.single for one fit"
-            )
-        rows: dict[str, npt.NDArray[Any]] = {"scores": self.scores}
-        rows |= {name: getattr(self, name) for name in self._of_runs if name not in ("patch_scores", "sets")}
-        if self.sets is not None:
-            rows["sets"] = self.sets[..., 0]
-        for name, values in rows.items():
-            if len(values) != self.n_runs:
-                raise DataError(
-                    f"evaluation: {name} must have one row for each of the {self.n_runs} runs, got {len(values)}"
-                )
-            for of_run in values:
+        for name in ("scores", "shares", "decisions"):
+            for of_run in getattr(self, name):
                 check_arrays(self.labels, **{name: of_run})
         check_classes("decisions", self.decisions.ravel())
 

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from mammo.core.config import Resampling
 from mammo.core.records import Label
 from mammo.evaluation.intervals import Estimate, Result, summarise
-from mammo.evaluation.metrics import check_arrays
 from mammo.evaluation.scores import Scores
 
 OF_LESIONS: Final = ("recall",)
@@ -31,15 +30,7 @@ SIZES: Final = ("radius under 20 px", "radius 20 to 39 px", "radius 40 to 59 px"
 
 @dataclass(frozen=True)
 class Slice(Result):
-    """A system on the ROIs of one slice.
-
-    Attributes:
-        value: what the ROIs share, such as `CIRC`.
-        n_rois: ROIs in the slice.
-        n_tumor: Tumor ROIs among them.
-        n_normal: Normal ROIs among them.
-        metrics: metric → value with interval; NaN where undefined.
-    """
+    """A system on the ROIs of one slice, which share `value` (such as `CIRC`); metrics are NaN where undefined."""
 
     value: str
     n_rois: int
@@ -56,21 +47,16 @@ def slices_of(
     of_lesions: bool,
     **how: Unpack[Resampling],
 ) -> list[Slice]:
-    """Judge a single run on each slice.
+    """A single run judged on each slice, in the order of `names`.
 
     Args:
         scores: the run on the whole part.
         values: the slice of each ROI, shape `(n,)`; a value that is not among `names` belongs to none.
-        names: the slices, in the order of the result.
+        names: the slices.
         of_lesions: the values describe lesions, see the module.
         **how: number and seed of the resamples of the groups, and the nominal coverage.
-
-    Raises:
-        DataError: there is not one value for each ROI.
     """
-    check_arrays(scores.labels, values=values)
     tumor = scores.labels == Label.TUMOR
-
     slices = []
     for name in names:
         inside = values == name
@@ -84,7 +70,6 @@ def slices_of(
 
 def sizes_of(radius_px: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.object_]:
     """The bin (of `SIZES`) of each lesion's radius in pixels, `(n,)`; NaN (no lesion, or not known) is None."""
-    known = ~np.isnan(radius_px)
-    binned = np.full(len(radius_px), None, dtype=object)
-    binned[known] = np.array(SIZES, dtype=object)[np.digitize(radius_px[known], SIZE_EDGES_PX)]
-    return binned
+    names: npt.NDArray[np.object_] = np.array(SIZES, dtype=object)[np.digitize(radius_px, SIZE_EDGES_PX)]
+    names[np.isnan(radius_px)] = None
+    return names

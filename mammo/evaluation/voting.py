@@ -11,28 +11,27 @@ import numpy.typing as npt
 
 from mammo.core.config import VoteConfig
 from mammo.core.records import Label, RoiVote
-from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
-from mammo.evaluation.conformal import REFER_ALL, Conformal, with_decision
+from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator, score_threshold, share_threshold
+from mammo.evaluation.conformal import REFER_ALL, Conformal
 from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.evaluation.scores import Scores
-from mammo.evaluation.thresholds import score_threshold, share_threshold
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 def patch_votes(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
-    """Return each patch's vote, 1 for Tumor: same shape as `patch_scores` (probabilities of Tumor)."""
+    """Each patch's vote, 1 for Tumor: same shape as `patch_scores` (probabilities of Tumor)."""
     return (patch_scores > config.patch_threshold).astype(np.int64)
 
 
 def vote_shares(patch_scores: FloatArray, config: VoteConfig) -> FloatArray:
-    """Return the share of Tumor votes of each ROI: `(n_rois, n_patches)` → `(n_rois,)`."""
+    """Share of Tumor votes of each ROI: `(n_rois, n_patches)` → `(n_rois,)`."""
     shares: FloatArray = patch_votes(patch_scores, config).mean(axis=1)
     return shares
 
 
 def decisions(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
-    """Decide each ROI: `(n_rois, n_patches)` scores → `(n_rois,)` of 0 Normal, 1 Tumor.
+    """The decision about each ROI: `(n_rois, n_patches)` scores → `(n_rois,)` of 0 Normal, 1 Tumor.
 
     `majority` compares the vote share, `mean_score` the mean patch score, with `share_threshold`;
     equality is a tie and goes to the class that `config.tie` names.
@@ -44,15 +43,10 @@ def decisions(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
 
 
 def with_validation_threshold(labels: IntArray, patch_scores: FloatArray, config: VoteConfig) -> VoteConfig:
-    """The same rule with its threshold fitted to the validation part (`evaluation.threshold`).
+    """The rule with its threshold fitted to labels `(n_rois,)` and scores `(n_rois, n_patches)` of validation.
 
-    Where the validation part shows no threshold, because the scores do not tell the classes apart, the rule stays
-    at its `share_threshold` and says `fixed`.
-
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n_rois,)`.
-        patch_scores: probabilities of Tumor on the validation part, shape `(n_rois, n_patches)`.
-        config: the rule.
+    Where these show no threshold, because the scores do not tell the classes apart, the rule stays at its
+    `share_threshold` and says `fixed`.
 
     Raises:
         DataError: a class is absent from the validation part.
@@ -76,9 +70,13 @@ def fitted(labels: IntArray, patch_scores: FloatArray, config: VoteConfig) -> Vo
 def prediction_sets(patch_scores: FloatArray, config: VoteConfig, conformal: Conformal) -> BoolArray:
     """Whether Normal and Tumor are in each ROI's set: `(n_rois, n_patches)` scores → `(n_rois, 2)`.
 
-    The sets are those of the mean patch score, and each holds the class that the vote decided for.
+    The sets are those of the mean patch score, and each holds the class that the vote decided for: where the two
+    disagree it holds both classes and the ROI goes to a reader, instead of a label that its own set rules out. Larger
+    sets keep the promised coverage.
     """
-    return with_decision(conformal.sets(patch_scores.mean(axis=1)), decisions(patch_scores, config))
+    decided = decisions(patch_scores, config)[:, None] == np.array([Label.NORMAL, Label.TUMOR])
+    sets: BoolArray = conformal.sets(patch_scores.mean(axis=1)) | decided
+    return sets
 
 
 def voted(

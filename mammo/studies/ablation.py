@@ -29,8 +29,7 @@ class Defect:
         setting: the key of `params.yaml` that switches it.
         about: what the paper does, in one sentence.
         present: whether a system has it under some settings; `in part`: mixed with something else.
-        on: overrides that bring it about.
-        off: overrides that mend it.
+        on: overrides that bring it about; `off` those that mend it.
     """
 
     name: str
@@ -53,11 +52,6 @@ def _yes_or_no(present: bool) -> Presence:
     return "yes" if present else "no"
 
 
-def _has_prior(config: Config, system: str) -> Presence:
-    more = config.patches.tumor_draws > config.patches.normal_draws
-    return _yes_or_no(more and not config.recipe.class_balance)
-
-
 def _switch(name: str, setting: str, about: str, *, defective: bool) -> Defect:
     """A defect that is one value of a true-or-false setting, such as `patches.last_offset`."""
     section, key = setting.split(".")
@@ -75,7 +69,9 @@ CLASS_PRIOR: Final = Defect(
     "class prior of the patches",
     "recipes.RECIPE.class_balance",
     "four times as many patches of each Tumor ROI, so that most patches are Tumor where most ROIs are Normal",
-    _has_prior,
+    lambda config, _: _yes_or_no(
+        config.patches.tumor_draws > config.patches.normal_draws and not config.recipe.class_balance
+    ),
     lambda config: {"recipe.class_balance": False, "patches.tumor_draws": 4 * config.patches.normal_draws},
     lambda config: {"recipe.class_balance": True},
 )
@@ -131,31 +127,32 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
     """
     chosen, evaluate = config.ablate, config.evaluate
     study = open_study(workspace, config, chosen.system, chosen, chosen.protocol)
-    reasons = {defect.name: reason_against(defect, config) for defect in FITTED}
-    reasons[PUBLISHED_SPLIT] = (
-        CLOSED if chosen.protocol != "honest" else None if has_published(study.rois) else NO_FOLDERS
-    )
-    variants = [
-        variant for defect in FITTED if reasons[defect.name] is None for variant in toggled(defect, study)
-    ]
-    if reasons[PUBLISHED_SPLIT] is None:
+    reasons = {}
+    if config.ingest.source == "mias_rois":
+        reasons[BOUNDING_BOX.name] = NO_FILMS
+    if chosen.protocol != "honest":
+        reasons[PUBLISHED_SPLIT] = CLOSED
+    elif not has_published(study.rois):
+        reasons[PUBLISHED_SPLIT] = NO_FOLDERS
+    possible = [defect for defect in FITTED if defect.name not in reasons]
+    variants = [variant for defect in possible for variant in toggled(defect, study)]
+    if PUBLISHED_SPLIT not in reasons:
         variants.append(Variant(PUBLISHED_SPLIT, {}, published_folds(study.rois)))
     runs = fit_variants(workspace, study, variants, n_jobs, console)
     reference = runs[REFERENCE]
-    n_rows = sum(reason is None for reason in reasons.values()) + 2  # the two defects of measurement
+    n_rows = len(FITTED) + 1 - len(reasons) + 2  # the published split, and the two defects of measurement
 
     def entry(
-        name: str, setting: str, about: str, present: Presence, sides: tuple[Scores, Scores], **how: Any
+        name: str, setting: str, about: str, present: Presence, a: Scores, b: Scores, **how: Any
     ) -> Entry:
-        """One defect: `sides` are the runs with it and those without it."""
-        reason = reasons.get(name)
+        """One defect, of which `a` are the runs with it and `b` those without it."""
         return {
             "name": name,
             "setting": setting,
             "about": about,
             "in_reference": present,
-            "effect": None if reason else effect(*sides, evaluate, n_rows=n_rows, **how),
-            "reason": reason,
+            "effect": None if name in reasons else effect(a, b, evaluate, n_rows=n_rows, **how),
+            "reason": reasons.get(name),
         }
 
     patches = reference.by_patch(config.vote.patch_threshold)
@@ -167,10 +164,8 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
                 defect.setting,
                 defect.about,
                 defect.present(config, study.system),
-                (
-                    runs.get(f"{defect.name}, with it", reference),
-                    runs.get(f"{defect.name}, without it", reference),
-                ),
+                runs.get(f"{defect.name}, with it", reference),
+                runs.get(f"{defect.name}, without it", reference),
             )
             for defect in FITTED
         ),
@@ -179,14 +174,16 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
             "split.protocol",
             "the authors' folders instead of folds without shared tissue; on the published test ROIs",
             "no",
-            (runs.get(PUBLISHED_SPLIT, reference), reference),
+            runs.get(PUBLISHED_SPLIT, reference),
+            reference,
         ),
         entry(
             "AUC from hard labels",
             "evaluate.auc_of",
             "the AUC is computed from decisions instead of scores: it is the balanced accuracy then",
             "no",
-            (reference.with_scores(reference.decisions.astype(float)), reference),
+            reference.with_scores(reference.decisions.astype(float)),
+            reference,
             metrics=("auc_score",),
         ),
         entry(
@@ -194,7 +191,8 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
             "evaluate.patch_auc_of",
             "a patch's score is the larger of its two probabilities, whichever class it is of",
             "no",
-            (larger, patches),
+            larger,
+            patches,
             metrics=("auc_score",),
         ),
     ]
@@ -218,8 +216,3 @@ def toggled(defect: Defect, study: Study) -> list[Variant]:
     on = Variant(f"{defect.name}, with it", defect.on(study.config))
     off = Variant(f"{defect.name}, without it", defect.off(study.config))
     return [*([on] if present != "yes" else []), *([off] if present != "no" else [])]
-
-
-def reason_against(defect: Defect, config: Config) -> str | None:
-    """Why a defect cannot be toggled on this source, or None."""
-    return NO_FILMS if defect is BOUNDING_BOX and config.ingest.source == "mias_rois" else None

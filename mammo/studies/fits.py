@@ -39,15 +39,7 @@ from mammo.systems.train import computed_with, train_system
 
 @dataclass(frozen=True)
 class FitTask:
-    """What one fit depends on.
-
-    Attributes:
-        system: such as `compact-model2`.
-        config: all settings; those of votes and evaluation do not touch the fit.
-        seed: training seed.
-        rois: in parts; the test part is scored, nothing else.
-        title: what people read while it runs.
-    """
+    """What one fit depends on, and the title that people read while it runs. Votes and evaluation do not touch it."""
 
     system: str
     config: Config
@@ -58,13 +50,7 @@ class FitTask:
 
 @dataclass(frozen=True)
 class PartScores:
-    """Patch scores of one part.
-
-    Attributes:
-        roi_ids: `(n,)`.
-        labels: 0 Normal, 1 Tumor, `(n,)`.
-        patch_scores: probability of Tumor of each grid patch, `(n, n_patches)`.
-    """
+    """Labels `(n,)` of one part and the probability of Tumor of each grid patch, `(n, n_patches)`."""
 
     roi_ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
@@ -103,7 +89,7 @@ def fit_key(task: FitTask) -> str:
 def fit_one(
     task: FitTask, checkpoint: Path | None = None, on_epoch: Callable[[EpochRecord], None] | None = None
 ) -> Fit:
-    """Train on the training part, let the validation part choose the epoch, score validation and test part.
+    """Fit on the training part at the epoch that validation chooses, with the scores of validation and test part.
 
     One thread computes, whatever `train.threads` says: several fits share the CPUs, and a kept fit has the bits of one.
 
@@ -178,25 +164,16 @@ def default_jobs(config: Config) -> int:
 
 
 def run_fits(tasks: Sequence[FitTask], folder: Path, n_jobs: int, console: Console) -> list[Fit]:
-    """Return the fit of each task, from `folder` where it is kept, else fitted now.
-
-    Args:
-        tasks: the same fit may be asked for more than once.
-        folder: the cache of fits.
-        n_jobs: worker processes, one thread each.
-        console: where progress is shown.
+    """The fit of each task, from the cache `folder` where it is kept, else by `n_jobs` processes of one thread each.
 
     Raises:
         MammoError: a fit failed, a worker died, or another command is fitting in the same folder. Finished fits
             are kept and unfinished ones go on from their last epoch when the command runs again.
     """
     keys = [fit_key(task) for task in tasks]
-    wanted: dict[str, FitTask] = {}
-    for key, task in zip(keys, tasks, strict=True):
-        wanted.setdefault(key, task)
+    wanted = dict(zip(keys, tasks, strict=True))  # the same fit may be asked for more than once
     fits = {key: fit for key in wanted if (fit := load_fit(fit_path(folder, key))) is not None}
-    missing = {key: task for key, task in wanted.items() if key not in fits}
-    if missing:
+    if missing := {key: task for key, task in wanted.items() if key not in fits}:
         fits |= _fit_missing(missing, len(fits), folder, n_jobs, console)
     return [fits[key] for key in keys]
 

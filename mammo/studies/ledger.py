@@ -76,29 +76,21 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
     folds = {HONEST: grouped_folds(rois, config.ledger)}
     if has_published(rois):
         folds = {PUBLISHED: published_folds(rois), **folds}
+    n_seeds = {PUBLISHED: config.ledger.published_seeds, HONEST: config.ledger.n_seeds}
     plans = {
-        (protocol, system): plan(
-            system,
-            config,
-            of_protocol,
-            _n_seeds(protocol, config),
-            f"{system}, {protocol} protocol",
-        )
-        for protocol, of_protocol in folds.items()
+        (name, system): plan(system, config, folds[name], n_seeds[name], f"{system}, {name} protocol")
+        for name in folds
         for system in config.systems
     }
     fits = fit_all(plans, workspace.fits, n_jobs, console)
     placed = {
-        protocol: {
-            system: place(fits[protocol, system], of_protocol, _n_seeds(protocol, config))
-            for system in config.systems
-        }
-        for protocol, of_protocol in folds.items()
+        name: {system: place(fits[name, system], folds[name], n_seeds[name]) for system in config.systems}
+        for name in folds
     }
     rows = [
         row
         for protocol, systems in placed.items()
-        for row in protocol_rows(protocol, systems, rois, folds[protocol], config)
+        for row in _rows(protocol, systems, rois, folds[protocol], n_seeds[protocol], config)
     ]
     chosen = chosen_by_validation(placed[HONEST], config.register_.select_by)
     return tabulate(rows, rois, rois_of_known_groups(folds.get(PUBLISHED, [])), config) | {
@@ -109,17 +101,16 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
     }
 
 
-def _n_seeds(protocol: str, config: Config) -> int:
-    """How many training seeds a protocol has on each of its folds."""
-    return config.ledger.published_seeds if protocol == PUBLISHED else config.ledger.n_seeds
-
-
-def protocol_rows(
-    protocol: str, systems: dict[str, list[Placed]], rois: Rois, folds: Sequence[Fold], config: Config
+def _rows(
+    protocol: str,
+    systems: dict[str, list[Placed]],
+    rois: Rois,
+    folds: Sequence[Fold],
+    n_seeds: int,
+    config: Config,
 ) -> list[Row]:
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
     sets = {(name, "system"): placed for name, placed in systems.items()}
-    n_seeds = _n_seeds(protocol, config)
     if n_seeds > 1:
         sets |= {
             (f"{name}, ensemble of {n_seeds} seeds", "ensemble"): ensemble(placed)
@@ -127,11 +118,8 @@ def protocol_rows(
         }
     if len(systems) > 1:
         sets["chosen on validation", "chosen"] = chosen_by_validation(systems, config.register_.select_by)
-    rows = [
-        Row(name, kind, protocol, runs_of(placed, rois, config.vote)) for (name, kind), placed in sets.items()
-    ]
     return [
-        *rows,
+        *(Row(*key, protocol, runs_of(placed, rois, config.vote)) for key, placed in sets.items()),
         Row("floor", "floor", protocol, runs_of(floor_runs(folds), rois, FLOOR_VOTE)),
     ]
 
@@ -145,6 +133,17 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
     ]
     honest = [row for row in rows if row.protocol == HONEST]
     protocols, data, evaluate = (published, unflagged, honest), rois.describe(), config.evaluate
+
+    def minus(row: Row, other: Row) -> Entry:
+        """Each metric minus the other row's, paired on the ROIs in common."""
+        return {
+            metric: difference(row.runs, other.runs, metric, **evaluate.resampling).to_dict()
+            for metric in _metrics(row, other)
+        }
+
+    def against(row: Row, other: Row, name: str) -> Entry:
+        return {"protocol": row.protocol, "name": name, "kind": row.kind, "cells": minus(row, other)}
+
     return {
         "data": data,
         "settings": config.ledger.model_dump(),
@@ -155,24 +154,14 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
         "rows": [_numbers(row, evaluate) for row in [*published, *unflagged, *honest]]
         + (_paper_rows(evaluate) if data["source"] == "mias_rois" else []),
         "minus_floor": [
-            {
-                "protocol": row.protocol,
-                "name": row.name,
-                "kind": row.kind,
-                "cells": _minus(row, floor, evaluate),
-            }
+            against(row, floor, row.name)
             for of_protocol in protocols
             for floor in of_protocol
             for row in of_protocol
             if floor.kind == "floor" and row.kind != "floor"
         ],
         "between_systems": [
-            {
-                "protocol": row.protocol,
-                "name": f"{row.name} minus {other.name}",
-                "kind": row.kind,
-                "cells": _minus(row, other, evaluate),
-            }
+            against(row, other, f"{row.name} minus {other.name}")
             for of_protocol in protocols
             for row, other in combinations([row for row in of_protocol if row.kind == "system"], 2)
         ],
@@ -183,8 +172,8 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
                 "kind": row.kind,
                 "n_published": len(row.runs.labels),
                 "n_honest": len(other.runs.labels),
-                "cells": _minus(row, other, evaluate),
-                "same_rois": _minus(row, replace(other, runs=other.runs.only(row.runs.roi_ids)), evaluate),
+                "cells": minus(row, other),
+                "same_rois": minus(row, replace(other, runs=other.runs.only(row.runs.roi_ids))),
             }
             for row in published
             for other in honest
@@ -211,14 +200,6 @@ def _metrics(*rows: Row) -> list[str]:
     """What all these rows have. The floor votes once: its vote share is its decision, without an AUC of its own."""
     floor = any(row.kind == "floor" for row in rows)
     return [metric for metric in METRICS if not (floor and metric == "auc_vote_share")]
-
-
-def _minus(row: Row, other: Row, config: EvaluateConfig) -> Entry:
-    """Each metric minus the other row's, paired on the ROIs in common."""
-    return {
-        metric: difference(row.runs, other.runs, metric, **config.resampling).to_dict()
-        for metric in _metrics(row, other)
-    }
 
 
 def _paper_rows(config: EvaluateConfig) -> list[Entry]:

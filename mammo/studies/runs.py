@@ -54,7 +54,7 @@ def plan(system: str, config: Config, folds: Sequence[Fold], n_seeds: int, title
 def place(
     fits: Iterable[Fit], folds: Sequence[Fold], n_seeds: int, vote: VoteConfig | None = None
 ) -> list[Placed]:
-    """Give the fits of a plan their places."""
+    """The fits of a plan at their places."""
     return [
         Placed(fold.repeat, fold.fold, seed, fit, vote)
         for (fold, seed), fit in zip(_seeded(folds, n_seeds), fits, strict=True)
@@ -69,19 +69,15 @@ def _seeded(folds: Sequence[Fold], n_seeds: int) -> list[tuple[Fold, int]]:
 def fit_all(
     plans: dict[Name, list[FitTask]], folder: Path, n_jobs: int, console: Console
 ) -> dict[Name, list[Fit]]:
-    """Run several plans at once, so that no worker waits for another plan's end."""
+    """Fits of several plans, made at once so that no worker waits for another plan's end."""
     fits = iter(run_fits([task for tasks in plans.values() for task in tasks], folder, n_jobs, console))
     return {name: [next(fits) for _ in tasks] for name, tasks in plans.items()}
 
 
 def judge_fit(one: Placed, rois: Rois, vote: VoteConfig, referral: ReferralConfig | None = None) -> Scores:
-    """A fit's judgement of what it held out. Threshold and prediction sets are fitted to its validation part.
+    """A fit's judgement of what it held out, by its own rule or `vote`; `rois` knows the groups.
 
-    Args:
-        one: the fit; its own vote rule comes before `vote`.
-        rois: knows the groups of the ROIs.
-        vote: the rule.
-        referral: the promise of the prediction sets; None makes none.
+    Threshold and prediction sets (none without `referral`) are fitted to its validation part.
 
     Raises:
         DataError: the validation part lacks a class that the rule's threshold needs.
@@ -95,9 +91,8 @@ def judge_fit(one: Placed, rois: Rois, vote: VoteConfig, referral: ReferralConfi
             class_conditional=referral.class_conditional,
         )
     rule = fitted(val.labels, val.patch_scores, one.vote or vote)
-    group_of = rois.group_of
+    group_of, roi_ids = rois.group_of, np.array(test.roi_ids, dtype=str)
     groups = np.array([group_of[roi_id] for roi_id in test.roi_ids], dtype=str)
-    roi_ids = np.array(test.roi_ids, dtype=str)
     scores = voted(roi_ids, test.labels, groups, test.patch_scores, rule, conformal=limits)
     return replace(scores, folds=np.full_like(scores.folds, one.fold))
 
@@ -116,13 +111,7 @@ def runs_of(
 
 
 def referral_by_fold(placed: Sequence[Placed], rois: Rois, config: Config) -> list[FoldReferral]:
-    """Judge the sets of each fit on what it held out, as served sets are: of the mean score, with the vote's class.
-
-    Args:
-        placed: fits in the order in which they are to be named.
-        rois: knows the groups of the ROIs.
-        config: `vote`, `referral` and the confidence of `evaluate`.
-    """
+    """Rates of each fit's sets on what it held out, as served sets are: of the mean score, with the vote's class."""
     return [
         judge_fold(
             f"repeat {one.repeat}, fold {one.fold}, seed {one.seed}",
@@ -164,19 +153,18 @@ def ensemble(placed: Sequence[Placed]) -> list[Placed]:
     members: dict[tuple[int, int], list[Fit]] = {}
     for one in placed:
         members.setdefault((one.repeat, one.fold), []).append(one.fit)
-    return [
-        Placed(repeat, fold, 0, Fit(_mean_validation(fits), *(_mean(fits, part) for part in ("val", "test"))))
-        for (repeat, fold), fits in members.items()
-    ]
 
+    def mean(parts: list[PartScores]) -> PartScores:
+        return replace(parts[0], patch_scores=np.mean([part.patch_scores for part in parts], axis=0))
 
-def _mean_validation(fits: Sequence[Fit]) -> dict[str, float]:
-    return {name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")}
-
-
-def _mean(fits: Sequence[Fit], part: str) -> PartScores:
-    scores: list[PartScores] = [getattr(fit, part) for fit in fits]
-    return replace(scores[0], patch_scores=np.mean([one.patch_scores for one in scores], axis=0))
+    averaged = []
+    for (repeat, fold), fits in members.items():
+        validation = {
+            name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")
+        }
+        both = mean([fit.val for fit in fits]), mean([fit.test for fit in fits])
+        averaged.append(Placed(repeat, fold, 0, Fit(validation, *both)))
+    return averaged
 
 
 def chosen_by_validation(systems: dict[str, list[Placed]], by: str) -> list[Placed]:
@@ -184,7 +172,7 @@ def chosen_by_validation(systems: dict[str, list[Placed]], by: str) -> list[Plac
     chosen = []
     for candidates in zip(*systems.values(), strict=True):
         named = dict(zip(systems, candidates, strict=True))
-        chosen.append(named[best_system({name: dict(one.fit.validation) for name, one in named.items()}, by)])
+        chosen.append(named[best_system({name: one.fit.validation for name, one in named.items()}, by)])
     return chosen
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import pandas as pd
 import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
@@ -48,14 +49,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """What variants are fitted on.
-
-    Attributes:
-        system: the system that varies.
-        config: the reference's settings.
-        rois: the ROIs that may be seen.
-        grid: folds, repeats, seeds.
-    """
+    """What variants are fitted on: the system that varies, the reference's settings, the ROIs that may be seen."""
 
     system: str
     config: Config
@@ -66,7 +60,7 @@ class Study:
 def open_study(
     workspace: Workspace, config: Config, system: str, grid: GridConfig, protocol: Protocol
 ) -> Study:
-    """Read the ROIs that the protocol allows: all of them, or those of train and val.
+    """Study of the ROIs that the protocol allows: all of them, or those of train and val.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run.
@@ -83,7 +77,8 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     """
     values = config.model_dump(by_alias=True)
     for key, value in overrides.items():
-        *sections, last = _full_key(key, config).split(".")
+        full = f"recipes.{config.train.recipe}.{key[7:]}" if key.startswith("recipe.") else key
+        *sections, last = full.split(".")
         place: Any = values
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
@@ -94,10 +89,6 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
             )
         place[last] = value
     return Config.parse(values, "variant")
-
-
-def _full_key(key: str, config: Config) -> str:
-    return key.replace("recipe.", f"recipes.{config.train.recipe}.", 1) if key.startswith("recipe.") else key
 
 
 def settings_of(variant: Variant, study: Study) -> tuple[str, Config]:
@@ -136,9 +127,9 @@ def prepare(workspace: Workspace, study: Study, variant: Variant) -> Prepared:
         DataError: the variant cuts other ROIs, so that it cannot be paired.
     """
     system, config = settings_of(variant, study)
-    rois, folds = study.rois, variant.folds
-    if config.ingest != study.config.ingest:
-        rois = recut(workspace, config, rois)
+    same = config.ingest == study.config.ingest
+    rois = study.rois if same else recut(workspace, config, study.rois)
+    folds = variant.folds
     if folds is None:
         folds = grouped_folds(rois, study.grid, config.split.keep_groups)
     tasks = plan(system, config, folds, study.grid.n_seeds, f"{variant.name}: {system}")
@@ -153,14 +144,13 @@ def recut(workspace: Workspace, config: Config, reference: Rois) -> Rois:
     """
     rois = load_rois(config.ingest, workspace.root)
     wanted = reference.table["roi_id"]
-    row_of = {roi_id: row for row, roi_id in enumerate(rois.table["roi_id"])}
-    missing = [roi_id for roi_id in wanted if roi_id not in row_of]
-    if missing:
+    rows = pd.Index(rois.table["roi_id"]).get_indexer(wanted)
+    missing = wanted[rows < 0]
+    if len(missing):
         raise DataError(
             f"variant: must cut the same ROIs as the reference, but {len(missing)} are missing, for example "
-            f"{missing[0]}; leave ingest.seed and ingest.source as they are"
+            f"{missing.iloc[0]}; leave ingest.seed and ingest.source as they are"
         )
-    rows = [row_of[roi_id] for roi_id in wanted]
     table = rois.table.iloc[rows].reset_index(drop=True)
     return Rois(table.assign(group_id=reference.table["group_id"]), rois.images[rows])
 
@@ -168,7 +158,7 @@ def recut(workspace: Workspace, config: Config, reference: Rois) -> Rois:
 def fit_variants(
     workspace: Workspace, study: Study, variants: Sequence[Variant], n_jobs: int, console: Console
 ) -> dict[str, Scores]:
-    """Fit the reference and every variant on the same folds and seeds: name → runs, the reference first.
+    """Runs of the reference and every variant on the same folds and seeds, by name, the reference first.
 
     Raises:
         MammoError: an override is impossible (nothing is fitted then), or a fit failed.
@@ -233,7 +223,7 @@ class StudyFile(Section):
 
 
 def read_study_file(path: Path) -> StudyFile:
-    """Read and check a file of variants.
+    """The study that a file of variants describes.
 
     Raises:
         ConfigError: it is missing, no YAML, or not of this form.
@@ -258,7 +248,7 @@ def read_study_file(path: Path) -> StudyFile:
 def run_study(
     workspace: Workspace, config: Config, path: Path, n_jobs: int, console: Console
 ) -> dict[str, Any]:
-    """Fit what is missing; the table of a file's variants, called after the file and ready for JSON.
+    """The table of a file's variants, called after the file and ready for JSON; fits are kept.
 
     The test part is never opened, so settings may be chosen by what this shows.
 

@@ -1,6 +1,7 @@
 """Every system judged on the test part, beside the floor and the paper's numbers. Nothing is chosen by that part."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -13,22 +14,22 @@ from mammo.core.records import Label
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI, PAPER_RESULTS, floor_scores
-from mammo.evaluation.calibration import calibration_estimates, perfect_calibration_error, reliability
+from mammo.evaluation.calibration import (
+    calibration_estimates,
+    operating_points,
+    perfect_calibration_error,
+    reliability,
+)
 from mammo.evaluation.comparison import auc_difference, compare
 from mammo.evaluation.conformal import FoldReferral, judge_fold
-from mammo.evaluation.intervals import Estimate, bootstrap, nan_to_none, summarise
+from mammo.evaluation.intervals import Estimate, bootstrap, summarise
 from mammo.evaluation.metrics import RATES, TITLES, FloatArray, cells, confusion, weighted_auc
 from mammo.evaluation.scores import Scores
-from mammo.evaluation.thresholds import operating_points
 from mammo.evaluation.voting import prediction_sets, voted, with_validation_threshold
 from mammo.models.bundle import Bundle, load_bundle
 from mammo.systems.train import best_system, score_part
 
 FLOOR: Final = "floor"
-PLAIN_MAJORITY: Final = 0.5
-"""The threshold of the paper's rule."""
-DECIDED: Final = ("accuracy", "recall", "specificity", "balanced_accuracy")
-"""The metrics that a threshold changes."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,7 @@ class Assessment:
 
 
 def assess(workspace: Workspace, config: Config) -> Assessment:
-    """Score the test part with every trained system and with the floor, and state the intervals.
-
-    The floor is fitted on the training part, thresholds on the validation part; nothing here is chosen by the
-    test part.
-    """
+    """Every trained system and the floor, fitted on the training part, on the test part, with intervals."""
     rois = read_parts(workspace)
     train, val, test = (rois.part(name) for name in ("train", "val", "test"))
     bundles = {system: load_bundle(workspace.bundle(system)) for system in config.systems}
@@ -78,7 +75,18 @@ def assess(workspace: Workspace, config: Config) -> Assessment:
             for name, scores in scored.items()
         },
         FLOOR: judge(floor, evaluate),
-        "paper": _paper(evaluate.confidence),
+        "paper": {
+            "doi": DOI,
+            "data": "MIAS ROIs, published split, 64 test ROIs",
+            "systems": [
+                {
+                    "system": result.system,
+                    "confusion": None if result.confusion is None else asdict(result.confusion),
+                    "roi": _to_dicts(result.estimates(evaluate.confidence)),
+                }
+                for result in PAPER_RESULTS
+            ],
+        },
         "selected_minus_floor_auc": auc_difference(scored[selected], floor, **evaluate.resampling).to_dict(),
         "comparisons": [
             compare(selected, scored[selected], name, other, **evaluate.resampling).to_dict()
@@ -134,15 +142,15 @@ def _patch_level(patches: Scores, config: EvaluateConfig) -> dict[str, Estimate]
     evidence = scores if config.patch_auc_of == "tumor" else np.maximum(scores, 1 - scores)
     cell_of = cells(patches.labels, decided)
 
-    def estimate(name: str) -> Estimate:
-        def statistic(weights: FloatArray) -> FloatArray:
-            if name == "auc_score":
-                return weighted_auc(patches.labels, evidence, weights)
-            return RATES[name](weights @ cell_of)
+    def statistic(name: str, weights: FloatArray) -> FloatArray:
+        if name == "auc_score":
+            return weighted_auc(patches.labels, evidence, weights)
+        return RATES[name](weights @ cell_of)
 
-        return bootstrap(statistic, patches.groups, **config.resampling)
-
-    return {name: estimate(name) for name in (*RATES, "auc_score")}
+    return {
+        name: bootstrap(partial(statistic, name), patches.groups, **config.resampling)
+        for name in (*RATES, "auc_score")
+    }
 
 
 def describe_data(config: Config, part: Rois) -> dict[str, Any]:
@@ -151,7 +159,6 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
     The note, for every table and picture, warns where an AUC is computed in the paper's way.
     """
     patients, n_rois = part.table["patient_id"], len(part.table)
-    synthetic = bool(part.table["synthetic"].any())
     warnings = []
     if config.evaluate.auc_of == "decisions":
         warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
@@ -162,27 +169,15 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
         "source": config.ingest.source,
         "protocol": config.split.protocol,
         "part": part.name,
-        "synthetic": synthetic,
+        "synthetic": part.synthetic,
         "n_rois": n_rois,
         "n_tumor": int(part.labels.sum()),
         "n_normal": int((1 - part.labels).sum()),
         "n_patients": None if patients.isna().any() else int(patients.nunique()),
         "n_groups": len(np.unique(part.groups)),
-        "note": f"{data_name(synthetic)} ROIs, {split}, {n_rois} {part.name} ROIs"
+        "note": f"{data_name(part.synthetic)} ROIs, {split}, {n_rois} {part.name} ROIs"
         + (f" ({'; '.join(warnings)})" if warnings else ""),
     }
-
-
-def _paper(confidence: float) -> dict[str, Any]:
-    reported = [
-        {
-            "system": result.system,
-            "confusion": None if result.confusion is None else asdict(result.confusion),
-            "roi": _to_dicts(result.estimates(confidence)),
-        }
-        for result in PAPER_RESULTS
-    ]
-    return {"doi": DOI, "data": "MIAS ROIs, published split, 64 test ROIs", "systems": reported}
 
 
 def predictions(system: str, scores: Scores, part: str) -> pd.DataFrame:
@@ -212,14 +207,7 @@ def predictions(system: str, scores: Scores, part: str) -> pd.DataFrame:
 
 
 def describe_operation(bundle: Bundle, val: Scores, test: Scores, config: Config) -> dict[str, Any]:
-    """Thresholds, operating points, calibration and referral of one system, ready for JSON.
-
-    Args:
-        bundle: the system, with the calibrator and limits that it ships with.
-        val: its judgement of the validation part, which chooses the thresholds.
-        test: its judgement of the test part.
-        config: all settings.
-    """
+    """Thresholds (chosen by validation), operating points, calibration and referral of a system, ready for JSON."""
     evaluate = config.evaluate
     (val_scores,), (scores,) = val.scores, test.scores
     points = operating_points(val.labels, val_scores, test.labels, scores, confidence=evaluate.confidence)
@@ -241,41 +229,36 @@ def _thresholds(vote: VoteConfig, val: Scores, test: Scores, config: EvaluateCon
     """The vote's rule at the paper's threshold and at validation's, whichever of them ships."""
     (patch_scores,) = test.patch_scores
     rules = {
-        "fixed": vote.model_copy(update={"threshold": "fixed", "share_threshold": PLAIN_MAJORITY}),
+        "fixed": vote.model_copy(update={"threshold": "fixed", "share_threshold": 0.5}),
         "validation": vote
         if vote.threshold == "validation"
         else with_validation_threshold(val.labels, val.patch_scores[0], vote),
     }
     if vote.share_threshold not in [rule.share_threshold for rule in rules.values()]:
         rules["shipped"] = vote
-    rows = []
-    for name, rule in rules.items():
-        scores = voted(test.roi_ids, test.labels, test.groups, patch_scores, rule)
-        rows.append(
-            {
-                "name": name,
-                "rule": rule.rule,
-                "threshold": rule.share_threshold,
-                "ships": rule.share_threshold == vote.share_threshold,
-                "confusion": _counts(scores),
-                "roi": _to_dicts(summarise(scores, metrics=DECIDED, **config.resampling)),
-            }
-        )
-    return rows
+    changed = ("accuracy", "recall", "specificity", "balanced_accuracy")
+    return [
+        {
+            "name": name,
+            "rule": rule.rule,
+            "threshold": rule.share_threshold,
+            "ships": rule.share_threshold == vote.share_threshold,
+            "confusion": _counts(scores),
+            "roi": _to_dicts(summarise(scores, metrics=changed, **config.resampling)),
+        }
+        for name, rule in rules.items()
+        for scores in [voted(test.roi_ids, test.labels, test.groups, patch_scores, rule)]
+    ]
 
 
 def _calibration(test: Scores, scores: FloatArray, config: EvaluateConfig) -> dict[str, Any]:
     binned: dict[str, Any] = {"binning": config.binning, "n_bins": config.n_bins}
-    resampling = config.resampling
-    estimates = calibration_estimates(test.labels, scores, test.groups, **binned, **resampling)
-    perfect = perfect_calibration_error(
-        scores, **binned, n_draws=config.n_bootstrap, seed=config.seed, confidence=config.confidence
-    )
+    estimates = calibration_estimates(test.labels, scores, test.groups, **binned, **config.resampling)
     bins = reliability(test.labels, scores, **binned, confidence=config.confidence)
     return {
         **_to_dicts(estimates),
-        "calibration_error_if_perfect": nan_to_none(perfect),
-        "bins": nan_to_none(bins.to_dict("records")),
+        "calibration_error_if_perfect": perfect_calibration_error(scores, **binned, **config.resampling),
+        "bins": bins.to_dict("records"),
     }
 
 

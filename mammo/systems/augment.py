@@ -35,7 +35,7 @@ class PatchBatch:
 
 
 def crop(images: Tensor, batch: PatchBatch, out_px: int) -> Tensor:
-    """Cut the patches out of `images` without any change of their pixels.
+    """The patches cut out of `images` without any change of their pixels.
 
     Args:
         images: uint8 `(N, S, S)`.
@@ -55,13 +55,9 @@ def crop(images: Tensor, batch: PatchBatch, out_px: int) -> Tensor:
 
 
 def augment(
-    images: Tensor,
-    batch: PatchBatch,
-    out_px: int,
-    config: AugmentConfig,
-    generator: torch.Generator,
+    images: Tensor, batch: PatchBatch, out_px: int, config: AugmentConfig, generator: torch.Generator
 ) -> Tensor:
-    """Sample the patches through random rotations, zooms and flips about their centres.
+    """The patches sampled through random rotations, zooms and flips about their centres.
 
     The random numbers are drawn on the CPU, so that a seed gives the same patches on every device.
 
@@ -90,7 +86,9 @@ def _on(device: torch.device, drawn: Tensor) -> Tensor:
 def _draw(n: int, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Draw `n` matrices `(n, 2, 2)` from output (x, y) to input (x, y), gains and offsets `(n, 1, 1, 1)`."""
     uniform = torch.rand(7, n, generator=generator)
-    angle = _angles(uniform[0], config)
+    angle = (2 * uniform[0] - 1) * config.rotation_deg * pi / 180
+    if config.quarter_turns:
+        angle = (4 * uniform[0]).floor() * (pi / 2)
     # Keras, which the paper used, scales the sampling grid: a factor of 1.2 shows 20% more tissue.
     zoom_x = 1 + (2 * uniform[1] - 1) * config.zoom
     zoom_y = 1 + (2 * uniform[2] - 1) * config.zoom
@@ -108,13 +106,6 @@ def _draw(n: int, config: AugmentConfig, generator: torch.Generator) -> tuple[Te
     gain = 1 + (2 * uniform[5] - 1) * config.gain
     offset = (2 * uniform[6] - 1) * config.offset
     return matrices, gain.view(-1, 1, 1, 1), offset.view(-1, 1, 1, 1)
-
-
-def _angles(uniform: Tensor, config: AugmentConfig) -> Tensor:
-    """Radians, from numbers of [0, 1)."""
-    if config.quarter_turns:
-        return (4 * uniform).floor() * (pi / 2)
-    return (2 * uniform - 1) * config.rotation_deg * pi / 180
 
 
 def _sample(images: Tensor, batch: PatchBatch, matrices: Tensor, out_px: int, fill: str) -> Tensor:

@@ -18,7 +18,7 @@ _LARGEST_ON_HEAP: Final = 32 * 2**20
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one.
+    """The device of that name; `auto` takes a GPU where there is one.
 
     Raises:
         ConfigError: `cuda` is asked for and there is none.
@@ -27,16 +27,11 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError("params.yaml: train.device is cuda but no GPU is visible; set it to auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        _repeatable_convolutions()
+    if name == "cuda":  # kernels that give the same bits twice, and whole float32 where float32 is asked for
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
     return torch.device(name)
-
-
-def _repeatable_convolutions() -> None:
-    """Ask cuDNN for kernels that give the same bits twice, and for whole float32 where float32 is asked for."""
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
 
 
 def hardware(device: torch.device) -> str:
@@ -80,7 +75,7 @@ def cpu_threads(n_threads: int | None) -> Iterator[None]:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory of freed tensors for the next ones.
+    """Advice to the C library to keep the memory of freed tensors for the next ones.
 
     By default glibc maps and unmaps every large tensor anew, and touching the fresh pages takes a quarter of a
     training step on a CPU (`benchmarks/train_speed.py`). No result changes. Other C libraries are left as they are.

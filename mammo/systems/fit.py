@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from time import perf_counter
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -79,7 +80,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What a fit needs beside the data and the recipe."""
+    """What a fit needs beside the data and the recipe: the grid of patches, the seed and the precision."""
 
     size_px: int
     stride_px: int
@@ -159,15 +160,14 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
     groups = [{"params": head, "scale": recipe.head_lr}]
     if recipe.backbone_lr > 0:
         groups.append({"params": list(classifier.backbone.parameters()), "scale": recipe.backbone_lr})
-    optimizer: Optimizer
     # On a GPU one kernel updates many tensors; on a CPU PyTorch chooses.
-    fused = True if device.type == "cuda" else None
-    if recipe.optimizer == "sgd":
-        optimizer = SGD(
-            groups, lr=recipe.head_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
-        )
-    else:
-        optimizer = AdamW(groups, lr=recipe.head_lr, weight_decay=recipe.weight_decay, fused=fused)
+    how: dict[str, Any] = {
+        "lr": recipe.head_lr,
+        "weight_decay": recipe.weight_decay,
+        "fused": True if device.type == "cuda" else None,
+    }
+    sgd = recipe.optimizer == "sgd"
+    optimizer = SGD(groups, momentum=recipe.momentum, **how) if sgd else AdamW(groups, **how)
     return FitState(classifier, optimizer, history=[], best_epoch=-1, best_weights={})
 
 
@@ -184,7 +184,7 @@ def _train_epoch(
     settings: FitSettings,
     on_step: StepObserver | None,
 ) -> tuple[float, int, float]:
-    """One pass over the epoch's draw of patches; returns mean loss, number of patches, last head rate."""
+    """Mean loss, number of patches and last head rate of one pass over the epoch's draw of patches."""
     epoch = len(state.history)
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
     # Dropout draws from the global generator; seeding it makes a resumed run draw the same.
@@ -201,45 +201,27 @@ def _train_epoch(
         factor = _lr_factor(recipe, epoch * len(batches) + step, recipe.epochs * len(batches))
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * factor
-        total += _step(state, data, part, recipe, settings, generator) * len(part)
+        pixels = augment(data.images, data.patches.take(part), settings.size_px, recipe.augment, generator)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with autocast(pixels.device, settings.precision):
+            logits = classifier(pixels)
+        loss = F.cross_entropy(logits.float(), data.labels[part], label_smoothing=recipe.label_smoothing)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(classifier.parameters(), recipe.clip_norm)
+        state.optimizer.step()
+        total += loss.detach() * len(part)
         done += len(part)
         if on_step is not None:
             on_step(epoch, done, n_patches)
     return total.item() / n_patches, n_patches, recipe.head_lr * factor
 
 
-def _step(
-    state: FitState,
-    data: PatchData,
-    part: Tensor,
-    recipe: RecipeConfig,
-    settings: FitSettings,
-    generator: torch.Generator,
-) -> Tensor:
-    """One optimiser step on the patches `part`; returns their mean loss."""
-    pixels = augment(data.images, data.patches.take(part), settings.size_px, recipe.augment, generator)
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
-    with autocast(pixels.device, settings.precision):
-        logits = state.classifier(pixels)
-    loss = F.cross_entropy(logits.float(), data.labels[part], label_smoothing=recipe.label_smoothing)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if recipe.clip_norm is not None:
-        nn.utils.clip_grad_norm_(state.classifier.parameters(), recipe.clip_norm)
-    state.optimizer.step()
-    return loss.detach()
-
-
 def epoch_order(labels: Tensor, recipe: RecipeConfig, generator: torch.Generator) -> Tensor:
-    """Draw which patches an epoch sees, and in which order.
+    """Indices (int64) of the patches that an epoch sees, in their order, drawn from the labels of the patch set.
 
-    Args:
-        labels: int64 `(n,)` of the patch set.
-        recipe: `patches_per_epoch` and `class_balance`.
-        generator: a CPU generator.
-
-    Returns:
-        int64 indices; no patch comes twice before all of its class have come once.
+    No patch comes twice before all of its class have come once.
     """
     n_wanted = recipe.patches_per_epoch or len(labels)
     if not recipe.class_balance:
@@ -272,10 +254,9 @@ def _validate(
     """Validation loss, ROI-level AUC of the mean patch score, patch accuracy (the last two on the grid)."""
     classifier.eval()
     n_rois = len(val.images)
-    grid = grid_batch(
-        n_rois, settings.size_px, settings.stride_px, val.images.device, settings.corner_patches
-    )
-    logits = patch_logits(classifier, val.images, grid, settings.size_px, settings.precision)
+    side_px, device = settings.size_px, val.images.device
+    grid = grid_batch(n_rois, side_px, settings.stride_px, device, settings.corner_patches)
+    logits = patch_logits(classifier, val.images, grid, side_px, settings.precision)
     if not logits.isfinite().all():
         raise ConfigError(
             "params.yaml: training diverged: the network's logits must be numbers, got NaN or infinity; lower "
@@ -285,15 +266,15 @@ def _validate(
     patch_labels = labels.repeat_interleave(len(logits) // n_rois)
     scores = tumor_scores(logits).reshape(n_rois, -1).mean(axis=1)
     accuracy = (logits.argmax(dim=1) == patch_labels).double().mean().item()
-    roi_auc = float(auc(labels.numpy(), scores))
+    roi_auc = auc(labels.numpy(), scores)
     if recipe.validate_on == "draws":
-        logits = patch_logits(classifier, val.images, val.patches, settings.size_px, settings.precision)
+        logits = patch_logits(classifier, val.images, val.patches, side_px, settings.precision)
         patch_labels = val.labels.cpu()
     return F.cross_entropy(logits.double(), patch_labels).item(), roi_auc, accuracy
 
 
 def save_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
-    """Replace the checkpoint at `path`; a kill while writing leaves the older one.
+    """Write of the checkpoint at `path`; a kill meanwhile leaves the older one.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written.

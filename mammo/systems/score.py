@@ -30,34 +30,26 @@ def patch_logits(
     batch_size: int = PATCHES_PER_BATCH,
     view: int = 0,
 ) -> Tensor:
-    """Logits of patches, without augmentation.
+    """Logits of `n` patches without augmentation, float32 `(n, 2)` on the CPU.
 
     Args:
         classifier: in evaluation mode, on the device of `images`.
         images: uint8 `(N, S, S)`.
-        patches: `n` squares.
-        size_px: side to which patches are cut or resampled.
+        patches: squares, cut or resampled to a side of `size_px`.
+        size_px: side of the network's input.
         precision: as in `devices.autocast`.
         batch_size: patches in one forward pass.
-        view: which of the eight views of each patch (`turned`).
-
-    Returns:
-        float32 `(n, 2)` on the CPU.
+        view: which of the eight views of each patch, `view % 4` quarter turns, from 4 on mirrored as well.
     """
     pieces = []
     for start in range(0, len(patches.roi), batch_size):
         batch = patches.take(slice(start, start + batch_size))
-        pixels = turned(crop(images, batch, size_px), view).contiguous(memory_format=torch.channels_last)
+        pixels = torch.rot90(crop(images, batch, size_px), view % 4, (2, 3))
+        pixels = (pixels.flip(3) if view >= 4 else pixels).contiguous(memory_format=torch.channels_last)
         with autocast(images.device, precision):
             logits = classifier(pixels)
         pieces.append(logits.float().cpu())
     return torch.cat(pieces) if pieces else torch.zeros(0, 2)
-
-
-def turned(pixels: Tensor, view: int) -> Tensor:
-    """One of the eight views of square patches `(n, 1, p, p)`: `view` quarter turns, from 4 on mirrored as well."""
-    quarter = torch.rot90(pixels, view % 4, (2, 3))
-    return quarter.flip(3) if view >= 4 else quarter
 
 
 def grid_batch(
@@ -83,15 +75,9 @@ def tumor_scores(logits: Tensor) -> FloatArray:
 def grid_scores(
     classifier: Classifier, images: Tensor, grid: PatchBatch, size_px: int, precision: str, views: int
 ) -> FloatArray:
-    """Probability of Tumor of each grid patch, the mean over its first `views` views: `(n_rois, n_patches)`.
+    """Probability of Tumor of each patch of `grid_batch`, the mean over its first 1 or 8 views: `(n_rois, n_patches)`.
 
-    Args:
-        classifier: in evaluation mode, on the device of `images`.
-        images: uint8 `(n_rois, S, S)`, at least one.
-        grid: their voting grids, one ROI after the other (`grid_batch`).
-        size_px: side of a patch.
-        precision: as in `devices.autocast`.
-        views: 1 or 8.
+    The classifier is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`.
     """
     scores = [
         tumor_scores(patch_logits(classifier, images, grid, size_px, precision, view=view))
@@ -118,11 +104,11 @@ class RoiScorer:
 
     def patch_scores(self, images: npt.NDArray[np.uint8]) -> FloatArray:
         """uint8 ROIs `(n, 120, 120)` → probability of Tumor of each grid patch, `(n, n_patches)`."""
-        stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         bundle = self.bundle
-        grid = grid_batch(len(images), bundle.size_px, bundle.stride_px, self.device, bundle.corner_patches)
         if not len(images):
             return np.empty((0, len(bundle.corners)))
+        stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        grid = grid_batch(len(images), bundle.size_px, bundle.stride_px, self.device, bundle.corner_patches)
         return grid_scores(bundle.classifier, stack, grid, bundle.size_px, self.precision, bundle.vote.views)
 
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:

@@ -1,7 +1,7 @@
 """One named system from tables to a bundle, and from a bundle to scored ROIs."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,7 @@ def train_system(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> Trained:
-    """Train one system on the training part; the validation part chooses the epoch and how to decide.
+    """One system trained on the training part; the validation part chooses the epoch and how to decide.
 
     Args:
         system: such as `compact-model2`.
@@ -65,10 +65,8 @@ def train_system(
     device = choose_device(config.train.device)
     seed = config.train.seed if seed is None else seed
     classifier = build_classifier(system, config.model, seed)
-    grid = config.patches
-    settings = FitSettings(
-        grid.size_px, grid.stride_px, seed, config.train.precision, corner_patches=grid.corner_patches
-    )
+    grid, precision = config.patches, config.train.precision
+    settings = FitSettings(grid.size_px, grid.stride_px, seed, precision, grid.corner_patches)
     with cpu_threads(config.train.threads):
         history = fit(
             classifier,
@@ -84,8 +82,8 @@ def train_system(
     best = min(history, key=lambda record: record.val_loss)
     bundle = Bundle(
         classifier=classifier,
-        size_px=config.patches.size_px,
-        stride_px=config.patches.stride_px,
+        size_px=grid.size_px,
+        stride_px=grid.stride_px,
         vote=config.vote,
         results={
             "epoch": best.epoch,
@@ -97,11 +95,10 @@ def train_system(
         },
         synthetic=train.synthetic,
         corner_patches=grid.corner_patches,
-        precision=precision_on(device, config.train.precision),
+        precision=precision_on(device, precision),
     )
-    return Trained(
-        decide_on_validation(bundle, val, config), pd.DataFrame([vars(record) for record in history])
-    )
+    epochs = pd.DataFrame([vars(record) for record in history])
+    return Trained(decide_on_validation(bundle, val, config), epochs)
 
 
 def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
@@ -186,7 +183,7 @@ def run_fingerprint(
 
 
 def score_part(bundle: Bundle, part: Rois, config: Config) -> Scores:
-    """Score a part's ROIs by the road that serving uses: a single run."""
+    """Judgement of a part's ROIs by the road that serving uses: a single run."""
     scorer = RoiScorer.on(bundle, choose_device(config.train.device))
     with cpu_threads(config.train.threads):
         scores = scorer.patch_scores(part.images)
@@ -194,12 +191,7 @@ def score_part(bundle: Bundle, part: Rois, config: Config) -> Scores:
     return voted(roi_ids, part.labels, part.groups, scores, bundle.vote, bundle.calibrator, bundle.conformal)
 
 
-def best_system(results: dict[str, dict[str, Any]], by: str) -> str:
-    """The system with the best validation result; the earlier one in the list wins a tie.
-
-    Args:
-        results: validation results of each system, with the key `by`.
-        by: `val_loss` (lower is better) or `val_auc` (higher is better).
-    """
+def best_system(results: Mapping[str, Mapping[str, Any]], by: str) -> str:
+    """The system with the lowest `val_loss` or the highest `val_auc` on validation; the earlier one wins a tie."""
     sign = 1 if by == "val_loss" else -1
     return min(results, key=lambda system: sign * float(results[system][by]))

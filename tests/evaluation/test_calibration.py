@@ -39,19 +39,6 @@ def test_the_brier_score_agrees_with_scikit_learn() -> None:
     assert brier(labels, scores) == pytest.approx(brier_score_loss(labels, scores))
 
 
-def test_brier_score_and_calibration_error_of_nothing_are_undefined() -> None:
-    nothing = np.array([], dtype=int), np.array([])
-    assert np.isnan(brier(*nothing))
-    assert np.isnan(expected_calibration_error(*nothing, binning="equal_mass", n_bins=6))
-    assert np.isnan(
-        list(
-            perfect_calibration_error(
-                nothing[1], binning="equal_width", n_bins=6, n_draws=9, seed=0, confidence=0.9
-            ).values()
-        )
-    ).all()
-
-
 @pytest.mark.parametrize(("binning", "strategy"), [("equal_width", "uniform"), ("equal_mass", "quantile")])
 def test_the_reliability_table_agrees_with_scikit_learn(binning: str, strategy: str) -> None:
     labels, scores = honest(400)
@@ -132,19 +119,9 @@ def test_a_broken_calibrator_file_is_refused(fields: dict[str, object], wrong: s
         Calibrator.from_dict(fields)
 
 
-def test_what_is_no_probability_is_refused() -> None:
-    with pytest.raises(DataError, match="must be probabilities between 0 and 1, got -1 to 2"):
-        brier(np.array([0, 1]), np.array([-1.0, 2.0]))
-
-
 def test_one_class_alone_cannot_be_calibrated() -> None:
     with pytest.raises(DataError, match="both classes are needed, got 0 Tumor and 2 Normal"):
         fit_platt(np.array([0, 0]), np.array([0.1, 0.2]))
-
-
-def test_no_bins_are_refused() -> None:
-    with pytest.raises(DataError, match="n_bins must be 1 or more"):
-        reliability(np.array([0, 1]), np.array([0.1, 0.2]), binning="equal_mass", n_bins=0, confidence=0.95)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -194,7 +171,7 @@ def test_a_calibration_error_of_perfect_scores_is_what_drawing_labels_gives() ->
         for _ in range(400)
     ]
     perfect = perfect_calibration_error(
-        scores, binning="equal_mass", n_bins=6, n_draws=2000, seed=0, confidence=0.95
+        scores, binning="equal_mass", n_bins=6, n_bootstrap=2000, seed=0, confidence=0.95
     )
     assert perfect["mean"] == pytest.approx(np.mean(drawn), abs=0.01)
     assert perfect["upper"] == pytest.approx(np.quantile(drawn, 0.95), abs=0.02)

@@ -186,12 +186,6 @@ def test_runs_of_other_numbers_are_compared_by_their_means_without_a_spread() ->
     assert (math.isnan(gap.sd_runs), gap.n_runs) == (True, 2)
 
 
-def test_runs_that_disagree_about_a_roi_are_refused() -> None:
-    runs = some_runs()
-    with pytest.raises(DataError, match="must agree"):
-        difference(runs, replace(runs, labels=1 - runs.labels), "accuracy", **HOW)
-
-
 def test_two_runs_whose_effects_have_opposite_signs_show_no_effect() -> None:
     labels = np.arange(400) % 3 % 2
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from mammo.core.config import VoteConfig
 from mammo.core.errors import DataError
 from mammo.evaluation.conformal import (
     RATES,
@@ -15,10 +16,10 @@ from mammo.evaluation.conformal import (
     judge_fold,
     over_folds,
     verdict,
-    with_decision,
 )
 from mammo.evaluation.intervals import wilson
 from mammo.evaluation.metrics import FloatArray, IntArray
+from mammo.evaluation.voting import prediction_sets
 
 
 def draw(n: int, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
@@ -92,17 +93,6 @@ def test_limits_that_are_no_shares_and_unknown_fields_are_refused(change: dict[s
         Conformal.from_dict(REFER_ALL.to_dict() | change)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_an_impossible_alpha_is_refused(alpha: float) -> None:
-    with pytest.raises(DataError, match="alpha must lie between 0 and 1"):
-        fit_conformal(np.array([0, 1]), np.array([0.2, 0.8]), alpha=alpha)
-
-
-def test_sets_of_other_rois_are_refused() -> None:
-    with pytest.raises(DataError, match="sets must have shape"):
-        judge_fold("a", 0.9, 9, np.array([0, 1]), np.ones((3, 2), dtype=bool), confidence=0.95)
-
-
 def fold_of(labels: list[int], sets: list[list[int]], name: str = "a") -> FoldReferral:
     return judge_fold(
         name, 0.9, 65, np.array(labels, dtype=int), np.array(sets, dtype=bool).reshape(-1, 2), confidence=0.95
@@ -143,25 +133,15 @@ def test_the_promise_is_kept_on_average_over_folds_within_each_class() -> None:
     folds = []
     for index in range(200):
         labels, scores = draw(64, rng)
-        decided = (scores > 0.6).astype(int)  # a poor threshold: sets have to be widened for it
-        sets = with_decision(fit_conformal(*draw(65, rng), alpha=0.1).sets(scores), decided)
+        limits = fit_conformal(*draw(65, rng), alpha=0.1)
+        # A poor threshold: sets have to be widened for it.
+        sets = prediction_sets(scores[:, None], VoteConfig(rule="mean_score", share_threshold=0.6), limits)
         folds.append(judge_fold(f"fold {index}", 0.9, 65, labels, sets, confidence=0.95))
     summary = over_folds(folds, 0.95)
     for name in ("coverage", "coverage_normal", "coverage_tumor"):
         assert summary[name].mean > 0.9 - 3 * summary[name].sd / len(folds) ** 0.5
     assert summary["coverage"].n_seeds == 200
     assert {fold.verdict for fold in folds} >= {"kept", "missed within chance"}
-
-
-def test_a_set_always_holds_the_class_decided_for_and_never_loses_one() -> None:
-    sets = np.array([[1, 0], [1, 0], [0, 0], [0, 1], [1, 1]], dtype=bool)
-    widened = with_decision(sets, np.array([0, 1, 1, 0, 0]))
-    assert widened.astype(int).tolist() == [[1, 0], [1, 1], [0, 1], [1, 1], [1, 1]]
-
-
-def test_decisions_that_are_no_classes_are_refused() -> None:
-    with pytest.raises(DataError, match="decisions must be a vector of 0"):
-        with_decision(np.ones((2, 2), dtype=bool), np.array([0, 2]))
 
 
 def test_the_mean_over_folds_is_that_of_the_values() -> None:

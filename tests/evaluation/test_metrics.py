@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mammo.core.errors import DataError
 from mammo.evaluation.metrics import (
     Confusion,
     auc,
@@ -114,23 +113,3 @@ def test_missing_every_tumor_roi_is_a_defined_f1_of_zero() -> None:
 def test_the_auc_rests_on_scores_and_that_of_decisions_is_the_balanced_accuracy() -> None:
     values = confusion(LABELS, DECISIONS).metrics()
     assert auc(LABELS, DECISIONS.astype(float)) == pytest.approx(values["balanced_accuracy"])
-
-
-@pytest.mark.parametrize(
-    ("labels", "decisions", "rule"),
-    [
-        (np.array([0, 2]), np.array([0, 1]), "labels must be"),
-        (np.array([0, 1]), np.array([0, 3]), "decisions must be"),
-        (np.array([0, 1]), np.array([1]), "one value for each of the 2 ROIs"),
-    ],
-)
-def test_arrays_that_do_not_describe_the_same_rois_are_refused(
-    labels: np.ndarray, decisions: np.ndarray, rule: str
-) -> None:
-    with pytest.raises(DataError, match=rule):
-        confusion(labels, decisions)
-
-
-def test_a_nan_score_is_refused_instead_of_ranked() -> None:
-    with pytest.raises(DataError, match="got NaN for 1 of 2 ROIs"):
-        auc(np.array([0, 1]), np.array([0.1, np.nan]))

@@ -27,12 +27,8 @@ def single(ids: str, scores: list[list[float]], fold: int = 0) -> Scores:
         ({"groups": np.array(["a", "b"])}, "groups must have one value for each of the 3 ROIs"),
         ({"decisions": np.array([[0, 1, 2]])}, "decisions must be a vector of 0"),
         ({"decisions": np.array([[0, 1]])}, "decisions must have one value for each of the 3 ROIs"),
-        ({"shares": np.zeros((2, 3))}, "shares must have one row for each of the 1 runs, got 2"),
         ({"patch_scores": np.full((1, 3, 2), np.nan)}, "scores must be numbers, got NaN for 3 of 3"),
         ({"patch_scores": np.zeros((1, 4, 2))}, "scores must have one value for each of the 3 ROIs"),
-        ({"patch_scores": np.zeros((1, 3))}, r"patch_scores must have shape \(runs, ROIs, patches\)"),
-        ({"sets": np.ones((1, 2, 2), dtype=bool)}, "sets .* one value for each of the 3 ROIs"),
-        ({"probabilities": np.ones((1, 4))}, "probabilities must have one value for each of the 3 ROIs"),
     ],
 )
 def test_arrays_that_do_not_describe_the_same_rois_are_refused(change: dict[str, Any], rule: str) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mammo.core.errors import DataError
 from mammo.evaluation.slices import SIZES, Slice, sizes_of, slices_of
 from tests.evaluation.made_scores import HOW, made
 
@@ -69,8 +68,3 @@ def test_sizes_are_binned_at_20_40_and_60_pixels() -> None:
     small, medium, large, too_large = SIZES
     expected = [small, small, medium, medium, large, large, too_large, too_large, None]
     assert sizes_of(radius).tolist() == expected
-
-
-def test_values_of_other_rois_are_refused() -> None:
-    with pytest.raises(DataError, match="values must have one value for each of the 8 ROIs"):
-        slices_of(DECIDED, np.array(["F"], dtype=object), ["F"], of_lesions=False, **HOW)

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from mammo.core.errors import DataError
-from mammo.evaluation.intervals import wilson
-from mammo.evaluation.metrics import FloatArray, IntArray
-from mammo.evaluation.thresholds import (
+from mammo.evaluation.calibration import (
     Fixed,
     operating_points,
     score_threshold,
     share_threshold,
     threshold_at,
 )
+from mammo.evaluation.intervals import wilson
+from mammo.evaluation.metrics import FloatArray, IntArray
 
 N_PATCHES = 25
 
@@ -189,14 +189,3 @@ def test_a_judged_part_without_tumor_rois_has_an_undefined_recall() -> None:
     val = np.array([0, 1]), np.array([0.2, 0.8])
     point = operating_points(*val, np.array([0]), np.array([0.1]), confidence=0.95, targets=(0.9,))[0]
     assert point.to_dict()["recall"]["value"] is None
-
-
-def test_validation_without_the_fixed_class_is_refused() -> None:
-    with pytest.raises(DataError, match="recall needs Tumor ROIs in the validation part"):
-        threshold_at(np.array([0, 0]), np.array([0.1, 0.2]), "recall", 0.9)
-
-
-@pytest.mark.parametrize("target", [0.0, -0.5, 1.01])
-def test_a_target_out_of_range_is_refused(target: float) -> None:
-    with pytest.raises(DataError, match="target must be above 0 and at most 1"):
-        threshold_at(np.array([0, 1]), np.array([0.1, 0.2]), "recall", target)

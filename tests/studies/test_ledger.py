@@ -49,7 +49,7 @@ def table_of(workspace: Workspace) -> dict[str, bytes]:
 
 
 def finished_fits(workspace: Workspace) -> list[Path]:
-    return list(workspace.fits.glob("[!.]*.safetensors"))
+    return list(workspace.fits.glob("[!.]*.npz"))
 
 
 def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
