@@ -16,6 +16,7 @@ from mammo.core.records import ROI_SCHEMA, SPLITS
 from mammo.data.rois import Rois, load_rois, make_roi_set, read_rois, write_rois
 from mammo.data.splits import development_rois, read_parts
 from tests.disc_rois import dealt_split
+from tests.settings import section
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +173,11 @@ def test_a_full_disk_leaves_the_old_rois_and_nothing_half_written(
 @pytest.mark.parametrize("source", get_args(SourceName))
 def test_every_source_of_the_configuration_exists(source: SourceName, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"run `mammo|mini_mias|all-mias"):
-        load_rois(IngestConfig(source=source, raw="nothing"), tmp_path)
+        load_rois(section(IngestConfig, source=source, raw="nothing"), tmp_path)
 
 
 def test_the_raw_path_counts_from_the_projects_root(phantom_folder: Path) -> None:
-    config = IngestConfig(source="phantom", raw=phantom_folder.name)
+    config = section(IngestConfig, source="phantom", raw=phantom_folder.name)
 
     rois = load_rois(config, phantom_folder.parent)
 

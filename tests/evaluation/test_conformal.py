@@ -20,6 +20,7 @@ from mammo.evaluation.conformal import (
 from mammo.evaluation.intervals import wilson
 from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.evaluation.voting import prediction_sets
+from tests.settings import section
 
 
 def draw(n: int, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
@@ -135,7 +136,9 @@ def test_the_promise_is_kept_on_average_over_folds_within_each_class() -> None:
         labels, scores = draw(64, rng)
         limits = fit_conformal(*draw(65, rng), alpha=0.1)
         # A poor threshold: sets have to be widened for it.
-        sets = prediction_sets(scores[:, None], VoteConfig(rule="mean_score", share_threshold=0.6), limits)
+        sets = prediction_sets(
+            scores[:, None], section(VoteConfig, rule="mean_score", share_threshold=0.6), limits
+        )
         folds.append(judge_fold(f"fold {index}", 0.9, 65, labels, sets, confidence=0.95))
     summary = over_folds(folds, 0.95)
     for name in ("coverage", "coverage_normal", "coverage_tumor"):
