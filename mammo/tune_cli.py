@@ -11,7 +11,7 @@ from mammo.options import HERE, WorkspaceOption, check_port
 
 if TYPE_CHECKING:
     from mammo.core.config import Config
-    from mammo.tuning.command import Plan
+    from mammo.tuning.workers import Plan
 
 app = typer.Typer(
     help="Search settings with Optuna on folds inside train and val. The same command goes on after a stop.",
@@ -54,7 +54,7 @@ def tune(
     if context.invoked_subcommand is not None:
         _refuse_misplaced(context, context.invoked_subcommand)
         return
-    from mammo.tuning.command import run_tuning
+    from mammo.tuning.workers import run_tuning
 
     console = Console()
     space, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
@@ -165,7 +165,7 @@ def _ready(
     """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
     from mammo.core.config import Config
     from mammo.studies.fits import default_jobs
-    from mammo.tuning.command import Plan, check_plan
+    from mammo.tuning.workers import Plan, check_plan
 
     config = Config.load_own(Workspace(workspace).params)
     n_trials = config.tune.trials if trials is None else trials

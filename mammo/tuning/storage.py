@@ -70,17 +70,17 @@ class KernelLock(JournalFileOpenLock):
         self._lock.release()
 
 
-def journal_path(space: Workspace) -> Path:
+def journal_path(workspace: Workspace) -> Path:
     """The journal of a workspace. Outside reports/: DVC empties a stage's outputs before it runs."""
-    return space.root / ".cache" / "tune" / "journal.log"
+    return workspace.root / ".cache" / "tune" / "journal.log"
 
 
 @contextmanager
-def using_storage(space: Workspace, url: str | None, heartbeat_s: int | None) -> Iterator[BaseStorage]:
+def using_storage(workspace: Workspace, url: str | None, heartbeat_s: int | None) -> Iterator[BaseStorage]:
     """The storage that `url` names, or the workspace's journal; connections are closed at the end.
 
     Args:
-        space: the workspace.
+        workspace: where the journal is.
         url: `postgresql+psycopg://…` or None.
         heartbeat_s: PostgreSQL: how often a worker says that it lives; None for readers.
 
@@ -89,7 +89,7 @@ def using_storage(space: Workspace, url: str | None, heartbeat_s: int | None) ->
             journal cannot be read.
     """
     if url is None:
-        yield _open_journal(journal_path(space))
+        yield _open_journal(journal_path(workspace))
         return
     shown = hidden(url)
     try:
@@ -145,7 +145,7 @@ def hidden(url: str) -> str:
 
 
 @contextmanager
-def alone(space: Workspace, storage: BaseStorage, study_name: str) -> Iterator[None]:
+def alone(workspace: Workspace, storage: BaseStorage, study_name: str) -> Iterator[None]:
     """One process at a time may make a study or take one of its trials; a holder that dies lets go."""
     if isinstance(storage, RDBStorage):
         with storage.engine.begin() as connection:
@@ -153,5 +153,5 @@ def alone(space: Workspace, storage: BaseStorage, study_name: str) -> Iterator[N
             connection.execute(lock, {"name": f"mammo {study_name}"})
             yield
     else:
-        with FileLock(journal_path(space).with_name("take.lock")):
+        with FileLock(journal_path(workspace).with_name("take.lock")):
             yield
