@@ -89,7 +89,16 @@ def using_storage(workspace: Workspace, url: str | None, heartbeat_s: int | None
             journal cannot be read.
     """
     if url is None:
-        yield _open_journal(journal_path(workspace))
+        path = journal_path(workspace)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            journal = JournalStorage(JournalFileBackend(str(path), KernelLock(path)))
+        except ValueError as error:
+            raise TrackingError(
+                f"{path}: every line must be a JSON record as Optuna wrote it, and one is not ({error}); put a copy of "
+                "the file back, or move it away to start anew"
+            ) from error
+        yield journal
         return
     shown = hidden(url)
     try:
@@ -111,17 +120,6 @@ def using_storage(workspace: Workspace, url: str | None, heartbeat_s: int | None
             f"{shown}: the study's database must answer, and does not ({reason}); ended trials are kept: "
             "check that the server runs, that the database exists and that the password is right, then run the same "
             "command again"
-        ) from error
-
-
-def _open_journal(path: Path) -> JournalStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return JournalStorage(JournalFileBackend(str(path), KernelLock(path)))
-    except ValueError as error:
-        raise TrackingError(
-            f"{path}: every line must be a JSON record as Optuna wrote it, and one is not ({error}); put a copy of the "
-            "file back, or move it away to start anew"
         ) from error
 
 

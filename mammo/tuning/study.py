@@ -164,7 +164,18 @@ def make_study(
         one = opened()
         # The mark comes last: a study without it was killed while it was made, and is made to the end.
         if "mark" not in one.study.user_attrs:
-            for key, value in _identity(workspace, config, folds).items():
+            about = folds[0].rois.describe()
+            identity = {
+                "id": uuid4().hex[:12],
+                "tune": config.tune.model_dump(mode="json"),
+                "sampler": SAMPLER_NOTE,
+                "commit": git_commit(workspace.root) or "not in git",
+                "versions": library_versions(),
+                **{key: about[key] for key in ("n_rois", "n_tumor", "n_groups", "synthetic")},
+                RESTS_ON: foundations(config, folds),
+                "mark": study_mark(config, folds),
+            }
+            for key, value in identity.items():
                 one.study.set_user_attr(key, value)
     remedy = "restore params.yaml and data, or start anew with `mammo tune --fresh`"
     _check_foundations(one.study, config, folds, remedy)
@@ -220,17 +231,3 @@ def _flat(values: Mapping[str, Any]) -> dict[Hashable, Any]:
     """Nested settings as dotted keys, in the form in which a storage gives them back."""
     flat: dict[Hashable, Any] = pd.json_normalize(json.loads(json.dumps(values))).to_dict("records")[0]
     return flat
-
-
-def _identity(workspace: Workspace, config: Config, folds: Sequence[Fold]) -> dict[str, Any]:
-    about = folds[0].rois.describe()
-    return {
-        "id": uuid4().hex[:12],
-        "tune": config.tune.model_dump(mode="json"),
-        "sampler": SAMPLER_NOTE,
-        "commit": git_commit(workspace.root) or "not in git",
-        "versions": library_versions(),
-        **{key: about[key] for key in ("n_rois", "n_tumor", "n_groups", "synthetic")},
-        RESTS_ON: foundations(config, folds),
-        "mark": study_mark(config, folds),
-    }
