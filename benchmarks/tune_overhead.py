@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-import optuna
 from rich.console import Console
 
 from mammo.core.config import Config
@@ -19,9 +18,8 @@ from mammo.core.errors import guarded
 from mammo.core.files import Workspace
 from mammo.track.store import connect
 from mammo.tuning.mlflow import write_runs
-from mammo.tuning.objective import FIT_S, JUDGE_S, TRIAL_S
+from mammo.tuning.objective import FIT_S, JUDGE_S, TRIAL_S, trial_folds
 from mammo.tuning.record import study_record, write_record
-from mammo.tuning.rois import read_trial_rois
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import make_study
 from mammo.tuning.workers import work
@@ -40,9 +38,8 @@ def main() -> None:
 
 def measure(space: Workspace, config: Config, n_trials: int) -> None:
     """Run the study and say what each part took, by the clock and in processor seconds of the command's part."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with using_storage(space, None, None) as storage:
-        opened = make_study(space, config, storage, read_trial_rois(space, config), fresh=True)
+        opened = make_study(space, config, storage, trial_folds(space, config), fresh=True)
         started = perf_counter()
         work(space.root, config, None, n_trials)
         whole = perf_counter() - started

@@ -17,7 +17,7 @@ from mammo.core.files import Workspace
 if TYPE_CHECKING:
     from mammo.core.config import Config
     from mammo.track.registry import Version
-    from mammo.tuning.command import Plan
+    from mammo.tuning.workers import Plan
 
 app = typer.Typer(
     help=f"Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. {NOTICE}",
@@ -375,7 +375,7 @@ def tune(
         _refuse_misplaced(context, context.invoked_subcommand)
         return
     from mammo.report.terminal import show_best
-    from mammo.tuning.command import run_tuning
+    from mammo.tuning.workers import run_tuning
 
     console = Console()
     workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
@@ -484,7 +484,7 @@ def _ready(
     from mammo.core.provenance import ensure_split
     from mammo.demo import prepare_tuning
     from mammo.studies.fits import default_jobs
-    from mammo.tuning.command import Plan, check_plan
+    from mammo.tuning.workers import Plan, check_plan
 
     config = Config.load_own(workspace.params)
     n_trials = config.tune.trials if trials is None else trials

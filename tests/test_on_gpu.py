@@ -20,7 +20,7 @@ from mammo.systems.augment import augment, crop
 from mammo.systems.devices import choose_device
 from mammo.systems.fit import EpochRecord, PatchData, fit
 from mammo.systems.score import RoiScorer, grid_batch
-from mammo.tuning.command import Plan, run_tuning
+from mammo.tuning.workers import Plan, run_tuning
 from tests.disc_rois import disc_rois
 from tests.settings import section
 from tests.tiny_fits import (

@@ -1,7 +1,6 @@
 """What a trial is worth: ROIs of held-out folds after voting, one fold after the other; and when it is stopped."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
@@ -12,17 +11,20 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import wilcoxon
 
-from mammo.core.config import Config, VoteConfig
+from mammo.core.config import Config, PatchesConfig, VoteConfig
 from mammo.core.errors import ConfigError
+from mammo.core.files import Workspace
 from mammo.core.records import ROI_SIDE_PX
-from mammo.core.tune_config import TuneConfig
+from mammo.core.tune_config import GridConfig, TuneConfig
+from mammo.data.patches import drawn_patches
+from mammo.data.rois import Rois
+from mammo.data.splits import Fold, development_rois, grouped_folds
 from mammo.evaluation.metrics import auc, confusion
 from mammo.evaluation.voting import decisions, fitted, vote_shares, with_validation_threshold
 from mammo.models.build import Classifier, build_classifier
 from mammo.studies.fits import Fit
-from mammo.systems.fit import EpochRecord, FitSettings, fit
+from mammo.systems.fit import EpochRecord, FitSettings, PatchData, fit, patch_data
 from mammo.systems.score import grid_batch, grid_scores
-from mammo.tuning.rois import FoldRows, Rows, TrialRois
 from mammo.tuning.space import trial_settings
 
 INDEX: Final = "index"
@@ -56,18 +58,44 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [first[index] for index in sorted(first)]
 
 
-@dataclass
-class _Progress:
-    """What a trial has done so far."""
+def nested_folds(rois: Rois, tune: TuneConfig) -> list[Fold]:
+    """The folds that judge studies: the held-out ROIs of each are what its study must not see.
 
-    folds: list[float] = field(default_factory=list)
-    last_epochs: list[float] = field(default_factory=list)
-    patches: int = 0
-    fit_s: float = 0.0
-    judge_s: float = 0.0
+    Raises:
+        DataError: there are fewer groups of a class than folds.
+    """
+    return grouped_folds(rois, _grid(tune.nested_folds, tune.seed + 1))
 
 
-def judge_trial(trial: optuna.Trial, rois: TrialRois, config: Config, device: torch.device) -> float:
+def _grid(n_folds: int, seed: int) -> GridConfig:
+    return GridConfig(n_folds=n_folds, n_repeats=1, n_seeds=1, seed=seed)
+
+
+def tuning_rois(workspace: Workspace, tune: TuneConfig) -> Rois:
+    """The ROIs that a study may see: those of train and val, without `tune.held_out_fold`.
+
+    Raises:
+        DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
+    """
+    rois = development_rois(workspace)
+    if tune.held_out_fold is None:
+        return rois
+    return rois.only(
+        (nested_folds(rois, tune)[tune.held_out_fold].rois.table["split"] != "test").to_numpy(bool)
+    )
+
+
+def trial_folds(workspace: Workspace, config: Config) -> list[Fold]:
+    """The folds that judge every trial of a study, each over all ROIs that it may see.
+
+    Raises:
+        DataError: as `tuning_rois`.
+    """
+    grid = _grid(config.tune.n_folds, config.tune.seed)
+    return grouped_folds(tuning_rois(workspace, config.tune), grid)
+
+
+def judge_trial(trial: optuna.Trial, folds: Sequence[Fold], config: Config, device: torch.device) -> float:
     """Fit and judge a trial fold by fold; its value is the mean over the folds.
 
     Every epoch reports, at the step `fold × epochs + epoch`, the validation AUC so far: the mean of this epoch's and of
@@ -75,7 +103,7 @@ def judge_trial(trial: optuna.Trial, rois: TrialRois, config: Config, device: to
 
     Args:
         trial: its parameters are drawn, its index is known.
-        rois: ROIs and folds.
+        folds: see `trial_folds`.
         config: all settings.
         device: where it is fitted.
 
@@ -84,86 +112,86 @@ def judge_trial(trial: optuna.Trial, rois: TrialRois, config: Config, device: to
         ConfigError: training diverged, or the metric is undefined on a fold.
     """
     system, settings = trial_settings(config, trial.params)
-    done = _Progress()
+    values, last_epochs = list[float](), list[float]()
+    cost = {PATCHES: 0, FIT_S: 0.0, JUDGE_S: 0.0}
     try:
-        for number, fold in enumerate(rois.folds):
-            done.folds.append(_judge_fold(trial, number, fold, rois, system, settings, device, done))
-            trial.set_user_attr(FOLDS, done.folds)
-            last = number + 1 == len(rois.folds)
-            if not last and fold_stops(config.tune, done.folds, _earlier(trial)):
+        for number, fold in enumerate(folds):
+            classifier = _fitted(trial, number, fold.rois, system, settings, device, last_epochs, cost)
+            started = perf_counter()
+            values.append(_value_after_voting(classifier, fold.rois, settings, device))
+            cost[JUDGE_S] += perf_counter() - started
+            trial.set_user_attr(FOLDS, values)
+            if number + 1 < len(folds) and fold_stops(config.tune, values, _earlier(trial)):
                 _stop(trial, "fold")
     finally:
-        trial.set_user_attr(PATCHES, done.patches)
-        trial.set_user_attr(FIT_S, round(done.fit_s, 3))
-        trial.set_user_attr(JUDGE_S, round(done.judge_s, 3))
+        for name, spent in cost.items():
+            trial.set_user_attr(name, round(spent, 3))
         trial.set_user_attr(DEVICE, str(device))
-    return float(np.mean(done.folds))
+    return float(np.mean(values))
 
 
-def _judge_fold(
+def _fitted(
     trial: optuna.Trial,
     number: int,
-    fold: FoldRows,
-    rois: TrialRois,
+    rois: Rois,
     system: str,
     settings: Config,
     device: torch.device,
-    done: _Progress,
-) -> float:
+    last_epochs: list[float],
+    cost: dict[str, float],
+) -> Classifier:
+    """Fit one fold; `last_epochs` and `cost` are added to as it goes."""
     tune, patches = settings.tune, settings.patches
     seed = fit_seed(tune.seed, int(trial.user_attrs[INDEX]), number)
-    train = rois.part(fold.train, patches.model_copy(update={"seed": seed}), device, drawn=True)
-    val = rois.part(fold.val, patches, device)
+    train = on_device(rois.part("train"), patches.model_copy(update={"seed": seed}), device, drawn=True)
+    val = on_device(rois.part("val"), patches, device)
     classifier = build_classifier(system, settings.model, seed)
+    stride_px = coarse_stride(patches.size_px, patches.corner_patches)
+    how = FitSettings(patches.size_px, stride_px, seed, settings.train.precision, patches.corner_patches)
     earlier, so_far = _earlier(trial), list[float]()
     started = perf_counter()
 
     def after_epoch(record: EpochRecord) -> None:
         entered = perf_counter()
-        done.patches += tune.patches_per_epoch
-        so_far.append(float(np.mean([*done.last_epochs, record.val_auc])))
+        cost[PATCHES] += tune.patches_per_epoch
+        so_far.append(float(np.mean([*last_epochs, record.val_auc])))
         trial.report(so_far[-1], number * tune.epochs + record.epoch)
-        stops, is_last = epoch_stops(tune, number, so_far, earlier), record.epoch + 1 == tune.epochs
-        done.fit_s -= perf_counter() - entered
-        if is_last:
-            done.last_epochs.append(record.val_auc)
+        stops = epoch_stops(tune, number, so_far, earlier)
+        cost[FIT_S] -= perf_counter() - entered
+        if record.epoch + 1 == tune.epochs:
+            last_epochs.append(record.val_auc)
         elif stops:
             _stop(trial, "epoch")
 
     try:
-        fit(classifier, train, val, settings.recipe, _fit_settings(settings, seed), on_epoch=after_epoch)
+        fit(classifier, train, val, settings.recipe, how, on_epoch=after_epoch)
     finally:
-        done.fit_s += perf_counter() - started
-    started = perf_counter()
-    value = _value_after_voting(classifier, rois, fold, settings, device)
-    done.judge_s += perf_counter() - started
-    return value
+        cost[FIT_S] += perf_counter() - started
+    return classifier
 
 
-def _fit_settings(settings: Config, seed: int) -> FitSettings:
-    patches = settings.patches
-    stride_px = coarse_stride(patches.size_px, patches.corner_patches)
-    return FitSettings(patches.size_px, stride_px, seed, settings.train.precision, patches.corner_patches)
+def on_device(rois: Rois, patches: PatchesConfig, device: torch.device, *, drawn: bool = False) -> PatchData:
+    """ROIs with their random patches, or with none where a grid alone looks at them."""
+    return patch_data(rois, drawn_patches(rois.table if drawn else rois.table.iloc[:0], patches), device)
 
 
-def _value_after_voting(
-    classifier: Classifier, rois: TrialRois, fold: FoldRows, settings: Config, device: torch.device
-) -> float:
+def _value_after_voting(classifier: Classifier, rois: Rois, settings: Config, device: torch.device) -> float:
     metric, vote, patches = settings.tune.metric, settings.vote, settings.patches
+    val, held_out = rois.part("val"), rois.part("test")
 
-    def patch_scores(rows: Rows) -> npt.NDArray[np.float64]:
+    def patch_scores(part: Rois) -> npt.NDArray[np.float64]:
         """Probability of Tumor on the whole voting grid: `(n, n_patches)`."""
-        images = rois.part(rows, patches, device).images
-        grid = grid_batch(len(rows), patches.size_px, patches.stride_px, device, patches.corner_patches)
+        images = on_device(part, patches, device).images
+        grid = grid_batch(len(images), patches.size_px, patches.stride_px, device, patches.corner_patches)
         return grid_scores(classifier, images, grid, patches.size_px, settings.train.precision, vote.views)
 
     if metric != "auc" and vote.threshold == "validation":
-        vote = with_validation_threshold(rois.rois.labels[fold.val], patch_scores(fold.val), vote)
-    value = roi_value(metric, rois.rois.labels[fold.held_out], patch_scores(fold.held_out), vote)
+        vote = with_validation_threshold(val.labels, patch_scores(val), vote)
+    value = roi_value(metric, held_out.labels, patch_scores(held_out), vote)
     if not np.isfinite(value):
         raise ConfigError(
             f"params.yaml: tune.metric must be defined on every fold, but {metric} is not on a fold of "
-            f"{len(fold.held_out)} ROIs; choose auc or fewer folds"
+            f"{len(held_out.labels)} ROIs; choose auc or fewer folds"
         )
     return value
 

@@ -33,11 +33,9 @@ from mammo.tuning.objective import (
 )
 from mammo.tuning.space import TUNED, chosen_settings
 from mammo.tuning.storage import experimental
-from mammo.tuning.study import SAMPLER_NOTE, OpenStudy
-from mammo.tuning.workers import N_WORKERS
+from mammo.tuning.study import N_WORKERS, SAMPLER_NOTE, OpenStudy
 
 BEST_FILE: Final = "best.yaml"
-STUDY_FILE: Final = "study.json"
 STATES: Final = ("complete", "pruned", "failed", "retried")
 MOST_PAIRED: Final = 4
 """Parameters in the contour plot: all pairs of all of them would be too small to read."""
@@ -68,45 +66,41 @@ def best_trial(opened: OpenStudy) -> FrozenTrial:
 
 def study_record(opened: OpenStudy) -> dict[str, Any]:
     """Everything that `best.yaml` says: the choice, what it means as settings, and what it rests on."""
-    best, config, attrs = best_trial(opened), opened.config, opened.study.user_attrs
-    trials = opened.trials
-    system, chosen = chosen_settings(config, best.params)
-    counts = {state: sum(state_of(t) == state for t in trials) for state in STATES}
-    workers = {t.user_attrs[WORKER] for t in trials if WORKER in t.user_attrs}
-    folds = [float(value) for value in best.user_attrs[FOLDS]]
+    best, tune, attrs = best_trial(opened), opened.config.tune, opened.study.user_attrs
+    trials, ended = opened.trials, opened.ended
+    system, chosen = chosen_settings(opened.config, best.params)
+    folds = _folds(best)
     return {
         "study": {
             "name": opened.study.study_name,
             "id": opened.id,
             "mark": attrs["mark"],
-            "seed": config.tune.seed,
-            "held_out_fold": config.tune.held_out_fold,
+            "seed": tune.seed,
+            "held_out_fold": tune.held_out_fold,
             "sampler": SAMPLER_NOTE,
-            "startup_trials": config.tune.startup_trials,
-            "epoch_pruner": config.tune.epoch_pruner,
-            "wilcoxon_p": config.tune.wilcoxon_p,
+            "startup_trials": tune.startup_trials,
+            "epoch_pruner": tune.epoch_pruner,
+            "wilcoxon_p": tune.wilcoxon_p,
             "n_workers": attrs[N_WORKERS],
             "repeatable": ONE_WORKER if attrs[N_WORKERS] == 1 else MANY_WORKERS,
-            "n_worker_processes_in_all": len(workers),
+            "n_worker_processes_in_all": len(
+                {t.user_attrs[WORKER] for t in trials if WORKER in t.user_attrs}
+            ),
             "synthetic": bool(attrs["synthetic"]),
             "n_rois": attrs["n_rois"],
             "n_tumor": attrs["n_tumor"],
             "n_groups": attrs["n_groups"],
             "test_part": "never read by a trial",
             "commit": attrs["commit"],
-            "data_md5": data_hashes(opened.space.root),
+            "data_md5": data_hashes(opened.workspace.root),
         },
-        "budget": {
-            "n_folds": config.tune.n_folds,
-            "epochs": config.tune.epochs,
-            "patches_per_epoch": config.tune.patches_per_epoch,
-        },
-        "trials": {"ended": len(opened.ended), **counts},
-        "pruning": saved_work(config.tune, opened.ended),
+        "budget": {name: getattr(tune, name) for name in ("n_folds", "epochs", "patches_per_epoch")},
+        "trials": {"ended": len(ended), **{s: sum(state_of(t) == s for t in trials) for s in STATES}},
+        "pruning": saved_work(tune, ended),
         "best": {
             "trial": int(best.user_attrs[INDEX]),
-            "metric": config.tune.metric,
-            "evidence": evidence(config.tune.metric, chosen.vote),
+            "metric": tune.metric,
+            "evidence": evidence(tune.metric, chosen.vote),
             "value": float(best.value or 0.0),
             "folds": folds,
             "fold_standard_error": float(np.std(folds, ddof=1) / np.sqrt(len(folds))),
@@ -115,7 +109,7 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
             "note": "the best of several noisy trials looks better than it is; `mammo tune nested` judges it",
         },
         "settings_of_params": _own(opened),
-        "importance": importances(opened.ended),
+        "importance": importances(ended),
         "system": system,
         "recipes": {TUNED: chosen.recipes[TUNED].model_dump(mode="json")},
         "patches": chosen.patches.model_dump(mode="json"),
@@ -124,21 +118,29 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
     }
 
 
+def _folds(trial: FrozenTrial) -> list[float]:
+    return [float(value) for value in trial.user_attrs.get(FOLDS, [])]
+
+
+def _value(trial: FrozenTrial) -> float | None:
+    """Optuna gives a pruned trial its last epoch's value, which is none."""
+    return trial.value if trial.state == TrialState.COMPLETE else None
+
+
 def _own(opened: OpenStudy) -> dict[str, Any] | str:
     """How the settings of `params.yaml` fared as a trial of the same budget."""
-    for trial in opened.ended:
-        if trial.user_attrs.get(OWN):
-            return {
-                "trial": int(trial.user_attrs[INDEX]),
-                "state": state_of(trial),
-                "evidence": evidence(
-                    opened.config.tune.metric, chosen_settings(opened.config, trial.params)[1].vote
-                ),
-                "value": trial.value if trial.state == TrialState.COMPLETE else None,
-                "folds": [float(value) for value in trial.user_attrs.get(FOLDS, [])],
-                "params": dict(trial.params),
-            }
-    return "not in the space: no trial has them"
+    own = next((trial for trial in opened.ended if trial.user_attrs.get(OWN)), None)
+    if own is None:
+        return "not in the space: no trial has them"
+    _, settings = chosen_settings(opened.config, own.params)
+    return {
+        "trial": int(own.user_attrs[INDEX]),
+        "state": state_of(own),
+        "evidence": evidence(opened.config.tune.metric, settings.vote),
+        "value": _value(own),
+        "folds": _folds(own),
+        "params": dict(own.params),
+    }
 
 
 def evidence(metric: str, vote: VoteConfig) -> str:
@@ -149,13 +151,11 @@ def evidence(metric: str, vote: VoteConfig) -> str:
 
 
 def _votes(patches: PatchesConfig, vote: VoteConfig) -> dict[str, Any]:
-    offsets = grid_offsets(patches.size_px, patches.stride_px, corner_patches=patches.corner_patches)
-    n_votes = len(offsets) ** 2
-    return {
-        "n_votes": n_votes,
-        "tie": "an odd number of votes" if n_votes % 2 else f"a tie goes to {vote.tie}",
-        "sure_centre_px": sure_centre_px(patches.size_px),
-    }
+    n_votes = (
+        len(grid_offsets(patches.size_px, patches.stride_px, corner_patches=patches.corner_patches)) ** 2
+    )
+    tie = "an odd number of votes" if n_votes % 2 else f"a tie goes to {vote.tie}"
+    return {"n_votes": n_votes, "tie": tie, "sure_centre_px": sure_centre_px(patches.size_px)}
 
 
 def importances(ended: Sequence[FrozenTrial]) -> dict[str, dict[str, Any]]:
@@ -164,16 +164,11 @@ def importances(ended: Sequence[FrozenTrial]) -> dict[str, dict[str, Any]]:
     Only complete trials count, so after much pruning the shares rest on few. They have no interval.
     """
     study = _redrawn(ended)
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.value for trial in complete}) < 2:
+    values = [trial.value for trial in study.trials if trial.state == TrialState.COMPLETE]
+    if len(set(values)) < 2:
         return {}
+    about = {"ci_low": None, "ci_high": None, "n": len(values), "method": "fANOVA over the complete trials"}
     shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    about = {
-        "ci_low": None,
-        "ci_high": None,
-        "n": len(complete),
-        "method": "fANOVA over the complete trials",
-    }
     return {name: {"value": float(share), **about} for name, share in shares.items()}
 
 
@@ -205,60 +200,47 @@ def trials_table(opened: OpenStudy) -> pd.DataFrame:
     rows = [
         {
             "number": t.number,
-            "index": t.user_attrs.get(INDEX),
+            INDEX: t.user_attrs.get(INDEX),
             "counts": t.number in counts,
             "state": state_of(t),
-            "settings_of_params": bool(t.user_attrs.get(OWN)),
-            "value": t.value if t.state == TrialState.COMPLETE else None,
-            "pruned_by": t.user_attrs.get(PRUNED_BY),
-            "patches_trained": t.user_attrs.get(PATCHES),
-            **{f"fold_{k}": value for k, value in enumerate(t.user_attrs.get(FOLDS, []))},
+            OWN: bool(t.user_attrs.get(OWN)),
+            "value": _value(t),
+            PRUNED_BY: t.user_attrs.get(PRUNED_BY),
+            PATCHES: t.user_attrs.get(PATCHES),
+            **{f"fold_{k}": value for k, value in enumerate(_folds(t))},
             **{f"param_{name}": t.params.get(name) for name in opened.config.tune.space},
-            "fit_s": t.user_attrs.get(FIT_S),
-            "judge_s": t.user_attrs.get(JUDGE_S),
-            "trial_s": t.user_attrs.get(TRIAL_S),
-            "error": t.user_attrs.get(ERROR),
+            **{name: t.user_attrs.get(name) for name in (FIT_S, JUDGE_S, TRIAL_S, ERROR)},
         }
         for t in opened.trials
     ]
-    return pd.DataFrame(rows).astype({"index": "Int64", "patches_trained": "Int64"})
+    return pd.DataFrame(rows).astype({INDEX: "Int64", PATCHES: "Int64"})
 
 
 def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
-    """Write the study's folder: the choice and every try; where `train` may take the choice, all the rest as well.
-
-    The rest are the intermediate values and the pictures.
-    """
+    """Write the choice and every try; where `train` may take the choice, also all that is stored, and the pictures."""
     held_out_fold = opened.config.tune.held_out_fold
-    folder = report_folder(opened.space, held_out_fold)
+    folder = report_folder(opened.workspace, held_out_fold)
     write_bytes(
         folder / BEST_FILE, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
     )
     with atomic_path(folder / "trials.csv") as temporary:
         trials_table(opened).to_csv(temporary, index=False)
     if held_out_fold is None:
-        write_json(folder / STUDY_FILE, _whole(opened, record))
-        write_plots(opened, record["importance"], folder)
-
-
-def _whole(opened: OpenStudy, record: dict[str, Any]) -> dict[str, Any]:
-    """What is stored of the study, ready for JSON: record, identity, and the epochs and folds of every try."""
-    return {
-        "record": record,
-        "study": dict(opened.study.user_attrs),
-        "trials": [
+        tries = [
             {
                 "number": t.number,
                 "state": state_of(t),
-                "value": t.value if t.state == TrialState.COMPLETE else None,
+                "value": _value(t),
                 "params": t.params,
                 "intermediate_values": {str(step): value for step, value in t.intermediate_values.items()},
                 # Who did the work is the storage's and MLflow's business: names of machines do not belong in a report.
                 **{key: value for key, value in t.user_attrs.items() if key != WORKER},
             }
             for t in opened.trials
-        ],
-    }
+        ]
+        whole = {"record": record, "study": dict(opened.study.user_attrs), "trials": tries}
+        write_json(folder / "study.json", whole)
+        write_plots(opened, record["importance"], folder)
 
 
 def write_plots(opened: OpenStudy, shares: Mapping[str, Any], folder: Path) -> None:
@@ -274,16 +256,24 @@ def write_plots(opened: OpenStudy, shares: Mapping[str, Any], folder: Path) -> N
     with experimental(), matplotlib.rc_context({"backend": "agg", "font.size": 9}):
         # Of a parameter that has one value.
         warnings.filterwarnings("ignore", message="Attempting to set identical")
+        from matplotlib import pyplot
         from optuna.visualization import matplotlib as plots
 
         study, tune = _redrawn(opened.ended), opened.config.tune
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        varied = [name for name in shares if len({trial.params[name] for trial in complete}) > 1]
+        complete = [trial.params for trial in study.trials if trial.state == TrialState.COMPLETE]
+        varied = [name for name in shares if len({params[name] for params in complete}) > 1]
         data = data_name(opened.study.user_attrs["synthetic"])
         note = f"{data} ROIs of train and val, {tune.n_folds} grouped folds, mean over the folds. {NOTICE}"
 
         def draw(name: str, plot: Callable[..., Any], size_in: tuple[float, float], **options: Any) -> None:
-            _save_drawn(plot(study, target_name=tune.metric, **options), size_in, note, folder / name)
+            # An axes or several of them.
+            figure = np.ravel(plot(study, target_name=tune.metric, **options))[0].figure
+            figure.set_size_inches(*size_in)
+            figure.text(0.01, -0.3 / size_in[1], note, fontsize=9)
+            with atomic_path(folder / name) as temporary:
+                no_note = {"Software": None}
+                figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight", metadata=no_note)
+            pyplot.close(figure)
 
         draw("history.png", plots.plot_optimization_history, (8, 5))
         draw("slice.png", plots.plot_slice, (3 * len(tune.space), 4), params=list(tune.space))
@@ -302,19 +292,7 @@ def _redrawn(ended: Sequence[FrozenTrial]) -> optuna.Study:
     return study
 
 
-def _save_drawn(drawn: Any, size_in: tuple[float, float], note: str, path: Path) -> None:
-    """Write what Optuna drew, an axes or several of them, and let go of it."""
-    from matplotlib import pyplot
-
-    figure = np.ravel(drawn)[0].figure
-    figure.set_size_inches(*size_in)
-    figure.text(0.01, -0.3 / size_in[1], note, fontsize=9)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    pyplot.close(figure)
-
-
-def report_folder(space: Workspace, held_out_fold: int | None = None) -> Path:
+def report_folder(workspace: Workspace, held_out_fold: int | None = None) -> Path:
     """Where a study's reports lie; those that judge the tuning itself below those of the study that chooses."""
-    folder = space.reports / "tune"
+    folder = workspace.reports / "tune"
     return folder if held_out_fold is None else folder / "nested" / f"without-fold-{held_out_fold}"

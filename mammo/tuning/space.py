@@ -23,6 +23,7 @@ FULL_OFFSET: Final = 16.0
 NORMAL_SHARE: Final = 0.25
 """Yu et al. 2020 draw 1,000 patches of a Tumor ROI and 250 of a Normal one."""
 
+RECIPE_RATES: Final = ("backbone_lr", "head_lr", "weight_decay", "label_smoothing")
 TUNED: Final = "tuned"
 """The recipe that a study's result becomes."""
 
@@ -30,6 +31,14 @@ TUNED: Final = "tuned"
 def distributions(tune: TuneConfig) -> dict[str, BaseDistribution]:
     """The search space as Optuna's distributions, in the order of `params.yaml`."""
     return {name: _distribution(parameter) for name, parameter in tune.space.items()}
+
+
+def _distribution(parameter: Any) -> BaseDistribution:
+    if isinstance(parameter, Choices):
+        return CategoricalDistribution(parameter.choices)
+    kind: Any = IntDistribution if isinstance(parameter, IntRange) else FloatDistribution
+    made: BaseDistribution = kind(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+    return made
 
 
 def without_fold(config: Config, fold: int) -> Config:
@@ -55,42 +64,29 @@ def base_settings(config: Config) -> tuple[str, Config]:
     return trial_settings(config, first)
 
 
-def _distribution(parameter: Any) -> BaseDistribution:
-    if isinstance(parameter, Choices):
-        return CategoricalDistribution(parameter.choices)
-    if isinstance(parameter, IntRange):
-        return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
-
-
 def own_params(config: Config) -> Params | None:
     """The point of the space that means the settings of `params.yaml`; None where the space does not hold it.
 
     A study tries it first, so that every other trial is compared with what one has already.
     """
-    _, fusion = split_system(config.tune.system)
-    recipe = config.recipe
+    recipe, vote = config.recipe, config.vote
+    by_share = "share_threshold" if vote.threshold == "validation" else "majority"
     named: Params = {
         "size_px": config.patches.size_px,
         "stride_px": config.patches.stride_px,
         "patches_per_roi": config.patches.tumor_draws,
-        "fusion": fusion,
-        "backbone_lr": recipe.backbone_lr,
-        "head_lr": recipe.head_lr,
-        "weight_decay": recipe.weight_decay,
+        "fusion": split_system(config.tune.system)[1],
+        **{name: getattr(recipe, name) for name in RECIPE_RATES},
         "augment_strength": recipe.augment.zoom / FULL_ZOOM,
-        "label_smoothing": recipe.label_smoothing,
-        "vote_rule": _own_vote_rule(config.vote),
+        "vote_rule": "mean_score" if vote.rule == "mean_score" else by_share,
     }
     params = {name: named[name] for name in config.tune.space}
     if not all(holds(parameter, params[name]) for name, parameter in config.tune.space.items()):
         return None
     _, chosen = chosen_settings(config, params)
-    same = all(
-        _alike(getattr(chosen, section).model_dump(), getattr(config, section).model_dump())
-        for section in ("patches", "vote", "recipe")
-    )
-    return params if same else None
+    sections = ("patches", "vote", "recipe")
+    same = (_alike(getattr(chosen, s).model_dump(), getattr(config, s).model_dump()) for s in sections)
+    return params if all(same) else None
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -100,12 +96,6 @@ def _alike(a: Any, b: Any) -> bool:
     return isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) if isinstance(a, float) else bool(a == b)
 
 
-def _own_vote_rule(vote: VoteConfig) -> str:
-    if vote.rule == "mean_score":
-        return "mean_score"
-    return "share_threshold" if vote.threshold == "validation" else "majority"
-
-
 def trial_settings(config: Config, params: Params) -> tuple[str, Config]:
     """The system and all settings of a trial, with the study's reduced budget.
 
@@ -113,14 +103,13 @@ def trial_settings(config: Config, params: Params) -> tuple[str, Config]:
         config: what the trial did not draw comes from here.
         params: what it drew.
     """
-    tune = config.tune
+    system, chosen = chosen_settings(config, params)
     budget = {
-        "epochs": tune.epochs,
-        "patches_per_epoch": tune.patches_per_epoch,
+        "epochs": config.tune.epochs,
+        "patches_per_epoch": config.tune.patches_per_epoch,
         "patience": None,
         "validate_on": "grid",
     }
-    system, chosen = chosen_settings(config, params)
     recipe = chosen.recipe.model_copy(update=budget)
     return system, chosen.model_copy(update={"recipes": {**chosen.recipes, TUNED: recipe}})
 
@@ -129,40 +118,25 @@ def chosen_settings(config: Config, params: Params) -> tuple[str, Config]:
     """The system and the settings that the drawn values mean; the recipe `tuned` keeps the full budget."""
     backbone, fusion = split_system(config.tune.system)
     base = config.recipes[config.tune.recipe]
-    recipe = base.model_copy(
-        update={
-            name: float(params[name])
-            for name in ("backbone_lr", "head_lr", "weight_decay", "label_smoothing")
-            if name in params
-        }
-        | ({"augment": _augment(base.augment, params)} if "augment_strength" in params else {})
-    )
-    train = config.train.model_copy(
-        update={
-            "recipe": TUNED,
-            "epochs": None,
-            "patches_per_epoch": None,
-            "head_lr": None,
-            "backbone_lr": None,
-        }
-    )
-    return f"{backbone}-{params.get('fusion', fusion)}", config.model_copy(
-        update={
-            "patches": config.patches.model_copy(update=_patches(config, params)),
-            "vote": _vote(config, params),
-            "recipes": {**config.recipes, TUNED: recipe},
-            "train": train,
-        }
-    )
+    changes: Params = {name: float(params[name]) for name in RECIPE_RATES if name in params}
+    if "augment_strength" in params:
+        changes["augment"] = _augment(base.augment, float(params["augment_strength"]))
+    no_overrides = dict.fromkeys(("epochs", "patches_per_epoch", "head_lr", "backbone_lr"))
+    sections = {
+        "patches": config.patches.model_copy(update=_patches(params)),
+        "vote": _vote(config, params),
+        "recipes": {**config.recipes, TUNED: base.model_copy(update=changes)},
+        "train": config.train.model_copy(update={"recipe": TUNED, **no_overrides}),
+    }
+    return f"{backbone}-{params.get('fusion', fusion)}", config.model_copy(update=sections)
 
 
-def _augment(augment: AugmentConfig, params: Params) -> AugmentConfig:
-    strength = float(params["augment_strength"])
+def _augment(augment: AugmentConfig, strength: float) -> AugmentConfig:
     ranges = {"zoom": FULL_ZOOM * strength, "gain": FULL_GAIN * strength, "offset": FULL_OFFSET * strength}
     return augment.model_copy(update=ranges)
 
 
-def _patches(config: Config, params: Params) -> Params:
+def _patches(params: Params) -> Params:
     """Side, step and draws: `patches_per_roi` of each Tumor ROI, a quarter of it of each Normal one (the paper's)."""
     changes: Params = {name: int(params[name]) for name in ("size_px", "stride_px") if name in params}
     if "patches_per_roi" in params:

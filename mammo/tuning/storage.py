@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -70,17 +71,17 @@ class KernelLock(JournalFileOpenLock):
         self._lock.release()
 
 
-def journal_path(space: Workspace) -> Path:
+def journal_path(workspace: Workspace) -> Path:
     """The journal of a workspace. Outside reports/: DVC empties a stage's outputs before it runs."""
-    return space.root / ".cache" / "tune" / "journal.log"
+    return workspace.root / ".cache" / "tune" / "journal.log"
 
 
 @contextmanager
-def using_storage(space: Workspace, url: str | None, heartbeat_s: int | None) -> Iterator[BaseStorage]:
+def using_storage(workspace: Workspace, url: str | None, heartbeat_s: int | None) -> Iterator[BaseStorage]:
     """The storage that `url` names, or the workspace's journal; connections are closed at the end.
 
     Args:
-        space: the workspace.
+        workspace: where the journal is.
         url: `postgresql+psycopg://…` or None.
         heartbeat_s: PostgreSQL: how often a worker says that it lives; None for readers.
 
@@ -88,8 +89,19 @@ def using_storage(space: Workspace, url: str | None, heartbeat_s: int | None) ->
         TrackingError: the address is no PostgreSQL's, the server does not answer, then or within the block, or the
             journal cannot be read.
     """
+    # Its warnings would tell of an outage too, in many lines.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if url is None:
-        yield _open_journal(journal_path(space))
+        path = journal_path(workspace)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            journal = JournalStorage(JournalFileBackend(str(path), KernelLock(path)))
+        except ValueError as error:
+            raise TrackingError(
+                f"{path}: every line must be a JSON record as Optuna wrote it, and one is not ({error}); put a copy of "
+                "the file back, or move it away to start anew"
+            ) from error
+        yield journal
         return
     shown = hidden(url)
     try:
@@ -114,17 +126,6 @@ def using_storage(space: Workspace, url: str | None, heartbeat_s: int | None) ->
         ) from error
 
 
-def _open_journal(path: Path) -> JournalStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return JournalStorage(JournalFileBackend(str(path), KernelLock(path)))
-    except ValueError as error:
-        raise TrackingError(
-            f"{path}: every line must be a JSON record as Optuna wrote it, and one is not ({error}); put a copy of the "
-            "file back, or move it away to start anew"
-        ) from error
-
-
 def hidden(url: str) -> str:
     """An address without its password.
 
@@ -145,7 +146,7 @@ def hidden(url: str) -> str:
 
 
 @contextmanager
-def alone(space: Workspace, storage: BaseStorage, study_name: str) -> Iterator[None]:
+def alone(workspace: Workspace, storage: BaseStorage, study_name: str) -> Iterator[None]:
     """One process at a time may make a study or take one of its trials; a holder that dies lets go."""
     if isinstance(storage, RDBStorage):
         with storage.engine.begin() as connection:
@@ -153,5 +154,5 @@ def alone(space: Workspace, storage: BaseStorage, study_name: str) -> Iterator[N
             connection.execute(lock, {"name": f"mammo {study_name}"})
             yield
     else:
-        with FileLock(journal_path(space).with_name("take.lock")):
+        with FileLock(journal_path(workspace).with_name("take.lock")):
             yield

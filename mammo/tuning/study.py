@@ -1,13 +1,15 @@
 """One study: made once, joined by its workers, and refused to whoever has other settings or data."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+import numpy as np
 import optuna
+import pandas as pd
 from optuna.storages import BaseStorage, JournalStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,9 +17,10 @@ from mammo.core.config import Config
 from mammo.core.errors import MammoError
 from mammo.core.files import Workspace, sha256_of
 from mammo.core.provenance import fingerprint, git_commit, library_versions
+from mammo.core.records import SPLITS
+from mammo.data.splits import Fold
 from mammo.systems.devices import choose_device
 from mammo.tuning.objective import WORKER, finished
-from mammo.tuning.rois import TrialRois
 from mammo.tuning.space import base_settings
 from mammo.tuning.storage import GRACE_BEATS, alone, experimental
 
@@ -29,6 +32,8 @@ BEYOND_RESULTS: Final = {"trials", "heartbeat_s", "nested_folds", "nested_seeds"
 COMMAND: Final = "command"
 """Signs a trial with the command that it is done for, as the last thing while it is taken."""
 RESTS_ON: Final = "rests_on"
+N_WORKERS: Final = "n_workers"
+"""How many workers were on a study at once at most, whoever started them."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,14 @@ class OpenStudy:
     """A study and what is needed to take its trials.
 
     Attributes:
-        space: the workspace.
+        workspace: where it is.
         config: all settings.
         storage: where it is kept.
         study: Optuna's.
         command: signs the trials that this command, or one of its workers, takes.
     """
 
-    space: Workspace
+    workspace: Workspace
     config: Config
     storage: BaseStorage
     study: optuna.Study
@@ -99,7 +104,7 @@ def study_name(config: Config) -> str:
     return name if fold is None else f"{name}-without-fold-{fold}"
 
 
-def foundations(config: Config, rois: TrialRois) -> dict[str, Any]:
+def foundations(config: Config, folds: Sequence[Fold]) -> dict[str, Any]:
     """The settings, the data and the weights that a trial's value rests on, beside its parameters and index.
 
     A study may go on with other code, libraries or another machine of the same kind of device; they are not in it.
@@ -117,18 +122,25 @@ def foundations(config: Config, rois: TrialRois) -> dict[str, Any]:
             config.train.precision,
             choose_device(config.train.device).type,
         ],
-        "the ROIs and their folds (a hash)": rois.mark,
+        "the ROIs and their folds (a hash)": rois_mark(folds),
         **({"the file of model.weights (a hash)": sha256_of(weights)} if weights.is_file() else {}),
     }
 
 
-def study_mark(config: Config, rois: TrialRois) -> str:
+def rois_mark(folds: Sequence[Fold]) -> str:
+    """A hash of pixels, labels and folds."""
+    rois = folds[0].rois
+    rows = [[np.flatnonzero(fold.rois.table["split"] == part).tolist() for part in SPLITS] for fold in folds]
+    return fingerprint([list(rois.table["sha256"]), rois.labels.tolist(), rows])
+
+
+def study_mark(config: Config, folds: Sequence[Fold]) -> str:
     """A hash of what a trial's value rests on."""
-    return fingerprint(list(foundations(config, rois).values()))
+    return fingerprint(list(foundations(config, folds).values()))
 
 
 def make_study(
-    space: Workspace, config: Config, storage: BaseStorage, rois: TrialRois, *, fresh: bool
+    workspace: Workspace, config: Config, storage: BaseStorage, folds: Sequence[Fold], *, fresh: bool
 ) -> OpenStudy:
     """Make the study, or go on with the one that is there.
 
@@ -136,47 +148,52 @@ def make_study(
         MammoError: the study there was made with other settings or data, or is to be deleted while others work on it.
     """
     name, command = study_name(config), uuid4().hex[:12]
-    with alone(space, storage, name):
-        if fresh and name in optuna.get_all_study_names(storage):
-            _delete(
-                OpenStudy(
-                    space, config, storage, optuna.load_study(study_name=name, storage=storage), command
-                )
-            )
+
+    def opened() -> OpenStudy:
         study = optuna.create_study(
             study_name=name, storage=storage, direction="maximize", load_if_exists=True
         )
+        one = OpenStudy(workspace, config, storage, study, command)
+        one.reap()
+        return one
+
+    with alone(workspace, storage, name):
+        if fresh:
+            _refuse_if_running(opened())
+            optuna.delete_study(study_name=name, storage=storage)
+        one = opened()
         # The mark comes last: a study without it was killed while it was made, and is made to the end.
-        if "mark" not in study.user_attrs:
-            for key, value in _identity(space, config, rois).items():
-                study.set_user_attr(key, value)
-        opened = OpenStudy(space, config, storage, study, command)
-        opened.reap()
-    _check_foundations(
-        study, config, rois, "restore params.yaml and data, or start anew with `mammo tune --fresh`"
-    )
-    return opened
+        if "mark" not in one.study.user_attrs:
+            about = folds[0].rois.describe()
+            identity = {
+                "id": uuid4().hex[:12],
+                "tune": config.tune.model_dump(mode="json"),
+                "sampler": SAMPLER_NOTE,
+                "commit": git_commit(workspace.root) or "not in git",
+                "versions": library_versions(),
+                **{key: about[key] for key in ("n_rois", "n_tumor", "n_groups", "synthetic")},
+                RESTS_ON: foundations(config, folds),
+                "mark": study_mark(config, folds),
+            }
+            for key, value in identity.items():
+                one.study.set_user_attr(key, value)
+    remedy = "restore params.yaml and data, or start anew with `mammo tune --fresh`"
+    _check_foundations(one.study, config, folds, remedy)
+    return one
 
 
-def _delete(opened: OpenStudy) -> None:
-    """Forget a study.
-
-    Raises:
-        MammoError: a worker of another machine or workspace is on one of its trials.
-    """
-    opened.reap()
-    name, at_work = opened.study.study_name, ", ".join(str(t.user_attrs.get(WORKER)) for t in opened.running)
+def _refuse_if_running(opened: OpenStudy) -> None:
+    at_work = ", ".join(str(trial.user_attrs.get(WORKER)) for trial in opened.running)
     if at_work:
         raise MammoError(
-            f"study {name}: nobody may be at work on a study that --fresh forgets, but {at_work} (host:process) is; "
-            "stop it, or leave --fresh out. A worker that was killed counts as at work for "
+            f"study {opened.study.study_name}: nobody may be at work on a study that --fresh forgets, but {at_work} "
+            "(host:process) is; stop it, or leave --fresh out. A worker that was killed counts as at work for "
             f"{GRACE_BEATS * opened.config.tune.heartbeat_s} s"
         )
-    optuna.delete_study(study_name=name, storage=opened.storage)
 
 
 def join_study(
-    space: Workspace, config: Config, storage: BaseStorage, rois: TrialRois, command: str
+    workspace: Workspace, config: Config, storage: BaseStorage, folds: Sequence[Fold], command: str
 ) -> OpenStudy:
     """Open a study that `mammo tune` has made.
 
@@ -191,47 +208,26 @@ def join_study(
             f"study {name}: must be made before workers join it, and the storage has none; run `mammo tune` with this "
             "--storage first"
         ) from error
-    _check_foundations(study, config, rois, "give this workspace the study's params.yaml and data")
-    return OpenStudy(space, config, storage, study, command)
+    _check_foundations(study, config, folds, "give this workspace the study's params.yaml and data")
+    return OpenStudy(workspace, config, storage, study, command)
 
 
-def _check_foundations(study: optuna.Study, config: Config, rois: TrialRois, remedy: str) -> None:
-    if study.user_attrs.get("mark") == study_mark(config, rois):
+def _check_foundations(study: optuna.Study, config: Config, folds: Sequence[Fold], remedy: str) -> None:
+    if study.user_attrs.get("mark") == study_mark(config, folds):
         return
-    here = json.loads(json.dumps(foundations(config, rois)))
-    found = differences(study.user_attrs.get(RESTS_ON, {}), here)
-    lines = "".join(f"\n  {key}: {there} there, {value} here" for key, (there, value) in found.items())
+    there, here = _flat(study.user_attrs.get(RESTS_ON, {})), _flat(foundations(config, folds))
+    lines = "".join(
+        f"\n  {key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
+        for key in dict.fromkeys((*there, *here))
+        if there.get(key, "nothing") != here.get(key, "nothing")
+    )
     raise MammoError(
         f"study {study.study_name}: its trials must share settings, data and device, but it was made with others:"
         f"{lines}\n{remedy}"
     )
 
 
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> dict[str, tuple[Any, Any]]:
-    """Dotted key → value in `old` and in `new`, where these nested settings differ; "nothing" where one lacks it."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in dict.fromkeys((*old, *new)):
-        was, becomes = old.get(key, "nothing"), new.get(key, "nothing")
-        if isinstance(was, Mapping) and isinstance(becomes, Mapping):
-            found |= differences(was, becomes, f"{prefix}{key}.")
-        elif was != becomes:
-            found[f"{prefix}{key}"] = (was, becomes)
-    return found
-
-
-def _identity(space: Workspace, config: Config, rois: TrialRois) -> dict[str, Any]:
-    return {
-        "id": uuid4().hex[:12],
-        "tune": config.tune.model_dump(mode="json"),
-        "sampler": SAMPLER_NOTE,
-        "commit": git_commit(space.root) or "not in git",
-        "versions": library_versions(),
-        "n_rois": len(rois.rois.table),
-        "n_tumor": int(rois.rois.labels.sum()),
-        "n_groups": int(rois.rois.table["group_id"].nunique()),
-        "synthetic": rois.rois.synthetic,
-        RESTS_ON: foundations(config, rois),
-        "mark": study_mark(config, rois),
-    }
+def _flat(values: Mapping[str, Any]) -> dict[Hashable, Any]:
+    """Nested settings as dotted keys, in the form in which a storage gives them back."""
+    flat: dict[Hashable, Any] = pd.json_normalize(json.loads(json.dumps(values))).to_dict("records")[0]
+    return flat

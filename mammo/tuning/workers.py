@@ -1,51 +1,195 @@
-"""Workers: processes that take trials until none is left. One thread each, so that bits do not depend on the load.
+"""`mammo tune`: the command makes the study and writes its results; workers take its trials until none is left.
 
-On a GPU several may share the device, each with the ROI images in its own memory (a few MiB).
+Workers have one thread each, so that bits do not depend on the load. On a GPU several may share the device, each with
+the ROI images in its own memory (a few MiB).
 """
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from multiprocessing import active_children
-from multiprocessing.context import BaseContext
 from os import getpid
 from pathlib import Path
 from platform import node
 from time import perf_counter, sleep
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import numpy as np
 import optuna
 import torch
+from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from mammo.core.config import Config
-from mammo.core.errors import MammoError
+from mammo.core.errors import PHANTOM, MammoError, ending_on_sigterm
 from mammo.core.files import Workspace
 from mammo.core.processes import context_without_threads, deaf_to_interrupts, end_with_parent
+from mammo.data.splits import Fold
 from mammo.systems.devices import choose_device
-from mammo.tuning.objective import ERROR, FOLDS, INDEX, OWN, TRIAL_S, WORKER, judge_trial, state_of
-from mammo.tuning.rois import TrialRois, read_trial_rois
+from mammo.tuning.objective import (
+    ERROR,
+    FOLDS,
+    INDEX,
+    OWN,
+    TRIAL_S,
+    WORKER,
+    judge_trial,
+    state_of,
+    trial_folds,
+)
+from mammo.tuning.record import study_record, write_record
 from mammo.tuning.space import distributions, own_params
-from mammo.tuning.storage import alone, experimental, using_storage
-from mammo.tuning.study import COMMAND, OpenStudy, join_study
+from mammo.tuning.storage import alone, experimental, hidden, journal_path, using_storage
+from mammo.tuning.study import COMMAND, N_WORKERS, OpenStudy, join_study, make_study
 
 POLL_S: Final = 0.5
 PRELOADED: Final = ("mammo.tuning.workers", "sklearn.model_selection", "scipy.stats")
-N_WORKERS: Final = "n_workers"
-"""How many workers were on a study at once at most, whoever started them."""
 
 
-def silent(line: str) -> None:
-    """Say nothing."""
+@dataclass(frozen=True)
+class Plan:
+    """What a call of `mammo tune` is to do.
+
+    Attributes:
+        n_trials: trials of the study in all, those of earlier calls included.
+        n_workers: processes on this machine; 0 leaves the trials to `mammo tune worker` elsewhere.
+        url: PostgreSQL's address, or None for the journal.
+        fresh: forget the study that is there.
+    """
+
+    n_trials: int
+    n_workers: int
+    url: str | None = None
+    fresh: bool = False
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse numbers that make no study.
+
+    Raises:
+        MammoError: no trials, no workers, or a database that is not PostgreSQL.
+    """
+    if plan.n_trials < 1:
+        raise MammoError(
+            f"--trials must be at least 1 (a study without trials chooses nothing), got {plan.n_trials}; ask for more"
+        )
+    if plan.n_workers < 0 or (plan.n_workers == 0 and plan.url is None):
+        raise MammoError(
+            f"--workers must be at least 1 (0 only with --storage, where other machines work), got {plan.n_workers}; "
+            "ask for more"
+        )
+    if plan.url is not None:
+        hidden(plan.url)
+
+
+def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Console) -> dict[str, Any]:
+    """Make or continue the study until it has its trials; write `reports/tune/` and MLflow's side.
+
+    Returns:
+        The record, as in `reports/tune/best.yaml`.
+
+    Raises:
+        MammoError: another command runs on this study, it was made with other settings, it is deleted meanwhile, a
+            worker died, or no trial completed. Ended trials are kept; the same command goes on.
+        TrackingError: the study's storage, or MLflow's, cannot be used; likewise.
+    """
+    check_plan(plan)
+    if plan.n_workers > 0:
+        context_without_threads(PRELOADED)  # loads what workers need while this process reads
+    from mammo.tuning.mlflow import write_runs  # MLflow would keep every worker waiting
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    with _only_command(workspace), ending_on_sigterm():
+        folds = trial_folds(workspace, config)
+        with using_storage(workspace, plan.url, config.tune.heartbeat_s) as storage:
+            opened = make_study(workspace, config, storage, folds, fresh=plan.fresh)
+            _work_off(opened, plan, say)
+            record = study_record(opened)
+            write_record(opened, record)
+            write_runs(opened, record)
+    return record
+
+
+@contextmanager
+def _only_command(workspace: Workspace) -> Iterator[None]:
+    """Two commands would write the same reports, and take each other's workers for dead."""
+    path = journal_path(workspace).with_name("command.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout as error:
+        raise MammoError(
+            f"{path}: one `mammo tune` at a time may work in a workspace, and another does; wait for it, or stop it"
+        ) from error
+
+
+def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None:
+    """Let workers take trials until every one has ended, and say how each did."""
+    told = {trial.number for trial in opened.ended}
+    n_left = plan.n_trials - len(told)
+    note = f"{PHANTOM} ROIs" if opened.study.user_attrs["synthetic"] else "ROIs of train and val"
+    said = f"study {opened.study.study_name} on {note}: {len(told)} of {plan.n_trials} trials ended before"
+    if n_left > 0 and plan.n_workers == 0:
+        said += ". Workers join with `mammo tune worker --storage …`; this command waits for them."
+    elif n_left > 0:
+        said += f", workers: {plan.n_workers}. Stop at any time: the same command goes on."
+    say(said)
+    with _crew(opened, plan, min(plan.n_workers, n_left)) as at_work:
+        while True:
+            ended = opened.ended
+            for trial in ended:
+                if trial.number not in told:
+                    say(trial_line(trial, opened.config.tune.metric))
+                    told.add(trial.number)
+            if len(ended) >= plan.n_trials:
+                break
+            done, at_work = wait(at_work, POLL_S, FIRST_EXCEPTION)
+            for worker in done:
+                worker.result()
+            if not at_work:
+                sleep(POLL_S)
+    say("no trial is left: writing the record, the pictures and MLflow's runs")
+
+
+@contextmanager
+def _crew(opened: OpenStudy, plan: Plan, n_workers: int) -> Iterator[set[Future[int]]]:
+    """Worker processes of this machine, that end with the block however it ends."""
+    others, finished_well = set(active_children()), False
+    executor = ProcessPoolExecutor(max(1, n_workers), context_without_threads(PRELOADED), _begin)
+    task = (opened.workspace.root, opened.config, plan.url, plan.n_trials, opened.command)
+    try:
+        with deaf_to_interrupts():
+            futures = {executor.submit(work, *task) for _ in range(n_workers)}
+        yield futures
+        finished_well = True
+    except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        raise MammoError(
+            f"a worker died ({str(error).splitlines()[0]}); ended trials are kept: run the same command again, with "
+            "fewer --workers if memory is short"
+        ) from error
+    finally:
+        if not finished_well:
+            for worker in set(active_children()) - others:
+                worker.terminate()
+        executor.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Let a worker end with the command."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def work(
@@ -54,7 +198,7 @@ def work(
     url: str | None,
     n_trials: int,
     command: str | None = None,
-    say: Callable[[str], None] = silent,
+    say: Callable[[str], None] | None = None,
 ) -> int:
     """Join the study and take trials until none is left; returns how many this worker ended.
 
@@ -70,20 +214,19 @@ def work(
         MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.
         TrackingError: the storage cannot be used.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
-    space = Workspace(root)
+    workspace = Workspace(root)
     n_ended = 0
-    with using_storage(space, url, config.tune.heartbeat_s) as storage:
-        rois = read_trial_rois(space, config)
-        opened = join_study(space, config, storage, rois, command or uuid4().hex[:12])
+    with using_storage(workspace, url, config.tune.heartbeat_s) as storage:
+        folds = trial_folds(workspace, config)
+        opened = join_study(workspace, config, storage, folds, command or uuid4().hex[:12])
         while True:
             started = perf_counter()
             trial = take(opened, n_trials)
             if trial is not None:
-                ended = _end(opened, trial, rois, started)
-                if ended is not None:
-                    n_ended += 1
+                ended = _end(opened, trial, folds, started)
+                n_ended += ended is not None
+                if ended is not None and say is not None:
                     say(trial_line(ended, config.tune.metric))
             elif opened.running:  # comes back if its worker dies
                 sleep(POLL_S)
@@ -101,7 +244,7 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
         MammoError: the study is deleted meanwhile.
     """
     study = opened.study
-    with alone(opened.space, opened.storage, study.study_name), experimental():
+    with alone(opened.workspace, opened.storage, study.study_name), experimental():
         opened.reap()
         running = opened.running
         taken = {trial.user_attrs[INDEX] for trial in (*opened.ended, *running)}
@@ -115,8 +258,8 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
         trial = study.ask(distributions(opened.config.tune))
         if isinstance(opened.storage, RDBStorage):
             opened.storage.record_heartbeat(trial._trial_id)
-        notes = {INDEX: index, **({OWN: True} if own else {}), WORKER: f"{node()}:{getpid()}"}
-        for name, value in (notes | {COMMAND: opened.command}).items():
+        whose = {WORKER: f"{node()}:{getpid()}", COMMAND: opened.command}
+        for name, value in ({INDEX: index} | ({OWN: True} if own else {}) | whose).items():
             trial.set_user_attr(name, value)
         return trial
 
@@ -124,25 +267,21 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
 def sampler_of(seed: int, index: int, startup_trials: int, own: dict[str, object] | None) -> BaseSampler:
     """TPE with a generator of its own for one trial: what a process has drawn before does not matter.
 
-    Args:
-        seed: the study's.
-        index: the trial's.
-        startup_trials: drawn at random before TPE learns.
-        own: parameters that are not drawn.
+    `startup_trials` are drawn at random before TPE learns; the parameters in `own` are not drawn.
     """
     state = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
     sampler = TPESampler(seed=state, n_startup_trials=startup_trials)
     return PartialFixedSampler(own, sampler) if own else sampler
 
 
-def _end(opened: OpenStudy, trial: optuna.Trial, rois: TrialRois, started: float) -> FrozenTrial | None:
+def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: float) -> FrozenTrial | None:
     """Judge a trial and tell how it ended; None if it counted as dead meanwhile."""
     value = None
     device = choose_device(opened.config.train.device)
     try:
         with _heartbeat(opened, trial):
             try:
-                value, state = judge_trial(trial, rois, opened.config, device), TrialState.COMPLETE
+                value, state = judge_trial(trial, folds, opened.config, device), TrialState.COMPLETE
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
             except MammoError as error:
@@ -180,53 +319,7 @@ def _heartbeat(opened: OpenStudy, trial: optuna.Trial) -> Iterator[None]:
 
 def trial_line(trial: FrozenTrial, metric: str) -> str:
     """One line for people: how a trial ended, with its value or its error."""
-    folds = trial.user_attrs.get(FOLDS, [])
-    n_folds = f"{len(folds)} {'fold' if len(folds) == 1 else 'folds'}"
-    head = f"trial {trial.user_attrs[INDEX]}: {state_of(trial)}"
-    if trial.state == TrialState.COMPLETE:
-        return f"{head}, {metric} {trial.value:.4f} over {n_folds}"
-    return f"{head} after {n_folds}{': ' + trial.user_attrs[ERROR] if ERROR in trial.user_attrs else ''}"
-
-
-def worker_context() -> BaseContext:
-    """How worker processes are started."""
-    return context_without_threads(PRELOADED)
-
-
-@contextmanager
-def crew(opened: OpenStudy, url: str | None, n_trials: int, n_workers: int) -> Iterator[set[Future[int]]]:
-    """Worker processes of this machine, that end with the block however it ends.
-
-    Args:
-        opened: the study.
-        url: its storage's address, or None for the journal.
-        n_trials: how many trials the study shall have in all.
-        n_workers: how many at most.
-
-    Raises:
-        MammoError: one died, or could not use the GPU.
-    """
-    others, finished_well = set(active_children()), False
-    executor = ProcessPoolExecutor(max(1, n_workers), worker_context(), _begin)
-    task = (opened.space.root, opened.config, url, n_trials, opened.command)
-    n_workers = min(n_workers, n_trials - len(opened.ended))
-    try:
-        with deaf_to_interrupts():
-            futures = {executor.submit(work, *task) for _ in range(n_workers)}
-        yield futures
-        finished_well = True
-    except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
-        raise MammoError(
-            f"a worker died ({str(error).splitlines()[0]}); ended trials are kept: run the same command again, with "
-            "fewer --workers if memory is short"
-        ) from error
-    finally:
-        if not finished_well:
-            for worker in set(active_children()) - others:
-                worker.terminate()
-        executor.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """Let a worker end with the command."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    attrs = trial.user_attrs
+    value = f"{metric} {trial.value:.4f}" if trial.state == TrialState.COMPLETE else ""
+    said = [state_of(trial), value, f"folds {len(attrs.get(FOLDS, []))}", attrs.get(ERROR, "")]
+    return f"trial {attrs[INDEX]}: {', '.join(filter(None, said))}"

@@ -19,8 +19,7 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace, write_table
 from mammo.core.records import SPLIT_SCHEMA, conform
 from mammo.data.rois import write_rois
-from mammo.tuning.objective import state_of
-from mammo.tuning.rois import read_trial_rois
+from mammo.tuning.objective import state_of, trial_folds
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, make_study
 from mammo.tuning.workers import PRELOADED, work
@@ -155,14 +154,14 @@ def study_in(
 ) -> Iterator[OpenStudy]:
     """A study as its command has it open."""
     with using_storage(space, url, config.tune.heartbeat_s) as storage:
-        yield make_study(space, config, storage, read_trial_rois(space, config), fresh=fresh)
+        yield make_study(space, config, storage, trial_folds(space, config), fresh=fresh)
 
 
 def agrees_with_storage(opened: OpenStudy) -> None:
     """MLflow holds one run of the study, and one nested run for each try, with its state, parameters and values."""
     from mammo.track.store import connect
 
-    client = connect(opened.space)
+    client = connect(opened.workspace)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (parent,) = client.search_runs(
         experiments, f"tags.`mammo.study` = '{opened.id}' and tags.`mammo.trial` = 'study'"

@@ -85,7 +85,7 @@ def started(
     forked: ForkServerContext, opened: OpenStudy, url: str | None, n_workers: int, command: str
 ) -> list[BaseProcess]:
     """A command's workers, on a study."""
-    arguments = (opened.space.root, opened.config, url, N_TRIALS, command)
+    arguments = (opened.workspace.root, opened.config, url, N_TRIALS, command)
     workers: list[BaseProcess] = [forked.Process(target=work_in, args=arguments) for _ in range(n_workers)]
     for worker in workers:
         worker.start()

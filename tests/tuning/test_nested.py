@@ -15,13 +15,12 @@ from mammo.data.splits import development_rois
 from mammo.evaluation.metrics import auc
 from mammo.report.studies import write_nested
 from mammo.studies.fits import Fit, PartScores
-from mammo.tuning.command import Plan
 from mammo.tuning.mlflow import log_nested
 from mammo.tuning.nested import judged_alike, run_nested
-from mammo.tuning.objective import held_out_value
-from mammo.tuning.rois import nested_folds, read_trial_rois, tuning_rois
+from mammo.tuning.objective import held_out_value, nested_folds, trial_folds, tuning_rois
 from mammo.tuning.space import without_fold
-from mammo.tuning.study import study_mark, study_name
+from mammo.tuning.study import rois_mark, study_mark, study_name
+from mammo.tuning.workers import Plan
 from tests.tuning.conftest import make_workspace
 
 Store = Callable[[Workspace], None]
@@ -49,8 +48,8 @@ def test_studies_of_different_folds_do_not_mix(workspace: tuple[Workspace, Confi
     space, config = workspace
     all_of_them = [config, *(without_fold(config, fold) for fold in range(config.tune.nested_folds))]
     assert len({study_name(one) for one in all_of_them}) == len(all_of_them)
-    materials = [read_trial_rois(space, one) for one in all_of_them]
-    assert len({material.mark for material in materials}) == len(all_of_them)
+    materials = [trial_folds(space, one) for one in all_of_them]
+    assert len({rois_mark(material) for material in materials}) == len(all_of_them)
     marks = [study_mark(one, material) for one, material in zip(all_of_them, materials, strict=True)]
     assert len(set(marks)) == len(all_of_them)
 
@@ -63,7 +62,7 @@ def test_a_fold_that_does_not_exist_is_refused(workspace: tuple[Workspace, Confi
 def test_too_many_folds_for_the_groups_are_refused(tmp_path: Path) -> None:
     space, config = make_workspace(tmp_path / "space", nested_folds=20)
     with pytest.raises(DataError, match="fold"):
-        read_trial_rois(space, without_fold(config, 0))
+        trial_folds(space, without_fold(config, 0))
 
 
 def test_the_threshold_of_a_held_out_value_comes_from_validation() -> None:

@@ -17,49 +17,41 @@ from mammo.core.errors import MammoError
 from mammo.core.files import Workspace, read_table
 from mammo.core.settings import study_tags
 from mammo.evaluation.metrics import auc
-from mammo.tuning.command import Plan, check_plan, run_tuning
-from mammo.tuning.objective import INDEX, OWN, coarse_stride, fit_seed, roi_value
-from mammo.tuning.rois import read_trial_rois
+from mammo.tuning.objective import INDEX, OWN, coarse_stride, fit_seed, on_device, roi_value, trial_folds
 from mammo.tuning.study import make_study, study_mark
-from mammo.tuning.workers import take
+from mammo.tuning.workers import Plan, run_tuning, take
 from tests.tuning.conftest import make_workspace, study_in
 
 Store = Callable[[Workspace], None]
 
 
-def quiet() -> Console:
-    return Console(quiet=True)
-
-
 def test_no_fold_holds_a_test_roi_or_splits_a_group(workspace: tuple[Workspace, Config]) -> None:
     space, config = workspace
-    material = read_trial_rois(space, config)
-    split = read_table(space.split).set_index("roi_id")
-    assert len(material.rois.table) == 32
-    assert set(split["split"].loc[material.rois.table["roi_id"]]) == {"train", "val"}
-    groups = material.rois.table["group_id"].to_numpy()
-    held_out = np.concatenate([fold.held_out for fold in material.folds])
-    assert sorted(held_out) == list(range(32))
-    for fold in material.folds:
-        parts = [set(groups[rows]) for rows in (fold.train, fold.val, fold.held_out)]
-        assert sum(len(part) for part in parts) == len(set.union(*parts))
-        assert all(
-            len(set(material.rois.labels[rows])) == 2 for rows in (fold.train, fold.val, fold.held_out)
-        )
+    split = read_table(space.split).set_index("roi_id")["split"]
+    seen = sorted(split.index[split != "test"])
+    held_out: list[str] = []
+    for fold in trial_folds(space, config):
+        assert sorted(fold.rois.table["roi_id"]) == seen
+        parts = [fold.rois.part(name) for name in ("train", "val", "test")]
+        groups = [set(part.groups) for part in parts]
+        assert sum(len(part) for part in groups) == len(set.union(*groups))
+        assert all(set(part.labels) == {0, 1} for part in parts)
+        held_out += list(parts[2].table["roi_id"])
+    assert sorted(held_out) == seen
+    assert len(seen) == 32
 
 
 def test_random_patches_are_those_of_their_own_rois(workspace: tuple[Workspace, Config]) -> None:
     space, config = workspace
-    rois, cpu = read_trial_rois(space, config), torch.device("cpu")
-    rows = rois.folds[0].train
+    train, cpu = trial_folds(space, config)[0].rois.part("train"), torch.device("cpu")
     for size_px in (64, 101):
         patches = config.patches.model_copy(update={"size_px": size_px})
-        data = rois.part(rows, patches, cpu, drawn=True)
-        np.testing.assert_array_equal(data.images, rois.rois.images[rows])
-        assert set(data.patches.roi.tolist()) == set(range(len(rows)))
+        data = on_device(train, patches, cpu, drawn=True)
+        np.testing.assert_array_equal(data.images, train.images)
+        assert set(data.patches.roi.tolist()) == set(range(len(train.labels)))
         assert set(data.patches.size.tolist()) == {size_px, 120}  # and the whole ROI
-        np.testing.assert_array_equal(data.labels, rois.rois.labels[rows][data.patches.roi])
-    assert len(rois.part(rows, config.patches, cpu).labels) == 0
+        np.testing.assert_array_equal(data.labels, train.labels[data.patches.roi])
+    assert len(on_device(train, config.patches, cpu).labels) == 0
 
 
 def test_the_value_follows_the_vote_rule() -> None:
@@ -92,7 +84,7 @@ def test_what_a_value_depends_on_changes_the_mark_and_what_not_does_not(
     workspace: tuple[Workspace, Config],
 ) -> None:
     space, config = workspace
-    material = read_trial_rois(space, config)
+    material = trial_folds(space, config)
     mark = study_mark(config, material)
 
     def with_tune(**changes: object) -> str:
@@ -108,7 +100,7 @@ def test_other_weights_under_the_same_name_are_another_study(
     workspace: tuple[Workspace, Config], tmp_path: Path
 ) -> None:
     space, config = workspace
-    material, weights = read_trial_rois(space, config), tmp_path / "vgg16.safetensors"
+    material, weights = trial_folds(space, config), tmp_path / "vgg16.safetensors"
     config = config.model_copy(update={"model": config.model.model_copy(update={"weights": str(weights)})})
     weights.write_bytes(b"one")
     mark = study_mark(config, material)
@@ -141,26 +133,13 @@ def test_other_settings_are_refused_by_name(workspace: tuple[Workspace, Config])
     train = config.train.model_copy(update={"precision": "bfloat16"})
     other = config.model_copy(update={"tune": tune, "train": train})
     with study_in(space, config) as opened, pytest.raises(MammoError) as refused:
-        make_study(space, other, opened.storage, read_trial_rois(space, config), fresh=False)
+        make_study(space, other, opened.storage, trial_folds(space, config), fresh=False)
     lines = str(refused.value).splitlines()
     assert "  tune.epochs: 2 there, 7 here" in lines
     assert lines[-1] == "restore params.yaml and data, or start anew with `mammo tune --fresh`"
     start = "  train.precision and the kind of device: ['float32', 'cpu'] there"
     assert any(line.startswith(start) for line in lines)
     assert not any("wilcoxon" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("plan", "message"),
-    [
-        (Plan(0, 1), "--trials must be at least 1"),
-        (Plan(1, 0), "--workers must be at least 1"),
-        (Plan(1, -1, "postgresql+psycopg://x"), "--workers must be at least 1"),
-    ],
-)
-def test_a_plan_that_makes_no_study_is_refused(plan: Plan, message: str) -> None:
-    with pytest.raises(MammoError, match=message):
-        check_plan(plan)
 
 
 @pytest.mark.slow
@@ -211,4 +190,4 @@ def can_be_taken(space: Workspace, written: dict[str, Any]) -> None:
         "mammo.study": written["study"]["id"],
         "mammo.best_trial": str(written["best"]["trial"]),
     }
-    assert study_mark(own, read_trial_rois(space, own)) == written["study"]["mark"]
+    assert study_mark(own, trial_folds(space, own)) == written["study"]["mark"]

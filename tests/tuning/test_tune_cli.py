@@ -10,6 +10,7 @@ from mammo.cli import app
 from mammo.core.errors import ConfigError, MammoError
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
+NOT_POSTGRESQL = ("sqlite:///study.db", "mysql://a:b@c/d", "no address")
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
     [
         (["--trials", "0"], "--trials must be at least 1"),
         (["--workers", "0"], "--workers must be at least 1"),
+        (["--workers", "-1", "--storage", "postgresql+psycopg://x"], "--workers must be at least 1"),
         (["--source", "mars"], "--source must be phantom"),
         (["nested", "--trials", "0"], "--trials must be at least 1"),
         (["--trials", "5", "nested"], "write `mammo tune nested --trials …`"),
@@ -26,7 +28,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
             ["worker", "--storage", "postgresql+psycopg://x/y", "--held-out-fold", "5"],
             "must be below nested_folds (5)",
         ),
-        (["worker", "--storage", "sqlite:///x.db"], "must be a PostgreSQL database"),
+        *((["worker", "--storage", url], "must be a PostgreSQL database") for url in NOT_POSTGRESQL),
         (["dashboard"], "run `mammo tune` to make a study"),
     ],
 )
