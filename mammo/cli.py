@@ -313,7 +313,7 @@ def seeds(
 @app.command()
 def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
     """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
-    from mammo.report.ledger import write_ledger
+    from mammo.report.studies import write_ledger
     from mammo.studies.ledger import run_ledger
 
     _study(workspace, jobs, lambda config, *how: run_ledger(workspace, config, *how), write_ledger)

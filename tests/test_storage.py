@@ -22,7 +22,6 @@ from mammo.core.files import (
     read_json,
     read_table,
     sha256_of,
-    write_array,
     write_bytes,
     write_json,
     write_table,
@@ -46,7 +45,6 @@ def names_in(folder: Path) -> list[str]:
     ("owner", "method", "write"),
     [
         (Path, "write_bytes", lambda path: write_json(path, {"new": 1})),
-        (np, "save", lambda path: write_array(path, ARRAY)),
         (pd.DataFrame, "to_parquet", lambda path: write_table(path, TABLE)),
         (Path, "replace", lambda path: write_bytes(path, b"new")),
     ],
@@ -115,7 +113,7 @@ def test_what_is_written_is_read_back_as_it_was(tmp_path: Path) -> None:
     value = {"auc": 0.876, "by": ["val_loss", None], "title": "×"}
     write_json(tmp_path / "a.json", value)
     write_table(tmp_path / "t.parquet", TABLE)
-    write_array(tmp_path / "a.npy", ARRAY)
+    np.save(tmp_path / "a.npy", ARRAY)
 
     assert json.loads((tmp_path / "a.json").read_text()) == value == read_json(tmp_path / "a.json")
     assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
@@ -138,7 +136,7 @@ def test_numbers_that_json_has_not_are_refused_and_write_nothing(tmp_path: Path,
     [
         ("a.json", lambda path: write_json(path, {"a": [1, 2, 3]}), read_json, "valid JSON"),
         ("t.parquet", lambda path: write_table(path, TABLE), read_table, "a readable parquet table"),
-        ("a.npy", lambda path: write_array(path, ARRAY), read_array, r"a plain \.npy array"),
+        ("a.npy", lambda path: np.save(path, ARRAY), read_array, r"a plain \.npy array"),
     ],
 )
 def test_what_is_cut_off_or_missing_is_refused_with_what_to_do(

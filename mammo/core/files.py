@@ -193,14 +193,6 @@ def read_table(path: Path) -> "pd.DataFrame":
         return pd.read_parquet(path)
 
 
-def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
-    """Write a `.npy` file atomically."""
-    import numpy as np
-
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
 def read_array(path: Path) -> "npt.NDArray[Any]":
     """Read a `.npy` file, never a pickled one.
 

@@ -18,11 +18,11 @@ groups vary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Literal, Self, Unpack
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from scipy.special import ndtr, ndtri, stdtrit
 
 from mammo.core.config import Resampling
@@ -39,6 +39,12 @@ Of a tuple, whose members may have other numbers of runs, the sum of their means
 
 _SLICE: Final = 2_000_000
 """Weights of resamples that are held at a time."""
+
+
+OrNaN = Annotated[
+    float, Field(allow_inf_nan=True), BeforeValidator(lambda value: np.nan if value is None else value)
+]
+"""A number that may be undefined: NaN, which is null in JSON."""
 
 
 def nan_to_none(value: Any) -> Any:
@@ -93,9 +99,9 @@ class Estimate(Result):
         n_undefined: resamples left out because the metric was undefined on them.
     """
 
-    value: float
-    ci_low: float
-    ci_high: float
+    value: OrNaN
+    ci_low: OrNaN
+    ci_high: OrNaN
     method: str
     n: int
     n_groups: int
@@ -114,7 +120,7 @@ class Estimate(Result):
 class RunEstimate(Estimate):
     """A metric's mean over runs with its interval, and its standard deviation over the runs (NaN for one)."""
 
-    sd_runs: float = float("nan")
+    sd_runs: OrNaN = float("nan")
     n_runs: int = 1
 
 

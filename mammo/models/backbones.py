@@ -137,12 +137,10 @@ def compact(channels: Sequence[int]) -> BlockSequence:
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
     previous = 1
     for name, width in zip(BLOCKS, channels, strict=True):
-        blocks[name] = _block(previous, width)
+        convolution = nn.Conv2d(previous, width, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        blocks[name] = nn.Sequential(
+            convolution, nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
         previous = width
     return BlockSequence(blocks)
-
-
-def _block(in_channels: int, out_channels: int) -> nn.Sequential:
-    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(convolution, nn.MaxPool2d(2), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))

@@ -36,7 +36,22 @@ def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
         WeightsError: the weights cannot be had, or do not fit the network.
     """
     state = _imagenet_state(backbone) if weights == "imagenet" else _state_from_file(Path(weights))
-    _fill(network, state, backbone, weights)
+    expected = network.state_dict()
+    given = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
+    # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
+    head = ("classifier.", "fc.")
+    # BatchNorm's counter of batches is younger than some of torchvision's files, and no output depends on it.
+    counter = "num_batches_tracked"
+    needed = [name for name in expected if not name.startswith(head) and not name.endswith(counter)]
+    wrong = [name for name in needed if name not in given or given[name].shape != expected[name].shape]
+    if wrong:
+        raise WeightsError(
+            f"model.weights: {weights} does not fit {backbone}: {len(wrong)} tensors are missing or have another "
+            f"shape, first {wrong[0]}; give a state dict of torchvision's {backbone}"
+        )
+    network.load_state_dict(
+        {name: value if name.startswith(head) else given.get(name, value) for name, value in expected.items()}
+    )
 
 
 def _imagenet_state(backbone: str) -> dict[str, Tensor]:
@@ -76,26 +91,6 @@ def _state_from_file(path: Path) -> dict[str, Tensor]:
 def _reason(error: Exception) -> str:
     # torch's own text here advises to load pickled objects after all.
     return "it holds other things than tensors" if isinstance(error, UnpicklingError) else str(error)
-
-
-def _fill(network: nn.Module, state: dict[str, Tensor], backbone: str, weights: str) -> None:
-    expected = network.state_dict()
-    given = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
-    # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
-    head = ("classifier.", "fc.")
-    # BatchNorm's counter of batches is younger than some of torchvision's files, and no output depends on it.
-    needed = [
-        name for name in expected if not name.startswith(head) and not name.endswith("num_batches_tracked")
-    ]
-    wrong = [name for name in needed if name not in given or given[name].shape != expected[name].shape]
-    if wrong:
-        raise WeightsError(
-            f"model.weights: {weights} does not fit {backbone}: {len(wrong)} tensors are missing or have another "
-            f"shape, first {wrong[0]}; give a state dict of torchvision's {backbone}"
-        )
-    network.load_state_dict(
-        {name: value if name.startswith(head) else given.get(name, value) for name, value in expected.items()}
-    )
 
 
 class Architecture(Section):

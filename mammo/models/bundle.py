@@ -106,7 +106,12 @@ def load_bundle(folder: Path) -> Bundle:
         WeightsError: the weights are damaged or do not fit the description.
     """
     description = read_json(folder / DESCRIPTION_FILE)
-    _check_format(description, folder / DESCRIPTION_FILE)
+    found = description.get("bundle_format", 1) if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise DataError(
+            f"{folder / DESCRIPTION_FILE}: must be a bundle of format {FORMAT}, got {found}: another release wrote it; "
+            "train again with `dvc repro`, and make the new version champion with `mammo promote VERSION`"
+        )
     try:
         bundle, digest = _described(description), description["weights_sha256"]
     except (ConfigError, DataError, KeyError, TypeError, ValueError) as error:
@@ -127,15 +132,6 @@ def load_bundle(folder: Path) -> Bundle:
             f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again"
         ) from error
     return bundle
-
-
-def _check_format(description: Any, path: Path) -> None:
-    found = description.get("bundle_format", 1) if isinstance(description, dict) else None
-    if found != FORMAT:
-        raise DataError(
-            f"{path}: must be a bundle of format {FORMAT}, got {found}: another release wrote it; train again with "
-            "`dvc repro`, and make the new version champion with `mammo promote VERSION`"
-        )
 
 
 def _described(description: dict[str, Any]) -> Bundle:

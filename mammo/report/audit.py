@@ -57,18 +57,14 @@ def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
         f"{data_name(bool(table['synthetic'].any()))} ROIs, {protocol.replace('_', ' ')} split, {len(table)} ROIs, "
         f"{patients}; shifts are those of b's top-left corner from a's, right and down"
     )
-    pairs_sheet(_drawn_pairs(audit), folder / "pairs.png", note)
-
-
-def _drawn_pairs(audit: Audit) -> list[DrawnPair]:
-    """Each pair with its pixels."""
-    row_of = {roi_id: row for row, roi_id in enumerate(audit.rois.table["roi_id"])}
+    image_of = dict(zip(table["roi_id"], audit.rois.images, strict=True))
     parts = audit.pairs[["split_a", "split_b"]].astype(object)
-    images, named = audit.rois.images, parts.where(parts.notna(), None)
-    return [
-        DrawnPair(overlap, images[row_of[overlap.a]], images[row_of[overlap.b]], *of_pair)
-        for overlap, of_pair in zip(overlaps_of(audit.pairs), named.to_numpy(), strict=True)
+    named = parts.where(parts.notna(), None).to_numpy()
+    drawn = [
+        DrawnPair(overlap, image_of[overlap.a], image_of[overlap.b], *of_pair)
+        for overlap, of_pair in zip(overlaps_of(audit.pairs), named, strict=True)
     ]
+    pairs_sheet(drawn, folder / "pairs.png", note)
 
 
 def write_located(workspace: Workspace, located: pd.DataFrame) -> None:

@@ -225,28 +225,22 @@ def reliability_diagram(
         for truth, colour in LABEL_COLOURS.items():
             ticks = kinds[1][labels == truth]
             axes.plot(ticks, np.full(len(ticks), float(truth)), "|", markersize=8, color=colour, alpha=0.6)
-        tidy(axes, name, f"mean score of the bin\n{_in_bins(counts)}", "share of Tumor ROIs")
+        if counts["raw"] == counts["calibrated"]:
+            lines = [f"ROIs per bin: {counts['raw']}"]
+        else:
+            lines = [f"ROIs per bin, {kind}: {numbers}" for kind, numbers in counts.items()]
+        in_bins = (piece for line in lines for piece in textwrap.wrap(line, 52))
+        tidy(axes, name, "\n".join(["mean score of the bin", *in_bins]), "share of Tumor ROIs")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.04, 1.04))
         draw_legend(below, entries, columns=1)
     save(figure, path)
 
 
-def _in_bins(counts: Mapping[str, str]) -> str:
-    """`ROIs per bin: 11, 10, …`, once where raw and calibrated scores have the same bins."""
-    if counts["raw"] == counts["calibrated"]:
-        lines = [f"ROIs per bin: {counts['raw']}"]
-    else:
-        lines = [f"ROIs per bin, {kind}: {numbers}" for kind, numbers in counts.items()]
-    return "\n".join(piece for line in lines for piece in textwrap.wrap(line, 52))
-
-
 def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) -> None:
     """Draw each fold's coverage beside the promise, and its referral rate, with Wilson intervals."""
     rows = np.arange(len(folds), dtype=float)
-    heights, title = (
-        (1.6 + 0.55 * len(folds), 0.3),
-        "Prediction sets: coverage against the promise, and referrals",
-    )
+    heights = (1.6 + 0.55 * len(folds), 0.3)
+    title = "Prediction sets: coverage against the promise, and referrals"
     figure = new_figure(10, sum(heights), title, data_note)
     (coverage, referral), below = _panels_and_legend(figure, heights, 2)
     tidy(coverage, "Coverage", "share of the sets that hold the true class")

@@ -5,11 +5,9 @@ et al. 2019, doi 10.1145/3287560.3287596).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -24,18 +22,8 @@ from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
 from mammo.models.bundle import DESCRIPTION_FILE
 from mammo.report.audit import audit_blocks
-from mammo.report.blocks import (
-    Block,
-    Cell,
-    Picture,
-    Section,
-    Table,
-    inline_markdown,
-    markdown,
-    reference,
-)
+from mammo.report.blocks import Block, Cell, Picture, Section, Table, inline_markdown, markdown, reference
 from mammo.report.explanations import RULE, draw_examples, pick_examples
-from mammo.report.ledger import ledger_blocks
 from mammo.report.results import (
     PREDICTIONS_FILE,
     RESULTS_FILE,
@@ -43,15 +31,17 @@ from mammo.report.results import (
     comparisons_blocks,
     operation_blocks,
     results_blocks,
+    slice_report,
+    slices_blocks,
     systems_table,
 )
-from mammo.report.slices import slice_report, slices_blocks
 from mammo.report.source import SourceFile
 from mammo.report.studies import (
+    Blocks,
     ablation_blocks,
+    ledger_blocks,
     nested_blocks,
     seeds_blocks,
-    study_section,
     tuning_blocks,
     variants_blocks,
 )
@@ -148,7 +138,12 @@ def _provenance(
 def write_page(inputs: ReportInputs) -> None:
     """Write `reports/index.html`; every text is escaped."""
     style = files("mammo.report").joinpath("templates", "page.css").read_text()
-    page = _render("page.html.j2", inputs, sections=sections_of(inputs), facts=_facts(inputs), style=style)
+    headings = ("Accuracy", "Tumor recall", "Specificity", "AUC", "AUC minus the floor's")
+    metrics = ("accuracy", "recall", "specificity", "auc_score")
+    numbers = inputs.results.cells(metrics, "systems", inputs.system, "roi")
+    margin = inputs.results.cell("selected_minus_floor_auc", signed=True)
+    facts = list(zip(headings, [*numbers, margin], strict=True))
+    page = _render("page.html.j2", inputs, sections=sections_of(inputs), facts=facts, style=style)
     write_bytes(inputs.workspace.reports / PAGE_FILE, page.encode())
 
 
@@ -194,15 +189,6 @@ def _render(name: str, inputs: ReportInputs, **values: Any) -> str:
     return page
 
 
-def _facts(inputs: ReportInputs) -> list[tuple[str, Cell]]:
-    """The numbers at the top."""
-    roi = inputs.results.at("systems", inputs.system, "roi")
-    names = {"Tumor recall": "recall", "Specificity": "specificity", "AUC": "auc_score"}
-    margin = inputs.results.cell("selected_minus_floor_auc", signed=True)
-    levels = [(title, roi.cell(metric)) for title, metric in {"Accuracy": "accuracy", **names}.items()]
-    return [*levels, ("AUC minus the floor's", margin)]
-
-
 def sections_of(inputs: ReportInputs) -> list[Section]:
     """The sections of the page, in their order."""
     workspace, results, system = inputs.workspace, inputs.results, inputs.system
@@ -212,7 +198,18 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
     ) -> Section:
         return Section(key, title, blocks, inputs.synthetic, missing)
 
-    study = partial(study_section, workspace)
+    def study(key: str, title: str, command: str, sources: Mapping[str, Blocks]) -> Section:
+        """The section of a study, whether or not its command has run; `sources`: glob → what to show of each file."""
+        blocks: list[Block] = []
+        synthetic = False
+        for pattern, blocks_of in sources.items():
+            for file in sorted(workspace.reports.glob(pattern)):
+                source = SourceFile.read(workspace, str(file.relative_to(workspace.reports)))
+                blocks += blocks_of(source)
+                flags = (source.value("data", "synthetic"), source.value("record", "study", "synthetic"))
+                synthetic |= any(flags)
+        return Section(key, title, blocks, synthetic, command)
+
     training = [block for one in results.each("systems") for block in one.blocks("training", name=one.name)]
     ablation = {"ablate/ablate.json": ablation_blocks}
     tuning = {"tune/study.json": tuning_blocks, "tune/nested.json": nested_blocks}
@@ -240,15 +237,14 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
 
 def _data_blocks(inputs: ReportInputs) -> list[Block]:
     """What the numbers rest on: source, parts, expectations."""
-    reports, names = inputs.workspace.reports, ("rois", "leakage", "patches")
-    paths = [
-        f"expectations/{name}.json" for name in names if (reports / "expectations" / f"{name}.json").is_file()
-    ]
     rows = []
-    for source in (SourceFile.read(inputs.workspace, path) for path in paths):
-        kept = sum(rule.value("kept") for rule in source.each("expectations"))
-        found = (source.cell("n_expectations"), Cell(str(kept), source.href("expectations")))
-        rows.append((Path(source.path).stem, *found, source.cell("n_warnings")))
+    for name in ("rois", "leakage", "patches"):
+        path = f"expectations/{name}.json"
+        if (inputs.workspace.reports / path).is_file():
+            source = SourceFile.read(inputs.workspace, path)
+            kept = sum(rule.value("kept") for rule in source.each("expectations"))
+            found = (source.cell("n_expectations"), Cell(str(kept), source.href("expectations")))
+            rows.append((name, *found, source.cell("n_warnings")))
     headings = ("table", "expectations", "kept", "warnings")
     expectations = Table("", headings, tuple(rows), "expectations/rois.json")
     return inputs.results.blocks("data", parts=_parts(inputs.provenance), expectations=expectations)
@@ -299,8 +295,9 @@ def _in_words(values: dict[str, Any]) -> str:
 
 def _provenance_blocks(provenance: SourceFile) -> list[Block]:
     """Hashes of data, settings and weights, library versions, and how to find the MLflow run of each system."""
+    query = "tags.`mammo.weights_sha256` = '{}'"
     weights = (
-        (one.name, one.cell(code=True), Cell(f"tags.`mammo.weights_sha256` = '{one.value()}'", code=True))
+        (one.name, one.cell(code=True), Cell(query.format(one.value()), code=True))
         for one in provenance.each("weights_sha256")
     )
     data = ((one.name, one.cell(code=True)) for one in provenance.each("data_md5"))

@@ -1,17 +1,22 @@
-"""The evaluation as people read it: its tables, and the files in `reports/evaluate/`."""
+"""The evaluation as people read it: its tables, its slices, and the files in `reports/evaluate/`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from mammo.core.config import EvaluateConfig
 from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
-from mammo.core.records import Label
+from mammo.core.records import ABNORMALITIES, SEVERITIES, TISSUES, Label
 from mammo.evaluation.conformal import RATES
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import TITLES, Confusion
 from mammo.evaluation.scores import Scores
+from mammo.evaluation.slices import SIZES, sizes_of, slices_of
 from mammo.evaluation.voting import roi_votes
 from mammo.report.blocks import Block, Cell, Heading, Inline, Paragraph, Table, document
 from mammo.report.curves import (
@@ -32,6 +37,13 @@ FLOOR_TITLE: Final = "floor: logistic regression on 8 intensity statistics"
 _COUNTS: Final = ("tp", "fn", "fp", "tn")
 _COUNTS_TITLE: Final = "TP / FN / FP / TN"
 _BINNINGS: Final = {"equal_mass": "equally many ROIs", "equal_width": "equal width"}
+AXES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "tissue": ("Tissue (F fatty, G fatty-glandular, D dense-glandular)", TISSUES),
+    "abnormality": ("Kind of lesion", tuple(kind for kind in ABNORMALITIES if kind != "NORM")),
+    "severity": ("Severity (B benign, M malignant)", SEVERITIES),
+    "size": ("Size of the lesion", SIZES),
+}
+"""What the ROIs are sliced by: title and slices."""
 
 
 def titles(names: Iterable[str]) -> list[str]:
@@ -58,16 +70,15 @@ def systems_table(results: SourceFile, columns: Sequence[str] = COLUMNS) -> Tabl
     if results.value("data", "source") == "mias_rois" and results.value("data", "protocol") == "published":
         reported = (one for one in results.each("paper", "systems") if one.value("confusion"))
         judged += [(f"paper: {one.value('system')} (as reported)", one) for one in reported]
-    rows = ((title, _n_rois(one), _confusion(one), *one.cells(columns, "roi")) for title, one in judged)
+    rows = []
+    for title, one in judged:
+        n_rois = Cell(str(sum(one.value("confusion", key) for key in _COUNTS)), one.href("confusion"))
+        rows.append((title, n_rois, _confusion(one), *one.cells(columns, "roi")))
     return results.table(("system", "ROIs", _COUNTS_TITLE, *titles(columns)), rows)
 
 
 def _bold(system: SourceFile, results: SourceFile) -> Cell:
     return Cell(system.name, strong=system.name == results.value("selected", "system"))
-
-
-def _n_rois(judged: SourceFile) -> Cell:
-    return Cell(str(sum(judged.value("confusion", key) for key in _COUNTS)), judged.href("confusion"))
 
 
 def _confusion(judged: SourceFile) -> Cell:
@@ -114,75 +125,55 @@ def operation_blocks(results: SourceFile) -> list[Block]:
     """How the systems are operated: thresholds, operating points, calibration, referral."""
     systems = list(results.each("systems"))
     metrics, rates = ("accuracy", "recall", "specificity", "balanced_accuracy"), ("recall", "specificity")
-    thresholds = results.table(
-        ("system", "threshold", _COUNTS_TITLE, *titles(metrics)),
-        (
-            (system.name, _threshold(one), _confusion(one), *one.cells(metrics, "roi"))
-            for system in systems
-            for one in system.each("thresholds")
-        ),
-    )
-    points = results.table(
-        ("system", "held on validation", "threshold", *titles(rates)),
-        (
-            (system.name, _held(one), one.cell("threshold"), *one.cells(rates))
-            for system in systems
-            for one in system.each("operating_points")
-        ),
-    )
-    calibration = results.table(
-        ("system", "scores", "slope, intercept", "Brier score", "Expected calibration error", "If perfect"),
-        (row for system in systems for row in _calibrated(system)),
-    )
+    thresholds: list[Sequence[Inline]] = []
+    points: list[Sequence[Inline]] = []
+    calibration: list[Sequence[Inline]] = []
+    for system in systems:
+        for one in system.each("thresholds"):
+            ships = bool(one.value("ships"))
+            text = f"{one.value('name')}: {one.value('threshold'):.3f}{' (ships)' if ships else ''}"
+            threshold = Cell(text, one.href("threshold"), strong=ships)
+            thresholds.append((system.name, threshold, _confusion(one), *one.cells(metrics, "roi")))
+        for one in system.each("operating_points"):
+            held = Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target"))
+            points.append((system.name, held, one.cell("threshold"), *one.cells(rates)))
+        line = system.at("calibration", "calibrator")
+        fitted = Cell(f"{line.value('slope'):.3f}, {line.value('intercept'):.3f}", line.href())
+        for kind, shown in (("raw", ""), ("calibrated", fitted)):
+            judged = system.at("calibration", kind)
+            perfect = judged.at("calibration_error_if_perfect")
+            mean, upper = perfect.value("mean"), perfect.value("upper")
+            chance = "" if mean is None else Cell(f"{mean:.3f} (below {upper:.3f})", perfect.href())
+            errors = judged.cells(("brier", "calibration_error"))
+            calibration.append((system.name, kind, shown, *errors, chance))
     first = systems[0].at("calibration")
+    headings = (
+        "system",
+        "scores",
+        "slope, intercept",
+        "Brier score",
+        "Expected calibration error",
+        "If perfect",
+    )
     return results.blocks(
         "operation",
-        thresholds=thresholds,
-        points=points,
-        calibration=calibration,
+        thresholds=results.table(("system", "threshold", _COUNTS_TITLE, *titles(metrics)), thresholds),
+        points=results.table(("system", "held on validation", "threshold", *titles(rates)), points),
+        calibration=results.table(headings, calibration),
         referral=referral_table(results, [system.at("referral") for system in systems]),
         n_bins=first.cell("n_bins"),
         binning=_BINNINGS[first.value("binning")],
     )
 
 
-def _threshold(one: SourceFile) -> Cell:
-    ships = bool(one.value("ships"))
-    text = f"{one.value('name')}: {one.value('threshold'):.3f}{' (ships)' if ships else ''}"
-    return Cell(text, one.href("threshold"), strong=ships)
-
-
-def _held(one: SourceFile) -> Cell:
-    return Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target"))
-
-
-def _calibrated(system: SourceFile) -> Iterator[list[Inline]]:
-    """A row of the raw scores, one of the calibrated."""
-    line = system.at("calibration", "calibrator")
-    fitted = Cell(f"{line.value('slope'):.3f}, {line.value('intercept'):.3f}", line.href())
-    for kind, shown in (("raw", ""), ("calibrated", fitted)):
-        judged = system.at("calibration", kind)
-        perfect = judged.at("calibration_error_if_perfect")
-        mean, upper = perfect.value("mean"), perfect.value("upper")
-        chance = "" if mean is None else Cell(f"{mean:.3f} (below {upper:.3f})", perfect.href())
-        yield [system.name, kind, shown, *judged.cells(("brier", "calibration_error")), chance]
-
-
 def referral_table(source: SourceFile, folds: Iterable[SourceFile], *more: Sequence[Inline]) -> Table:
     """What prediction sets promised and what came of it, one row a fold; `more` rows below."""
+    rows: list[Sequence[Inline]] = []
+    for fold in folds:
+        known, promise = fold.cells(("fold", "n_calibration")), fold.cell("promise", digits=2)
+        rows.append((*known, promise, *fold.cells((*RATES, "verdict"))))
     return source.table(
-        ("fold", "ROIs that fitted", "promise", *RATES.values(), "promise was"),
-        [
-            *(
-                (
-                    *fold.cells(("fold", "n_calibration")),
-                    fold.cell("promise", digits=2),
-                    *fold.cells((*RATES, "verdict")),
-                )
-                for fold in folds
-            ),
-            *more,
-        ],
+        ("fold", "ROIs that fitted", "promise", *RATES.values(), "promise was"), [*rows, *more]
     )
 
 
@@ -225,7 +216,7 @@ def _draw(workspace: Workspace, assessment: Assessment, folder: Path) -> None:
     note = results["data"]["note"]
     entries = {**results["systems"], FLOOR: results[FLOOR]}
     scores = {name: one.scores[0] for name, one in {**assessment.scored, FLOOR: assessment.floor}.items()}
-    aucs = {name: read_estimate(entries[name]["roi"]["auc_score"]) for name in scores}
+    aucs = {name: Estimate.from_dict(entries[name]["roi"]["auc_score"]) for name in scores}
     roc_and_precision_recall(labels, scores, aucs, folder / "curves.png", note)
     confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
     confidence = entries[FLOOR]["roi"]["accuracy"]["confidence"]
@@ -242,24 +233,83 @@ def _draw(workspace: Workspace, assessment: Assessment, folder: Path) -> None:
         history = pd.read_csv(workspace.reports / "train" / f"{name}.csv")
         held_out = note.replace("test ROIs", "test ROIs held out")
         training_curves(history, name, folder / f"training-{name}.png", held_out)
-        _draw_errors(assessment, name, scored, folder / f"errors-{name}.png")
+        bundle, test = assessment.bundles[name], assessment.test
+        votes = roi_votes(scored.patch_scores[0], bundle.vote, bundle.calibrator, bundle.conformal)
+        rows = zip(test.table["roi_id"], test.images, scored.labels, votes, strict=True)
+        voted = [VotedRoi(roi_id, image, Label(int(label)), vote) for roi_id, image, label, vote in rows]
+        path, title = folder / f"errors-{name}.png", f"Wrong ROIs of {name}"
+        wrong_rois_sheet(voted, bundle.corners, path, note, title=title)
 
 
-def _draw_errors(assessment: Assessment, name: str, scored: Scores, path: Path) -> None:
-    """Draw the sheet of a system's wrong ROIs with their votes."""
-    bundle, test = assessment.bundles[name], assessment.test
-    votes = roi_votes(scored.patch_scores[0], bundle.vote, bundle.calibrator, bundle.conformal)
-    rows = zip(test.table["roi_id"], test.images, scored.labels, votes, strict=True)
-    voted = [VotedRoi(roi_id, image, Label(int(label)), vote) for roi_id, image, label, vote in rows]
-    note = assessment.results["data"]["note"]
-    wrong_rois_sheet(voted, bundle.corners, path, note, title=f"Wrong ROIs of {name}")
+def slices_blocks(slices: SourceFile, systems: Sequence[str]) -> list[Block]:
+    """A table of the systems on the slices of each axis, or that the source does not know it."""
+    blocks: list[Block] = []
+    for axis in slices.each("axes"):
+        known = axis.value("systems", systems[0])
+        if not known:
+            unknown = f"{axis.value('title')}: unknown to the source for all ROIs of the test part. No slice."
+            blocks.append(Paragraph((unknown,)))
+            continue
+        names = list(known[0]["metrics"])
+        rows: list[Sequence[Inline]] = []
+        for row in (axis.at("systems", system, index) for index in range(len(known)) for system in systems):
+            counts = row.cells(("n_rois", "n_tumor"))
+            rows.append((f"{row.value('value')}: {row.place[-2]}", *counts, *row.cells(names, "metrics")))
+        lesions = " The AUC sets the slice's Tumor ROIs against all Normal ROIs."
+        caption = f"{axis.value('title')}. n/a: the slice lacks what the metric needs."
+        caption += lesions if axis.value("of_lesions") else ""
+        table = slices.table(("slice: system", "ROIs", "Tumor", *titles(names)), rows)
+        blocks.append(replace(table, caption=caption))
+    return blocks
 
 
-def read_estimate(fields: Mapping[str, Any]) -> Estimate:
-    """The inverse of `Estimate.to_dict`: null is NaN again."""
-    values: dict[str, Any] = {
-        key: float("nan") if value is None else value
-        for key, value in fields.items()
-        if key in Estimate.__dataclass_fields__
-    }
-    return Estimate(**values)
+def slice_report(
+    predictions: pd.DataFrame, rois: pd.DataFrame, config: EvaluateConfig, data: dict[str, Any]
+) -> dict[str, Any]:
+    """Every system on every slice of the judged part, ready for JSON.
+
+    Args:
+        predictions: one row for each system and ROI, as `systems.predictions` makes them.
+        rois: the ROI table.
+        config: how the intervals are made.
+        data: what was judged, as `assess.describe_data` tells it.
+
+    Returns:
+        `data`, and for each of the `AXES` its `title`, `of_lesions`, `n_known` of `n_rois` (for what describes a
+        lesion: of the Tumor ROIs), and `systems`: name → list of slices; empty where the source knows nothing.
+    """
+    known = rois.set_index("roi_id")
+    axes: dict[str, Any] = {}
+    for axis, (title, names) in AXES.items():
+        of_lesions = axis != "tissue"
+        systems = {}
+        n_known = n_rois = 0
+        for system, rows in predictions.groupby("system", sort=False):
+            described = known.loc[rows["roi_id"]]
+            if axis == "size":
+                values = sizes_of(described["radius_px"].to_numpy(dtype=float, na_value=np.nan))
+            else:
+                of_axis = described[axis].astype(object)
+                values = of_axis.where(of_axis.notna(), None).to_numpy(dtype=object)
+            # A ROI's mean score stands for its patches, its decision for its votes.
+            decisions, scores = _classes(rows["decision"]), rows["score"].to_numpy(dtype=float)[:, None]
+            decided = Scores.single(
+                rows["roi_id"].to_numpy(dtype=object),
+                _classes(rows["label"]),
+                rows["group_id"].to_numpy(dtype=object),
+                scores,
+                decisions.astype(float),
+                decisions,
+            )
+            relevant = (decided.labels == Label.TUMOR) | (not of_lesions)
+            n_known, n_rois = int(np.isin(values[relevant], names).sum()), int(relevant.sum())
+            if n_known:
+                slices = slices_of(decided, values, names, of_lesions=of_lesions, **config.resampling)
+                systems[str(system)] = [one.to_dict() for one in slices]
+        counts = {"of_lesions": of_lesions, "n_known": n_known, "n_rois": n_rois}
+        axes[axis] = {"title": title, **counts, "systems": systems}
+    return {"data": data, "axes": axes}
+
+
+def _classes(names: pd.Series) -> npt.NDArray[np.int64]:
+    return np.where(names == Label.TUMOR.title, int(Label.TUMOR), int(Label.NORMAL)).astype(np.int64)

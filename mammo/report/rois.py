@@ -95,7 +95,12 @@ def wrong_rois_sheet(
 
     At most `MAX_TILES` of all judged `rois` are drawn; the heading after `title` says how many there are.
     """
-    wrong = sorted((roi for roi in rois if roi.vote.label != roi.label.title), key=_severity)
+
+    def severity(roi: VotedRoi) -> tuple[bool, float]:
+        missed = roi.label == Label.TUMOR
+        return not missed, roi.vote.vote_share if missed else -roi.vote.vote_share
+
+    wrong = sorted((roi for roi in rois if roi.vote.label != roi.label.title), key=severity)
     shown = wrong[:MAX_TILES]
     heading = f"{title}: {len(wrong)} of {len(rois)} ROIs decided wrongly"
     if len(wrong) > len(shown):
@@ -115,11 +120,6 @@ def wrong_rois_sheet(
         _draw_votes(right, roi.vote, corners, tally(roi.vote).replace(" voted", "\nvoted"), 8, number_pt=6.5)
     _explain_votes(figure, list(grid.ravel()))
     save(figure, path)
-
-
-def _severity(roi: VotedRoi) -> tuple[bool, float]:
-    missed = roi.label == Label.TUMOR
-    return not missed, roi.vote.vote_share if missed else -roi.vote.vote_share
 
 
 def _draw_votes(

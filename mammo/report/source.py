@@ -73,11 +73,11 @@ class SourceFile:
     def _find(self, keys: Sequence[str | int]) -> tuple[Any, bool]:
         """The value, and whether it is there."""
         found = self.content
-        for key in (*self.place, *keys):
-            try:
+        try:
+            for key in (*self.place, *keys):
                 found = found[key]
-            except (IndexError, KeyError, TypeError):
-                return None, False
+        except (IndexError, KeyError, TypeError):
+            return None, False
         return found, True
 
     def cell(self, *keys: str | int, digits: int = 3, signed: bool = False, **style: bool) -> Cell:
@@ -111,16 +111,15 @@ class SourceFile:
         parts: list[Inline] = []
         for text, field, form, _ in Formatter().parse(template):
             parts += [text] if text else []
-            if field is not None:
-                parts.append(
-                    cells[field] if field in cells else self._formatted(field.split("."), form or "")
-                )
+            keys = (field or "").split(".")
+            if field in cells:
+                parts.append(cells[field])
+            elif form == "%":
+                parts.append(Cell(percent(self.value(*keys)), self.href(*keys)))
+            elif field is not None and form is not None:
+                signed = form.startswith("+")
+                parts.append(self.cell(*keys, digits=int(form.strip("+") or 3), signed=signed))
         return Paragraph(tuple(parts))
-
-    def _formatted(self, keys: list[str], form: str) -> Cell:
-        if form == "%":
-            return Cell(percent(self.value(*keys)), self.href(*keys))
-        return self.cell(*keys, digits=int(form.strip("+") or 3), signed=form.startswith("+"))
 
     def blocks(self, name: str, /, **parts: Any) -> list[Block]:
         """The text of that name in `templates/texts.txt` as blocks.
@@ -141,18 +140,16 @@ class SourceFile:
                 several = [part] if isinstance(part, Block) else part
                 found += [replace(block, caption=caption) if caption else block for block in several]
             elif kind.startswith("!"):
-                found += self._pictures(self._words(kind[1:], parts), self._words(text, parts))
+                path = self._words(kind[1:], parts)
+                if self.folder is not None and (self.folder / path).is_file():
+                    png = (self.folder / path).read_bytes()
+                    found.append(Picture(self._words(text, parts), png, quote(path)))
             else:
                 found.append(self.sentence(line, **parts))
         return [block for block in found if not isinstance(block, Table) or block.rows]
 
     def _words(self, template: str, parts: dict[str, Any]) -> str:
         return "".join(map(plain, self.sentence(template, **parts).parts))
-
-    def _pictures(self, path: str, caption: str) -> list[Picture]:
-        if self.folder is None or not (self.folder / path).is_file():
-            return []
-        return [Picture(caption, (self.folder / path).read_bytes(), quote(path))]
 
 
 @cache

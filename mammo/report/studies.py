@@ -1,19 +1,28 @@
-"""Studies of many fits as people read them: seeds, ablation of the paper's defects, variants of the settings, tuning.
+"""Studies of many fits as people read them: seeds, ledger, ablation of the paper's defects, variants, tuning.
 
 Every `write_` function takes the summary that the study returned, writes it as JSON with its tables as Markdown beside
 it, and returns the Markdown for the terminal. The page reads the same JSON and shows the same blocks.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from mammo.core.files import Workspace, write_bytes, write_json
-from mammo.report.blocks import Block, Cell, Inline, Paragraph, Section, document
-from mammo.report.results import COLUMNS, titles
-from mammo.report.source import SourceFile, counted
+import pandas as pd
+
+from mammo.core.files import Workspace, atomic_folder, write_bytes, write_json
+from mammo.evaluation.conformal import RATES, FoldReferral, over_folds
+from mammo.report.blocks import Block, Cell, Inline, Paragraph, Table, document
+from mammo.report.curves import draw_ledger, referral_picture
+from mammo.report.results import COLUMNS, FLOOR_TITLE, referral_table, titles
+from mammo.report.source import SourceFile, counted, shown
 
 Blocks = Callable[[SourceFile], list[Block]]
 _NESTED: Final = ("auc_score", "auc_vote_share", "accuracy", "recall", "specificity", "precision")
+LEDGER: Final = (
+    *("accuracy", "recall", "specificity", "precision"),
+    *("balanced_accuracy", "auc_score", "auc_vote_share"),
+)
 EFFECTS: Final = ("auc_score", "accuracy", "recall", "specificity", "precision")
 _VERDICTS: Final = ("verdict, this row alone", "verdict, all rows together")
 _FOLDS: Final = {
@@ -24,8 +33,7 @@ _FOLDS: Final = {
 
 def grid_in_words(grid: dict[str, Any]) -> str:
     """`5 folds × 2 repeats × 1 seed`."""
-    counts = ((grid["n_folds"], "fold"), (grid["n_repeats"], "repeat"), (grid["n_seeds"], "seed"))
-    return " × ".join(counted(n, word) for n, word in counts)
+    return " × ".join(counted(grid[f"n_{noun}s"], noun) for noun in ("fold", "repeat", "seed"))
 
 
 def about(source: SourceFile, folds: str) -> list[Block]:
@@ -43,30 +51,6 @@ def write_study(workspace: Workspace, name: str, title: str, blocks: Blocks, sum
     return text
 
 
-def study_section(
-    workspace: Workspace, key: str, title: str, command: str, sources: Mapping[str, Blocks]
-) -> Section:
-    """The page's section of a study, whether or not its command has run.
-
-    Args:
-        workspace: the workspace.
-        key: the section's anchor.
-        title: its heading.
-        command: what makes its files.
-        sources: files of `reports/`, by glob → what to show of each.
-    """
-    blocks: list[Block] = []
-    synthetic = False
-    for pattern, blocks_of in sources.items():
-        for file in sorted(workspace.reports.glob(pattern)):
-            source = SourceFile.read(workspace, str(file.relative_to(workspace.reports)))
-            blocks += blocks_of(source)
-            synthetic |= bool(
-                source.value("data", "synthetic") or source.value("record", "study", "synthetic")
-            )
-    return Section(key, title, blocks, synthetic, command)
-
-
 def write_seeds(workspace: Workspace, summary: dict[str, Any]) -> str:
     """Write `reports/seeds/seeds.json` and `.md`."""
     title = f"Test results over {summary['n_seeds']} training seeds"
@@ -76,18 +60,13 @@ def write_seeds(workspace: Workspace, summary: dict[str, Any]) -> str:
 def seeds_blocks(source: SourceFile) -> list[Block]:
     """Mean ± standard deviation of every metric over the seeds; ensembles and floor beside it."""
     systems, selected = list(source.each("systems")), source.value("selected")
-    rows: list[Sequence[Inline]] = [
-        (
-            Cell(one.name, strong=one.name == selected),
-            one.cell("validation", "val_loss", digits=4),
-            *one.cells(COLUMNS, "test"),
-            one.cell("minus_floor_auc", signed=True),
-        )
-        for one in systems
-    ]
-    for ensemble in (one.at("ensemble") for one in systems):
-        margin = ensemble.cell("minus_floor_auc", signed=True)
-        rows.append((f"{ensemble.place[1]}, ensemble", "", *ensemble.cells(COLUMNS, "roi"), margin))
+    rows: list[Sequence[Inline]] = []
+    for one in systems:
+        name, loss = Cell(one.name, strong=one.name == selected), one.cell("validation", "val_loss", digits=4)
+        rows.append((name, loss, *one.cells(COLUMNS, "test"), one.cell("minus_floor_auc", signed=True)))
+    for one in systems:
+        margin = one.cell("ensemble", "minus_floor_auc", signed=True)
+        rows.append((f"{one.name}, ensemble", "", *one.cells(COLUMNS, "ensemble", "roi"), margin))
     rows.append(("floor (one fit)", "", *source.cells(COLUMNS, "floor", "roi"), ""))
     headings = ("system", "mean validation loss", *titles(COLUMNS), "AUC minus the floor's")
     chosen = source.at("systems", selected)
@@ -100,6 +79,110 @@ def seeds_blocks(source: SourceFile) -> list[Block]:
     )
 
 
+def write_ledger(workspace: Workspace, summary: dict[str, Any]) -> str:
+    """Write `reports/ledger/`, all files or none: `ledger.json`, `.csv`, `.md` and `.png`, and `referral.png`.
+
+    Returns the Markdown for the terminal.
+    """
+    data = summary["data"]
+    blocks = ledger_blocks(SourceFile("ledger/ledger.json", summary))
+    text = document("Ledger: published and honest protocols", blocks, synthetic=data["synthetic"])
+    note = (
+        f"{data['name']}: {data['n_rois']} ({data['n_tumor']} Tumor, {data['n_normal']} Normal) in "
+        f"{data['n_groups']} groups; honest: {grid_in_words(summary['settings'])}"
+    )
+    with atomic_folder(workspace.reports / "ledger") as folder:
+        write_json(folder / "ledger.json", summary)
+        write_bytes(folder / "ledger.csv", ledger_rows(summary).to_csv(index=False).encode())
+        write_bytes(folder / "ledger.md", text.encode())
+        draw_ledger(summary, folder / "ledger.png", note)
+        folds = [FoldReferral.from_dict(fold) for fold in summary["referral"]]
+        referral_picture(folds, folder / "referral.png", note)
+    return text
+
+
+def ledger_blocks(source: SourceFile) -> list[Block]:
+    """Rows by protocol, differences, gaps, and what the prediction sets of the honest folds kept."""
+    flagged = Cell(str(len(source.value("flagged_rois") or ())), source.href("flagged_rois"))
+    by_protocol: dict[str, list[SourceFile]] = {}
+    for row in source.each("rows"):
+        by_protocol.setdefault(row.value("protocol"), []).append(row)
+    text = "published" if source.value("gaps") else "unpublished"
+    return source.blocks(
+        "ledger",
+        about=about(source, "honest protocol"),
+        published=source.blocks(text, flagged=flagged),
+        levels=[_levels(source, rows) for rows in by_protocol.values()],
+        minus_floor=_differences(source, "minus_floor"),
+        between_systems=_differences(source, "between_systems"),
+        gaps=_gaps(source, "cells"),
+        gaps_of_same_rois=_gaps(source, "same_rois"),
+        referral=referral_table(source, source.each("referral"), *_over_folds(source)),
+    )
+
+
+def _levels(source: SourceFile, rows: Sequence[SourceFile]) -> Table:
+    first = rows[0].value()
+    protocol, groups = first["protocol"], counted(first["n_groups"], "group")
+    about_rois = f"{first['n_rois']} ROIs ({first['n_tumor']} Tumor) in {groups}."
+    levels = ((_title(row), row.cell("n_runs"), *row.cells(LEDGER, "cells")) for row in rows)
+    table = source.table(("system", "runs", *titles(LEDGER)), levels)
+    return replace(table, caption=f"{protocol[0].upper()}{protocol[1:]}: {about_rois}")
+
+
+def _title(row: SourceFile) -> Cell:
+    return Cell(FLOOR_TITLE, row.href("name")) if row.value("kind") == "floor" else row.cell("name")
+
+
+def _differences(source: SourceFile, key: str) -> Table:
+    rows = (
+        [*row.cells(("protocol", "name")), *row.cells(LEDGER, "cells", signed=True)]
+        for row in source.each(key)
+    )
+    return source.table(("protocol", "system", *titles(LEDGER)), rows)
+
+
+def _gaps(source: SourceFile, key: str) -> Table:
+    rows = ((_title(row), *row.cells(LEDGER, key, signed=True)) for row in source.each("gaps"))
+    return source.table(("system", *titles(LEDGER)), rows)
+
+
+def _over_folds(source: SourceFile) -> Iterable[Sequence[Inline]]:
+    """All folds together (coverage is promised on average over folds), and how far the folds lie apart."""
+    folds = [FoldReferral.from_dict(fold) for fold in source.value("referral") or ()]
+    if not folds:
+        return
+    spreads = over_folds(folds, folds[0].coverage.confidence).values()
+    spread = (Cell(shown(found.to_dict()["sd"]), source.href("referral")) for found in spreads)
+    means = source.cells(tuple(RATES), "referral_over_runs")
+    yield "mean over the runs", "", "", *means, ""
+    yield f"standard deviation over {counted(len(folds), 'fold')}", "", "", *spread, ""
+
+
+def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:
+    """One row for each cell: protocol, name, metric, value, interval, n, method; the gaps are protocols too."""
+    sets = [(row["protocol"], row, row["cells"]) for row in ledger["rows"]]
+    for key, words in (("minus_floor", "minus the floor"), ("between_systems", "between the systems")):
+        sets += [(f"{entry['protocol']}, {words}", entry, entry["cells"]) for entry in ledger[key]]
+    for key, words in (("cells", ""), ("same_rois", ", same ROIs")):
+        sets += [(f"published minus honest{words}", gap, gap[key]) for gap in ledger["gaps"]]
+    columns = ("value", "ci_low", "ci_high", "sd_runs", "n", "n_groups", "n_runs", "confidence", "method")
+    return pd.DataFrame(
+        [
+            {
+                "data": ledger["data"]["name"],
+                "protocol": protocol,
+                "system": entry["name"],
+                "kind": entry["kind"],
+                "metric": metric,
+                **{column: found.get(column) for column in columns},
+            }
+            for protocol, entry, cells in sets
+            for metric, found in cells.items()
+        ]
+    )
+
+
 def write_ablation(workspace: Workspace, summary: dict[str, Any]) -> str:
     """Write `reports/ablate/ablate.json` and `.md`."""
     title = f"Defects of the paper's recipe, one at a time: {summary['system']}"
@@ -108,18 +191,19 @@ def write_ablation(workspace: Workspace, summary: dict[str, Any]) -> str:
 
 def ablation_blocks(source: SourceFile) -> list[Block]:
     """What each defect does to the metrics, with it minus without it."""
-    defects = list(source.each("defects"))
     headings = ("defect", "setting", "in our settings", *titles(EFFECTS), "ROIs", *_VERDICTS)
-    rows = (
-        (one.cell("name"), one.cell("setting", code=True), one.cell("in_reference"), *_effect(one))
-        for one in defects
-    )
+    rows: list[Sequence[Inline]] = []
+    meanings = []
+    for one in source.each("defects"):
+        setting = (one.cell("setting", code=True), one.cell("in_reference"))
+        rows.append((one.cell("name"), *setting, *_effect(one)))
+        meanings.append(Paragraph((one.cell("name", strong=True), f": {one.value('about')}.")))
     return source.blocks(
         "ablation",
         about=about(source, _FOLDS[source.value("settings", "protocol")]),
         effects=_method(source),
         defects=source.table(headings, rows),
-        meanings=[Paragraph((one.cell("name", strong=True), f": {one.value('about')}.")) for one in defects],
+        meanings=meanings,
     )
 
 
@@ -132,31 +216,27 @@ def write_variants(workspace: Workspace, summary: dict[str, Any]) -> str:
 def variants_blocks(source: SourceFile) -> list[Block]:
     """Each variant's effect against the settings as they were."""
     differs = _settings_in_words(source.value("reference", "overrides"))
-    headings = (
-        "variant",
-        "settings",
-        "AUC",
-        *(f"{title}, effect" for title in titles(EFFECTS)),
-        "ROIs",
-        *_VERDICTS,
-    )
-    rows = (
-        (
-            one.cell("name"),
-            Cell(_settings_in_words(one.value("overrides")), one.href("overrides"), code=True),
-            one.cell("cells", "auc_score"),
-            *_effect(one),
+    effects = (f"{title}, effect" for title in titles(EFFECTS))
+    rows: list[Sequence[Inline]] = []
+    found: dict[str, list[str]] = {"Helped": [], "Hurt": [], "Mixed": [], "Not distinguishable": []}
+    for one in source.each("variants"):
+        settings = Cell(_settings_in_words(one.value("overrides")), one.href("overrides"), code=True)
+        rows.append((one.cell("name"), settings, one.cell("cells", "auc_score"), *_effect(one)))
+        verdict = one.value("effect", "together", "verdict")
+        helped, hurt = "higher" in verdict, "lower" in verdict
+        kind = (
+            "Mixed" if helped and hurt else "Helped" if helped else "Hurt" if hurt else "Not distinguishable"
         )
-        for one in source.each("variants")
-    )
+        found[kind].append(one.value("name"))
+    kinds = (f"{kind}: {', '.join(names)}." for kind, names in found.items() if names)
     return source.blocks(
         "variants",
         name=source.cell("name", strong=True),
         about=about(source, _FOLDS["development"]),
         effects=_method(source),
-        variants=source.table(headings, rows),
+        variants=source.table(("variant", "settings", "AUC", *effects, "ROIs", *_VERDICTS), rows),
         reference_settings=f"params.yaml with {differs}" if differs else "params.yaml as it was",
-        found=_found(source.value("variants")),
+        found=f"All rows together. {' '.join(kinds)}",
     )
 
 
@@ -180,39 +260,16 @@ def _settings_in_words(overrides: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in overrides.items())
 
 
-def _found(variants: Sequence[dict[str, Any]]) -> str:
-    """What helped, what hurt, what cannot be told apart, of all rows together."""
-    kinds = {
-        (True, False): "Helped",
-        (False, True): "Hurt",
-        (True, True): "Mixed",
-        (False, False): "Not distinguishable",
-    }
-    names: dict[str, list[str]] = {kind: [] for kind in kinds.values()}
-    for one in variants:
-        verdict = one["effect"]["together"]["verdict"]
-        names[kinds["higher" in verdict, "lower" in verdict]].append(one["name"])
-    found = (f"{kind}: {', '.join(of_kind)}." for kind, of_kind in names.items() if of_kind)
-    return f"All rows together. {' '.join(found)}"
-
-
 def tuning_blocks(source: SourceFile) -> list[Block]:
     """The study's choice beside the settings of `params.yaml`."""
     record = source.at("record")
-    compared = isinstance(record.value("settings_of_params"), dict)
-    rows = (
-        (
-            one.name,
-            _range(one.value()),
-            _chosen(record.at("best", "params", one.name)),
-            _chosen(record.at("settings_of_params", "params", one.name)),
-            record.cell("importance", one.name),
-        )
-        for one in record.each("space")
-    )
+    rows: list[Sequence[Inline]] = []
+    for one in record.each("space"):
+        chosen, ours = (_chosen(record.at(of, "params", one.name)) for of in ("best", "settings_of_params"))
+        rows.append((one.name, _range(one.value()), chosen, ours, record.cell("importance", one.name)))
     return record.blocks(
         "tuning",
-        compared=record.blocks("compared") if compared else [],
+        compared=record.blocks("compared") if isinstance(record.value("settings_of_params"), dict) else [],
         parameters=record.table(("parameter", "searched", "best trial", "params.yaml", "importance"), rows),
         trials_csv=Cell("tune/trials.csv", "tune/trials.csv"),
         contour=Cell("tune/contour.png", "tune/contour.png"),
@@ -243,31 +300,23 @@ def nested_blocks(nested: SourceFile) -> list[Block]:
     """The comparison on the ROIs that no study saw, then each fold's choice, its promise and what became of it."""
     params = list(nested.value("folds", 0, "params"))
     keys = ("fold", "n_rois", "promised", "kept_by_tuned", "kept_by_settings", "system")
-    levels = nested.table(
-        ("settings", *titles(_NESTED)),
-        (
-            ("chosen by each fold's study", *nested.cells(_NESTED, "tuned", "cells")),
-            (
-                f"settings of params.yaml ({nested.value('system')})",
-                *nested.cells(_NESTED, "reference", "cells"),
-            ),
-            ("tuned minus settings, paired", *nested.cells(_NESTED, "effect", "cells", signed=True)),
-        ),
-    )
-    folds = nested.table(
-        ("fold", "ROIs", "promised", "tuned", "settings", "system", *params),
-        (
-            (*fold.cells(keys), *(_chosen(fold.at("params", name)) for name in params))
-            for fold in nested.each("folds")
-        ),
-    )
+    reference = f"settings of params.yaml ({nested.value('system')})"
+    levels: list[Sequence[Inline]] = [
+        ("chosen by each fold's study", *nested.cells(_NESTED, "tuned", "cells")),
+        (reference, *nested.cells(_NESTED, "reference", "cells")),
+        ("tuned minus settings, paired", *nested.cells(_NESTED, "effect", "cells", signed=True)),
+    ]
+    folds = [
+        (*fold.cells(keys), *(_chosen(fold.at("params", name)) for name in params))
+        for fold in nested.each("folds")
+    ]
     gap = nested.value("promise", "promised") - nested.value("promise", "kept_by_tuned")
     verdict = f"{abs(gap):.3f} too {'high' if gap > 0 else 'low, at its smaller budget'}"
     return nested.blocks(
         "nested",
         about=about(nested, "the ROIs of train and val alone (the test part stays closed)"),
-        levels=levels,
-        folds=folds,
+        levels=nested.table(("settings", *titles(_NESTED)), levels),
+        folds=nested.table(("fold", "ROIs", "promised", "tuned", "settings", "system", *params), folds),
         verdict=nested.cell("effect", "verdict", strong=True),
         gap=Cell(verdict, nested.href("promise")),
     )

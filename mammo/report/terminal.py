@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mammo.core.errors import NOTICE
-from mammo.report.blocks import Cell, Inline, Table, plain
+from mammo.report.blocks import Cell, Table, plain
 from mammo.report.results import RESULTS_FILE, systems_table
 from mammo.report.source import SourceFile, counted, shown
 
@@ -41,14 +41,14 @@ def rich_table(table: Table, title: str = "") -> RichTable:
         longest = max((len(word) for cell in (heading, *cells) for word in plain(cell).split()), default=1)
         made.add_column(str(heading), overflow="fold", min_width=min(longest, _WHOLE))
     for row in table.rows:
-        made.add_row(*map(_text, row))
+        strong = ("bold" if isinstance(part, Cell) and part.strong else "" for part in row)
+        made.add_row(
+            *(
+                Text(plain(part), _STYLES.get(plain(part), bold))
+                for part, bold in zip(row, strong, strict=True)
+            )
+        )
     return made
-
-
-def _text(part: Inline) -> Text:
-    if isinstance(part, Cell):
-        return Text(part.text, style="bold" if part.strong else "")
-    return Text(part, style=_STYLES.get(part, ""))
 
 
 def results_table(results: dict[str, Any]) -> RichTable:
@@ -91,32 +91,26 @@ def runs_table(rows: list[dict[str, Any]]) -> Group:
     """The runs side by side, one table for each experiment, with the intervals of the test metrics."""
     if not rows:
         return Group("no runs yet: `dvc repro` makes them")
+    runs: dict[str, list[tuple[str, ...]]] = {}
+    ends = {"value": "", "ci_low": "_ci_low", "ci_high": "_ci_high"}
+    for row in rows:
+        metrics, status = row["metrics"], row["status"].lower()
+        estimates = (
+            shown({key: metrics.get(f"test_{name}{end}") for key, end in ends.items()})
+            for name in ("accuracy", "recall", "auc_score")
+        )
+        run = row["run_id"][:6] + ("" if status == "finished" else f" {status}")
+        line = (row["system"], run, shown(metrics.get("best_val_loss")), *estimates)
+        runs.setdefault(row["experiment"], []).append(line)
     headings = ("system", "run", "val loss", "test accuracy", "test recall", "test AUC")
-    experiments = dict.fromkeys(row["experiment"] for row in rows)
     return Group(
         *(
             rich_table(
-                Table(
-                    "Test metrics with their intervals.",
-                    headings,
-                    tuple(_run(row) for row in rows if row["experiment"] == experiment),
-                ),
-                f"Runs of {experiment}",
+                Table("Test metrics with their intervals.", headings, tuple(lines)), f"Runs of {experiment}"
             )
-            for experiment in experiments
+            for experiment, lines in runs.items()
         )
     )
-
-
-def _run(row: dict[str, Any]) -> tuple[str, ...]:
-    metrics, status = row["metrics"], row["status"].lower()
-    ends = {"value": "", "ci_low": "_ci_low", "ci_high": "_ci_high"}
-    estimates = (
-        shown({key: metrics.get(f"test_{name}{end}") for key, end in ends.items()})
-        for name in ("accuracy", "recall", "auc_score")
-    )
-    run = row["run_id"][:6] + ("" if status == "finished" else f" {status}")
-    return (row["system"], run, shown(metrics.get("best_val_loss")), *estimates)
 
 
 def versions_table(versions: "Iterable[Version]") -> RichTable:

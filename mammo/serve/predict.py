@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
 
 from mammo.core.config import Config
 from mammo.core.errors import DataError, TrackingError
@@ -12,11 +14,11 @@ from mammo.core.files import Workspace
 from mammo.core.records import Label
 from mammo.data.decode import GreyImage, read_roi
 from mammo.data.rois import TABLE_FILE, read_rois
+from mammo.serve.explanation import Explanation, explain
 from mammo.track.registry import champion
 from mammo.track.store import connect, first_line
 
 if TYPE_CHECKING:
-    from mammo.serve.explanation import Explanation
     from mammo.serve.voter import Voter
 
 
@@ -29,9 +31,6 @@ def load_champion(workspace: Workspace) -> "Voter":
     connect(workspace)
     name = Config.load_own(workspace.params).register_.model_name
     number = champion(workspace, name).number
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     try:
         voter: Voter = mlflow.pyfunc.load_model(f"models:/{name}/{number}").unwrap_python_model()
     except (MlflowException, OSError) as error:
@@ -61,7 +60,7 @@ def predict_files(workspace: Workspace, files: Sequence[Path]) -> list[dict[str,
 
 def explain_rois(
     workspace: Workspace, names: Sequence[str], block: str | None = None
-) -> "list[tuple[dict[str, Any], Explanation]]":
+) -> list[tuple[dict[str, Any], Explanation]]:
     """Row and explanation of the champion's decision about each ROI; one bad name refuses the whole call.
 
     Args:
@@ -76,8 +75,6 @@ def explain_rois(
     """
     rois = _read_named(workspace, names)
     voter = load_champion(workspace)
-    from mammo.serve.explanation import explain
-
     explanations = explain(voter.scorer, np.stack([image for image, _, _ in rois]), block)
     explained = []
     for name, (_, truth, phantom), found in zip(names, rois, explanations, strict=True):

@@ -30,18 +30,18 @@ WHERE name = ? AND tag.key = ? AND current_stage != 'Deleted_Internal'"""
 _CHAMPIONS: Final = "SELECT name FROM registered_model_aliases WHERE alias = 'champion'"
 
 
-def tracking_uri(space: Workspace) -> str:
+def tracking_uri(workspace: Workspace) -> str:
     """`MLFLOW_TRACKING_URI` if it is set, else the SQLite store of the workspace."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(space.mlruns / 'mlflow.db').resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(workspace.mlruns / 'mlflow.db').resolve()}"
 
 
-def sqlite_path(space: Workspace) -> Path | None:
+def sqlite_path(workspace: Workspace) -> Path | None:
     """The store's file, or None where it is a server or another database."""
-    uri = tracking_uri(space)
+    uri = tracking_uri(workspace)
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def lacking(space: Workspace) -> list[str] | None:
+def lacking(workspace: Workspace) -> list[str] | None:
     """What the store lacks of the results in this workspace, in words; empty if it is complete.
 
     Returns:
@@ -49,14 +49,14 @@ def lacking(space: Workspace) -> list[str] | None:
         are no results.
     """
     try:
-        choice = json.loads((space.reports / "champion.json").read_bytes())
-        results = (space.reports / "evaluate" / "results.json").read_bytes()
+        choice = json.loads((workspace.reports / "champion.json").read_bytes())
+        results = (workspace.reports / "evaluate" / "results.json").read_bytes()
         bundles = {
-            system: _sha256(space.description(system).read_bytes())
+            system: _sha256(workspace.description(system).read_bytes())
             for system in json.loads(results)["systems"]
         }
         name, best = choice["model_name"], choice["system"]
-        with _reading(space) as ask:
+        with _reading(workspace) as ask:
             runs = ask(_RUNS, BUNDLE_TAG, EVALUATION_TAG, _sha256(results))
             versions = ask(_VERSIONS, name, BUNDLE_TAG)
             champions = ask(_CHAMPIONS)
@@ -88,13 +88,13 @@ def place_of_champion(*folders: str) -> str:
 
 
 @contextmanager
-def _reading(space: Workspace) -> Iterator[Any]:
+def _reading(workspace: Workspace) -> Iterator[Any]:
     """Yield a function `(query, *values)` → set of the first column; a store that is not there is empty.
 
     Raises:
         sqlite3.Error: the store is no SQLite file, or cannot be read.
     """
-    path = sqlite_path(space)
+    path = sqlite_path(workspace)
     if path is None:
         raise sqlite3.NotSupportedError("the store is a server")
     if not path.is_file() or path.stat().st_size == 0:

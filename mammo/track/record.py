@@ -36,61 +36,44 @@ from mammo.track.store import (
 )
 
 
-def train_recorded(space: Workspace, config: Config, system: str) -> None:
+def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     """Train a system under an MLflow run; write its bundle, its history and its validation results.
 
     A run that was killed goes on: from its last epoch, in the same MLflow run.
     """
-    parts = _fitted_parts(space)
-    patch_sets = {name: read_table(space.patches(name)) for name in parts}
+    parts = _fitted_parts(workspace)
+    patch_sets = {name: read_table(workspace.patches(name)) for name in parts}
+    n_epochs, console = config.recipe.epochs, Console(stderr=True)
     mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
-    note = space.run_note(system)
-    context = training_context(space, config, system, parts)
-    with open_run(space, context, unfinished_run(note, mark)) as run:
+    note = workspace.run_note(system)
+    context = training_context(workspace, config, system, parts)
+    with open_run(workspace, context, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
-        trained = _train_with_progress(space, config, system, parts, patch_sets, run)
-        digest = _write(space, config, trained)
-        _log_files(space, system, run)
-        results = validation_results(trained.bundle)
-        run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
-        run.set_tags(_bundle_tags(space, system))
-        note_run(note, run.run_id, mark, digest)
-    space.checkpoint(system).unlink(missing_ok=True)
+
+        def report(record: EpochRecord) -> None:
+            console.print(epoch_line(system, record, n_epochs), highlight=False, soft_wrap=True)
+            run.log_metrics(_metrics(vars(record)), step=record.epoch)
+
+        with training_progress(system, n_epochs, console) as on_step:
+            trained = train_system(
+                system,
+                config,
+                parts["train"],
+                parts["val"],
+                patch_sets,
+                checkpoint=workspace.checkpoint(system),
+                on_epoch=report,
+                on_step=on_step,
+            )
+        _write(workspace, config, trained)
+        _log_bundle(workspace, system, run, trained.history)
+        note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
+    workspace.checkpoint(system).unlink(missing_ok=True)
 
 
-def _fitted_parts(space: Workspace) -> dict[str, Rois]:
-    rois = read_parts(space)
+def _fitted_parts(workspace: Workspace) -> dict[str, Rois]:
+    rois = read_parts(workspace)
     return {name: rois.part(name) for name in ("train", "val")}
-
-
-def _train_with_progress(
-    space: Workspace,
-    config: Config,
-    system: str,
-    parts: dict[str, Rois],
-    patch_sets: dict[str, pd.DataFrame],
-    run: Run,
-) -> Trained:
-    console = Console(stderr=True)
-    n_epochs = config.recipe.epochs
-
-    def report(record: EpochRecord) -> None:
-        console.print(epoch_line(system, record, n_epochs), highlight=False, soft_wrap=True)
-        run.log_metrics(_metrics(vars(record)), step=record.epoch)
-
-    with training_progress(system, n_epochs, console) as on_step:
-        trained = train_system(
-            system,
-            config,
-            parts["train"],
-            parts["val"],
-            patch_sets,
-            checkpoint=space.checkpoint(system),
-            on_epoch=report,
-            on_step=on_step,
-        )
-    _complete_history(space, run, trained.history)
-    return trained
 
 
 def epoch_line(system: str, record: EpochRecord, n_epochs: int) -> str:
@@ -105,43 +88,42 @@ def _metrics(record: dict[str, Any]) -> dict[str, float]:
     return {str(name): float(value) for name, value in record.items() if name != "epoch"}
 
 
-def _complete_history(space: Workspace, run: Run, history: pd.DataFrame) -> None:
-    """Log the epochs that a kill between checkpoint and logging left out."""
-    logged = {metric.step for metric in connect(space).get_metric_history(run.run_id, "val_loss")}
+def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFrame) -> None:
+    """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out."""
+    logged = {metric.step for metric in connect(workspace).get_metric_history(run.run_id, "val_loss")}
     for record in history.to_dict("records"):
         if record["epoch"] not in logged:
             run.log_metrics(_metrics({str(k): v for k, v in record.items()}), step=int(record["epoch"]))
+    for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
+        run.log_file(workspace.bundle(system) / name, "bundle")
+    run.log_file(workspace.reports / "train" / f"{system}.csv")
+    results = read_json(workspace.reports / "train" / f"{system}.json")
+    run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
+    run.set_tags(_bundle_tags(workspace, system))
 
 
-def _write(space: Workspace, config: Config, trained: Trained) -> str:
-    """Write bundle, history and validation results; returns the weights' SHA-256.
+def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
+    """Write bundle, history and validation results.
 
     What changes from machine to machine (speed, commit) stays out of these files: DVC must find them
     unchanged when the same settings train the same weights.
     """
     system = trained.bundle.system
     provenance = {
-        "data_md5": data_hashes(space.root),
+        "data_md5": data_hashes(workspace.root),
         "seed": config.train.seed,
         "recipe": config.recipe.model_dump(),
     }
-    save_bundle(replace(trained.bundle, provenance=provenance), space.bundle(system))
+    save_bundle(replace(trained.bundle, provenance=provenance), workspace.bundle(system))
     history = trained.history.drop(columns=["patches_per_second"])
-    with atomic_path(space.reports / "train" / f"{system}.csv") as temporary:
+    with atomic_path(workspace.reports / "train" / f"{system}.csv") as temporary:
         history.round(6).to_csv(temporary, index=False)
-    write_json(space.reports / "train" / f"{system}.json", validation_results(trained.bundle))
-    return sha256_of(space.bundle(system) / WEIGHTS_FILE)
+    write_json(workspace.reports / "train" / f"{system}.json", validation_results(trained.bundle))
 
 
-def _log_files(space: Workspace, system: str, run: Run) -> None:
-    for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
-        run.log_file(space.bundle(system) / name, "bundle")
-    run.log_file(space.reports / "train" / f"{system}.csv")
-
-
-def training_context(space: Workspace, config: Config, system: str, parts: dict[str, Rois]) -> RunContext:
+def training_context(workspace: Workspace, config: Config, system: str, parts: dict[str, Rois]) -> RunContext:
     """What a run logs at its start: settings, identity, data sets with their DVC hashes."""
-    hashes = data_hashes(space.root)
+    hashes = data_hashes(workspace.root)
     use = {"train": "training", "val": "validation"}
     synthetic = any(part.synthetic for part in parts.values())
     tags = {
@@ -149,13 +131,13 @@ def training_context(space: Workspace, config: Config, system: str, parts: dict[
         "mammo.source": config.ingest.source,
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
-        "mammo.git_commit": git_commit(space.root) or "not in git",
+        "mammo.git_commit": git_commit(workspace.root) or "not in git",
         "mlflow.note.content": "Phantom (synthetic) data. Research software."
         if synthetic
         else "Research software.",
     }
     if config.settings_from != OWN_SETTINGS:
-        tags |= study_tags(space.root / config.settings_from)
+        tags |= study_tags(workspace.root / config.settings_from)
     tags |= {f"mammo.version.{name}": value for name, value in library_versions().items()}
     params = flat_params(
         config.model_dump(include={"ingest", "split", "patches", "model", "train", "vote", "referral"})
@@ -173,31 +155,28 @@ def experiment_name(config: Config) -> str:
     return f"{config.ingest.source}-{config.split.protocol}"
 
 
-def ensure_run(space: Workspace, config: Config, system: str) -> str:
+def ensure_run(workspace: Workspace, config: Config, system: str) -> str:
     """Id of the run that made a system's bundle; written again from the files if this store has none."""
-    tags = _bundle_tags(space, system)
-    found = find_run(connect(space), tags[BUNDLE_TAG])
+    found = find_run(connect(workspace), sha256_of(workspace.description(system)))
     if found is not None:
         return found
-    context = training_context(space, config, system, _fitted_parts(space))
-    with open_run(space, replace(context, tags=context.tags | {"mammo.rebuilt": "from DVC outputs"})) as run:
-        _complete_history(space, run, pd.read_csv(space.reports / "train" / f"{system}.csv"))
-        _log_files(space, system, run)
-        results = read_json(space.reports / "train" / f"{system}.json")
-        run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
-        run.set_tags(tags)
+    context = training_context(workspace, config, system, _fitted_parts(workspace))
+    with open_run(
+        workspace, replace(context, tags=context.tags | {"mammo.rebuilt": "from DVC outputs"})
+    ) as run:
+        _log_bundle(workspace, system, run, pd.read_csv(workspace.reports / "train" / f"{system}.csv"))
         return run.run_id
 
 
-def _bundle_tags(space: Workspace, system: str) -> dict[str, str]:
-    description = space.bundle(system) / DESCRIPTION_FILE
+def _bundle_tags(workspace: Workspace, system: str) -> dict[str, str]:
+    description = workspace.description(system)
     return {
         WEIGHTS_TAG: str(read_json(description)["weights_sha256"]),
         BUNDLE_TAG: sha256_of(description),
     }
 
 
-def fill_store(space: Workspace, config: Config) -> Version:
+def fill_store(workspace: Workspace, config: Config) -> Version:
     """Bring MLflow's store up to date with the workspace's files; what it holds already stays as it is.
 
     The run of each system gets its test results, and the chosen system becomes a version: champion, where there is
@@ -206,21 +185,23 @@ def fill_store(space: Workspace, config: Config) -> Version:
     Raises:
         TrackingError: the store cannot be used.
     """
-    for system in read_json(space.reports / "evaluate" / "results.json")["systems"]:
-        record_evaluation(space, config, system)
-    choice = read_json(space.reports / "champion.json")
+    for system in read_json(workspace.reports / "evaluate" / "results.json")["systems"]:
+        record_evaluation(workspace, config, system)
+    choice = read_json(workspace.reports / "champion.json")
     system = choice["system"]
-    return register(space, choice["model_name"], ensure_run(space, config, system), space.bundle(system))
+    return register(
+        workspace, choice["model_name"], ensure_run(workspace, config, system), workspace.bundle(system)
+    )
 
 
-def record_evaluation(space: Workspace, config: Config, system: str) -> None:
+def record_evaluation(workspace: Workspace, config: Config, system: str) -> None:
     """Add test results, their intervals and the pictures to a system's run, unless it holds them."""
-    folder = space.reports / "evaluate"
-    run_id, digest = ensure_run(space, config, system), sha256_of(folder / "results.json")
-    if connect(space).get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
+    folder = workspace.reports / "evaluate"
+    run_id, digest = ensure_run(workspace, config, system), sha256_of(folder / "results.json")
+    if connect(workspace).get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
         return
     judged = read_json(folder / "results.json")["systems"][system]
-    with open_run(space, RunContext(experiment_name(config), system, {}, {}), unfinished=run_id) as run:
+    with open_run(workspace, RunContext(experiment_name(config), system, {}, {}), unfinished=run_id) as run:
         for name, estimate in {**judged["roi"], **operation_estimates(judged)}.items():
             ends = {"": estimate["value"], "_ci_low": estimate["ci_low"], "_ci_high": estimate["ci_high"]}
             run.log_metrics({f"test_{name}{end}": v for end, v in ends.items() if v is not None})

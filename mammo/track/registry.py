@@ -1,57 +1,67 @@
 """MLflow's model registry: versions that are voters, and the aliases that say which one serves."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
 
 from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace, read_json, sha256_of
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
+from mammo.systems.train import best_system
 from mammo.track.check import BUNDLE_TAG
-from mammo.track.store import WEIGHTS_TAG, connect, first_line
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.models import ModelSignature
-
+from mammo.track.store import WEIGHTS_TAG, connect, store_errors
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
+PREVIOUS_TAG: Final = "mammo.previous_champion"
+PACKAGE: Final = Path(__file__).parents[1]
+REQUIREMENTS: Final = (
+    *(
+        "mlflow",
+        "numpy",
+        "pandas",
+        "pillow",
+        "pyarrow",
+        "pydantic",
+        "pydicom",
+        "pyyaml",
+        "safetensors",
+        "scipy",
+    ),
+    *("torch", "torchvision"),
+)
+"""The libraries that a voter imports."""
 
 
 @dataclass(frozen=True)
-class Decision:
-    """An alias for a version, and why."""
+class Version:
+    """A registered version."""
 
-    alias: Literal["champion", "challenger"]
-    reason: str
-
-
-def alias_of_new_version(champion: str | None) -> Decision:
-    """Where there is no champion a version becomes it by itself; else it waits for `mammo promote`.
-
-    Args:
-        champion: the version that holds the alias now, or None.
-    """
-    if champion is None:
-        return Decision(CHAMPION, "there was no champion")
-    return Decision(CHALLENGER, f"version {champion} is champion: promote with `mammo promote VERSION`")
+    number: str
+    aliases: tuple[str, ...]
+    system: str
+    run_id: str
+    weights_sha256: str
+    reason: str = ""
 
 
-def chosen(space: Workspace, config: Config) -> dict[str, Any]:
+def chosen(workspace: Workspace, config: Config) -> dict[str, Any]:
     """The system with the best validation result, for `reports/champion.json`: the same in every clone.
 
     Raises:
         DataError: a trained system is missing.
     """
-    from mammo.systems.train import best_system
-
-    results = {system: read_json(space.reports / "train" / f"{system}.json") for system in config.systems}
+    results = {system: read_json(workspace.reports / "train" / f"{system}.json") for system in config.systems}
     by = config.register_.select_by
     system = best_system(results, by)
     return {
@@ -59,37 +69,12 @@ def chosen(space: Workspace, config: Config) -> dict[str, Any]:
         "system": system,
         "chosen_by": by,
         "value": results[system][by],
-        "weights_sha256": read_json(space.description(system))["weights_sha256"],
+        "weights_sha256": read_json(workspace.description(system))["weights_sha256"],
     }
 
 
-REQUIREMENTS: Final = (
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pillow",
-    "pyarrow",
-    "pydantic",
-    "pydicom",
-    "pyyaml",
-    "safetensors",
-    "scipy",
-    "torch",
-    "torchvision",
-)
-
-
-def pip_requirements() -> list[str]:
-    """The libraries that a voter imports, at the versions that made it."""
-    return [f"{name}=={version(name)}" for name in REQUIREMENTS]
-
-
-def signature() -> "ModelSignature":
+def signature() -> ModelSignature:
     """One row for each ROI: `image` (bytes of a picture file) or `pixels` (rows of grey levels)."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
-
     inputs = Schema(
         [
             ColSpec(DataType.binary, name="image", required=False),
@@ -113,23 +98,7 @@ def signature() -> "ModelSignature":
     return ModelSignature(inputs, outputs)
 
 
-PREVIOUS_TAG: Final = "mammo.previous_champion"
-PACKAGE: Final = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered version."""
-
-    number: str
-    aliases: tuple[str, ...]
-    system: str
-    run_id: str
-    weights_sha256: str
-    reason: str = ""
-
-
-def register(space: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
+def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
     """Register a bundle as a version, once: the same bundle gives the version that is already there.
 
     It becomes champion where there is none, else challenger.
@@ -137,29 +106,33 @@ def register(space: Workspace, model_name: str, run_id: str, bundle: Path) -> Ve
     Raises:
         TrackingError: the store cannot be used.
     """
-    client = connect(space)
+    client = connect(workspace)
     description = read_json(bundle / DESCRIPTION_FILE)
-    with _clear_errors(space):
-        number = _find_version(client, model_name, sha256_of(bundle / DESCRIPTION_FILE))
+    with store_errors(workspace):
+        digest, known = (
+            sha256_of(bundle / DESCRIPTION_FILE),
+            client.search_model_versions(f"name = '{model_name}'"),
+        )
+        number = next((str(one.version) for one in known if one.tags.get(BUNDLE_TAG) == digest), None)
         if number is None:
             number = _create_version(client, model_name, run_id, bundle, description)
         champion = _aliased(client, model_name, CHAMPION)
         is_challenger = _aliased(client, model_name, CHALLENGER) == number
         reason = f"version {number} is already registered"
-        if champion is None or (champion != number and not is_challenger):
-            decision = alias_of_new_version(champion)
-            client.set_registered_model_alias(model_name, decision.alias, number)
-            reason = decision.reason
+        if champion is None:
+            client.set_registered_model_alias(model_name, CHAMPION, number)
+            reason = "there was no champion"
             if is_challenger:
                 client.delete_registered_model_alias(model_name, CHALLENGER)
+        elif champion != number and not is_challenger:
+            client.set_registered_model_alias(model_name, CHALLENGER, number)
+            reason = f"version {champion} is champion: promote with `mammo promote VERSION`"
         return _version(client, model_name, number, reason)
 
 
 def _create_version(
-    client: "MlflowClient", model_name: str, run_id: str, bundle: Path, description: dict[str, Any]
+    client: MlflowClient, model_name: str, run_id: str, bundle: Path, description: dict[str, Any]
 ) -> str:
-    import mlflow
-
     system = description["architecture"]["system"]
     tags = {WEIGHTS_TAG: description["weights_sha256"], "mammo.system": system}
     tags[BUNDLE_TAG] = sha256_of(bundle / DESCRIPTION_FILE)
@@ -174,39 +147,39 @@ def _create_version(
             artifacts={name: str(bundle / name) for name in (WEIGHTS_FILE, DESCRIPTION_FILE)},
             code_paths=[str(PACKAGE)],
             signature=signature(),
-            pip_requirements=pip_requirements(),
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             metadata={"intended_use": "research software, no medical device"},
         )
     if not client.search_registered_models(f"name = '{model_name}'"):
         client.create_registered_model(
             model_name, description="Normal or Tumor: patch voting on mammographic ROIs."
         )
-    version = client.create_model_version(
+    made = client.create_model_version(
         model_name, info.artifact_path, run_id=run_id, tags=tags, model_id=info.model_id
     )
     notice = "Synthetic (phantom) training data. " if description["synthetic"] else ""
     client.update_model_version(
-        model_name, version.version, f"{notice}{system}; research software, no medical device."
+        model_name, made.version, f"{notice}{system}; research software, no medical device."
     )
-    return str(version.version)
+    return str(made.version)
 
 
-def versions(space: Workspace, model_name: str) -> list[Version]:
+def versions(workspace: Workspace, model_name: str) -> list[Version]:
     """All versions, newest first; empty if nothing is registered."""
-    client = connect(space)
-    with _clear_errors(space):
+    client = connect(workspace)
+    with store_errors(workspace):
         numbers = [v.version for v in client.search_model_versions(f"name = '{model_name}'")]
         return [_version(client, model_name, str(n)) for n in sorted(numbers, key=int, reverse=True)]
 
 
-def promote(space: Workspace, model_name: str, number: str) -> Version:
+def promote(workspace: Workspace, model_name: str, number: str) -> Version:
     """Make a version champion; the old champion is remembered for `rollback`.
 
     Raises:
         TrackingError: there is no such version.
     """
-    client = connect(space)
-    with _clear_errors(space):
+    client = connect(workspace)
+    with store_errors(workspace):
         known = [str(v.version) for v in client.search_model_versions(f"name = '{model_name}'")]
         if number not in known:
             raise TrackingError(
@@ -224,15 +197,15 @@ def promote(space: Workspace, model_name: str, number: str) -> Version:
         return _version(client, model_name, number, f"champion was version {old or 'none'}")
 
 
-def rollback(space: Workspace, model_name: str) -> Version:
+def rollback(workspace: Workspace, model_name: str) -> Version:
     """Give the champion alias back to the version that held it before the last promotion.
 
     Raises:
         TrackingError: there is no champion, or nothing to go back to.
     """
-    client = connect(space)
-    with _clear_errors(space):
-        current = champion(space, model_name)
+    client = connect(workspace)
+    with store_errors(workspace):
+        current = champion(workspace, model_name)
         tags = client.get_model_version(model_name, current.number).tags
         previous = tags.get(PREVIOUS_TAG)
         if previous is None:
@@ -245,14 +218,14 @@ def rollback(space: Workspace, model_name: str) -> Version:
         return _version(client, model_name, previous, f"rolled back from version {current.number}")
 
 
-def champion(space: Workspace, model_name: str) -> Version:
+def champion(workspace: Workspace, model_name: str) -> Version:
     """The version that serves.
 
     Raises:
         TrackingError: there is none.
     """
-    client = connect(space)
-    with _clear_errors(space):
+    client = connect(workspace)
+    with store_errors(workspace):
         number = _aliased(client, model_name, CHAMPION)
         if number is None:
             raise TrackingError(
@@ -262,14 +235,7 @@ def champion(space: Workspace, model_name: str) -> Version:
         return _version(client, model_name, number)
 
 
-def _find_version(client: "MlflowClient", model_name: str, bundle_sha256: str) -> str | None:
-    found = client.search_model_versions(f"name = '{model_name}'")
-    return next((str(v.version) for v in found if v.tags.get(BUNDLE_TAG) == bundle_sha256), None)
-
-
-def _aliased(client: "MlflowClient", model_name: str, alias: str) -> str | None:
-    from mlflow.exceptions import MlflowException
-
+def _aliased(client: MlflowClient, model_name: str, alias: str) -> str | None:
     try:
         aliases = client.get_registered_model(model_name).aliases
     except MlflowException as error:
@@ -281,7 +247,7 @@ def _aliased(client: "MlflowClient", model_name: str, alias: str) -> str | None:
     return None if number is None else str(number)
 
 
-def _version(client: "MlflowClient", model_name: str, number: str, reason: str = "") -> Version:
+def _version(client: MlflowClient, model_name: str, number: str, reason: str = "") -> Version:
     found = client.get_model_version(model_name, number)
     return Version(
         number=number,
@@ -291,17 +257,3 @@ def _version(client: "MlflowClient", model_name: str, number: str, reason: str =
         weights_sha256=found.tags.get(WEIGHTS_TAG, ""),
         reason=reason,
     )
-
-
-@contextmanager
-def _clear_errors(space: Workspace) -> Iterator[None]:
-    """Turn MLflow's errors into ours; they are the store's fault or the caller's, never a traceback."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError) as error:
-        raise TrackingError(
-            f"{space.mlruns}: the registry refused ({first_line(error)}); check the store with `mammo doctor`"
-        ) from error

@@ -41,11 +41,14 @@ def connect(workspace: Workspace) -> MlflowClient:
     uri, path = tracking_uri(workspace), sqlite_path(workspace)
     is_named = "MLFLOW_TRACKING_URI" in os.environ
     with store_errors(workspace), ExitStack() as meanwhile:
-        if path is None:
-            meanwhile.enter_context(few_retries())
+        if path is None:  # MLflow would try a server that is not there for four minutes
+            meanwhile.enter_context(_unless_set("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"))
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _check_sqlite(path)
+            if path.exists():  # fail at once where SQLAlchemy would retry a locked file for minutes
+                with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.execute("ROLLBACK")
             # One process makes the tables; the others wait for it.
             meanwhile.enter_context(FileLock(path.with_name(".making-tables.lock")))
         mlflow.set_tracking_uri(uri)
@@ -76,19 +79,6 @@ def _refused(workspace: Workspace, error: Exception) -> TrackingError:
         "check that the server runs or that no other program holds the file, or name another store in "
         "MLFLOW_TRACKING_URI"
     )
-
-
-def _check_sqlite(path: Path) -> None:
-    """Fail at once where SQLAlchemy would retry a locked file for minutes."""
-    if path.exists():
-        with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-
-
-def few_retries() -> AbstractContextManager[None]:
-    """MLflow tries a server that is not there for four minutes; whether it is there shows at the first call."""
-    return _unless_set("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 def without_addresses() -> AbstractContextManager[None]:
@@ -192,7 +182,12 @@ def open_run(workspace: Workspace, context: RunContext, unfinished: str | None =
                 mlflow.log_params({name: str(value)[:6000] for name, value in context.params.items()})
                 mlflow.set_tags(context.tags)
                 for name, table, digest, use in context.datasets:
-                    _log_dataset(name, table, digest, use)
+                    # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; not of floats.
+                    integers = table.select_dtypes("integer").columns
+                    plain = table.astype(dict.fromkeys(integers, "float64"))
+                    source = CodeDatasetSource({"dvc.path": "data/rois"})
+                    dataset = mlflow.data.from_pandas(plain, source=source, name=name)
+                    mlflow.log_input(dataset, context=use, tags={"dvc_md5": digest or "not versioned"})
             yield Run(active.info.run_id)
     except MlflowException as error:  # no other: the block trains, and a full disk is not the store's fault
         raise _refused(workspace, error) from error
@@ -212,13 +207,6 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
     with suppress(MlflowException):
         return bool(client.get_run(run_id).info.lifecycle_stage == "active")
     return False
-
-
-def _log_dataset(name: str, table: pd.DataFrame, digest: str, use: str) -> None:
-    # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; floats do not.
-    plain = table.apply(lambda column: column.astype("float64") if column.dtype.kind in "iu" else column)
-    dataset = mlflow.data.from_pandas(plain, source=CodeDatasetSource({"dvc.path": "data/rois"}), name=name)
-    mlflow.log_input(dataset, context=use, tags={"dvc_md5": digest or "not versioned"})
 
 
 def unfinished_run(path: Path, fingerprint: str) -> str | None:

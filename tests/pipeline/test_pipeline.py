@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from mammo.core.config import Config
-from mammo.core.files import Workspace, read_array, read_json, read_table, sha256_of, write_array
+from mammo.core.files import Workspace, read_array, read_json, read_table, sha256_of
 from mammo.data.splits import read_parts
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
@@ -132,7 +132,7 @@ def test_a_failed_expectation_stops_the_pipeline_with_its_name(reproduced: Works
     shutil.copytree(reproduced.root, broken.root, ignore=shutil.ignore_patterns("mlruns", ".dvc", "models"))
     images = read_array(broken.rois / "images.npy").copy()
     images[0] = 7
-    write_array(broken.rois / "images.npy", images)
+    np.save(broken.rois / "images.npy", images)
     table = read_table(broken.rois / "rois.parquet")
     table.loc[0, "sha256"] = hashlib.sha256(images[0].tobytes()).hexdigest()
     table.to_parquet(broken.rois / "rois.parquet")

@@ -10,9 +10,8 @@ from mammo.evaluation.conformal import RATES, FoldReferral, judge_fold
 from mammo.evaluation.intervals import over_seeds, wilson
 from mammo.evaluation.metrics import TITLES
 from mammo.report.blocks import Table, plain
-from mammo.report.ledger import ledger_blocks
 from mammo.report.source import SourceFile
-from mammo.report.studies import variants_blocks, write_seeds
+from mammo.report.studies import ledger_blocks, variants_blocks, write_seeds
 
 
 def seeds_summary() -> dict[str, Any]:

@@ -78,9 +78,9 @@ def test_a_store_that_fails_to_say_who_is_champion_gets_no_new_one(
     registry.register(space, NAME, *first)
     with monkeypatch.context() as broken:
         broken.setattr(mlflow.MlflowClient, "get_registered_model", unavailable)
-        with pytest.raises(TrackingError, match=r"the registry refused .*503"):
+        with pytest.raises(TrackingError, match=r"tracking store cannot be used .*503"):
             registry.register(space, NAME, *second)
-        with pytest.raises(TrackingError, match=r"the registry refused .*503"):
+        with pytest.raises(TrackingError, match=r"tracking store cannot be used .*503"):
             registry.promote(space, NAME, "2")
     assert registry.champion(space, NAME).number == "1"
     assert registry.register(space, NAME, *second).aliases == ("challenger",)
