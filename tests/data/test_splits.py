@@ -139,11 +139,6 @@ def test_published_needs_a_folder_for_every_roi(unknown: str | None) -> None:
         make_split(table, ["a", "b"], section(SplitConfig))
 
 
-def test_groups_of_another_length_are_refused() -> None:
-    with pytest.raises(DataError, match="got 1 groups for 2 ROIs"):
-        make_split(rois([0, 1]), ["a"], grouped())
-
-
 def test_without_groups_the_rois_of_a_group_are_spread_and_the_others_stay() -> None:
     table = rois([0, 1] * 30)
     groups = [f"g{row // 2:02}" if row < 20 else f"s{row}" for row in range(60)]
