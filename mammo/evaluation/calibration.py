@@ -196,11 +196,8 @@ def _logits(scores: FloatArray) -> npt.NDArray[np.float64]:
 def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:
     """The score that speaks for neither class, or None where the scores do not tell the classes apart.
 
-    None means: higher scores do not belong to Tumor ROIs, or all scores lie on one side.
-
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        scores: between 0 and 1, growing with the belief in Tumor, shape `(n,)`.
+    None means: higher scores do not belong to Tumor ROIs, or all scores lie on one side. Labels and scores, which lie
+    between 0 and 1 and grow with the belief in Tumor, are `(n,)`.
 
     Raises:
         DataError: a class is absent.
@@ -216,12 +213,7 @@ def share_threshold(labels: IntArray, shares: FloatArray, n_patches: int) -> flo
     """The vote share that speaks for neither class, half-way between two shares that can occur.
 
     Shares of 0 and 1 have no logit; k votes of n count as (k + 1/2) / (n + 1), as in the empirical logit. The
-    half-way point leaves no ties.
-
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        shares: shares of Tumor votes, shape `(n,)`.
-        n_patches: votes of each ROI.
+    half-way point leaves no ties. Labels and shares of Tumor votes are `(n,)`; each ROI has `n_patches` votes.
 
     Raises:
         DataError: a class is absent.
@@ -240,14 +232,9 @@ TARGETS: Final = (0.80, 0.90, 0.95)
 
 @dataclass(frozen=True)
 class OperatingPoint(Result):
-    """One threshold and what it gives on the judged part.
+    """One threshold, above which a ROI is called Tumor, and the rates that it gives on the judged part.
 
-    Attributes:
-        fixed: the rate that validation held at `target`; `recall` is of Tumor (sensitivity).
-        target: the least value it had to reach there.
-        threshold: a ROI is called Tumor when its score is above this.
-        recall: Tumor recall on the judged part.
-        specificity: specificity on the judged part.
+    On validation the rate `fixed` (`recall` is of Tumor: sensitivity) reached `target` at least.
     """
 
     fixed: Fixed
@@ -288,14 +275,6 @@ def operating_points(
     """Recall and specificity with Wilson intervals at each target: first specificity fixed, then recall.
 
     Thresholds come from validation: chosen on the part that is then judged, they would report the best of many.
-
-    Args:
-        val_labels: labels of the part that chooses the thresholds.
-        val_scores: scores of that part.
-        labels: labels of the part to be judged.
-        scores: scores of that part, by the same system.
-        confidence: of the intervals.
-        targets: values that the fixed rate must reach on the choosing part.
     """
     points = []
     fixed: Fixed

@@ -43,7 +43,7 @@ class Scores:
         sets: whether Normal and Tumor are in each prediction set, `(R, n, 2)`; likewise.
 
     Raises:
-        DataError: arrays do not describe the same ROIs, a label or a decision is no class, or a score is NaN.
+        DataError: scores or decisions are of other ROIs, a label or a decision is no class, or a score is NaN.
     """
 
     roi_ids: npt.NDArray[Any]
