@@ -65,7 +65,7 @@ def test_a_variant_differs_in_its_keys_alone() -> None:
         ({"size_px": 96}, "size_px must be a setting"),
         ({"evaluate.seed": 1}, "evaluate.seed must be a setting"),
         ({"patches.size_px.deep": 1}, "must be a setting"),
-        ({"patches.size_px": 200}, "between 32"),
+        ({"patches.size_px": 200}, "less than or equal to 120, got 200"),
         ({"recipe.augment.fill": "mirror"}, "fill"),
     ],
 )
