@@ -11,7 +11,7 @@ import pytest
 
 from mammo.core.config import IngestConfig, SourceName
 from mammo.core.errors import DataError
-from mammo.core.files import Workspace, write_array, write_table
+from mammo.core.files import Workspace, write_table
 from mammo.core.records import ROI_SCHEMA, SPLITS
 from mammo.data.rois import Rois, load_rois, make_roi_set, read_rois, write_rois
 from mammo.data.splits import development_rois, read_parts
@@ -139,7 +139,7 @@ def test_the_same_rois_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_images_of_another_run_are_refused(tmp_path: Path) -> None:
     write_rois(small_set(), tmp_path)
-    write_array(tmp_path / "images.npy", small_set(seed=1).images)
+    np.save(tmp_path / "images.npy", small_set(seed=1).images)
     with pytest.raises(DataError, match="must come from one run"):
         read_rois(tmp_path)
 
@@ -149,7 +149,7 @@ def test_images_of_another_run_are_refused(tmp_path: Path) -> None:
 )
 def test_images_of_another_shape_are_refused(tmp_path: Path, images: Any) -> None:
     write_rois(small_set(), tmp_path)
-    write_array(tmp_path / "images.npy", images)
+    np.save(tmp_path / "images.npy", images)
     with pytest.raises(DataError, match=r"must be uint8 of shape \(3, 120, 120\)"):
         read_rois(tmp_path)
 
