@@ -78,13 +78,9 @@ def code_mark(names: tuple[str, ...]) -> str:
     Args:
         names: files and folders within the package.
     """
-    package = Path(__file__).parents[1]
-    files = [path for name in names for path in _modules(package / name)]
-    return fingerprint([syntax_of(path.read_text()) for path in files])
-
-
-def _modules(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+    paths = (Path(__file__).parents[1] / name for name in names)
+    modules = (sorted(path.rglob("*.py")) if path.is_dir() else [path] for path in paths)
+    return fingerprint([syntax_of(module.read_text()) for of_name in modules for module in of_name])
 
 
 def syntax_of(source: str) -> str:
@@ -98,11 +94,10 @@ def syntax_of(source: str) -> str:
 
 
 def _is_text(line: ast.stmt) -> bool:
-    return (
-        isinstance(line, ast.Expr)
-        and isinstance(line.value, ast.Constant)
-        and isinstance(line.value.value, str)
-    )
+    match line:
+        case ast.Expr(ast.Constant(str())):
+            return True
+    return False
 
 
 def run_dvc(folder: Path, *arguments: str) -> None:
@@ -126,18 +121,18 @@ def version_file(path: Path) -> None:
         run_dvc(path.parent, "commit", "--quiet", "--force", f"{path.name}.dvc")
 
 
-def ensure_split(space: Workspace) -> None:
+def ensure_split(workspace: Workspace) -> None:
     """Where ROIs or groups are missing, as in a fresh clone, let DVC make them from the raw data.
 
     Raises:
         MammoError: the raw data are missing, or DVC could not.
     """
-    missing = not space.split.is_file() or not space.overlaps.is_file() or not space.rois.is_dir()
-    if missing and (space.root / "dvc.yaml").is_file():
-        raw = space.root / Config.load_own(space.params).ingest.raw
+    missing = not workspace.split.is_file() or not workspace.overlaps.is_file() or not workspace.rois.is_dir()
+    if missing and (workspace.root / "dvc.yaml").is_file():
+        raw = workspace.root / Config.load_own(workspace.params).ingest.raw
         if not raw.exists():
             raise MammoError(
                 f"{raw}: does not exist; run `mammo fetch` to get the raw data (`mammo phantom` makes synthetic films) "
                 "and then the same command"
             )
-        run_dvc(space.root, "repro", "split")
+        run_dvc(workspace.root, "repro", "split")

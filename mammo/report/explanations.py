@@ -189,14 +189,13 @@ def draw_examples(
     if not examples:
         return []
     test = read_parts(workspace).part("test")
-    row_of = {roi_id: row for row, roi_id in enumerate(test.table["roi_id"])}
-    rows = [row_of[example.roi_id] for example in examples]
+    rows = pd.Index(test.table["roi_id"]).get_indexer([example.roi_id for example in examples])
     bundle = load_bundle(workspace.bundle(system))
     scorer = RoiScorer.on(bundle, choose_device(config.train.device))
     pictures = []
-    for row, found in zip(rows, explain(scorer, test.images[rows]), strict=True):
-        name, truth = str(test.table["roi_id"][row]), Label(int(test.labels[row])).title
-        synthetic = bundle.synthetic or bool(test.table["synthetic"][row])
+    for row, example, found in zip(rows, examples, explain(scorer, test.images[rows]), strict=True):
+        truth, synthetic = Label(int(test.labels[row])).title, bundle.synthetic or test.synthetic
+        name = example.roi_id
         figure = explanation_figure(found, name=name, model=model_name, truth=truth, synthetic=synthetic)
         pictures.append(png(figure))
     return pictures
