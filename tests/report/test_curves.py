@@ -11,7 +11,6 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from mammo.core.errors import DataError
 from mammo.evaluation.conformal import FoldReferral, judge_fold
 from mammo.evaluation.intervals import Estimate
 from mammo.evaluation.metrics import Confusion
@@ -205,15 +204,6 @@ def test_kinds_with_different_bins_have_a_line_each(tmp_path: Path, gallery: Gal
     )
     expected = "mean score of the bin\nROIs per bin, raw: 2, 2\nROIs per bin, calibrated: 4"
     assert expected in gallery.texts()
-
-
-def test_scores_of_other_rois_are_refused_and_leave_no_file(tmp_path: Path) -> None:
-    systems = {"a": (np.ones(3), np.ones(3))}
-    with pytest.raises(DataError, match="one value for each of the 40 ROIs"):
-        reliability_diagram(
-            LABELS, systems, tmp_path / "a.png", NOTE, binning="equal_mass", n_bins=6, confidence=0.95
-        )
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_coverage_and_referral_rate_are_drawn_beside_the_promise(tmp_path: Path, gallery: Gallery) -> None:
