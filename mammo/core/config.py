@@ -10,7 +10,7 @@ from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
 from mammo.core.settings import Folds, Index, Positive, Section, Seed, explained, read_yaml, with_choice
 from mammo.core.tune_config import AblateConfig, LedgerConfig, StudyConfig, TuneConfig, check_space
 
-SourceName = Literal["mias_rois", "mini_mias", "phantom"]
+SourceName = Literal["mias_rois", "mini_mias", "phantom", "own"]
 PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
 Precision = Literal["auto", "float32", "bfloat16"]
 FUSIONS = ("baseline", "model1", "model2")
@@ -37,8 +37,7 @@ class IngestConfig(Section):
     """From the raw archive to the ROI table."""
 
     source: SourceName
-    raw: str
-    """The archive or folder that holds the source's raw data."""
+    """Whose raw data are read, each from a folder of its own, `data/raw/SOURCE`."""
     seed: Seed
     """Draws the normal ROIs of film sources."""
     bounding_box: bool
@@ -49,6 +48,7 @@ class SplitConfig(Section):
     """Who trains, who validates, who tests."""
 
     protocol: Literal["published", "grouped_cv"]
+    """`auto` in the file: the authors' folders for mias_rois, else grouped_cv."""
     n_folds: Folds
     n_repeats: Positive
     repeat: Index
@@ -328,3 +328,12 @@ class Config(Section):
         """
         with explained(name):
             return cls.model_validate(values)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_protocol(cls, values: Any) -> Any:
+        match values:
+            case {"ingest": {"source": source}, "split": {"protocol": "auto"}}:
+                protocol = "published" if source == "mias_rois" else "grouped_cv"
+                return values | {"split": values["split"] | {"protocol": protocol}}
+        return values

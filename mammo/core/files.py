@@ -28,6 +28,15 @@ class Workspace:
         """The settings."""
         return self.root / "params.yaml"
 
+    def raw(self, source: str) -> Path:
+        """Folder of a source's raw data."""
+        return self.root / "data" / "raw" / source
+
+    @property
+    def films(self) -> Path:
+        """Folder of the films of mini-MIAS, or of their archive; holds a README where there are none."""
+        return self.raw("mini_mias")
+
     @property
     def rois(self) -> Path:
         """Folder of the ROI table and images."""
@@ -40,7 +49,7 @@ class Workspace:
 
     @property
     def located(self) -> Path:
-        """Where the archive's ROIs were found in the films; only there after `mammo locate`."""
+        """Where the archive's ROIs were found in the films; null where there are no films."""
         return self.root / "data" / "located" / "located.parquet"
 
     @property

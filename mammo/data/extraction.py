@@ -1,36 +1,20 @@
-"""ROIs cut from films: the paper's extraction to the last bit of its MATLAB code, at lesions and normal sites."""
+"""ROIs out of films, as the paper cuts them: its MATLAB code to the last bit."""
 
-import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import ceil, floor
-from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
-from mammo.core.records import ROI_SIDE_PX, TISSUES, Label
-from mammo.data.decode import GreyImage
-from mammo.data.films import (
-    PHANTOM_MARK,
-    film_number,
-    is_phantom,
-    open_films,
-    patient_of,
-    read_annotations,
-    read_films,
-)
-from mammo.data.rois import Rois, make_roi_set
-
-logger = logging.getLogger(__name__)
+from mammo.core.records import ROI_SIDE_PX
+from mammo.data.decode import GreyImage, decode_image, pixel_spacing_mm
 
 IntArray = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
+PIXEL_MM: Final = 0.2
+"""Side of a pixel of mini-MIAS, to which other films are brought where their header tells theirs."""
 FOREGROUND_LEVEL: Final = 20
 """Grey levels above this are tissue, after preprocessing."""
 MIN_REGION_PX: Final = 1500
@@ -108,6 +92,46 @@ def _neighbours(side: int, tile: int) -> tuple[IntArray, IntArray, IntArray]:
     return before.clip(0, _TILES - 1), (before + 1).clip(0, _TILES - 1), position % tile
 
 
+class Film(NamedTuple):
+    """A film ready to be cut: `grey` is preprocessed and has `scale` times as many pixels a side as its file."""
+
+    grey: GreyImage
+    scale: float = 1.0
+
+    def roi(self, x: float, y: float, name: str, bounding_box: bool = True) -> tuple[GreyImage, int, int]:
+        """Cut the ROI around a place of the file, counted in its pixels from 1, and say where that is in `grey`.
+
+        Raises:
+            DataError: the place lies outside.
+        """
+        x_px, y_px = (round((value - 0.5) * self.scale + 0.5) for value in (x, y))
+        height, width = self.grey.shape
+        if not (1 <= x_px <= width and 1 <= y_px <= height):
+            raise DataError(
+                f"{name}: x and y must lie inside the film of {round(width / self.scale)} x "
+                f"{round(height / self.scale)} pixels, got {x:g},{y:g}; count from 1 at the top-left corner"
+            )
+        return extract_roi(self.grey, x_px, y_px, bounding_box), x_px, y_px
+
+
+def read_film(content: bytes, name: str) -> Film:
+    """Decode a film of any size and prepare it, with the size of pixels that its header tells.
+
+    Raises:
+        DataError: `decode_image` refuses it.
+    """
+    return prepare_film(decode_image(content, name), pixel_spacing_mm(content, name))
+
+
+def prepare_film(grey: GreyImage, spacing_mm: float | None) -> Film:
+    """Bring a film's pixels to 0.2 mm where `spacing_mm`, the side of a pixel, is known, and preprocess it."""
+    scale = 1.0 if spacing_mm is None else spacing_mm / PIXEL_MM
+    if scale != 1:
+        height, width = (round(side * scale) for side in grey.shape)
+        grey = np.array(Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC))
+    return Film(preprocess_film(grey), scale)
+
+
 def extract_roi(preprocessed: GreyImage, x_px: int, y_px: int, bounding_box: bool = True) -> GreyImage:
     """Cut the ROI around a centre out of a preprocessed film, as MATLAB's `imcrop` and `regionprops` do.
 
@@ -177,151 +201,3 @@ def first_region(crop: GreyImage) -> tuple[slice, slice] | None:
         return None
     columns, rows = find_objects(regions)[large[0] - 1]
     return slice(rows.start, rows.stop + 1), slice(columns.start, columns.stop + 1)
-
-
-BACKGROUND_LEVEL: Final = 20
-"""Raw grey levels up to this are the unexposed background of a film."""
-
-_MARGIN_PX: Final = 8
-"""Distance of a crop from the breast's edge."""
-_COARSE: Final = 4
-"""The outline is found on every fourth pixel."""
-_MUSCLE_HEIGHT, _MUSCLE_WIDTH = 0.45, 0.5
-"""Legs of the triangle that is taken for the pectoral muscle, as shares of the breast's height and width."""
-
-
-def choose_normal_films(
-    normal_tissues: Mapping[str, str], lesion_tissues: Sequence[str], seed: int
-) -> list[str]:
-    """Choose normal films so that their tissues are distributed as the lesions' are.
-
-    Each tissue gets its share of the normal films, rounded, or all it has if that is less; ids come back sorted.
-
-    Args:
-        normal_tissues: film id → F, G or D of every normal film.
-        lesion_tissues: the tissue around each lesion that gives a ROI.
-    """
-    rng = np.random.default_rng([seed, 0])
-    counts = Counter(lesion_tissues)
-    chosen: list[str] = []
-    for tissue in TISSUES:
-        films = sorted(film for film, own in normal_tissues.items() if own == tissue)
-        share = counts[tissue] / max(counts.total(), 1)
-        wanted = min(len(films), round(len(normal_tissues) * share))
-        chosen += [films[index] for index in rng.permutation(len(films))[:wanted]]
-    return sorted(chosen)
-
-
-def draw_normal_centre(film: GreyImage, film_number: int, seed: int) -> tuple[int, int] | None:
-    """Draw the centre of a normal ROI, (x_px, y_px), evenly over the places where its whole crop is breast tissue.
-
-    The corner of the pectoral muscle is left out if anything else remains; None if the crop fits nowhere.
-
-    Args:
-        film: raw grey levels, shape (height, width).
-        film_number: with `seed` it seeds the draw, so that the order of films does not matter.
-    """
-    from scipy.ndimage import minimum_filter
-
-    breast = breast_mask(film)
-    side = 2 * ceil((ROI_SIDE_PX / 2 + _MARGIN_PX) / _COARSE) + 1
-    for tissue in (breast & ~_pectoral_corner(breast), breast):
-        # Centres whose crop, with a margin, lies on tissue and inside the film.
-        rows, columns = np.nonzero(minimum_filter(tissue, side, mode="constant", cval=False))
-        if rows.size:
-            pick = np.random.default_rng([seed, film_number]).integers(rows.size)
-            return int(columns[pick]) * _COARSE, int(rows[pick]) * _COARSE
-    return None
-
-
-def breast_mask(film: GreyImage) -> Mask:
-    """The breast with muscle: the largest bright region without its holes, on every fourth row and column."""
-    from scipy.ndimage import binary_fill_holes, binary_opening, label
-
-    bright = binary_opening(film[::_COARSE, ::_COARSE] > BACKGROUND_LEVEL, iterations=2)
-    regions, count = label(bright)
-    if not count:
-        return np.zeros(bright.shape, dtype=bool)
-    sizes = np.bincount(regions.ravel())
-    largest: Mask = binary_fill_holes(regions == 1 + np.argmax(sizes[1:]))
-    return largest
-
-
-def _pectoral_corner(breast: Mask) -> Mask:
-    """A triangle in the upper corner at the chest wall, the side on which the breast is tallest."""
-    if not breast.any():
-        return breast
-    rows, columns = np.flatnonzero(breast.any(axis=1)), np.flatnonzero(breast.any(axis=0))
-    top, height, width = rows[0], np.ptp(rows) + 1, np.ptp(columns) + 1
-    middle = (columns[0] + columns[-1]) // 2
-    chest_is_left = breast[:, : middle + 1].sum() > breast[:, middle + 1 :].sum()
-    down = (np.arange(breast.shape[0]) - top) / (height * _MUSCLE_HEIGHT)
-    across = np.arange(breast.shape[1])
-    chest = across - columns[0] if chest_is_left else columns[-1] - across
-    triangle: Mask = np.add.outer(down, chest / (width * _MUSCLE_WIDTH)) < 1
-    return triangle
-
-
-def load_mini_mias(raw: Path, config: IngestConfig) -> Rois:
-    """Cut the ROIs of the mini-MIAS films in `all-mias.tar.gz` or its unpacked folder.
-
-    Every lesion with a place gives a Tumor ROI; normal films, chosen by `config.seed` to match the lesions'
-    tissues, give one Normal ROI each. Ordered by film, then by the rows of `Info.txt`.
-
-    Raises:
-        DataError: the raw data is missing, incomplete, damaged, or a phantom.
-    """
-    if is_phantom(raw):
-        raise DataError(
-            f"{raw}: ingest.source mini_mias needs real films, got a phantom ({PHANTOM_MARK} is there); "
-            "set ingest.source to phantom"
-        )
-    return _load_films(raw, config, "mini_mias")
-
-
-def load_phantom(raw: Path, config: IngestConfig) -> Rois:
-    """Cut the ROIs of a phantom folder as `load_mini_mias` does; every row is marked as synthetic.
-
-    Raises:
-        DataError: the folder is missing, incomplete, damaged, or not a phantom.
-    """
-    if not is_phantom(raw):
-        raise DataError(
-            f"{raw}: ingest.source phantom needs a folder that `mammo phantom` wrote, got none with {PHANTOM_MARK}; "
-            "run `mammo phantom` to write it, or set ingest.source to mini_mias if the films are real"
-        )
-    return _load_films(raw, config, "phantom")
-
-
-def _load_films(raw: Path, config: IngestConfig, source: str) -> Rois:
-    cuts: dict[str, tuple[dict[str, Any], GreyImage]] = {}
-    with open_films(raw) as store:
-        annotations = read_annotations(store)
-        placed = [one for one in annotations if one.x_px is not None]
-        normals = {one.film_id: one for one in annotations if one.abnormality == "NORM"}
-        tissues = {film_id: normal.tissue for film_id, normal in normals.items()}
-        chosen = choose_normal_films(tissues, [one.tissue for one in placed], config.seed)
-        for film_id, film in read_films(store, {one.film_id for one in placed} | set(chosen)):
-            sites = [one for one in placed if one.film_id == film_id]
-            if film_id in normals:
-                centre = draw_normal_centre(film, film_number(film_id), config.seed)
-                if centre is None:
-                    logger.warning("%s gives no normal ROI: no crop fits inside its breast", film_id)
-                    continue
-                sites = [replace(normals[film_id], x_px=centre[0], y_px=centre[1])]
-            normal, preprocessed = film_id in normals, preprocess_film(film)
-            for number, site in enumerate(sites, start=1):
-                assert site.x_px is not None
-                assert site.y_px is not None
-                row = {
-                    "roi_id": f"{film_id}/{'normal' if normal else f'lesion {number}'}",
-                    "source": source,
-                    "synthetic": source == "phantom",
-                    "patient_id": patient_of(film_id),
-                    "label": int(Label.NORMAL if normal else Label.TUMOR),
-                    **vars(site),
-                }
-                image = extract_roi(preprocessed, site.x_px, site.y_px, config.bounding_box)
-                cuts[f"{film_id} {number:04d}"] = row, image
-    ordered = [cuts[place] for place in sorted(cuts)]
-    return make_roi_set([row for row, _ in ordered], [image for _, image in ordered])

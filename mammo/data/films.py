@@ -1,17 +1,25 @@
 """The films of mini-MIAS: their files and their Info.txt."""
 
+import hashlib
+import logging
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files as resources
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, Literal, NamedTuple, cast
 
 from mammo.core.errors import DataError
 from mammo.data.decode import GreyImage, decode_image
+
+logger = logging.getLogger(__name__)
+
+ARCHIVE: Final = "all-mias.tar.gz"
+"""What the films are published as."""
 
 PHANTOM_MARK: Final = "phantom.json"
 """The file that tells a phantom folder from real films."""
@@ -43,21 +51,27 @@ class FilmStore(NamedTuple):
         name: what messages call the store.
         info: the table of the films.
         films: film id → PGM file, in the order in which reading them is fast.
+        synthetic: whether they are phantoms.
     """
 
     name: str
     info: StoredFile
     films: dict[str, StoredFile]
+    synthetic: bool
 
 
 @contextmanager
 def open_films(raw: Path) -> Iterator[FilmStore]:
-    """Open a folder of films or a tar archive of one; both may nest the films in sub-folders.
+    """Open a folder of films, a tar archive of one, or a folder that holds `all-mias.tar.gz`.
+
+    Films may lie in sub-folders.
 
     Raises:
         DataError: `raw` is missing, no such store, damaged, unsafe (links, names that lead outside, too
             much data), without a table, or names a film twice. Damage may show only while films are read.
     """
+    if (raw / ARCHIVE).is_file():
+        raw /= ARCHIVE
     if raw.is_dir():
         paths = (path for path in sorted(raw.rglob("*")) if path.is_file())
         yield _sort_files(((path.name, StoredFile(str(path), path.read_bytes)) for path in paths), str(raw))
@@ -87,7 +101,7 @@ def _sort_files(files: Iterable[tuple[str, StoredFile]], store: str) -> FilmStor
             )
     for table in _TABLES:
         if table in tables:
-            return FilmStore(store, tables[table], films)
+            return FilmStore(store, tables[table], films, PHANTOM_MARK in tables)
     raise DataError(
         f"{store}: must hold Info.txt beside the films, got none; add it from the database's page"
     )
@@ -124,6 +138,11 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def is_phantom(raw: Path) -> bool:
     """Whether `raw` is a folder of synthetic films."""
     return (raw / PHANTOM_MARK).is_file()
+
+
+def holds_films(folder: Path) -> bool:
+    """Whether `folder` holds films or their archive."""
+    return (folder / ARCHIVE).is_file() or any(_FILM.fullmatch(path.name) for path in folder.rglob("*.*"))
 
 
 def check_films(raw: Path) -> int:
@@ -267,6 +286,8 @@ def _check_consistent(earlier: Annotation, new: Annotation, where: str) -> None:
 def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str, GreyImage]]:
     """Decode the wanted films (ids) one at a time, so that memory holds a single one.
 
+    Of films that are no phantoms, those whose pixels are not the published ones are warned about.
+
     Raises:
         DataError: a film is damaged or not of mini-MIAS's size.
     """
@@ -279,4 +300,13 @@ def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str,
                 f"{file.name}: a mini-MIAS film must be {FILM_SIDE_PX} x {FILM_SIDE_PX} pixels, got "
                 f"{film.shape[1]} x {film.shape[0]}; use the films of all-mias.tar.gz unchanged"
             )
+        if not store.synthetic and hashlib.sha256(film).hexdigest() != _genuine().get(film_id):
+            logger.warning("%s: its pixels are not those of the published film; somebody altered it", file.name)
         yield film_id, film
+
+
+@cache
+def _genuine() -> dict[str, str]:
+    """SHA-256 of the pixels of each of the 322 published films."""
+    table = resources("mammo.data").joinpath("genuine_films.txt").read_text()
+    return {film_id: sha256 for film_id, sha256 in map(str.split, table.splitlines())}

@@ -1,6 +1,6 @@
 """Films and patients of ROIs whose source does not know them, proved by cutting the same ROI again."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import dist
@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.errors import DataError
-from mammo.core.files import read_table
+from mammo.core.files import Workspace, read_table
 from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, conform
 from mammo.data.decode import GreyImage
 from mammo.data.extraction import cubic_taps, extract_roi, preprocess_film
-from mammo.data.films import open_films, patient_of, read_annotations, read_films
+from mammo.data.films import holds_films, open_films, patient_of, read_annotations, read_films
 from mammo.data.rois import Progress, Rois
 
 LOCATED_SCHEMA: Final[dict[str, str]] = {
@@ -45,7 +45,7 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
 
     Args:
         table: ROI table (`ROI_SCHEMA`).
-        located: what `mammo locate` wrote (`LOCATED_SCHEMA`); without the file, and where the
+        located: what the stage `locate` wrote (`LOCATED_SCHEMA`); without the file, and where the
             source knows every film, the table comes back as it is.
 
     Raises:
@@ -57,8 +57,7 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
     pixels = table["roi_id"].map(rows["sha256"])
     if not (pixels == table["sha256"]).fillna(False).all():
         raise DataError(
-            f"{located}: must locate exactly the ROIs of the table, got others; run `mammo locate FILMS` again or "
-            "delete the file"
+            f"{located}: must locate exactly the ROIs of the table, got others; run `dvc repro locate`"
         )
     owners = {column: table["roi_id"].map(rows[column].to_dict()) for column in ("film_id", "patient_id")}
     return table.assign(**{column: table[column].fillna(owners[column]) for column in owners}).astype(
@@ -114,6 +113,19 @@ def locate_rois(
 
         for film_id, matches in zip(prepared, threads.map(second_pass, prepared.values()), strict=True):
             found |= {row: (film_id, *place) for row, place in matches.items()}
+    return _located(rois, found, lesions)
+
+
+def locate_where_films(rois: Rois, workspace: Workspace, progress: Progress | None = None) -> pd.DataFrame:
+    """As `locate_rois` with the workspace's films; nothing is located where there are none, or in ROIs not the authors'."""
+    if (rois.table["source"] == "mias_rois").all() and holds_films(workspace.films):
+        return locate_rois(rois, workspace.films, progress=progress)
+    return _located(rois, {}, {})
+
+
+def _located(
+    rois: Rois, found: Mapping[int, tuple[str, int, int]], lesions: Mapping[str, Sequence[tuple[int, int]]]
+) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for row, (roi_id, sha256) in enumerate(zip(rois.table["roi_id"], rois.table["sha256"], strict=True)):
         rows.append({"roi_id": roi_id, "sha256": sha256})

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError, data_name
-from mammo.core.files import atomic_path, read_array, read_table
+from mammo.core.files import Workspace, atomic_path, read_array, read_table
 from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, Label, conform
 
 TABLE_FILE: Final = "rois.parquet"
@@ -102,11 +102,20 @@ def load_rois(config: IngestConfig, root: Path) -> Rois:
     Raises:
         DataError: the raw data is missing or breaks its source's contract.
     """
-    from mammo.data.archive import load_mias_rois  # these modules import this one
-    from mammo.data.extraction import load_mini_mias, load_phantom
+    from mammo.data.archive import ROIS_ARCHIVE, load_mias_rois  # these modules import this one
+    from mammo.data.film_rois import load_mini_mias, load_phantom
+    from mammo.data.own import load_own
 
-    load = {"mias_rois": load_mias_rois, "mini_mias": load_mini_mias, "phantom": load_phantom}[config.source]
-    return load(root / config.raw, config)
+    place = Workspace(root).raw(config.source)
+    match config.source:
+        case "mias_rois":
+            return load_mias_rois(place / ROIS_ARCHIVE)
+        case "mini_mias":
+            return load_mini_mias(place, config)
+        case "phantom":
+            return load_phantom(place, config)
+        case "own":
+            return load_own(place, config)
 
 
 def make_roi_set(rows: Sequence[Mapping[str, Any]], images: Sequence[npt.NDArray[np.uint8]]) -> Rois:

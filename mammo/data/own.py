@@ -1,0 +1,215 @@
+"""A user's own ROIs: a CSV of pictures of ROIs, or of films with the places to cut.
+
+Columns: `path` (relative to the CSV), `label` (Normal or Tumor), and where they are known `patient`, `tissue` (F, G, D), and
+for films `x`, `y` and `radius`, in pixels of the file from its left and top edge, counted from 1.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mammo.core.config import IngestConfig
+from mammo.core.errors import DataError
+from mammo.core.files import atomic_folder
+from mammo.core.records import ROI_SIDE_PX, Label
+from mammo.data.decode import GreyImage, decode_image, pixel_spacing_mm, read_picture
+from mammo.data.extraction import PIXEL_MM, Film, prepare_film
+from mammo.data.rois import Rois, make_roi_set, pixel_hashes
+
+TABLE: Final = "rois.csv"
+"""The table in `data/raw/own`, beside the pictures."""
+_LABELS: Final = {"normal": Label.NORMAL, "0": Label.NORMAL, "tumor": Label.TUMOR, "1": Label.TUMOR}
+
+Known = BeforeValidator(lambda text: text or None)
+Pixels = Annotated[float | None, Known, Field(ge=1)]
+
+
+class OwnRow(BaseModel):
+    """One row of the table; what is not known stays empty."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    path: Annotated[str, Field(min_length=1)]
+    label: Annotated[Label, BeforeValidator(lambda text: _LABELS.get(str(text).strip().lower(), text))]
+    patient: Annotated[str | None, Known] = None
+    x: Pixels = None
+    y: Pixels = None
+    radius: Pixels = None
+    tissue: Annotated[Literal["F", "G", "D"] | None, Known] = None
+
+
+class Problem(NamedTuple):
+    """What is wrong with a row of the table, counted as a spreadsheet does: the header is row 1."""
+
+    row: int
+    what: str
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """A table and its pictures after reading: the ROIs, or the problems that stand against them."""
+
+    rois: Rois | None
+    problems: list[Problem]
+    paths: list[str]
+
+
+def load_own(place: Path, config: IngestConfig) -> Rois:
+    """The ROIs of the table in the folder `place`, in its order; films are cut by the paper's extraction.
+
+    Raises:
+        DataError: there is no such table, or something is wrong with a row.
+    """
+    return _whole(read_own(place / TABLE, config), place / TABLE)
+
+
+def bring_own(target: Path, table: Path | None, config: IngestConfig) -> None:
+    """Copy a table and its pictures into the folder `target`, whole or not at all; None checks what is there.
+
+    Raises:
+        DataError: as `load_own`.
+    """
+    if table is None:
+        load_own(target, config)
+        return
+    read = read_own(table, config)
+    _whole(read, table)
+    with atomic_folder(target) as made:
+        for path in dict.fromkeys(read.paths):
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(table.parent / path, made / path)
+        shutil.copyfile(table, made / TABLE)
+
+
+def _whole(read: OwnTable, path: Path) -> Rois:
+    if read.rois is None:
+        row, what = read.problems[0]
+        raise DataError(f"{path}: {len(read.problems)} problems, in row {row}: {what} (`mammo check` lists them all)")
+    return read.rois
+
+
+def read_own(path: Path, config: IngestConfig) -> OwnTable:
+    """Read a table and every picture that it names, and say of each row what is wrong with it.
+
+    Raises:
+        DataError: the file is missing or is no CSV of these columns.
+    """
+    rows: list[tuple[int, OwnRow]] = []
+    problems: list[Problem] = []
+    for number, fields in _numbered_rows(path):
+        try:
+            rows.append((number, OwnRow(**fields)))
+        except ValidationError as error:
+            problems += [Problem(number, _in_words(one)) for one in error.errors()]
+    cuts: list[_Cut] = []
+    picture_of = lru_cache(1)(partial(_picture, path.parent))
+    for number, row in rows:
+        try:
+            cuts.append(_cut(number, row, picture_of(row.path), config))
+        except DataError as error:
+            problems.append(Problem(number, str(error)))
+    problems += _contradictions(cuts)
+    if problems:
+        return OwnTable(None, sorted(problems), [])
+    rois = make_roi_set([cut.fields for cut in cuts], [cut.image for cut in cuts])
+    return OwnTable(rois, [], [row.path for _, row in rows])
+
+
+def _numbered_rows(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; name the CSV of your ROIs") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: must be a CSV in UTF-8 with commas ({error}); save it as such") from error
+    table.columns = table.columns.str.strip().str.lower()
+    known = list(OwnRow.model_fields)
+    if not {"path", "label"} <= set(table.columns) <= set(known):
+        raise DataError(
+            f"{path}: must have the columns path and label, and may have {', '.join(known[2:])}, separated by commas, "
+            f"got {', '.join(table.columns)}; rename or remove columns"
+        )
+    yield from enumerate(table.to_dict("records"), start=2)
+
+
+def _in_words(error: Any) -> str:
+    rule = "must be Normal or Tumor" if error["loc"] == ("label",) else f"{error['msg'].lower()}"
+    return f"{error['loc'][0]} {rule}, got {error['input']!r}; correct it"
+
+
+def _picture(folder: Path, name: str) -> tuple[GreyImage | Film, float | None]:
+    """A ROI or a film, by its size, and the side of its pixels in mm where the file tells it."""
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise DataError(f"{name}: must lie in the folder of the table or below, got a path that leads out; move it there")
+    content = read_picture(folder / name)
+    picture, spacing = decode_image(content, name), pixel_spacing_mm(content, name)
+    return (picture if picture.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else prepare_film(picture, spacing)), spacing
+
+
+class _Cut(NamedTuple):
+    number: int
+    row: OwnRow
+    spacing: float | None
+    image: GreyImage
+    fields: dict[str, Any]
+
+
+def _cut(
+    number: int, row: OwnRow, picture: tuple[GreyImage | Film, float | None], config: IngestConfig
+) -> _Cut:
+    film, spacing = picture
+    fields: dict[str, Any] = {"roi_id": row.path, "source": "own", "synthetic": False, "label": int(row.label)}
+    fields |= {"patient_id": row.patient, "tissue": row.tissue}
+    if isinstance(film, Film):
+        if row.x is None or row.y is None:
+            raise DataError(
+                f"{row.path}: a film needs the ROI's place, got no x and y; add them, or give a ROI of {ROI_SIDE_PX} x "
+                f"{ROI_SIDE_PX} pixels"
+            )
+        image, x_px, y_px = film.roi(row.x, row.y, row.path, config.bounding_box)
+        fields |= {"roi_id": f"{row.path} at {row.x:g},{row.y:g}", "film_id": row.path, "x_px": x_px, "y_px": y_px}
+        fields["radius_px"] = row.radius and max(round(row.radius * film.scale), 1)
+        return _Cut(number, row, spacing, image, fields)
+    if (row.x, row.y) != (None, None):
+        raise DataError(f"{row.path}: a whole ROI has no place in itself, got x and y; leave them empty")
+    if spacing is not None and abs(spacing / PIXEL_MM - 1) > 0.01:
+        raise DataError(
+            f"{row.path}: pixels of a ROI must be {PIXEL_MM} mm wide, got {spacing:g} mm; give its film with x and y"
+        )
+    return _Cut(number, row, spacing, film, fields)
+
+
+def _contradictions(cuts: Sequence[_Cut]) -> list[Problem]:
+    """Rows that do not fit an earlier one: the same ROI twice, two labels for the same pixels, data of two kinds."""
+    problems = []
+    by_id: dict[str, _Cut] = {}
+    by_pixels: dict[str, _Cut] = {}
+    by_film: dict[str, _Cut] = {}
+    for cut in cuts:
+        name, fields = cut.row.path, cut.fields
+        same = by_id.setdefault(fields["roi_id"], cut)
+        alike = by_pixels.setdefault(pixel_hashes(cut.image[None])[0], cut)
+        of_film = by_film.setdefault(name, cut)
+        what = None
+        if alike.row.label != cut.row.label:
+            what = (
+                f"{name}: one ROI has one label, got the pixels of row {alike.number}, labelled "
+                f"{alike.row.label.title}; find out which is right and remove the other row"
+            )
+        elif same is not cut:
+            what = f"{name}: must appear once, got it in row {same.number} too; remove one of the rows"
+        elif of_film.row.patient != cut.row.patient:
+            what = f"{name}: a film is of one patient, got another in row {of_film.number}; correct the patient"
+        elif ("film_id" in fields) != ("film_id" in cuts[0].fields):
+            what = f"{name}: rows must be all ROIs or all films, as training would learn the difference; split the table"
+        elif (cut.spacing is None) != (cuts[0].spacing is None):
+            what = f"{name}: the size of pixels must be known of all pictures or of none; split the table"
+        if what:
+            problems.append(Problem(cut.number, what))
+    return problems
