@@ -5,6 +5,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from io import BytesIO
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,21 +94,46 @@ def read_roi(path: Path) -> GreyImage:
     Raises:
         DataError: the path is missing, a folder or unreadable, or `decode_roi` refuses its content.
     """
-    if path.is_dir():
-        raise DataError(f"{path}: a ROI must be one image file, got a folder; name a file inside it")
+    return decode_roi(_read(path), str(path))
+
+
+def read_image(path: Path) -> GreyImage:
+    """Read a picture of any reasonable size, shape (height, width), from a file.
+
+    Raises:
+        DataError: the path is missing, a folder or unreadable, or `decode_image` refuses its content.
+    """
+    return decode_image(_read(path), str(path))
+
+
+def pixel_spacing_mm(content: bytes, name: str = "DICOM") -> float | None:
+    """Distance of neighbouring pixels' centres in mm; None where the file is not DICOM or does not tell.
+
+    Imager Pixel Spacing (at the detector) comes before Nominal Scanned Pixel Spacing (of a digitised
+    film) and Pixel Spacing.
+
+    Raises:
+        DataError: the file is damaged, or a spacing is not two equal positive numbers.
+    """
+    if content[_DICOM_MARK] != b"DICM":
+        return None
+    from pydicom import dcmread
+    from pydicom.errors import BytesLengthException
+
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(
-                f"{path}: a ROI's file must be at most {MAX_FILE_BYTES} bytes, got {size}; crop it to "
-                f"{ROI_SIDE_PX} x {ROI_SIDE_PX} pixels"
-            )
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; check the path of the ROI") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    return decode_roi(content, str(path))
+        header = dcmread(BytesIO(content), stop_before_pixels=True)
+        for keyword in ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacing"):
+            if spacing := header.get(keyword):
+                rows_mm, columns_mm = map(float, spacing)
+                if not (0 < rows_mm < np.inf and isclose(rows_mm, columns_mm, rel_tol=1e-3)):
+                    raise DataError(
+                        f"{name}: {keyword} must be two equal positive numbers, got {rows_mm:g} and "
+                        f"{columns_mm:g} mm; resample the image to square pixels"
+                    )
+                return rows_mm
+    except (*_BROKEN, BytesLengthException) as error:
+        raise DataError(f"{name}: its pixel spacing cannot be read ({error}); export it again") from error
+    return None
 
 
 def check_roi_array(array: Any, name: str) -> GreyImage:
@@ -136,6 +162,22 @@ def check_roi_array(array: Any, name: str) -> GreyImage:
             "rescale to 8 bits and round"
         )
     return values.astype(np.uint8)
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise DataError(f"{path}: a picture must be one image file, got a folder; name a file inside it")
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise DataError(
+                f"{path}: a picture's file must have at most {MAX_FILE_BYTES} bytes, got {size}; crop it"
+            )
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; check the path of the picture") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _check_image_size(width: int, height: int, name: str) -> None:

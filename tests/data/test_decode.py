@@ -29,7 +29,15 @@ from pydicom.uid import (
 )
 
 from mammo.core.errors import DataError
-from mammo.data.decode import GreyImage, check_roi_array, decode_image, decode_roi, read_roi
+from mammo.data.decode import (
+    GreyImage,
+    check_roi_array,
+    decode_image,
+    decode_roi,
+    pixel_spacing_mm,
+    read_image,
+    read_roi,
+)
 from tests.data.pictures import encoded, noise
 
 
@@ -154,8 +162,26 @@ def test_what_is_no_file_of_a_roi_is_refused(tmp_path: Path, name: str, rule: st
 
 def test_a_file_is_read_from_disk(tmp_path: Path, roi: GreyImage) -> None:
     (tmp_path / "roi.png").write_bytes(encoded(roi, "PNG"))
+    (tmp_path / "film.png").write_bytes(encoded(roi[:50], "PNG"))
 
     assert np.array_equal(read_roi(tmp_path / "roi.png"), roi)
+    assert np.array_equal(read_image(tmp_path / "film.png"), roi[:50])
+
+
+def test_pixel_spacing_is_the_detectors_and_else_the_images(roi: GreyImage) -> None:
+    both = dicom(roi, 8, ImagerPixelSpacing=[0.07, 0.07], PixelSpacing=[0.065, 0.065])
+    assert pixel_spacing_mm(both) == pytest.approx(0.07)
+    assert pixel_spacing_mm(dicom(roi, 8, ImagerPixelSpacing=None, PixelSpacing=[0.2, 0.2])) == 0.2
+    assert pixel_spacing_mm(dicom(roi, 8)) is None
+    assert pixel_spacing_mm(encoded(roi)) is None
+
+
+@pytest.mark.parametrize("spacing", [[0.1, 0.2], [0, 0], [0.1, 0.1, 0.1]])
+def test_a_pixel_spacing_that_is_not_two_equal_lengths_is_refused(
+    roi: GreyImage, spacing: list[float]
+) -> None:
+    with pytest.raises(DataError, match=r"film\.dcm: .*[sS]pacing"):
+        pixel_spacing_mm(dicom(roi, 8, PixelSpacing=spacing), "film.dcm")
 
 
 def palette(roi: GreyImage) -> bytes:
