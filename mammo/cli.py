@@ -76,19 +76,52 @@ SourceOption = Annotated[
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget the trials that are there.")]
 
 
+def _say(text: str) -> None:
+    Console().print(text, highlight=False, soft_wrap=True)
+
+
 @app.command()
 def fetch(
-    archive: Annotated[Path | None, typer.Option(help="A copy of MIAS_ROIs.zip on this machine.")] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            help="A copy on this machine: MIAS_ROIs.zip, films of mini-MIAS, or the CSV of own ROIs."
+        ),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Whose data (default: ingest.source).")] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Bring the raw data of params.yaml's source into data/raw/ and check them."""
-    from mammo.core.config import Config
+    """Bring the raw data of a source into data/raw/SOURCE and check them."""
+    from mammo.core.config import Config, IngestConfig
     from mammo.core.provenance import version_file
-    from mammo.data.archive import fetch_raw
+    from mammo.core.settings import explained
+    from mammo.data.fetch import fetch_raw
 
-    path = fetch_raw(Config.load_own(workspace.params).ingest, workspace.root, archive)
-    version_file(path)
-    Console().print(f"{path}: in place and checked. Next: dvc repro", highlight=False, soft_wrap=True)
+    config = Config.load_own(workspace.params).ingest
+    if source:
+        with explained("--source"):
+            config = IngestConfig.model_validate(config.model_dump() | {"source": source})
+    for path in fetch_raw(config, workspace, archive):
+        version_file(path)
+        _say(f"{path}: in place and checked")
+    _say("next: dvc repro" + (f" (with ingest.source: {source} in params.yaml)" if source else ""))
+
+
+@app.command()
+def check(
+    table: Annotated[Path, typer.Argument(help="CSV with the columns path and label; see docs/own-data.md.")],
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Say row by row what is wrong with the CSV of own ROIs; nothing is written."""
+    from mammo.core.config import Config
+    from mammo.data.own import read_own
+    from mammo.report.terminal import problems_table
+
+    read = read_own(table, Config.load_own(workspace.params).ingest)
+    if read.rois is None:
+        Console().print(problems_table(table, read.problems))
+        raise typer.Exit(2)
+    _say(f"{table}: {read.rois.counts}\nnext: mammo fetch --source own --archive {table}")
 
 
 @app.command()
@@ -121,15 +154,22 @@ def demo(
 @app.command()
 def predict(
     files: Annotated[
-        list[Path], typer.Argument(help="Pictures of ROIs: PNG, PGM, TIFF or DICOM, 120 × 120.")
+        list[Path],
+        typer.Argument(help="Pictures of ROIs, 120 × 120, or with --at a film: PNG, PGM, TIFF or DICOM."),
     ],
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y", help="Centre of a ROI in the film, in pixels from its top-left corner; repeatable."
+        ),
+    ] = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Let the registered champion vote on pictures of ROIs."""
-    from mammo.serve.predict import predict_files
+    """Let the registered champion vote on pictures of ROIs, or on places of a film, which is cut as in training."""
+    from mammo.serve.predict import predict_files, predict_film
 
-    rows = predict_files(workspace, files)
+    rows = predict_film(workspace, files, at) if at else predict_files(workspace, files)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -202,21 +242,21 @@ def audit(
 
 @app.command()
 def locate(
-    films: Annotated[Path, typer.Argument(help="all-mias.tar.gz or its folder, with Info.txt.")],
+    films: Annotated[
+        Path | None,
+        typer.Argument(help="all-mias.tar.gz or its folder (default: MAMMO_MINI_MIAS, or what is in place)."),
+    ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Find each ROI of the archive in the mini-MIAS films: its film, patient and place."""
-    from mammo.core.processes import steps_progress
-    from mammo.data.locate import locate_rois
-    from mammo.data.rois import read_rois
-    from mammo.report.audit import write_located
+    """Find film, patient and place of each ROI of the archive in the films of mini-MIAS (the stage `locate`)."""
+    from mammo.core.files import read_table
+    from mammo.core.provenance import run_dvc
+    from mammo.data.fetch import fetch_films
     from mammo.report.terminal import located_line
 
-    rois = read_rois(workspace.rois)
-    with steps_progress("locating ROIs") as progress:
-        located = locate_rois(rois, films, progress=progress)
-    write_located(workspace, located)
-    Console().print(located_line(located, workspace), highlight=False, soft_wrap=True)
+    fetch_films(workspace.films, films, os.environ)
+    run_dvc(workspace.root, "repro", "locate")
+    _say(located_line(read_table(workspace.located)))
 
 
 @app.command()

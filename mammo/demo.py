@@ -18,7 +18,7 @@ from mammo.track.registry import versions
 
 Settings = dict[str, dict[str, Any]]
 
-COPIED: Final = ("dvc.yaml", ".dvcignore", "pipelines", "mammo", "data/located")
+COPIED: Final = ("dvc.yaml", ".dvcignore", "pipelines", "mammo", "data/raw/mini_mias/README.md")
 """With what the stages depend on: DVC then sees in the workspace what has changed."""
 
 COMMAND_REPORTS: Final = ("ablate", "ledger", "seeds", "study", "tune")
@@ -26,8 +26,7 @@ COMMAND_REPORTS: Final = ("ablate", "ledger", "seeds", "study", "tune")
 
 SETTINGS: Final[Settings] = {
     "phantom": {"n_patients": 60},
-    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
-    "split": {"protocol": "grouped_cv"},
+    "ingest": {"source": "phantom"},
     "patches": {"tumor_draws": 100, "normal_draws": 100},
     "train": {"epochs": 10, "patches_per_epoch": 768},
 }
@@ -35,7 +34,7 @@ SETTINGS: Final[Settings] = {
 
 
 TUNE_SETTINGS: Final[Settings] = {
-    **{name: SETTINGS[name] for name in ("ingest", "split")},
+    **{name: SETTINGS[name] for name in ("ingest",)},
     "phantom": {"n_patients": 28},
     "tune": {"epochs": 3, "patches_per_epoch": 128, "n_folds": 3}
     | {"warmup_epochs": 1, "startup_trials": 3, "pruner_startup": 2},
@@ -83,7 +82,7 @@ def reproduce(project: Path, folder: Path, settings: Settings, command: str, *st
     """Prepare a workspace, draw its films and run its stages; all, if none is named."""
     workspace = prepare(project, folder, settings, command)
     config = Config.load(workspace.params)
-    write_phantom(config.phantom, workspace.root / config.ingest.raw)
+    write_phantom(config.phantom, workspace.raw(config.ingest.source))
     run_dvc(workspace.root, "repro", *stages)
     return workspace
 
@@ -111,6 +110,7 @@ def prepare(
     write_bytes(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False).encode())
     left_out = shutil.ignore_patterns("__pycache__", "*.parquet")
     for source, target in ((project / name, folder / name) for name in COPIED):
+        target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
         else:

@@ -10,6 +10,8 @@ from mammo.core.config import Config
 from mammo.core.errors import MammoError
 from mammo.core.files import Workspace
 from mammo.core.provenance import library_versions
+from mammo.data.fetch import VARIABLES
+from mammo.data.films import holds_films
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def examine(workspace: Workspace) -> list[Finding]:
         return [*findings, _device(), _weights(), _disk(workspace)]
     systems = f"source {config.ingest.source}, systems {', '.join(config.systems)}"
     findings.append(Finding("ok", "params.yaml", systems))
-    files = [_data(workspace, config), _weights(), _models(workspace, config)]
+    files = [*_data(workspace, config), _weights(), _models(workspace, config)]
     return [*findings, _device(), *files, _store(workspace, config), _disk(workspace)]
 
 
@@ -49,16 +51,19 @@ def _device() -> Finding:
     return Finding("ok", "device", f"{device.type} ({name}), {precision}")
 
 
-def _data(workspace: Workspace, config: Config) -> Finding:
-    raw = workspace.root / config.ingest.raw
-    if raw.exists():
-        return Finding("ok", "raw data", str(raw))
-    for name in ("MAMMO_MIAS_ROIS", "MAMMO_MINI_MIAS"):
-        if os.environ.get(name):
-            return Finding("note", "raw data", f"{name}={os.environ[name]}, not fetched yet", "mammo fetch")
-    return Finding(
-        "note", "raw data", f"{raw} is missing", "mammo fetch (or mammo phantom for synthetic films)"
-    )
+def _data(workspace: Workspace, config: Config) -> list[Finding]:
+    source = config.ingest.source
+    place, variable = workspace.raw(source), VARIABLES.get(source, "")
+    if not (holds_films(place) if source == "mini_mias" else place.exists()):
+        remedy = {"phantom": "mammo phantom", "own": "mammo check CSV, then mammo fetch --archive CSV"}
+        copy = os.environ.get(variable)
+        found = f"{variable}={copy}, not fetched yet" if copy else f"{place} is missing"
+        return [Finding("note", f"data of {source}", found, remedy.get(source, "mammo fetch"))]
+    data = Finding("ok", f"data of {source}", str(place))
+    if source != "mias_rois":
+        return [data]
+    films = "films are there, see `mammo locate`" if holds_films(workspace.films) else "unknown without the films"
+    return [data, Finding("ok", "patients", films)]
 
 
 def _weights() -> Finding:

@@ -1,4 +1,7 @@
-"""Stage `ingest`: the raw archive or films → ROI table and images."""
+"""Stage `ingest`: the raw data of a source → ROI table and images."""
+
+import logging
+import sys
 
 from mammo.core.config import Config
 from mammo.core.errors import guarded
@@ -8,9 +11,11 @@ from mammo.data.rois import load_rois, write_rois
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    config = Config.load(space.params)
-    write_rois(load_rois(config.ingest, space.root), space.rois)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    workspace = Workspace()
+    rois = load_rois(Config.load(workspace.params).ingest, workspace.root)
+    write_rois(rois, workspace.rois)
+    sys.stdout.write(f"{rois.counts}\n")
 
 
 if __name__ == "__main__":

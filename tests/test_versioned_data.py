@@ -14,7 +14,7 @@ def test_commands_without_a_target_know_the_raw_archive(tmp_path: Path) -> None:
     # `dvc checkout` and `dvc exp run` remove what they do not know; `dvc push` would leave it behind.
     for arguments in (("git", "init", "--quiet"), ("dvc", "init", "--quiet")):
         subprocess.run(arguments, cwd=tmp_path, check=True)
-    for name in (".gitignore", ".dvcignore", "data/raw/MIAS_ROIs.zip.dvc"):
+    for name in (".gitignore", ".dvcignore", "data/raw/mias_rois.dvc"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / name, tmp_path / name)
 
@@ -26,4 +26,4 @@ def test_commands_without_a_target_know_the_raw_archive(tmp_path: Path) -> None:
         text=True,
     )
 
-    assert listed.stdout.split() == ["data/raw/MIAS_ROIs.zip"]
+    assert listed.stdout.split() == ["data/raw/mias_rois/MIAS_ROIs.zip"]

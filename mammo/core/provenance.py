@@ -129,7 +129,7 @@ def ensure_split(workspace: Workspace) -> None:
     """
     missing = not workspace.split.is_file() or not workspace.overlaps.is_file() or not workspace.rois.is_dir()
     if missing and (workspace.root / "dvc.yaml").is_file():
-        raw = workspace.root / Config.load_own(workspace.params).ingest.raw
+        raw = workspace.raw(Config.load_own(workspace.params).ingest.source)
         if not raw.exists():
             raise MammoError(
                 f"{raw}: does not exist; run `mammo fetch` to get the raw data (`mammo phantom` makes synthetic films) "

@@ -94,7 +94,7 @@ def read_roi(path: Path) -> GreyImage:
     Raises:
         DataError: the path is missing, a folder or unreadable, or `decode_roi` refuses its content.
     """
-    return decode_roi(_read(path), str(path))
+    return decode_roi(read_picture(path), str(path))
 
 
 def read_image(path: Path) -> GreyImage:
@@ -103,7 +103,7 @@ def read_image(path: Path) -> GreyImage:
     Raises:
         DataError: the path is missing, a folder or unreadable, or `decode_image` refuses its content.
     """
-    return decode_image(_read(path), str(path))
+    return decode_image(read_picture(path), str(path))
 
 
 def pixel_spacing_mm(content: bytes, name: str = "DICOM") -> float | None:
@@ -164,7 +164,12 @@ def check_roi_array(array: Any, name: str) -> GreyImage:
     return values.astype(np.uint8)
 
 
-def _read(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """The bytes of a picture's file.
+
+    Raises:
+        DataError: the path is missing, a folder, too large or unreadable.
+    """
     if path.is_dir():
         raise DataError(f"{path}: a picture must be one image file, got a folder; name a file inside it")
     try:
@@ -196,7 +201,7 @@ def _check_roi_size(width: int, height: int, name: str) -> None:
     if (width, height) != (ROI_SIDE_PX, ROI_SIDE_PX):
         raise DataError(
             f"{name}: a ROI must be {ROI_SIDE_PX} x {ROI_SIDE_PX} pixels, got {width} x {height}; "
-            "crop the image around the region, without resizing it"
+            "of a film, name the ROI's place with `mammo predict FILM --at X,Y`, which cuts it as in training"
         )
 
 

@@ -150,6 +150,10 @@ def _load_films(raw: Path, config: IngestConfig, source: str) -> Rois:
     with open_films(raw) as store:
         annotations = read_annotations(store)
         placed = [one for one in annotations if one.x_px is not None]
+        lost = [one.film_id for one in annotations if one.x_px is None and one.abnormality != "NORM"]
+        logger.info(
+            "%d films; rows without a place give no ROI: %s", len(store.films), ", ".join(lost) or "none"
+        )
         normals = {one.film_id: one for one in annotations if one.abnormality == "NORM"}
         tissues = {film_id: normal.tissue for film_id, normal in normals.items()}
         chosen = choose_normal_films(tissues, [one.tissue for one in placed], config.seed)

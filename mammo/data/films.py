@@ -301,7 +301,9 @@ def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str,
                 f"{film.shape[1]} x {film.shape[0]}; use the films of all-mias.tar.gz unchanged"
             )
         if not store.synthetic and hashlib.sha256(film).hexdigest() != _genuine().get(film_id):
-            logger.warning("%s: its pixels are not those of the published film; somebody altered it", file.name)
+            logger.warning(
+                "%s: its pixels are not those of the published film; somebody altered it", file.name
+            )
         yield film_id, film
 
 

@@ -1,7 +1,7 @@
 """A user's own ROIs: a CSV of pictures of ROIs, or of films with the places to cut.
 
-Columns: `path` (relative to the CSV), `label` (Normal or Tumor), and where they are known `patient`, `tissue` (F, G, D), and
-for films `x`, `y` and `radius`, in pixels of the file from its left and top edge, counted from 1.
+Columns: `path` (relative to the CSV), `label` (Normal or Tumor), and where they are known `patient`, `tissue` (F, G, D),
+and for films `x`, `y` and `radius`, in pixels of the file from its left and top edge, counted from 1.
 """
 
 import shutil
@@ -90,7 +90,9 @@ def bring_own(target: Path, table: Path | None, config: IngestConfig) -> None:
 def _whole(read: OwnTable, path: Path) -> Rois:
     if read.rois is None:
         row, what = read.problems[0]
-        raise DataError(f"{path}: {len(read.problems)} problems, in row {row}: {what} (`mammo check` lists them all)")
+        raise DataError(
+            f"{path}: {len(read.problems)} problems, in row {row}: {what} (`mammo check` lists them all)"
+        )
     return read.rois
 
 
@@ -123,7 +125,9 @@ def read_own(path: Path, config: IngestConfig) -> OwnTable:
 
 def _numbered_rows(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
+        )
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; name the CSV of your ROIs") from error
     except (OSError, ValueError) as error:
@@ -146,10 +150,14 @@ def _in_words(error: Any) -> str:
 def _picture(folder: Path, name: str) -> tuple[GreyImage | Film, float | None]:
     """A ROI or a film, by its size, and the side of its pixels in mm where the file tells it."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise DataError(f"{name}: must lie in the folder of the table or below, got a path that leads out; move it there")
+        raise DataError(
+            f"{name}: must lie in the folder of the table or below, got a way out; move it there"
+        )
     content = read_picture(folder / name)
     picture, spacing = decode_image(content, name), pixel_spacing_mm(content, name)
-    return (picture if picture.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else prepare_film(picture, spacing)), spacing
+    return (
+        picture if picture.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else prepare_film(picture, spacing)
+    ), spacing
 
 
 class _Cut(NamedTuple):
@@ -164,7 +172,12 @@ def _cut(
     number: int, row: OwnRow, picture: tuple[GreyImage | Film, float | None], config: IngestConfig
 ) -> _Cut:
     film, spacing = picture
-    fields: dict[str, Any] = {"roi_id": row.path, "source": "own", "synthetic": False, "label": int(row.label)}
+    fields: dict[str, Any] = {
+        "roi_id": row.path,
+        "source": "own",
+        "synthetic": False,
+        "label": int(row.label),
+    }
     fields |= {"patient_id": row.patient, "tissue": row.tissue}
     if isinstance(film, Film):
         if row.x is None or row.y is None:
@@ -173,7 +186,12 @@ def _cut(
                 f"{ROI_SIDE_PX} pixels"
             )
         image, x_px, y_px = film.roi(row.x, row.y, row.path, config.bounding_box)
-        fields |= {"roi_id": f"{row.path} at {row.x:g},{row.y:g}", "film_id": row.path, "x_px": x_px, "y_px": y_px}
+        fields |= {
+            "roi_id": f"{row.path} at {row.x:g},{row.y:g}",
+            "film_id": row.path,
+            "x_px": x_px,
+            "y_px": y_px,
+        }
         fields["radius_px"] = row.radius and max(round(row.radius * film.scale), 1)
         return _Cut(number, row, spacing, image, fields)
     if (row.x, row.y) != (None, None):
@@ -205,9 +223,11 @@ def _contradictions(cuts: Sequence[_Cut]) -> list[Problem]:
         elif same is not cut:
             what = f"{name}: must appear once, got it in row {same.number} too; remove one of the rows"
         elif of_film.row.patient != cut.row.patient:
-            what = f"{name}: a film is of one patient, got another in row {of_film.number}; correct the patient"
+            what = (
+                f"{name}: a film is of one patient, got another in row {of_film.number}; correct the patient"
+            )
         elif ("film_id" in fields) != ("film_id" in cuts[0].fields):
-            what = f"{name}: rows must be all ROIs or all films, as training would learn the difference; split the table"
+            what = f"{name}: rows must be all ROIs or all films, or training learns their difference; split the table"
         elif (cut.spacing is None) != (cuts[0].spacing is None):
             what = f"{name}: the size of pixels must be known of all pictures or of none; split the table"
         if what:

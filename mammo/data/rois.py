@@ -83,6 +83,15 @@ class Rois:
         """One part of the split: `train`, `val` or `test`."""
         return self.only((self.table["split"] == name).to_numpy(dtype=bool))
 
+    @property
+    def counts(self) -> str:
+        """How many ROIs, films and patients there are, for people."""
+        tumor, n_films, n_patients = self.labels.sum(), *self.table[["film_id", "patient_id"]].nunique()
+        of = [f"{n} {what}" for n, what in ((n_films, "films"), (n_patients, "patients")) if n]
+        return f"{len(self.labels)} ROIs, {tumor} Tumor and {len(self.labels) - tumor} Normal" + (
+            f", of {' and '.join(of)}" if of else "; patients unknown"
+        )
+
     def describe(self) -> dict[str, Any]:
         """Source, counts and whether the ROIs are synthetic."""
         return {

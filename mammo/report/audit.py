@@ -5,7 +5,7 @@ from typing import Final
 import pandas as pd
 
 from mammo.core.errors import data_name
-from mammo.core.files import Workspace, atomic_path, write_json, write_table
+from mammo.core.files import Workspace, atomic_path, write_json
 from mammo.data.audit import Audit, flagged_rois, leakage_summary, overlaps_of, parts_of
 from mammo.report.blocks import Block, Cell, Inline, Paragraph, Table
 from mammo.report.rois import DrawnPair, pairs_sheet
@@ -28,7 +28,6 @@ _COUNTS: Final = {
 _TABLES: Final = {
     "pairs": "Pairs of ROIs that share tissue",
     "flagged_rois": "ROIs of which another part knows something",
-    "located": "Where on their films ROIs lie",
 }
 _HEADINGS: Final = {
     "a": "ROI a",
@@ -38,8 +37,6 @@ _HEADINGS: Final = {
     "split_b": "part of b",
     "mad": "mean absolute difference",
     "roi_id": "ROI",
-    "film_id": "film",
-    "patient_id": "patient",
 }
 
 
@@ -47,7 +44,9 @@ def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
     """Write `pairs.csv`, `flagged_rois.csv`, `summary.json` and `pairs.png` into `reports/audit/`."""
     folder = workspace.reports / "audit"
     table, part_of = audit.rois.table, parts_of(audit.split)
-    tables = {"pairs": audit.pairs.round(4), "flagged_rois": flagged_rois(audit.pairs, table, part_of)}
+    # Film and patient stay out of the reports: the films' licence covers them.
+    flagged = flagged_rois(audit.pairs, table, part_of).drop(columns=["film_id", "patient_id"])
+    tables = {"pairs": audit.pairs.round(4), "flagged_rois": flagged}
     for name, rows in tables.items():
         with atomic_path(folder / f"{name}.csv") as temporary:
             rows.to_csv(temporary, index=False)
@@ -65,13 +64,6 @@ def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
         for overlap, of_pair in zip(overlaps_of(audit.pairs), named, strict=True)
     ]
     pairs_sheet(drawn, folder / "pairs.png", note)
-
-
-def write_located(workspace: Workspace, located: pd.DataFrame) -> None:
-    """Write where the ROIs lie (`LOCATED_SCHEMA`), for the stage `split` and as `reports/audit/located.csv`."""
-    write_table(workspace.located, located)
-    with atomic_path(workspace.reports / "audit" / "located.csv") as temporary:
-        located.round(4).to_csv(temporary, index=False)
 
 
 def audit_blocks(workspace: Workspace) -> list[Block]:

@@ -1,6 +1,6 @@
 """What the commands print: Markdown as it is, and tables that fit a terminal of 80 columns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,9 +15,12 @@ from mammo.report.results import RESULTS_FILE, systems_table
 from mammo.report.source import SourceFile, counted, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from mammo.core.files import Workspace
+    from mammo.data.own import Problem
     from mammo.doctor import Finding
     from mammo.track.registry import Version
 
@@ -72,7 +75,7 @@ def votes_table(rows: list[dict[str, Any]]) -> RichTable:
         ("file", "label", "votes", "score", "probability", "open classes"),
         tuple(
             (
-                row["file"],
+                " at ".join([row["file"], *(["{:g},{:g}".format(*row["at"])] if "at" in row else [])]),
                 row["label"],
                 f"{sum(row['votes'])} of {len(row['votes'])} ({row['vote_share']:.2f})",
                 f"{row['score']:.3f}",
@@ -151,15 +154,19 @@ def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protoco
     )
 
 
-def located_line(located: "pd.DataFrame", workspace: "Workspace") -> str:
+def located_line(located: "pd.DataFrame") -> str:
     """How many ROIs `mammo locate` found (`LOCATED_SCHEMA`), and what to do next."""
-    certain = located[located["verdict"] == "located"]
+    found = located.dropna(subset="film_id")
     return (
-        f"{len(certain)} of {len(located)} ROIs located in {certain['film_id'].nunique()} films of "
-        f"{certain['patient_id'].nunique()} patients, {len(located) - len(certain)} uncertain: "
-        f"{workspace.reports / 'audit' / 'located.csv'}\n"
-        "next: dvc repro leakage (groups ROIs by patient too; nothing else knows the patients)"
+        f"{len(found)} of {len(located)} ROIs located, bit by bit, in {found['film_id'].nunique()} films of "
+        f"{found['patient_id'].nunique()} patients\nnext: dvc repro (groups ROIs by patient)"
     )
+
+
+def problems_table(table: "Path", problems: "Sequence[Problem]") -> RichTable:
+    """What `mammo check` found wrong with the rows of a CSV."""
+    title = f"{table}: {len(problems)} problems; nothing was written"
+    return rich_table(Table("", ("row", "problem"), tuple((str(row), what) for row, what in problems)), title)
 
 
 def findings_table(findings: "list[Finding]") -> RichTable:

@@ -11,8 +11,9 @@ from mlflow.exceptions import MlflowException
 from mammo.core.config import Config
 from mammo.core.errors import DataError, TrackingError
 from mammo.core.files import Workspace
-from mammo.core.records import Label
-from mammo.data.decode import GreyImage, read_roi
+from mammo.core.records import ROI_SIDE_PX, Label
+from mammo.data.decode import GreyImage, read_picture, read_roi
+from mammo.data.extraction import read_film
 from mammo.data.rois import TABLE_FILE, read_rois
 from mammo.serve.explanation import Explanation, explain
 from mammo.track.registry import champion
@@ -56,6 +57,43 @@ def predict_files(workspace: Workspace, files: Sequence[Path]) -> list[dict[str,
         {"file": str(path), **vote.row(voter.model_name, voter.model_version)}
         for path, vote in zip(files, voter.votes(images), strict=True)
     ]
+
+
+def predict_film(workspace: Workspace, files: Sequence[Path], places: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each place of one film, cut as ingest cuts: `file`, `at` and the fields of `RoiVote.row`.
+
+    Args:
+        workspace: with the registry, and `ingest.bounding_box`.
+        files: the film, alone.
+        places: centres of ROIs, such as `535,599`: pixels from the film's top-left corner, counted from 1.
+
+    Raises:
+        DataError: there is more than one file, it is no film, or a place is not in it.
+        TrackingError: there is no champion.
+    """
+    if len(files) > 1:
+        raise DataError(f"--at: names places of one film, got {len(files)} files; predict one film at a time")
+    path, stretch = files[0], Config.load_own(workspace.params).ingest.bounding_box
+    film = read_film(read_picture(path), str(path))
+    if max(film.grey.shape) <= ROI_SIDE_PX:
+        raise DataError(
+            f"{path}: a film must be larger than a ROI, got {film.grey.shape}; predict it without --at"
+        )
+    at = [_place(place) for place in places]
+    images = np.stack([film.roi(x, y, str(path), stretch)[0] for x, y in at])
+    voter = load_champion(workspace)
+    return [
+        {"file": str(path), "at": [x, y], **vote.row(voter.model_name, voter.model_version)}
+        for (x, y), vote in zip(at, voter.votes(images), strict=True)
+    ]
+
+
+def _place(text: str) -> tuple[float, float]:
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError as error:
+        raise DataError(f"--at: must be X,Y in pixels such as 535,599, got {text!r}; correct it") from error
+    return x, y
 
 
 def explain_rois(

@@ -31,7 +31,7 @@ def real_rois() -> Rois:
     archive = os.environ.get("MAMMO_MIAS_ROIS")
     if not archive:
         pytest.skip("needs the real ROI archive: MAMMO_MIAS_ROIS")
-    return load_mias_rois(Path(archive), section(IngestConfig))
+    return load_mias_rois(Path(archive))
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
                 content = io.BytesIO()
                 Image.fromarray(truth.images[row]).save(content, "PNG")
                 archive.writestr(f"MIAS_ROIs/{names[row]}.png", content.getvalue())
-    rois = load_mias_rois(path, section(IngestConfig))
+    rois = load_mias_rois(path)
     located = locate_rois(rois, phantom_folder).set_index("roi_id").loc[names.tolist()]
     for column in ("film_id", "patient_id"):
         assert located[column].tolist() == truth.table[column].tolist()

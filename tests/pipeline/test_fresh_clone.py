@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 SYSTEM: Final = "compact-baseline"
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 24, "seed": 3},
-    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "ingest": {"source": "phantom"},
     "split": {"protocol": "grouped_cv"},
     "patches": {"tumor_draws": 4, "normal_draws": 4},
     "train": {"epochs": 1, "patches_per_epoch": 64, "device": "cpu"},

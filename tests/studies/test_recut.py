@@ -17,7 +17,7 @@ from tests.studies.tiny_studies import tiny_config
 @pytest.mark.slow
 def test_rois_without_the_bounding_box_are_the_same_places_as_that_setting_cuts_them(tmp_path: Path) -> None:
     config = tiny_config()
-    write_phantom(section(PhantomConfig, n_patients=6), tmp_path / config.ingest.raw)
+    write_phantom(section(PhantomConfig, n_patients=6), tmp_path / "data" / "raw" / "phantom")
     rois = load_rois(config.ingest, tmp_path)
     shuffled = np.arange(len(rois.table))[::-1]
     table = rois.table.iloc[shuffled].reset_index(drop=True)

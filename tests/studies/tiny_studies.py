@@ -23,7 +23,7 @@ PROJECT = Path(__file__).parents[2]
 GRID = {"n_folds": 3, "n_repeats": 1, "n_seeds": 2}
 SETTINGS: dict[str, Any] = {
     "systems": ["compact-baseline"],
-    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "ingest": {"source": "phantom"},
     "split": {"protocol": "grouped_cv"},
     "patches": {"size_px": 48, "stride_px": 36, "tumor_draws": 8, "normal_draws": 4},
     "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},

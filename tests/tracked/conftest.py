@@ -23,7 +23,7 @@ from tests.settings import params
 
 SETTINGS = {
     "systems": ["compact-baseline", "compact-model1"],
-    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "ingest": {"source": "phantom"},
     "split": {"protocol": "grouped_cv"},
     "patches": {"size_px": 48, "stride_px": 36, "tumor_draws": 4, "normal_draws": 4},
     "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},

@@ -45,7 +45,7 @@ TUNE = {
     "space": SPACE,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
+    "ingest": {"source": "phantom"},
     "patches": {"tumor_draws": 4, "normal_draws": 4, "stride_px": 24},
     "split": {"protocol": "grouped_cv"},
     "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},
