@@ -62,7 +62,9 @@ def _data(workspace: Workspace, config: Config) -> list[Finding]:
     data = Finding("ok", f"data of {source}", str(place))
     if source != "mias_rois":
         return [data]
-    films = "films are there, see `mammo locate`" if holds_films(workspace.films) else "unknown without the films"
+    films = (
+        "films are there, see `mammo locate`" if holds_films(workspace.films) else "unknown without the films"
+    )
     return [data, Finding("ok", "patients", films)]
 
 

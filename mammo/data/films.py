@@ -300,7 +300,7 @@ def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str,
                 f"{file.name}: a mini-MIAS film must be {FILM_SIDE_PX} x {FILM_SIDE_PX} pixels, got "
                 f"{film.shape[1]} x {film.shape[0]}; use the films of all-mias.tar.gz unchanged"
             )
-        if not store.synthetic and hashlib.sha256(film).hexdigest() != _genuine().get(film_id):
+        if not store.synthetic and hashlib.sha256(film.tobytes()).hexdigest() != _genuine().get(film_id):
             logger.warning(
                 "%s: its pixels are not those of the published film; somebody altered it", file.name
             )
@@ -311,4 +311,4 @@ def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str,
 def _genuine() -> dict[str, str]:
     """SHA-256 of the pixels of each of the 322 published films."""
     table = resources("mammo.data").joinpath("genuine_films.txt").read_text()
-    return {film_id: sha256 for film_id, sha256 in map(str.split, table.splitlines())}
+    return dict(line.split() for line in table.splitlines())

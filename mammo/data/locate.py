@@ -117,7 +117,7 @@ def locate_rois(
 
 
 def locate_where_films(rois: Rois, workspace: Workspace, progress: Progress | None = None) -> pd.DataFrame:
-    """As `locate_rois` with the workspace's films; nothing is located where there are none, or in ROIs not the authors'."""
+    """As `locate_rois` with the workspace's films; nothing where there are none, or for ROIs not the authors'."""
     if (rois.table["source"] == "mias_rois").all() and holds_films(workspace.films):
         return locate_rois(rois, workspace.films, progress=progress)
     return _located(rois, {}, {})

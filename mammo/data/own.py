@@ -1,6 +1,6 @@
 """A user's own ROIs: a CSV of pictures of ROIs, or of films with the places to cut.
 
-Columns: `path` (relative to the CSV), `label` (Normal or Tumor), and where they are known `patient`, `tissue` (F, G, D),
+Columns: `path` (relative to the CSV), `label` (Normal or Tumor), and where known `patient`, `tissue` (F, G, D),
 and for films `x`, `y` and `radius`, in pixels of the file from its left and top edge, counted from 1.
 """
 
@@ -150,9 +150,7 @@ def _in_words(error: Any) -> str:
 def _picture(folder: Path, name: str) -> tuple[GreyImage | Film, float | None]:
     """A ROI or a film, by its size, and the side of its pixels in mm where the file tells it."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise DataError(
-            f"{name}: must lie in the folder of the table or below, got a way out; move it there"
-        )
+        raise DataError(f"{name}: must lie in the folder of the table or below, got a way out; move it there")
     content = read_picture(folder / name)
     picture, spacing = decode_image(content, name), pixel_spacing_mm(content, name)
     return (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mammo.core.config import IngestConfig, PhantomConfig
+from mammo.core.config import PhantomConfig
 from mammo.data.archive import load_mias_rois
 from mammo.data.phantom import write_phantom
 from mammo.data.rois import Rois

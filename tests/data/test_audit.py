@@ -24,7 +24,8 @@ from mammo.data.audit_search import (
     overlap_boxes,
 )
 from mammo.data.decode import decode_image
-from mammo.data.extraction import extract_roi, load_phantom, preprocess_film
+from mammo.data.extraction import extract_roi, preprocess_film
+from mammo.data.film_rois import load_phantom
 from mammo.data.rois import Rois
 from tests.data.pictures import Picture, jpeg
 from tests.settings import section

@@ -15,7 +15,8 @@ from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.core.files import write_table
 from mammo.data.archive import load_mias_rois
-from mammo.data.extraction import extract_roi, first_region, load_phantom, preprocess_film
+from mammo.data.extraction import extract_roi, first_region, preprocess_film
+from mammo.data.film_rois import load_phantom
 from mammo.data.films import open_films, patient_of, read_films
 from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
 from mammo.data.rois import Rois, make_roi_set

@@ -13,7 +13,7 @@ from PIL import Image
 from mammo.core.config import IngestConfig, PhantomConfig
 from mammo.core.errors import DataError
 from mammo.core.records import ABNORMALITIES, TISSUES
-from mammo.data.extraction import load_phantom
+from mammo.data.film_rois import load_phantom
 from mammo.data.films import laterality_of, parse_info, patient_of
 from mammo.data.phantom import draw_film, plan_films, write_phantom
 from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
