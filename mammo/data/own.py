@@ -27,7 +27,7 @@ TABLE: Final = "rois.csv"
 _LABELS: Final = {"normal": Label.NORMAL, "0": Label.NORMAL, "tumor": Label.TUMOR, "1": Label.TUMOR}
 
 Known = BeforeValidator(lambda text: text or None)
-Pixels = Annotated[float | None, Known, Field(ge=1)]
+Pixels = Annotated[Annotated[float, Field(ge=1)] | None, Known]
 
 
 class OwnRow(BaseModel):
@@ -139,6 +139,8 @@ def _numbered_rows(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
             f"{path}: must have the columns path and label, and may have {', '.join(known[2:])}, separated by commas, "
             f"got {', '.join(table.columns)}; rename or remove columns"
         )
+    if table.empty:
+        raise DataError(f"{path}: must have a row for each ROI, got only the header; add them")
     yield from enumerate(table.to_dict("records"), start=2)
 
 
