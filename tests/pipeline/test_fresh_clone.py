@@ -22,7 +22,6 @@ SYSTEM: Final = "compact-baseline"
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 24, "seed": 3},
     "ingest": {"source": "phantom"},
-    "split": {"protocol": "grouped_cv"},
     "patches": {"tumor_draws": 4, "normal_draws": 4},
     "train": {"epochs": 1, "patches_per_epoch": 64, "device": "cpu"},
     "evaluate": {"n_bootstrap": 100},
