@@ -46,8 +46,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(home / "clone")], check=True)
     params = home / "clone" / "params.yaml"
     values = yaml.safe_load(params.read_text()) | {"systems": ["compact-baseline"]}
-    for section, changes in SMALL.items():
-        values[section] |= changes
+    for name, changes in SMALL.items():
+        values[name] |= changes
     params.write_text(yaml.safe_dump(values, sort_keys=False))
     who = ("-c", "user.name=tester", "-c", "user.email=tester@example.org")
     subprocess.run(["git", *who, "commit", "--quiet", "--all", "-m", "small"], cwd=home / "clone", check=True)
@@ -76,16 +76,13 @@ def test_five_commands_lead_from_pictures_to_a_served_champion(home: Path) -> No
     assert "patients" in said[0]
     assert "v1" in said[-1]
     assert "PHANTOM" not in (home / "clone" / "reports" / "model_card.md").read_text()
-    service = subprocess.Popen(
+    with subprocess.Popen(
         ["bash", "-c", f"exec {serve}"],
         cwd=home / "clone",
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
+    ) as service:
         assert service.stderr is not None
         assert "voting service: http://127.0.0.1:8000" in service.stderr.readline()
-    finally:
         service.send_signal(signal.SIGINT)
-        service.wait(60)
