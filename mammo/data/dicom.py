@@ -169,7 +169,7 @@ def _checked_plugin(dataset: Dataset, name: str) -> str:
     if "pylibjpeg" not in plugins:  # Pillow decodes lossy JPEG to other levels, so it never steps in
         raise DataError(
             f"{name}: DICOM in {syntax.name} needs the extra `dicom`, got an installation without it; "
-            "pip install 'mammo[dicom]', or decompress the file, for example with gdcmconv"
+            "pip install '.[dicom]' in the project's folder, or decompress the file, for example with gdcmconv"
         )
     wanted = dataset.Columns, dataset.Rows, 1
     found = _codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))

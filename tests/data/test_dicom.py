@@ -1,5 +1,6 @@
 """A DICOM frame is shown as the standard says, to the level, or refused by the element that is wrong."""
 
+import contextlib
 import io
 import os
 import struct
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
@@ -212,6 +215,18 @@ def test_truncated_dicom_is_refused() -> None:
             decode_roi(content[:length], "half.dcm")
 
 
+@given(st.integers(0, 2**31), st.sampled_from([{}, window(100, 50), voi(0, 8, np.arange(256)), INVERTED]))
+def test_damaged_bytes_give_levels_or_a_data_error(seed: int, fields: dict[str, Any]) -> None:
+    rng = np.random.default_rng(seed)
+    content = bytearray(dicom(noise(0), **fields))
+    for position in rng.integers(128, 1500, 4):
+        content[position] = rng.integers(0, 256)
+    with contextlib.suppress(DataError):
+        assert decode_roi(bytes(content), "damaged.dcm").shape == (120, 120)
+    with contextlib.suppress(DataError):
+        pixel_spacing_mm(bytes(content))
+
+
 @pytest.mark.parametrize("content", [b"\x09\x00\x00\x10LO\x00\x00", b"\xfe\xff\x00\xe0\x00\x00\x00\x00"])
 def test_a_million_empty_elements_or_items_are_refused_at_once(content: bytes) -> None:
     whole = dicom(noise(0))
@@ -268,7 +283,7 @@ def test_compressed_dicom_without_the_extra_names_it(monkeypatch: pytest.MonkeyP
     pillow_alone = SimpleNamespace(available_plugins=("pillow",))
     monkeypatch.setattr("mammo.data.dicom.get_decoder", lambda syntax: pillow_alone)
     with pytest.raises(
-        DataError, match=r"JPEG 2000 .* needs the extra `dicom`, .*; pip install 'mammo\[dicom\]'"
+        DataError, match=r"JPEG 2000 .* needs the extra `dicom`, .*; pip install '\.\[dicom\]'"
     ):
         decode_roi(dicom(noise(0), syntax=JPEG2000Lossless, frame=b"any"), "roi.dcm")
 
