@@ -1,28 +1,28 @@
-"""One picture, decoded safely: PNG, PGM, TIFF, JPEG or DICOM bytes to grey levels."""
+"""One picture, decoded safely: PNG, PGM, TIFF or DICOM bytes to the grey levels that were saved.
+
+What would change them is refused: lossy pictures (JPEG moves votes), an orientation other than upright.
+An ICC profile is ignored: it says how to show grey levels, not what they are.
+"""
 
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
-from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from mammo.core.errors import DataError
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
 
 GreyImage = npt.NDArray[np.uint8]
 SizeCheck = Callable[[int, int, str], None]
@@ -35,10 +35,16 @@ MAX_TILE_PX: Final = 1024
 """Of a TIFF whose sides are smaller: a decoder fills whole tiles, however little of them the picture needs."""
 
 MAX_FILE_BYTES: Final = 64 * 2**20
+MAX_ROI_BYTES: Final = 2**19
+"""The 14,400 grey levels of a ROI with a generous header; a parser of millions of empty parts takes seconds."""
+
+MAX_CHUNKS: Final = 10_000
+"""Of a PNG; writers put 8 KiB or more of a large picture into a chunk."""
+
+_JPEG: Final = b"\xff\xd8\xff"
 
 _PILLOW_FORMATS: Final[dict[bytes, tuple[str, Callable[..., ImageFile]]]] = {
     b"\x89PNG\r\n\x1a\n": ("PNG", PngImageFile),
-    b"\xff\xd8\xff": ("JPEG", JpegImageFile),
     b"II*\0": ("TIFF", TiffImageFile),
     b"MM\0*": ("TIFF", TiffImageFile),
     b"P2": ("PGM", PpmImageFile),
@@ -47,12 +53,6 @@ _PILLOW_FORMATS: Final[dict[bytes, tuple[str, Callable[..., ImageFile]]]] = {
 """How a file begins, and what opens it, by its header alone: the size is checked before a pixel is decoded."""
 
 _DICOM_MARK: Final = slice(128, 132)
-_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
-_RLE_HEADERS: Final = 1024
-"""Bytes of offset table, item tags and segment header, generously."""
-
-_SMALL, _LARGE = -(2**30), 2**30
-"""Stored values beyond any window or lookup table."""
 
 _BROKEN: Final = (
     *(OSError, EOFError, SyntaxError, ValueError, AttributeError, LookupError, ArithmeticError, TypeError),
@@ -65,8 +65,8 @@ def decode_image(content: bytes, name: str) -> GreyImage:
     """Decode a grey picture of any reasonable size.
 
     Args:
-        content: a PNG, PGM (P2, P5), TIFF, JPEG or DICOM file. 8-bit grey is taken as it is, RGB with
-            three equal channels counts as grey, DICOM is windowed to 8 bits.
+        content: a PNG, PGM (P2, P5), TIFF or DICOM file. 8-bit grey is taken as it is, RGB with three
+            equal channels counts as grey, DICOM is shown in 8 bits as `mammo.data.dicom` says.
         name: what the messages call the picture.
 
     Returns:
@@ -74,7 +74,8 @@ def decode_image(content: bytes, name: str) -> GreyImage:
 
     Raises:
         DataError: the content is empty, damaged, no picture of these formats, smaller than 32 pixels
-            on a side, larger than `MAX_PIXELS`, in colour, with alpha, not 8-bit, or of several frames.
+            on a side, larger than `MAX_PIXELS`, in colour, with alpha, not 8-bit, of several frames,
+            lossy or turned.
     """
     return _decode(content, name, _check_image_size)
 
@@ -83,8 +84,13 @@ def decode_roi(content: bytes, name: str) -> GreyImage:
     """Decode a ROI as `decode_image` does; its shape must be (120, 120).
 
     Raises:
-        DataError: as `decode_image`, or the picture is not 120 × 120 pixels.
+        DataError: as `decode_image`, or the picture is not 120 × 120 pixels or larger than `MAX_ROI_BYTES`.
     """
+    if len(content) > MAX_ROI_BYTES:
+        raise DataError(
+            f"{name}: a ROI's file must have at most {MAX_ROI_BYTES} bytes, got {len(content)}; save its "
+            f"{ROI_SIDE_PX} x {ROI_SIDE_PX} pixels alone"
+        )
     return _decode(content, name, _check_roi_size)
 
 
@@ -117,23 +123,10 @@ def pixel_spacing_mm(content: bytes, name: str = "DICOM") -> float | None:
     """
     if content[_DICOM_MARK] != b"DICM":
         return None
-    from pydicom import dcmread
-    from pydicom.errors import BytesLengthException
+    with _damage_refused(name, "DICOM"):
+        from mammo.data.dicom import spacing_mm
 
-    try:
-        header = dcmread(BytesIO(content), stop_before_pixels=True)
-        for keyword in ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacing"):
-            if spacing := header.get(keyword):
-                rows_mm, columns_mm = map(float, spacing)
-                if not (0 < rows_mm < np.inf and isclose(rows_mm, columns_mm, rel_tol=1e-3)):
-                    raise DataError(
-                        f"{name}: {keyword} must be two equal positive numbers, got {rows_mm:g} and "
-                        f"{columns_mm:g} mm; resample the image to square pixels"
-                    )
-                return rows_mm
-    except (*_BROKEN, BytesLengthException) as error:
-        raise DataError(f"{name}: its pixel spacing cannot be read ({error}); export it again") from error
-    return None
+        return spacing_mm(content, name)
 
 
 def check_roi_array(array: Any, name: str) -> GreyImage:
@@ -208,21 +201,42 @@ def _check_roi_size(width: int, height: int, name: str) -> None:
 def _decode(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
     if not content:
         raise DataError(f"{name}: an image file must not be empty, got 0 bytes; export it again")
-    known = [known for beginning, known in _PILLOW_FORMATS.items() if content.startswith(beginning)]
-    is_dicom = content[_DICOM_MARK] == b"DICM"
-    if not known and not is_dicom:
-        raise DataError(
-            f"{name}: an image must be PNG, PGM (P2 or P5), TIFF, JPEG or DICOM, got bytes that start with "
-            f"{content[:8]!r}; convert it to PNG"
-        )
-    title = "DICOM" if is_dicom else known[0][0]
+    if content[_DICOM_MARK] == b"DICM":
+        with _damage_refused(name, "DICOM"):
+            from mammo.data.dicom import decode_dicom
+
+            return decode_dicom(content, name, check_size)
+    for beginning, (title, open_format) in _PILLOW_FORMATS.items():
+        if content.startswith(beginning):
+            with _damage_refused(name, title):
+                return _decode_with_pillow(content, name, title, open_format, check_size)
+    if content.startswith(_JPEG):
+        raise _lossy(name, "JPEG")
+    raise DataError(
+        f"{name}: an image must be PNG, PGM (P2 or P5), TIFF or DICOM, got bytes that start with "
+        f"{content[:8]!r}; convert it to PNG"
+    )
+
+
+def _lossy(name: str, title: str) -> DataError:
+    return DataError(
+        f"{name}: an image must be lossless, got {title}, whose compression moves grey levels and with them votes; "
+        "save the original picture as PNG"
+    )
+
+
+@contextmanager
+def _damage_refused(name: str, title: str) -> Iterator[None]:
     # What the decoders warn about is harmless or raises soon after.
-    warnings.filterwarnings("ignore", module=r"(PIL|pydicom|mammo\.data\.decode)\b")
+    warnings.filterwarnings("ignore", module=r"(PIL|pydicom|mammo\.data\.(decode|dicom))\b")
+    broken: tuple[type[Exception], ...] = _BROKEN
+    if title == "DICOM":
+        from pydicom.errors import BytesLengthException, InvalidDicomError
+
+        broken += (BytesLengthException, InvalidDicomError)
     try:
-        if is_dicom:
-            return _decode_dicom(content, name, check_size)
-        return _decode_with_pillow(content, name, *known[0], check_size)
-    except _BROKEN as error:
+        yield
+    except broken as error:
         raise DataError(
             f"{name}: is not a whole {title} file ({error}); it is truncated or damaged, export it again"
         ) from error
@@ -231,6 +245,8 @@ def _decode(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
 def _decode_with_pillow(
     content: bytes, name: str, title: str, open_format: Callable[..., ImageFile], check_size: SizeCheck
 ) -> GreyImage:
+    if title == "PNG":
+        _check_chunks(content, name)
     with open_format(BytesIO(content)) as image:
         check_size(image.width, image.height, name)
         if isinstance(image, TiffImageFile):
@@ -250,9 +266,20 @@ def _decode_with_pillow(
     return np.ascontiguousarray(pixels[..., 0])
 
 
+def _check_chunks(content: bytes, name: str) -> None:
+    position = len(b"\x89PNG\r\n\x1a\n")
+    for _ in range(MAX_CHUNKS):
+        if position >= len(content):
+            return
+        position += 12 + int.from_bytes(content[position : position + 4], "big")
+    raise DataError(f"{name}: a PNG must have at most {MAX_CHUNKS} chunks, got more; save it again")
+
+
 def _check_grey(image: ImageFile, content: bytes, name: str, title: str) -> None:
     """Refuse what is not one frame of 8-bit grey, or RGB that may turn out to be grey."""
     remedy = "convert it to 8-bit grey"
+    if image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+        raise _lossy(name, f"{title} compressed as {image.info['compression']}")
     if getattr(image, "is_animated", False):
         raise DataError(f"{name}: must hold one frame, got a {title} of several; save the frame you mean")
     if "A" in image.getbands() or "transparency" in image.info:
@@ -262,70 +289,10 @@ def _check_grey(image: ImageFile, content: bytes, name: str, title: str) -> None
         raise DataError(f"{name}: 8-bit grey is required, got {title} with more bits a pixel; {remedy}")
     if image.mode not in ("L", "RGB"):
         raise DataError(f"{name}: 8-bit grey is required, got {title} mode {image.mode}; {remedy}")
-
-
-def _decode_dicom(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
-    """Decode one uncompressed or RLE-compressed grey frame, shape (Rows, Columns), as a viewer shows it.
-
-    The file's own window or VOI lookup table maps its stored values to 0..255 (DICOM PS3.3, C.11.2).
-    Without one, values of up to 8 bits are kept and deeper ones are stretched from their minimum to
-    their maximum. MONOCHROME1 is inverted, so that dense tissue is always bright.
-    """
-    from pydicom import dcmread
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    if _DEFLATED in content:
-        raise DataError(f"{name}: DICOM must not be deflated, as its size cannot be told first; inflate it")
-    try:
-        dataset = dcmread(BytesIO(content))
-        _check_header(dataset, name, check_size)
-        grey = _displayed(dataset.pixel_array, dataset)
-    except (InvalidDicomError, BytesLengthException) as error:
-        raise ValueError(error) from error
-    return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
-
-
-def _check_header(dataset: "Dataset", name: str, check_size: SizeCheck) -> None:
-    if "PixelData" not in dataset:
-        raise DataError(f"{name}: a DICOM file must hold an image, got none; send the image object")
-    check_size(int(dataset.Columns), int(dataset.Rows), name)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise DataError(f"{name}: must hold one frame, got {frames} in the DICOM file; export one frame")
-    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+    # Pillow turns TIFF and no PNG by this tag, and browsers turn both.
+    orientation = image.getexif().get(Base.Orientation, 1)
+    if orientation != 1:
         raise DataError(
-            f"{name}: a mammogram must be grey, got DICOM {dataset.PhotometricInterpretation}; "
-            "convert it to MONOCHROME2"
+            f"{name}: the tag Orientation must be 1 (upright), got {orientation} in {title}; turn the pixels "
+            "themselves and save without the tag"
         )
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and syntax.name != "RLE Lossless":
-        raise DataError(
-            f"{name}: DICOM must be uncompressed or RLE, got {syntax.name}; decompress it, for example with "
-            "dcmdjpeg or gdcmconv"
-        )
-    # RLE can be longer than what it packs by 1 in 128 at most; a decoder would unpack all that is there.
-    raw = int(dataset.Rows) * int(dataset.Columns) * (int(dataset.BitsAllocated) // 8)
-    limit, found = 2 * raw + _RLE_HEADERS, len(dataset.PixelData)
-    if syntax.is_encapsulated and found > limit:
-        raise DataError(
-            f"{name}: the RLE data of this many pixels must have at most {limit} bytes, got {found}; export it again"
-        )
-
-
-def _displayed(stored: npt.NDArray[np.integer], dataset: "Dataset") -> GreyImage:
-    """Stored values → 0..255 by the file's own window or table, else by their range."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-
-    values = apply_modality_lut(stored, dataset)
-    if "WindowCenter" in dataset or "VOILUTSequence" in dataset:
-        # A window or table flattens everything beyond its ends: these two are its darkest and brightest.
-        ends = apply_voi_lut(np.array([_SMALL, _LARGE]), dataset)
-        low, high = float(ends.min()), float(ends.max())
-        values = apply_voi_lut(values, dataset)
-    elif dataset.BitsStored <= 8 and stored.min() >= 0:
-        return stored.astype(np.uint8)
-    else:
-        low, high = float(values.min()), float(values.max())
-    scale = 255 / (high - low) if high > low else 0.0
-    grey: GreyImage = np.rint((np.clip(values, low, high) - low) * scale).astype(np.uint8)
-    return grey
