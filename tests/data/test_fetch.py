@@ -163,7 +163,6 @@ def test_films_are_checked_and_copied_from_an_archive_or_a_folder_without_strang
     target = tmp_path / "raw" / "all-mias.tar.gz"
     assert fetch_films(target, None, {FILMS_VARIABLE: str(packed)}) == target
     assert target.read_bytes() == packed.read_bytes()
-
     folder = tmp_path / "raw" / "all-mias"
     fetch_films(folder, phantom_folder, {})
     expected = {path.name: path.read_bytes() for path in phantom_folder.iterdir()}

@@ -88,7 +88,6 @@ def test_the_table_has_the_real_ones_quirks(phantom_folder: Path) -> None:
 def test_six_of_ten_films_are_normal_and_every_kind_and_tissue_comes() -> None:
     films = plan_films(section(PhantomConfig, n_patients=60))
     kinds = Counter(lesion.kind for film in films for lesion in film.lesions)
-
     assert sum(not film.lesions for film in films) == 72
     assert set(kinds) == set(KINDS)
     assert min(kinds.values()) >= 6
@@ -120,7 +119,6 @@ def test_texture_has_the_power_law_it_is_asked_for(beta: float) -> None:
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(1024), np.fft.fftfreq(1024)))
     band = (frequency > 0.02) & (frequency < 0.3)
     slope = np.polyfit(np.log(frequency[band]), np.log(power[band]), 1)[0]
-
     assert slope == pytest.approx(-beta, abs=0.05)
     assert field.std() == pytest.approx(1, abs=0.25)
 

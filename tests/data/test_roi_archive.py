@@ -116,7 +116,6 @@ def test_a_directory_that_understates_a_size_is_found_while_reading(archive: Pat
         start = content.rindex(signature, 0, header)
         content[start + offset : start + offset + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(content)
-
     with pytest.raises(DataError, match="not a whole zip archive"):
         load(archive)
 

@@ -53,7 +53,6 @@ def random_patches(n: int = 1, patch_px: int = 32, channels: int = 3) -> Tensor:
 @pytest.mark.parametrize("name", FUSION_BACKBONES)
 def test_block_k_has_a_stride_of_two_to_the_k_and_the_named_channels(name: str, patch_px: int) -> None:
     shapes = shapes_without_computing(name, patch_px)
-
     assert list(shapes) == list(BLOCKS)
     assert [channels for channels, _, _ in shapes.values()] == list(meta_backbone(name).channels)
     for k, (_, height, width) in enumerate(shapes.values(), start=1):
@@ -72,7 +71,6 @@ def test_vggs_blocks_are_the_outputs_of_its_five_pools(name: str) -> None:
             if isinstance(layer, nn.MaxPool2d):
                 expected.append(patches)
         blocks = build_backbone(name, COMPACT_CHANNELS, network).module.eval()(random_patches())
-
     assert list(blocks) == list(BLOCKS)
     assert len(expected) == 5
     for block, pooled in zip(blocks.values(), expected, strict=True):
@@ -118,9 +116,7 @@ def test_blocks_are_what_torchvisions_own_forward_passes_on(name: str, modules: 
 
 def test_a_backbone_keeps_the_weights_of_the_network_that_it_is_given() -> None:
     network = full_network("mobilenet_v2")
-
     kept = build_backbone("mobilenet_v2", COMPACT_CHANNELS, network).module.state_dict()
-
     own = network.state_dict()
     assert kept
     assert all(torch.equal(value, own[name]) for name, value in kept.items())
@@ -130,10 +126,8 @@ def test_compact_is_convolution_pool_batchnorm_and_relu_in_each_block() -> None:
     module = compact(COMPACT_CHANNELS).eval()
     weights = module.state_dict()
     expected = random_patches(n=2, patch_px=40, channels=1)
-
     with torch.no_grad():
         blocks = module(expected)
-
     for name in BLOCKS:
         convolved = nn.functional.conv2d(expected, weights[f"blocks.{name}.0.weight"], padding=1)
         pooled = convolved.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))

@@ -22,7 +22,6 @@ def test_every_system_turns_grey_patches_into_two_logits(backbone: str, fusion: 
     with torch.device("meta"):  # shapes alone, no arithmetic
         classifier = Classifier(Architecture.of(f"{backbone}-{fusion}", TINY)).eval()
         logits = classifier(torch.zeros(2, 1, 72, 72))
-
     assert logits.shape == (2, 2)
 
 
@@ -31,12 +30,10 @@ def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) 
     config = TINY.model_copy(update={"preprocessing": name})
     classifier = build_classifier("compact-model1", config, seed=0).eval()
     patches = grey_patches()
-
     with torch.no_grad():
         features = classifier.fusion(classifier.backbone(classifier.preprocessing(patches)))
         expected = classifier.head(features)
         logits = classifier(patches)
-
     assert classifier.preprocessing.name == name
     assert torch.equal(logits, expected)
 
@@ -47,7 +44,6 @@ def test_auto_preprocessing_standardises_patches_for_a_network_without_pretraine
 
 def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:
     first, again, other = (build_classifier("compact-model2", TINY, seed).state_dict() for seed in (5, 5, 6))
-
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
     assert not torch.equal(first["backbone.blocks.block1.0.weight"], other["backbone.blocks.block1.0.weight"])
@@ -56,9 +52,7 @@ def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:
 def test_building_does_not_disturb_the_global_generator() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-
     build_classifier("compact-model2", TINY, seed=9)
-
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -71,6 +65,5 @@ def test_a_system_that_does_not_exist_is_refused(system: str) -> None:
 @pytest.mark.parametrize("weights", ["imagenet", "net.safetensors"])
 def test_compact_has_no_pretrained_weights(weights: str) -> None:
     config = TINY.model_copy(update={"weights": weights})
-
     with pytest.raises(WeightsError, match=rf"model\.weights: {weights} .*compact-model1.* none"):
         build_classifier("compact-model1", config, seed=0)

@@ -68,16 +68,13 @@ def test_a_bundle_comes_back_with_identical_scores(tmp_path: Path, disc_set: Roi
     bundle = new_bundle(f"compact-{fusion}")
     before = RoiScorer.on(bundle, CPU, "float32").patch_scores(disc_set.images[8:12])
     save_bundle(bundle, tmp_path / "bundle")
-
     loaded = load_bundle(tmp_path / "bundle")
-
     assert np.array_equal(RoiScorer.on(loaded, CPU, "float32").patch_scores(disc_set.images[8:12]), before)
     assert loaded.system == f"compact-{fusion}"
 
 
 def test_everything_that_decisions_rest_on_comes_back_in_plain_numbers(folder: Path) -> None:
     bundle, loaded, description = new_bundle(), load_bundle(folder), described(folder)
-
     assert loaded.classifier.architecture == bundle.classifier.architecture
     assert replace(loaded, classifier=bundle.classifier) == bundle
     assert not loaded.classifier.training
@@ -106,7 +103,6 @@ def test_other_weights_than_the_described_ones_are_refused(folder: Path, content
     (folder / "model.safetensors").unlink()
     if content is not None:
         (folder / "model.safetensors").write_bytes(content)
-
     with pytest.raises(WeightsError, match=r"must be the file that model\.json describes .*dvc checkout"):
         load_bundle(folder)
 
@@ -126,7 +122,6 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(
     path = folder / "model.safetensors"
     spoil(path)
     describe(folder, described(folder) | {"weights_sha256": sha256_of(path)})
-
     with pytest.raises(WeightsError, match=rf"(?s)do not fit model\.json .*{why}.*train again"):
         load_bundle(folder)
 
@@ -151,7 +146,6 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
 )
 def test_a_description_with_impossible_values_is_refused(folder: Path, change: dict[str, Any]) -> None:
     describe(folder, described(folder) | change)
-
     with pytest.raises(DataError, match=r"(?s)model\.json: does not describe a bundle .*dvc checkout"):
         load_bundle(folder)
 
@@ -161,13 +155,11 @@ def test_a_description_with_impossible_values_is_refused(folder: Path, change: d
 )
 def test_a_description_that_lacks_a_key_is_refused(folder: Path, key: str) -> None:
     describe(folder, {name: value for name, value in described(folder).items() if name != key})
-
     with pytest.raises(DataError, match=rf"model\.json: does not describe a bundle .*{key}.*dvc checkout"):
         load_bundle(folder)
 
 
 def test_a_bundle_of_an_older_format_is_refused_with_what_to_do(folder: Path) -> None:
     describe(folder, {name: v for name, v in described(folder).items() if name != "bundle_format"})
-
     with pytest.raises(DataError, match=r"must be a bundle of format 2, got 1: .*dvc repro.*mammo promote"):
         load_bundle(folder)

@@ -33,7 +33,6 @@ def test_grey_levels_become_what_the_formula_says_in_every_channel(
 
 def test_imagenet_uses_the_published_mean_and_deviation_of_each_channel() -> None:
     prepared = Preprocessing("imagenet", 3)(PATCHES)
-
     # 51 / 255 = 0.2: (0.2 − 0.485) / 0.229, (0.2 − 0.456) / 0.224, (0.2 − 0.406) / 0.225
     expected = torch.tensor([-1.244541, -1.142857, -0.915556])
     torch.testing.assert_close(prepared[1, :, 1, 1], expected, atol=1e-5, rtol=0)

@@ -100,7 +100,6 @@ def test_eight_views_are_the_mean_over_the_turns_and_mirror_images_of_each_patch
     expected = softmax(logits.double().numpy(), axis=-1)[:, 1].reshape(9, 8).mean(axis=1)
     scorer = scorer_of(classifier, views=8)
     np.testing.assert_allclose(scorer.patch_scores(image[None])[0], expected, atol=1e-6)
-
     upright, turned, mirrored = (
         scorer.patch_scores(np.ascontiguousarray(one)[None]).reshape(3, 3)
         for one in (image, np.rot90(image), np.fliplr(image))
