@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mammo.data.extraction import (
-    adapthisteq,
-    breast_mask,
-    choose_normal_films,
-    draw_normal_centre,
-    extract_roi,
-    first_region,
-    preprocess_film,
-    resize_bicubic,
-)
+from mammo.data.extraction import adapthisteq, extract_roi, first_region, preprocess_film, resize_bicubic
+from mammo.data.film_rois import breast_mask, choose_normal_films, draw_normal_centre
 
 GreyImage = npt.NDArray[np.uint8]
 

@@ -15,7 +15,8 @@ import pytest
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
-from mammo.data.archive import FILMS_VARIABLE, ROIS_VARIABLE, fetch_films, fetch_raw, fetch_rois
+from mammo.core.files import Workspace
+from mammo.data.fetch import VARIABLES, fetch_films, fetch_raw, fetch_rois
 from tests.settings import section
 
 CONTENT = b"the published archive" * 1000
@@ -65,36 +66,18 @@ def copy_at(path: Path, content: bytes = CONTENT) -> Path:
     return path
 
 
-def test_the_named_archive_comes_before_the_variable(tmp_path: Path, target: Path) -> None:
-    named, other = copy_at(tmp_path / "named.zip"), copy_at(tmp_path / "other.zip", b"other")
-
-    assert fetch_rois(target, named, {ROIS_VARIABLE: str(other)}, NOWHERE, SHA256) == target
+@pytest.mark.parametrize("first", range(4))
+def test_the_named_copy_comes_first_then_the_variables_then_what_is_there_then_the_network(
+    site: tuple[Path, str], tmp_path: Path, target: Path, first: int
+) -> None:
+    here = [tmp_path / "named.zip", tmp_path / "variable.zip", target, site[0] / "MIAS_ROIs.zip"]
+    for rank, path in enumerate(here):
+        if rank >= first:
+            copy_at(path, CONTENT if rank == first else b"other")
+    named, env = here[0] if first == 0 else None, {VARIABLES["mias_rois"]: str(here[1])} if first <= 1 else {}
+    fetch_rois(target, named, env, f"{site[1]}/MIAS_ROIs.zip", SHA256)
     assert target.read_bytes() == CONTENT
-
-
-def test_the_variable_comes_before_what_is_there(tmp_path: Path, target: Path) -> None:
-    copy_at(target, b"stale")
-    env = {ROIS_VARIABLE: str(copy_at(tmp_path / "copy.zip"))}
-
-    fetch_rois(target, None, env, NOWHERE, SHA256)
-
-    assert target.read_bytes() == CONTENT
-
-
-def test_a_copy_in_place_is_kept_without_the_network(target: Path) -> None:
-    copy_at(target)
-
-    assert fetch_rois(target, None, {}, NOWHERE, SHA256) == target
-
-
-def test_the_network_comes_last(site: tuple[Path, str], target: Path) -> None:
-    folder, address = site
-    copy_at(folder / "MIAS_ROIs.zip")
-
-    fetch_rois(target, None, {}, f"{address}/MIAS_ROIs.zip", SHA256)
-
-    assert target.read_bytes() == CONTENT
-    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert list(target.parent.iterdir()) == [target]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +95,6 @@ def test_a_download_that_fails_leaves_nothing(
     copy_at(folder / "damaged.zip", CONTENT[:-1] + b"?")
     with pytest.raises(DataError, match=reason):
         fetch_rois(target, None, {}, f"{address}/{path}", SHA256)
-
     assert list(target.parent.iterdir()) == []
 
 
@@ -121,15 +103,10 @@ def test_a_wrong_sha256_is_refused_and_the_old_copy_stays(tmp_path: Path, target
     wrong = copy_at(tmp_path / "wrong.zip", b"wrong")
     with pytest.raises(DataError, match=rf"wrong\.zip: must have the SHA-256 {SHA256}, got "):
         fetch_rois(target, wrong, {}, NOWHERE, SHA256)
-
-    assert target.read_bytes() == b"old"
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_a_copy_in_place_with_a_wrong_sha256_is_refused(target: Path) -> None:
-    copy_at(target, b"wrong")
     with pytest.raises(DataError, match="got another file; delete it"):
         fetch_rois(target, None, {}, NOWHERE, SHA256)
+    assert target.read_bytes() == b"old"
+    assert list(target.parent.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("address", [NOWHERE, "http://no-such-host.invalid/MIAS_ROIs.zip"])
@@ -139,11 +116,7 @@ def test_without_a_network_the_error_names_url_place_and_variable(
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(DataError) as refused:
         fetch_rois(target, None, {}, address, SHA256)
-
-    message = str(refused.value)
-    assert address in message
-    assert str(target) in message
-    assert "MAMMO_MIAS_ROIS" in message
+    assert all(part in str(refused.value) for part in (address, str(target), "MAMMO_MIAS_ROIS"))
     assert list(target.parent.iterdir()) == []
 
 
@@ -172,80 +145,76 @@ def test_a_full_disk_leaves_the_old_copy_and_no_half_one(
 
 
 @pytest.mark.parametrize("by_archive", [True, False])
-def test_a_named_copy_that_does_not_exist_is_an_error(tmp_path: Path, target: Path, by_archive: bool) -> None:
-    missing = tmp_path / "missing.zip"
-    archive, env = (missing, {}) if by_archive else (None, {ROIS_VARIABLE: str(missing)})
-    with pytest.raises(DataError, match=r"must name a file that exists, got .*missing\.zip"):
-        fetch_rois(target, archive, env, NOWHERE, SHA256)
+def test_a_named_copy_that_is_no_file_is_an_error(tmp_path: Path, target: Path, by_archive: bool) -> None:
+    for path, rule in (
+        (tmp_path / "missing.zip", r"must name a file that exists, got .*missing\.zip"),
+        (tmp_path, "name the archive file itself"),
+    ):
+        archive, env = (path, {}) if by_archive else (None, {VARIABLES["mias_rois"]: str(path)})
+        with pytest.raises(DataError, match=rule):
+            fetch_rois(target, archive, env, NOWHERE, SHA256)
 
 
-def test_a_folder_is_no_archive(tmp_path: Path, target: Path) -> None:
-    with pytest.raises(DataError, match="name the archive file itself"):
-        fetch_rois(target, tmp_path, {}, NOWHERE, SHA256)
+def test_films_are_checked_and_copied_from_an_archive_or_a_folder_without_strangers(
+    tmp_path: Path, phantom_folder: Path
+) -> None:
+    packed = tmp_path / "copy.tar.gz"
+    with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
+        archive.add(phantom_folder, "")
+    of_archive, of_folder = tmp_path / "archive", tmp_path / "folder"
+    for target in (of_archive, of_folder):
+        copy_at(target / "README.md", b"stays")
+    for _ in range(2):
+        fetch_films(of_archive, None, {VARIABLES["mini_mias"]: str(packed)})
+    found = {path.name: path.read_bytes() for path in of_archive.iterdir()}
+    assert found == {"README.md": b"stays", "all-mias.tar.gz": packed.read_bytes()}
+    fetch_films(of_folder, phantom_folder, {})
+    expected = {path.name: path.read_bytes() for path in phantom_folder.iterdir()} | {"README.md": b"stays"}
+    del expected["phantom.json"]
+    assert {path.name: path.read_bytes() for path in of_folder.iterdir()} == expected
 
 
-@pytest.fixture
-def films_tar(tmp_path: Path, phantom_folder: Path) -> Path:
-    path = tmp_path / "all-mias.tar.gz"
-    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
-        for file in sorted(phantom_folder.iterdir()):
-            if file.suffix != ".json":
-                archive.add(file, file.name)
-    return path
+def test_the_archive_brings_the_films_along_where_a_copy_is_named(
+    tmp_path: Path, phantom_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mammo.data.fetch.fetch_rois", lambda target, copy, env: None)
+    workspace = Workspace(tmp_path)
+    assert fetch_raw(section(IngestConfig), workspace, env={}) == [workspace.raw("mias_rois")]
+    both = [workspace.raw("mias_rois"), workspace.films]
+    assert (
+        fetch_raw(section(IngestConfig), workspace, env={VARIABLES["mini_mias"]: str(phantom_folder)}) == both
+    )
+    assert (workspace.films / "mdb001.pgm").is_file()
 
 
-def test_a_film_archive_is_checked_and_copied(tmp_path: Path, films_tar: Path) -> None:
-    target = tmp_path / "raw" / "all-mias.tar.gz"
-
-    assert fetch_films(target, None, {FILMS_VARIABLE: str(films_tar)}) == target
-    assert target.read_bytes() == films_tar.read_bytes()
-
-
-def test_a_film_folder_is_checked_and_copied_without_strangers(tmp_path: Path, phantom_folder: Path) -> None:
-    target = tmp_path / "raw" / "all-mias"
-
-    fetch_films(target, phantom_folder, {})
-
-    copied = {path.name for path in target.iterdir()}
-    assert copied == {path.name for path in phantom_folder.iterdir()} - {"phantom.json"}
-    assert (target / "mdb002.pgm").read_bytes() == (phantom_folder / "mdb002.pgm").read_bytes()
-    assert (target / "Info.txt").read_bytes() == (phantom_folder / "Info.txt").read_bytes()
-
-
-def test_an_incomplete_film_folder_is_refused(tmp_path: Path, phantom_folder: Path) -> None:
-    incomplete = tmp_path / "incomplete"
-    shutil.copytree(phantom_folder, incomplete)
-    (incomplete / "mdb004.pgm").unlink()
-    with pytest.raises(DataError, match=r"mdb004\.pgm must be there"):
-        fetch_films(tmp_path / "raw" / "all-mias", incomplete, {})
-
-    assert not (tmp_path / "raw").exists()
-
-
-def test_films_are_never_downloaded_and_the_error_says_where_to_get_them(tmp_path: Path) -> None:
-    config = section(IngestConfig, source="mini_mias", raw="data/raw/all-mias.tar.gz")
-    with pytest.raises(DataError, match=r"Mammographic Image Analysis Society's page .* MAMMO_MINI_MIAS"):
-        fetch_raw(config, tmp_path, env={})
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        ("mini_mias", r"Mammographic Image Analysis Society's page .* MAMMO_MINI_MIAS"),
+        ("phantom", "run `mammo phantom`"),
+    ],
+)
+def test_films_are_never_downloaded_and_the_error_says_where_to_get_them(
+    tmp_path: Path, source: str, remedy: str
+) -> None:
+    with pytest.raises(DataError, match=remedy):
+        fetch_raw(section(IngestConfig, source=source), Workspace(tmp_path), env={})
 
 
 def test_films_in_place_are_checked(tmp_path: Path, phantom_folder: Path) -> None:
     target = tmp_path / "all-mias"
     fetch_films(target, phantom_folder, {})
-
-    assert fetch_films(target, None, {}) == target
+    fetch_films(target, None, {})
     with pytest.raises(DataError, match="films are there already"):
         fetch_films(target, phantom_folder, {})
     (target / "mdb001.pgm").unlink()
-    with pytest.raises(DataError, match=r"mdb001\.pgm must be there"):
-        fetch_films(target, None, {})
-
-
-def test_a_missing_phantom_is_to_be_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="run `mammo phantom`"):
-        fetch_raw(section(IngestConfig, source="phantom", raw="data/raw/phantom"), tmp_path, env={})
+    for incomplete, copy in ((target, None), (tmp_path / "raw", target)):
+        with pytest.raises(DataError, match=r"mdb001\.pgm must be there"):
+            fetch_films(incomplete, copy, {})
+    assert not (tmp_path / "raw").exists()
 
 
 def test_the_source_decides_what_is_fetched(tmp_path: Path) -> None:
     wrong = copy_at(tmp_path / "copy.zip", b"wrong")
     with pytest.raises(DataError, match="must have the SHA-256 829115da28c5"):
-        fetch_raw(section(IngestConfig), tmp_path, env={ROIS_VARIABLE: str(wrong)})
+        fetch_raw(section(IngestConfig), Workspace(tmp_path), env={VARIABLES["mias_rois"]: str(wrong)})

@@ -42,6 +42,9 @@ def split(**parts: str) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(SPLIT_SCHEMA)
 
 
+SOUND = split(a="train", b="train", c="train", d="val", e="test")
+
+
 def audit(table: pd.DataFrame, overlaps: list[Overlap], of_split: pd.DataFrame) -> Audit:
     images = np.zeros((len(table), 120, 120), np.uint8)
     return Audit(Rois(table, images), of_split, with_parts(pairs_table(overlaps), parts_of(of_split)))
@@ -127,15 +130,12 @@ def test_flagged_rois_name_the_other_parts_that_know_their_tissue_or_patient() -
     ]
 
 
-def test_a_split_takes_the_place_of_the_published_folders() -> None:
+def test_a_split_takes_the_place_of_the_published_folders_and_unknown_parts_are_null() -> None:
     placed = with_parts(pairs_table([pair("x", "y")]), parts_of(split(y="val", x="test")))
     assert dict(placed.dtypes.astype(str)) == AUDIT_SCHEMA
     assert placed[["split_a", "split_b"]].to_numpy().tolist() == [["test", "val"]]
-
-
-def test_parts_are_null_where_nothing_is_known_of_them() -> None:
-    placed = with_parts(pairs_table([pair("x", "y")]), parts_of(rois(roi_id=["x", "y"])))
-    assert placed[["split_a", "split_b"]].isna().all(axis=None)
+    unknown = with_parts(pairs_table([pair("x", "y")]), parts_of(rois(roi_id=["x", "y"])))
+    assert unknown[["split_a", "split_b"]].isna().all(axis=None)
 
 
 def test_leaks_of_the_published_split_are_warnings_and_leaks_of_groups_stop_the_pipeline(
@@ -154,28 +154,23 @@ def test_leaks_of_the_published_split_are_warnings_and_leaks_of_groups_stop_the_
     assert [line.split()[1] for line in str(error.value).splitlines()[:-1]] == list(broken)
 
 
-def test_a_split_without_leaks_passes_whatever_its_protocol(tmp_path: Path) -> None:
-    parts = split(a="train", b="train", c="train", d="val", e="test")
-    summary = check_leakage(audit(TABLE, [pair("a", "c")], parts), "grouped_cv", tmp_path / "docs")
-    assert summary["n_warnings"] == 0
-
-
-def test_an_audit_without_pairs_passes(tmp_path: Path) -> None:
-    parts = split(a="train", b="train", c="train", d="val", e="test")
-    assert check_leakage(audit(TABLE, [], parts), "grouped_cv", tmp_path / "docs")["n_warnings"] == 0
-
-
-def test_a_copy_in_one_part_is_a_warning(tmp_path: Path) -> None:
-    parts = split(a="train", b="train", c="train", d="val", e="test")
-    copies = audit(TABLE, [pair("a", "b", "mirrored", 120 * 120)], parts)
-    summary = check_leakage(copies, "grouped_cv", tmp_path / "docs")
-    broken = [name for name, entry in summary["expectations"].items() if not entry["kept"]]
-    assert broken == ["pair_is_no_copy"]
+@pytest.mark.parametrize(
+    ("overlaps", "warnings"),
+    [
+        ([], []),
+        ([pair("a", "c")], []),
+        ([pair("a", "b", "mirrored", 120 * 120)], ["pair_is_no_copy"]),
+    ],
+)
+def test_a_split_without_leaks_passes_and_a_copy_in_one_part_is_a_warning(
+    tmp_path: Path, overlaps: list[Overlap], warnings: list[str]
+) -> None:
+    summary = check_leakage(audit(TABLE, overlaps, SOUND), "grouped_cv", tmp_path / "docs")
+    assert [name for name, entry in summary["expectations"].items() if not entry["kept"]] == warnings
 
 
 def test_pairs_in_two_groups_or_of_unknown_rois_stop_the_pipeline(tmp_path: Path) -> None:
-    parts = split(a="train", b="train", c="train", d="train", e="test")
-    parts.loc[1, "group_id"] = "h"
+    parts = SOUND.assign(group_id=["g", "h", "g", "g", "g"])
     with pytest.raises(ExpectationError, match="pair_rois_exist failed") as error:
         check_leakage(audit(TABLE, [pair("a", "b"), pair("a", "z")], parts), "published", tmp_path / "docs")
     assert "pair_in_one_group failed" in str(error.value)

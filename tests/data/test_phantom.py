@@ -17,7 +17,6 @@ from mammo.data.film_rois import load_phantom
 from mammo.data.films import laterality_of, parse_info, patient_of
 from mammo.data.phantom import draw_film, plan_films, write_phantom
 from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
-from mammo.data.rois import Rois
 from tests.settings import section
 
 KINDS = [kind for kind in ABNORMALITIES if kind != "NORM"]
@@ -31,19 +30,17 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-@pytest.fixture(scope="module")
-def rois(phantom_folder: Path) -> Rois:
-    return load_phantom(phantom_folder, section(IngestConfig, source="phantom", raw="phantom"))
-
-
 def test_the_folder_holds_two_binary_pgm_films_for_each_patient_and_a_table(phantom_folder: Path) -> None:
     films = {f"mdb{number:03d}.pgm" for number in range(1, 13)}
-
     assert {path.name for path in phantom_folder.iterdir()} == films | {"Info.txt", "phantom.json"}
     for path in phantom_folder.glob("*.pgm"):
         content = path.read_bytes()
         assert content.startswith(b"P5\n1024 1024\n255\n")
         assert len(content) == 17 + 1024 * 1024
+    table = load_phantom(phantom_folder, section(IngestConfig, source="phantom")).table
+    assert table["synthetic"].all()
+    assert set(table["source"]) == {"phantom"}
+    assert set(table["label"]) == {0, 1}
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
@@ -52,7 +49,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     write_phantom(phantom_config, tmp_path / "again")
     film, _ = draw_film(plan_films(phantom_config)[4], np.random.default_rng([phantom_config.seed, 5]))
     other, _ = draw_film(plan_films(phantom_config)[4], np.random.default_rng([phantom_config.seed + 1, 5]))
-
     assert digests(tmp_path / "again") == digests(phantom_folder)
     assert np.array_equal(film, films_of(phantom_folder)[4])
     assert not np.array_equal(film, other)
@@ -62,37 +58,27 @@ def test_a_folder_of_the_same_configuration_is_left_alone(
     phantom_folder: Path, phantom_config: PhantomConfig
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in phantom_folder.iterdir()}
-
     write_phantom(phantom_config, phantom_folder)
-
     assert {path: path.stat().st_mtime_ns for path in phantom_folder.iterdir()} == before
 
 
-def test_a_phantom_of_another_configuration_is_replaced(tmp_path: Path) -> None:
-    folder = tmp_path / "phantom"
+def test_a_phantom_of_another_configuration_is_replaced_but_no_other_content(tmp_path: Path) -> None:
+    config, folder = section(PhantomConfig, n_patients=4), tmp_path / "phantom"
     folder.mkdir()
     (folder / "phantom.json").write_text(json.dumps({"n_patients": 9}))
     (folder / "mdb018.pgm").touch()
-
-    write_phantom(section(PhantomConfig, n_patients=4), folder)
-
+    write_phantom(config, folder)
     assert len(films_of(folder)) == 8
     assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
-
-
-def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("important")
     with pytest.raises(DataError, match="got other content; choose another folder"):
-        write_phantom(section(PhantomConfig, n_patients=4), tmp_path)
-
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+        write_phantom(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
 
 
 def test_the_table_has_the_real_ones_quirks(phantom_folder: Path) -> None:
     text = (phantom_folder / "Info.txt").read_text()
     rows = [line for line in text.splitlines() if line.startswith("mdb")]
-
-    assert any(line.endswith(" CALC B *NOTE 3*") or line.endswith(" CALC M *NOTE 3*") for line in rows)
+    assert any(line.endswith((" CALC B *NOTE 3*", " CALC M *NOTE 3*")) for line in rows)
     assert any(line.endswith("NORM ") for line in rows)
     assert max(Counter(line.split()[0] for line in rows).values()) == 2
     assert any(line.split()[2] == "CIRC" and len(line.split()) == 4 for line in rows)
@@ -102,7 +88,6 @@ def test_the_table_has_the_real_ones_quirks(phantom_folder: Path) -> None:
 def test_six_of_ten_films_are_normal_and_every_kind_and_tissue_comes() -> None:
     films = plan_films(section(PhantomConfig, n_patients=60))
     kinds = Counter(lesion.kind for film in films for lesion in film.lesions)
-
     assert sum(not film.lesions for film in films) == 72
     assert set(kinds) == set(KINDS)
     assert min(kinds.values()) >= 6
@@ -122,14 +107,9 @@ def test_both_breasts_of_a_patient_share_their_tissue_and_mirror_each_other(phan
 
 
 def test_denser_tissue_is_brighter() -> None:
-    levels = {tissue: draw_breast(tissue, "left", np.random.default_rng(5)) for tissue in TISSUES}
-    inner = levels["F"].depth > 0.3
-
-    assert (
-        levels["F"].grey[inner].mean() + 5
-        < levels["G"].grey[inner].mean()
-        < levels["D"].grey[inner].mean() - 5
-    )
+    breasts = [draw_breast(tissue, "left", np.random.default_rng(5)) for tissue in "FGD"]
+    fatty, glandular, dense = (breast.grey[breasts[0].depth > 0.3].mean() for breast in breasts)
+    assert fatty + 5 < glandular < dense - 5
 
 
 @pytest.mark.parametrize("beta", [2.0, 3.0])
@@ -139,15 +119,8 @@ def test_texture_has_the_power_law_it_is_asked_for(beta: float) -> None:
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(1024), np.fft.fftfreq(1024)))
     band = (frequency > 0.02) & (frequency < 0.3)
     slope = np.polyfit(np.log(frequency[band]), np.log(power[band]), 1)[0]
-
     assert slope == pytest.approx(-beta, abs=0.05)
     assert field.std() == pytest.approx(1, abs=0.25)
-
-
-def test_every_row_of_a_phantom_is_marked_as_synthetic(rois: Rois) -> None:
-    assert rois.table["synthetic"].all()
-    assert set(rois.table["source"]) == {"phantom"}
-    assert set(rois.table["label"]) == {0, 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,6 +15,7 @@ from mammo.core.files import Workspace, write_table
 from mammo.core.records import ROI_SCHEMA, SPLITS
 from mammo.data.rois import Rois, load_rois, make_roi_set, read_rois, write_rois
 from mammo.data.splits import development_rois, read_parts
+from tests.data.pictures import noise
 from tests.disc_rois import dealt_split
 from tests.settings import section
 
@@ -26,6 +27,12 @@ def split(disc_set: Rois) -> pd.DataFrame:
 
 def ids(rois: Rois) -> list[str]:
     return rois.table["roi_id"].tolist()
+
+
+def small_set(seed: int = 0) -> Rois:
+    known = [{"source": "mias_rois", "label": number % 2, "synthetic": False} for number in range(3)]
+    rows = [{"roi_id": f"roi {number}", **row} for number, row in enumerate(known)]
+    return make_roi_set(rows, [noise(seed + number) for number in range(3)])
 
 
 @pytest.mark.parametrize("seed", [None, 0])
@@ -94,22 +101,11 @@ def test_a_workspace_gives_its_rois_in_parts_and_development_none_of_the_test_pa
     assert seen.groups.tolist() == [f"group{row // 2}" for row in range(18) if row % 3 != 2]
 
 
-def small_set(seed: int = 0, count: int = 3) -> Rois:
-    images = np.random.default_rng(seed).integers(0, 256, (count, 120, 120), dtype=np.uint8)
-    rows = [
-        {"roi_id": f"roi {number}", "source": "mias_rois", "label": number % 2, "synthetic": False}
-        for number in range(count)
-    ]
-    return make_roi_set(rows, list(images))
-
-
 def test_a_roi_set_has_the_schema_and_the_hash_of_each_rois_pixels() -> None:
     rois = small_set()
-
     assert {name: str(kind) for name, kind in rois.table.dtypes.items()} == ROI_SCHEMA
-    assert rois.table["sha256"].to_list() == [
-        hashlib.sha256(image.tobytes()).hexdigest() for image in rois.images
-    ]
+    hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in rois.images]
+    assert rois.table["sha256"].to_list() == hashes
     assert rois.table[["film_id", "x_px", "published_split"]].isna().all(axis=None)
 
 
@@ -118,39 +114,31 @@ def test_a_source_without_rois_is_refused() -> None:
         make_roi_set([], [])
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_what_is_written_is_read_again_and_the_same_rois_give_the_same_bytes(tmp_path: Path) -> None:
     rois = small_set()
-    write_rois(rois, tmp_path / "rois")
-
-    read = read_rois(tmp_path / "rois")
-
+    for name in ("one", "two"):
+        write_rois(rois, tmp_path / name)
+    read = read_rois(tmp_path / "one")
     assert read.table.equals(rois.table)
     assert np.array_equal(read.images, rois.images)
-    assert {path.name for path in (tmp_path / "rois").iterdir()} == {"rois.parquet", "images.npy"}
-
-
-def test_the_same_rois_give_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        write_rois(small_set(), tmp_path / name)
-
-    for file in ("rois.parquet", "images.npy"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-
-
-def test_images_of_another_run_are_refused(tmp_path: Path) -> None:
-    write_rois(small_set(), tmp_path)
-    np.save(tmp_path / "images.npy", small_set(seed=1).images)
-    with pytest.raises(DataError, match="must come from one run"):
-        read_rois(tmp_path)
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in ("one", "two"))
+    assert set(one) == {"rois.parquet", "images.npy"}
+    assert one == two
 
 
 @pytest.mark.parametrize(
-    "images", [np.zeros((2, 120, 120), np.uint8), np.zeros((3, 120, 120)), np.zeros((3, 72, 72), np.uint8)]
+    ("images", "rule"),
+    [
+        (small_set(seed=1).images, "must come from one run"),
+        (np.zeros((2, 120, 120), np.uint8), r"must be uint8 of shape \(3, 120, 120\)"),
+        (np.zeros((3, 120, 120)), r"must be uint8 of shape \(3, 120, 120\)"),
+        (np.zeros((3, 72, 72), np.uint8), r"must be uint8 of shape \(3, 120, 120\)"),
+    ],
 )
-def test_images_of_another_shape_are_refused(tmp_path: Path, images: Any) -> None:
+def test_images_of_another_run_or_shape_are_refused(tmp_path: Path, images: Any, rule: str) -> None:
     write_rois(small_set(), tmp_path)
     np.save(tmp_path / "images.npy", images)
-    with pytest.raises(DataError, match=r"must be uint8 of shape \(3, 120, 120\)"):
+    with pytest.raises(DataError, match=rule):
         read_rois(tmp_path)
 
 
@@ -172,13 +160,5 @@ def test_a_full_disk_leaves_the_old_rois_and_nothing_half_written(
 
 @pytest.mark.parametrize("source", get_args(SourceName))
 def test_every_source_of_the_configuration_exists(source: SourceName, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"run `mammo|mini_mias|all-mias"):
-        load_rois(section(IngestConfig, source=source, raw="nothing"), tmp_path)
-
-
-def test_the_raw_path_counts_from_the_projects_root(phantom_folder: Path) -> None:
-    config = section(IngestConfig, source="phantom", raw=phantom_folder.name)
-
-    rois = load_rois(config, phantom_folder.parent)
-
-    assert rois.table["film_id"].str.startswith("mdb").all()
+    with pytest.raises(DataError, match=rf"{tmp_path}/nothing.*(run `mammo|mini_mias|all-mias)"):
+        load_rois(section(IngestConfig, source=source), tmp_path)

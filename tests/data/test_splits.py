@@ -89,10 +89,6 @@ def test_the_part_of_a_roi_does_not_depend_on_the_order_of_the_rows(
     pd.testing.assert_frame_equal(shuffled.sort_values("roi_id", ignore_index=True), straight)
 
 
-def simple(n: int = 60) -> tuple[pd.DataFrame, list[str]]:
-    return rois([row % 2 for row in range(n)]), [f"g{row // 2 * 2 + row % 2:03}" for row in range(n)]
-
-
 def test_in_each_repeat_every_roi_is_tested_once_and_validated_in_the_fold_before() -> None:
     folds = grouped_folds(tiny_rois(), GRID)
     assert [(fold.repeat, fold.fold) for fold in folds] == [(r, f) for r in range(2) for f in range(4)]
@@ -104,7 +100,7 @@ def test_in_each_repeat_every_roi_is_tested_once_and_validated_in_the_fold_befor
 
 
 def test_repeats_and_seeds_shuffle_anew_and_the_same_seed_repeats_itself() -> None:
-    table, groups = simple()
+    table, groups = rois([row % 2 for row in range(60)]), [f"g{row:03}" for row in range(60)]
     first = make_split(table, groups, grouped(n_repeats=2))
     assert first.equals(make_split(table, groups, grouped(n_repeats=2)))
     assert not first.equals(make_split(table, groups, grouped(n_repeats=2, repeat=1)))
@@ -125,18 +121,17 @@ def test_groups_so_unequal_that_a_part_lacks_a_class_are_refused() -> None:
         [make_split(table, groups, grouped(n_folds=3, fold=fold)) for fold in range(3)]
 
 
-def test_published_repeats_the_folders_whatever_the_groups() -> None:
-    table = rois([0, 1, 0, 1], ["train", "val", "test", "train"])
-    split = make_split(table, ["a", "a", "a", "b"], section(SplitConfig))
+def test_published_repeats_the_folders_whatever_the_groups_and_needs_one_for_every_roi() -> None:
+    groups, config = ["a", "a", "a", "b"], section(SplitConfig)
+    split = make_split(rois([0, 1, 0, 1], ["train", "val", "test", "train"]), groups, config)
     assert split["split"].tolist() == ["train", "val", "test", "train"]
-    assert split["group_id"].tolist() == ["a", "a", "a", "b"]
-
-
-@pytest.mark.parametrize("unknown", [None, "trainval"])
-def test_published_needs_a_folder_for_every_roi(unknown: str | None) -> None:
-    table = rois([0, 1], ["train", unknown])
-    with pytest.raises(DataError, match=r"1 have none, for example 'r001'; use split.protocol grouped_cv"):
-        make_split(table, ["a", "b"], section(SplitConfig))
+    assert split["group_id"].tolist() == groups
+    for unknown in (None, "trainval"):
+        table = rois([0, 1], ["train", unknown])
+        with pytest.raises(
+            DataError, match=r"1 have none, for example 'r001'; use split.protocol grouped_cv"
+        ):
+            make_split(table, ["a", "b"], config)
 
 
 def test_without_groups_the_rois_of_a_group_are_spread_and_the_others_stay() -> None:
@@ -154,16 +149,13 @@ def test_without_groups_the_rois_of_a_group_are_spread_and_the_others_stay() -> 
     assert n_folds.equals(n_rois)
 
 
-def test_no_group_is_on_both_sides_of_an_honest_fold() -> None:
+def test_no_group_is_on_both_sides_of_a_fold_unless_groups_are_not_kept() -> None:
     folds = grouped_folds(tiny_rois(), GRID)
     assert rois_of_known_groups(folds) == []
     assert all(fold.rois.table.groupby("group_id")["split"].nunique().max() == 1 for fold in folds)
-
-
-def test_without_groups_some_tissue_is_on_both_sides_and_the_audit_flags_it() -> None:
-    folds = grouped_folds(tiny_rois(), GRID, keep_groups=False)
-    assert rois_of_known_groups(folds)
-    assert all(fold.rois.table["group_id"].nunique() < len(fold.rois.table) for fold in folds)
+    leaky = grouped_folds(tiny_rois(), GRID, keep_groups=False)
+    assert rois_of_known_groups(leaky)
+    assert all(fold.rois.table["group_id"].nunique() < len(fold.rois.table) for fold in leaky)
 
 
 def test_flagged_are_held_out_rois_whose_group_trains_or_validates() -> None:
@@ -177,13 +169,10 @@ def test_flagged_are_held_out_rois_whose_group_trains_or_validates() -> None:
     assert rois_of_known_groups([Fold(0, 0, Rois(split, np.zeros((6, 120, 120), np.uint8)))]) == ["b", "e"]
 
 
-def test_the_published_folders_are_one_fold() -> None:
-    (fold,) = published_folds(tiny_rois())
-    assert (fold.rois.table["split"] == fold.rois.table["published_split"]).all()
-
-
-def test_a_source_without_folders_has_no_published_protocol() -> None:
+def test_the_published_folders_are_one_fold_and_a_source_without_them_has_none() -> None:
     rois = tiny_rois()
+    (fold,) = published_folds(rois)
+    assert (fold.rois.table["split"] == fold.rois.table["published_split"]).all()
     table = rois.table.assign(published_split=pd.array([None] * 48, dtype="string"))
     nameless = Rois(table, rois.images)
     assert has_published(rois)

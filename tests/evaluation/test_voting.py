@@ -53,16 +53,13 @@ def test_decisions_equal_a_count_in_exact_fractions(
     scores: list[list[float]], rule: Rule, tie: Tie, patch_at: float, share_at: float
 ) -> None:
     config = section(VoteConfig, rule=rule, tie=tie, patch_threshold=patch_at, share_threshold=share_at)
-
     decided = decisions(np.array(scores), config)
-
     assert decided.tolist() == [decided_by_hand(row, rule, tie, patch_at, share_at) for row in scores]
 
 
 @pytest.mark.parametrize(("n_tumor", "expected"), [(12, 0), (13, 1)])
 def test_thirteen_of_twenty_five_votes_are_a_majority(n_tumor: int, expected: int) -> None:
     scores = np.array([[0.51] * n_tumor + [0.02] * (25 - n_tumor)])
-
     assert decisions(scores, section(VoteConfig)).tolist() == [expected]
 
 
@@ -72,7 +69,6 @@ def test_two_votes_of_four_go_to_the_class_that_the_tie_rule_names(
     rule: Rule, tie: Tie, expected: int
 ) -> None:
     scores = np.array([[0.9, 0.1, 0.75, 0.25]])
-
     assert decisions(scores, section(VoteConfig, rule=rule, tie=tie)).tolist() == [expected]
 
 
@@ -88,7 +84,6 @@ def test_a_mean_that_misses_the_threshold_by_rounding_only_is_a_tie() -> None:
 
 def test_the_rules_differ_where_a_few_sure_patches_outweigh_many_unsure_ones() -> None:
     scores = np.array([[1.0, 0.95, 0.4, 0.4, 0.4]])  # two votes of five, but a mean of 0.63
-
     assert decisions(scores, section(VoteConfig, rule="majority")).tolist() == [0]
     assert decisions(scores, section(VoteConfig, rule="mean_score")).tolist() == [1]
 
@@ -99,14 +94,12 @@ def test_a_patch_at_the_threshold_votes_normal_as_argmax_does() -> None:
 
 def test_vote_shares_are_the_mean_of_the_votes() -> None:
     scores = np.array([[0.9, 0.8, 0.1, 0.2], [0.6, 0.7, 0.8, 0.1]])
-
     assert vote_shares(scores, section(VoteConfig, patch_threshold=0.65)).tolist() == [0.5, 0.5]
     assert vote_shares(scores, section(VoteConfig)).tolist() == [0.5, 0.75]
 
 
 def test_a_record_shows_the_votes_behind_its_label() -> None:
     normal, tumor = roi_votes(np.array([[0.25, 0.75, 0.25], [0.75, 0.75, 0.0]]), section(VoteConfig))
-
     assert (normal.label, tumor.label) == ("Normal", "Tumor")
     assert normal.votes == (0, 1, 0)
     assert tumor.votes == (1, 1, 0)
@@ -127,7 +120,6 @@ def test_a_record_carries_probability_threshold_and_prediction_set() -> None:
     scores = np.array([[0.2, 0.2], [0.5, 0.4], [0.9, 0.7]])
     rule = section(VoteConfig, rule="mean_score", share_threshold=0.35)
     votes = roi_votes(scores, rule, Calibrator(slope=1.0, intercept=np.log(3)), LIMITS)
-
     assert [vote.prediction_set for vote in votes] == [("Normal",), ("Normal", "Tumor"), ("Tumor",)]
     assert [vote.referral for vote in votes] == [False, True, False]
     assert {vote.threshold for vote in votes} == {0.35}
@@ -137,7 +129,6 @@ def test_a_record_carries_probability_threshold_and_prediction_set() -> None:
 
 def test_the_row_of_a_record_is_plain_and_names_the_model() -> None:
     row = roi_votes(np.array([[0.9, 0.7]]), section(VoteConfig), conformal=LIMITS)[0].row("mammo-roi", "3")
-
     assert row == {
         "label": "Tumor",
         "vote_share": 1.0,
@@ -157,14 +148,12 @@ def test_a_roi_whose_vote_its_set_rules_out_is_referred() -> None:
     """Two sure patches of five carry the mean over 0.6, while three of five vote Normal."""
     scores = np.array([[1.0, 1.0, 0.49, 0.49, 0.49]])
     assert LIMITS.sets(scores.mean(axis=1)).tolist() == [[False, True]]
-
     assert roi_votes(scores, section(VoteConfig), conformal=LIMITS)[0].label == "Normal"
     assert prediction_sets(scores, section(VoteConfig), LIMITS).tolist() == [[True, True]]
 
 
 def test_a_roi_that_fits_neither_class_keeps_the_one_decided_for() -> None:
     narrow = Conformal(0.1, limit_normal=0.2, limit_tumor=0.2, class_conditional=True, n_calibration=40)
-
     assert prediction_sets(np.array([[0.4], [0.6]]), section(VoteConfig), narrow).tolist() == [
         [True, False],
         [False, True],
@@ -173,7 +162,6 @@ def test_a_roi_that_fits_neither_class_keeps_the_one_decided_for() -> None:
 
 def test_without_a_validation_part_every_roi_is_referred_and_scores_stay() -> None:
     vote = roi_votes(np.array([[0.9, 0.7]]), section(VoteConfig))[0]
-
     assert vote.referral
     assert vote.probability == pytest.approx(0.8)
 
@@ -184,9 +172,7 @@ def test_a_threshold_from_validation_decides_its_shifted_scores_better(rule: Rul
     labels = np.repeat([0, 1], [40, 25])
     scores = np.clip(rng.normal(0.2 + 0.25 * labels[:, None], 0.1, (65, 25)), 0, 1)
     config = section(VoteConfig, rule=rule)
-
     chosen = with_validation_threshold(labels, scores, config)
-
     assert (decisions(scores, config) == labels).mean() < 0.8
     assert (decisions(scores, chosen) == labels).mean() > 0.95
     assert chosen.threshold == "validation"
@@ -195,7 +181,5 @@ def test_a_threshold_from_validation_decides_its_shifted_scores_better(rule: Rul
 
 def test_scores_that_say_nothing_leave_the_rule_fixed() -> None:
     config = section(VoteConfig, share_threshold=0.4)
-
     kept = with_validation_threshold(np.array([0, 1, 0, 1]), np.full((4, 9), 0.3), config)
-
     assert (kept.threshold, kept.share_threshold) == ("fixed", 0.4)

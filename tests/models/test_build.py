@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from mammo.core.config import FUSION_BACKBONES, FUSIONS, ModelConfig
 from mammo.core.errors import ConfigError, WeightsError
@@ -12,17 +11,12 @@ from tests.settings import section
 TINY = section(ModelConfig, compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=0.0)
 
 
-def grey_patches(n: int = 3, patch_px: int = 40) -> Tensor:
-    return torch.rand(n, 1, patch_px, patch_px, generator=torch.Generator().manual_seed(0)) * 255
-
-
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("backbone", FUSION_BACKBONES)
 def test_every_system_turns_grey_patches_into_two_logits(backbone: str, fusion: str) -> None:
     with torch.device("meta"):  # shapes alone, no arithmetic
         classifier = Classifier(Architecture.of(f"{backbone}-{fusion}", TINY)).eval()
         logits = classifier(torch.zeros(2, 1, 72, 72))
-
     assert logits.shape == (2, 2)
 
 
@@ -30,35 +24,25 @@ def test_every_system_turns_grey_patches_into_two_logits(backbone: str, fusion: 
 def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) -> None:
     config = TINY.model_copy(update={"preprocessing": name})
     classifier = build_classifier("compact-model1", config, seed=0).eval()
-    patches = grey_patches()
-
+    patches = torch.rand(3, 1, 40, 40, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
         features = classifier.fusion(classifier.backbone(classifier.preprocessing(patches)))
-        expected = classifier.head(features)
-        logits = classifier(patches)
-
+        assert torch.equal(classifier(patches), classifier.head(features))
     assert classifier.preprocessing.name == name
-    assert torch.equal(logits, expected)
 
 
 def test_auto_preprocessing_standardises_patches_for_a_network_without_pretrained_weights() -> None:
     assert Architecture.of("vgg16-model2", section(ModelConfig)).preprocessing == "samplewise_standardize"
 
 
-def test_one_seed_gives_one_set_of_weights_and_another_seed_another() -> None:
+def test_one_seed_gives_one_set_of_weights_another_seed_another_and_the_global_generator_is_left_alone() -> (
+    None
+):
+    before = torch.get_rng_state()
     first, again, other = (build_classifier("compact-model2", TINY, seed).state_dict() for seed in (5, 5, 6))
-
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
     assert not torch.equal(first["backbone.blocks.block1.0.weight"], other["backbone.blocks.block1.0.weight"])
-
-
-def test_building_does_not_disturb_the_global_generator() -> None:
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-
-    build_classifier("compact-model2", TINY, seed=9)
-
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -71,6 +55,5 @@ def test_a_system_that_does_not_exist_is_refused(system: str) -> None:
 @pytest.mark.parametrize("weights", ["imagenet", "net.safetensors"])
 def test_compact_has_no_pretrained_weights(weights: str) -> None:
     config = TINY.model_copy(update={"weights": weights})
-
     with pytest.raises(WeightsError, match=rf"model\.weights: {weights} .*compact-model1.* none"):
         build_classifier("compact-model1", config, seed=0)

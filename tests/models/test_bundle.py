@@ -21,8 +21,7 @@ from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.score import RoiScorer
 from tests.settings import section
-
-CPU = torch.device("cpu")
+from tests.tiny_fits import CPU
 
 
 def new_bundle(system: str = "compact-model2") -> Bundle:
@@ -59,115 +58,82 @@ def described(folder: Path) -> dict[str, Any]:
     return values
 
 
-def describe(folder: Path, values: dict[str, Any]) -> None:
-    (folder / "model.json").write_text(json.dumps(values))
-
-
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_bundle_comes_back_with_identical_scores(tmp_path: Path, disc_set: Rois, fusion: str) -> None:
     bundle = new_bundle(f"compact-{fusion}")
     before = RoiScorer.on(bundle, CPU, "float32").patch_scores(disc_set.images[8:12])
-    save_bundle(bundle, tmp_path / "bundle")
-
-    loaded = load_bundle(tmp_path / "bundle")
-
+    save_bundle(replace(bundle, precision="bfloat16"), tmp_path)
+    loaded = load_bundle(tmp_path)
     assert np.array_equal(RoiScorer.on(loaded, CPU, "float32").patch_scores(disc_set.images[8:12]), before)
     assert loaded.system == f"compact-{fusion}"
+    # Threshold and calibrator were fitted at the bundle's precision.
+    assert RoiScorer.on(loaded, CPU).precision == "bfloat16"
 
 
-def test_everything_that_decisions_rest_on_comes_back_in_plain_numbers(folder: Path) -> None:
+def test_everything_that_decisions_rest_on_comes_back_in_plain_numbers_without_pickle(folder: Path) -> None:
     bundle, loaded, description = new_bundle(), load_bundle(folder), described(folder)
-
     assert loaded.classifier.architecture == bundle.classifier.architecture
     assert replace(loaded, classifier=bundle.classifier) == bundle
     assert not loaded.classifier.training
     assert description["vote"]["share_threshold"] == 0.4
     assert description["calibrator"] == {"slope": 0.1 + 0.2, "intercept": -1 / 3}
     assert description["conformal"]["limit_tumor"] == 2 / 3
-    assert description["weights_sha256"] == sha256_of(folder / "model.safetensors")
-
-
-def test_patches_are_scored_at_the_precision_that_threshold_and_calibrator_were_fitted_at(
-    tmp_path: Path,
-) -> None:
-    save_bundle(replace(new_bundle(), precision="bfloat16"), tmp_path)
-    loaded = load_bundle(tmp_path)
-    assert RoiScorer.on(loaded, CPU).precision == "bfloat16"
-    assert RoiScorer.on(loaded, CPU, "float32").precision == "float32"
-
-
-def test_a_bundle_is_two_files_without_pickle(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
-    assert load_file(folder / "model.safetensors").keys() == new_bundle().classifier.state_dict().keys()
+    assert load_file(folder / "model.safetensors").keys() == bundle.classifier.state_dict().keys()
 
 
-@pytest.mark.parametrize("content", [None, b"other weights"])
-def test_other_weights_than_the_described_ones_are_refused(folder: Path, content: bytes | None) -> None:
-    (folder / "model.safetensors").unlink()
-    if content is not None:
-        (folder / "model.safetensors").write_bytes(content)
-
-    with pytest.raises(WeightsError, match=r"must be the file that model\.json describes .*dvc checkout"):
-        load_bundle(folder)
+def test_other_weights_than_the_described_ones_are_refused(folder: Path) -> None:
+    for spoil in (Path.touch, lambda path: path.write_bytes(b"other weights")):
+        (folder / "model.safetensors").unlink()
+        spoil(folder / "model.safetensors")
+        with pytest.raises(WeightsError, match=r"must be the file that model\.json describes .*dvc checkout"):
+            load_bundle(folder)
 
 
-def reshaped(path: Path) -> None:
-    save_file(load_file(path) | {"head.1.weight": torch.ones(3, 3)}, path)
-
-
-def garbled(path: Path) -> None:
-    path.write_bytes(b"weights")
-
-
-@pytest.mark.parametrize(("spoil", "why"), [(reshaped, r"head\.1\.weight"), (garbled, "")])
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: save_file(load_file(path) | {"head.1.weight": torch.ones(3, 3)}, path), r"head\.1\.w"),
+        (lambda path: path.write_bytes(b"weights"), ""),
+    ],
+)
 def test_weights_that_do_not_fit_the_architecture_are_refused(
-    folder: Path, spoil: Callable[[Path], None], why: str
+    folder: Path, spoil: Callable[[Path], object], why: str
 ) -> None:
     path = folder / "model.safetensors"
     spoil(path)
-    describe(folder, described(folder) | {"weights_sha256": sha256_of(path)})
-
+    values = described(folder) | {"weights_sha256": sha256_of(path)}
+    (folder / "model.json").write_text(json.dumps(values))
     with pytest.raises(WeightsError, match=rf"(?s)do not fit model\.json .*{why}.*train again"):
         load_bundle(folder)
 
 
-def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"model\.json: does not exist; run `dvc repro`"):
-        load_bundle(tmp_path)
+ABSENT = object()
+IMPOSSIBLE = r"(?s)model\.json: does not describe a bundle .*dvc checkout"
+NEEDED = ["architecture", "size_px", "vote", "calibrator", "conformal", "weights_sha256", "synthetic"]
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "rule"),
     [
-        {"size_px": 200},
-        {"stride_px": "20"},
-        {"vote": {"rule": "loudest"}},
-        {"calibrator": {"slope": 1.0}},
-        {"conformal": {"alpha": 0.1}},
-        {"architecture": {"system": "compact-model2"}},
-        {"architecture": None},
-        {"precision": "float8"},
+        ({"size_px": 200}, IMPOSSIBLE),
+        ({"stride_px": "20"}, IMPOSSIBLE),
+        ({"vote": {"rule": "loudest"}}, IMPOSSIBLE),
+        ({"calibrator": {"slope": 1.0}}, IMPOSSIBLE),
+        ({"conformal": {"alpha": 0.1}}, IMPOSSIBLE),
+        ({"architecture": {"system": "compact-model2"}}, IMPOSSIBLE),
+        ({"architecture": None}, IMPOSSIBLE),
+        ({"precision": "float8"}, IMPOSSIBLE),
+        *(({key: ABSENT}, rf"does not describe a bundle .*{key}.*dvc checkout") for key in NEEDED),
+        ({"bundle_format": ABSENT}, r"a bundle of format 2, got 1: .*dvc repro.*mammo promote"),
     ],
 )
-def test_a_description_with_impossible_values_is_refused(folder: Path, change: dict[str, Any]) -> None:
-    describe(folder, described(folder) | change)
-
-    with pytest.raises(DataError, match=r"(?s)model\.json: does not describe a bundle .*dvc checkout"):
+def test_a_description_that_lacks_a_key_or_has_an_impossible_value_is_refused(
+    folder: Path, change: dict[str, Any], rule: str
+) -> None:
+    values = {name: value for name, value in (described(folder) | change).items() if value is not ABSENT}
+    (folder / "model.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=rule):
         load_bundle(folder)
-
-
-@pytest.mark.parametrize(
-    "key", ["architecture", "size_px", "vote", "calibrator", "conformal", "weights_sha256", "synthetic"]
-)
-def test_a_description_that_lacks_a_key_is_refused(folder: Path, key: str) -> None:
-    describe(folder, {name: value for name, value in described(folder).items() if name != key})
-
-    with pytest.raises(DataError, match=rf"model\.json: does not describe a bundle .*{key}.*dvc checkout"):
-        load_bundle(folder)
-
-
-def test_a_bundle_of_an_older_format_is_refused_with_what_to_do(folder: Path) -> None:
-    describe(folder, {name: v for name, v in described(folder).items() if name != "bundle_format"})
-
-    with pytest.raises(DataError, match=r"must be a bundle of format 2, got 1: .*dvc repro.*mammo promote"):
-        load_bundle(folder)
+    with pytest.raises(DataError, match=r"model\.json: does not exist; run `dvc repro`"):
+        load_bundle(folder / "empty")

@@ -55,10 +55,8 @@ def pooled(values: FloatArray, side: int) -> FloatArray:
 @pytest.mark.parametrize(("name", "n_features"), [("baseline", 512), ("model1", 1472), ("model2", 224)])
 def test_on_vgg_the_fusions_have_the_papers_number_of_features(name: str, n_features: int) -> None:
     fusion = build_fusion(name, VGG_CHANNELS).eval()
-
     with torch.no_grad():
         features = fusion(blocks_of(72, VGG_CHANNELS))
-
     assert features.shape == (2, n_features)
     assert fusion.out_features == n_features
 
@@ -66,7 +64,6 @@ def test_on_vgg_the_fusions_have_the_papers_number_of_features(name: str, n_feat
 def test_the_baseline_averages_the_last_block_and_model1_all_five_in_order() -> None:
     blocks = blocks_of(72)
     averages = [blocks[name].numpy().mean(axis=(2, 3)) for name in BLOCKS]
-
     np.testing.assert_allclose(LastBlock(CHANNELS)(blocks).numpy(), averages[-1], atol=1e-6)
     np.testing.assert_allclose(Model1(CHANNELS)(blocks).numpy(), np.concatenate(averages, axis=1), atol=1e-6)
 
@@ -75,10 +72,8 @@ def test_the_baseline_averages_the_last_block_and_model1_all_five_in_order() -> 
 def test_each_branch_of_model2_is_batchnorm_pool_convolution_relu_and_average(patch_px: int) -> None:
     blocks = blocks_of(patch_px)
     fusion = randomised(Model2(CHANNELS))
-
     with torch.no_grad():
         features = fusion(blocks).numpy()
-
     first = 0
     for name, pool, width in zip(BLOCKS, (16, 8, 4, 2, 1), (32, 32, 32, 64, 64), strict=True):
         norm, _, convolution, _ = fusion.get_submodule(f"branches.{name}").children()
@@ -102,10 +97,8 @@ def test_the_head_is_batchnorm_two_dense_layers_and_two_logits() -> None:
     head = randomised(build_head(10, units=6, dropout=0.5))
     features = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
     norm, *dense = [module for module in head.children() if module.state_dict()]
-
     with torch.no_grad():
         logits = head(features).numpy()
-
     values = normalised(features.double().numpy(), norm)
     for layer, rectify in zip(dense, (True, True, False), strict=True):
         state = layer.state_dict()
@@ -117,5 +110,4 @@ def test_the_head_is_batchnorm_two_dense_layers_and_two_logits() -> None:
 
 def test_the_head_has_the_papers_widths() -> None:
     dense = [module for module in build_head(224, 1024, 0.0) if isinstance(module, nn.Linear)]
-
     assert [(m.in_features, m.out_features) for m in dense] == [(224, 1024), (1024, 1024), (1024, 2)]

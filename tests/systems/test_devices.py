@@ -43,17 +43,14 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_settings_name(monkeypatch: 
         choose_device("cuda")
 
 
-def test_the_precision_asked_for_is_computed() -> None:
-    assert dtype_of_a_product("float32") == torch.float32
-    assert dtype_of_a_product("bfloat16") == torch.bfloat16
-
-
 @pytest.mark.parametrize(("hardware", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_is_bfloat16_only_where_hardware_computes_it(
+def test_the_precision_asked_for_is_computed_and_auto_is_bfloat16_only_where_hardware_computes_it(
     monkeypatch: pytest.MonkeyPatch, hardware: bool, expected: torch.dtype
 ) -> None:
     monkeypatch.setattr("mammo.systems.devices.computes_bfloat16", lambda _: hardware)
     assert dtype_of_a_product("auto") == expected
+    assert dtype_of_a_product("float32") == torch.float32
+    assert dtype_of_a_product("bfloat16") == torch.bfloat16
 
 
 def test_a_cpu_without_avx512_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def script_losses(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, SGD])
-def test_two_fits_of_one_seed_are_bit_identical(
+def test_two_fits_of_one_seed_are_bit_identical_and_those_of_another_seed_differ(
     train: PatchData, val: PatchData, changes: dict[str, Any]
 ) -> None:
     first, second = new_classifier(dropout=0.3), new_classifier(dropout=0.3)
@@ -43,13 +43,8 @@ def test_two_fits_of_one_seed_are_bit_identical(
     again = fit(second, train, val, recipe(**changes), SETTINGS)
     assert without_speed(again) == without_speed(history)
     assert differing(weights_of(first), weights_of(second)) == []
-
-
-def test_another_seed_gives_another_fit(train: PatchData, val: PatchData) -> None:
-    first, second = new_classifier(), new_classifier()
-    history = fit(first, train, val, recipe(epochs=1), SETTINGS)
-    other = fit(second, train, val, recipe(epochs=1), replace(SETTINGS, seed=4))
-    assert history[0].train_loss != other[0].train_loss
+    (other,) = fit(second, train, val, recipe(**changes, epochs=1), replace(SETTINGS, seed=4))
+    assert other.train_loss != history[0].train_loss
 
 
 class StoppedError(Exception):
@@ -67,39 +62,20 @@ def fit_until(epoch: int, checkpoint: Path, train: PatchData, val: PatchData, ch
 
 @pytest.mark.parametrize("changes", [{}, SGD, {**SGD, "momentum": 0.0}, FROZEN])
 @pytest.mark.parametrize("stop_after", [0, 1])
-def test_a_stopped_and_resumed_fit_equals_an_undisturbed_one(
+def test_a_stopped_and_resumed_fit_equals_an_undisturbed_one_and_is_not_run_again(
     tmp_path: Path, train: PatchData, val: PatchData, changes: dict[str, Any], stop_after: int
 ) -> None:
-    chosen = recipe(**changes)
+    chosen, checkpoint = recipe(**changes), tmp_path / "fit.pt"
     undisturbed = new_classifier(dropout=0.3)
     expected = fit(undisturbed, train, val, chosen, SETTINGS)
-    fit_until(stop_after, tmp_path / "fit.pt", train, val, chosen)
-    resumed = new_classifier(dropout=0.3, seed=99)
-    new: list[int] = []
-    history = fit(
-        resumed,
-        train,
-        val,
-        chosen,
-        SETTINGS,
-        tmp_path / "fit.pt",
-        "abc",
-        on_epoch=lambda record: new.append(record.epoch),
-    )
-    assert new == list(range(stop_after + 1, 4))
-    assert without_speed(history) == without_speed(expected)
-    assert differing(weights_of(resumed), weights_of(undisturbed)) == []
-
-
-def test_a_finished_fit_is_not_run_again(tmp_path: Path, train: PatchData, val: PatchData) -> None:
-    checkpoint = tmp_path / "fit.pt"
-    first, second = new_classifier(), new_classifier(seed=99)
-    history = fit(first, train, val, recipe(), SETTINGS, checkpoint, "abc")
-    new: list[EpochRecord] = []
-    again = fit(second, train, val, recipe(), SETTINGS, checkpoint, "abc", on_epoch=new.append)
-    assert new == []
-    assert again == history
-    assert differing(weights_of(first), weights_of(second)) == []
+    fit_until(stop_after, checkpoint, train, val, chosen)
+    for epochs in ([*range(stop_after + 1, 4)], []):
+        resumed = new_classifier(dropout=0.3, seed=99)
+        new: list[EpochRecord] = []
+        history = fit(resumed, train, val, chosen, SETTINGS, checkpoint, "abc", on_epoch=new.append)
+        assert [record.epoch for record in new] == epochs
+        assert without_speed(history) == without_speed(expected)
+        assert differing(weights_of(resumed), weights_of(undisturbed)) == []
 
 
 @pytest.mark.parametrize("changes", [{}, SGD])
@@ -129,21 +105,7 @@ def test_a_resumed_optimiser_lies_in_memory_as_the_stopped_one_did(
             assert after[name].stride() == value.stride()
 
 
-def written_by_another_program(path: Path) -> None:
-    torch.save({"weight": torch.ones(2)}, path)
-
-
-def of_another_fingerprint(path: Path) -> None:
-    saved = torch.load(path, weights_only=True)
-    torch.save(saved | {"fingerprint": "other"}, path)
-
-
-def with_a_foreign_object(path: Path) -> None:
-    torch.save({"fingerprint": "abc", "history": Path("/")}, path)
-
-
-def cut_to(share: float) -> Callable[[Path], None]:
-    return lambda path: truncate(path, int(share * path.stat().st_size))
+SHARES = (0.0, 0.0001, 0.05, 0.5, 0.99)
 
 
 def with_another_bit(path: Path) -> None:
@@ -152,15 +114,20 @@ def with_another_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def new_state() -> FitState:
+    classifier = new_classifier()
+    return FitState(classifier, AdamW(classifier.parameters()), [], -1, {})
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         Path.unlink,
         with_another_bit,
-        written_by_another_program,
-        of_another_fingerprint,
-        with_a_foreign_object,
-        *map(cut_to, (0.0, 0.0001, 0.05, 0.5, 0.99)),
+        lambda path: torch.save({"weight": torch.ones(2)}, path),
+        lambda path: torch.save(torch.load(path, weights_only=True) | {"fingerprint": "other"}, path),
+        lambda path: torch.save({"fingerprint": "abc", "history": Path("/")}, path),
+        *(lambda path, s=share: truncate(path, int(s * path.stat().st_size)) for share in SHARES),
         lambda path: path.write_text("no checkpoint"),
     ],
 )
@@ -176,11 +143,6 @@ def test_a_checkpoint_that_is_not_this_fits_or_damaged_is_started_anew(
     assert (state.history, state.best_epoch, state.best_weights) == ([], -1, {})
     assert differing(weights_of(state.classifier), before) == []
     assert not state.optimizer.state
-
-
-def new_state() -> FitState:
-    classifier = new_classifier()
-    return FitState(classifier, AdamW(classifier.parameters()), [], -1, {})
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(
@@ -208,7 +170,8 @@ def test_a_full_disk_leaves_the_older_checkpoint(
         pytest.param([0.1, 0.2, 0.3, 0.4, 0.5], 5, None, 5, id="without patience every epoch"),
     ],
 )
-def test_a_fit_stops_when_patience_is_spent(
+def test_a_fit_stops_when_patience_is_spent_and_is_not_gone_on_with(
+    tmp_path: Path,
     train: PatchData,
     val: PatchData,
     monkeypatch: pytest.MonkeyPatch,
@@ -218,35 +181,19 @@ def test_a_fit_stops_when_patience_is_spent(
     n_run: int,
 ) -> None:
     script_losses(monkeypatch, *losses)
-    history = fit(new_classifier(), train, val, recipe(epochs=epochs, patience=patience), SETTINGS)
-    assert [record.val_loss for record in history] == losses[:n_run]
-
-
-def test_a_fit_that_stopped_early_is_not_gone_on_with(
-    tmp_path: Path, train: PatchData, val: PatchData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = recipe(epochs=9, patience=1)
-    script_losses(monkeypatch, 0.5, 0.6)
-    fit(new_classifier(), train, val, chosen, SETTINGS, tmp_path / "fit.pt")
-    history = fit(new_classifier(), train, val, chosen, SETTINGS, tmp_path / "fit.pt")
-    assert len(history) == 2
+    for _ in range(2):
+        chosen = recipe(epochs=epochs, patience=patience)
+        history = fit(new_classifier(), train, val, chosen, SETTINGS, tmp_path / "fit.pt")
+        assert [record.val_loss for record in history] == losses[:n_run]
 
 
 def test_the_weights_of_the_best_epoch_are_kept(
     train: PatchData, val: PatchData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script_losses(monkeypatch, 0.9, 0.5, 0.5, 0.8)
-    classifier = new_classifier()
-    after_epoch: list[dict[str, Tensor]] = []
-    fit(
-        classifier,
-        train,
-        val,
-        recipe(),
-        SETTINGS,
-        on_epoch=lambda _: after_epoch.append(weights_of(classifier)),
-    )
+    classifier, after = new_classifier(), list[dict[str, Tensor]]()
+    fit(classifier, train, val, recipe(), SETTINGS, on_epoch=lambda _: after.append(weights_of(classifier)))
     kept = weights_of(classifier)
-    assert differing(kept, after_epoch[1]) == []
-    assert all(differing(kept, after_epoch[other]) for other in (0, 2, 3))
+    assert differing(kept, after[1]) == []
+    assert all(differing(kept, after[other]) for other in (0, 2, 3))
     assert not classifier.training

@@ -42,33 +42,28 @@ def test_settings_that_change_a_fit_change_its_fingerprint_and_those_that_judge_
     assert (of(tiny_config(**change)) != of(tiny_config())) == changes
 
 
-def test_system_seed_pixels_labels_and_patches_are_in_the_fingerprint(
-    parts: dict[str, Rois], patch_sets: PatchSets
+def test_system_seed_pixels_labels_patches_and_weights_are_in_the_fingerprint(
+    tmp_path: Path, parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:
-    train, val, config = parts["train"], parts["val"], tiny_config()
+    train, val, patches = parts["train"], parts["val"], patch_sets["val"]
     brighter = train.images.copy()
     brighter[0, 0, 0] ^= 1
     relabelled = train.table.assign(label=train.table["label"].to_numpy()[::-1])
-    moved = patch_sets["val"].assign(top_px=patch_sets["val"]["top_px"].to_numpy()[::-1])
+    moved = {**patch_sets, "val": patches.assign(top_px=patches["top_px"].to_numpy()[::-1])}
+    path = tmp_path / "backbone.pt"
+    config = tiny_config(model__weights=str(path))
+    path.write_bytes(b"one")
     fingerprints = {
         run_fingerprint("compact-model2", config, 0, train, val, patch_sets),
         run_fingerprint("compact-model1", config, 0, train, val, patch_sets),
         run_fingerprint("compact-model2", config, 1, train, val, patch_sets),
         run_fingerprint("compact-model2", config, 0, replace(train, images=brighter), val, patch_sets),
         run_fingerprint("compact-model2", config, 0, replace(train, table=relabelled), val, patch_sets),
-        run_fingerprint("compact-model2", config, 0, train, val, {**patch_sets, "val": moved}),
+        run_fingerprint("compact-model2", config, 0, train, val, moved),
     }
-    assert len(fingerprints) == 6
-
-
-def test_other_pretrained_weights_under_the_same_name_are_another_fit(tmp_path: Path) -> None:
-    path = tmp_path / "backbone.pt"
-    config = tiny_config(model__weights=str(path))
-    marks = []
-    for content in (b"one", b"two"):
-        path.write_bytes(content)
-        marks.append(computed_with(config))
-    assert marks[0] != marks[1]
+    path.write_bytes(b"two")
+    fingerprints.add(run_fingerprint("compact-model2", config, 0, train, val, patch_sets))
+    assert len(fingerprints) == 7
 
 
 @pytest.mark.parametrize(
@@ -105,8 +100,6 @@ def test_every_module_that_a_fit_imports_is_in_its_mark_or_known_not_to_matter()
 
 def test_comments_docstrings_and_layout_do_not_change_the_code_but_a_number_does() -> None:
     plain = "def f(x):\n    return x + 1\n"
-    dressed = (
-        '"""A module."""\n\ndef f(x):\n    """Add one."""\n    # as asked\n    return (x\n            + 1)\n'
-    )
+    dressed = '"""A module."""\n\ndef f(x):\n    """Add one."""\n    # so\n    return (x\n    + 1)\n'
     assert syntax_of(dressed) == syntax_of(plain)
     assert syntax_of(plain.replace("1", "2")) != syntax_of(plain)
