@@ -25,7 +25,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     members["test/Tumor (1)"] = shared[40 + DY_PX : 160 + DY_PX, 20 + DX_PX : 140 + DX_PX]
     others = ("train/Normal (1)", "train/Normal (2)", "val/Normal (1)", "val/Tumor (1)", "test/Normal (1)")
     members |= {name: noise(seed) for seed, name in enumerate(others, start=2)}
-    path = workspace.root / "data" / "raw" / "MIAS_ROIs.zip"
+    path = workspace.raw("mias_rois") / "MIAS_ROIs.zip"
     path.parent.mkdir(parents=True)
     with zipfile.ZipFile(path, "w") as archive:
         for name, image in members.items():

@@ -15,6 +15,7 @@ from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.core.files import write_table
 from mammo.data.archive import load_mias_rois
+from mammo.data.audit import leakage_summary, pairs_table, parts_of, with_parts
 from mammo.data.extraction import extract_roi, first_region, preprocess_film
 from mammo.data.film_rois import load_phantom
 from mammo.data.films import open_films, patient_of, read_films
@@ -133,6 +134,14 @@ def test_every_roi_of_the_archive_is_cut_from_the_films_to_the_last_bit(
     lesions = real_rois.table["label"] == 1
     assert (located.loc[lesions, "lesion_px"] == 0).all()
     assert lesions.sum() == 119
+    # The headline: counted here from the films' numbers, two to a patient, and by the audit.
+    films = located["film_id"].str.removeprefix("mdb").astype(int)
+    tested = (real_rois.table["published_split"] == "test").to_numpy()
+    elsewhere = set((films[~tested] + 1) // 2)
+    assert sum((film + 1) // 2 in elsewhere for film in films[tested]) == 49
+    table = real_rois.table.assign(film_id=located["film_id"], patient_id=located["patient_id"])
+    nothing = pairs_table([]).pipe(with_parts, parts_of(table))
+    assert leakage_summary(nothing, table, parts_of(table))["n_test_rois_of_shared_patients"] == 49
 
 
 def located_rows(rois: Rois, **known: str) -> pd.DataFrame:

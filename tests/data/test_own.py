@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import UID, DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
@@ -28,7 +28,7 @@ def dicom(pixels: np.ndarray[Any, Any], spacing: float | None) -> bytes:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.BitsAllocated = dataset.BitsStored = 8
