@@ -44,5 +44,5 @@ def section(kind: type[S], **changes: Any) -> S:
     else:
         fields = Config.model_fields.items()
         (name,) = (field.alias or name for name, field in fields if field.annotation is kind)
-        values = params()[name]
+        values = settings().model_dump(by_alias=True)[name]
     return kind.model_validate(values | changes)

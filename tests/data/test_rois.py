@@ -160,5 +160,5 @@ def test_a_full_disk_leaves_the_old_rois_and_nothing_half_written(
 
 @pytest.mark.parametrize("source", get_args(SourceName))
 def test_every_source_of_the_configuration_exists(source: SourceName, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"{tmp_path}/nothing.*(run `mammo|mini_mias|all-mias)"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/data/raw/{source}.*(run `mammo|all-mias|name the CSV)"):
         load_rois(section(IngestConfig, source=source), tmp_path)
