@@ -333,7 +333,8 @@ class Config(Section):
     @classmethod
     def _resolve_protocol(cls, values: Any) -> Any:
         match values:
-            case {"ingest": {"source": source}, "split": {"protocol": "auto"}}:
-                protocol = "published" if source == "mias_rois" else "grouped_cv"
-                return values | {"split": values["split"] | {"protocol": protocol}}
+            case {"ingest": {"source": "mias_rois"}, "split": {"protocol": "auto"}}:
+                return values | {"split": values["split"] | {"protocol": "published"}}
+            case {"split": {"protocol": "auto"}}:
+                return values | {"split": values["split"] | {"protocol": "grouped_cv"}}
         return values
