@@ -1,0 +1,65 @@
+"""Places of a film go through the extraction before the champion votes on them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mammo.core.config import Config
+from mammo.core.errors import DataError
+from mammo.core.files import Workspace
+from mammo.data.extraction import extract_roi, preprocess_film
+from mammo.serve.predict import predict_files, predict_film
+
+FILM = np.kron(
+    np.random.default_rng(4).integers(30, 226, (40, 30), dtype=np.uint8), np.ones((10, 10), np.uint8)
+)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "film.png"
+    Image.fromarray(FILM).save(path)
+    return path
+
+
+def test_a_place_of_a_film_gets_the_vote_of_the_roi_that_training_would_have_seen(
+    finished: tuple[Workspace, Config], film: Path, tmp_path: Path
+) -> None:
+    workspace, places = finished[0], ["100,120", "200,300"]
+    rows = predict_film(workspace, [film], places)
+    cuts = [tmp_path / "first.png", tmp_path / "second.png"]
+    for cut, (x, y) in zip(cuts, ((100, 120), (200, 300)), strict=True):
+        Image.fromarray(extract_roi(preprocess_film(FILM), x, y)).save(cut)
+    assert [row["at"] for row in rows] == [[100, 120], [200, 300]]
+    for row, expected in zip(rows, predict_files(workspace, cuts), strict=True):
+        assert {**row, "file": expected["file"]} == {**expected, "at": row["at"]}
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("100", "must be X,Y in pixels"),
+        ("0,5", "must lie inside the film of 300 x 400 pixels"),
+        ("1,401", "got 1,401"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(
+    finished: tuple[Workspace, Config], film: Path, place: str, words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        predict_film(finished[0], [film], ["9,9", place])
+
+
+def test_a_film_without_a_place_and_a_roi_with_one_are_told_what_to_do(
+    finished: tuple[Workspace, Config], film: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="predict FILM --at X,Y"):
+        predict_files(finished[0], [film])
+    roi = tmp_path / "roi.png"
+    Image.fromarray(FILM[:120, :120]).save(roi)
+    with pytest.raises(DataError, match="predict it without --at"):
+        predict_film(finished[0], [roi], ["60,60"])
+    with pytest.raises(DataError, match="one film at a time"):
+        predict_film(finished[0], [film, film], ["60,60"])
