@@ -5,6 +5,7 @@ import logging
 import re
 import tarfile
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -232,7 +233,7 @@ def parse_info(content: bytes, name: str) -> list[Annotation]:
     Raises:
         DataError: there is no table, a line is no row, or two rows contradict each other; the message names the line.
     """
-    lines = [line.strip() for line in content.decode("latin-1").splitlines()]
+    lines = [line.strip() for line in content.removeprefix(BOM_UTF8).decode("latin-1").splitlines()]
     starts = [index for index, line in enumerate(lines) if _STARTS_ROW.match(line)]
     if not starts:
         raise DataError(

@@ -36,11 +36,13 @@ mdb216 D CALC M *NOTE 3*
     ]
 
 
-def test_line_ends_and_prose_after_the_table_do_not_matter() -> None:
+def test_line_ends_tabs_a_byte_order_mark_and_prose_after_the_table_do_not_matter() -> None:
     unix = HEADER + "mdb001 G CIRC B 535 425 197\nmdb003 D NORM \n"
     expected = parse_info(unix.encode(), "Info.txt")
     for same in (unix.replace("\n", "\r\n"), unix + "\nWith thanks to all who helped.\n"):
         assert parse_info(same.encode(), "Info.txt") == expected
+    rows = unix.removeprefix(HEADER)
+    assert parse_info(rows.replace(" ", "\t").encode("utf-8-sig"), "Info.txt") == expected
 
 
 @pytest.mark.parametrize(
