@@ -30,5 +30,5 @@ def dealt_split(rois: Rois) -> pd.DataFrame:
     """The ROIs dealt to the parts in turn, with every pair of neighbours a group."""
     rows = range(len(rois.table))
     groups, parts = [f"group{row // 2}" for row in rows], [SPLITS[row % 3] for row in rows]
-    table = pd.DataFrame({"roi_id": rois.table["roi_id"], "group_id": groups, "split": parts})
+    table = pd.DataFrame({**rois.table[["roi_id", "patient_id"]], "group_id": groups, "split": parts})
     return conform(table, SPLIT_SCHEMA, "split")

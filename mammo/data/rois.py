@@ -60,12 +60,12 @@ class Rois:
         return bool(self.table["synthetic"].any())
 
     def with_split(self, split: pd.DataFrame) -> "Rois":
-        """The same ROIs with the groups and parts of a split (`SPLIT_SCHEMA`, rows in any order).
+        """The same ROIs with the patients, groups and parts of a split (`SPLIT_SCHEMA`, rows in any order).
 
         Raises:
             DataError: the split does not name each ROI exactly once.
         """
-        table = self.table.drop(columns=["group_id", "split"], errors="ignore")
+        table = self.table.drop(columns=["patient_id", "group_id", "split"], errors="ignore")
         if sorted(split["roi_id"]) != sorted(table["roi_id"]):
             raise DataError(
                 f"split: must name each ROI of the table exactly once, got {len(split)} rows for {len(table)} ROIs; "

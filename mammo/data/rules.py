@@ -240,7 +240,7 @@ def patch_facts(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: 
 
 def split_facts(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     """One row for each ROI: its part, its patches, and in how many parts its patient and group are."""
-    facts = rois[["roi_id", "patient_id"]].merge(split, on="roi_id", how="left")
+    facts = rois[["roi_id"]].merge(split, on="roi_id", how="left")
     counts = {
         part: facts["roi_id"].map(patch_set["roi_id"].value_counts()).fillna(0).astype(int)
         for part, patch_set in patches.items()
@@ -272,7 +272,7 @@ def leak_facts(audit: Audit) -> pd.DataFrame:
     """One row for each ROI: in how many other parts its tissue and its patient are."""
     table = audit.rois.table
     flagged = flagged_rois(audit.pairs, table, parts_of(audit.split)).set_index("roi_id")
-    facts = table[["roi_id", "film_id", "patient_id"]].merge(audit.split, on="roi_id", how="left")
+    facts = table[["roi_id", "film_id"]].merge(audit.split, on="roi_id", how="left")
     for what in ("tissue", "patient"):
         n_parts = flagged[f"{what}_in"].str.count(r"\w+")
         facts[f"n_parts_with_its_{what}"] = facts["roi_id"].map(n_parts).fillna(0).astype(int)

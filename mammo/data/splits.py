@@ -36,7 +36,7 @@ def make_split(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) 
 
 
 def _in_parts(table: pd.DataFrame, groups: Sequence[str], parts: npt.NDArray[np.object_]) -> pd.DataFrame:
-    rows = pd.DataFrame({"roi_id": table["roi_id"].to_numpy(), "group_id": list(groups), "split": parts})
+    rows = table[["roi_id", "patient_id"]].assign(group_id=list(groups), split=parts)
     return conform(rows, SPLIT_SCHEMA, "split")
 
 

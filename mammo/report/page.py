@@ -14,10 +14,10 @@ import pandas as pd
 
 from mammo.core.config import Config, VoteConfig
 from mammo.core.errors import NOTICE, PHANTOM
-from mammo.core.files import Workspace, missing_file, read_json, read_table, write_bytes, write_json
+from mammo.core.files import Workspace, missing_file, read_json, write_bytes, write_json
 from mammo.core.provenance import fingerprint, library_versions
 from mammo.core.records import SPLITS, Label
-from mammo.data.rois import read_rois
+from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
 from mammo.models.bundle import DESCRIPTION_FILE
@@ -97,7 +97,7 @@ def gather(workspace: Workspace, config: Config) -> ReportInputs:
     predictions_file = workspace.reports / PREDICTIONS_FILE
     if not predictions_file.is_file():
         raise missing_file(predictions_file)
-    predictions, rois = pd.read_csv(predictions_file), read_rois(workspace.rois).table
+    predictions, rois = pd.read_csv(predictions_file), read_parts(workspace).table
     slices = SourceFile(
         "slices.json", slice_report(predictions, rois, config.evaluate, results.content["data"])
     )
@@ -111,7 +111,6 @@ def _provenance(
     workspace: Workspace, config: Config, rois: pd.DataFrame, model: dict[str, Any]
 ) -> dict[str, Any]:
     """Parts of the data, hashes and versions. Nothing that differs from clone to clone: no commit, no run id."""
-    split = rois.merge(read_table(workspace.split), on="roi_id", validate="one_to_one")
     parts = {
         name: {
             "n_rois": len(part),
@@ -121,7 +120,7 @@ def _provenance(
             "n_patients": None if part["patient_id"].isna().any() else int(part["patient_id"].nunique()),
         }
         for name in SPLITS
-        if len(part := split[split["split"] == name])
+        if len(part := rois[rois["split"] == name])
     }
     return {
         "parts": parts,

@@ -193,7 +193,7 @@ def patch_sets() -> tuple[PatchSets, pd.DataFrame, pd.DataFrame]:
     """Three patches of each of sixteen ROIs; five patients in train, one in val, two in test."""
     table, _ = phantom_rois()
     parts = ["train"] * 10 + ["val"] * 2 + ["test"] * 4
-    split = pd.DataFrame({"roi_id": table["roi_id"], "group_id": table["patient_id"], "split": parts})
+    split = pd.DataFrame({**table[["roi_id", "patient_id"]], "group_id": table["patient_id"], "split": parts})
     corners = pd.DataFrame({"top_px": [0, 20, 48], "left_px": [48, 28, 0], "size_px": 72})
     patches = table[["roi_id", "label"]].assign(part=parts).merge(corners, how="cross")
     sets = {

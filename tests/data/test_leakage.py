@@ -38,7 +38,7 @@ def rois(**columns: Sequence[str | None]) -> pd.DataFrame:
 
 
 def split(**parts: str) -> pd.DataFrame:
-    rows = {"roi_id": list(parts), "group_id": "g", "split": list(parts.values())}
+    rows = {"roi_id": list(parts), "patient_id": None, "group_id": "g", "split": list(parts.values())}
     return pd.DataFrame(rows).astype(SPLIT_SCHEMA)
 
 

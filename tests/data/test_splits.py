@@ -32,6 +32,7 @@ def rois(labels: Sequence[int], published: Sequence[str | None] | None = None) -
     return pd.DataFrame(
         {
             "roi_id": pd.array([f"r{row:03}" for row in range(len(labels))], dtype="string"),
+            "patient_id": pd.array([None] * len(labels), dtype="string"),
             "label": np.array(labels, dtype=np.int8),
             "published_split": pd.array(published or [None] * len(labels), dtype="string"),
         }

@@ -71,7 +71,7 @@ def prepare_workspace(root: Path) -> tuple[Workspace, Config]:
     write_rois(rois, space.rois)
     parts = ["train"] * 16 + ["val"] * 8 + ["test"] * 8
     split = pd.DataFrame(
-        {"roi_id": rois.table["roi_id"], "group_id": rois.table["patient_id"], "split": parts}
+        {**rois.table[["roi_id", "patient_id"]], "group_id": rois.table["patient_id"], "split": parts}
     )
     write_table(space.split, conform(split, SPLIT_SCHEMA, "split"))
     whole = read_parts(space)

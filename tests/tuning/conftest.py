@@ -66,7 +66,11 @@ def make_workspace(root: Path, **tune: Any) -> tuple[Workspace, Config]:
     parts = np.full(40, "train", dtype=object)
     parts[order[24:32]], parts[order[32:]] = "val", "test"
     split = pd.DataFrame(
-        {"roi_id": rois.table["roi_id"], "group_id": [f"g{i // 2:02d}" for i in range(40)], "split": parts}
+        {
+            **rois.table[["roi_id", "patient_id"]],
+            "group_id": [f"g{i // 2:02d}" for i in range(40)],
+            "split": parts,
+        }
     )
     write_table(space.split, conform(split, SPLIT_SCHEMA, "split"))
     return space, Config.parse(values)
