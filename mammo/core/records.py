@@ -63,7 +63,7 @@ PATCH_SCHEMA: Final[dict[str, str]] = {
 """One row for each patch: an index into the ROIs, no pixels."""
 
 SPLIT_SCHEMA: Final[dict[str, str]] = dict.fromkeys(("roi_id", "patient_id", "group_id", "split"), "string")
-"""One row for each ROI; `patient_id` is the located one where the source knows none; a group shares patients or pixels."""
+"""A row for each ROI; `patient_id` is the located one where the source knows none; groups share patients or pixels."""
 
 
 def conform(table: pd.DataFrame, schema: dict[str, str], name: str) -> pd.DataFrame:
