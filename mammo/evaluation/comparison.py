@@ -33,15 +33,11 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Comparison(Result):
-    """Two systems on the same ROIs.
+    """Two systems a and b on the same ROIs.
 
     Attributes:
-        name_a: first system.
-        name_b: second system.
-        n: ROIs.
-        n_groups: independent groups among them.
-        accuracy_difference: accuracy of a minus that of b.
-        mcnemar: the exact test of that difference.
+        n, n_groups: ROIs, and independent groups among them.
+        accuracy_difference: accuracy of a minus that of b; `mcnemar` is its exact test.
         auc_difference: AUC of a minus that of b, with its paired interval.
         rois_needed: ROIs that would show the observed difference of accuracy at 80% power; None when the
             two are equally accurate here, so that no number would.
@@ -151,29 +147,18 @@ def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resamp
         (True, True): "distinguishable by their decisions and by their AUC",
     }[decisions_differ, scores_differ]
     ends = f"{percent(confidence)} interval {of_auc.ci_low:+.3f} to {of_auc.ci_high:+.3f}"
-    sentences = [
-        f"{name_a} and {name_b} are {finding} on {n} ROIs",
-        f"ROIs that one alone decides rightly: {name_a} {test.only_a_right}, {name_b} {test.only_b_right} "
-        f"(McNemar exact p = {test.p_value:.3f})",
-        f"AUC differs by {of_auc.value:+.3f} "
-        f"({'no interval can be stated' if math.isnan(of_auc.ci_low) else ends})",
-    ]
-    if not decisions_differ:
-        sentences.append(
-            f"about {needed} ROIs would be needed to show this difference of accuracy at 80% power"
-            if needed is not None
-            else "both are right equally often, so no number of ROIs would show a difference of accuracy"
-        )
-    return Comparison(
-        name_a=name_a,
-        name_b=name_b,
-        n=n,
-        n_groups=of_auc.n_groups,
-        accuracy_difference=excess / n,
-        mcnemar=test,
-        auc_difference=of_auc,
-        rois_needed=needed,
-        decisions_differ=decisions_differ,
-        scores_differ=scores_differ,
-        verdict="; ".join(sentences) + ".",
+    interval = "no interval can be stated" if math.isnan(of_auc.ci_low) else ends
+    words = (
+        f"{name_a} and {name_b} are {finding} on {n} ROIs; ROIs that one alone decides rightly: {name_a} "
+        f"{test.only_a_right}, {name_b} {test.only_b_right} (McNemar exact p = {test.p_value:.3f}); AUC differs by "
+        f"{of_auc.value:+.3f} ({interval})"
     )
+    if not decisions_differ:
+        words += (
+            f"; about {needed} ROIs would be needed to show this difference of accuracy at 80% power"
+            if needed is not None
+            else "; both are right equally often, so no number of ROIs would show a difference of accuracy"
+        )
+    accuracy, words = excess / n, f"{words}."
+    differ = (decisions_differ, scores_differ)
+    return Comparison(name_a, name_b, n, of_auc.n_groups, accuracy, test, of_auc, needed, *differ, words)

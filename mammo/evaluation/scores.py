@@ -16,7 +16,6 @@ from mammo.evaluation.metrics import (
     IntArray,
     cells,
     check_arrays,
-    check_classes,
     weighted_auc,
 )
 
@@ -43,7 +42,7 @@ class Scores:
         sets: whether Normal and Tumor are in each prediction set, `(R, n, 2)`; likewise.
 
     Raises:
-        DataError: scores or decisions are of other ROIs, a label or a decision is no class, or a score is NaN.
+        DataError: scores or decisions are of other ROIs, or a score is NaN.
     """
 
     roi_ids: npt.NDArray[Any]
@@ -58,10 +57,8 @@ class Scores:
 
     def __post_init__(self) -> None:
         check_arrays(self.labels, roi_ids=self.roi_ids, groups=self.groups)
-        for name in ("scores", "shares", "decisions"):
-            for of_run in getattr(self, name):
-                check_arrays(self.labels, **{name: of_run})
-        check_classes("decisions", self.decisions.ravel())
+        for scores, shares, decisions in zip(self.scores, self.shares, self.decisions, strict=True):
+            check_arrays(self.labels, scores=scores, shares=shares, decisions=decisions)
 
     @classmethod
     def single(
