@@ -152,17 +152,12 @@ class Scores:
 
 def run_values(scores: Scores, metric: str, weights: FloatArray) -> FloatArray:
     """One of the `METRICS` in each run under each of B weightings of the ROIs: `(B, n)` → `(R, B)`; NaN: undefined."""
+    labels = scores.labels
     if metric in RATES:
-        return np.stack(
-            [RATES[metric](weights @ cells(scores.labels, decided)) for decided in scores.decisions]
-        )
+        return np.stack([RATES[metric](weights @ cells(labels, decided)) for decided in scores.decisions])
     evidence = scores.scores if metric == "auc_score" else scores.shares
-    return np.stack(
-        [
-            auc_within_folds(scores.labels, of_run, folds, weights)
-            for of_run, folds in zip(evidence, scores.folds, strict=True)
-        ]
-    )
+    runs = zip(evidence, scores.folds, strict=True)
+    return np.stack([auc_within_folds(labels, of_run, folds, weights) for of_run, folds in runs])
 
 
 def auc_within_folds(
