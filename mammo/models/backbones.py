@@ -31,30 +31,30 @@ class Preprocessing(nn.Module):
     - `fixed_scale`: one shift and scale for all, so that brightness survives.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: PreprocessingName, in_channels: int) -> None:
         super().__init__()
         self.name = name
         self.in_channels = in_channels
         rgb = name == "imagenet" and in_channels == 3
-        mean = IMAGENET_MEAN if rgb else (0.5,) * in_channels
-        std = IMAGENET_STD if rgb else (0.25,) * in_channels
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
+        for buffer, of_rgb, grey in (("mean", IMAGENET_MEAN, 0.5), ("std", IMAGENET_STD, 0.25)):
+            values = torch.tensor(of_rgb if rgb else (grey,) * in_channels)
+            self.register_buffer(buffer, values.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Grey levels → centred values, repeated over the backbone's channels."""
         if self.name.startswith("samplewise"):
-            centred = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
+            values = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
             if self.name == "samplewise_standardize":
-                centred = centred / (
-                    centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + CONTRAST_FLOOR
-                )
-            return centred.expand(-1, self.in_channels, -1, -1)
-        if self.name == "imagenet":
+                deviation = values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+                values = values / (deviation + CONTRAST_FLOOR)
+        elif self.name == "imagenet":
             return (patches.expand(-1, self.in_channels, -1, -1) / 255 - self.mean) / self.std
-        return ((patches - FIXED_CENTER) / FIXED_SCALE).expand(-1, self.in_channels, -1, -1)
+        else:
+            values = (patches - FIXED_CENTER) / FIXED_SCALE
+        return values.expand(-1, self.in_channels, -1, -1)
 
 
 BLOCKS: Final = ("block1", "block2", "block3", "block4", "block5")
@@ -96,19 +96,15 @@ def full_network(name: str) -> nn.Module:
 
 
 def build_backbone(name: str, compact_channels: Sequence[int], network: nn.Module | None = None) -> Backbone:
-    """Build a backbone.
+    """The backbone `name`: `compact` with these channels, or a torchvision architecture.
 
-    Args:
-        name: `compact` or a torchvision architecture.
-        compact_channels: channels of the five blocks of `compact`.
-        network: a torchvision network whose weights to keep; a new one if None.
+    It keeps the weights of `network`, a whole torchvision network; a new one if None.
     """
     if name == "compact":
         return Backbone(compact(compact_channels), tuple(compact_channels), in_channels=1)
     nodes, channels = _TORCHVISION[name]
-    extractor = create_feature_extractor(
-        network if network is not None else full_network(name), dict(zip(nodes, BLOCKS, strict=True))
-    )
+    whole = full_network(name) if network is None else network
+    extractor = create_feature_extractor(whole, dict(zip(nodes, BLOCKS, strict=True)))
     return Backbone(extractor, channels, in_channels=3)
 
 

@@ -34,11 +34,7 @@ from mammo.systems.score import grid_batch, patch_logits, tumor_scores
 class PatchData:
     """ROIs of one part with a patch set over them, on one device.
 
-    Attributes:
-        images: uint8 `(N, 120, 120)`.
-        roi_labels: int64 `(N,)`.
-        patches: `n` squares.
-        labels: int64 `(n,)`, of the patches.
+    `images` are uint8 `(N, 120, 120)`, `roi_labels` int64 `(N,)`; `patches` are `n` squares with int64 `labels` `(n,)`.
     """
 
     images: Tensor
@@ -49,20 +45,16 @@ class PatchData:
 
 def patch_data(rois: Rois, table: pd.DataFrame, device: torch.device) -> PatchData:
     """Put ROIs and the patches of them that `table` names (`PATCH_SCHEMA`) on the device."""
-    row_of = pd.Series(np.arange(len(rois.table)), index=rois.table["roi_id"].to_numpy(dtype=object))
-    rows = row_of.loc[table["roi_id"].to_numpy(dtype=object)].to_numpy()
+    row_of = pd.Series(range(len(rois.table)), index=rois.table["roi_id"].astype(object))
+    rows = row_of.loc[table["roi_id"].astype(object)]
 
-    def on_device(values: npt.NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(device)
+    def on_device(values: npt.ArrayLike) -> Tensor:
+        return torch.from_numpy(np.array(values, dtype=np.int64)).to(device)
 
-    corners = ("top_px", "left_px", "size_px")
-    patches = PatchBatch(*(on_device(v) for v in (rows, *(table[c].to_numpy() for c in corners))))
-    return PatchData(
-        images=torch.from_numpy(np.ascontiguousarray(rois.images)).to(device),
-        roi_labels=on_device(rois.labels),
-        patches=patches,
-        labels=on_device(table["label"].to_numpy()),
-    )
+    images = torch.from_numpy(np.ascontiguousarray(rois.images)).to(device)
+    squares = (rows, table["top_px"], table["left_px"], table["size_px"])
+    patches = PatchBatch(*(on_device(values) for values in squares))
+    return PatchData(images, on_device(rois.labels), patches, on_device(table["label"]))
 
 
 @dataclass(frozen=True)
@@ -117,8 +109,7 @@ def fit(
         classifier: on the device of the data.
         train: what to learn from.
         val: what early stopping and the choice of the epoch look at.
-        recipe: the optimiser's settings.
-        settings: patch side, voting grid, seed, precision.
+        recipe, settings: of the optimiser; patch side, voting grid, seed, precision.
         checkpoint: file that keeps the state after each epoch; a fit that finds one goes on from it.
         fingerprint: a checkpoint of another fingerprint is not used.
         on_epoch: called after each new epoch.
@@ -160,12 +151,9 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
     groups = [{"params": head, "scale": recipe.head_lr}]
     if recipe.backbone_lr > 0:
         groups.append({"params": list(classifier.backbone.parameters()), "scale": recipe.backbone_lr})
+    how: dict[str, Any] = {"lr": recipe.head_lr, "weight_decay": recipe.weight_decay}
     # On a GPU one kernel updates many tensors; on a CPU PyTorch chooses.
-    how: dict[str, Any] = {
-        "lr": recipe.head_lr,
-        "weight_decay": recipe.weight_decay,
-        "fused": True if device.type == "cuda" else None,
-    }
+    how["fused"] = True if device.type == "cuda" else None
     sgd = recipe.optimizer == "sgd"
     optimizer = SGD(groups, momentum=recipe.momentum, **how) if sgd else AdamW(groups, **how)
     return FitState(classifier, optimizer, history=[], best_epoch=-1, best_weights={})
