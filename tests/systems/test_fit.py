@@ -78,33 +78,6 @@ def test_a_stopped_and_resumed_fit_equals_an_undisturbed_one_and_is_not_run_agai
         assert differing(weights_of(resumed), weights_of(undisturbed)) == []
 
 
-@pytest.mark.parametrize("changes", [{}, SGD])
-def test_a_resumed_optimiser_lies_in_memory_as_the_stopped_one_did(
-    train: PatchData,
-    val: PatchData,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, Any],
-) -> None:
-    states: list[FitState] = []
-
-    def finished(state: FitState, _: RecipeConfig) -> bool:
-        states.append(state)
-        return len(states) == 3  # the state that the checkpoint of two epochs gave
-
-    monkeypatch.setattr("mammo.systems.fit._finished", finished)
-    checkpoint, chosen = tmp_path / "fit.pt", recipe(**changes)
-    fit_until(1, checkpoint, train, val, chosen)
-    fit(new_classifier(0.3), train, val, chosen, SETTINGS, checkpoint, "abc")
-    stopped, _, resumed = (list(state.optimizer.state.values()) for state in states)
-    assert len(resumed) == len(stopped) > 0
-    for before, after in zip(stopped, resumed, strict=True):
-        assert before.keys() == after.keys()
-        for name, value in before.items():
-            assert torch.equal(after[name], value)
-            assert after[name].stride() == value.stride()
-
-
 SHARES = (0.0, 0.0001, 0.05, 0.5, 0.99)
 
 
