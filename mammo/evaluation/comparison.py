@@ -93,17 +93,15 @@ def difference(a: Scores, b: Scores, metric: str, **how: Unpack[Resampling]) -> 
     """
     roi_ids, first = np.unique(np.concatenate([a.roi_ids, b.roi_ids]), return_index=True)
     groups = np.concatenate([a.groups, b.groups])[first]
-    rows_a, rows_b = np.searchsorted(roi_ids, a.roi_ids), np.searchsorted(roi_ids, b.roi_ids)
-    paired = a.n_runs == b.n_runs
+    rows_a, rows_b = (np.searchsorted(roi_ids, one.roi_ids) for one in (a, b))
 
     def statistic(weights: FloatArray) -> FloatArray | tuple[FloatArray, ...]:
         of_a, of_b = run_values(a, metric, weights[:, rows_a]), run_values(b, metric, weights[:, rows_b])
-        return of_a - of_b if paired else (of_a, -of_b)
+        return of_a - of_b if a.n_runs == b.n_runs else (of_a, -of_b)
 
-    found = bootstrap(statistic, groups, **how)
     of_runs = statistic(np.ones((1, len(groups))))
     pairs = np.empty(0) if isinstance(of_runs, tuple) else of_runs[:, 0]
-    return with_spread(found, pairs, min(a.n_runs, b.n_runs))
+    return with_spread(bootstrap(statistic, groups, **how), pairs, min(a.n_runs, b.n_runs))
 
 
 def verdict(differences: Mapping[str, Estimate]) -> str:

@@ -171,8 +171,8 @@ def auc_within_folds(
     won, pairs = np.zeros(len(weights)), np.zeros(len(weights))
     for fold in np.unique(folds):
         inside = folds == fold
-        part = weights[:, inside]
-        n_pairs = part @ (labels[inside] == Label.TUMOR) * (part @ (labels[inside] == Label.NORMAL))
+        part, tumor = weights[:, inside], labels[inside] == Label.TUMOR
+        n_pairs = part @ tumor * (part @ ~tumor)
         area = weighted_auc(labels[inside], scores[inside], part)
         won += np.where(n_pairs > 0, area, 0) * n_pairs
         pairs += n_pairs

@@ -69,22 +69,23 @@ class Backbone:
     in_channels: int
 
 
+def _features(*names: int | str) -> tuple[str, ...]:
+    return tuple(f"features.{name}" for name in names)
+
+
 _VGG_CHANNELS: Final = (64, 128, 256, 512, 512)
 
 _TORCHVISION: Final[dict[str, tuple[tuple[str, ...], tuple[int, ...]]]] = {
-    "vgg16": (("features.4", "features.9", "features.16", "features.23", "features.30"), _VGG_CHANNELS),
-    "vgg19": (("features.4", "features.9", "features.18", "features.27", "features.36"), _VGG_CHANNELS),
-    "vgg16_bn": (("features.6", "features.13", "features.23", "features.33", "features.43"), _VGG_CHANNELS),
-    "vgg19_bn": (("features.6", "features.13", "features.26", "features.39", "features.52"), _VGG_CHANNELS),
+    "vgg16": (_features(4, 9, 16, 23, 30), _VGG_CHANNELS),
+    "vgg19": (_features(4, 9, 18, 27, 36), _VGG_CHANNELS),
+    "vgg16_bn": (_features(6, 13, 23, 33, 43), _VGG_CHANNELS),
+    "vgg19_bn": (_features(6, 13, 26, 39, 52), _VGG_CHANNELS),
     "densenet121": (
-        ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "relu"),
+        (*_features("relu0", "denseblock1", "denseblock2", "denseblock3"), "relu"),
         (64, 256, 512, 1024, 1024),
     ),
     "resnet50": (("relu", "layer1", "layer2", "layer3", "layer4"), (64, 256, 512, 1024, 2048)),
-    "mobilenet_v2": (
-        ("features.1", "features.3", "features.6", "features.13", "features.18"),
-        (16, 24, 32, 96, 1280),
-    ),
+    "mobilenet_v2": (_features(1, 3, 6, 13, 18), (16, 24, 32, 96, 1280)),
 }
 """Graph nodes and channels of each block."""
 
@@ -131,12 +132,9 @@ def compact(channels: Sequence[int]) -> BlockSequence:
     then have a quarter of the pixels to do, which on a CPU is where the time goes.
     """
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    previous = 1
-    for name, width in zip(BLOCKS, channels, strict=True):
-        convolution = nn.Conv2d(previous, width, 3, padding=1, bias=False)
+    for name, before, width in zip(BLOCKS, (1, *channels[:-1]), channels, strict=True):
+        convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        blocks[name] = nn.Sequential(
-            convolution, nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
-        previous = width
+        parts = (convolution, nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        blocks[name] = nn.Sequential(*parts)
     return BlockSequence(blocks)

@@ -103,15 +103,13 @@ def fit(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> list[EpochRecord]:
-    """Train `classifier` in place and leave it with the weights of the best validation loss.
+    """Train `classifier`, on the data's device, in place and leave it with the weights of the best validation loss.
 
     Args:
-        classifier: on the device of the data.
-        train: what to learn from.
-        val: what early stopping and the choice of the epoch look at.
+        train, val: what to learn from; what early stopping and the choice of the epoch look at.
         recipe, settings: of the optimiser; patch side, voting grid, seed, precision.
-        checkpoint: file that keeps the state after each epoch; a fit that finds one goes on from it.
-        fingerprint: a checkpoint of another fingerprint is not used.
+        checkpoint: file that keeps the state after each epoch; a fit that finds one, of its own fingerprint, goes on
+            from it.
         on_epoch: called after each new epoch.
         on_step: called after each batch with epoch, patches done and patches in the epoch.
 
@@ -125,12 +123,13 @@ def fit(
     state = _start(classifier, recipe, train.images.device)
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, fingerprint)
-    while not _finished(state, recipe):
+    patience = recipe.patience or recipe.epochs
+    while (done := len(state.history)) < recipe.epochs and done - 1 - state.best_epoch < patience:
         started = perf_counter()
         train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, on_step)
         seconds = perf_counter() - started
         validation = _validate(classifier, val, recipe, settings)
-        record = EpochRecord(len(state.history), train_loss, *validation, rate, n_seen / seconds)
+        record = EpochRecord(done, train_loss, *validation, rate, n_seen / seconds)
         if record.val_loss < min((r.val_loss for r in state.history), default=float("inf")):
             state.best_epoch = record.epoch
             state.best_weights = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
@@ -157,12 +156,6 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
     sgd = recipe.optimizer == "sgd"
     optimizer = SGD(groups, momentum=recipe.momentum, **how) if sgd else AdamW(groups, **how)
     return FitState(classifier, optimizer, history=[], best_epoch=-1, best_weights={})
-
-
-def _finished(state: FitState, recipe: RecipeConfig) -> bool:
-    done = len(state.history)
-    waited = done - 1 - state.best_epoch
-    return done >= recipe.epochs or (recipe.patience is not None and done > 0 and waited >= recipe.patience)
 
 
 def _train_epoch(
