@@ -3,16 +3,12 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from tests.disc_rois import disc_rois
-
-if TYPE_CHECKING:
-    from mammo.systems.fit import PatchData
 
 HERE = Path(__file__).parent
 SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "tuning")
@@ -41,22 +37,6 @@ def hears_interrupts() -> Iterator[None]:
 def disc_set() -> Rois:
     """Ten Normal and eight Tumor ROIs."""
     return disc_rois(10, 8)
-
-
-@pytest.fixture(scope="session")
-def train() -> "PatchData":
-    """66 patches of 11 ROIs."""
-    from tests.tiny_fits import data_of  # torch: other rooms' tests start without it
-
-    return data_of(disc_rois(6, 5))
-
-
-@pytest.fixture(scope="session")
-def val() -> "PatchData":
-    """48 patches of 8 other ROIs."""
-    from tests.tiny_fits import data_of
-
-    return data_of(disc_rois(4, 4, seed=1))
 
 
 @pytest.fixture(scope="session")

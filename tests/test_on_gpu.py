@@ -27,6 +27,8 @@ from tests.tiny_fits import (
     CPU,
     SETTINGS,
     SGD,
+    TRAIN,
+    VAL,
     data_of,
     differing,
     new_classifier,
@@ -76,24 +78,22 @@ def test_patches_that_are_cut_are_the_same_pixels(disc_set: Rois) -> None:
 
 
 @pytest.mark.parametrize("fill", ["patch", "roi"])
-def test_patches_that_are_turned_are_the_same_draws(
-    train: PatchData, train_on_gpu: PatchData, fill: str
-) -> None:
+def test_patches_that_are_turned_are_the_same_draws(train_on_gpu: PatchData, fill: str) -> None:
     config = section(AugmentConfig, flip_vertical=True, fill=fill, gain=0.2, offset=10.0)
 
     def turned(data: PatchData) -> torch.Tensor:
         return augment(data.images, data.patches, 40, config, torch.Generator().manual_seed(1)).cpu()
 
-    torch.testing.assert_close(turned(train_on_gpu), turned(train), atol=GREY_LEVELS, rtol=0)
+    torch.testing.assert_close(turned(train_on_gpu), turned(TRAIN), atol=GREY_LEVELS, rtol=0)
 
 
 @pytest.mark.parametrize("fusion", ["baseline", "model1", "model2"])
 def test_a_fit_takes_the_steps_of_the_cpu(
-    train: PatchData, val: PatchData, train_on_gpu: PatchData, val_on_gpu: PatchData, fusion: str
+    train_on_gpu: PatchData, val_on_gpu: PatchData, fusion: str
 ) -> None:
     steps = recipe(**SGD, epochs=1)
     (there,) = fit(new_classifier(fusion=fusion), train_on_gpu, val_on_gpu, steps, SETTINGS)
-    (here,) = fit(new_classifier(fusion=fusion), train, val, steps, SETTINGS)
+    (here,) = fit(new_classifier(fusion=fusion), TRAIN, VAL, steps, SETTINGS)
     assert there.train_loss == pytest.approx(here.train_loss, rel=1e-3)
     assert there.val_loss == pytest.approx(here.val_loss, rel=1e-2)
 

@@ -11,6 +11,7 @@ from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
 from mammo.systems.fit import EpochRecord, FitSettings, PatchData, patch_data
+from tests.disc_rois import disc_rois
 from tests.settings import params, section
 
 CPU = torch.device("cpu")
@@ -79,3 +80,7 @@ def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
     """Names of the tensors that are not equal to the bit."""
     assert first.keys() == second.keys()
     return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+TRAIN, VAL = data_of(disc_rois(6, 5)), data_of(disc_rois(4, 4, seed=1))
+"""66 patches of 11 ROIs, and 48 of 8 others."""

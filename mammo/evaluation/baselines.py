@@ -32,10 +32,7 @@ def floor_statistics(images: ImageArray) -> npt.NDArray[np.float64]:
 def floor_scores(images: ImageArray, labels: IntArray, judged: ImageArray) -> npt.NDArray[np.float64]:
     """Probability of Tumor of each judged ROI by a logistic regression (L2 penalty, C = 1) on the `STATISTICS`.
 
-    Args:
-        images: grey ROIs that train, shape `(n, side, side)`.
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        judged: grey ROIs, shape `(m, side, side)`.
+    Images are `(n, side, side)`, those judged `(m, side, side)`; labels (0 Normal, 1 Tumor) `(n,)`.
 
     Raises:
         DataError: a class is absent.
@@ -72,10 +69,6 @@ class PaperResult:
 PAPER_RESULTS: Final = (
     PaperResult("Model1", Confusion(tp=21, fn=2, fp=5, tn=36)),
     PaperResult("Model2", Confusion(tp=22, fn=1, fp=7, tn=34)),
-    PaperResult("VGG16", None),
-    PaperResult("VGG19", None),
-    PaperResult("DenseNet", None),
-    PaperResult("ResNet50", None),
-    PaperResult("MobileNet", None),
+    *(PaperResult(name, None) for name in ("VGG16", "VGG19", "DenseNet", "ResNet50", "MobileNet")),
 )
 """The paper's systems. Its AUC is left out: it is computed from decisions, not from scores."""

@@ -42,10 +42,8 @@ def reliability(
     Returns:
         One row for each bin in order of score: `n`, `mean_score`, `tumor_share`, `ci_low`, `ci_high`.
     """
-    index = _bin_index(scores, binning, n_bins)
     rows = []
-    for bin_ in np.unique(index):
-        inside = index == bin_
+    for inside in _bins(scores, binning, n_bins).T.astype(bool):
         share = wilson(int(labels[inside].sum()), int(inside.sum()), confidence)
         rows.append((share.n, float(scores[inside].mean()), share.value, share.ci_low, share.ci_high))
     return pd.DataFrame(rows, columns=["n", "mean_score", "tumor_share", "ci_low", "ci_high"])
@@ -59,8 +57,7 @@ def expected_calibration_error(
     Its value depends on the bins, so report `binning` and `n_bins` with it. It is biased upwards on few
     ROIs: even perfect scores give more than 0.
     """
-    gaps = np.abs((scores - labels) @ _bin_members(scores, binning, n_bins))
-    return float(gaps.sum() / len(scores))
+    return float(np.abs((scores - labels) @ _bins(scores, binning, n_bins)).sum() / len(scores))
 
 
 def calibration_estimates(
@@ -79,7 +76,7 @@ def calibration_estimates(
     may lie wholly below the value. It is a rough one: on simulated sets of 64 ROIs a nominal 95% covers 86 to 89%
     where scores are off, and 72% where they are perfect.
     """
-    gaps, in_bin = scores - labels, _bin_members(scores, binning, n_bins)
+    gaps, in_bin = scores - labels, _bins(scores, binning, n_bins)
 
     def brier_score(weights: FloatArray) -> FloatArray:
         score: FloatArray = weights @ gaps**2 / weights.sum(axis=1)
@@ -102,37 +99,30 @@ def perfect_calibration_error(
 ) -> dict[str, float]:
     """What the calibration error would be by chance if the scores were the true probabilities.
 
-    Labels are drawn from the scores `n_bootstrap` times. A calibration error above `upper` speaks against the scores;
-    one near `mean` does not.
-
-    Returns:
-        `mean` of the draws' errors and `upper`, their quantile at `confidence`.
+    Labels are drawn from the scores `n_bootstrap` times. A calibration error above `upper`, the quantile of the draws'
+    errors at `confidence`, speaks against the scores; one near their `mean` does not.
     """
     drawn = np.random.default_rng(seed).random((n_bootstrap, len(scores))) < scores
-    gaps = np.abs((scores - drawn) @ _bin_members(scores, binning, n_bins)).sum(axis=1) / len(scores)
+    gaps = np.abs((scores - drawn) @ _bins(scores, binning, n_bins)).sum(axis=1) / len(scores)
     return {"mean": float(gaps.mean()), "upper": float(np.quantile(gaps, confidence))}
 
 
-def _bin_members(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.float64]:
+def _bins(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.float64]:
     """Which of the bins in use each ROI is in: `(n, bins)` of 0 and 1."""
-    index = _bin_index(scores, binning, n_bins)
+    if binning == "equal_width":
+        index = np.minimum((scores * n_bins).astype(np.int64), n_bins - 1)
+    else:
+        index = np.searchsorted(np.sort(scores), scores).astype(np.int64) * n_bins // len(scores)
     members: npt.NDArray[np.float64] = (index[:, None] == np.unique(index)).astype(float)
     return members
-
-
-def _bin_index(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.int64]:
-    if binning == "equal_width":
-        return np.minimum((scores * n_bins).astype(np.int64), n_bins - 1)
-    ordered = np.sort(scores)
-    return np.searchsorted(ordered, scores, side="left").astype(np.int64) * n_bins // len(scores)
 
 
 @dataclass(frozen=True)
 class Calibrator(Result):
     """Platt's calibrator on the logit: probability = sigmoid(slope · logit(score) + intercept).
 
-    Slope 1 and intercept 0 change nothing. A slope below 1 tones down over-confident scores; a negative
-    one says that on the validation part higher scores belonged to Normal ROIs.
+    A slope below 1 tones down over-confident scores; a negative one says that on the validation part higher scores
+    belonged to Normal ROIs.
     """
 
     slope: float
@@ -149,7 +139,7 @@ NO_CALIBRATION: Final = Calibrator(slope=1.0, intercept=0.0)
 
 
 def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -> Calibrator:
-    """Fit a calibrator on the validation part by logistic regression without a penalty.
+    """A calibrator fitted to the validation part by logistic regression without a penalty.
 
     Why Platt: a validation part of some 65 ROIs can carry two numbers. Isotonic regression fits a step for
     nearly every ROI there, ties ranks, and calls the outermost scores 0 and 1; it needs about a thousand ROIs to
@@ -168,7 +158,8 @@ def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -
     Raises:
         DataError: a class is absent.
     """
-    n_tumor = int((labels == Label.TUMOR).sum())
+    tumor = labels == Label.TUMOR
+    n_tumor = int(tumor.sum())
     n_normal = len(labels) - n_tumor
     if min(n_tumor, n_normal) == 0:
         raise DataError(
@@ -177,8 +168,8 @@ def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -
         )
     from sklearn.linear_model import LogisticRegression  # here: it takes 1 s to import
 
-    target = np.where(labels == Label.TUMOR, (n_tumor + 1) / (n_tumor + 2), 1 / (n_normal + 2))
-    weight = np.where(labels == Label.TUMOR, n_normal, n_tumor) * 2 / len(labels) if balanced else 1.0
+    target = np.where(tumor, (n_tumor + 1) / (n_tumor + 2), 1 / (n_normal + 2))
+    weight = np.where(tumor, n_normal, n_tumor) * 2 / len(labels) if balanced else 1.0
     logits = _logits(scores)
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
         np.concatenate([logits, logits])[:, None],
@@ -245,16 +236,11 @@ class OperatingPoint(Result):
 
 
 def threshold_at(labels: IntArray, scores: FloatArray, fixed: Fixed, target: float) -> float:
-    """The threshold that reaches `target` and is best for the other class.
+    """The threshold that reaches `target`, the least value of the rate `fixed`, and is best for the other class.
 
     For `specificity` it is the smallest threshold with at least that share of Normal ROIs at or below it,
-    for `recall` the largest with at least that share of Tumor ROIs above it.
-
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        scores: any score that grows with the belief in Tumor, shape `(n,)`.
-        fixed: which rate to hold.
-        target: the least value it may have, above 0 and at most 1.
+    for `recall` the largest with at least that share of Tumor ROIs above it. Labels and scores, which grow with the
+    belief in Tumor, are `(n,)`; `target` is above 0 and at most 1.
     """
     ordered = np.sort(scores[labels == (Label.TUMOR if fixed == "recall" else Label.NORMAL)])
     n_needed = math.ceil(round(target * len(ordered), 9))  # 0.55 · 100 is 55.000000000000007

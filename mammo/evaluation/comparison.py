@@ -33,15 +33,11 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Comparison(Result):
-    """Two systems on the same ROIs.
+    """Two systems a and b on the same ROIs.
 
     Attributes:
-        name_a: first system.
-        name_b: second system.
-        n: ROIs.
-        n_groups: independent groups among them.
-        accuracy_difference: accuracy of a minus that of b.
-        mcnemar: the exact test of that difference.
+        n, n_groups: ROIs, and independent groups among them.
+        accuracy_difference: accuracy of a minus that of b; `mcnemar` is its exact test.
         auc_difference: AUC of a minus that of b, with its paired interval.
         rois_needed: ROIs that would show the observed difference of accuracy at 80% power; None when the
             two are equally accurate here, so that no number would.
@@ -97,17 +93,15 @@ def difference(a: Scores, b: Scores, metric: str, **how: Unpack[Resampling]) -> 
     """
     roi_ids, first = np.unique(np.concatenate([a.roi_ids, b.roi_ids]), return_index=True)
     groups = np.concatenate([a.groups, b.groups])[first]
-    rows_a, rows_b = np.searchsorted(roi_ids, a.roi_ids), np.searchsorted(roi_ids, b.roi_ids)
-    paired = a.n_runs == b.n_runs
+    rows_a, rows_b = (np.searchsorted(roi_ids, one.roi_ids) for one in (a, b))
 
     def statistic(weights: FloatArray) -> FloatArray | tuple[FloatArray, ...]:
         of_a, of_b = run_values(a, metric, weights[:, rows_a]), run_values(b, metric, weights[:, rows_b])
-        return of_a - of_b if paired else (of_a, -of_b)
+        return of_a - of_b if a.n_runs == b.n_runs else (of_a, -of_b)
 
-    found = bootstrap(statistic, groups, **how)
     of_runs = statistic(np.ones((1, len(groups))))
     pairs = np.empty(0) if isinstance(of_runs, tuple) else of_runs[:, 0]
-    return with_spread(found, pairs, min(a.n_runs, b.n_runs))
+    return with_spread(bootstrap(statistic, groups, **how), pairs, min(a.n_runs, b.n_runs))
 
 
 def verdict(differences: Mapping[str, Estimate]) -> str:
@@ -151,29 +145,18 @@ def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resamp
         (True, True): "distinguishable by their decisions and by their AUC",
     }[decisions_differ, scores_differ]
     ends = f"{percent(confidence)} interval {of_auc.ci_low:+.3f} to {of_auc.ci_high:+.3f}"
-    sentences = [
-        f"{name_a} and {name_b} are {finding} on {n} ROIs",
-        f"ROIs that one alone decides rightly: {name_a} {test.only_a_right}, {name_b} {test.only_b_right} "
-        f"(McNemar exact p = {test.p_value:.3f})",
-        f"AUC differs by {of_auc.value:+.3f} "
-        f"({'no interval can be stated' if math.isnan(of_auc.ci_low) else ends})",
-    ]
-    if not decisions_differ:
-        sentences.append(
-            f"about {needed} ROIs would be needed to show this difference of accuracy at 80% power"
-            if needed is not None
-            else "both are right equally often, so no number of ROIs would show a difference of accuracy"
-        )
-    return Comparison(
-        name_a=name_a,
-        name_b=name_b,
-        n=n,
-        n_groups=of_auc.n_groups,
-        accuracy_difference=excess / n,
-        mcnemar=test,
-        auc_difference=of_auc,
-        rois_needed=needed,
-        decisions_differ=decisions_differ,
-        scores_differ=scores_differ,
-        verdict="; ".join(sentences) + ".",
+    interval = "no interval can be stated" if math.isnan(of_auc.ci_low) else ends
+    words = (
+        f"{name_a} and {name_b} are {finding} on {n} ROIs; ROIs that one alone decides rightly: {name_a} "
+        f"{test.only_a_right}, {name_b} {test.only_b_right} (McNemar exact p = {test.p_value:.3f}); AUC differs by "
+        f"{of_auc.value:+.3f} ({interval})"
     )
+    if not decisions_differ:
+        words += (
+            f"; about {needed} ROIs would be needed to show this difference of accuracy at 80% power"
+            if needed is not None
+            else "; both are right equally often, so no number of ROIs would show a difference of accuracy"
+        )
+    accuracy, words = excess / n, f"{words}."
+    differ = (decisions_differ, scores_differ)
+    return Comparison(name_a, name_b, n, of_auc.n_groups, accuracy, test, of_auc, needed, *differ, words)

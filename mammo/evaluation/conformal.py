@@ -28,8 +28,7 @@ class Conformal(Result):
 
     Attributes:
         alpha: share of sets that may miss the true class.
-        limit_normal: largest 1 - P(Normal) that keeps Normal in the set; 1 keeps it always.
-        limit_tumor: likewise for Tumor.
+        limit_normal, limit_tumor: largest 1 - P of the class that keeps it in the set; 1 keeps it always.
         class_conditional: whether each class has a limit of its own, so that coverage holds within each.
         n_calibration: ROIs that the limits come from.
     """
@@ -42,7 +41,7 @@ class Conformal(Result):
 
     def sets(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
         """Whether Normal and Tumor are in each ROI's set: probabilities of Tumor `(n,)` → `(n, 2)`."""
-        return _misfits(scores) <= np.array([self.limit_normal, self.limit_tumor])
+        return np.stack([scores, 1 - scores], axis=1) <= np.array([self.limit_normal, self.limit_tumor])
 
     @property
     def coverage(self) -> float:
@@ -56,18 +55,13 @@ REFER_ALL: Final = Conformal(
 """Both classes for every ROI: all that can be promised before a validation part was seen."""
 
 
-def _misfits(scores: FloatArray) -> FloatArray:
-    """Nonconformity of both classes, 1 - their probability: `(n,)` → `(n, 2)`, Normal then Tumor."""
-    return np.stack([scores, 1 - scores], axis=1)
-
-
 def fit_conformal(
     labels: IntArray, scores: FloatArray, *, alpha: float, class_conditional: bool = True
 ) -> Conformal:
     """The limits of a validation part: the ceil((n + 1)(1 - alpha))-th smallest misfit of the truth.
 
-    With fewer than 1 / alpha - 1 ROIs no finite limit has the coverage; the limit is 1 then, and the class
-    is in every set.
+    The misfit is 1 - the probability. With fewer than 1 / alpha - 1 ROIs no finite limit has the coverage; the limit
+    is 1 then, and the class is in every set.
 
     Args:
         labels: 0 Normal, 1 Tumor, shape `(n,)`.
@@ -75,7 +69,7 @@ def fit_conformal(
         alpha: share of sets that may miss the true class.
         class_conditional: hold the coverage within each class, not only on average.
     """
-    of_truth = _misfits(scores)[np.arange(len(labels)), labels]
+    of_truth = np.where(labels == Label.TUMOR, 1 - scores, scores)
 
     def limit(label: Label) -> float:
         ordered = np.sort(of_truth[labels == label] if class_conditional else of_truth)
@@ -98,16 +92,12 @@ RATES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class FoldReferral(Result):
-    """One fold's promise and what came of it on ROIs with known labels.
+    """One fold's promised coverage, by `n_calibration` ROIs, and what came of it on ROIs with known labels.
 
     Attributes:
-        fold: its name.
-        promise: the coverage that was promised.
-        n_calibration: ROIs that fitted the sets.
         coverage: share of the sets that hold the true class; likewise among Normal and Tumor ROIs.
         referral_rate: share of the ROIs whose set is not one single class.
-        n_both: sets that hold both classes.
-        n_empty: sets that hold none.
+        n_both, n_empty: sets that hold both classes, and none.
         verdict: whether the coverage of all judged ROIs kept the promise.
     """
 

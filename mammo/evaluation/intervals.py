@@ -18,11 +18,13 @@ groups vary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 from scipy.special import ndtr, ndtri, stdtrit
 
 from mammo.core.config import Resampling
@@ -47,15 +49,6 @@ OrNaN = Annotated[
 """A number that may be undefined: NaN, which is null in JSON."""
 
 
-def nan_to_none(value: Any) -> Any:
-    """Replace NaN by None, which JSON can hold, at any depth."""
-    if isinstance(value, dict):
-        return {key: nan_to_none(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [nan_to_none(inner) for inner in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
-
-
 @dataclass(frozen=True)
 class Result:
     """Base of what is fitted or found: its fields as JSON, and back."""
@@ -64,7 +57,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON; NaN becomes None."""
-        fields: dict[str, Any] = nan_to_none(asdict(self))
+        fields: dict[str, Any] = from_json(to_json(self, inf_nan_mode="null"))
         return fields
 
     @classmethod
@@ -90,8 +83,7 @@ class Estimate(Result):
 
     Attributes:
         value: the metric on all ROIs; NaN when undefined.
-        ci_low: lower end; NaN when no interval can be stated.
-        ci_high: upper end; likewise.
+        ci_low, ci_high: ends of the interval; NaN when none can be stated.
         method: the interval's name.
         n: ROIs in the metric's own denominator (for recall, the Tumor ROIs).
         n_groups: independent groups (patients, or ROIs that share pixels) in the evaluated set.
@@ -176,7 +168,7 @@ def bootstrap(
         statistic: the metric as a function of the ROIs' weights.
         groups: the group of each ROI, shape `(n,)`.
         n_bootstrap: number of resamples.
-        seed: seed of the draws; the same seed draws the same resamples for every statistic.
+        seed: the same seed draws the same resamples for every statistic.
         confidence: nominal coverage.
         n: ROIs in the metric's denominator; all when not given.
         kind: `BCa`, or `basic` for statistics that resampling biases (Davison and Hinkley 1997, section 5.2):
@@ -192,29 +184,26 @@ def bootstrap(
         return total
 
     names, member_of = np.unique(groups, return_inverse=True)
-    method, size = f"{kind} bootstrap of groups", len(groups) if n is None else n
-    if not len(names):
+    n_groups, method, size = len(names), f"{kind} bootstrap of groups", len(groups) if n is None else n
+    if not n_groups:
         return Estimate(np.nan, np.nan, np.nan, method, size, 0, confidence)
     # How often each resample holds each group: `(n_bootstrap, n_groups)`.
-    counts = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), n_bootstrap
-    )
+    counts = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), n_bootstrap)
     rng = np.random.default_rng([seed, 1])
-    pieces, several = [], False
+    pieces = []
     # In slices: the weights of all resamples of thousands of patches would fill the memory.
     for part in np.array_split(counts, max(1, n_bootstrap * len(groups) // _SLICE)):
         drawn = terms(part[:, member_of].astype(float))
-        several = any(len(term) > 1 for term in drawn)
         pieces.append(sum(_mean_of_some_runs(term, rng) for term in drawn))
     draws = np.concatenate(pieces)
     value = float(mean(np.ones((1, len(groups))))[0])
     if kind == "basic":
         low, high = basic(value, draws, confidence)
     else:
-        left_one_out = mean((member_of != np.arange(len(names))[:, None]).astype(float))
+        left_one_out = mean((member_of != np.arange(n_groups)[:, None]).astype(float))
         low, high = bca(value, draws, left_one_out, confidence)
-    method += " and runs" if several else ""
-    return Estimate(value, low, high, method, size, len(names), confidence, int(np.isnan(draws).sum()))
+    method += " and runs" if any(len(term) > 1 for term in drawn) else ""
+    return Estimate(value, low, high, method, size, n_groups, confidence, int(np.isnan(draws).sum()))
 
 
 def _mean_of_some_runs(term: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -283,21 +272,19 @@ def summarise(
     (decided,), (mean,), (shares,) = scores.decisions, scores.scores, scores.shares
     labels, evidence = scores.labels, {"auc_score": mean, "auc_vote_share": shares}
     table, cell_of = confusion(labels, decided), cells(labels, decided)
-    n_groups = len(np.unique(scores.groups))
 
-    def estimate_of(name: str) -> Estimate:
-        if name in PROPORTIONS:
-            return wilson(*table.trials(name), how["confidence"], n_groups=n_groups)
+    def statistic(name: str, weights: FloatArray) -> FloatArray:
+        if name in evidence:
+            return weighted_auc(labels, evidence[name], weights)
+        return RATES[name](weights @ cell_of)
 
-        def statistic(weights: FloatArray) -> FloatArray:
-            if name in evidence:
-                return weighted_auc(labels, evidence[name], weights)
-            return RATES[name](weights @ cell_of)
-
-        n = table.n - table.tn if name == "f1" else table.n
-        return bootstrap(statistic, scores.groups, n=n, **how)
-
-    return {name: estimate_of(name) for name in metrics}
+    n_groups, n_of = len(np.unique(scores.groups)), {"f1": table.n - table.tn}
+    return {
+        name: wilson(*table.trials(name), how["confidence"], n_groups=n_groups)
+        if name in PROPORTIONS
+        else bootstrap(partial(statistic, name), scores.groups, n=n_of.get(name, table.n), **how)
+        for name in metrics
+    }
 
 
 def over_seeds(values: Sequence[float], confidence: float) -> SeedSummary:

@@ -45,10 +45,9 @@ class Rate:
     denominator: tuple[int, int, int, int]
 
     def of(self, counts: FloatArray) -> FloatArray:
-        """The rate of `counts`, shape `(..., 4)` → `(...)`; NaN where the denominator is 0."""
-        return _quotient(
-            counts @ np.array(self.numerator, dtype=float), counts @ np.array(self.denominator, dtype=float)
-        )
+        """The rate of `counts`, `(..., 4)` → `(...)`; NaN where the denominator is 0."""
+        top, bottom = (np.array(sum_of, dtype=float) for sum_of in (self.numerator, self.denominator))
+        return _quotient(counts @ top, counts @ bottom)
 
 
 PROPORTIONS: Final[dict[str, Rate]] = {
@@ -96,7 +95,7 @@ class Confusion:
         return int(self.counts @ np.array(rate.numerator)), int(self.counts @ np.array(rate.denominator))
 
     def metrics(self) -> dict[str, float]:
-        """The metrics that follow from the counts alone; NaN where undefined."""
+        """The `RATES` of these counts; NaN where undefined."""
         return {name: float(rate(self.counts)) for name, rate in RATES.items()}
 
 
@@ -112,25 +111,21 @@ def cells(labels: IntArray, decisions: IntArray) -> npt.NDArray[np.float64]:
     return of.astype(float)
 
 
-def balanced_accuracy(counts: FloatArray) -> FloatArray:
-    """Mean of recall and specificity of `counts`, shape `(..., 4)` → `(...)`."""
-    mean: FloatArray = (PROPORTIONS["recall"].of(counts) + PROPORTIONS["specificity"].of(counts)) / 2
-    return mean
-
-
 RATES: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
     **{name: rate.of for name, rate in PROPORTIONS.items()},
     "f1": F1.of,
-    "balanced_accuracy": balanced_accuracy,
+    "balanced_accuracy": lambda counts: (
+        (PROPORTIONS["recall"].of(counts) + PROPORTIONS["specificity"].of(counts)) / 2
+    ),
 }
 """Every metric that follows from the counts alone: `(..., 4)` → `(...)`."""
 
 
 def auc(labels: IntArray, scores: FloatArray) -> float:
-    """Area under the ROC curve of any score that grows with the belief in Tumor.
+    """Area under the ROC curve of any score that grows with the belief in Tumor; NaN when a class is absent.
 
     The probability that a Tumor ROI scores above a Normal one, ties counting half. It rests on the
-    scores, never on decisions (one of the paper's defects). NaN when a class is absent.
+    scores, never on decisions (one of the paper's defects).
     """
     return float(weighted_auc(labels, scores, np.ones((1, len(labels))))[0])
 
@@ -155,12 +150,11 @@ def weighted_auc(labels: IntArray, scores: FloatArray, weights: FloatArray) -> F
 
 
 def check_arrays(labels: IntArray, **arrays: npt.NDArray[Any]) -> None:
-    """Refusal of arrays that do not describe the same ROIs, one value each.
+    """Refusal of arrays that do not describe the ROIs of `labels`, one number each.
 
     Raises:
-        DataError: a label is neither 0 nor 1, a length differs, or a value is NaN.
+        DataError: a length differs, or a value is NaN.
     """
-    check_classes("labels", labels)
     for name, values in arrays.items():
         if values.shape != labels.shape:
             raise DataError(
@@ -172,16 +166,3 @@ def check_arrays(labels: IntArray, **arrays: npt.NDArray[Any]) -> None:
                 f"evaluation: {name} must be numbers, got NaN for {int(np.isnan(values).sum())} of "
                 f"{len(values)} ROIs; their model diverged, train it again with a smaller learning rate"
             )
-
-
-def check_classes(name: str, values: IntArray) -> None:
-    """Refusal of what is no vector of the classes 0 and 1.
-
-    Raises:
-        DataError: another shape or another value.
-    """
-    if values.ndim != 1 or not np.isin(values, (Label.NORMAL, Label.TUMOR)).all():
-        raise DataError(
-            f"evaluation: {name} must be a vector of 0 (Normal) and 1 (Tumor), got shape {values.shape} "
-            f"with values {np.unique(values)[:5].tolist()}; recode them"
-        )

@@ -16,7 +16,6 @@ from mammo.evaluation.metrics import (
     IntArray,
     cells,
     check_arrays,
-    check_classes,
     weighted_auc,
 )
 
@@ -43,7 +42,7 @@ class Scores:
         sets: whether Normal and Tumor are in each prediction set, `(R, n, 2)`; likewise.
 
     Raises:
-        DataError: scores or decisions are of other ROIs, a label or a decision is no class, or a score is NaN.
+        DataError: scores or decisions are of other ROIs, or a score is NaN.
     """
 
     roi_ids: npt.NDArray[Any]
@@ -58,10 +57,8 @@ class Scores:
 
     def __post_init__(self) -> None:
         check_arrays(self.labels, roi_ids=self.roi_ids, groups=self.groups)
-        for name in ("scores", "shares", "decisions"):
-            for of_run in getattr(self, name):
-                check_arrays(self.labels, **{name: of_run})
-        check_classes("decisions", self.decisions.ravel())
+        for scores, shares, decisions in zip(self.scores, self.shares, self.decisions, strict=True):
+            check_arrays(self.labels, scores=scores, shares=shares, decisions=decisions)
 
     @classmethod
     def single(
@@ -155,17 +152,12 @@ class Scores:
 
 def run_values(scores: Scores, metric: str, weights: FloatArray) -> FloatArray:
     """One of the `METRICS` in each run under each of B weightings of the ROIs: `(B, n)` → `(R, B)`; NaN: undefined."""
+    labels = scores.labels
     if metric in RATES:
-        return np.stack(
-            [RATES[metric](weights @ cells(scores.labels, decided)) for decided in scores.decisions]
-        )
+        return np.stack([RATES[metric](weights @ cells(labels, decided)) for decided in scores.decisions])
     evidence = scores.scores if metric == "auc_score" else scores.shares
-    return np.stack(
-        [
-            auc_within_folds(scores.labels, of_run, folds, weights)
-            for of_run, folds in zip(evidence, scores.folds, strict=True)
-        ]
-    )
+    runs = zip(evidence, scores.folds, strict=True)
+    return np.stack([auc_within_folds(labels, of_run, folds, weights) for of_run, folds in runs])
 
 
 def auc_within_folds(
@@ -179,8 +171,8 @@ def auc_within_folds(
     won, pairs = np.zeros(len(weights)), np.zeros(len(weights))
     for fold in np.unique(folds):
         inside = folds == fold
-        part = weights[:, inside]
-        n_pairs = part @ (labels[inside] == Label.TUMOR) * (part @ (labels[inside] == Label.NORMAL))
+        part, tumor = weights[:, inside], labels[inside] == Label.TUMOR
+        n_pairs = part @ tumor * (part @ ~tumor)
         area = weighted_auc(labels[inside], scores[inside], part)
         won += np.where(n_pairs > 0, area, 0) * n_pairs
         pairs += n_pairs

@@ -47,14 +47,10 @@ def slices_of(
     of_lesions: bool,
     **how: Unpack[Resampling],
 ) -> list[Slice]:
-    """A single run judged on each slice, in the order of `names`.
+    """A single run on the whole part judged on each slice, in the order of `names`.
 
-    Args:
-        scores: the run on the whole part.
-        values: the slice of each ROI, shape `(n,)`; a value that is not among `names` belongs to none.
-        names: the slices.
-        of_lesions: the values describe lesions, see the module.
-        **how: number and seed of the resamples of the groups, and the nominal coverage.
+    The slice of each ROI is in `values`, `(n,)`: one that is not among `names` belongs to none. Where they describe
+    lesions (`of_lesions`), see the module.
     """
     tumor = scores.labels == Label.TUMOR
     slices = []

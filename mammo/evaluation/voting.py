@@ -108,25 +108,19 @@ def roi_votes(
     conformal: Conformal = REFER_ALL,
 ) -> list[RoiVote]:
     """The decision about each ROI with the votes behind it: `(n_rois, n_patches)` → one record a row."""
-    scores = patch_scores.mean(axis=1)
+    scores, votes = patch_scores.mean(axis=1), patch_votes(patch_scores, config)
+    decided, probabilities = decisions(patch_scores, config), calibrator.apply(scores)
+    sets = prediction_sets(patch_scores, config, conformal)
     return [
         RoiVote(
-            label=Label(int(decision)).title,
-            vote_share=float(votes.mean()),
-            votes=tuple(int(vote) for vote in votes),
-            patch_scores=tuple(float(score) for score in of_patches),
-            score=float(score),
-            probability=float(probability),
+            label=Label(int(decided[row])).title,
+            vote_share=float(votes[row].mean()),
+            votes=tuple(votes[row].tolist()),
+            patch_scores=tuple(patch_scores[row].tolist()),
+            score=float(scores[row]),
+            probability=float(probabilities[row]),
             threshold=config.share_threshold,
-            prediction_set=tuple(label.title for label in Label if held[label]),
+            prediction_set=tuple(label.title for label in Label if sets[row, label]),
         )
-        for of_patches, votes, decision, score, probability, held in zip(
-            patch_scores,
-            patch_votes(patch_scores, config),
-            decisions(patch_scores, config),
-            scores,
-            calibrator.apply(scores),
-            prediction_sets(patch_scores, config, conformal),
-            strict=True,
-        )
+        for row in range(len(patch_scores))
     ]

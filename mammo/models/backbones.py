@@ -31,30 +31,30 @@ class Preprocessing(nn.Module):
     - `fixed_scale`: one shift and scale for all, so that brightness survives.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: PreprocessingName, in_channels: int) -> None:
         super().__init__()
         self.name = name
         self.in_channels = in_channels
         rgb = name == "imagenet" and in_channels == 3
-        mean = IMAGENET_MEAN if rgb else (0.5,) * in_channels
-        std = IMAGENET_STD if rgb else (0.25,) * in_channels
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
+        for buffer, of_rgb, grey in (("mean", IMAGENET_MEAN, 0.5), ("std", IMAGENET_STD, 0.25)):
+            values = torch.tensor(of_rgb if rgb else (grey,) * in_channels)
+            self.register_buffer(buffer, values.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Grey levels → centred values, repeated over the backbone's channels."""
         if self.name.startswith("samplewise"):
-            centred = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
+            values = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
             if self.name == "samplewise_standardize":
-                centred = centred / (
-                    centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + CONTRAST_FLOOR
-                )
-            return centred.expand(-1, self.in_channels, -1, -1)
-        if self.name == "imagenet":
+                deviation = values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+                values = values / (deviation + CONTRAST_FLOOR)
+        elif self.name == "imagenet":
             return (patches.expand(-1, self.in_channels, -1, -1) / 255 - self.mean) / self.std
-        return ((patches - FIXED_CENTER) / FIXED_SCALE).expand(-1, self.in_channels, -1, -1)
+        else:
+            values = (patches - FIXED_CENTER) / FIXED_SCALE
+        return values.expand(-1, self.in_channels, -1, -1)
 
 
 BLOCKS: Final = ("block1", "block2", "block3", "block4", "block5")
@@ -69,22 +69,23 @@ class Backbone:
     in_channels: int
 
 
+def _features(*names: int | str) -> tuple[str, ...]:
+    return tuple(f"features.{name}" for name in names)
+
+
 _VGG_CHANNELS: Final = (64, 128, 256, 512, 512)
 
 _TORCHVISION: Final[dict[str, tuple[tuple[str, ...], tuple[int, ...]]]] = {
-    "vgg16": (("features.4", "features.9", "features.16", "features.23", "features.30"), _VGG_CHANNELS),
-    "vgg19": (("features.4", "features.9", "features.18", "features.27", "features.36"), _VGG_CHANNELS),
-    "vgg16_bn": (("features.6", "features.13", "features.23", "features.33", "features.43"), _VGG_CHANNELS),
-    "vgg19_bn": (("features.6", "features.13", "features.26", "features.39", "features.52"), _VGG_CHANNELS),
+    "vgg16": (_features(4, 9, 16, 23, 30), _VGG_CHANNELS),
+    "vgg19": (_features(4, 9, 18, 27, 36), _VGG_CHANNELS),
+    "vgg16_bn": (_features(6, 13, 23, 33, 43), _VGG_CHANNELS),
+    "vgg19_bn": (_features(6, 13, 26, 39, 52), _VGG_CHANNELS),
     "densenet121": (
-        ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "relu"),
+        (*_features("relu0", "denseblock1", "denseblock2", "denseblock3"), "relu"),
         (64, 256, 512, 1024, 1024),
     ),
     "resnet50": (("relu", "layer1", "layer2", "layer3", "layer4"), (64, 256, 512, 1024, 2048)),
-    "mobilenet_v2": (
-        ("features.1", "features.3", "features.6", "features.13", "features.18"),
-        (16, 24, 32, 96, 1280),
-    ),
+    "mobilenet_v2": (_features(1, 3, 6, 13, 18), (16, 24, 32, 96, 1280)),
 }
 """Graph nodes and channels of each block."""
 
@@ -96,19 +97,15 @@ def full_network(name: str) -> nn.Module:
 
 
 def build_backbone(name: str, compact_channels: Sequence[int], network: nn.Module | None = None) -> Backbone:
-    """Build a backbone.
+    """The backbone `name`: `compact` with these channels, or a torchvision architecture.
 
-    Args:
-        name: `compact` or a torchvision architecture.
-        compact_channels: channels of the five blocks of `compact`.
-        network: a torchvision network whose weights to keep; a new one if None.
+    It keeps the weights of `network`, a whole torchvision network; a new one if None.
     """
     if name == "compact":
         return Backbone(compact(compact_channels), tuple(compact_channels), in_channels=1)
     nodes, channels = _TORCHVISION[name]
-    extractor = create_feature_extractor(
-        network if network is not None else full_network(name), dict(zip(nodes, BLOCKS, strict=True))
-    )
+    whole = full_network(name) if network is None else network
+    extractor = create_feature_extractor(whole, dict(zip(nodes, BLOCKS, strict=True)))
     return Backbone(extractor, channels, in_channels=3)
 
 
@@ -135,12 +132,9 @@ def compact(channels: Sequence[int]) -> BlockSequence:
     then have a quarter of the pixels to do, which on a CPU is where the time goes.
     """
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    previous = 1
-    for name, width in zip(BLOCKS, channels, strict=True):
-        convolution = nn.Conv2d(previous, width, 3, padding=1, bias=False)
+    for name, before, width in zip(BLOCKS, (1, *channels[:-1]), channels, strict=True):
+        convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        blocks[name] = nn.Sequential(
-            convolution, nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
-        previous = width
+        parts = (convolution, nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        blocks[name] = nn.Sequential(*parts)
     return BlockSequence(blocks)

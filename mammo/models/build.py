@@ -26,11 +26,9 @@ _OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
-    """Fill `network`, a whole torchvision network, with pretrained weights.
+    """Fill `network`, a whole torchvision network called `backbone`, with pretrained weights.
 
-    Args:
-        backbone: a torchvision architecture.
-        weights: `imagenet` or the path of a state dict (`.safetensors`, or `.pth` read as tensors only).
+    `weights` is `imagenet` or the path of a state dict (`.safetensors`, or `.pth` read as tensors only).
 
     Raises:
         WeightsError: the weights cannot be had, or do not fit the network.
@@ -79,13 +77,12 @@ def _state_from_file(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(f"{path}: is not a readable state dict ({_reason(error)}); {_REMEDY}") from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
+    items = state.items() if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
         raise WeightsError(
             f"{path}: must hold a plain state dict of tensors; save `model.state_dict()`, or {_REMEDY}"
         )
-    return state
+    return dict(items)
 
 
 def _reason(error: Exception) -> str:

@@ -4,19 +4,21 @@ The bundle carries its architecture, preprocessing, patch grid, vote rule with i
 limits, validation results and provenance, so that nothing has to be remembered beside it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mammo.core.config import PatchesConfig, Precision, VoteConfig
+from mammo.core.config import Precision, VoteConfig
 from mammo.core.errors import ConfigError, DataError, WeightsError
 from mammo.core.files import atomic_path, read_json, sha256_of, write_json
+from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
+from mammo.core.settings import Section
 from mammo.data.patches import grid_corners
 from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal
@@ -34,9 +36,7 @@ class Bundle:
     """A classifier in evaluation mode and everything that its decisions rest on.
 
     Attributes:
-        classifier: the network.
-        size_px: side of a patch.
-        stride_px: step of the voting grid.
+        size_px, stride_px: side of a patch, and step of the voting grid.
         vote: the decision rule; its `share_threshold` decides, wherever it came from.
         calibrator: mean patch score → probability of Tumor, fitted on the validation part.
         conformal: limits of the prediction sets, fitted on the validation part.
@@ -71,31 +71,40 @@ class Bundle:
         return self.classifier.architecture.system
 
 
+class _Description(Section):
+    """The JSON of a bundle."""
+
+    bundle_format: int
+    architecture: Architecture
+    size_px: Annotated[int, Field(ge=MIN_PATCH_PX, le=ROI_SIDE_PX)]
+    stride_px: Annotated[int, Field(ge=1, le=ROI_SIDE_PX)]
+    corner_patches: bool = True
+    precision: Precision = "auto"
+    vote: VoteConfig
+    calibrator: Calibrator
+    conformal: Conformal
+    results: dict[str, Any]
+    synthetic: bool
+    weights_sha256: str
+    provenance: dict[str, Any]
+
+
+_SHARED: Final = [one.name for one in fields(Bundle) if one.name in _Description.model_fields]
+
+
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the weights and their description into `folder`."""
+    state = bundle.classifier.state_dict()
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        state = {
-            name: value.detach().cpu().contiguous() for name, value in bundle.classifier.state_dict().items()
-        }
-        save_file(state, temporary, metadata={"format": "pt"})
-    write_json(
-        folder / DESCRIPTION_FILE,
-        {
-            "bundle_format": FORMAT,
-            "architecture": bundle.classifier.architecture.model_dump(),
-            "size_px": bundle.size_px,
-            "stride_px": bundle.stride_px,
-            "corner_patches": bundle.corner_patches,
-            "precision": bundle.precision,
-            "vote": bundle.vote.model_dump(),
-            "calibrator": bundle.calibrator.to_dict(),
-            "conformal": bundle.conformal.to_dict(),
-            "results": bundle.results,
-            "synthetic": bundle.synthetic,
-            "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
-            "provenance": bundle.provenance,
-        },
+        plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        save_file(plain, temporary, metadata={"format": "pt"})
+    description = _Description(
+        bundle_format=FORMAT,
+        architecture=bundle.classifier.architecture,
+        weights_sha256=sha256_of(folder / WEIGHTS_FILE),
+        **{name: getattr(bundle, name) for name in _SHARED},
     )
+    write_json(folder / DESCRIPTION_FILE, description.model_dump())
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -105,58 +114,31 @@ def load_bundle(folder: Path) -> Bundle:
         DataError: a file is missing or unreadable, or the description lacks or breaks a value.
         WeightsError: the weights are damaged or do not fit the description.
     """
-    description = read_json(folder / DESCRIPTION_FILE)
-    found = description.get("bundle_format", 1) if isinstance(description, dict) else None
+    described = read_json(folder / DESCRIPTION_FILE)
+    found = described.get("bundle_format", 1) if isinstance(described, dict) else None
     if found != FORMAT:
         raise DataError(
             f"{folder / DESCRIPTION_FILE}: must be a bundle of format {FORMAT}, got {found}: another release wrote it; "
             "train again with `dvc repro`, and make the new version champion with `mammo promote VERSION`"
         )
     try:
-        bundle, digest = _described(description), description["weights_sha256"]
-    except (ConfigError, DataError, KeyError, TypeError, ValueError) as error:
+        description = _Description.model_validate(described)
+        classifier = Classifier(description.architecture).eval()
+    except (ConfigError, ValueError) as error:
         raise DataError(
-            f"{folder / DESCRIPTION_FILE}: does not describe a bundle ({error!r}); restore it with `dvc checkout` or "
+            f"{folder / DESCRIPTION_FILE}: does not describe a bundle ({error}); restore it with `dvc checkout` or "
             "train again with `dvc repro`"
         ) from error
     path = folder / WEIGHTS_FILE
-    if not path.is_file() or sha256_of(path) != digest:
+    if not path.is_file() or sha256_of(path) != description.weights_sha256:
         raise WeightsError(
-            f"{path}: must be the file that {DESCRIPTION_FILE} describes (SHA-256 {digest}); "
+            f"{path}: must be the file that {DESCRIPTION_FILE} describes (SHA-256 {description.weights_sha256}); "
             "restore it with `dvc checkout` or train again with `dvc repro`"
         )
     try:
-        bundle.classifier.load_state_dict(load_file(path))
+        classifier.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(
             f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again"
         ) from error
-    return bundle
-
-
-def _described(description: dict[str, Any]) -> Bundle:
-    """The bundle of a description, with untrained weights."""
-    grid = PatchesConfig(
-        size_px=description["size_px"],
-        stride_px=description["stride_px"],
-        corner_patches=description.get("corner_patches", True),
-        # The rest tells of training patches, which no bundle holds.
-        tumor_draws=1,
-        normal_draws=1,
-        whole_roi=False,
-        last_offset=True,
-        seed=0,
-    )
-    return Bundle(
-        classifier=Classifier(Architecture(**description["architecture"])).eval(),
-        size_px=grid.size_px,
-        stride_px=grid.stride_px,
-        vote=VoteConfig(**description["vote"]),
-        calibrator=Calibrator.from_dict(description["calibrator"]),
-        conformal=Conformal.from_dict(description["conformal"]),
-        results=description["results"],
-        provenance=description["provenance"],
-        synthetic=description["synthetic"],
-        corner_patches=grid.corner_patches,
-        precision=TypeAdapter(Precision).validate_python(description.get("precision", "auto")),
-    )
+    return Bundle(classifier, **{name: getattr(description, name) for name in _SHARED})

@@ -20,28 +20,17 @@ def global_average(features: Tensor) -> Tensor:
     return features.mean(dim=(2, 3))
 
 
-class LastBlock(nn.Module):
-    """The baseline: global average of the last block only."""
+class Averages(nn.Module):
+    """Global averages of the last blocks, concatenated: one in the baseline, all five in Model1 (1,472 for VGG)."""
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...], n_blocks: int = len(BLOCKS)) -> None:
         super().__init__()
-        self.out_features = channels[-1]
+        self.names = BLOCKS[-n_blocks:]
+        self.out_features = sum(channels[-n_blocks:])
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Blocks → `(n, out_features)`."""
-        return global_average(features[BLOCKS[-1]])
-
-
-class Model1(nn.Module):
-    """Global averages of the five blocks, concatenated: 1,472 features for VGG."""
-
-    def __init__(self, channels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.out_features = sum(channels)
-
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Blocks → `(n, out_features)`."""
-        return torch.cat([global_average(features[name]) for name in BLOCKS], dim=1)
+        return torch.cat([global_average(features[name]) for name in self.names], dim=1)
 
 
 class Model2(nn.Module):
@@ -53,33 +42,24 @@ class Model2(nn.Module):
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.out_features = sum(MODEL2_CHANNELS)
-        self.branches = nn.ModuleDict(
-            {
-                name: nn.Sequential(
-                    nn.BatchNorm2d(width),
-                    nn.AvgPool2d(pool) if pool > 1 else nn.Identity(),
-                    nn.Conv2d(width, out, 1),
-                    nn.ReLU(inplace=True),
-                )
-                for name, width, pool, out in zip(
-                    BLOCKS, channels, MODEL2_POOLS, MODEL2_CHANNELS, strict=True
-                )
-            }
-        )
+        self.branches = nn.ModuleDict()
+        for name, width, pool, out in zip(BLOCKS, channels, MODEL2_POOLS, MODEL2_CHANNELS, strict=True):
+            pooling = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
+            convolution = nn.Conv2d(width, out, 1)
+            self.branches[name] = nn.Sequential(
+                nn.BatchNorm2d(width), pooling, convolution, nn.ReLU(inplace=True)
+            )
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Blocks → `(n, 224)`."""
         return torch.cat([global_average(self.branches[name](features[name])) for name in BLOCKS], dim=1)
 
 
-def build_fusion(name: str, channels: tuple[int, ...]) -> LastBlock | Model1 | Model2:
+def build_fusion(name: str, channels: tuple[int, ...]) -> Averages | Model2:
     """The fusion called `baseline`, `model1` or `model2` for a backbone with these channels."""
-    fusions: dict[str, type[LastBlock] | type[Model1] | type[Model2]] = {
-        "baseline": LastBlock,
-        "model1": Model1,
-        "model2": Model2,
-    }
-    return fusions[name](channels)
+    if name == "model2":
+        return Model2(channels)
+    return Averages(channels, n_blocks=1 if name == "baseline" else len(BLOCKS))
 
 
 def build_head(in_features: int, units: int, dropout: float) -> nn.Sequential:

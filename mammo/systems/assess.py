@@ -34,16 +34,11 @@ FLOOR: Final = "floor"
 
 @dataclass(frozen=True)
 class Assessment:
-    """Judgements of the test part.
+    """Judgements of the part `test`: all numbers in `results`, ready for JSON, and what pictures need.
 
-    Attributes:
-        results: all numbers, ready for JSON.
-        scored: the systems' judgements, by name, a single run each.
-        floor: the floor's; its single "patch" is the whole ROI.
-        predictions: one row for each system and ROI.
-        test: the part that was judged.
-        bundles: the systems, by name.
-        referrals: what each system's prediction sets do there.
+    The judgements of each system, a single run, are in `scored`, by name like `bundles` and `referrals` (what the
+    prediction sets do); the single "patch" of the `floor` is the whole ROI. `predictions` has one row for each
+    system and ROI.
     """
 
     results: dict[str, Any]
@@ -102,10 +97,8 @@ def score_floor(train: Rois, judged: Rois) -> Scores:
     """The logistic regression on intensity statistics, fitted on `train`, as a system with one vote."""
     scores = floor_scores(train.images, train.labels, judged.images)
     decided = (scores > 0.5).astype(np.int64)
-    roi_ids = judged.table["roi_id"].to_numpy(dtype=object)
-    return Scores.single(
-        roi_ids, judged.labels, judged.groups, scores[:, None], decided.astype(float), decided
-    )
+    whose = judged.table["roi_id"].to_numpy(dtype=object), judged.labels, judged.groups
+    return Scores.single(*whose, scores[:, None], decided.astype(float), decided)
 
 
 def judge(scores: Scores, config: EvaluateConfig, patch_threshold: float | None = None) -> dict[str, Any]:
@@ -147,10 +140,8 @@ def _patch_level(patches: Scores, config: EvaluateConfig) -> dict[str, Estimate]
             return weighted_auc(patches.labels, evidence, weights)
         return RATES[name](weights @ cell_of)
 
-    return {
-        name: bootstrap(partial(statistic, name), patches.groups, **config.resampling)
-        for name in (*RATES, "auc_score")
-    }
+    names = (*RATES, "auc_score")
+    return {name: bootstrap(partial(statistic, name), patches.groups, **config.resampling) for name in names}
 
 
 def describe_data(config: Config, part: Rois) -> dict[str, Any]:
@@ -158,7 +149,7 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
 
     The note, for every table and picture, warns where an AUC is computed in the paper's way.
     """
-    patients, n_rois = part.table["patient_id"], len(part.table)
+    patients, n_rois, n_tumor = part.table["patient_id"], len(part.table), int(part.labels.sum())
     warnings = []
     if config.evaluate.auc_of == "decisions":
         warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
@@ -171,8 +162,8 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
         "part": part.name,
         "synthetic": part.synthetic,
         "n_rois": n_rois,
-        "n_tumor": int(part.labels.sum()),
-        "n_normal": int((1 - part.labels).sum()),
+        "n_tumor": n_tumor,
+        "n_normal": n_rois - n_tumor,
         "n_patients": None if patients.isna().any() else int(patients.nunique()),
         "n_groups": len(np.unique(part.groups)),
         "note": f"{data_name(part.synthetic)} ROIs, {split}, {n_rois} {part.name} ROIs"
@@ -186,22 +177,21 @@ def predictions(system: str, scores: Scores, part: str) -> pd.DataFrame:
     The last three are null where nothing was calibrated.
     """
     (decided,), (shares,), (mean,) = scores.decisions, scores.shares, scores.scores
-    nothing = [None] * len(scores.labels)
+    nothing, sets = [None] * len(mean), None if scores.sets is None else scores.sets[0]
+    names = np.array([label.title for label in Label], dtype=object)
     return pd.DataFrame(
         {
             "system": system,
             "part": part,
             "roi_id": scores.roi_ids,
             "group_id": scores.groups,
-            "label": [Label(int(value)).title for value in scores.labels],
-            "decision": [Label(int(value)).title for value in decided],
+            "label": names[scores.labels],
+            "decision": names[decided],
             "vote_share": shares,
             "score": mean.round(6),
             "probability": nothing if scores.probabilities is None else scores.probabilities[0].round(6),
-            "prediction_set": nothing
-            if scores.sets is None
-            else [" or ".join(label.title for label in Label if held[label]) for held in scores.sets[0]],
-            "referral": nothing if scores.sets is None else scores.sets[0].all(axis=1),
+            "prediction_set": nothing if sets is None else [" or ".join(names[held]) for held in sets],
+            "referral": nothing if sets is None else sets.all(axis=1),
         }
     )
 
@@ -227,28 +217,19 @@ def describe_operation(bundle: Bundle, val: Scores, test: Scores, config: Config
 
 def _thresholds(vote: VoteConfig, val: Scores, test: Scores, config: EvaluateConfig) -> list[dict[str, Any]]:
     """The vote's rule at the paper's threshold and at validation's, whichever of them ships."""
-    (patch_scores,) = test.patch_scores
-    rules = {
-        "fixed": vote.model_copy(update={"threshold": "fixed", "share_threshold": 0.5}),
-        "validation": vote
-        if vote.threshold == "validation"
-        else with_validation_threshold(val.labels, val.patch_scores[0], vote),
-    }
+    rules = {"fixed": vote.model_copy(update={"threshold": "fixed", "share_threshold": 0.5})}
+    fitted = vote.threshold == "validation"
+    rules["validation"] = vote if fitted else with_validation_threshold(val.labels, val.patch_scores[0], vote)
     if vote.share_threshold not in [rule.share_threshold for rule in rules.values()]:
         rules["shipped"] = vote
     changed = ("accuracy", "recall", "specificity", "balanced_accuracy")
-    return [
-        {
-            "name": name,
-            "rule": rule.rule,
-            "threshold": rule.share_threshold,
-            "ships": rule.share_threshold == vote.share_threshold,
-            "confusion": _counts(scores),
-            "roi": _to_dicts(summarise(scores, metrics=changed, **config.resampling)),
-        }
-        for name, rule in rules.items()
-        for scores in [voted(test.roi_ids, test.labels, test.groups, patch_scores, rule)]
-    ]
+    rows = []
+    for name, rule in rules.items():
+        scores = voted(test.roi_ids, test.labels, test.groups, test.patch_scores[0], rule)
+        row = {"name": name, "rule": rule.rule, "threshold": rule.share_threshold}
+        row |= {"ships": rule.share_threshold == vote.share_threshold, "confusion": _counts(scores)}
+        rows.append(row | {"roi": _to_dicts(summarise(scores, metrics=changed, **config.resampling))})
+    return rows
 
 
 def _calibration(test: Scores, scores: FloatArray, config: EvaluateConfig) -> dict[str, Any]:
@@ -278,17 +259,12 @@ def _referral(bundle: Bundle, test: Scores, config: Config) -> FoldReferral:
 
 def operation_estimates(judged: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The estimates of one system's operation under flat names, for MLflow and `dvc metrics diff`."""
-    calibration = judged["calibration"]
-    flat = {
-        f"{name}_{kind}": calibration[kind][name]
-        for name in ("brier", "calibration_error")
-        for kind in ("raw", "calibrated")
-    }
+    kinds = [(name, kind) for name in ("brier", "calibration_error") for kind in ("raw", "calibrated")]
+    flat = {f"{name}_{kind}": judged["calibration"][kind][name] for name, kind in kinds}
     for point in judged["operating_points"]:
         other = "recall" if point["fixed"] == "specificity" else "specificity"
         flat[f"{other}_at_{point['fixed']}_{point['target']:.2f}"] = point[other]
     for row in judged["thresholds"]:
         flat |= {f"{metric}_at_{row['name']}_threshold": value for metric, value in row["roi"].items()}
-    for name in ("coverage", "coverage_normal", "coverage_tumor", "referral_rate"):
-        flat[name] = judged["referral"][name]
-    return flat
+    rates = ("coverage", "coverage_normal", "coverage_tumor", "referral_rate")
+    return flat | {name: judged["referral"][name] for name in rates}

@@ -15,14 +15,7 @@ from mammo.core.config import AugmentConfig
 
 @dataclass(frozen=True)
 class PatchBatch:
-    """Squares to sample: tensors of length `n` on one device.
-
-    Attributes:
-        roi: index of each patch's ROI in the image stack.
-        top: top row in pixels.
-        left: left column in pixels.
-        size: side in pixels.
-    """
+    """Squares to sample, tensors of length `n` on one device: the ROI's index in the image stack, and pixels in it."""
 
     roi: Tensor
     top: Tensor
@@ -35,15 +28,9 @@ class PatchBatch:
 
 
 def crop(images: Tensor, batch: PatchBatch, out_px: int) -> Tensor:
-    """The patches cut out of `images` without any change of their pixels.
+    """The patches cut out of `images`, uint8 `(N, S, S)`: float32 `(n, 1, out_px, out_px)`, grey levels 0 to 255.
 
-    Args:
-        images: uint8 `(N, S, S)`.
-        batch: the patches; a patch whose side is not `out_px` is resampled bilinearly.
-        out_px: side of the result.
-
-    Returns:
-        float32 `(n, 1, out_px, out_px)`, grey levels 0 to 255.
+    A patch whose side is not `out_px` is resampled bilinearly.
     """
     if bool((batch.size == out_px).all()):
         steps = torch.arange(out_px, device=images.device)
@@ -57,16 +44,9 @@ def crop(images: Tensor, batch: PatchBatch, out_px: int) -> Tensor:
 def augment(
     images: Tensor, batch: PatchBatch, out_px: int, config: AugmentConfig, generator: torch.Generator
 ) -> Tensor:
-    """The patches sampled through random rotations, zooms and flips about their centres.
+    """The patches of `images`, uint8 `(N, S, S)`, sampled through random rotations, zooms, flips about their centres.
 
-    The random numbers are drawn on the CPU, so that a seed gives the same patches on every device.
-
-    Args:
-        images: uint8 `(N, S, S)`.
-        batch: the patches.
-        out_px: side of the result.
-        config: ranges of the random changes.
-        generator: a CPU generator.
+    The random numbers are drawn with the generator, on the CPU, so that a seed gives the same patches on every device.
 
     Returns:
         float32 `(n, 1, out_px, out_px)`, grey levels.

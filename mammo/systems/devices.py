@@ -57,8 +57,7 @@ def precision_on(device: torch.device, precision: str) -> Literal["float32", "bf
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """A context in which the forward pass runs at `precision` (`auto`, `float32` or `bfloat16`)."""
-    reduced = precision_on(device, precision) == "bfloat16"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision_on(device, precision) == "bfloat16")
 
 
 @contextmanager
@@ -75,10 +74,10 @@ def cpu_threads(n_threads: int | None) -> Iterator[None]:
 
 @cache
 def keep_freed_memory() -> None:
-    """Advice to the C library to keep the memory of freed tensors for the next ones.
+    """Advice to the C library (glibc alone) to keep the memory of freed tensors for the next ones.
 
-    By default glibc maps and unmaps every large tensor anew, and touching the fresh pages takes a quarter of a
-    training step on a CPU (`benchmarks/train_speed.py`). No result changes. Other C libraries are left as they are.
+    By default it maps and unmaps every large tensor anew, and touching the fresh pages takes a quarter of a
+    training step on a CPU (`benchmarks/train_speed.py`). No result changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -34,11 +34,7 @@ from mammo.systems.score import grid_batch, patch_logits, tumor_scores
 class PatchData:
     """ROIs of one part with a patch set over them, on one device.
 
-    Attributes:
-        images: uint8 `(N, 120, 120)`.
-        roi_labels: int64 `(N,)`.
-        patches: `n` squares.
-        labels: int64 `(n,)`, of the patches.
+    `images` are uint8 `(N, 120, 120)`, `roi_labels` int64 `(N,)`; `patches` are `n` squares with int64 `labels` `(n,)`.
     """
 
     images: Tensor
@@ -49,20 +45,16 @@ class PatchData:
 
 def patch_data(rois: Rois, table: pd.DataFrame, device: torch.device) -> PatchData:
     """Put ROIs and the patches of them that `table` names (`PATCH_SCHEMA`) on the device."""
-    row_of = pd.Series(np.arange(len(rois.table)), index=rois.table["roi_id"].to_numpy(dtype=object))
-    rows = row_of.loc[table["roi_id"].to_numpy(dtype=object)].to_numpy()
+    row_of = pd.Series(range(len(rois.table)), index=rois.table["roi_id"].astype(object))
+    rows = row_of.loc[table["roi_id"].astype(object)]
 
-    def on_device(values: npt.NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(device)
+    def on_device(values: npt.ArrayLike) -> Tensor:
+        return torch.from_numpy(np.array(values, dtype=np.int64)).to(device)
 
-    corners = ("top_px", "left_px", "size_px")
-    patches = PatchBatch(*(on_device(v) for v in (rows, *(table[c].to_numpy() for c in corners))))
-    return PatchData(
-        images=torch.from_numpy(np.ascontiguousarray(rois.images)).to(device),
-        roi_labels=on_device(rois.labels),
-        patches=patches,
-        labels=on_device(table["label"].to_numpy()),
-    )
+    images = torch.from_numpy(np.ascontiguousarray(rois.images)).to(device)
+    squares = (rows, table["top_px"], table["left_px"], table["size_px"])
+    patches = PatchBatch(*(on_device(values) for values in squares))
+    return PatchData(images, on_device(rois.labels), patches, on_device(table["label"]))
 
 
 @dataclass(frozen=True)
@@ -111,16 +103,13 @@ def fit(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> list[EpochRecord]:
-    """Train `classifier` in place and leave it with the weights of the best validation loss.
+    """Train `classifier`, on the data's device, in place and leave it with the weights of the best validation loss.
 
     Args:
-        classifier: on the device of the data.
-        train: what to learn from.
-        val: what early stopping and the choice of the epoch look at.
-        recipe: the optimiser's settings.
-        settings: patch side, voting grid, seed, precision.
-        checkpoint: file that keeps the state after each epoch; a fit that finds one goes on from it.
-        fingerprint: a checkpoint of another fingerprint is not used.
+        train, val: what to learn from; what early stopping and the choice of the epoch look at.
+        recipe, settings: of the optimiser; patch side, voting grid, seed, precision.
+        checkpoint: file that keeps the state after each epoch; a fit that finds one, of its own fingerprint, goes on
+            from it.
         on_epoch: called after each new epoch.
         on_step: called after each batch with epoch, patches done and patches in the epoch.
 
@@ -134,12 +123,13 @@ def fit(
     state = _start(classifier, recipe, train.images.device)
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, fingerprint)
-    while not _finished(state, recipe):
+    patience = recipe.patience or recipe.epochs
+    while (done := len(state.history)) < recipe.epochs and done - 1 - state.best_epoch < patience:
         started = perf_counter()
         train_loss, n_seen, rate = _train_epoch(state, train, recipe, settings, on_step)
         seconds = perf_counter() - started
         validation = _validate(classifier, val, recipe, settings)
-        record = EpochRecord(len(state.history), train_loss, *validation, rate, n_seen / seconds)
+        record = EpochRecord(done, train_loss, *validation, rate, n_seen / seconds)
         if record.val_loss < min((r.val_loss for r in state.history), default=float("inf")):
             state.best_epoch = record.epoch
             state.best_weights = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
@@ -160,21 +150,12 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
     groups = [{"params": head, "scale": recipe.head_lr}]
     if recipe.backbone_lr > 0:
         groups.append({"params": list(classifier.backbone.parameters()), "scale": recipe.backbone_lr})
+    how: dict[str, Any] = {"lr": recipe.head_lr, "weight_decay": recipe.weight_decay}
     # On a GPU one kernel updates many tensors; on a CPU PyTorch chooses.
-    how: dict[str, Any] = {
-        "lr": recipe.head_lr,
-        "weight_decay": recipe.weight_decay,
-        "fused": True if device.type == "cuda" else None,
-    }
+    how["fused"] = True if device.type == "cuda" else None
     sgd = recipe.optimizer == "sgd"
     optimizer = SGD(groups, momentum=recipe.momentum, **how) if sgd else AdamW(groups, **how)
     return FitState(classifier, optimizer, history=[], best_epoch=-1, best_weights={})
-
-
-def _finished(state: FitState, recipe: RecipeConfig) -> bool:
-    done = len(state.history)
-    waited = done - 1 - state.best_epoch
-    return done >= recipe.epochs or (recipe.patience is not None and done > 0 and waited >= recipe.patience)
 
 
 def _train_epoch(

@@ -32,14 +32,9 @@ def patch_logits(
 ) -> Tensor:
     """Logits of `n` patches without augmentation, float32 `(n, 2)` on the CPU.
 
-    Args:
-        classifier: in evaluation mode, on the device of `images`.
-        images: uint8 `(N, S, S)`.
-        patches: squares, cut or resampled to a side of `size_px`.
-        size_px: side of the network's input.
-        precision: as in `devices.autocast`.
-        batch_size: patches in one forward pass.
-        view: which of the eight views of each patch, `view % 4` quarter turns, from 4 on mirrored as well.
+    The classifier is in evaluation mode on the device of `images`, uint8 `(N, S, S)`, and takes patches of `size_px`,
+    to which others are resampled. `precision` is as in `devices.autocast`; `view` is which of the eight views of each
+    patch, `view % 4` quarter turns, from 4 on mirrored as well.
     """
     pieces = []
     for start in range(0, len(patches.roi), batch_size):
@@ -79,12 +74,9 @@ def grid_scores(
 
     The classifier is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`.
     """
-    scores = [
-        tumor_scores(patch_logits(classifier, images, grid, size_px, precision, view=view))
-        for view in range(views)
-    ]
-    mean: FloatArray = np.mean(scores, axis=0).reshape(len(images), -1)
-    return mean
+    logits = [patch_logits(classifier, images, grid, size_px, precision, view=view) for view in range(views)]
+    mean: FloatArray = np.mean([tumor_scores(of_view) for of_view in logits], axis=0)
+    return mean.reshape(len(images), -1)
 
 
 @dataclass(frozen=True)

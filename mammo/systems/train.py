@@ -44,18 +44,14 @@ def train_system(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> Trained:
-    """One system trained on the training part; the validation part chooses the epoch and how to decide.
+    """One system, such as `compact-model2`, trained on `train`; `val` chooses the epoch and how to decide.
 
     Args:
-        system: such as `compact-model2`.
-        config: all settings.
-        train: training part.
-        val: validation part.
-        patch_sets: `train` and `val` patch sets.
+        system, config: its name, and all settings.
+        train, val: the parts, with `patch_sets` of these names.
         seed: instead of `config.train.seed`.
         checkpoint: where to keep the state of an unfinished fit.
-        on_epoch: called after each epoch.
-        on_step: called after each batch.
+        on_epoch, on_step: as in `fit`.
 
     Raises:
         WeightsError: pretrained weights cannot be had or do not fit.
@@ -67,18 +63,10 @@ def train_system(
     classifier = build_classifier(system, config.model, seed)
     grid, precision = config.patches, config.train.precision
     settings = FitSettings(grid.size_px, grid.stride_px, seed, precision, grid.corner_patches)
+    data, judged = patch_data(train, patch_sets["train"], device), patch_data(val, patch_sets["val"], device)
+    mark = run_fingerprint(system, config, seed, train, val, patch_sets)
     with cpu_threads(config.train.threads):
-        history = fit(
-            classifier,
-            patch_data(train, patch_sets["train"], device),
-            patch_data(val, patch_sets["val"], device),
-            config.recipe,
-            settings,
-            checkpoint=checkpoint,
-            fingerprint=run_fingerprint(system, config, seed, train, val, patch_sets),
-            on_epoch=on_epoch,
-            on_step=on_step,
-        )
+        history = fit(classifier, data, judged, config.recipe, settings, checkpoint, mark, on_epoch, on_step)
     best = min(history, key=lambda record: record.val_loss)
     bundle = Bundle(
         classifier=classifier,
@@ -110,18 +98,14 @@ def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
     Raises:
         DataError: the validation part lacks a class.
     """
-    scored = score_part(bundle, val, config)
-    (patch_scores,), (scores,) = scored.patch_scores, scored.scores
+    scored, referral = score_part(bundle, val, config), config.referral
+    labels, (patch_scores,), (scores,) = scored.labels, scored.patch_scores, scored.scores
+    alpha, by_class = 1 - referral.coverage, referral.class_conditional
     return replace(
         bundle,
-        vote=fitted(scored.labels, patch_scores, config.vote),
-        calibrator=fit_platt(scored.labels, scores),
-        conformal=fit_conformal(
-            scored.labels,
-            scores,
-            alpha=1 - config.referral.coverage,
-            class_conditional=config.referral.class_conditional,
-        ),
+        vote=fitted(labels, patch_scores, config.vote),
+        calibrator=fit_platt(labels, scores),
+        conformal=fit_conformal(labels, scores, alpha=alpha, class_conditional=by_class),
     )
 
 

@@ -25,9 +25,7 @@ def made(
     if decisions is None:
         decisions = np.asarray(scores) > 0.5
     decided = np.atleast_2d(decisions).astype(np.int64)
-    evidence: npt.NDArray[Any] = np.atleast_2d(decided if scores is None else np.asarray(scores)).astype(
-        float
-    )
+    evidence: npt.NDArray[Any] = np.atleast_2d(decided if scores is None else scores).astype(float)
     ids = np.array([f"r{row:04}" for row in range(len(truth))], dtype=str)
     return Scores(
         ids,
@@ -52,3 +50,10 @@ def some_runs(n_runs: int = 3, n: int = 60, n_folds: int = 4, seed: int = 0) -> 
         folds=np.stack([rng.permutation(n) % n_folds for _ in range(n_runs)]),
         shares=scores.round(1),
     )
+
+
+def lucky(offsets: list[float], n: int = 400) -> Scores:
+    """Runs whose accuracies differ by luck alone: each is wrong on its own share of the ROIs."""
+    labels = np.arange(n) % 3 % 2
+    wrong = np.stack([np.random.default_rng(r).random(n) < o for r, o in enumerate(offsets)])
+    return made(labels, np.where(wrong, 1 - labels, labels), groups=np.arange(n) // 2)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mammo.core.config import VoteConfig
-from mammo.core.errors import DataError
 from mammo.evaluation.conformal import (
     RATES,
     REFER_ALL,
@@ -28,20 +27,17 @@ def draw(n: int, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
     return labels, rng.beta(1 + 2 * labels, 3 - 2 * labels)
 
 
-def test_the_limits_are_the_textbook_ranks_of_each_class() -> None:
+def test_the_limits_are_the_textbook_ranks_of_each_class_or_of_all_rois() -> None:
     labels = np.array([0] * 9 + [1] * 9)
     scores = np.concatenate([np.arange(1, 10) / 20, 1 - np.arange(1, 10) / 10])
-    limits = fit_conformal(labels, scores, alpha=0.2)
+    limits = fit_conformal(labels, scores, alpha=1 - 0.8)
     # ceil(10 · 0.8) = 8: the eighth smallest misfit of each class.
     assert (limits.limit_normal, limits.limit_tumor) == pytest.approx((8 / 20, 8 / 10))
-
-
-def test_without_classes_both_limits_come_from_all_rois() -> None:
-    limits = fit_conformal(
-        np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.7, 0.6]), alpha=0.4, class_conditional=False
-    )
+    assert limits.coverage == 0.8
+    four = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.7, 0.6])
+    both = fit_conformal(*four, alpha=0.4, class_conditional=False)
     # Misfits 0.1, 0.2, 0.3, 0.4; ceil(5 · 0.6) = 3.
-    assert limits.limit_normal == limits.limit_tumor == pytest.approx(0.3)
+    assert both.limit_normal == both.limit_tumor == pytest.approx(0.3)
 
 
 def test_too_few_rois_for_the_coverage_leave_the_class_in_every_set() -> None:
@@ -50,10 +46,12 @@ def test_too_few_rois_for_the_coverage_leave_the_class_in_every_set() -> None:
     assert limits.sets(np.array([0.0, 0.5, 1.0]))[:, 1].all()
 
 
-def test_a_set_holds_the_classes_whose_misfit_is_within_their_limit() -> None:
+def test_a_set_holds_the_classes_whose_misfit_is_within_their_limit_and_both_before_validation() -> None:
     limits = Conformal(0.1, limit_normal=0.6, limit_tumor=0.5, class_conditional=True, n_calibration=9)
     sets = limits.sets(np.array([0.1, 0.55, 0.9]))
     assert sets.tolist() == [[True, False], [True, True], [False, True]]
+    assert REFER_ALL.sets(np.array([0.0, 0.5, 1.0])).all()
+    assert REFER_ALL.coverage == 1
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2])
@@ -70,28 +68,6 @@ def test_sets_cover_each_class_at_the_promised_rate_and_not_much_more(alpha: flo
         error = np.std(shares) / np.sqrt(len(shares))
         # Coverage is at least 1 - alpha and exceeds it by 1 / (n + 1) at most; about 54 ROIs are Tumor.
         assert 1 - alpha - 3 * error <= np.mean(shares) <= 1 - alpha + 1 / 40 + 3 * error
-
-
-def test_limits_survive_json_unchanged() -> None:
-    limits = fit_conformal(*draw(100, np.random.default_rng(0)), alpha=0.1)
-    assert Conformal.from_dict(json.loads(json.dumps(limits.to_dict()))) == limits
-
-
-def test_before_validation_every_roi_keeps_both_classes() -> None:
-    assert REFER_ALL.sets(np.array([0.0, 0.5, 1.0])).all()
-    assert REFER_ALL.coverage == 1
-
-
-def test_the_promise_is_a_plain_number() -> None:
-    assert fit_conformal(*draw(100, np.random.default_rng(0)), alpha=1 - 0.9).coverage == 0.9
-
-
-@pytest.mark.parametrize(
-    "change", [{"limit_tumor": "x"}, {"limit_normal": 1.5}, {"alpha": float("nan")}, {"quantile": 3}]
-)
-def test_limits_that_are_no_shares_and_unknown_fields_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(DataError, match=f"Conformal: {next(iter(change))}: .*fit it again"):
-        Conformal.from_dict(REFER_ALL.to_dict() | change)
 
 
 def fold_of(labels: list[int], sets: list[list[int]], name: str = "a") -> FoldReferral:
@@ -123,12 +99,6 @@ def test_a_promise_is_missed_only_where_the_whole_interval_lies_below_it(
     assert verdict(wilson(held, n, 0.95), 0.9) == expected
 
 
-def test_no_judged_roi_gives_no_verdict() -> None:
-    fold = fold_of([], [])
-    assert fold.verdict == "not judged"
-    json.dumps(fold.to_dict(), allow_nan=False)
-
-
 def test_the_promise_is_kept_on_average_over_folds_within_each_class() -> None:
     rng = np.random.default_rng(11)
     folds = []
@@ -147,12 +117,11 @@ def test_the_promise_is_kept_on_average_over_folds_within_each_class() -> None:
     assert {fold.verdict for fold in folds} >= {"kept", "missed within chance"}
 
 
-def test_the_mean_over_folds_is_that_of_the_values() -> None:
+def test_the_mean_over_folds_is_that_of_the_values_and_open_where_nothing_was_judged() -> None:
     summary = over_folds([fold_of([0, 1], [[1, 0], [0, 1]]), fold_of([0, 1], [[1, 1], [1, 0]])], 0.95)
     assert list(summary) == list(RATES)
     assert (summary["coverage"].mean, summary["referral_rate"].mean) == (0.75, 0.25)
     assert summary["coverage"].sd == pytest.approx(np.std([1.0, 0.5], ddof=1))
-
-
-def test_a_fold_without_tumor_rois_leaves_their_coverage_open() -> None:
     assert np.isnan(over_folds([fold_of([0], [[1, 0]])], 0.95)["coverage_tumor"].mean)
+    assert fold_of([], []).verdict == "not judged"
+    json.dumps(fold_of([], []).to_dict(), allow_nan=False)

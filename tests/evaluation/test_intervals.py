@@ -17,8 +17,11 @@ from sklearn.metrics import (
 )
 
 from mammo.core.errors import DataError
+from mammo.evaluation.calibration import Calibrator
+from mammo.evaluation.conformal import REFER_ALL
 from mammo.evaluation.intervals import (
     Estimate,
+    Result,
     basic,
     bootstrap,
     estimate,
@@ -28,8 +31,7 @@ from mammo.evaluation.intervals import (
     wilson,
 )
 from mammo.evaluation.metrics import TITLES, FloatArray, IntArray, weighted_auc
-from mammo.evaluation.scores import Scores
-from tests.evaluation.made_scores import HOW, made, some_runs
+from tests.evaluation.made_scores import HOW, lucky, made, some_runs
 
 MANY: dict[str, Any] = {**HOW, "n_bootstrap": 2000}
 
@@ -57,10 +59,8 @@ def test_wilson_gives_the_known_intervals_of_the_papers_accuracies(
     assert (estimate.n, estimate.method, estimate.confidence) == (64, "Wilson", 0.95)
 
 
-def test_a_proportion_of_nothing_is_undefined_and_null_in_json() -> None:
-    fields = wilson(0, 0, 0.95).to_dict()
-    assert (fields["value"], fields["ci_low"], fields["ci_high"], fields["n"]) == (None, None, None, 0)
-    json.dumps(fields, allow_nan=False)
+def test_a_confidence_is_shown_unrounded() -> None:
+    assert [percent(value) for value in (0.9, 0.975, 0.57)] == ["90%", "97.5%", "57%"]
 
 
 def test_the_bootstrap_agrees_with_scipys_bca() -> None:
@@ -115,15 +115,12 @@ def test_resamples_without_one_class_are_left_out_and_counted() -> None:
     assert 0 <= estimate.ci_low < estimate.value < estimate.ci_high <= 1
 
 
-def test_perfect_separation_states_no_interval_instead_of_a_point() -> None:
+def test_perfect_separation_or_a_single_group_states_no_interval_instead_of_a_point() -> None:
     labels = np.array([0] * 10 + [1] * 10)
     estimate = auc_estimate(labels, labels.astype(float), np.arange(20))
     assert estimate.value == 1
     assert math.isnan(estimate.ci_low)
     assert estimate.to_dict()["ci_high"] is None
-
-
-def test_one_group_alone_states_no_interval() -> None:
     labels, scores = draw_rois(20, 0.8, np.random.default_rng(5))
     assert math.isnan(auc_estimate(labels, scores, np.zeros(20, dtype=int)).ci_low)
 
@@ -134,26 +131,14 @@ def test_the_summary_gives_each_metric_its_own_denominator() -> None:
     scores = np.linspace(0.9, 0.1, 16)[np.random.default_rng(6).permutation(16)]
     scores_of_two = made(labels, decisions, scores, shares=scores.round(1), groups=["left", "right"] * 8)
     summary = summarise(scores_of_two, **HOW)
+    wilsons = {"accuracy": 16, "recall": 6, "specificity": 10, "precision": 7}
+    others = {"f1": 9, "balanced_accuracy": 16, "auc_score": 16, "auc_vote_share": 16}
     assert list(summary) == list(TITLES)
-    assert {name: estimate.n for name, estimate in summary.items()} == {
-        "accuracy": 16,
-        "recall": 6,
-        "specificity": 10,
-        "precision": 7,
-        "f1": 9,
-        "balanced_accuracy": 16,
-        "auc_score": 16,
-        "auc_vote_share": 16,
-    }
+    assert {name: estimate.n for name, estimate in summary.items()} == wilsons | others
+    assert {name for name, estimate in summary.items() if estimate.method == "Wilson"} == set(wilsons)
     assert {estimate.n_groups for estimate in summary.values()} == {2}
     assert summary["f1"].value == pytest.approx(f1_score(labels, decisions))
     assert summary["auc_score"].value == pytest.approx(roc_auc_score(labels, scores))
-    assert {name for name, estimate in summary.items() if estimate.method == "Wilson"} == {
-        "accuracy",
-        "recall",
-        "specificity",
-        "precision",
-    }
 
 
 def test_the_summary_of_no_rois_is_undefined_throughout() -> None:
@@ -161,34 +146,15 @@ def test_the_summary_of_no_rois_is_undefined_throughout() -> None:
     assert all(math.isnan(estimate.value) and estimate.n == 0 for estimate in summary.values())
 
 
-def test_the_interval_over_seeds_is_students() -> None:
+def test_the_interval_over_seeds_is_students_and_one_seed_has_none() -> None:
     values = [0.81, 0.86, 0.84, 0.9, 0.79]
     summary = over_seeds(values, 0.95)
     reference = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (summary.ci_low, summary.ci_high) == pytest.approx((reference.low, reference.high))
     assert (summary.mean, summary.sd, summary.n_seeds) == pytest.approx((0.84, 0.0430116, 5))
-
-
-def test_a_confidence_is_shown_unrounded() -> None:
-    assert [percent(value) for value in (0.9, 0.95, 0.975, 0.995, 0.57)] == [
-        "90%",
-        "95%",
-        "97.5%",
-        "99.5%",
-        "57%",
-    ]
-
-
-def test_one_seed_has_a_mean_and_no_spread() -> None:
-    assert over_seeds([0.8, math.nan], 0.95).to_dict() | {"method": ""} == {
-        "mean": 0.8,
-        "sd": None,
-        "ci_low": None,
-        "ci_high": None,
-        "n_seeds": 1,
-        "confidence": 0.95,
-        "method": "",
-    }
+    one = over_seeds([0.8, math.nan], 0.95).to_dict()
+    assert (one["mean"], one["n_seeds"]) == (0.8, 1)
+    assert one["sd"] is one["ci_low"] is one["ci_high"] is None
 
 
 @pytest.mark.slow
@@ -230,14 +196,12 @@ def test_the_basic_interval_turns_the_quantiles_round_the_value() -> None:
 
 def test_the_basic_bootstrap_agrees_with_scipys() -> None:
     sample = np.random.default_rng(3).exponential(size=80)
-    ours = bootstrap(
-        lambda weights: weights @ sample / weights.sum(axis=1),
-        np.arange(80),
-        n_bootstrap=8000,
-        seed=0,
-        confidence=0.95,
-        kind="basic",
-    )
+
+    def mean(weights: FloatArray) -> FloatArray:
+        of_resamples: FloatArray = weights @ sample / weights.sum(axis=1)
+        return of_resamples
+
+    ours = bootstrap(mean, np.arange(80), kind="basic", **(HOW | {"n_bootstrap": 8000}))
     theirs = stats.bootstrap((sample,), np.mean, method="basic", n_resamples=8000, rng=1).confidence_interval
     assert (ours.ci_low, ours.ci_high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
     assert ours.method == "basic bootstrap of groups"
@@ -273,13 +237,6 @@ def test_a_metric_that_is_undefined_in_a_run_is_undefined_in_the_mean() -> None:
     assert np.isnan(estimate(made(some_runs().labels, decisions), "precision", **HOW).value)
 
 
-def lucky(offsets: list[float], n: int = 400) -> Scores:
-    """Runs whose accuracies differ by luck alone: each is wrong on its own share of the ROIs."""
-    labels = np.arange(n) % 3 % 2
-    wrong = np.stack([np.random.default_rng(r).random(n) < o for r, o in enumerate(offsets)])
-    return made(labels, np.where(wrong, 1 - labels, labels), groups=np.arange(n) // 2)
-
-
 def test_the_luck_of_training_is_in_the_interval() -> None:
     steady, shaky = (
         estimate(lucky(offsets), "accuracy", **HOW) for offsets in ([0.3] * 4, [0.1, 0.5, 0.2, 0.4])
@@ -305,8 +262,25 @@ def test_a_run_that_a_resample_did_not_draw_may_be_undefined_there() -> None:
     assert found.n_undefined / 2000 == pytest.approx((1 - 1 / n) ** n / 2, abs=0.03)
 
 
-def test_an_estimate_survives_json_and_another_mapping_is_refused_with_what_is_wrong_in_it() -> None:
-    fields = json.loads(json.dumps(wilson(3, 4, 0.9).to_dict()))
-    assert Estimate.from_dict(fields) == wilson(3, 4, 0.9)
-    with pytest.raises(DataError, match=r"Estimate: n: .*valid integer.*got 'x'; extra: Unexpected keyword"):
-        Estimate.from_dict(fields | {"n": "x", "extra": 1})
+@pytest.mark.parametrize(
+    ("result", "change", "wrong"),
+    [
+        (wilson(3, 4, 0.9), {"n": "x", "extra": 1}, "n: .*valid integer.*got 'x'; extra: Unexpected keyword"),
+        (wilson(0, 0, 0.9), {"value": "x"}, "value: .*valid number.*got 'x'"),
+        (Calibrator(0.1 + 0.2, -1 / 3), {"slope": math.inf}, "slope: .*finite number, got inf"),
+        (REFER_ALL, {"limit_tumor": "x"}, "limit_tumor: "),
+        (REFER_ALL, {"limit_normal": 1.5}, "limit_normal: "),
+        (REFER_ALL, {"alpha": math.nan}, "alpha: "),
+        (REFER_ALL, {"quantile": 3}, "quantile: "),
+    ],
+)
+def test_a_result_survives_json_and_another_mapping_is_refused_with_what_is_wrong_in_it(
+    result: Result, change: dict[str, Any], wrong: str
+) -> None:
+    kind = type(result)
+    fields = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert repr(kind.from_dict(fields)) == repr(result)  # NaN does not equal itself
+    with pytest.raises(DataError, match=f"{kind.__name__}: {wrong}.*fit it again"):
+        kind.from_dict(fields | change)
+    with pytest.raises(DataError, match=f"{kind.__name__}: .*: Field required"):
+        kind.from_dict({})

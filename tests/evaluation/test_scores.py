@@ -23,9 +23,7 @@ def single(ids: str, scores: list[list[float]], fold: int = 0) -> Scores:
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"labels": np.array([0, 1, 2])}, "labels must be a vector of 0"),
         ({"groups": np.array(["a", "b"])}, "groups must have one value for each of the 3 ROIs"),
-        ({"decisions": np.array([[0, 1, 2]])}, "decisions must be a vector of 0"),
         ({"decisions": np.array([[0, 1]])}, "decisions must have one value for each of the 3 ROIs"),
         ({"patch_scores": np.full((1, 3, 2), np.nan)}, "scores must be numbers, got NaN for 3 of 3"),
         ({"patch_scores": np.zeros((1, 4, 2))}, "scores must have one value for each of the 3 ROIs"),

@@ -14,10 +14,8 @@ from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
 from mammo.evaluation.voting import (
     decisions,
-    patch_votes,
     prediction_sets,
     roi_votes,
-    vote_shares,
     with_validation_threshold,
 )
 from tests.settings import section
@@ -57,29 +55,11 @@ def test_decisions_equal_a_count_in_exact_fractions(
     assert decided.tolist() == [decided_by_hand(row, rule, tie, patch_at, share_at) for row in scores]
 
 
-@pytest.mark.parametrize(("n_tumor", "expected"), [(12, 0), (13, 1)])
-def test_thirteen_of_twenty_five_votes_are_a_majority(n_tumor: int, expected: int) -> None:
-    scores = np.array([[0.51] * n_tumor + [0.02] * (25 - n_tumor)])
-    assert decisions(scores, section(VoteConfig)).tolist() == [expected]
-
-
-@pytest.mark.parametrize("rule", ["majority", "mean_score"])
 @pytest.mark.parametrize(("tie", "expected"), [("tumor", 1), ("normal", 0)])
-def test_two_votes_of_four_go_to_the_class_that_the_tie_rule_names(
-    rule: Rule, tie: Tie, expected: int
-) -> None:
-    scores = np.array([[0.9, 0.1, 0.75, 0.25]])
-    assert decisions(scores, section(VoteConfig, rule=rule, tie=tie)).tolist() == [expected]
-
-
-def test_a_mean_that_misses_the_threshold_by_rounding_only_is_a_tie() -> None:
+def test_a_mean_that_misses_the_threshold_by_rounding_only_is_a_tie(tie: Tie, expected: int) -> None:
     scores = np.array([[0.1, 0.2, 0.3, 0.6]])  # their mean is 0.3, in floats a little more or less
-
-    def with_tie(tie: Tie) -> list[int]:
-        decided = decisions(scores, section(VoteConfig, rule="mean_score", tie=tie, share_threshold=0.3))
-        return [int(value) for value in decided]
-
-    assert (with_tie("tumor"), with_tie("normal")) == ([1], [0])
+    rule = section(VoteConfig, rule="mean_score", tie=tie, share_threshold=0.3)
+    assert decisions(scores, rule).tolist() == [expected]
 
 
 def test_the_rules_differ_where_a_few_sure_patches_outweigh_many_unsure_ones() -> None:
@@ -88,28 +68,14 @@ def test_the_rules_differ_where_a_few_sure_patches_outweigh_many_unsure_ones() -
     assert decisions(scores, section(VoteConfig, rule="mean_score")).tolist() == [1]
 
 
-def test_a_patch_at_the_threshold_votes_normal_as_argmax_does() -> None:
-    assert patch_votes(np.array([[0.5, np.nextafter(0.5, 1)]]), section(VoteConfig)).tolist() == [[0, 1]]
-
-
-def test_vote_shares_are_the_mean_of_the_votes() -> None:
-    scores = np.array([[0.9, 0.8, 0.1, 0.2], [0.6, 0.7, 0.8, 0.1]])
-    assert vote_shares(scores, section(VoteConfig, patch_threshold=0.65)).tolist() == [0.5, 0.5]
-    assert vote_shares(scores, section(VoteConfig)).tolist() == [0.5, 0.75]
-
-
-def test_a_record_shows_the_votes_behind_its_label() -> None:
+def test_a_record_shows_the_votes_behind_its_label_and_is_referred_before_validation() -> None:
     normal, tumor = roi_votes(np.array([[0.25, 0.75, 0.25], [0.75, 0.75, 0.0]]), section(VoteConfig))
     assert (normal.label, tumor.label) == ("Normal", "Tumor")
-    assert normal.votes == (0, 1, 0)
-    assert tumor.votes == (1, 1, 0)
+    assert (normal.votes, tumor.votes) == ((0, 1, 0), (1, 1, 0))
     assert tumor.patch_scores == (0.75, 0.75, 0.0)
     assert tumor.vote_share == pytest.approx(2 / 3)
-    assert tumor.score == 0.5
-
-
-def test_no_rois_give_no_decisions() -> None:
-    assert roi_votes(np.empty((0, 25)), section(VoteConfig)) == []
+    assert tumor.score == tumor.probability == 0.5
+    assert tumor.referral
 
 
 LIMITS = Conformal(0.1, limit_normal=0.6, limit_tumor=0.7, class_conditional=True, n_calibration=40)
@@ -158,12 +124,6 @@ def test_a_roi_that_fits_neither_class_keeps_the_one_decided_for() -> None:
         [True, False],
         [False, True],
     ]
-
-
-def test_without_a_validation_part_every_roi_is_referred_and_scores_stay() -> None:
-    vote = roi_votes(np.array([[0.9, 0.7]]), section(VoteConfig))[0]
-    assert vote.referral
-    assert vote.probability == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("rule", ["majority", "mean_score"])

@@ -124,7 +124,7 @@ NEEDED = ["architecture", "size_px", "vote", "calibrator", "conformal", "weights
         ({"architecture": {"system": "compact-model2"}}, IMPOSSIBLE),
         ({"architecture": None}, IMPOSSIBLE),
         ({"precision": "float8"}, IMPOSSIBLE),
-        *(({key: ABSENT}, rf"does not describe a bundle .*{key}.*dvc checkout") for key in NEEDED),
+        *(({key: ABSENT}, rf"(?s)does not describe a bundle .*{key}.*dvc checkout") for key in NEEDED),
         ({"bundle_format": ABSENT}, r"a bundle of format 2, got 1: .*dvc repro.*mammo promote"),
     ],
 )

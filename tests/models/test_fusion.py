@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mammo.models.backbones import BLOCKS
-from mammo.models.fusion import LastBlock, Model1, Model2, build_fusion, build_head
+from mammo.models.fusion import Averages, Model2, build_fusion, build_head
 
 VGG_CHANNELS = (64, 128, 256, 512, 512)
 CHANNELS = (3, 4, 5, 6, 7)
@@ -64,8 +64,10 @@ def test_on_vgg_the_fusions_have_the_papers_number_of_features(name: str, n_feat
 def test_the_baseline_averages_the_last_block_and_model1_all_five_in_order() -> None:
     blocks = blocks_of(72)
     averages = [blocks[name].numpy().mean(axis=(2, 3)) for name in BLOCKS]
-    np.testing.assert_allclose(LastBlock(CHANNELS)(blocks).numpy(), averages[-1], atol=1e-6)
-    np.testing.assert_allclose(Model1(CHANNELS)(blocks).numpy(), np.concatenate(averages, axis=1), atol=1e-6)
+    np.testing.assert_allclose(Averages(CHANNELS, n_blocks=1)(blocks).numpy(), averages[-1], atol=1e-6)
+    np.testing.assert_allclose(
+        Averages(CHANNELS)(blocks).numpy(), np.concatenate(averages, axis=1), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("patch_px", [32, 72, 120])

@@ -1,10 +1,5 @@
 """A device that does not exist is refused, and the precision asked for is the one that computes."""
 
-import ctypes
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -65,33 +60,3 @@ def test_threads_are_set_for_a_while_and_then_as_before() -> None:
     with cpu_threads(None):
         assert torch.get_num_threads() == before
     assert torch.get_num_threads() == before
-
-
-N_MAPPED = """
-import ctypes, torch
-from mammo.systems.devices import keep_freed_memory
-class Info(ctypes.Structure):
-    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
-    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
-libc = ctypes.CDLL(None)
-libc.mallinfo2.restype = Info
-def mapped():
-    before = libc.mallinfo2().hblks
-    kept = torch.ones(20 * 2**20 // 4)
-    return libc.mallinfo2().hblks - before
-first = mapped()
-keep_freed_memory()
-print(first, mapped())
-"""
-
-
-@pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library does not count its mappings"
-)
-def test_kept_memory_is_no_longer_mapped_anew_for_each_tensor() -> None:
-    # A threshold of its own keeps glibc from raising it while torch is imported.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
-    shown = subprocess.run(
-        [sys.executable, "-c", N_MAPPED], env=environment, capture_output=True, text=True, check=True
-    )
-    assert shown.stdout.split() == ["1", "0"]

@@ -17,7 +17,19 @@ from mammo.data.rois import Rois
 from mammo.systems.fit import PatchData, epoch_order, fit, patch_data
 from tests.disc_rois import disc_rois
 from tests.settings import section
-from tests.tiny_fits import CPU, FROZEN, SETTINGS, SGD, data_of, differing, new_classifier, recipe, weights_of
+from tests.tiny_fits import (
+    CPU,
+    FROZEN,
+    SETTINGS,
+    SGD,
+    TRAIN,
+    VAL,
+    data_of,
+    differing,
+    new_classifier,
+    recipe,
+    weights_of,
+)
 
 STILL = section(AugmentConfig, rotation_deg=0.0, zoom=0.0, flip_horizontal=False)
 
@@ -73,91 +85,81 @@ def test_class_balance_draws_half_from_each_class_and_mixes_them(n_patches: int,
         assert times.max() - times.min() <= 1
 
 
-def test_a_fit_that_diverges_says_which_settings_to_lower(train: PatchData, val: PatchData) -> None:
+def test_a_fit_that_diverges_says_which_settings_to_lower() -> None:
     classifier = new_classifier()
     with torch.no_grad():
         classifier.get_parameter("head.7.weight").fill_(float("nan"))
     with pytest.raises(ConfigError, match=r"training diverged: .*lower train\.head_lr"):
-        fit(classifier, train, val, recipe(), SETTINGS)
+        fit(classifier, TRAIN, VAL, recipe(), SETTINGS)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_training_loss_is_the_mean_cross_entropy_of_the_patches(
-    train: PatchData, val: PatchData, smoothing: float
-) -> None:
+def test_the_training_loss_is_the_mean_cross_entropy_of_the_patches(smoothing: float) -> None:
     # One batch of all patches: the loss is taken before the only step.
     sizes = {"epochs": 1, "batch_size": 66, "patches_per_epoch": None, "class_balance": False}
     with torch.no_grad():
-        logits = new_classifier().train()(pixels_of(train)).double().numpy()
+        logits = new_classifier().train()(pixels_of(TRAIN)).double().numpy()
     once = recipe(**sizes, label_smoothing=smoothing, augment=STILL)
-    (record,) = fit(new_classifier(), train, val, once, SETTINGS)
+    (record,) = fit(new_classifier(), TRAIN, VAL, once, SETTINGS)
     log_p = logits - np.logaddexp(logits[:, :1], logits[:, 1:])
-    wanted = np.eye(2)[train.labels.numpy()] * (1 - smoothing) + smoothing / 2
+    wanted = np.eye(2)[TRAIN.labels.numpy()] * (1 - smoothing) + smoothing / 2
     assert record.train_loss == pytest.approx(-(wanted * log_p).sum(axis=1).mean(), rel=1e-3)
 
 
 @pytest.mark.parametrize("validate_on", ["grid", "draws"])
-def test_validation_is_computed_with_the_weights_after_the_epoch(
-    train: PatchData, val: PatchData, validate_on: str
-) -> None:
+def test_validation_is_computed_with_the_weights_after_the_epoch(validate_on: str) -> None:
     classifier = new_classifier()
-    (record,) = fit(classifier, train, val, recipe(epochs=1, validate_on=validate_on), SETTINGS)
+    (record,) = fit(classifier, TRAIN, VAL, recipe(epochs=1, validate_on=validate_on), SETTINGS)
     corners = grid_corners(40, 40).tolist()
-    grid = torch.stack([image[None, y : y + 40, x : x + 40] for image in val.images for y, x in corners])
+    grid = torch.stack([image[None, y : y + 40, x : x + 40] for image in VAL.images for y, x in corners])
     with torch.no_grad():
         scores, draw_scores = (
             classifier(patches).double().softmax(dim=1)[:, 1].numpy()
-            for patches in (grid.float(), pixels_of(val))
+            for patches in (grid.float(), pixels_of(VAL))
         )
-    roi_labels = val.roi_labels.numpy()
+    roi_labels = VAL.roi_labels.numpy()
     labels = roi_labels.repeat(9)
-    loss = log_loss(labels, scores) if validate_on == "grid" else log_loss(val.labels.numpy(), draw_scores)
+    loss = log_loss(labels, scores) if validate_on == "grid" else log_loss(VAL.labels.numpy(), draw_scores)
     assert record.val_loss == pytest.approx(loss, rel=1e-4)
     assert record.val_auc == pytest.approx(roc_auc_score(roi_labels, scores.reshape(-1, 9).mean(axis=1)))
     assert record.val_patch_accuracy == pytest.approx(((scores > 0.5) == labels).mean())
 
 
-def test_one_cycle_warms_up_over_fifteen_percent_and_falls_like_a_cosine_and_a_constant_stays(
-    train: PatchData, val: PatchData
-) -> None:
+def test_one_cycle_warms_up_over_fifteen_percent_and_falls_like_a_cosine_and_a_constant_stays() -> None:
     # One step an epoch, so each record shows the rate of one step.
-    history = fit(new_classifier(), train, val, recipe(epochs=20, batch_size=48, head_lr=0.6), SETTINGS)
+    history = fit(new_classifier(), TRAIN, VAL, recipe(epochs=20, batch_size=48, head_lr=0.6), SETTINGS)
     rates = [record.lr for record in history]
     assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.6])
     assert rates[3:] == pytest.approx([0.3 + 0.3 * np.cos(np.pi * k / 17) for k in range(17)])
     assert rates[-1] < 0.01
-    constant = fit(new_classifier(), train, val, recipe(**SGD), SETTINGS)
+    constant = fit(new_classifier(), TRAIN, VAL, recipe(**SGD), SETTINGS)
     assert {record.lr for record in constant} == {0.01}
 
 
-def test_steps_are_reported_and_a_last_batch_of_one_patch_is_left_out(
-    train: PatchData, val: PatchData
-) -> None:
+def test_steps_are_reported_and_a_last_batch_of_one_patch_is_left_out() -> None:
     steps: list[tuple[int, int, int]] = []
     chosen = recipe(epochs=2, patches_per_epoch=33)
-    fit(new_classifier(), train, val, chosen, SETTINGS, on_step=lambda *step: steps.append(step))
+    fit(new_classifier(), TRAIN, VAL, chosen, SETTINGS, on_step=lambda *step: steps.append(step))
     assert steps == [(0, 16, 32), (0, 32, 32), (1, 16, 32), (1, 32, 32)]
 
 
-def test_a_backbone_of_rate_zero_keeps_its_parameters_and_statistics(
-    train: PatchData, val: PatchData
-) -> None:
+def test_a_backbone_of_rate_zero_keeps_its_parameters_and_statistics() -> None:
     classifier = new_classifier()
     before = weights_of(classifier)
-    fit(classifier, train, val, recipe(**FROZEN), SETTINGS)
+    fit(classifier, TRAIN, VAL, recipe(**FROZEN), SETTINGS)
     moved = differing(before, weights_of(classifier))
     assert not [name for name in moved if name.startswith("backbone.")]
     assert "head.1.weight" in moved
     assert "fusion.branches.block1.0.running_mean" in moved
 
 
-def test_backbone_and_head_move_at_their_own_rates(train: PatchData, val: PatchData) -> None:
+def test_backbone_and_head_move_at_their_own_rates() -> None:
     # One plain SGD step: the change of each part is proportional to its rate.
     def change(backbone_lr: float) -> list[float]:
         classifier = new_classifier()
         before = weights_of(classifier)
         rates = {**SGD, "head_lr": 0.1, "backbone_lr": backbone_lr, "momentum": 0.0, "weight_decay": 0.0}
-        fit(classifier, train, val, recipe(**rates, epochs=1, batch_size=48), SETTINGS)
+        fit(classifier, TRAIN, VAL, recipe(**rates, epochs=1, batch_size=48), SETTINGS)
         after = weights_of(classifier)
         names = ("head.1.weight", "backbone.blocks.block1.0.weight")
         return [float((after[name] - before[name]).norm()) for name in names]

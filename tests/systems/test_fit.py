@@ -14,11 +14,13 @@ from torch.optim import AdamW
 
 from mammo.core.config import RecipeConfig
 from mammo.core.errors import DataError
-from mammo.systems.fit import EpochRecord, FitState, PatchData, fit, load_checkpoint, save_checkpoint
+from mammo.systems.fit import EpochRecord, FitState, fit, load_checkpoint, save_checkpoint
 from tests.tiny_fits import (
     FROZEN,
     SETTINGS,
     SGD,
+    TRAIN,
+    VAL,
     differing,
     new_classifier,
     recipe,
@@ -35,15 +37,15 @@ def script_losses(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
 
 @pytest.mark.parametrize("changes", [{}, SGD])
 def test_two_fits_of_one_seed_are_bit_identical_and_those_of_another_seed_differ(
-    train: PatchData, val: PatchData, changes: dict[str, Any]
+    changes: dict[str, Any],
 ) -> None:
     first, second = new_classifier(dropout=0.3), new_classifier(dropout=0.3)
-    history = fit(first, train, val, recipe(**changes), SETTINGS)
+    history = fit(first, TRAIN, VAL, recipe(**changes), SETTINGS)
     torch.rand(7)  # what others draw from the global generator changes nothing
-    again = fit(second, train, val, recipe(**changes), SETTINGS)
+    again = fit(second, TRAIN, VAL, recipe(**changes), SETTINGS)
     assert without_speed(again) == without_speed(history)
     assert differing(weights_of(first), weights_of(second)) == []
-    (other,) = fit(second, train, val, recipe(**changes, epochs=1), replace(SETTINGS, seed=4))
+    (other,) = fit(second, TRAIN, VAL, recipe(**changes, epochs=1), replace(SETTINGS, seed=4))
     assert other.train_loss != history[0].train_loss
 
 
@@ -51,58 +53,31 @@ class StoppedError(Exception):
     """The process dies."""
 
 
-def fit_until(epoch: int, checkpoint: Path, train: PatchData, val: PatchData, chosen: RecipeConfig) -> None:
+def fit_until(epoch: int, checkpoint: Path, chosen: RecipeConfig) -> None:
     def stop(record: EpochRecord) -> None:
         if record.epoch == epoch:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        fit(new_classifier(0.3), train, val, chosen, SETTINGS, checkpoint, "abc", on_epoch=stop)
+        fit(new_classifier(0.3), TRAIN, VAL, chosen, SETTINGS, checkpoint, "abc", on_epoch=stop)
 
 
 @pytest.mark.parametrize("changes", [{}, SGD, {**SGD, "momentum": 0.0}, FROZEN])
 @pytest.mark.parametrize("stop_after", [0, 1])
 def test_a_stopped_and_resumed_fit_equals_an_undisturbed_one_and_is_not_run_again(
-    tmp_path: Path, train: PatchData, val: PatchData, changes: dict[str, Any], stop_after: int
+    tmp_path: Path, changes: dict[str, Any], stop_after: int
 ) -> None:
     chosen, checkpoint = recipe(**changes), tmp_path / "fit.pt"
     undisturbed = new_classifier(dropout=0.3)
-    expected = fit(undisturbed, train, val, chosen, SETTINGS)
-    fit_until(stop_after, checkpoint, train, val, chosen)
+    expected = fit(undisturbed, TRAIN, VAL, chosen, SETTINGS)
+    fit_until(stop_after, checkpoint, chosen)
     for epochs in ([*range(stop_after + 1, 4)], []):
         resumed = new_classifier(dropout=0.3, seed=99)
         new: list[EpochRecord] = []
-        history = fit(resumed, train, val, chosen, SETTINGS, checkpoint, "abc", on_epoch=new.append)
+        history = fit(resumed, TRAIN, VAL, chosen, SETTINGS, checkpoint, "abc", on_epoch=new.append)
         assert [record.epoch for record in new] == epochs
         assert without_speed(history) == without_speed(expected)
         assert differing(weights_of(resumed), weights_of(undisturbed)) == []
-
-
-@pytest.mark.parametrize("changes", [{}, SGD])
-def test_a_resumed_optimiser_lies_in_memory_as_the_stopped_one_did(
-    train: PatchData,
-    val: PatchData,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, Any],
-) -> None:
-    states: list[FitState] = []
-
-    def finished(state: FitState, _: RecipeConfig) -> bool:
-        states.append(state)
-        return len(states) == 3  # the state that the checkpoint of two epochs gave
-
-    monkeypatch.setattr("mammo.systems.fit._finished", finished)
-    checkpoint, chosen = tmp_path / "fit.pt", recipe(**changes)
-    fit_until(1, checkpoint, train, val, chosen)
-    fit(new_classifier(0.3), train, val, chosen, SETTINGS, checkpoint, "abc")
-    stopped, _, resumed = (list(state.optimizer.state.values()) for state in states)
-    assert len(resumed) == len(stopped) > 0
-    for before, after in zip(stopped, resumed, strict=True):
-        assert before.keys() == after.keys()
-        for name, value in before.items():
-            assert torch.equal(after[name], value)
-            assert after[name].stride() == value.stride()
 
 
 SHARES = (0.0, 0.0001, 0.05, 0.5, 0.99)
@@ -132,10 +107,10 @@ def new_state() -> FitState:
     ],
 )
 def test_a_checkpoint_that_is_not_this_fits_or_damaged_is_started_anew(
-    tmp_path: Path, train: PatchData, val: PatchData, damage: Callable[[Path], object]
+    tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     checkpoint = tmp_path / "fit.pt"
-    fit_until(1, checkpoint, train, val, recipe())
+    fit_until(1, checkpoint, recipe())
     damage(checkpoint)
     state = new_state()
     before = weights_of(state.classifier)
@@ -145,14 +120,12 @@ def test_a_checkpoint_that_is_not_this_fits_or_damaged_is_started_anew(
     assert not state.optimizer.state
 
 
-def test_a_full_disk_leaves_the_older_checkpoint(
-    tmp_path: Path, train: PatchData, val: PatchData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def disk_full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     checkpoint = tmp_path / "fit.pt"
-    fit_until(1, checkpoint, train, val, recipe())
+    fit_until(1, checkpoint, recipe())
     older = checkpoint.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", disk_full)
@@ -172,8 +145,6 @@ def test_a_full_disk_leaves_the_older_checkpoint(
 )
 def test_a_fit_stops_when_patience_is_spent_and_is_not_gone_on_with(
     tmp_path: Path,
-    train: PatchData,
-    val: PatchData,
     monkeypatch: pytest.MonkeyPatch,
     losses: list[float],
     epochs: int,
@@ -183,16 +154,14 @@ def test_a_fit_stops_when_patience_is_spent_and_is_not_gone_on_with(
     script_losses(monkeypatch, *losses)
     for _ in range(2):
         chosen = recipe(epochs=epochs, patience=patience)
-        history = fit(new_classifier(), train, val, chosen, SETTINGS, tmp_path / "fit.pt")
+        history = fit(new_classifier(), TRAIN, VAL, chosen, SETTINGS, tmp_path / "fit.pt")
         assert [record.val_loss for record in history] == losses[:n_run]
 
 
-def test_the_weights_of_the_best_epoch_are_kept(
-    train: PatchData, val: PatchData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     script_losses(monkeypatch, 0.9, 0.5, 0.5, 0.8)
     classifier, after = new_classifier(), list[dict[str, Tensor]]()
-    fit(classifier, train, val, recipe(), SETTINGS, on_epoch=lambda _: after.append(weights_of(classifier)))
+    fit(classifier, TRAIN, VAL, recipe(), SETTINGS, on_epoch=lambda _: after.append(weights_of(classifier)))
     kept = weights_of(classifier)
     assert differing(kept, after[1]) == []
     assert all(differing(kept, after[other]) for other in (0, 2, 3))

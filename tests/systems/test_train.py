@@ -61,12 +61,13 @@ def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(
 
 
 def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trained: Trained) -> None:
-    history, results = trained.history, trained.bundle.results
+    history, results = trained.history, validation_results(trained.bundle)
     best = min(history.to_dict("records"), key=lambda row: float(row["val_loss"]))
     assert len(history) == results["n_epochs"] == 2
     assert results["epoch"] == best["epoch"]
     assert (results["val_loss"], results["val_auc"]) == (best["val_loss"], best["val_auc"])
     assert (results["n_rois_train"], results["n_rois_val"]) == (6, 6)
+    assert results["calibrator_slope"] == trained.bundle.calibrator.slope
 
 
 def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_validation_part(
@@ -82,13 +83,6 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
     assert (bundle.results, bundle.classifier) == (trained.bundle.results, trained.bundle.classifier)
     fixed = tiny_config(vote__share_threshold=0.123)
     assert decide_on_validation(trained.bundle, parts["val"], fixed).vote.share_threshold == 0.123
-
-
-def test_the_validation_results_hold_what_decides(trained: Trained) -> None:
-    results = validation_results(trained.bundle)
-    assert results["val_loss"] == trained.bundle.results["val_loss"]
-    assert results["threshold"] == 0.5
-    assert results["calibrator_slope"] == trained.bundle.calibrator.slope
 
 
 def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Rois]) -> None:
