@@ -1,5 +1,6 @@
 """Fixtures that several rooms share."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mammo.core.config import IngestConfig
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from tests.disc_rois import disc_rois
+from tests.settings import section
 
 if TYPE_CHECKING:
     from mammo.systems.fit import PatchData
@@ -69,3 +72,23 @@ def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         connect(space)
     return space.mlruns / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def real_rois() -> Rois:
+    """The authors' 326 ROIs."""
+    archive = os.environ.get("MAMMO_MIAS_ROIS")
+    if not archive:
+        pytest.skip("needs the real ROI archive: MAMMO_MIAS_ROIS")
+    from mammo.data.archive import load_mias_rois
+
+    return load_mias_rois(Path(archive), section(IngestConfig))
+
+
+@pytest.fixture(scope="session")
+def real_films() -> Path:
+    """The 322 genuine films of mini-MIAS."""
+    films = os.environ.get("MAMMO_MINI_MIAS")
+    if not films:
+        pytest.skip("needs the real films: MAMMO_MINI_MIAS")
+    return Path(films)

@@ -4,6 +4,7 @@ Source: Yu et al. 2020, "Decision": a class for each patch, then the majority. T
 paper does not name (its 25 votes cannot tie), is explicit here because other grids can.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,8 +107,12 @@ def roi_votes(
     config: VoteConfig,
     calibrator: Calibrator = NO_CALIBRATION,
     conformal: Conformal = REFER_ALL,
+    domain_reasons: Sequence[str | None] | None = None,
 ) -> list[RoiVote]:
-    """The decision about each ROI with the votes behind it: `(n_rois, n_patches)` → one record a row."""
+    """The decision about each ROI with the votes behind it: `(n_rois, n_patches)` → one record a row.
+
+    `domain_reasons` are those of `Domain.reasons`; without them every ROI is taken to be in domain.
+    """
     scores = patch_scores.mean(axis=1)
     return [
         RoiVote(
@@ -119,14 +124,16 @@ def roi_votes(
             probability=float(probability),
             threshold=config.share_threshold,
             prediction_set=tuple(label.title for label in Label if held[label]),
+            domain_reason=reason,
         )
-        for of_patches, votes, decision, score, probability, held in zip(
+        for of_patches, votes, decision, score, probability, held, reason in zip(
             patch_scores,
             patch_votes(patch_scores, config),
             decisions(patch_scores, config),
             scores,
             calibrator.apply(scores),
             prediction_sets(patch_scores, config, conformal),
+            domain_reasons or [None] * len(scores),
             strict=True,
         )
     ]

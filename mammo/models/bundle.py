@@ -1,7 +1,7 @@
 """A trained classifier on disk: safetensors weights and one JSON that says how to use them.
 
 The bundle carries its architecture, preprocessing, patch grid, vote rule with its threshold, calibrator, conformal
-limits, validation results and provenance, so that nothing has to be remembered beside it.
+limits, domain, validation results and provenance, so that nothing has to be remembered beside it.
 """
 
 from dataclasses import dataclass, field
@@ -20,13 +20,14 @@ from mammo.core.files import atomic_path, read_json, sha256_of, write_json
 from mammo.data.patches import grid_corners
 from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal
+from mammo.evaluation.domain import ANY_DOMAIN, Domain
 from mammo.models.build import Architecture, Classifier
 
 WEIGHTS_FILE: Final = "model.safetensors"
 DESCRIPTION_FILE: Final = "model.json"
 
-FORMAT: Final = 2
-"""Format of the description. 1 had no calibrator, no conformal limits and named no format."""
+FORMAT: Final = 3
+"""Format of the description. 2 had no domain; 1 had no calibrator, no conformal limits and named no format."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Bundle:
         vote: the decision rule; its `share_threshold` decides, wherever it came from.
         calibrator: mean patch score → probability of Tumor, fitted on the validation part.
         conformal: limits of the prediction sets, fitted on the validation part.
+        domain: which pictures are like the ROIs of the training part.
         results: validation results of the chosen epoch.
         provenance: data, commit, seeds and versions that made the weights.
         synthetic: the training data were phantoms.
@@ -54,6 +56,7 @@ class Bundle:
     vote: VoteConfig
     calibrator: Calibrator = NO_CALIBRATION
     conformal: Conformal = REFER_ALL
+    domain: Domain = ANY_DOMAIN
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     synthetic: bool = False
@@ -90,6 +93,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             "vote": bundle.vote.model_dump(),
             "calibrator": bundle.calibrator.to_dict(),
             "conformal": bundle.conformal.to_dict(),
+            "domain": bundle.domain.to_dict(),
             "results": bundle.results,
             "synthetic": bundle.synthetic,
             "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
@@ -154,6 +158,7 @@ def _described(description: dict[str, Any]) -> Bundle:
         vote=VoteConfig(**description["vote"]),
         calibrator=Calibrator.from_dict(description["calibrator"]),
         conformal=Conformal.from_dict(description["conformal"]),
+        domain=Domain.from_dict(description["domain"]),
         results=description["results"],
         provenance=description["provenance"],
         synthetic=description["synthetic"],

@@ -17,6 +17,8 @@ from mammo.core.files import sha256_of
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
+from mammo.evaluation.domain import ANY_DOMAIN
+from mammo.evaluation.intervals import wilson
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.score import RoiScorer
@@ -42,6 +44,7 @@ def new_bundle(system: str = "compact-model2") -> Bundle:
         vote=section(VoteConfig, rule="mean_score", tie="normal", share_threshold=0.4),
         calibrator=Calibrator(slope=0.1 + 0.2, intercept=-1 / 3),
         conformal=Conformal(0.1, 0.7, 2 / 3, class_conditional=True, n_calibration=65),
+        domain=replace(ANY_DOMAIN, limit=0.1 + 0.2, n_fitted=197, false_alarms=wilson(1, 65, 0.95)),
         results={"val_loss": 0.1 + 0.2, "epoch": 3},
         provenance={"commit": "abc", "data": {"data/rois": "md5"}, "source": None},
         synthetic=True,
@@ -144,6 +147,7 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
         {"vote": {"rule": "loudest"}},
         {"calibrator": {"slope": 1.0}},
         {"conformal": {"alpha": 0.1}},
+        {"domain": {"limit": 3.0}},
         {"architecture": {"system": "compact-model2"}},
         {"architecture": None},
         {"precision": "float8"},
@@ -157,7 +161,8 @@ def test_a_description_with_impossible_values_is_refused(folder: Path, change: d
 
 
 @pytest.mark.parametrize(
-    "key", ["architecture", "size_px", "vote", "calibrator", "conformal", "weights_sha256", "synthetic"]
+    "key",
+    ["architecture", "size_px", "vote", "calibrator", "conformal", "domain", "weights_sha256", "synthetic"],
 )
 def test_a_description_that_lacks_a_key_is_refused(folder: Path, key: str) -> None:
     describe(folder, {name: value for name, value in described(folder).items() if name != key})
@@ -169,5 +174,5 @@ def test_a_description_that_lacks_a_key_is_refused(folder: Path, key: str) -> No
 def test_a_bundle_of_an_older_format_is_refused_with_what_to_do(folder: Path) -> None:
     describe(folder, {name: v for name, v in described(folder).items() if name != "bundle_format"})
 
-    with pytest.raises(DataError, match=r"must be a bundle of format 2, got 1: .*dvc repro.*mammo promote"):
+    with pytest.raises(DataError, match=r"must be a bundle of format 3, got 1: .*dvc repro.*mammo promote"):
         load_bundle(folder)

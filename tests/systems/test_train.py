@@ -13,6 +13,7 @@ from mammo.core.errors import ConfigError, DataError
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
+from mammo.evaluation.domain import fit_domain
 from mammo.evaluation.voting import with_validation_threshold
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import devices
@@ -75,6 +76,14 @@ def test_training_decides_on_the_validation_part(trained: Trained, parts: dict[s
     assert again.calibrator == trained.bundle.calibrator
     assert again.conformal == trained.bundle.conformal
     assert trained.bundle.conformal.n_calibration == 6
+
+
+def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
+    trained: Trained, parts: dict[str, Rois]
+) -> None:
+    alike = fit_domain(parts["train"].images).with_false_alarms(parts["val"].images)
+    assert trained.bundle.domain == alike
+    assert validation_results(trained.bundle)["domain_false_alarms"] == 0
 
 
 def test_a_fixed_threshold_stays_as_set(trained: Trained, parts: dict[str, Rois]) -> None:
