@@ -207,7 +207,8 @@ def explain(
         decided = (
             f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
         )
-        typer.echo(f"{row['roi']}: {decided} → {picture}")
+        strange = "" if row["in_domain"] else f" (refer to a reader: it {row['domain_reason']})"
+        typer.echo(f"{row['roi']}: {decided}{strange} → {picture}")
     if not as_json:
         typer.echo(NOTICE)
 

@@ -1,5 +1,6 @@
 """Fixtures that several rooms share."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +50,23 @@ def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         connect(space)
     return space.mlruns / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def real_rois() -> Rois:
+    """The authors' 326 ROIs."""
+    archive = os.environ.get("MAMMO_MIAS_ROIS")
+    if not archive:
+        pytest.skip("needs the real ROI archive: MAMMO_MIAS_ROIS")
+    from mammo.data.archive import load_mias_rois
+
+    return load_mias_rois(Path(archive))
+
+
+@pytest.fixture(scope="session")
+def real_films() -> Path:
+    """The 322 genuine films of mini-MIAS."""
+    films = os.environ.get("MAMMO_MINI_MIAS")
+    if not films:
+        pytest.skip("needs the real films: MAMMO_MINI_MIAS")
+    return Path(films)

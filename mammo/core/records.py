@@ -99,6 +99,7 @@ class RoiVote:
         threshold: the ROI is Tumor when its vote share (rule `majority`) or its score (rule `mean_score`)
             is above this.
         prediction_set: the classes that remain open at the promised coverage; always holds `label`.
+        domain_reason: why the picture is unlike the ROIs of training, as "<the picture> …"; None where it is not.
     """
 
     label: str
@@ -109,11 +110,12 @@ class RoiVote:
     probability: float
     threshold: float
     prediction_set: tuple[str, ...]
+    domain_reason: str | None = None
 
     @property
     def referral(self) -> bool:
-        """Whether both classes remain open, so that a reader has to decide."""
-        return len(self.prediction_set) > 1
+        """Whether a reader has to decide: both classes remain open, or no such picture was ever judged."""
+        return len(self.prediction_set) > 1 or self.domain_reason is not None
 
     def row(self, model_name: str, model_version: str) -> dict[str, Any]:
         """The answer that every road gives: `mammo predict`, the service and any MLflow client."""
@@ -128,4 +130,6 @@ class RoiVote:
             "threshold": self.threshold,
             "prediction_set": list(self.prediction_set),
             "referral": self.referral,
+            "in_domain": self.domain_reason is None,
+            "domain_reason": self.domain_reason,
         }

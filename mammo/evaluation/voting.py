@@ -4,6 +4,7 @@ Source: Yu et al. 2020, "Decision": a class for each patch, then the majority. T
 paper does not name (its 25 votes cannot tie), is explicit here because other grids can.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,11 +107,16 @@ def roi_votes(
     config: VoteConfig,
     calibrator: Calibrator = NO_CALIBRATION,
     conformal: Conformal = REFER_ALL,
+    domain_reasons: Sequence[str | None] | None = None,
 ) -> list[RoiVote]:
-    """The decision about each ROI with the votes behind it: `(n_rois, n_patches)` → one record a row."""
+    """The decision about each ROI with the votes behind it: `(n_rois, n_patches)` → one record a row.
+
+    `domain_reasons` are those of `Domain.reasons`; without them every ROI is taken to be in domain.
+    """
     scores, votes = patch_scores.mean(axis=1), patch_votes(patch_scores, config)
     decided, probabilities = decisions(patch_scores, config), calibrator.apply(scores)
     sets = prediction_sets(patch_scores, config, conformal)
+    reasons = domain_reasons or [None] * len(scores)
     return [
         RoiVote(
             label=Label(int(decided[row])).title,
@@ -121,6 +127,7 @@ def roi_votes(
             probability=float(probabilities[row]),
             threshold=config.share_threshold,
             prediction_set=tuple(label.title for label in Label if sets[row, label]),
+            domain_reason=reasons[row],
         )
         for row in range(len(patch_scores))
     ]

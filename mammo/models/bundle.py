@@ -1,7 +1,7 @@
 """A trained classifier on disk: safetensors weights and one JSON that says how to use them.
 
 The bundle carries its architecture, preprocessing, patch grid, vote rule with its threshold, calibrator, conformal
-limits, validation results and provenance, so that nothing has to be remembered beside it.
+limits, domain, validation results and provenance, so that nothing has to be remembered beside it.
 """
 
 from dataclasses import dataclass, field, fields
@@ -22,13 +22,14 @@ from mammo.core.settings import Section
 from mammo.data.patches import grid_corners
 from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal
+from mammo.evaluation.domain import ANY_DOMAIN, Domain
 from mammo.models.build import Architecture, Classifier
 
 WEIGHTS_FILE: Final = "model.safetensors"
 DESCRIPTION_FILE: Final = "model.json"
 
-FORMAT: Final = 2
-"""Format of the description. 1 had no calibrator, no conformal limits and named no format."""
+FORMAT: Final = 3
+"""Format of the description. 2 had no domain; 1 had no calibrator, no conformal limits and named no format."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Bundle:
         vote: the decision rule; its `share_threshold` decides, wherever it came from.
         calibrator: mean patch score → probability of Tumor, fitted on the validation part.
         conformal: limits of the prediction sets, fitted on the validation part.
+        domain: which pictures are like the ROIs of the training part.
         results: validation results of the chosen epoch.
         provenance: data, commit, seeds and versions that made the weights.
         synthetic: the training data were phantoms.
@@ -54,6 +56,7 @@ class Bundle:
     vote: VoteConfig
     calibrator: Calibrator = NO_CALIBRATION
     conformal: Conformal = REFER_ALL
+    domain: Domain = ANY_DOMAIN
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     synthetic: bool = False
@@ -83,6 +86,7 @@ class _Description(Section):
     vote: VoteConfig
     calibrator: Calibrator
     conformal: Conformal
+    domain: Domain
     results: dict[str, Any]
     synthetic: bool
     weights_sha256: str

@@ -69,9 +69,10 @@ def results_table(results: dict[str, Any]) -> RichTable:
 def votes_table(rows: list[dict[str, Any]]) -> RichTable:
     """One row for each file of `mammo predict`; one model answers them all."""
     first = rows[0]
+    strange = "".join(f" {row['file']} {row['domain_reason']}." for row in rows if not row["in_domain"])
     table = Table(
         "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
-        "classes are open: refer to a reader.",
+        f"classes are open: refer to a reader.{strange}",
         ("file", "label", "votes", "score", "probability", "open classes"),
         tuple(
             (

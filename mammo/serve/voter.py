@@ -31,7 +31,7 @@ class Voter(PythonModel):  # type: ignore[misc]
         self.model_name, self.model_version = _registered_as(weights.parent.parent)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
-        """One row for each ROI: label, votes, probability, prediction set and the rest of `RoiVote.row`.
+        """One row for each ROI: label, votes, probability, prediction set, domain and the rest of `RoiVote.row`.
 
         Args:
             context: unused, MLflow passes it.
@@ -46,7 +46,10 @@ class Voter(PythonModel):  # type: ignore[misc]
             )
         rows = model_input.to_dict("records")
         votes = self.votes(np.stack([_read_row(index, row) for index, row in enumerate(rows)]))
-        return pd.DataFrame([vote.row(self.model_name, self.model_version) for vote in votes])
+        table = pd.DataFrame([vote.row(self.model_name, self.model_version) for vote in votes])
+        # As a column of strings, pandas would put NaN in place of None beside a reason.
+        table["domain_reason"] = pd.Series([vote.domain_reason for vote in votes], dtype=object)
+        return table
 
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
         """The decisions with patch scores, for callers that draw them."""

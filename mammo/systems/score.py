@@ -106,4 +106,5 @@ class RoiScorer:
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
         """uint8 ROIs `(n, 120, 120)` → one decision each."""
         bundle = self.bundle
-        return roi_votes(self.patch_scores(images), bundle.vote, bundle.calibrator, bundle.conformal)
+        reasons = bundle.domain.reasons(images)
+        return roi_votes(self.patch_scores(images), bundle.vote, bundle.calibrator, bundle.conformal, reasons)

@@ -16,6 +16,7 @@ from mammo.core.provenance import code_mark, fingerprint
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
+from mammo.evaluation.domain import fit_domain
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import fitted, voted
 from mammo.models.build import build_classifier
@@ -73,6 +74,7 @@ def train_system(
         size_px=grid.size_px,
         stride_px=grid.stride_px,
         vote=config.vote,
+        domain=fit_domain(train.images).with_false_alarms(val.images),
         results={
             "epoch": best.epoch,
             "n_epochs": len(history),
@@ -111,13 +113,26 @@ def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
 
 def validation_results(bundle: Bundle) -> dict[str, float]:
     """What validation gave: the results of the chosen epoch, and the numbers that decide and calibrate."""
-    return bundle.results | {
-        "threshold": bundle.vote.share_threshold,
-        "calibrator_slope": bundle.calibrator.slope,
-        "calibrator_intercept": bundle.calibrator.intercept,
-        "limit_normal": bundle.conformal.limit_normal,
-        "limit_tumor": bundle.conformal.limit_tumor,
-    }
+    alarms = bundle.domain.false_alarms
+    return (
+        bundle.results
+        | {
+            "threshold": bundle.vote.share_threshold,
+            "calibrator_slope": bundle.calibrator.slope,
+            "calibrator_intercept": bundle.calibrator.intercept,
+            "limit_normal": bundle.conformal.limit_normal,
+            "limit_tumor": bundle.conformal.limit_tumor,
+        }
+        | (
+            {}
+            if alarms is None
+            else {
+                "domain_false_alarms": alarms.value,
+                "domain_false_alarms_ci_low": alarms.ci_low,
+                "domain_false_alarms_ci_high": alarms.ci_high,
+            }
+        )
+    )
 
 
 FIT_CODE: Final = (

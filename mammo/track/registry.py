@@ -93,6 +93,8 @@ def signature() -> ModelSignature:
             ColSpec(DataType.double, name="threshold"),
             ColSpec(Array(DataType.string), name="prediction_set"),
             ColSpec(DataType.boolean, name="referral"),
+            ColSpec(DataType.boolean, name="in_domain"),
+            ColSpec(DataType.string, name="domain_reason", required=False),
         ]
     )
     return ModelSignature(inputs, outputs)

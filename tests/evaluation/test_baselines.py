@@ -78,7 +78,7 @@ def test_one_class_alone_is_refused() -> None:
 @pytest.mark.real
 @pytest.mark.skipif("MAMMO_MIAS_ROIS" not in os.environ, reason="MAMMO_MIAS_ROIS names no ROI archive")
 def test_on_the_published_split_the_floor_is_as_strong_as_known() -> None:
-    rois = load_mias_rois(Path(os.environ["MAMMO_MIAS_ROIS"]), section(IngestConfig))
+    rois = load_mias_rois(Path(os.environ["MAMMO_MIAS_ROIS"]))
     train, test = (
         rois.only((rois.table["published_split"] == part).to_numpy()) for part in ("train", "test")
     )

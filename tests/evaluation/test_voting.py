@@ -106,8 +106,20 @@ def test_the_row_of_a_record_is_plain_and_names_the_model() -> None:
         "threshold": 0.5,
         "prediction_set": ["Tumor"],
         "referral": False,
+        "in_domain": True,
+        "domain_reason": None,
     }
     assert json.loads(json.dumps(row)) == row
+
+
+def test_a_roi_that_is_unlike_those_of_training_is_referred_with_the_reason() -> None:
+    scores, reasons = np.array([[0.9, 0.7], [0.9, 0.7]]), [None, "shows one grey value"]
+    votes = roi_votes(scores, section(VoteConfig), conformal=LIMITS, domain_reasons=reasons)
+    rows = [vote.row("mammo-roi", "3") for vote in votes]
+    assert [(row["label"], row["prediction_set"]) for row in rows] == 2 * [("Tumor", ["Tumor"])]
+    assert [row["referral"] for row in rows] == [False, True]
+    assert [row["in_domain"] for row in rows] == [True, False]
+    assert [row["domain_reason"] for row in rows] == reasons
 
 
 def test_a_roi_whose_vote_its_set_rules_out_is_referred() -> None:

@@ -17,6 +17,8 @@ from mammo.core.files import sha256_of
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
+from mammo.evaluation.domain import ANY_DOMAIN
+from mammo.evaluation.intervals import wilson
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.score import RoiScorer
@@ -41,6 +43,7 @@ def new_bundle(system: str = "compact-model2") -> Bundle:
         vote=section(VoteConfig, rule="mean_score", tie="normal", share_threshold=0.4),
         calibrator=Calibrator(slope=0.1 + 0.2, intercept=-1 / 3),
         conformal=Conformal(0.1, 0.7, 2 / 3, class_conditional=True, n_calibration=65),
+        domain=replace(ANY_DOMAIN, limit=0.1 + 0.2, n_fitted=197, false_alarms=wilson(1, 65, 0.95)),
         results={"val_loss": 0.1 + 0.2, "epoch": 3},
         provenance={"commit": "abc", "data": {"data/rois": "md5"}, "source": None},
         synthetic=True,
@@ -110,7 +113,16 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(
 
 ABSENT = object()
 IMPOSSIBLE = r"(?s)model\.json: does not describe a bundle .*dvc checkout"
-NEEDED = ["architecture", "size_px", "vote", "calibrator", "conformal", "weights_sha256", "synthetic"]
+NEEDED = [
+    "architecture",
+    "size_px",
+    "vote",
+    "calibrator",
+    "conformal",
+    "domain",
+    "weights_sha256",
+    "synthetic",
+]
 
 
 @pytest.mark.parametrize(
@@ -121,11 +133,12 @@ NEEDED = ["architecture", "size_px", "vote", "calibrator", "conformal", "weights
         ({"vote": {"rule": "loudest"}}, IMPOSSIBLE),
         ({"calibrator": {"slope": 1.0}}, IMPOSSIBLE),
         ({"conformal": {"alpha": 0.1}}, IMPOSSIBLE),
+        ({"domain": {"limit": 3.0}}, IMPOSSIBLE),
         ({"architecture": {"system": "compact-model2"}}, IMPOSSIBLE),
         ({"architecture": None}, IMPOSSIBLE),
         ({"precision": "float8"}, IMPOSSIBLE),
         *(({key: ABSENT}, rf"(?s)does not describe a bundle .*{key}.*dvc checkout") for key in NEEDED),
-        ({"bundle_format": ABSENT}, r"a bundle of format 2, got 1: .*dvc repro.*mammo promote"),
+        ({"bundle_format": ABSENT}, r"a bundle of format 3, got 1: .*dvc repro.*mammo promote"),
     ],
 )
 def test_a_description_that_lacks_a_key_or_has_an_impossible_value_is_refused(

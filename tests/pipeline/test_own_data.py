@@ -25,7 +25,7 @@ SMALL = {"patches": {"tumor_draws": 40, "normal_draws": 40}, "train": {"epochs":
 def commands() -> list[str]:
     """The block of commands of the page."""
     (block,) = re.findall(r"```sh\n(.*?)```", (PROJECT / "docs" / "own-data.md").read_text(), re.DOTALL)
-    return block.splitlines()
+    return str(block).splitlines()
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from mammo.core.errors import DataError
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
+from mammo.evaluation.domain import fit_domain
 from mammo.evaluation.voting import with_validation_threshold
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import devices
@@ -83,6 +84,14 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
     assert (bundle.results, bundle.classifier) == (trained.bundle.results, trained.bundle.classifier)
     fixed = tiny_config(vote__share_threshold=0.123)
     assert decide_on_validation(trained.bundle, parts["val"], fixed).vote.share_threshold == 0.123
+
+
+def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
+    trained: Trained, parts: dict[str, Rois]
+) -> None:
+    alike = fit_domain(parts["train"].images).with_false_alarms(parts["val"].images)
+    assert trained.bundle.domain == alike
+    assert validation_results(trained.bundle)["domain_false_alarms"] == 0
 
 
 def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Rois]) -> None:

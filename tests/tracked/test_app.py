@@ -92,6 +92,12 @@ def test_metrics_count_referrals(client: TestClient, finished: tuple[Workspace, 
     assert counted() - before == sum(row["referral"] for row in rows)
 
 
+def test_a_picture_unlike_the_rois_of_training_is_referred_with_the_reason(client: TestClient) -> None:
+    row = client.post("/api/vote", content=png(np.zeros((120, 120), dtype=np.uint8))).json()
+    assert (row["in_domain"], row["referral"]) == (False, True)
+    assert row["domain_reason"] == "shows one grey value, 0; check the file"
+
+
 def test_the_page_needs_nothing_from_elsewhere_and_says_what_it_is(client: TestClient) -> None:
     page = client.get("/").text
     assert "no medical device" in page

@@ -71,7 +71,7 @@ def test_predict_prints_one_object_or_one_line_for_each_file(
     assert (code, row["file"]) == (0, str(picture))
     assert tuple(row) == (
         *("file", "label", "vote_share", "votes", "score", "model_name", "model_version"),
-        *("probability", "threshold", "prediction_set", "referral"),
+        *("probability", "threshold", "prediction_set", "referral", "in_domain", "domain_reason"),
     )
     code, out, _ = mammo(*call)
     assert code == 0
@@ -82,6 +82,22 @@ def test_predict_prints_one_object_or_one_line_for_each_file(
     assert f"{row['probability']:.2f}" in answer.split()
     assert ("refer to reader" in out) == row["referral"]
     assert "refer to a reader" in " ".join(out.split())  # the caption
+
+
+def test_predict_says_why_a_picture_is_unlike_the_rois_of_training(
+    mammo: Mammo, finished: tuple[Workspace, Config], picture: Path, tmp_path: Path
+) -> None:
+    flat = tmp_path / "flat.png"
+    Image.new("L", (120, 120), 128).save(flat)
+    call = ("predict", "--workspace", str(finished[0].root), str(picture), str(flat))
+    code, lines, _ = mammo(*call, "--json")
+    roi, strange = [json.loads(line) for line in lines.splitlines()]
+    assert (code, roi["in_domain"], roi["domain_reason"]) == (0, True, None)
+    assert (strange["in_domain"], strange["referral"]) == (False, True)
+    assert strange["domain_reason"] == "shows one grey value, 128; check the file"
+    out = " ".join(mammo(*call)[1].split())
+    assert f"{flat} {strange['domain_reason']}." in out
+    assert f"{picture} " not in out.split("refer to a reader.")[1]
 
 
 def png(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:

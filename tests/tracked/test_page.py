@@ -98,6 +98,13 @@ def test_a_dropped_roi_shows_the_label_and_the_vote_of_each_patch(
     expect(page.locator("#square")).to_be_visible()
 
 
+def test_a_picture_unlike_the_rois_of_training_is_referred_in_plain_words(page: Page, tmp_path: Path) -> None:
+    Image.new("L", (120, 120), 7).save(tmp_path / "flat.png")
+    page.locator("#file").set_input_files(str(tmp_path / "flat.png"))
+    expect(page.locator("#referral")).to_be_visible()
+    expect(page.locator("#why")).to_contain_text("it shows one grey value, 7; check the file.")
+
+
 def test_a_bad_file_shows_the_reason_and_no_result(page: Page, tmp_path: Path) -> None:
     text = tmp_path / "no picture.png"
     text.write_text("hello")

@@ -127,7 +127,10 @@ def test_any_mlflow_client_gets_the_votes_that_the_bundle_gives(
     connect(space)
     rois = read_rois(space.rois)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
-    by_pixels = model.predict(pd.DataFrame({"pixels": [image.tolist() for image in rois.images[:3]]}))
+    sent = [*rois.images[:3], np.full((120, 120), 9)]
+    by_pixels = model.predict(pd.DataFrame({"pixels": [image.tolist() for image in sent]}))
+    assert by_pixels["domain_reason"].tolist() == 3 * [None] + ["shows one grey value, 9; check the file"]
+    by_pixels = by_pixels[:3]
     system = registry.champion(space, NAME).system
     scorer = RoiScorer.on(load_bundle(space.bundle(system)), model.unwrap_python_model().scorer.device)
     expected = scorer.votes(rois.images[:3])
@@ -184,7 +187,7 @@ def test_the_signature_names_every_field_of_the_row_with_its_type(
     connect(space)
     outputs = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").metadata.get_output_schema()
     path = tmp_path / "roi.png"
-    Image.fromarray(read_rois(space.rois).images[0]).save(path)
+    Image.new("L", (120, 120)).save(path)  # of which every field has a value
     row = predict_files(space, [path])[0]
     types = {"string": str, "double": float, "boolean": bool}
     named = {column.name: column.type for column in outputs.inputs}
