@@ -8,7 +8,7 @@ import yaml
 from rich.console import Console
 
 from mammo.core.config import OWN_SETTINGS, Config
-from mammo.core.errors import MammoError, data_name
+from mammo.core.errors import PHANTOM, MammoError
 from mammo.core.files import Workspace, read_json, write_bytes
 from mammo.core.provenance import run_dvc
 from mammo.data.phantom import write_phantom
@@ -134,7 +134,7 @@ def draw_one_vote(workspace: Workspace) -> Path:
     index = int(test.labels.argmax())
     voter = load_champion(workspace)
     image, bundle = test.images[index], voter.scorer.bundle
-    note = f"{data_name(bundle.synthetic)} ROI {test.table['roi_id'][index]}"
+    note = f"{PHANTOM} ROI {test.table['roi_id'][index]}"
     path = workspace.reports / "vote.png"
     vote_picture(image, voter.votes(image[None])[0], bundle.corners, bundle.size_px, path, note)
     return path

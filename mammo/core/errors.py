@@ -141,6 +141,5 @@ NOTICE: Final = "Research software, no medical device."
 PHANTOM: Final = "PHANTOM (synthetic)"
 
 
-def data_name(synthetic: bool) -> str:
-    """What people call the films that ROIs were cut from."""
-    return PHANTOM if synthetic else "MIAS"
+DATA_NAMES: Final = {"mias_rois": "MIAS", "mini_mias": "mini-MIAS film", "phantom": PHANTOM, "own": "own"}
+"""What people call the ROIs of a source, before the word ROIs."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.config import IngestConfig
-from mammo.core.errors import DataError, data_name
+from mammo.core.errors import DATA_NAMES, DataError
 from mammo.core.files import Workspace, atomic_path, read_array, read_table
 from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, Label, conform
 
@@ -84,6 +84,12 @@ class Rois:
         return self.only((self.table["split"] == name).to_numpy(dtype=bool))
 
     @property
+    def name_of_data(self) -> str:
+        """Whose ROIs these are, and whether their patients are known, for people."""
+        source, known = str(self.table["source"].iloc[0]), self.table["patient_id"].notna().all()
+        return f"{DATA_NAMES.get(source, source)} ROIs, patients {'known' if known else 'unknown'}"
+
+    @property
     def counts(self) -> str:
         """How many ROIs, films and patients there are, for people."""
         tumor, n_films, n_patients = self.labels.sum(), *self.table[["film_id", "patient_id"]].nunique()
@@ -95,7 +101,7 @@ class Rois:
     def describe(self) -> dict[str, Any]:
         """Source, counts and whether the ROIs are synthetic."""
         return {
-            "name": f"{data_name(self.synthetic)} ROIs",
+            "name": self.name_of_data,
             "source": str(self.table["source"].iloc[0]),
             "synthetic": self.synthetic,
             "n_rois": len(self.table),

@@ -4,7 +4,6 @@ from typing import Final
 
 import pandas as pd
 
-from mammo.core.errors import data_name
 from mammo.core.files import Workspace, atomic_path, write_json
 from mammo.data.audit import Audit, flagged_rois, leakage_summary, overlaps_of, parts_of
 from mammo.report.blocks import Block, Cell, Inline, Paragraph, Table
@@ -51,10 +50,8 @@ def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
         with atomic_path(folder / f"{name}.csv") as temporary:
             rows.to_csv(temporary, index=False)
     write_json(folder / "summary.json", leakage_summary(audit.pairs, table, part_of))
-    patients = "patients unknown" if table["patient_id"].isna().all() else "patients known"
     note = (
-        f"{data_name(bool(table['synthetic'].any()))} ROIs, {protocol.replace('_', ' ')} split, {len(table)} ROIs, "
-        f"{patients}; shifts are those of b's top-left corner from a's, right and down"
+        f"{audit.rois.name_of_data}, {protocol.replace('_', ' ')} split, {len(table)} ROIs; shifts are those of b's top-left corner from a's, right and down"
     )
     image_of = dict(zip(table["roi_id"], audit.rois.images, strict=True))
     parts = audit.pairs[["split_a", "split_b"]].astype(object)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from mammo.core.config import Config, EvaluateConfig, VoteConfig
-from mammo.core.errors import data_name
 from mammo.core.files import Workspace
 from mammo.core.records import Label
 from mammo.data.rois import Rois
@@ -166,7 +165,7 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
         "n_normal": n_rois - n_tumor,
         "n_patients": None if patients.isna().any() else int(patients.nunique()),
         "n_groups": len(np.unique(part.groups)),
-        "note": f"{data_name(part.synthetic)} ROIs, {split}, {n_rois} {part.name} ROIs"
+        "note": f"{part.name_of_data}, {split}, {n_rois} {part.name} ROIs"
         + (f" ({'; '.join(warnings)})" if warnings else ""),
     }
 
