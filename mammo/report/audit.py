@@ -51,7 +51,8 @@ def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
             rows.to_csv(temporary, index=False)
     write_json(folder / "summary.json", leakage_summary(audit.pairs, table, part_of))
     note = (
-        f"{audit.rois.name_of_data}, {protocol.replace('_', ' ')} split, {len(table)} ROIs; shifts are those of b's top-left corner from a's, right and down"
+        f"{audit.rois.name_of_data}, {protocol.replace('_', ' ')} split, {len(table)} ROIs; "
+        "shifts are those of b's top-left corner from a's, right and down"
     )
     image_of = dict(zip(table["roi_id"], audit.rois.images, strict=True))
     parts = audit.pairs[["split_a", "split_b"]].astype(object)

@@ -13,7 +13,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from mammo.core.config import PatchesConfig, VoteConfig
-from mammo.core.errors import NOTICE, MammoError, data_name
+from mammo.core.errors import DATA_NAMES, NOTICE, MammoError
 from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.provenance import data_hashes
 from mammo.core.tune_config import TuneConfig, sure_centre_px
@@ -262,7 +262,7 @@ def write_plots(opened: OpenStudy, shares: Mapping[str, Any], folder: Path) -> N
         study, tune = _redrawn(opened.ended), opened.config.tune
         complete = [trial.params for trial in study.trials if trial.state == TrialState.COMPLETE]
         varied = [name for name in shares if len({params[name] for params in complete}) > 1]
-        data = data_name(opened.study.user_attrs["synthetic"])
+        data = DATA_NAMES[opened.config.ingest.source]
         note = f"{data} ROIs of train and val, {tune.n_folds} grouped folds, mean over the folds. {NOTICE}"
 
         def draw(name: str, plot: Callable[..., Any], size_in: tuple[float, float], **options: Any) -> None:
