@@ -32,17 +32,22 @@ def usable_cpus() -> int:
 
 def end_with_parent() -> None:
     """Wait for the parent's end and end at once too. The body of a thread of a worker process."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
 
 
 def end_with_dvc() -> None:
-    """From here on end at once when the DVC ends that runs this process as a stage, if one does."""
-    dvc = _dvc_of_stage()
-    if dvc is not None:
-        threading.Thread(target=_end_after, args=(dvc,), daemon=True).start()
+    """From here on end at once when the DVC ends that runs this process as a stage, if one does.
+
+    It is the nearest ancestor beyond those that it gave the stage's name.
+    """
+    stage = os.environ.get(STAGE)
+    for ancestor in psutil.Process().parents() if stage else ():
+        with suppress(psutil.Error):
+            if ancestor.environ().get(STAGE) != stage:
+                threading.Thread(target=_end_after, args=(ancestor,), daemon=True).start()
+                return
 
 
 def _end_after(other: psutil.Process) -> None:
@@ -51,18 +56,6 @@ def _end_after(other: psutil.Process) -> None:
         while other.is_running() and other.status() != psutil.STATUS_ZOMBIE:
             time.sleep(WATCH_S)
     os._exit(1)
-
-
-def _dvc_of_stage() -> psutil.Process | None:
-    """The DVC that runs this process as a stage: the nearest ancestor beyond those that it gave the stage's name."""
-    stage = os.environ.get(STAGE)
-    if stage is None:
-        return None
-    for ancestor in psutil.Process().parents():
-        with suppress(psutil.Error):
-            if ancestor.environ().get(STAGE) != stage:
-                return ancestor
-    return None
 
 
 @contextmanager

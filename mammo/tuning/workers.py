@@ -36,17 +36,8 @@ from mammo.core.files import Workspace
 from mammo.core.processes import context_without_threads, deaf_to_interrupts, end_with_parent
 from mammo.data.splits import Fold
 from mammo.systems.devices import choose_device
-from mammo.tuning.objective import (
-    ERROR,
-    FOLDS,
-    INDEX,
-    OWN,
-    TRIAL_S,
-    WORKER,
-    judge_trial,
-    state_of,
-    trial_folds,
-)
+from mammo.tuning import objective
+from mammo.tuning.objective import INDEX, judge_trial, trial_folds
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.space import distributions, own_params
 from mammo.tuning.storage import alone, experimental, hidden, journal_path, using_storage
@@ -58,19 +49,16 @@ PRELOADED: Final = ("mammo.tuning.workers", "sklearn.model_selection", "scipy.st
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call of `mammo tune` is to do.
-
-    Attributes:
-        n_trials: trials of the study in all, those of earlier calls included.
-        n_workers: processes on this machine; 0 leaves the trials to `mammo tune worker` elsewhere.
-        url: PostgreSQL's address, or None for the journal.
-        fresh: forget the study that is there.
-    """
+    """What a call of `mammo tune` is to do."""
 
     n_trials: int
+    """Trials of the study in all, those of earlier calls included."""
     n_workers: int
+    """Processes on this machine; 0 leaves the trials to `mammo tune worker` elsewhere."""
     url: str | None = None
+    """PostgreSQL's address, or None for the journal."""
     fresh: bool = False
+    """Forget the study that is there."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -93,10 +81,7 @@ def check_plan(plan: Plan) -> None:
 
 
 def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Console) -> dict[str, Any]:
-    """Make or continue the study until it has its trials; write `reports/tune/` and MLflow's side.
-
-    Returns:
-        The record, as in `reports/tune/best.yaml`.
+    """Make or continue the study until it has its trials; write `reports/tune/` and MLflow's side; give the record.
 
     Raises:
         MammoError: another command runs on this study, it was made with other settings, it is deleted meanwhile, a
@@ -168,7 +153,7 @@ def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None
 def _crew(opened: OpenStudy, plan: Plan, n_workers: int) -> Iterator[set[Future[int]]]:
     """Worker processes of this machine, that end with the block however it ends."""
     others, finished_well = set(active_children()), False
-    executor = ProcessPoolExecutor(max(1, n_workers), context_without_threads(PRELOADED), _begin)
+    executor = ProcessPoolExecutor(max(1, n_workers), context_without_threads(PRELOADED))
     task = (opened.workspace.root, opened.config, plan.url, plan.n_trials, opened.command)
     try:
         with deaf_to_interrupts():
@@ -187,11 +172,6 @@ def _crew(opened: OpenStudy, plan: Plan, n_workers: int) -> Iterator[set[Future[
         executor.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
-    """Let a worker end with the command."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
 def work(
     root: Path,
     config: Config,
@@ -200,13 +180,13 @@ def work(
     command: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> int:
-    """Join the study and take trials until none is left; returns how many this worker ended.
+    """Join the study and take trials until it has `n_trials` in all; returns how many this worker ended.
 
     Args:
         root: the workspace.
         config: all settings.
-        url: the storage's address, or None for the workspace's journal.
-        n_trials: how many trials the study shall have in all.
+        url: PostgreSQL's address, or None for the workspace's journal.
+        n_trials: how many trials the study shall have.
         command: signs its trials, see `OpenStudy`; None for a worker that no command has started.
         say: told one line for each trial that this worker ended.
 
@@ -214,9 +194,9 @@ def work(
         MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.
         TrackingError: the storage cannot be used.
     """
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    workspace = Workspace(root)
-    n_ended = 0
+    workspace, n_ended = Workspace(root), 0
     with using_storage(workspace, url, config.tune.heartbeat_s) as storage:
         folds = trial_folds(workspace, config)
         opened = join_study(workspace, config, storage, folds, command or uuid4().hex[:12])
@@ -224,10 +204,10 @@ def work(
             started = perf_counter()
             trial = take(opened, n_trials)
             if trial is not None:
-                ended = _end(opened, trial, folds, started)
-                n_ended += ended is not None
-                if ended is not None and say is not None:
-                    say(trial_line(ended, config.tune.metric))
+                if (ended := _end(opened, trial, folds, started)) is not None:
+                    n_ended += 1
+                    if say is not None:
+                        say(trial_line(ended, config.tune.metric))
             elif opened.running:  # comes back if its worker dies
                 sleep(POLL_S)
             else:
@@ -258,9 +238,11 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
         trial = study.ask(distributions(opened.config.tune))
         if isinstance(opened.storage, RDBStorage):
             opened.storage.record_heartbeat(trial._trial_id)
-        whose = {WORKER: f"{node()}:{getpid()}", COMMAND: opened.command}
-        for name, value in ({INDEX: index} | ({OWN: True} if own else {}) | whose).items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr(INDEX, index)
+        if own:
+            trial.set_user_attr(objective.OWN, True)
+        trial.set_user_attr(objective.WORKER, f"{node()}:{getpid()}")
+        trial.set_user_attr(COMMAND, opened.command)
         return trial
 
 
@@ -276,8 +258,7 @@ def sampler_of(seed: int, index: int, startup_trials: int, own: dict[str, object
 
 def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: float) -> FrozenTrial | None:
     """Judge a trial and tell how it ended; None if it counted as dead meanwhile."""
-    value = None
-    device = choose_device(opened.config.train.device)
+    value, device = None, choose_device(opened.config.train.device)
     try:
         with _heartbeat(opened, trial):
             try:
@@ -285,9 +266,9 @@ def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: flo
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
             except MammoError as error:
-                trial.set_user_attr(ERROR, str(error))
+                trial.set_user_attr(objective.ERROR, str(error))
                 state = TrialState.FAIL
-            trial.set_user_attr(TRIAL_S, round(perf_counter() - started, 3))
+            trial.set_user_attr(objective.TRIAL_S, round(perf_counter() - started, 3))
         told = opened.study.tell(trial, value, state, skip_if_finished=True)
     except UpdateFinishedTrialError:
         return None
@@ -297,14 +278,10 @@ def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: flo
 @contextmanager
 def _heartbeat(opened: OpenStudy, trial: optuna.Trial) -> Iterator[None]:
     """Say again and again that the trial's worker lives, where the storage listens."""
-    storage = opened.storage
-    if not isinstance(storage, RDBStorage):
-        yield
-        return
-    ended = threading.Event()
+    storage, ended = opened.storage, threading.Event()
 
     def beat() -> None:
-        while not ended.wait(opened.config.tune.heartbeat_s):
+        while isinstance(storage, RDBStorage) and not ended.wait(opened.config.tune.heartbeat_s):
             with suppress(SQLAlchemyError, StorageInternalError):  # the trial itself will meet them
                 storage.record_heartbeat(trial._trial_id)
 
@@ -321,5 +298,6 @@ def trial_line(trial: FrozenTrial, metric: str) -> str:
     """One line for people: how a trial ended, with its value or its error."""
     attrs = trial.user_attrs
     value = f"{metric} {trial.value:.4f}" if trial.state == TrialState.COMPLETE else ""
-    said = [state_of(trial), value, f"folds {len(attrs.get(FOLDS, []))}", attrs.get(ERROR, "")]
+    n_folds = len(attrs.get(objective.FOLDS, []))
+    said = [objective.state_of(trial), value, f"folds {n_folds}", attrs.get(objective.ERROR, "")]
     return f"trial {attrs[INDEX]}: {', '.join(filter(None, said))}"

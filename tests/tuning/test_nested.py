@@ -17,7 +17,7 @@ from mammo.report.studies import write_nested
 from mammo.studies.fits import Fit, PartScores
 from mammo.tuning.mlflow import log_nested
 from mammo.tuning.nested import judged_alike, run_nested
-from mammo.tuning.objective import held_out_value, nested_folds, trial_folds, tuning_rois
+from mammo.tuning.objective import held_out_value, nested_folds, trial_folds
 from mammo.tuning.space import without_fold
 from mammo.tuning.study import rois_mark, study_mark, study_name
 from mammo.tuning.workers import Plan
@@ -35,7 +35,7 @@ def test_every_roi_is_held_out_from_one_study_and_the_test_part_from_all(
     rois = development_rois(space)
     held_out: list[str] = []
     for fold in nested_folds(rois, config.tune):
-        seen = set(tuning_rois(space, without_fold(config, fold.fold).tune).table["roi_id"])
+        seen = set(trial_folds(space, without_fold(config, fold.fold))[0].rois.table["roi_id"])
         mine = set(fold.rois.part("test").table["roi_id"])
         assert seen | mine == set(rois.table["roi_id"])
         assert not {group_of[roi] for roi in seen} & {group_of[roi] for roi in mine}
