@@ -79,27 +79,6 @@ def test_calibration_operating_points_and_referral_stand_in_the_run(
     assert {"evaluate/reliability.png", "evaluate/referral.png", "evaluate/results.md"} <= files
 
 
-def test_the_report_names_bins_promise_and_both_thresholds(finished: tuple[Workspace, Config]) -> None:
-    text = (finished[0].reports / "evaluate" / "results.md").read_text()
-    for words in (
-        "Expected calibration error over 6 bins of equally many ROIs",
-        "| compact-model1 | specificity 0.95 |",
-        "| compact-model1 | recall 0.80 |",
-        "fixed: 0.500",
-        "(ships)",
-        "| compact-model1, repeat 0, fold 0 | 8 | 0.90 |",
-        "PHANTOM",
-    ):
-        assert words in text
-
-
-def test_systems_of_one_source_and_protocol_share_an_experiment(finished: tuple[Workspace, Config]) -> None:
-    space, config = finished
-    client = connect(space)
-    runs = [client.get_run(ensure_run(space, config, system)) for system in config.systems]
-    assert {client.get_experiment(run.info.experiment_id).name for run in runs} == {"phantom-grouped_cv"}
-
-
 def test_a_clone_with_an_empty_store_gets_its_runs_back_from_the_files(
     files_only: tuple[Workspace, Config],
 ) -> None:

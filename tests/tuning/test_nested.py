@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mammo.core.config import Config
-from mammo.core.errors import ConfigError, DataError
+from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace, read_json, read_table
 from mammo.data.splits import development_rois
 from mammo.evaluation.metrics import auc
@@ -57,12 +57,6 @@ def test_studies_of_different_folds_do_not_mix(workspace: tuple[Workspace, Confi
 def test_a_fold_that_does_not_exist_is_refused(workspace: tuple[Workspace, Config]) -> None:
     with pytest.raises(ConfigError, match=r"held_out_fold must be below nested_folds \(5\), got 5"):
         without_fold(workspace[1], 5)
-
-
-def test_too_many_folds_for_the_groups_are_refused(tmp_path: Path) -> None:
-    space, config = make_workspace(tmp_path / "space", nested_folds=20)
-    with pytest.raises(DataError, match="fold"):
-        trial_folds(space, without_fold(config, 0))
 
 
 def test_the_threshold_of_a_held_out_value_comes_from_validation() -> None:
