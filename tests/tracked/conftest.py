@@ -1,24 +1,22 @@
 """A small workspace that went through training, evaluation and registration, made once."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import yaml
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace, write_json, write_table
-from mammo.core.records import ROI_SCHEMA, SPLIT_SCHEMA, conform
+from mammo.core.records import ROI_SCHEMA, conform
 from mammo.data.patches import drawn_patches, grid_patches
-from mammo.data.rois import Rois, write_rois
+from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.report.results import write_results
 from mammo.systems.assess import assess
 from mammo.track.record import fill_store, train_recorded
 from mammo.track.registry import chosen
+from tests.disc_rois import disc_rois, workspace_of
 from tests.settings import params
 
 SETTINGS = {
@@ -32,48 +30,28 @@ SETTINGS = {
 }
 
 
-def disc_rois(n: int, seed: int = 0) -> Rois:
-    """Noise pictures; every second one holds a bright disc and is a Tumor."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:120, :120]
-    disc = (rows - 60) ** 2 + (columns - 60) ** 2 < 25**2
-    labels = np.arange(n) % 2
-    noise = rng.normal(100, 20, size=(n, 120, 120))
-    images = np.clip(noise + 60 * disc * labels[:, None, None], 0, 255).astype(np.uint8)
-    table = pd.DataFrame(
-        {
-            "roi_id": [f"disc-{i:03d}" for i in range(n)],
-            "source": "phantom",
-            "film_id": [f"mdb{i + 1:03d}" for i in range(n)],
-            "patient_id": [f"p{i:03d}" for i in range(n)],
-            "label": labels,
-            "abnormality": np.where(labels == 1, "CIRC", "NORM"),
-            "severity": [("B" if label else None) for label in labels],
-            "tissue": "G",
-            "x_px": 60,
-            "y_px": 60,
-            "radius_px": [(25 if label else None) for label in labels],
-            "published_split": None,
-            "sha256": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
-            "synthetic": True,
-        }
+def known_discs() -> Rois:
+    """Noise pictures; every second one holds a bright disc and is a Tumor. All is known of them."""
+    discs, order = disc_rois(16, 16), np.arange(32).reshape(2, 16).T.ravel()
+    table = discs.table.iloc[order].assign(
+        roi_id=[f"disc-{i:03d}" for i in range(32)],
+        source="phantom",
+        film_id=[f"mdb{i + 1:03d}" for i in range(32)],
+        patient_id=[f"p{i:03d}" for i in range(32)],
+        abnormality=["NORM", "CIRC"] * 16,
+        severity=np.where(discs.labels[order], "B", None),
+        tissue="G",
+        x_px=60,
+        y_px=60,
+        radius_px=np.where(discs.labels[order], 28, None),
     )
-    return Rois(conform(table, ROI_SCHEMA, "discs"), images)
+    return Rois(conform(table, ROI_SCHEMA, "discs"), discs.images[order])
 
 
 def prepare_workspace(root: Path) -> tuple[Workspace, Config]:
     """A workspace whose stages up to `patches` have run."""
-    values = params(**SETTINGS)
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
-    space, config = Workspace(root), Config.parse(values)
-    rois = disc_rois(32)
-    write_rois(rois, space.rois)
-    parts = ["train"] * 16 + ["val"] * 8 + ["test"] * 8
-    split = pd.DataFrame(
-        {"roi_id": rois.table["roi_id"], "group_id": rois.table["patient_id"], "split": parts}
-    )
-    write_table(space.split, conform(split, SPLIT_SCHEMA, "split"))
+    rois, parts = known_discs(), ["train"] * 16 + ["val"] * 8 + ["test"] * 8
+    space, config = workspace_of(root, params(**SETTINGS), rois, list(rois.table["patient_id"]), parts)
     whole = read_parts(space)
     for name in ("train", "val"):
         write_table(space.patches(name), drawn_patches(whole.part(name).table, config.patches))

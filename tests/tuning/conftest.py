@@ -10,20 +10,15 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
-import yaml
 
 from mammo.core.config import Config
-from mammo.core.files import Workspace, write_table
-from mammo.core.records import SPLIT_SCHEMA, conform
-from mammo.data.rois import write_rois
+from mammo.core.files import Workspace
 from mammo.tuning.objective import state_of, trial_folds
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, make_study
 from mammo.tuning.workers import PRELOADED, work
-from tests.disc_rois import disc_rois
+from tests.disc_rois import disc_rois, workspace_of
 from tests.docker.processes import Postgresql, postgresql
 from tests.settings import laid_over, params
 
@@ -57,19 +52,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def make_workspace(root: Path, **tune: Any) -> tuple[Workspace, Config]:
     """A workspace whose stages up to `split` have run; the last eight ROIs are the test part."""
     values = laid_over(params(**SETTINGS), {"tune": tune})
-    root.mkdir(parents=True)
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
-    space = Workspace(root)
-    rois = disc_rois(20, 20)
-    write_rois(rois, space.rois)
-    order = np.argsort(np.arange(40) % 20, kind="stable")
-    parts = np.full(40, "train", dtype=object)
-    parts[order[24:32]], parts[order[32:]] = "val", "test"
-    split = pd.DataFrame(
-        {"roi_id": rois.table["roi_id"], "group_id": [f"g{i // 2:02d}" for i in range(40)], "split": parts}
-    )
-    write_table(space.split, conform(split, SPLIT_SCHEMA, "split"))
-    return space, Config.parse(values)
+    parts = 2 * (12 * ["train"] + 4 * ["val"] + 4 * ["test"])
+    return workspace_of(root, values, disc_rois(20, 20), [f"g{i // 2:02d}" for i in range(40)], parts)
 
 
 @pytest.fixture
