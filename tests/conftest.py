@@ -1,7 +1,8 @@
 """Fixtures that several rooms share."""
 
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,13 +60,24 @@ def val() -> "PatchData":
     return data_of(disc_rois(4, 4, seed=1))
 
 
-@pytest.fixture(scope="session")
-def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database: making its tables takes seconds, copying it takes none."""
-    from mammo.track.store import connect
-
-    space = Workspace(tmp_path_factory.mktemp("template"))
+@pytest.fixture(scope="session", autouse=True)
+def _no_store_of_the_user() -> Iterator[None]:
+    """Runs go to the store of the test's workspace, whatever the environment names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        connect(space)
-    return space.mlruns / "mlflow.db"
+        yield
+
+
+@pytest.fixture(scope="session")
+def store_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Workspace], None]:
+    """Gives a workspace an empty MLflow store: making its tables takes seconds, copying it takes none."""
+    from mammo.track.store import connect
+
+    template = Workspace(tmp_path_factory.mktemp("template"))
+    connect(template)
+
+    def give(workspace: Workspace) -> None:
+        workspace.mlruns.mkdir(parents=True, exist_ok=True)
+        shutil.copy(template.mlruns / "mlflow.db", workspace.mlruns)
+
+    return give

@@ -1,6 +1,7 @@
 """A small workspace that went through training, evaluation and registration, made once."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mammo.track.registry import chosen
 from tests.disc_rois import disc_rois, workspace_of
 from tests.settings import params
 
+Store = Callable[[Workspace], None]
 SETTINGS = {
     "systems": ["compact-baseline", "compact-model1"],
     "ingest": {"source": "phantom", "raw": "data/raw/phantom"},
@@ -39,11 +41,11 @@ def known_discs() -> Rois:
         film_id=[f"mdb{i + 1:03d}" for i in range(32)],
         patient_id=[f"p{i:03d}" for i in range(32)],
         abnormality=["NORM", "CIRC"] * 16,
-        severity=np.where(discs.labels[order], "B", None),
+        severity=np.array([None, "B"] * 16),
         tissue="G",
         x_px=60,
         y_px=60,
-        radius_px=np.where(discs.labels[order], 28, None),
+        radius_px=np.array([None, 28] * 16),
     )
     return Rois(conform(table, ROI_SCHEMA, "discs"), discs.images[order])
 
@@ -59,25 +61,13 @@ def prepare_workspace(root: Path) -> tuple[Workspace, Config]:
     return space, config
 
 
-@pytest.fixture(autouse=True)
-def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-def use_store(space: Workspace, template: Path) -> None:
-    """Give a workspace an empty store."""
-    space.mlruns.mkdir(parents=True, exist_ok=True)
-    shutil.copy(template, space.mlruns / "mlflow.db")
-
-
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> tuple[Workspace, Config]:
+def finished(tmp_path_factory: pytest.TempPathFactory, store_of: Store) -> tuple[Workspace, Config]:
     """A workspace that went through all stages; tests that change its store must copy it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")  # these fits take a second
         space, config = prepare_workspace(tmp_path_factory.mktemp("finished") / "space")
-        use_store(space, store_template)
+        store_of(space)
         for system in config.systems:
             train_recorded(space, config, system)
         write_results(space, assess(space, config))
@@ -87,20 +77,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> 
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, store_template: Path) -> tuple[Workspace, Config]:
+def prepared(tmp_path: Path, store_of: Store) -> tuple[Workspace, Config]:
     """A workspace of its own whose stages up to `patches` have run, with an empty store."""
     space, config = prepare_workspace(tmp_path / "space")
-    use_store(space, store_template)
+    store_of(space)
     return space, config
 
 
 @pytest.fixture
 def files_only(
-    tmp_path: Path, finished: tuple[Workspace, Config], store_template: Path
+    tmp_path: Path, finished: tuple[Workspace, Config], store_of: Store
 ) -> tuple[Workspace, Config]:
     """What a fresh clone has after `dvc pull`: all files, and a store that knows nothing of them."""
     space, config = finished
     shutil.copytree(space.root, tmp_path / "clone", ignore=shutil.ignore_patterns("mlruns", "*.run.json"))
     clone = Workspace(tmp_path / "clone")
-    use_store(clone, store_template)
+    store_of(clone)
     return clone, config

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -60,22 +60,6 @@ def make_workspace(root: Path, **tune: Any) -> tuple[Workspace, Config]:
 def workspace(tmp_path: Path) -> tuple[Workspace, Config]:
     """One of these."""
     return make_workspace(tmp_path / "space")
-
-
-@pytest.fixture
-def store_of(store_template: Path) -> Callable[[Workspace], None]:
-    """Gives a workspace an empty MLflow store."""
-
-    def give(space: Workspace) -> None:
-        space.mlruns.mkdir(parents=True, exist_ok=True)
-        (space.mlruns / "mlflow.db").write_bytes(store_template.read_bytes())
-
-    return give
-
-
-@pytest.fixture(autouse=True)
-def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="session")
