@@ -21,7 +21,7 @@ from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels
 from mammo.tuning.objective import held_out_value, nested_folds
 from mammo.tuning.space import chosen_settings, without_fold
-from mammo.tuning.workers import Plan, check_plan, run_tuning
+from mammo.tuning.workers import Plan, run_tuning
 
 TUNED, SETTINGS = "tuned", "settings"
 
@@ -45,7 +45,6 @@ def run_nested(workspace: Workspace, config: Config, plan_of_each: Plan, console
     Raises:
         MammoError: as `run_tuning`, or a fit failed. Finished trials and fits are kept.
     """
-    check_plan(plan_of_each)
     rois = development_rois(workspace)
     chosen: list[Chosen] = []
     for fold in nested_folds(rois, config.tune):

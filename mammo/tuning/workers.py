@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import count
 from multiprocessing import active_children
 from os import getpid
-from pathlib import Path
 from platform import node
 from time import perf_counter, sleep
 from typing import Any, Final
@@ -24,7 +23,7 @@ import optuna
 import torch
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
+from optuna.samplers import PartialFixedSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -49,7 +48,11 @@ PRELOADED: Final = ("mammo.tuning.workers", "sklearn.model_selection", "scipy.st
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call of `mammo tune` is to do."""
+    """What a call of `mammo tune` is to do.
+
+    Raises:
+        MammoError: no trials, no workers, or a database that is not PostgreSQL.
+    """
 
     n_trials: int
     """Trials of the study in all, those of earlier calls included."""
@@ -60,24 +63,19 @@ class Plan:
     fresh: bool = False
     """Forget the study that is there."""
 
-
-def check_plan(plan: Plan) -> None:
-    """Refuse numbers that make no study.
-
-    Raises:
-        MammoError: no trials, no workers, or a database that is not PostgreSQL.
-    """
-    if plan.n_trials < 1:
-        raise MammoError(
-            f"--trials must be at least 1 (a study without trials chooses nothing), got {plan.n_trials}; ask for more"
-        )
-    if plan.n_workers < 0 or (plan.n_workers == 0 and plan.url is None):
-        raise MammoError(
-            f"--workers must be at least 1 (0 only with --storage, where other machines work), got {plan.n_workers}; "
-            "ask for more"
-        )
-    if plan.url is not None:
-        hidden(plan.url)
+    def __post_init__(self) -> None:
+        if self.n_trials < 1:
+            raise MammoError(
+                f"--trials must be at least 1 (a study without trials chooses nothing), got {self.n_trials}; ask for "
+                "more"
+            )
+        if self.n_workers < 0 or (self.n_workers == 0 and self.url is None):
+            raise MammoError(
+                "--workers must be at least 1 (0 only with --storage, where other machines work), got "
+                f"{self.n_workers}; ask for more"
+            )
+        if self.url is not None:
+            hidden(self.url)
 
 
 def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Console) -> dict[str, Any]:
@@ -88,7 +86,6 @@ def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Consol
             worker died, or no trial completed. Ended trials are kept; the same command goes on.
         TrackingError: the study's storage, or MLflow's, cannot be used; likewise.
     """
-    check_plan(plan)
     if plan.n_workers > 0:
         context_without_threads(PRELOADED)  # loads what workers need while this process reads
     from mammo.tuning.mlflow import write_runs  # MLflow would keep every worker waiting
@@ -154,7 +151,7 @@ def _crew(opened: OpenStudy, plan: Plan, n_workers: int) -> Iterator[set[Future[
     """Worker processes of this machine, that end with the block however it ends."""
     others, finished_well = set(active_children()), False
     executor = ProcessPoolExecutor(max(1, n_workers), context_without_threads(PRELOADED))
-    task = (opened.workspace.root, opened.config, plan.url, plan.n_trials, opened.command)
+    task = (opened.workspace, opened.config, plan, opened.command)
     try:
         with deaf_to_interrupts():
             futures = {executor.submit(work, *task) for _ in range(n_workers)}
@@ -173,20 +170,18 @@ def _crew(opened: OpenStudy, plan: Plan, n_workers: int) -> Iterator[set[Future[
 
 
 def work(
-    root: Path,
+    workspace: Workspace,
     config: Config,
-    url: str | None,
-    n_trials: int,
+    plan: Plan,
     command: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> int:
-    """Join the study and take trials until it has `n_trials` in all; returns how many this worker ended.
+    """Join the study and take trials until it has those of the plan; returns how many this worker ended.
 
     Args:
-        root: the workspace.
+        workspace: where it is.
         config: all settings.
-        url: PostgreSQL's address, or None for the workspace's journal.
-        n_trials: how many trials the study shall have.
+        plan: how many trials, and where they are stored.
         command: signs its trials, see `OpenStudy`; None for a worker that no command has started.
         say: told one line for each trial that this worker ended.
 
@@ -196,13 +191,13 @@ def work(
     """
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    workspace, n_ended = Workspace(root), 0
-    with using_storage(workspace, url, config.tune.heartbeat_s) as storage:
+    n_ended = 0
+    with using_storage(workspace, plan.url, config.tune.heartbeat_s) as storage:
         folds = trial_folds(workspace, config)
         opened = join_study(workspace, config, storage, folds, command or uuid4().hex[:12])
         while True:
             started = perf_counter()
-            trial = take(opened, n_trials)
+            trial = take(opened, plan.n_trials)
             if trial is not None:
                 if (ended := _end(opened, trial, folds, started)) is not None:
                     n_ended += 1
@@ -223,7 +218,7 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
     Raises:
         MammoError: the study is deleted meanwhile.
     """
-    study = opened.study
+    study, tune = opened.study, opened.config.tune
     with alone(opened.workspace, opened.storage, study.study_name), experimental():
         opened.reap()
         running = opened.running
@@ -233,9 +228,12 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
             return None
         if len(running) >= study.user_attrs.get(N_WORKERS, 0):
             study.set_user_attr(N_WORKERS, len(running) + 1)
-        own = own_params(opened.config) if index == 0 else None
-        study.sampler = sampler_of(opened.config.tune.seed, index, opened.config.tune.startup_trials, own)
-        trial = study.ask(distributions(opened.config.tune))
+        # A generator of its own: what a process has drawn before does not matter.
+        seed = int(np.random.SeedSequence([tune.seed, index]).generate_state(1)[0])
+        study.sampler = TPESampler(seed=seed, n_startup_trials=tune.startup_trials)
+        if own := own_params(opened.config) if index == 0 else None:
+            study.sampler = PartialFixedSampler(own, study.sampler)
+        trial = study.ask(distributions(tune))
         if isinstance(opened.storage, RDBStorage):
             opened.storage.record_heartbeat(trial._trial_id)
         trial.set_user_attr(INDEX, index)
@@ -244,16 +242,6 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
         trial.set_user_attr(objective.WORKER, f"{node()}:{getpid()}")
         trial.set_user_attr(COMMAND, opened.command)
         return trial
-
-
-def sampler_of(seed: int, index: int, startup_trials: int, own: dict[str, object] | None) -> BaseSampler:
-    """TPE with a generator of its own for one trial: what a process has drawn before does not matter.
-
-    `startup_trials` are drawn at random before TPE learns; the parameters in `own` are not drawn.
-    """
-    state = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-    sampler = TPESampler(seed=state, n_startup_trials=startup_trials)
-    return PartialFixedSampler(own, sampler) if own else sampler
 
 
 def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: float) -> FrozenTrial | None:

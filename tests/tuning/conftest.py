@@ -17,7 +17,7 @@ from mammo.core.files import Workspace
 from mammo.tuning.objective import state_of, trial_folds
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, make_study
-from mammo.tuning.workers import PRELOADED, work
+from mammo.tuning.workers import PRELOADED
 from tests.disc_rois import disc_rois, workspace_of
 from tests.docker.processes import Postgresql, postgresql
 from tests.settings import laid_over, params
@@ -109,11 +109,6 @@ def line_with(command: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return line
     raise AssertionError(f"the command has ended: {command.communicate()}")
-
-
-def work_in(root: Path, config: Config, url: str | None, n_trials: int, command: str) -> None:
-    """A worker's body, importable by a new process."""
-    work(root, config, url, n_trials, command)
 
 
 @contextmanager
