@@ -149,9 +149,9 @@ def test_a_study_is_not_forgotten_while_a_worker_is_on_it(
     workspace: tuple[Workspace, Config], opened: OpenStudy
 ) -> None:
     space, config = workspace
-    trial, before = take(opened, 2), opened.id
+    rois, before = trial_folds(space, config), opened.id
+    trial = take(opened, 2)  # alive for four heartbeats
     assert trial is not None
-    rois = trial_folds(space, config)
     with pytest.raises(MammoError, match=r"nobody may be at work.*stop it, or leave --fresh out"):
         make_study(space, config, opened.storage, rois, fresh=True)
     opened.study.tell(trial, state=TrialState.PRUNED)
