@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_array, read_json, read_table, sha256_of
@@ -71,18 +70,6 @@ def test_the_champion_is_registered_and_is_the_best_on_validation(reproduced: Wo
     assert chosen["system"] == min(losses, key=lambda system: losses[system])
     version = champion(reproduced, Config.load(reproduced.params).register_.model_name)
     assert version.weights_sha256 == chosen["weights_sha256"]
-
-
-def test_mammo_predict_decides_by_the_share_of_votes(reproduced: Workspace, tmp_path: Path) -> None:
-    picture = tmp_path / "roi.png"
-    Image.fromarray(read_array(reproduced.rois / "images.npy")[0]).save(picture)
-    done = run(reproduced, "mammo", "predict", "--json", str(picture))
-    row = json.loads(done.stdout)
-    assert done.stderr == ""
-    assert (row["file"], len(row["votes"])) == (str(picture), 25)
-    assert row["vote_share"] == pytest.approx(np.mean(row["votes"]))
-    assert row["label"] == ("Tumor" if row["vote_share"] > row["threshold"] else "Normal")
-    assert row["label"] in row["prediction_set"]
 
 
 def test_a_choice_reruns_what_it_changes_once_it_is_asked_for(reproduced: Workspace, tmp_path: Path) -> None:
