@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -459,7 +460,7 @@ def worker(
     """Take trials of a study that `mammo tune` has made, on this or another machine, until none is left."""
     from mammo.core.config import Config
     from mammo.tuning.space import without_fold
-    from mammo.tuning.workers import work
+    from mammo.tuning.workers import Plan, work
 
     if storage is None:
         raise MammoError(
@@ -470,13 +471,9 @@ def worker(
     config = Config.load_own(workspace.params)
     if held_out_fold is not None:
         config = without_fold(config, held_out_fold)
-    n_ended = work(
-        workspace.root,
-        config,
-        storage,
-        config.tune.trials if trials is None else trials,
-        say=lambda line: console.print(line, highlight=False, soft_wrap=True),
-    )
+    plan = Plan(config.tune.trials if trials is None else trials, 0, storage)
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    n_ended = work(workspace, config, plan, say=say)
     console.print(f"{n_ended} trials ended here; none is left", highlight=False)
 
 
@@ -525,11 +522,11 @@ def _ready(
     from mammo.core.provenance import ensure_split
     from mammo.demo import prepare_tuning
     from mammo.studies.fits import default_jobs
-    from mammo.tuning.workers import Plan, check_plan
+    from mammo.tuning.workers import Plan
 
     config = Config.load_own(workspace.params)
     n_trials = config.tune.trials if trials is None else trials
-    check_plan(Plan(n_trials, 1 if workers is None else workers, storage))
+    Plan(n_trials, 1 if workers is None else workers, storage)  # refuses what makes no study
     if source is None:
         ensure_split(workspace)
     elif source == "phantom":

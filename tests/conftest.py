@@ -1,15 +1,20 @@
 """Fixtures that several rooms share."""
 
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from tests.disc_rois import disc_rois
+
+if TYPE_CHECKING:
+    from mammo.systems.fit import PatchData
 
 HERE = Path(__file__).parent
 SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "tuning")
@@ -41,18 +46,6 @@ def disc_set() -> Rois:
 
 
 @pytest.fixture(scope="session")
-def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database: making its tables takes seconds, copying it takes none."""
-    from mammo.track.store import connect
-
-    space = Workspace(tmp_path_factory.mktemp("template"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        connect(space)
-    return space.mlruns / "mlflow.db"
-
-
-@pytest.fixture(scope="session")
 def real_rois() -> Rois:
     """The authors' 326 ROIs."""
     archive = os.environ.get("MAMMO_MIAS_ROIS")
@@ -70,3 +63,42 @@ def real_films() -> Path:
     if not films:
         pytest.skip("needs the real films: MAMMO_MINI_MIAS")
     return Path(films)
+
+
+@pytest.fixture(scope="session")
+def train() -> "PatchData":
+    """66 patches of 11 ROIs."""
+    from tests.tiny_fits import data_of  # torch: other rooms' tests start without it
+
+    return data_of(disc_rois(6, 5))
+
+
+@pytest.fixture(scope="session")
+def val() -> "PatchData":
+    """48 patches of 8 other ROIs."""
+    from tests.tiny_fits import data_of
+
+    return data_of(disc_rois(4, 4, seed=1))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_store_of_the_user() -> Iterator[None]:
+    """Runs go to the store of the test's workspace, whatever the environment names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def store_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Workspace], None]:
+    """Gives a workspace an empty MLflow store: making its tables takes seconds, copying it takes none."""
+    from mammo.track.store import connect
+
+    template = Workspace(tmp_path_factory.mktemp("template"))
+    connect(template)
+
+    def give(workspace: Workspace) -> None:
+        workspace.mlruns.mkdir(parents=True, exist_ok=True)
+        shutil.copy(template.mlruns / "mlflow.db", workspace.mlruns)
+
+    return give

@@ -1,10 +1,17 @@
-"""ROIs that a small network can tell apart: noise, and noise with a bright disc (Tumor)."""
+"""ROIs that a small network can tell apart: noise, and noise with a bright disc (Tumor); workspaces that hold them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
+from mammo.core.config import Config
+from mammo.core.files import Workspace, write_table
 from mammo.core.records import ROI_SIDE_PX, SPLIT_SCHEMA, SPLITS, conform
-from mammo.data.rois import Rois, make_roi_set
+from mammo.data.rois import Rois, make_roi_set, write_rois
 
 
 def disc_rois(n_normal: int, n_tumor: int, seed: int = 0) -> Rois:
@@ -32,3 +39,15 @@ def dealt_split(rois: Rois) -> pd.DataFrame:
     groups, parts = [f"group{row // 2}" for row in rows], [SPLITS[row % 3] for row in rows]
     table = pd.DataFrame({**rois.table[["roi_id", "patient_id"]], "group_id": groups, "split": parts})
     return conform(table, SPLIT_SCHEMA, "split")
+
+
+def workspace_of(
+    root: Path, values: dict[str, Any], rois: Rois, groups: Sequence[str], parts: Sequence[str]
+) -> tuple[Workspace, Config]:
+    """A workspace with these settings, ROIs, groups and parts: its stages up to `split` have run."""
+    workspace = Workspace(root)
+    write_rois(rois, workspace.rois)
+    workspace.params.write_text(yaml.safe_dump(values))
+    split = pd.DataFrame({**rois.table[["roi_id", "patient_id"]], "group_id": groups, "split": parts})
+    write_table(workspace.split, conform(split, SPLIT_SCHEMA, "split"))
+    return workspace, Config.parse(values)

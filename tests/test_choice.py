@@ -1,8 +1,6 @@
 """`settings_from`: what a study chose stands above params.yaml, and nothing contradicts it in silence."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +55,8 @@ def test_patches_votes_and_recipe_come_from_the_record_and_all_else_from_params_
     assert config.recipe == own.recipe.model_copy(update={"head_lr": 0.005, "epochs": 3})
     unchanged = {"settings_from", "patches", "vote", "train", "recipes"}
     assert config.model_dump(exclude=unchanged) == own.model_dump(exclude=unchanged)
+    assert Config.load_own(space.params).patches == own.patches  # as a study starts
     assert study_tags(space.root / BEST) == {"mammo.study": "abc", "mammo.best_trial": "7"}
-
-
-def test_a_study_starts_from_params_yaml_whatever_was_chosen_before(space: Workspace) -> None:
-    own = Config.load(space.params)
-    change(space, settings_from=BEST)
-    assert Config.load_own(space.params) == own
 
 
 @pytest.mark.parametrize(
@@ -93,10 +86,6 @@ def test_what_contradicts_the_choice_is_refused(
             "{study: {}, best: {}, system: a, recipes: {}, patches: {}, vote: {}}",
             "recipes: .* at least 1 item",
         ),
-        (
-            "{study: {}, best: {}, system: a, recipes: [x], patches: {}, vote: {}}",
-            "recipes: .* valid dictionary",
-        ),
     ],
 )
 def test_a_file_that_is_no_record_is_refused(space: Workspace, text: str, message: str) -> None:
@@ -111,43 +100,3 @@ def test_a_record_that_breaks_a_rule_is_named_with_its_key(space: Workspace) -> 
     change(space, settings_from=BEST)
     with pytest.raises(ConfigError, match=r"best\.yaml: patches.*size_px.*got 300"):
         Config.load(space.params)
-
-
-def test_dvc_compares_the_sections_of_the_file_that_the_stages_read(
-    space: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A new choice calls for patches and training where it is asked for, and nowhere else."""
-    monkeypatch.chdir(space.root)
-    shutil.copy(PROJECT / "dvc.yaml", space.root / "dvc.yaml")
-    dvc(space, "init", "--no-scm", "--quiet")
-    assert tracked(space, "patches") == {"params.yaml": ["patches"]}
-    change(space, settings_from=BEST)
-    assert tracked(space, "patches") == {BEST: ["patches"]}
-    found = tracked(space, "train@compact-model2")
-    assert found["params.yaml"] == ["model", "referral", "train"]
-    assert found[BEST] == [
-        "patches.corner_patches",
-        "patches.size_px",
-        "patches.stride_px",
-        "recipes",
-        "vote",
-    ]
-
-
-def dvc(space: Workspace, *arguments: str) -> str:
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=space.root, check=True, capture_output=True, text=True).stdout
-
-
-def tracked(space: Workspace, stage: str) -> dict[str, list[str]]:
-    """The settings that DVC compares for a stage: file → keys."""
-    from dvc.dependency import ParamsDependency
-    from dvc.repo import Repo
-
-    with Repo(str(space.root)) as repo:
-        (found,) = repo.stage.collect(stage)
-        return {
-            dependency.def_path: sorted(dependency.params)
-            for dependency in found.deps
-            if isinstance(dependency, ParamsDependency)
-        }

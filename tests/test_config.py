@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from pydantic import ValidationError
 
-from mammo.core.config import FUSION_BACKBONES, FUSIONS, Config, split_system
+from mammo.core.config import Config
 from mammo.core.errors import ConfigError
 from tests.settings import PARAMS, params
 
@@ -36,14 +34,6 @@ def message_for(changes: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_the_projects_params_load() -> None:
-    config = Config.load(PARAMS)
-
-    assert config.patches.size_px == 72
-    assert config.register_.model_name == "mammo-roi"
-    assert set(config.recipes) == {"paper", "scratch"}
-
-
 def test_the_recipe_called_paper_is_the_papers() -> None:
     recipe = Config.load(PARAMS).recipes["paper"]
 
@@ -59,49 +49,35 @@ def test_the_recipe_called_paper_is_the_papers() -> None:
 IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"patches.size_px": 121}, "patches.size_px: ", "less than or equal to 120, got 121"),
     ({"patches.size_px": 31}, "patches.size_px: ", "greater than or equal to 32, got 31"),
-    ({"patches.stride_px": 0}, "patches.stride_px: ", "got 0"),
-    ({"patches.stride_px": 121}, "patches.stride_px: ", "got 121"),
-    ({"patches.tumor_draws": 0}, "patches.tumor_draws: ", "got 0"),
     ({"patches.size_px": "72"}, "patches.size_px: Input should be a valid integer", "got '72'"),
     ({"patches.size_px": 72.0}, "patches.size_px: Input should be a valid integer", "got 72.0"),
     ({"patches.whole_roi": 1}, "patches.whole_roi: Input should be a valid boolean", "got 1"),
-    ({"patches.seed": -1}, "patches.seed: ", "got -1"),
     ({"patches.seed": True}, "patches.seed: Input should be a valid integer", "got True"),
     ({"split.protocol": "random"}, "split.protocol: ", "got 'random'"),
     ({"split.n_folds": 5, "split.fold": 5}, "split.fold must be below n_folds (5)", "got 5"),
     ({"split.n_repeats": 1, "split.repeat": 1}, "split.repeat must be below n_repeats (1)", "got 1"),
     ({"split.n_folds": 2}, "split.n_folds: ", "got 2"),
-    ({"ingest.source": "ddsm"}, "ingest.source: ", "got 'ddsm'"),
     (
         {"ingest.source": "phantom", "split.protocol": "published"},
         "split.protocol must be grouped_cv",
-        "source phantom",
+        "phantom",
     ),
     ({"systems": ["vgg16-model3"]}, "systems are written BACKBONE-FUSION", "got 'vgg16-model3'"),
     ({"systems": []}, "systems: ", "got []"),
-    ({"systems": "compact-model1"}, "systems: ", "got 'compact-model1'"),
     ({"systems": ["compact-model1"] * 2}, "systems must differ", "'compact-model1', 'compact-model1'"),
     ({"train.recipe": "scrath"}, "train.recipe must be one of ['paper', 'scratch']", "got 'scrath'"),
-    ({"train.patches_per_epoch": 1}, "train.patches_per_epoch: ", "got 1"),
-    ({"train.head_lr": 0}, "train.head_lr: ", "got 0"),
-    ({"train.device": "gpu"}, "train.device: ", "got 'gpu'"),
-    ({"recipes.scratch.epochs": 0}, "recipes.scratch.epochs: ", "got 0"),
+    ({"tune.trials": 0}, "tune.trials: ", "greater than or equal to 1, got 0"),
     (
         {"recipes.scratch.head_lr": "1e-3"},
         "recipes.scratch.head_lr: Input should be a valid number",
         "got '1e-3'",
     ),
-    ({"recipes.scratch.head_lr": float("nan")}, "recipes.scratch.head_lr: ", "got nan"),
     ({"recipes.scratch.batch_size": 1}, "recipes.scratch.batch_size: ", "got 1"),
     ({"recipes.scratch.augment.zoom": 1.0}, "recipes.scratch.augment.zoom: ", "got 1.0"),
-    ({"recipes.scratch.augment.fill": "zero"}, "recipes.scratch.augment.fill: ", "got 'zero'"),
     ({"recipes.scratch.augment": None}, "recipes.scratch.augment: ", "got None"),
     ({"model.compact_channels": [8, 8]}, "model.compact_channels: ", "got [8, 8]"),
-    ({"model.head_dropout": 1.0}, "model.head_dropout: ", "got 1.0"),
-    ({"vote.patch_threshold": 1.5}, "vote.patch_threshold: ", "got 1.5"),
     ({"vote.share_threshold": float("nan")}, "vote.share_threshold: ", "got nan"),
     ({"evaluate.confidence": 95}, "evaluate.confidence: ", "got 95"),
-    ({"register.select_by": "test_auc"}, "register.select_by: ", "got 'test_auc'"),
     ({"phantom.n_patients": 3}, "phantom.n_patients: ", "got 3"),
 ]
 
@@ -146,27 +122,6 @@ def test_params_yaml_names_every_setting_but_the_fold_that_code_sets() -> None:
     assert absent == {"tune.held_out_fold"}
 
 
-def test_every_broken_rule_has_a_line() -> None:
-    message = message_for({"patches.stride_px": 0, "evaluate.n_bootstrap": 5})
-
-    assert len(message.splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"patches.size_px": 32},
-        {"patches.size_px": 120, "patches.stride_px": 120},
-        {"split.n_repeats": 3, "split.repeat": 2, "split.fold": 4, "split.protocol": "grouped_cv"},
-        {"ingest.source": "phantom", "split.protocol": "grouped_cv"},
-        {"recipes.scratch.backbone_lr": 0.0},
-        {"recipes.scratch.augment.zoom": 0},
-    ],
-)
-def test_the_ends_of_the_ranges_are_possible(changes: dict[str, Any]) -> None:
-    Config.parse(changed(changes))
-
-
 def test_what_train_sets_replaces_the_recipes_own_value() -> None:
     config = Config.parse(
         changed(
@@ -178,19 +133,6 @@ def test_what_train_sets_replaces_the_recipes_own_value() -> None:
     assert (config.recipe.epochs, config.recipe.backbone_lr, config.recipe.head_lr) == (2, 0.0, 0.5)
     assert config.recipe.patches_per_epoch == own["patches_per_epoch"]
     assert config.recipes["scratch"].backbone_lr == own["backbone_lr"]
-
-
-def test_settings_cannot_be_changed_after_loading() -> None:
-    config = Config.load(PARAMS)
-
-    with pytest.raises(ValidationError, match="frozen"):
-        config.patches.size_px = 60
-
-
-@pytest.mark.parametrize("backbone", FUSION_BACKBONES)
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_systems_name_is_backbone_and_fusion(backbone: str, fusion: str) -> None:
-    assert split_system(f"{backbone}-{fusion}") == (backbone, fusion)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +154,3 @@ def test_a_file_that_is_missing_or_no_mapping_in_yaml_is_refused(
 
     with pytest.raises(ConfigError, match=rf"params\.yaml: {rule}"):
         Config.load(tmp_path / "params.yaml")
-
-
-def test_errors_of_a_file_name_that_file(tmp_path: Path) -> None:
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump(changed({"patches.stride_px": 0})))
-
-    with pytest.raises(ConfigError, match=r"^other\.yaml: patches\.stride_px: "):
-        Config.load(tmp_path / "other.yaml")

@@ -13,32 +13,6 @@ import torch
 from mammo.core.errors import guarded
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        (errno.ENOSPC, "no space is left; free some and run again"),
-        (errno.EDQUOT, "the quota is used up"),
-        (errno.EROFS, "its file system is read-only; work in another folder"),
-        (errno.EACCES, "access is denied; change its rights, or work in another folder"),
-        (errno.EPERM, "access is denied"),
-    ],
-)
-def test_what_the_machine_refuses_is_one_message_with_file_and_remedy(
-    code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refused() -> None:
-        raise OSError(code, os.strerror(code), "reports/table.csv")
-
-    with pytest.raises(SystemExit) as ended:
-        guarded(refused)
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: reports/table.csv: ")
-    assert said in message
-    assert message.endswith("finished work is kept\n")
-    assert message.count("\n") == 1
-
-
 def full_database() -> None:
     try:
         raise sqlite3.OperationalError("database or disk is full")
@@ -46,15 +20,32 @@ def full_database() -> None:
         raise RuntimeError("(sqlite3.OperationalError) database or disk is full\n[SQL: …]") from error
 
 
+def refusing(code: int) -> Callable[[], None]:
+    def refused() -> None:
+        raise OSError(code, os.strerror(code), "reports/table.csv")
+
+    return refused
+
+
 @pytest.mark.parametrize(
     ("refused", "said"),
     [
+        (refusing(errno.ENOSPC), "reports/table.csv: no space is left; free some and run again"),
+        (refusing(errno.EDQUOT), "reports/table.csv: the quota is used up"),
+        (
+            refusing(errno.EROFS),
+            "reports/table.csv: cannot be written, for its file system is read-only; work in",
+        ),
+        (
+            refusing(errno.EACCES),
+            "reports/table.csv: access is denied; change its rights, or work in another folder",
+        ),
         (full_database, "a database cannot be used (database or disk is full); free space"),
         (lambda: bytearray(2**62), "memory is used up (MemoryError); end other programs"),
         (lambda: torch.empty(2**58), "memory is used up ("),
     ],
 )
-def test_what_libraries_say_of_a_full_disk_or_too_little_memory_is_one_line(
+def test_what_the_machine_refuses_is_one_line_with_what_to_do(
     refused: Callable[[], None], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -62,6 +53,7 @@ def test_what_libraries_say_of_a_full_disk_or_too_little_memory_is_one_line(
     assert ended.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: {said}")
+    assert message.endswith("finished work is kept\n")
     assert message.count("\n") == 1
 
 

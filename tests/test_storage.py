@@ -1,7 +1,6 @@
 """A file is whole or as it was; what cannot be read is refused with what to do."""
 
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -172,10 +171,3 @@ def test_pickled_arrays_and_archives_are_no_plain_arrays(tmp_path: Path) -> None
     for name in ("pickled.npy", "archive.npy"):
         with pytest.raises(DataError, match=r"is not a plain \.npy array"):
             read_array(tmp_path / name)
-
-
-def test_the_hash_is_sha256_of_the_content(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 5000
-    (tmp_path / "x").write_bytes(content)
-
-    assert sha256_of(tmp_path / "x") == hashlib.sha256(content).hexdigest()

@@ -9,7 +9,6 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Final
 
 from mammo.core.processes import end_with_dvc
@@ -76,6 +75,7 @@ NO_MEMORY: Final = re.compile(
 """How PyTorch, CUDA, Python's threads and the loader of libraries say that memory is short, in errors of any kind."""
 INTERRUPTED: Final = 128 + signal.SIGINT
 TERMINATED: Final = 128 + signal.SIGTERM
+KEPT: Final = ", finished work is kept"
 STOPPED: Final = "stopped; run the same command to go on\n"
 
 
@@ -87,13 +87,12 @@ def guarded(main: Callable[[], None]) -> None:
     end_with_dvc()
     try:
         main()
-    except MammoError as error:
-        _fail(str(error))
     except Exception as error:
-        refused = what_the_machine_refuses(error)
+        refused = str(error) if isinstance(error, MammoError) else _what_the_machine_refuses(error)
         if refused is None:
             raise
-        _fail(f"{refused}, finished work is kept")
+        sys.stderr.write(f"error: {refused}\n")
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.stderr.write(STOPPED)
         sys.exit(INTERRUPTED)
@@ -103,17 +102,17 @@ def guarded(main: Callable[[], None]) -> None:
         raise
 
 
-def what_the_machine_refuses(error: BaseException) -> str | None:
+def _what_the_machine_refuses(error: BaseException) -> str | None:
     """Name what is short or forbidden, and the remedy, whichever library says so; None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
         text = (str(cause).splitlines() or [""])[0][:200]
         if isinstance(cause, MemoryError) or NO_MEMORY.search(str(cause)):
-            return f"memory is used up ({text or 'MemoryError'}); end other programs or allow more, and run again"
+            return f"memory is used up ({text or 'MemoryError'}); end other programs or allow more, and run again{KEPT}"
         if isinstance(cause, OSError) and cause.errno in REMEDIES:
-            return f"{cause.filename or 'disk'}: {REMEDIES[cause.errno]}"
+            return f"{cause.filename or 'disk'}: {REMEDIES[cause.errno]}{KEPT}"
         if isinstance(cause, sqlite3.OperationalError):
-            return f"a database cannot be used ({text}); free space, end what holds it, and run again"
+            return f"a database cannot be used ({text}); free space, end what holds it, and run again{KEPT}"
         cause = cause.__cause__
     return None
 
@@ -122,19 +121,11 @@ def what_the_machine_refuses(error: BaseException) -> str | None:
 def ending_on_sigterm() -> Iterator[None]:
     """Meanwhile SIGTERM ends the program as Ctrl-C does, so that what it has begun is left in order."""
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        sys.exit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _fail(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
-    sys.exit(BAD_INPUT)
 
 
 NOTICE: Final = "Research software, no medical device."

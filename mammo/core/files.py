@@ -95,9 +95,7 @@ class Workspace:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
-
-    On any failure the temporary file is removed and an older `path` stays as it was.
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds, else remove it.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written.
@@ -118,9 +116,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; put it in the place of `path` if the block succeeds.
-
-    On any failure the temporary folder is removed and an older `path` stays as it was.
+    """Yield a temporary folder beside `path`; put it in the place of `path` if the block succeeds, else remove it.
 
     Raises:
         DataError: the disk is full, or the parent folder cannot be written.

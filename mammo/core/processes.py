@@ -32,17 +32,22 @@ def usable_cpus() -> int:
 
 def end_with_parent() -> None:
     """Wait for the parent's end and end at once too. The body of a thread of a worker process."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
 
 
 def end_with_dvc() -> None:
-    """From here on end at once when the DVC ends that runs this process as a stage, if one does."""
-    dvc = _dvc_of_stage()
-    if dvc is not None:
-        threading.Thread(target=_end_after, args=(dvc,), daemon=True).start()
+    """From here on end at once when the DVC ends that runs this process as a stage, if one does.
+
+    It is the nearest ancestor beyond those that it gave the stage's name.
+    """
+    stage = os.environ.get(STAGE)
+    for ancestor in psutil.Process().parents() if stage else ():
+        with suppress(psutil.Error):
+            if ancestor.environ().get(STAGE) != stage:
+                threading.Thread(target=_end_after, args=(ancestor,), daemon=True).start()
+                return
 
 
 def _end_after(other: psutil.Process) -> None:
@@ -51,18 +56,6 @@ def _end_after(other: psutil.Process) -> None:
         while other.is_running() and other.status() != psutil.STATUS_ZOMBIE:
             time.sleep(WATCH_S)
     os._exit(1)
-
-
-def _dvc_of_stage() -> psutil.Process | None:
-    """The DVC that runs this process as a stage: the nearest ancestor beyond those that it gave the stage's name."""
-    stage = os.environ.get(STAGE)
-    if stage is None:
-        return None
-    for ancestor in psutil.Process().parents():
-        with suppress(psutil.Error):
-            if ancestor.environ().get(STAGE) != stage:
-                return ancestor
-    return None
 
 
 @contextmanager
@@ -86,10 +79,8 @@ def deaf_to_interrupts() -> Iterator[None]:
 def context_without_threads(preloaded: Sequence[str]) -> BaseContext:
     """Processes that share no thread with this one; where the system can, forked from one that has loaded modules.
 
-    That one starts here, deaf to Ctrl-C like all that it forks; it loads while this process goes on.
-
-    Args:
-        preloaded: modules that every worker needs; they must neither start threads nor touch a GPU when imported.
+    That one starts here, deaf to Ctrl-C like all that it forks; it loads while this process goes on. The modules must
+    neither start threads nor touch a GPU when imported.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -116,10 +107,7 @@ StepObserver = Callable[[int, int, int], None]
 
 @contextmanager
 def training_progress(title: str, n_epochs: int, console: Console | None = None) -> Iterator[StepObserver]:
-    """Yield an observer of (epoch, patches done, patches in the epoch).
-
-    Without a terminal nothing is drawn here; the lines of the epochs come from `epoch_line`.
-    """
+    """Yield an observer of (epoch, patches done, patches in the epoch); without a terminal nothing is drawn."""
     with _bar(console) as bar:
         task = bar.add_task(title, total=None)
 
@@ -142,10 +130,8 @@ class FitsProgress:
     """How many of several fits are done, told of their epochs and of their ends."""
 
     def __init__(self, n_epochs: Mapping[str, int], bar: Progress) -> None:
-        self._n_epochs, self._done = n_epochs, dict.fromkeys(n_epochs, 0)
-        self._bar = bar
-        self._task = bar.add_task("fits", total=sum(n_epochs.values()))
-        self._n_finished = 0
+        self._n_epochs, self._done, self._n_finished = n_epochs, dict.fromkeys(n_epochs, 0), 0
+        self._bar, self._task = bar, bar.add_task("fits", total=sum(n_epochs.values()))
 
     def epoch(self, key: str, n_done: int) -> None:
         """A fit has `n_done` epochs behind it."""
@@ -167,11 +153,6 @@ class FitsProgress:
 
 @contextmanager
 def fits_progress(n_epochs: Mapping[str, int], console: Console) -> Iterator[FitsProgress]:
-    """Yield the progress of several fits: a bar on a terminal, a line for each finished fit elsewhere.
-
-    Args:
-        n_epochs: epochs of each fit at most, by key.
-        console: where to show.
-    """
+    """Yield the progress of fits of `n_epochs` at most: a bar on a terminal, elsewhere a line for each that is done."""
     with _bar(console) as bar:
         yield FitsProgress(n_epochs, bar)

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,29 +23,23 @@ LIBRARIES: Final = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "
 
 def git_commit(root: Path) -> str | None:
     """The commit of the checkout that holds `root`, with `-dirty` if tracked files differ; None outside git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root.resolve()), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
     try:
-        commit = _git(root, "rev-parse", "HEAD")
+        commit = git("rev-parse", "HEAD")
         # What the pipeline itself writes (dvc.lock, reports) does not change what the code does.
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports")
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}-dirty" if changed else commit
 
 
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root.resolve()), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that results depend on."""
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
 def data_hashes(root: Path) -> dict[str, str]:
@@ -73,11 +67,7 @@ def fingerprint(values: Any) -> str:
 
 @cache
 def code_mark(names: tuple[str, ...]) -> str:
-    """A hash of the syntax trees of modules; comments, docstrings and layout do not change it.
-
-    Args:
-        names: files and folders within the package.
-    """
+    """A hash of the code in files and folders of the package; comments, docstrings and layout do not change it."""
     paths = (Path(__file__).parents[1] / name for name in names)
     modules = (sorted(path.rglob("*.py")) if path.is_dir() else [path] for path in paths)
     return fingerprint([syntax_of(module.read_text()) for of_name in modules for module in of_name])
@@ -85,19 +75,20 @@ def code_mark(names: tuple[str, ...]) -> str:
 
 def syntax_of(source: str) -> str:
     """What Python makes of a module, without its comments, layout and docstrings."""
+
+    def is_text(line: ast.stmt) -> bool:
+        return (
+            isinstance(line, ast.Expr)
+            and isinstance(line.value, ast.Constant)
+            and isinstance(line.value.value, str)
+        )
+
     tree = ast.parse(source)
     for node in ast.walk(tree):
         match node:
             case ast.Module(body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):
-                node.body = [line for line in body if not _is_text(line)]
+                node.body = [line for line in body if not is_text(line)]
     return ast.dump(tree)
-
-
-def _is_text(line: ast.stmt) -> bool:
-    match line:
-        case ast.Expr(ast.Constant(str())):
-            return True
-    return False
 
 
 def run_dvc(folder: Path, *arguments: str) -> None:

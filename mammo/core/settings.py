@@ -24,11 +24,7 @@ class Section(BaseModel):
 
 
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a YAML file of sections.
-
-    Args:
-        path: the file.
-        remedy: what to do where it is missing.
+    """Read a YAML file of sections; `remedy` says what to do where it is missing.
 
     Raises:
         ConfigError: it is missing, is no YAML, or holds something else than sections.
@@ -106,12 +102,7 @@ class Choice(BaseModel):
     vote: dict[str, Any]
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A study's record.
-
-    Raises:
-        ConfigError: it is missing, or is no such record.
-    """
+def _read_record(path: Path) -> dict[str, Any]:
     record = read_yaml(path, "run `mammo tune` to make it, or set settings_from to params.yaml")
     with explained(str(path), "; run `mammo tune` to write it again"):
         Choice.model_validate(record)
@@ -124,7 +115,7 @@ def with_choice(values: dict[str, Any], path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the record cannot be read, or `params.yaml` contradicts it.
     """
-    record = read_record(path)
+    record = _read_record(path)
     train = values["train"]
     for key in ("head_lr", "backbone_lr"):
         if train.get(key) is not None:
@@ -150,5 +141,5 @@ def study_tags(path: Path) -> dict[str, str]:
     Raises:
         ConfigError: the record cannot be read.
     """
-    record = read_record(path)
+    record = _read_record(path)
     return {"mammo.study": str(record["study"]["id"]), "mammo.best_trial": str(record["best"]["trial"])}

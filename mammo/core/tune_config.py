@@ -1,7 +1,7 @@
 """The sections of `params.yaml` that studies of many fits read, and the rules of a search space."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -45,31 +45,20 @@ class Choices(Section):
     choices: list[Annotated[str | int | float, BeforeValidator(_is_choice)]]
 
 
-Parameter = Annotated[IntRange | FloatRange | Choices, Field(discriminator="type")]
+Parameter = IntRange | FloatRange | Choices
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a parameter's values must keep to: whole or not, and between two ends."""
-
-    whole: bool
-    low: float
-    high: float
-    why: str
-
-
-LIMITS: Final[dict[str, Limits]] = {
-    "size_px": Limits(True, MIN_PATCH_PX, ROI_SIDE_PX, "the pooling of Model2 and the ROI's side"),
-    "stride_px": Limits(True, 1, ROI_SIDE_PX, "one pixel and the ROI's side"),
-    "patches_per_roi": Limits(True, 1, 10_000, "one patch and what an index can hold"),
-    "backbone_lr": Limits(False, 1e-8, 1.0, "rates that still learn"),
-    "head_lr": Limits(False, 1e-8, 1.0, "rates that still learn"),
-    "weight_decay": Limits(False, 0.0, 0.99, "what an optimiser takes"),
-    "augment_strength": Limits(False, 0.0, 1.0, "none and full strength"),
-    "label_smoothing": Limits(False, 0.0, 0.49, "none and labels that still differ"),
+LIMITS: Final[dict[str, tuple[float, float, str]]] = {
+    "size_px": (MIN_PATCH_PX, ROI_SIDE_PX, "the pooling of Model2 and the ROI's side"),
+    "stride_px": (1, ROI_SIDE_PX, "one pixel and the ROI's side"),
+    "patches_per_roi": (1, 10_000, "one patch and what an index can hold"),
+    "backbone_lr": (1e-8, 1.0, "rates that still learn"),
+    "head_lr": (1e-8, 1.0, "rates that still learn"),
+    "weight_decay": (0.0, 0.99, "what an optimiser takes"),
+    "augment_strength": (0.0, 1.0, "none and full strength"),
+    "label_smoothing": (0.0, 0.49, "none and labels that still differ"),
 }
-NAMED: Final = ("fusion", "vote_rule")
-KNOWN: Final = (*LIMITS, *NAMED)
+"""Least and greatest value of a numeric parameter, and why; whole numbers stand for whole-number parameters."""
+KNOWN: Final = (*LIMITS, "fusion", "vote_rule")
 
 
 class GridConfig(Section):
@@ -120,7 +109,7 @@ class TuneConfig(Section):
     """What a trial is judged by: ROIs of the held-out fold, after voting. `auc` is that of the vote share, or of the
     mean score where `vote_rule` is mean_score; it does not see the threshold, so majority (half of the votes) and
     share_threshold (the share that validation gives) are one to it, and it leaves `vote.threshold` as it is."""
-    trials: int
+    trials: Positive
     n_folds: Folds
     """Stratified grouped folds; each is held out once, the next one chooses the epoch, the rest trains."""
     epochs: Positive
@@ -151,15 +140,10 @@ class TuneConfig(Section):
     """Which of the nested folds this study must not see; null: none, it chooses for `train`."""
     heartbeat_s: Positive
     """PostgreSQL: a worker that is silent for four times as long counts as dead."""
-    space: dict[str, Parameter]
+    space: dict[str, Annotated[Parameter, Field(discriminator="type")]]
 
     @model_validator(mode="after")
     def _ranges_hold(self) -> Self:
-        if self.trials < 1:
-            raise ValueError(
-                f"trials must be at least 1 (a study without trials chooses nothing), got {self.trials}; set it to "
-                "the number of trials, such as 40"
-            )
         if self.held_out_fold is not None and self.held_out_fold >= self.nested_folds:
             raise ValueError(
                 f"held_out_fold must be below nested_folds ({self.nested_folds}), got {self.held_out_fold}; lower it"
@@ -173,94 +157,68 @@ class TuneConfig(Section):
                 f"warmup_epochs must be below epochs ({self.epochs}), or no epoch is ever stopped, got "
                 f"{self.warmup_epochs}; lower it, or set epoch_pruner to none"
             )
-        broken = [rule for name, parameter in self.space.items() for rule in _broken_rule(name, parameter)]
-        if broken:
-            raise ValueError("\n".join(broken))
+        firsts = [next(_broken_rules(name, parameter), "") for name, parameter in self.space.items()]
+        if any(firsts):
+            raise ValueError("\n".join(filter(None, firsts)))
         return self
 
 
-def _broken_rule(name: str, parameter: IntRange | FloatRange | Choices) -> list[str]:
-    """The first rule that a parameter breaks, if there is one."""
-    try:
-        _check_parameter(name, parameter)
-    except ValueError as error:
-        return [str(error)]
-    return []
-
-
-def _check_parameter(name: str, parameter: IntRange | FloatRange | Choices) -> None:
+def _broken_rules(name: str, parameter: Parameter) -> Iterator[str]:
+    at = f"space.{name}"
     if name not in KNOWN:
-        raise ValueError(f"space.{name} is not a known parameter; remove it or use one of {', '.join(KNOWN)}")
-    if isinstance(parameter, Choices):
-        _check_choices(name, parameter)
-    elif name in NAMED:
-        raise ValueError(
-            f"space.{name} must be of type categorical (its values are names), got {parameter.type}; list its choices"
-        )
-    else:
-        _check_range(name, parameter)
-    if limits := LIMITS.get(name):
-        _check_limits(name, parameter, limits)
-
-
-def _check_range(name: str, parameter: IntRange | FloatRange) -> None:
-    if parameter.low > parameter.high:
-        raise ValueError(
-            f"space.{name}: low must not be above high, got low {parameter.low} and high {parameter.high}; swap them"
-        )
-    if parameter.log and (parameter.low <= 0 or parameter.step not in (None, 1)):
-        raise ValueError(
-            f"space.{name}: a log range needs a low above 0 and no step, got low {parameter.low} and step "
-            f"{parameter.step}; raise low, remove step or set log to false"
-        )
-    span = parameter.high - parameter.low
-    if parameter.step is not None and abs(span / parameter.step - round(span / parameter.step)) > 1e-9:
-        raise ValueError(
-            f"space.{name}: step must lead from low to high, got {parameter.low} to {parameter.high} by "
-            f"{parameter.step}; set high to {parameter.low + span // parameter.step * parameter.step}"
-        )
-
-
-def _check_choices(name: str, parameter: Choices) -> None:
-    values = parameter.choices
-    if not values or len(set(values)) != len(values):
-        raise ValueError(
-            f"space.{name}: choices must differ from each other and hold at least one, got {values}; list each once"
-        )
-    if name in LIMITS:
-        wrong = [value for value in values if isinstance(value, str)]
-        if wrong:
-            raise ValueError(
-                f"space.{name}: choices must be numbers, got {wrong[0]!r}; remove it, or write it without quotes (an "
-                "exponent needs a point before it: 1.0e-4)"
+        yield f"{at} is not a known parameter; remove it or use one of {', '.join(KNOWN)}"
+    elif isinstance(parameter, Choices):
+        values, wrong = parameter.choices, [value for value in parameter.choices if isinstance(value, str)]
+        if not values or len(set(values)) != len(values):
+            yield f"{at}: choices must differ from each other and hold at least one, got {values}; list each once"
+        if name in LIMITS and wrong:
+            yield (
+                f"{at}: choices must be numbers, got {wrong[0]!r}; remove it, or write it without quotes (an exponent "
+                "needs a point before it: 1.0e-4)"
             )
-    elif name == "vote_rule" and not set(values) <= set(VOTE_RULES):
-        raise ValueError(
-            f"space.vote_rule: choices must be of {list(VOTE_RULES)}, got {values}; correct the spelling"
-        )
+        if name == "vote_rule" and not set(values) <= set(VOTE_RULES):
+            yield f"{at}: choices must be of {list(VOTE_RULES)}, got {values}; correct the spelling"
+    elif name not in LIMITS:
+        kind = parameter.type
+        yield f"{at} must be of type categorical (its values are names), got {kind}; list its choices"
+    else:
+        low, high, step = parameter.low, parameter.high, parameter.step
+        if low > high:
+            yield f"{at}: low must not be above high, got low {low} and high {high}; swap them"
+        if parameter.log and (low <= 0 or step not in (None, 1)):
+            yield (
+                f"{at}: a log range needs a low above 0 and no step, got low {low} and step {step}; raise low, remove "
+                "step or set log to false"
+            )
+        if step is not None and abs((high - low) / step - round((high - low) / step)) > 1e-9:
+            yield (
+                f"{at}: step must lead from low to high, got {low} to {high} by {step}; set high to "
+                f"{low + (high - low) // step * step}"
+            )
+    if name in LIMITS:
+        yield from _broken_limits(name, parameter)
 
 
-def _check_limits(name: str, parameter: IntRange | FloatRange | Choices, limits: Limits) -> None:
+def _broken_limits(name: str, parameter: Parameter) -> Iterator[str]:
+    low, high, why = LIMITS[name]
     ends = parameter.choices if isinstance(parameter, Choices) else [parameter.low, parameter.high]
     numbers = [value for value in ends if not isinstance(value, str)]
-    if limits.whole and (parameter.type == "float" or any(value != int(value) for value in numbers)):
-        raise ValueError(f"space.{name} must be of whole numbers, got {numbers}; use type int")
+    if isinstance(high, int) and (parameter.type == "float" or any(value != int(value) for value in numbers)):
+        yield f"space.{name} must be of whole numbers, got {numbers}; use type int"
     for value in numbers:
-        if not limits.low <= value <= limits.high:
-            raise ValueError(
-                f"space.{name} must be between {limits.low} and {limits.high} ({limits.why}), got {value}; "
-                f"{'raise' if value < limits.low else 'lower'} it"
-            )
+        if not low <= value <= high:
+            remedy = "raise" if value < low else "lower"
+            yield f"space.{name} must be between {low} and {high} ({why}), got {value}; {remedy} it"
 
 
-def whole_values(parameter: IntRange | FloatRange | Choices) -> list[int]:
+def whole_values(parameter: Parameter) -> list[int]:
     """Every value of a whole-number parameter, in order."""
     if isinstance(parameter, Choices):
         return sorted(int(value) for value in parameter.choices)
     return list(range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1)))
 
 
-def holds(parameter: IntRange | FloatRange | Choices, value: str | float) -> bool:
+def holds(parameter: Parameter, value: str | float) -> bool:
     """Whether a parameter can take a value."""
     if isinstance(parameter, Choices) or isinstance(value, str):
         return isinstance(parameter, Choices) and value in parameter.choices
@@ -274,14 +232,8 @@ def sure_centre_px(size_px: int) -> int:
     return max(0, 2 * size_px - ROI_SIDE_PX)
 
 
-def check_space(tune: TuneConfig, size_px: int, stride_px: int, fusions: Iterable[str]) -> None:
-    """Check what rests on other sections: patches, grids and the names of fusions.
-
-    Args:
-        tune: the section.
-        size_px: of `patches`, where the space has none.
-        stride_px: likewise.
-        fusions: the names that exist.
+def check_space(tune: TuneConfig, size_px: int, stride_px: int, fusions: Sequence[str]) -> None:
+    """Check what rests on other sections: patches and grids (of `patches` where the space has none), and fusions.
 
     Raises:
         ValueError: a patch shows too little of the centre for sure, a grid can tie and no tie rule is stated, or a
@@ -295,17 +247,16 @@ def check_space(tune: TuneConfig, size_px: int, stride_px: int, fusions: Iterabl
             f"but {sizes[0]} shows the central 2 × {sizes[0]} − {ROI_SIDE_PX} = {2 * sizes[0] - ROI_SIDE_PX}; start at "
             f"{-(-(ROI_SIDE_PX + tune.min_sure_px) // 2)} or lower tune.min_sure_px"
         )
-    if tune.tie is None:
-        for size in sizes:
-            for stride in strides:
-                votes = (ROI_SIDE_PX - size) // stride + 1
-                if votes % 2 == 0:
-                    raise ValueError(
-                        f"tune.space.stride_px: without tune.tie every grid must have an odd number of votes, but size "
-                        f"{size} with stride {stride} gives {votes} × {votes}; state tune.tie or change the strides"
-                    )
-    known = list(fusions)
-    if (fusion := tune.space.get("fusion")) and isinstance(fusion, Choices):
-        unknown = [name for name in fusion.choices if name not in known]
-        if unknown:
-            raise ValueError(f"tune.space.fusion: choices must be of {known}, got {unknown[0]!r}; correct it")
+    for size, stride in product(sizes, strides) if tune.tie is None else ():
+        votes = (ROI_SIDE_PX - size) // stride + 1
+        if votes % 2 == 0:
+            raise ValueError(
+                f"tune.space.stride_px: without tune.tie every grid must have an odd number of votes, but size {size} "
+                f"with stride {stride} gives {votes} × {votes}; state tune.tie or change the strides"
+            )
+    fusion = tune.space.get("fusion")
+    unknown = [name for name in fusion.choices if name not in fusions] if isinstance(fusion, Choices) else []
+    if unknown:
+        raise ValueError(
+            f"tune.space.fusion: choices must be of {list(fusions)}, got {unknown[0]!r}; correct it"
+        )

@@ -4,7 +4,6 @@ Asked of the store itself, in SQL: the answer takes a tenth of a second, MLflow'
 only, for the stage that asks runs in every `dvc repro`.
 """
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -13,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from mammo.core.files import Workspace
+from mammo.core.files import Workspace, sha256_of
 
 BUNDLE_TAG: Final = "mammo.bundle_sha256"
 """Of the description, which names the weights' own hash: another threshold makes another run and another version."""
@@ -50,23 +49,18 @@ def lacking(workspace: Workspace) -> list[str] | None:
     """
     try:
         choice = json.loads((workspace.reports / "champion.json").read_bytes())
-        results = (workspace.reports / "evaluate" / "results.json").read_bytes()
-        bundles = {
-            system: _sha256(workspace.description(system).read_bytes())
-            for system in json.loads(results)["systems"]
-        }
+        results = workspace.reports / "evaluate" / "results.json"
+        systems = json.loads(results.read_bytes())["systems"]
+        bundles = {system: sha256_of(workspace.description(system)) for system in systems}
         name, best = choice["model_name"], choice["system"]
         with _reading(workspace) as ask:
-            runs = ask(_RUNS, BUNDLE_TAG, EVALUATION_TAG, _sha256(results))
+            runs = ask(_RUNS, BUNDLE_TAG, EVALUATION_TAG, sha256_of(results))
             versions = ask(_VERSIONS, name, BUNDLE_TAG)
             champions = ask(_CHAMPIONS)
     except (OSError, sqlite3.Error):
         return None
-    lacks = [
-        f"a run of {system} with these test results"
-        for system, digest in bundles.items()
-        if digest not in runs
-    ]
+    without_run = [system for system, digest in bundles.items() if digest not in runs]
+    lacks = [f"a run of {system} with these test results" for system in without_run]
     if bundles[best] not in versions:
         lacks.append(f"a version of {name} from {best}")
     if name not in champions:
@@ -89,11 +83,7 @@ def place_of_champion(*folders: str) -> str:
 
 @contextmanager
 def _reading(workspace: Workspace) -> Iterator[Any]:
-    """Yield a function `(query, *values)` → set of the first column; a store that is not there is empty.
-
-    Raises:
-        sqlite3.Error: the store is no SQLite file, or cannot be read.
-    """
+    """Yield a function `(query, *values)` → set of the first column; a store that is not there is empty."""
     path = sqlite_path(workspace)
     if path is None:
         raise sqlite3.NotSupportedError("the store is a server")
@@ -102,7 +92,3 @@ def _reading(workspace: Workspace) -> Iterator[Any]:
         return
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         yield lambda query, *values: {str(row[0]) for row in connection.execute(query, values)}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -7,6 +7,7 @@ store does not know it, as in a fresh clone, the run is written again from the f
 from dataclasses import replace
 from typing import Any
 
+import mlflow
 import pandas as pd
 from rich.console import Console
 
@@ -99,7 +100,9 @@ def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFra
     run.log_file(workspace.reports / "train" / f"{system}.csv")
     results = read_json(workspace.reports / "train" / f"{system}.json")
     run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
-    run.set_tags(_bundle_tags(workspace, system))
+    description = workspace.description(system)
+    weights = str(read_json(description)["weights_sha256"])
+    mlflow.set_tags({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
 
 
 def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
@@ -132,9 +135,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
         "mammo.git_commit": git_commit(workspace.root) or "not in git",
-        "mlflow.note.content": "Phantom (synthetic) data. Research software."
-        if synthetic
-        else "Research software.",
+        "mlflow.note.content": f"{'Phantom (synthetic) data. ' * synthetic}Research software.",
     }
     if config.settings_from != OWN_SETTINGS:
         tags |= study_tags(workspace.root / config.settings_from)
@@ -161,19 +162,10 @@ def ensure_run(workspace: Workspace, config: Config, system: str) -> str:
     if found is not None:
         return found
     context = training_context(workspace, config, system, _fitted_parts(workspace))
-    with open_run(
-        workspace, replace(context, tags=context.tags | {"mammo.rebuilt": "from DVC outputs"})
-    ) as run:
+    tags = context.tags | {"mammo.rebuilt": "from DVC outputs"}
+    with open_run(workspace, replace(context, tags=tags)) as run:
         _log_bundle(workspace, system, run, pd.read_csv(workspace.reports / "train" / f"{system}.csv"))
         return run.run_id
-
-
-def _bundle_tags(workspace: Workspace, system: str) -> dict[str, str]:
-    description = workspace.description(system)
-    return {
-        WEIGHTS_TAG: str(read_json(description)["weights_sha256"]),
-        BUNDLE_TAG: sha256_of(description),
-    }
 
 
 def fill_store(workspace: Workspace, config: Config) -> Version:
@@ -188,10 +180,8 @@ def fill_store(workspace: Workspace, config: Config) -> Version:
     for system in read_json(workspace.reports / "evaluate" / "results.json")["systems"]:
         record_evaluation(workspace, config, system)
     choice = read_json(workspace.reports / "champion.json")
-    system = choice["system"]
-    return register(
-        workspace, choice["model_name"], ensure_run(workspace, config, system), workspace.bundle(system)
-    )
+    run_id = ensure_run(workspace, config, choice["system"])
+    return register(workspace, choice["model_name"], run_id, workspace.bundle(choice["system"]))
 
 
 def record_evaluation(workspace: Workspace, config: Config, system: str) -> None:
@@ -208,4 +198,4 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
         run.log_metrics({"test_n_rois": float(judged["n_rois"])})
         for path in sorted(folder.iterdir()):
             run.log_file(path, "evaluate")
-        run.set_tags({EVALUATION_TAG: digest})
+        mlflow.set_tags({EVALUATION_TAG: digest})

@@ -26,19 +26,7 @@ CHALLENGER: Final = "challenger"
 PREVIOUS_TAG: Final = "mammo.previous_champion"
 PACKAGE: Final = Path(__file__).parents[1]
 REQUIREMENTS: Final = (
-    *(
-        "mlflow",
-        "numpy",
-        "pandas",
-        "pillow",
-        "pyarrow",
-        "pydantic",
-        "pydicom",
-        "pyyaml",
-        "safetensors",
-        "scipy",
-    ),
-    *("torch", "torchvision"),
+    "mlflow numpy pandas pillow pyarrow pydantic pydicom pyyaml safetensors scipy torch torchvision"
 )
 """The libraries that a voter imports."""
 
@@ -75,29 +63,27 @@ def chosen(workspace: Workspace, config: Config) -> dict[str, Any]:
 
 def signature() -> ModelSignature:
     """One row for each ROI: `image` (bytes of a picture file) or `pixels` (rows of grey levels)."""
-    inputs = Schema(
-        [
-            ColSpec(DataType.binary, name="image", required=False),
-            ColSpec(Array(Array(DataType.long)), name="pixels", required=False),
-        ]
+    inputs = {"image": DataType.binary, "pixels": Array(Array(DataType.long))}
+    outputs = {
+        "label": DataType.string,
+        "vote_share": DataType.double,
+        "votes": Array(DataType.long),
+        "score": DataType.double,
+        "model_name": DataType.string,
+        "model_version": DataType.string,
+        "probability": DataType.double,
+        "threshold": DataType.double,
+        "prediction_set": Array(DataType.string),
+        "referral": DataType.boolean,
+        "in_domain": DataType.boolean,
+        "domain_reason": DataType.string,
+    }
+    return ModelSignature(
+        Schema([ColSpec(kind, name=name, required=False) for name, kind in inputs.items()]),
+        Schema(
+            [ColSpec(kind, name=name, required=name != "domain_reason") for name, kind in outputs.items()]
+        ),
     )
-    outputs = Schema(
-        [
-            ColSpec(DataType.string, name="label"),
-            ColSpec(DataType.double, name="vote_share"),
-            ColSpec(Array(DataType.long), name="votes"),
-            ColSpec(DataType.double, name="score"),
-            ColSpec(DataType.string, name="model_name"),
-            ColSpec(DataType.string, name="model_version"),
-            ColSpec(DataType.double, name="probability"),
-            ColSpec(DataType.double, name="threshold"),
-            ColSpec(Array(DataType.string), name="prediction_set"),
-            ColSpec(DataType.boolean, name="referral"),
-            ColSpec(DataType.boolean, name="in_domain"),
-            ColSpec(DataType.string, name="domain_reason", required=False),
-        ]
-    )
-    return ModelSignature(inputs, outputs)
 
 
 def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
@@ -109,15 +95,11 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         TrackingError: the store cannot be used.
     """
     client = connect(workspace)
-    description = read_json(bundle / DESCRIPTION_FILE)
+    digest = sha256_of(bundle / DESCRIPTION_FILE)
     with store_errors(workspace):
-        digest, known = (
-            sha256_of(bundle / DESCRIPTION_FILE),
-            client.search_model_versions(f"name = '{model_name}'"),
-        )
+        known = client.search_model_versions(f"name = '{model_name}'")
         number = next((str(one.version) for one in known if one.tags.get(BUNDLE_TAG) == digest), None)
-        if number is None:
-            number = _create_version(client, model_name, run_id, bundle, description)
+        number = number or _create_version(client, model_name, run_id, bundle, digest)
         champion = _aliased(client, model_name, CHAMPION)
         is_challenger = _aliased(client, model_name, CHALLENGER) == number
         reason = f"version {number} is already registered"
@@ -132,13 +114,15 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         return _version(client, model_name, number, reason)
 
 
-def _create_version(
-    client: MlflowClient, model_name: str, run_id: str, bundle: Path, description: dict[str, Any]
-) -> str:
+def _create_version(client: MlflowClient, model_name: str, run_id: str, bundle: Path, digest: str) -> str:
+    description = read_json(bundle / DESCRIPTION_FILE)
     system = description["architecture"]["system"]
-    tags = {WEIGHTS_TAG: description["weights_sha256"], "mammo.system": system}
-    tags[BUNDLE_TAG] = sha256_of(bundle / DESCRIPTION_FILE)
-    tags["mammo.synthetic"] = str(description["synthetic"]).lower()
+    tags = {
+        WEIGHTS_TAG: description["weights_sha256"],
+        BUNDLE_TAG: digest,
+        "mammo.system": system,
+        "mammo.synthetic": str(description["synthetic"]).lower(),
+    }
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         # The signature is explicit. MLflow would rather infer one from type hints, or run an example.
         for message in (".*input example was not provided.*", ".*type hint.*"):
@@ -149,7 +133,7 @@ def _create_version(
             artifacts={name: str(bundle / name) for name in (WEIGHTS_FILE, DESCRIPTION_FILE)},
             code_paths=[str(PACKAGE)],
             signature=signature(),
-            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS.split()],
             metadata={"intended_use": "research software, no medical device"},
         )
     if not client.search_registered_models(f"name = '{model_name}'"):

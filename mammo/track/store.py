@@ -117,21 +117,16 @@ def without_password(text: str) -> str:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run is about.
-
-    Attributes:
-        experiment: its name groups comparable runs: one source, one protocol.
-        system: the run's name.
-        params: all settings, flat.
-        tags: commit, hashes, seed and what else identifies the run.
-        datasets: name, table, DVC hash and context (`training`, `validation`, `testing`) of each data set.
-    """
+    """What a run is about."""
 
     experiment: str
+    """Its name groups comparable runs: one source, one protocol."""
     system: str
+    """The run's name."""
     params: dict[str, Any]
     tags: dict[str, str]
     datasets: tuple[tuple[str, pd.DataFrame, str, str], ...] = ()
+    """Name, table, DVC hash and context (`training`, `validation`) of each data set."""
 
 
 @dataclass(frozen=True)
@@ -154,19 +149,10 @@ class Run:
                 "If that folder was moved, empty mlruns/"
             ) from error
 
-    def set_tags(self, tags: dict[str, str]) -> None:
-        """Set tags of the run."""
-        mlflow.set_tags(tags)
-
 
 @contextmanager
 def open_run(workspace: Workspace, context: RunContext, unfinished: str | None = None) -> Iterator[Run]:
-    """Open a run, or go on with an unfinished one; it ends FAILED if the block raises.
-
-    Args:
-        workspace: the workspace.
-        context: what to log at the start.
-        unfinished: id of a run that a killed process left open.
+    """Open a run, or go on with the one that a killed process left `unfinished`; it ends FAILED if the block raises.
 
     Raises:
         TrackingError: the store cannot be used.

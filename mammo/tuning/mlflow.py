@@ -4,7 +4,8 @@ Every call brings MLflow to what the storage says; a call that was cut off is co
 written twice: runs are found by their tags, and metrics carry the storage's own times.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -36,12 +37,15 @@ NOTES: Final = (objective.PRUNED_BY, objective.ERROR, objective.DEVICE, objectiv
 MEASURED: Final = (objective.PATCHES, objective.FIT_S, objective.JUDGE_S, objective.TRIAL_S)
 
 
-def write_runs(opened: OpenStudy, record: dict[str, Any]) -> str:
-    """Write a study's runs: one for each try that has ended, below one with the result and all files.
+@contextmanager
+def _experiment(workspace: Workspace, config: Config) -> Iterator[tuple[MlflowClient, str]]:
+    client = connect(workspace)
+    with store_errors(workspace), without_addresses():
+        yield client, experiment_id(client, workspace, experiment_name(config))
 
-    Args:
-        opened: the study.
-        record: see `tuning.record`.
+
+def write_runs(opened: OpenStudy, record: dict[str, Any]) -> str:
+    """Write a study's runs: one for each try that has ended, below one with the `record` and all files.
 
     Returns:
         The id of the parent run.
@@ -49,18 +53,12 @@ def write_runs(opened: OpenStudy, record: dict[str, Any]) -> str:
     Raises:
         TrackingError: MLflow's store cannot be used. The reports are there; the same command goes on.
     """
-    workspace = opened.workspace
-    client = connect(workspace)
-    with store_errors(workspace), without_addresses():
-        experiment = experiment_id(client, workspace, experiment_name(opened.config))
+    with _experiment(opened.workspace, opened.config) as (client, experiment):
         query = f"tags.`{STUDY_TAG}` = '{opened.id}' and tags.`{TRIAL_TAG}` = 'study'"
         found = client.search_runs([experiment], query, max_results=1)
         parent = str((found[0] if found else _make_parent(client, experiment, opened)).info.run_id)
-        query = f"tags.`{PARENT_TAG}` = '{parent}'"
-        known = {
-            int(run.data.tags[TRIAL_TAG]): run
-            for run in client.search_runs([experiment], query, max_results=MOST_RUNS)
-        }
+        below = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{parent}'", max_results=MOST_RUNS)
+        known = {int(run.data.tags[TRIAL_TAG]): run for run in below}
         for trial in opened.trials:
             run = known.get(trial.number)
             if state_of(trial) in STATUS and (run is None or STATE_TAG not in run.data.tags):
@@ -116,15 +114,11 @@ def _finish(client: MlflowClient, parent: str, opened: OpenStudy, record: dict[s
         "saved_share": record["pruning"]["saved_share"],
         **{f"trials_{state}": n for state, n in trials.items()},
     }
+    series = {name: {trials["ended"]: value} for name, value in values.items()}
+    params = flat_params(tune.model_dump(mode="json", exclude=BEYOND_RESULTS))
+    notes = {"mammo.best_trial": best["trial"], "mammo.n_workers": record["study"]["n_workers"]}
     client.log_dict(parent, dict(opened.study.user_attrs), "study.json")
-    _log(
-        client,
-        parent,
-        when,
-        {name: {trials["ended"]: value} for name, value in values.items()},
-        flat_params(tune.model_dump(mode="json", exclude=BEYOND_RESULTS)),
-        {"mammo.best_trial": best["trial"], "mammo.n_workers": record["study"]["n_workers"]},
-    )
+    _log(client, parent, when, series, params, notes)
     for file in sorted(report_folder(opened.workspace, tune.held_out_fold).iterdir()):
         if file.is_file():
             client.log_artifact(parent, str(file), "tune")
@@ -134,18 +128,12 @@ def _finish(client: MlflowClient, parent: str, opened: OpenStudy, record: dict[s
 def log_nested(workspace: Workspace, config: Config, summary: dict[str, Any], folder: Path) -> None:
     """Write the judgement of the tuning itself as a run of its own; the same judgement is written once.
 
-    Args:
-        workspace: whose store it is.
-        config: names the experiment.
-        summary: see `tuning.nested`.
-        folder: holds `nested.json` and `nested.md`.
+    `summary` is that of `tuning.nested`; `folder` holds `nested.json` and `nested.md`.
 
     Raises:
         TrackingError: MLflow's store cannot be used.
     """
-    client = connect(workspace)
-    with store_errors(workspace), without_addresses():
-        experiment = experiment_id(client, workspace, experiment_name(config))
+    with _experiment(workspace, config) as (client, experiment):
         mark = fingerprint(summary)
         found = client.search_runs([experiment], f"tags.`{NESTED_TAG}` = '{mark}'", max_results=1)
         if found and found[0].info.status == "FINISHED":
@@ -160,10 +148,13 @@ def log_nested(workspace: Workspace, config: Config, summary: dict[str, Any], fo
         }
         run = found[0] if found else client.create_run(experiment, run_name="tune nested", tags=tags)
         run_id = str(run.info.run_id)
-        sides = {"tuned": "tuned", "settings": "reference", "tuned_minus_settings": "effect"}
         values = {
             f"{name}_{metric}{suffix}": {0: estimate[key]}
-            for name, side in sides.items()
+            for name, side in (
+                ("tuned", "tuned"),
+                ("settings", "reference"),
+                ("tuned_minus_settings", "effect"),
+            )
             for metric, estimate in summary[side]["cells"].items()
             for key, suffix in (("value", ""), ("ci_low", "_ci_low"), ("ci_high", "_ci_high"))
             if estimate[key] is not None

@@ -21,14 +21,14 @@ from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
 from mammo.studies.variants import effect, levels
 from mammo.tuning.objective import held_out_value, nested_folds
 from mammo.tuning.space import chosen_settings, without_fold
-from mammo.tuning.workers import Plan, check_plan, run_tuning
+from mammo.tuning.workers import Plan, run_tuning
 
 TUNED, SETTINGS = "tuned", "settings"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the study that did not see a fold chose: its record, and what its best trial means."""
+    """What the study that did not see `fold` chose: its record, and what its best trial means."""
 
     fold: Fold
     record: dict[str, Any]
@@ -37,13 +37,7 @@ class Chosen:
 
 
 def run_nested(workspace: Workspace, config: Config, plan_of_each: Plan, console: Console) -> dict[str, Any]:
-    """Run or continue the studies, fit each one's choice and the settings, and compare them.
-
-    Args:
-        workspace: the workspace.
-        config: all settings.
-        plan_of_each: trials, workers and storage of each study; afterwards as many fits run at a time.
-        console: where progress is shown.
+    """Run or continue the studies, fit each one's choice and the settings (as many at a time as workers), compare them.
 
     Returns:
         The summary, for `reports/tune/nested.json`.
@@ -51,7 +45,6 @@ def run_nested(workspace: Workspace, config: Config, plan_of_each: Plan, console
     Raises:
         MammoError: as `run_tuning`, or a fit failed. Finished trials and fits are kept.
     """
-    check_plan(plan_of_each)
     rois = development_rois(workspace)
     chosen: list[Chosen] = []
     for fold in nested_folds(rois, config.tune):
@@ -88,26 +81,20 @@ def _summary(
     runs = {name: runs_of(those, rois, config.vote) for name, those in placed.items()}
     sides = {name: {"n_runs": those.n_runs, "cells": levels(those, evaluate)} for name, those in runs.items()}
     folds = [_fold_entry(config, one, placed) for one in chosen]
+    grid = {"n_folds": tune.nested_folds, "n_repeats": 1, "n_seeds": tune.nested_seeds, "seed": tune.seed + 1}
+    names = ("promised", "kept_by_tuned", "kept_by_settings")
     return {
         "question": "Are tuned settings better than those of params.yaml on ROIs that their study never saw?",
         "data": rois.describe(),
         "system": tune.system,
         "metric": tune.metric,
-        "settings": {
-            "n_folds": tune.nested_folds,
-            "n_repeats": 1,
-            "n_seeds": tune.nested_seeds,
-            "seed": tune.seed + 1,
-        },
+        "settings": grid,
         "trials_of_each_study": n_trials,
         "confidence": evaluate.confidence,
         "reference": sides[SETTINGS],
         "tuned": sides[TUNED],
         "effect": effect(runs[TUNED], runs[SETTINGS], evaluate),
-        "promise": {
-            name: float(np.mean([entry[name] for entry in folds]))
-            for name in ("promised", "kept_by_tuned", "kept_by_settings")
-        },
+        "promise": {name: float(np.mean([entry[name] for entry in folds])) for name in names},
         "folds": folds,
     }
 

@@ -64,59 +64,41 @@ def nested_folds(rois: Rois, tune: TuneConfig) -> list[Fold]:
     Raises:
         DataError: there are fewer groups of a class than folds.
     """
-    return grouped_folds(rois, _grid(tune.nested_folds, tune.seed + 1))
+    return _folds(rois, tune.nested_folds, tune.seed + 1)
 
 
-def _grid(n_folds: int, seed: int) -> GridConfig:
-    return GridConfig(n_folds=n_folds, n_repeats=1, n_seeds=1, seed=seed)
-
-
-def tuning_rois(workspace: Workspace, tune: TuneConfig) -> Rois:
-    """The ROIs that a study may see: those of train and val, without `tune.held_out_fold`.
+def trial_folds(workspace: Workspace, config: Config) -> list[Fold]:
+    """The folds that judge every trial: each over all ROIs of train and val, without `tune.held_out_fold`.
 
     Raises:
         DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
     """
-    rois = development_rois(workspace)
-    if tune.held_out_fold is None:
-        return rois
-    return rois.only(
-        (nested_folds(rois, tune)[tune.held_out_fold].rois.table["split"] != "test").to_numpy(bool)
-    )
+    rois, tune = development_rois(workspace), config.tune
+    if tune.held_out_fold is not None:
+        parts = nested_folds(rois, tune)[tune.held_out_fold].rois.table["split"]
+        rois = rois.only((parts != "test").to_numpy(bool))
+    return _folds(rois, tune.n_folds, tune.seed)
 
 
-def trial_folds(workspace: Workspace, config: Config) -> list[Fold]:
-    """The folds that judge every trial of a study, each over all ROIs that it may see.
-
-    Raises:
-        DataError: as `tuning_rois`.
-    """
-    grid = _grid(config.tune.n_folds, config.tune.seed)
-    return grouped_folds(tuning_rois(workspace, config.tune), grid)
+def _folds(rois: Rois, n_folds: int, seed: int) -> list[Fold]:
+    return grouped_folds(rois, GridConfig(n_folds=n_folds, n_repeats=1, n_seeds=1, seed=seed))
 
 
 def judge_trial(trial: optuna.Trial, folds: Sequence[Fold], config: Config, device: torch.device) -> float:
-    """Fit and judge a trial fold by fold; its value is the mean over the folds.
+    """Fit and judge a trial, whose index is known, on each of `trial_folds`; its value is the mean over them.
 
     Every epoch reports, at the step `fold × epochs + epoch`, the validation AUC so far: the mean of this epoch's and of
     the last epochs of the folds before. Every fold leaves its own value under `fold_values`.
-
-    Args:
-        trial: its parameters are drawn, its index is known.
-        folds: see `trial_folds`.
-        config: all settings.
-        device: where it is fitted.
 
     Raises:
         optuna.TrialPruned: an epoch or a fold was too bad.
         ConfigError: training diverged, or the metric is undefined on a fold.
     """
     system, settings = trial_settings(config, trial.params)
-    values, last_epochs = list[float](), list[float]()
-    cost = {PATCHES: 0, FIT_S: 0.0, JUDGE_S: 0.0}
+    values, val_aucs, cost = list[float](), list[float](), {FIT_S: 0.0, JUDGE_S: 0.0}
     try:
         for number, fold in enumerate(folds):
-            classifier = _fitted(trial, number, fold.rois, system, settings, device, last_epochs, cost)
+            classifier = _fitted(trial, number, fold.rois, system, settings, device, val_aucs, cost)
             started = perf_counter()
             values.append(_value_after_voting(classifier, fold.rois, settings, device))
             cost[JUDGE_S] += perf_counter() - started
@@ -124,6 +106,7 @@ def judge_trial(trial: optuna.Trial, folds: Sequence[Fold], config: Config, devi
             if number + 1 < len(folds) and fold_stops(config.tune, values, _earlier(trial)):
                 _stop(trial, "fold")
     finally:
+        trial.set_user_attr(PATCHES, len(val_aucs) * config.tune.patches_per_epoch)
         for name, spent in cost.items():
             trial.set_user_attr(name, round(spent, 3))
         trial.set_user_attr(DEVICE, str(device))
@@ -137,10 +120,10 @@ def _fitted(
     system: str,
     settings: Config,
     device: torch.device,
-    last_epochs: list[float],
+    val_aucs: list[float],
     cost: dict[str, float],
 ) -> Classifier:
-    """Fit one fold; `last_epochs` and `cost` are added to as it goes."""
+    """Fit one fold; the validation AUCs of all epochs so far, and `cost`, are added to as it goes."""
     tune, patches = settings.tune, settings.patches
     seed = fit_seed(tune.seed, int(trial.user_attrs[INDEX]), number)
     train = on_device(rois.part("train"), patches.model_copy(update={"seed": seed}), device, drawn=True)
@@ -148,19 +131,17 @@ def _fitted(
     classifier = build_classifier(system, settings.model, seed)
     stride_px = coarse_stride(patches.size_px, patches.corner_patches)
     how = FitSettings(patches.size_px, stride_px, seed, settings.train.precision, patches.corner_patches)
-    earlier, so_far = _earlier(trial), list[float]()
+    earlier, so_far, last_epochs = _earlier(trial), list[float](), val_aucs[tune.epochs - 1 :: tune.epochs]
     started = perf_counter()
 
     def after_epoch(record: EpochRecord) -> None:
         entered = perf_counter()
-        cost[PATCHES] += tune.patches_per_epoch
+        val_aucs.append(record.val_auc)
         so_far.append(float(np.mean([*last_epochs, record.val_auc])))
         trial.report(so_far[-1], number * tune.epochs + record.epoch)
-        stops = epoch_stops(tune, number, so_far, earlier)
+        stops = record.epoch + 1 < tune.epochs and epoch_stops(tune, number, so_far, earlier)
         cost[FIT_S] -= perf_counter() - entered
-        if record.epoch + 1 == tune.epochs:
-            last_epochs.append(record.val_auc)
-        elif stops:
+        if stops:
             _stop(trial, "epoch")
 
     try:
@@ -180,7 +161,6 @@ def _value_after_voting(classifier: Classifier, rois: Rois, settings: Config, de
     val, held_out = rois.part("val"), rois.part("test")
 
     def patch_scores(part: Rois) -> npt.NDArray[np.float64]:
-        """Probability of Tumor on the whole voting grid: `(n, n_patches)`."""
         images = on_device(part, patches, device).images
         grid = grid_batch(len(images), patches.size_px, patches.stride_px, device, patches.corner_patches)
         return grid_scores(classifier, images, grid, patches.size_px, settings.train.precision, vote.views)
@@ -199,18 +179,14 @@ def _value_after_voting(classifier: Classifier, rois: Rois, settings: Config, de
 def roi_value(
     metric: str, labels: npt.NDArray[np.int64], patch_scores: npt.NDArray[np.float64], vote: VoteConfig
 ) -> float:
-    """A metric of ROIs after voting.
+    """A metric of ROIs after voting: `auc` (of the vote share, or of a deciding mean score) or one of the decisions.
 
-    Args:
-        metric: `auc` (of the vote share, or of the mean score if that decides) or one of the decisions.
-        labels: `(n,)`.
-        patch_scores: probability of Tumor of each grid patch, `(n, n_patches)`.
-        vote: the rule.
+    `labels` are `(n,)`, `patch_scores` the probability of Tumor of each grid patch, `(n, n_patches)`.
     """
-    if metric == "auc":
-        shares = vote_shares(patch_scores, vote)
-        return auc(labels, patch_scores.mean(axis=1) if vote.rule == "mean_score" else shares)
-    return float(confusion(labels, decisions(patch_scores, vote)).metrics()[metric])
+    if metric != "auc":
+        return float(confusion(labels, decisions(patch_scores, vote)).metrics()[metric])
+    by_mean = vote.rule == "mean_score"
+    return auc(labels, patch_scores.mean(axis=1) if by_mean else vote_shares(patch_scores, vote))
 
 
 def held_out_value(metric: str, kept: Fit, vote: VoteConfig) -> float:
@@ -233,13 +209,8 @@ def coarse_stride(size_px: int, corner_patches: bool = True) -> int:
 def epoch_stops(tune: TuneConfig, fold: int, so_far: Sequence[float], earlier: Sequence[FrozenTrial]) -> bool:
     """Whether a trial's best epoch of a fold is below the median of earlier trials at this one's.
 
-    The rule of Optuna's median pruner, for each fold alone. Only trials that have finished the fold count.
-
-    Args:
-        tune: the budget and the rule's settings.
-        fold: its number.
-        so_far: the validation AUC, mean over the folds so far, after each epoch of the fold up to this one.
-        earlier: finished trials.
+    The rule of Optuna's median pruner, for each fold alone. Only finished trials that ended the fold count; `so_far` is
+    the reported validation AUC after each epoch of the fold.
     """
     steps = range(fold * tune.epochs, (fold + 1) * tune.epochs)
     whole = [t.intermediate_values for t in earlier if all(step in t.intermediate_values for step in steps)]

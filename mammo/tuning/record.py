@@ -12,33 +12,20 @@ import yaml
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from mammo.core.config import PatchesConfig, VoteConfig
+from mammo.core.config import VoteConfig
 from mammo.core.errors import DATA_NAMES, NOTICE, MammoError
 from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.provenance import data_hashes
 from mammo.core.tune_config import TuneConfig, sure_centre_px
-from mammo.data.patches import grid_offsets
-from mammo.tuning.objective import (
-    ERROR,
-    FIT_S,
-    FOLDS,
-    INDEX,
-    JUDGE_S,
-    OWN,
-    PATCHES,
-    PRUNED_BY,
-    TRIAL_S,
-    WORKER,
-    state_of,
-)
+from mammo.data.patches import grid_corners
+from mammo.tuning import objective
+from mammo.tuning.objective import ERROR, FOLDS, INDEX, OWN, PATCHES, PRUNED_BY, WORKER, state_of
 from mammo.tuning.space import TUNED, chosen_settings
 from mammo.tuning.storage import experimental
 from mammo.tuning.study import N_WORKERS, SAMPLER_NOTE, OpenStudy
 
-BEST_FILE: Final = "best.yaml"
+COSTS: Final = (objective.FIT_S, objective.JUDGE_S, objective.TRIAL_S)
 STATES: Final = ("complete", "pruned", "failed", "retried")
-MOST_PAIRED: Final = 4
-"""Parameters in the contour plot: all pairs of all of them would be too small to read."""
 ONE_WORKER: Final = (
     "one worker: the same trials again with the same settings, data, machine and library versions"
 )
@@ -69,7 +56,9 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
     best, tune, attrs = best_trial(opened), opened.config.tune, opened.study.user_attrs
     trials, ended = opened.trials, opened.ended
     system, chosen = chosen_settings(opened.config, best.params)
+    patches, vote = chosen.patches, chosen.vote
     folds = _folds(best)
+    n_votes = len(grid_corners(patches.size_px, patches.stride_px, corner_patches=patches.corner_patches))
     return {
         "study": {
             "name": opened.study.study_name,
@@ -83,13 +72,9 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
             "wilcoxon_p": tune.wilcoxon_p,
             "n_workers": attrs[N_WORKERS],
             "repeatable": ONE_WORKER if attrs[N_WORKERS] == 1 else MANY_WORKERS,
-            "n_worker_processes_in_all": len(
-                {t.user_attrs[WORKER] for t in trials if WORKER in t.user_attrs}
-            ),
+            "n_worker_processes_in_all": len({t.user_attrs.get(WORKER) for t in trials} - {None}),
             "synthetic": bool(attrs["synthetic"]),
-            "n_rois": attrs["n_rois"],
-            "n_tumor": attrs["n_tumor"],
-            "n_groups": attrs["n_groups"],
+            **{name: attrs[name] for name in ("n_rois", "n_tumor", "n_groups")},
             "test_part": "never read by a trial",
             "commit": attrs["commit"],
             "data_md5": data_hashes(opened.workspace.root),
@@ -100,20 +85,24 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
         "best": {
             "trial": int(best.user_attrs[INDEX]),
             "metric": tune.metric,
-            "evidence": evidence(tune.metric, chosen.vote),
+            "evidence": evidence(tune.metric, vote),
             "value": float(best.value or 0.0),
             "folds": folds,
             "fold_standard_error": float(np.std(folds, ddof=1) / np.sqrt(len(folds))),
             "params": dict(best.params),
-            "votes": _votes(chosen.patches, chosen.vote),
+            "votes": {
+                "n_votes": n_votes,
+                "tie": "an odd number of votes" if n_votes % 2 else f"a tie goes to {vote.tie}",
+                "sure_centre_px": sure_centre_px(patches.size_px),
+            },
             "note": "the best of several noisy trials looks better than it is; `mammo tune nested` judges it",
         },
         "settings_of_params": _own(opened),
         "importance": importances(ended),
         "system": system,
         "recipes": {TUNED: chosen.recipes[TUNED].model_dump(mode="json")},
-        "patches": chosen.patches.model_dump(mode="json"),
-        "vote": chosen.vote.model_dump(mode="json"),
+        "patches": patches.model_dump(mode="json"),
+        "vote": vote.model_dump(mode="json"),
         "space": attrs["tune"]["space"],
     }
 
@@ -150,14 +139,6 @@ def evidence(metric: str, vote: VoteConfig) -> str:
     return "mean score" if vote.rule == "mean_score" else "vote share"
 
 
-def _votes(patches: PatchesConfig, vote: VoteConfig) -> dict[str, Any]:
-    n_votes = (
-        len(grid_offsets(patches.size_px, patches.stride_px, corner_patches=patches.corner_patches)) ** 2
-    )
-    tie = "an odd number of votes" if n_votes % 2 else f"a tie goes to {vote.tie}"
-    return {"n_votes": n_votes, "tie": tie, "sure_centre_px": sure_centre_px(patches.size_px)}
-
-
 def importances(ended: Sequence[FrozenTrial]) -> dict[str, dict[str, Any]]:
     """fANOVA's share of each parameter (Hutter et al. 2014), largest first; empty where no two values differ.
 
@@ -173,16 +154,11 @@ def importances(ended: Sequence[FrozenTrial]) -> dict[str, dict[str, Any]]:
 
 
 def saved_work(tune: TuneConfig, ended: Sequence[FrozenTrial]) -> dict[str, Any]:
-    """How much work pruning saved, in training patches and in seconds of the trials' own speed.
-
-    Args:
-        tune: the budget.
-        ended: finished trials.
-    """
+    """How much work pruning saved finished trials, in training patches and in seconds of their own speed."""
     full = tune.n_folds * tune.epochs * tune.patches_per_epoch
     judged = [t for t in ended if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     done = [int(t.user_attrs.get(PATCHES, 0)) for t in judged]
-    spent = [float(t.user_attrs.get(FIT_S, 0)) + float(t.user_attrs.get(JUDGE_S, 0)) for t in judged]
+    spent = [sum(float(t.user_attrs.get(cost, 0)) for cost in COSTS[:2]) for t in judged]
     pruned = [t.user_attrs.get(PRUNED_BY) for t in judged if t.state == TrialState.PRUNED]
     return {
         "planned_patches": full * len(judged),
@@ -209,7 +185,7 @@ def trials_table(opened: OpenStudy) -> pd.DataFrame:
             PATCHES: t.user_attrs.get(PATCHES),
             **{f"fold_{k}": value for k, value in enumerate(_folds(t))},
             **{f"param_{name}": t.params.get(name) for name in opened.config.tune.space},
-            **{name: t.user_attrs.get(name) for name in (FIT_S, JUDGE_S, TRIAL_S, ERROR)},
+            **{name: t.user_attrs.get(name) for name in (*COSTS, ERROR)},
         }
         for t in opened.trials
     ]
@@ -221,7 +197,7 @@ def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
     held_out_fold = opened.config.tune.held_out_fold
     folder = report_folder(opened.workspace, held_out_fold)
     write_bytes(
-        folder / BEST_FILE, yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
+        folder / "best.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
     )
     with atomic_path(folder / "trials.csv") as temporary:
         trials_table(opened).to_csv(temporary, index=False)
@@ -244,12 +220,9 @@ def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
 
 
 def write_plots(opened: OpenStudy, shares: Mapping[str, Any], folder: Path) -> None:
-    """Let Optuna draw a study's trials that count; importance, lines and contours only where values differ.
+    """Let Optuna draw a study's trials that count as PNGs; importance, lines and contours only where values differ.
 
-    Args:
-        opened: a study with a complete trial.
-        shares: importance of each parameter, largest first.
-        folder: where `history.png`, `slice.png`, `importance.png`, `contour.png`, `parallel_coordinate.png` go.
+    `shares` is the importance of each parameter, largest first.
     """
     import matplotlib
 
@@ -282,7 +255,9 @@ def write_plots(opened: OpenStudy, shares: Mapping[str, Any], folder: Path) -> N
             draw("importance.png", plots.plot_param_importances, (8, 5), evaluator=evaluator)
             draw("parallel_coordinate.png", plots.plot_parallel_coordinate, (14, 6), params=list(tune.space))
         if len(varied) > 1:
-            draw("contour.png", plots.plot_contour, (14, 10), params=varied[:MOST_PAIRED])
+            draw(
+                "contour.png", plots.plot_contour, (14, 10), params=varied[:4]
+            )  # more would be too small to read
 
 
 def _redrawn(ended: Sequence[FrozenTrial]) -> optuna.Study:

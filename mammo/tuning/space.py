@@ -3,21 +3,14 @@
 from math import isclose
 from typing import Any, Final
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mammo.core.config import AugmentConfig, Config, VoteConfig, split_system
+from mammo.core.config import OVERRIDES, Config, split_system
 from mammo.core.tune_config import Choices, IntRange, TuneConfig, holds
 
 Params = dict[str, Any]
 
-FULL_ZOOM: Final = 0.2
-FULL_GAIN: Final = 0.2
-FULL_OFFSET: Final = 16.0
+FULL: Final = {"zoom": 0.2, "gain": 0.2, "offset": 16.0}
 """What an `augment_strength` of 1 means; 0 leaves the turns and flips of the recipe."""
 
 NORMAL_SHARE: Final = 0.25
@@ -30,15 +23,15 @@ TUNED: Final = "tuned"
 
 def distributions(tune: TuneConfig) -> dict[str, BaseDistribution]:
     """The search space as Optuna's distributions, in the order of `params.yaml`."""
-    return {name: _distribution(parameter) for name, parameter in tune.space.items()}
-
-
-def _distribution(parameter: Any) -> BaseDistribution:
-    if isinstance(parameter, Choices):
-        return CategoricalDistribution(parameter.choices)
-    kind: Any = IntDistribution if isinstance(parameter, IntRange) else FloatDistribution
-    made: BaseDistribution = kind(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
-    return made
+    drawn: dict[str, BaseDistribution] = {}
+    for name, one in tune.space.items():
+        if isinstance(one, Choices):
+            drawn[name] = CategoricalDistribution(one.choices)
+        elif isinstance(one, IntRange):
+            drawn[name] = IntDistribution(one.low, one.high, log=one.log, step=one.step)
+        else:
+            drawn[name] = FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+    return drawn
 
 
 def without_fold(config: Config, fold: int) -> Config:
@@ -57,10 +50,8 @@ def base_settings(config: Config) -> tuple[str, Config]:
 
     What the space decides does not show in it, so applying a study's choice to `params.yaml` leaves it as it was.
     """
-    first = {
-        name: parameter.choices[0] if isinstance(parameter, Choices) else parameter.low
-        for name, parameter in config.tune.space.items()
-    }
+    space = config.tune.space.items()
+    first = {name: one.choices[0] if isinstance(one, Choices) else one.low for name, one in space}
     return trial_settings(config, first)
 
 
@@ -77,16 +68,15 @@ def own_params(config: Config) -> Params | None:
         "patches_per_roi": config.patches.tumor_draws,
         "fusion": split_system(config.tune.system)[1],
         **{name: getattr(recipe, name) for name in RECIPE_RATES},
-        "augment_strength": recipe.augment.zoom / FULL_ZOOM,
+        "augment_strength": recipe.augment.zoom / FULL["zoom"],
         "vote_rule": "mean_score" if vote.rule == "mean_score" else by_share,
     }
     params = {name: named[name] for name in config.tune.space}
     if not all(holds(parameter, params[name]) for name, parameter in config.tune.space.items()):
         return None
     _, chosen = chosen_settings(config, params)
-    sections = ("patches", "vote", "recipe")
-    same = (_alike(getattr(chosen, s).model_dump(), getattr(config, s).model_dump()) for s in sections)
-    return params if all(same) else None
+    same = _alike(chosen.recipe.model_dump(), recipe.model_dump())
+    return params if same and (chosen.patches, chosen.vote) == (config.patches, vote) else None
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -97,62 +87,39 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def trial_settings(config: Config, params: Params) -> tuple[str, Config]:
-    """The system and all settings of a trial, with the study's reduced budget.
-
-    Args:
-        config: what the trial did not draw comes from here.
-        params: what it drew.
-    """
+    """The system and all settings of a trial that drew `params`, with the study's reduced budget."""
     system, chosen = chosen_settings(config, params)
-    budget = {
-        "epochs": config.tune.epochs,
-        "patches_per_epoch": config.tune.patches_per_epoch,
-        "patience": None,
-        "validate_on": "grid",
-    }
-    recipe = chosen.recipe.model_copy(update=budget)
+    tune = config.tune
+    budget = {"epochs": tune.epochs, "patches_per_epoch": tune.patches_per_epoch}
+    recipe = chosen.recipe.model_copy(update=budget | {"patience": None, "validate_on": "grid"})
     return system, chosen.model_copy(update={"recipes": {**chosen.recipes, TUNED: recipe}})
 
 
 def chosen_settings(config: Config, params: Params) -> tuple[str, Config]:
-    """The system and the settings that the drawn values mean; the recipe `tuned` keeps the full budget."""
+    """The system and the settings that the drawn values mean; the recipe `tuned` keeps the full budget.
+
+    `patches_per_roi` are drawn of each Tumor ROI, a quarter of it of each Normal one (as in the paper). `majority` is
+    half of the votes; `share_threshold` and `mean_score` take the threshold that validation gives. An AUC does not see
+    the threshold: under it a study changes the rule alone.
+    """
     backbone, fusion = split_system(config.tune.system)
     base = config.recipes[config.tune.recipe]
-    changes: Params = {name: float(params[name]) for name in RECIPE_RATES if name in params}
-    if "augment_strength" in params:
-        changes["augment"] = _augment(base.augment, float(params["augment_strength"]))
-    no_overrides = dict.fromkeys(("epochs", "patches_per_epoch", "head_lr", "backbone_lr"))
+    recipe: Params = {name: float(params[name]) for name in RECIPE_RATES if name in params}
+    if (strength := params.get("augment_strength")) is not None:
+        scaled = {name: full * float(strength) for name, full in FULL.items()}
+        recipe["augment"] = base.augment.model_copy(update=scaled)
+    patches: Params = {name: int(params[name]) for name in ("size_px", "stride_px") if name in params}
+    if (draws := params.get("patches_per_roi")) is not None:
+        patches |= {"tumor_draws": int(draws), "normal_draws": max(1, round(int(draws) * NORMAL_SHARE))}
+    vote: Params = {"tie": config.tune.tie or config.vote.tie}
+    if rule := params.get("vote_rule"):
+        vote["rule"] = "mean_score" if rule == "mean_score" else "majority"
+        if config.tune.metric != "auc":
+            vote |= {"threshold": "fixed" if rule == "majority" else "validation", "share_threshold": 0.5}
     sections = {
-        "patches": config.patches.model_copy(update=_patches(params)),
-        "vote": _vote(config, params),
-        "recipes": {**config.recipes, TUNED: base.model_copy(update=changes)},
-        "train": config.train.model_copy(update={"recipe": TUNED, **no_overrides}),
+        "patches": config.patches.model_copy(update=patches),
+        "vote": config.vote.model_copy(update=vote),
+        "recipes": {**config.recipes, TUNED: base.model_copy(update=recipe)},
+        "train": config.train.model_copy(update={"recipe": TUNED, **dict.fromkeys(OVERRIDES)}),
     }
     return f"{backbone}-{params.get('fusion', fusion)}", config.model_copy(update=sections)
-
-
-def _augment(augment: AugmentConfig, strength: float) -> AugmentConfig:
-    ranges = {"zoom": FULL_ZOOM * strength, "gain": FULL_GAIN * strength, "offset": FULL_OFFSET * strength}
-    return augment.model_copy(update=ranges)
-
-
-def _patches(params: Params) -> Params:
-    """Side, step and draws: `patches_per_roi` of each Tumor ROI, a quarter of it of each Normal one (the paper's)."""
-    changes: Params = {name: int(params[name]) for name in ("size_px", "stride_px") if name in params}
-    if "patches_per_roi" in params:
-        draws = int(params["patches_per_roi"])
-        changes |= {"tumor_draws": draws, "normal_draws": max(1, round(draws * NORMAL_SHARE))}
-    return changes
-
-
-def _vote(config: Config, params: Params) -> VoteConfig:
-    """`majority` is half of the votes; `share_threshold` and `mean_score` take the threshold that validation gives.
-
-    An AUC does not see the threshold: under it a study changes the rule alone.
-    """
-    changes: Params = {"tie": config.tune.tie or config.vote.tie}
-    if rule := params.get("vote_rule"):
-        changes["rule"] = "mean_score" if rule == "mean_score" else "majority"
-        if config.tune.metric != "auc":
-            changes |= {"threshold": "fixed" if rule == "majority" else "validation", "share_threshold": 0.5}
-    return config.vote.model_copy(update=changes)

@@ -48,8 +48,7 @@ def experimental() -> Iterator[None]:
 class KernelLock(JournalFileOpenLock):
     """A lock that the kernel releases when its holder is killed; Optuna's own stay behind for 30 s.
 
-    Whoever takes it also cuts off the half line that a killed writer, or a loss of power, may have left; the next line
-    would stick to it and spoil the journal.
+    Whoever takes it cuts off the half line that a killed writer may have left: the next one would stick to it.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -78,12 +77,9 @@ def journal_path(workspace: Workspace) -> Path:
 
 @contextmanager
 def using_storage(workspace: Workspace, url: str | None, heartbeat_s: int | None) -> Iterator[BaseStorage]:
-    """The storage that `url` names, or the workspace's journal; connections are closed at the end.
+    """The PostgreSQL database that `url` names, or the workspace's journal; connections are closed at the end.
 
-    Args:
-        workspace: where the journal is.
-        url: `postgresql+psycopg://…` or None.
-        heartbeat_s: PostgreSQL: how often a worker says that it lives; None for readers.
+    `heartbeat_s` is how often a worker on PostgreSQL says that it lives; None for readers.
 
     Raises:
         TrackingError: the address is no PostgreSQL's, the server does not answer, then or within the block, or the

@@ -1,7 +1,7 @@
 """One study: made once, joined by its workers, and refused to whoever has other settings or data."""
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,21 +38,14 @@ N_WORKERS: Final = "n_workers"
 
 @dataclass(frozen=True)
 class OpenStudy:
-    """A study and what is needed to take its trials.
-
-    Attributes:
-        workspace: where it is.
-        config: all settings.
-        storage: where it is kept.
-        study: Optuna's.
-        command: signs the trials that this command, or one of its workers, takes.
-    """
+    """A study and what is needed to take its trials."""
 
     workspace: Workspace
     config: Config
     storage: BaseStorage
     study: optuna.Study
     command: str
+    """Signs the trials that this command, or one of its workers, takes."""
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -110,7 +103,7 @@ def foundations(config: Config, folds: Sequence[Fold]) -> dict[str, Any]:
     A study may go on with other code, libraries or another machine of the same kind of device; they are not in it.
     """
     system, base = base_settings(config)
-    weights = Path(base.model.weights)
+    weights, device = Path(base.model.weights), choose_device(base.train.device)
     return {
         "tune": config.tune.model_dump(mode="json", exclude=BEYOND_RESULTS),
         "tune.system with the first fusion of the space": system,
@@ -118,10 +111,7 @@ def foundations(config: Config, folds: Sequence[Fold]) -> dict[str, Any]:
         f"recipes.{config.tune.recipe}": base.recipe.model_dump(mode="json"),
         "patches": base.patches.model_dump(mode="json", exclude={"seed"}),
         "vote": base.vote.model_dump(mode="json"),
-        "train.precision and the kind of device": [
-            config.train.precision,
-            choose_device(config.train.device).type,
-        ],
+        "train.precision and the kind of device": [base.train.precision, device.type],
         "the ROIs and their folds (a hash)": rois_mark(folds),
         **({"the file of model.weights (a hash)": sha256_of(weights)} if weights.is_file() else {}),
     }
@@ -158,10 +148,16 @@ def make_study(
         return one
 
     with alone(workspace, storage, name):
-        if fresh:
-            _refuse_if_running(opened())
-            optuna.delete_study(study_name=name, storage=storage)
         one = opened()
+        if fresh:
+            if at_work := ", ".join(str(trial.user_attrs.get(WORKER)) for trial in one.running):
+                raise MammoError(
+                    f"study {name}: nobody may be at work on a study that --fresh forgets, but {at_work} "
+                    "(host:process) is; stop it, or leave --fresh out. A worker that was killed counts as at work for "
+                    f"{GRACE_BEATS * config.tune.heartbeat_s} s"
+                )
+            optuna.delete_study(study_name=name, storage=storage)
+            one = opened()
         # The mark comes last: a study without it was killed while it was made, and is made to the end.
         if "mark" not in one.study.user_attrs:
             about = folds[0].rois.describe()
@@ -180,16 +176,6 @@ def make_study(
     remedy = "restore params.yaml and data, or start anew with `mammo tune --fresh`"
     _check_foundations(one.study, config, folds, remedy)
     return one
-
-
-def _refuse_if_running(opened: OpenStudy) -> None:
-    at_work = ", ".join(str(trial.user_attrs.get(WORKER)) for trial in opened.running)
-    if at_work:
-        raise MammoError(
-            f"study {opened.study.study_name}: nobody may be at work on a study that --fresh forgets, but {at_work} "
-            "(host:process) is; stop it, or leave --fresh out. A worker that was killed counts as at work for "
-            f"{GRACE_BEATS * opened.config.tune.heartbeat_s} s"
-        )
 
 
 def join_study(
@@ -215,7 +201,11 @@ def join_study(
 def _check_foundations(study: optuna.Study, config: Config, folds: Sequence[Fold], remedy: str) -> None:
     if study.user_attrs.get("mark") == study_mark(config, folds):
         return
-    there, here = _flat(study.user_attrs.get(RESTS_ON, {})), _flat(foundations(config, folds))
+    # Dotted keys, in the form in which a storage gives them back.
+    there, here = (
+        pd.json_normalize(json.loads(json.dumps(values))).to_dict("records")[0]
+        for values in (study.user_attrs.get(RESTS_ON, {}), foundations(config, folds))
+    )
     lines = "".join(
         f"\n  {key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
         for key in dict.fromkeys((*there, *here))
@@ -225,9 +215,3 @@ def _check_foundations(study: optuna.Study, config: Config, folds: Sequence[Fold
         f"study {study.study_name}: its trials must share settings, data and device, but it was made with others:"
         f"{lines}\n{remedy}"
     )
-
-
-def _flat(values: Mapping[str, Any]) -> dict[Hashable, Any]:
-    """Nested settings as dotted keys, in the form in which a storage gives them back."""
-    flat: dict[Hashable, Any] = pd.json_normalize(json.loads(json.dumps(values))).to_dict("records")[0]
-    return flat

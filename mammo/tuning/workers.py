@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import count
 from multiprocessing import active_children
 from os import getpid
-from pathlib import Path
 from platform import node
 from time import perf_counter, sleep
 from typing import Any, Final
@@ -24,7 +23,7 @@ import optuna
 import torch
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
+from optuna.samplers import PartialFixedSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -36,17 +35,8 @@ from mammo.core.files import Workspace
 from mammo.core.processes import context_without_threads, deaf_to_interrupts, end_with_parent
 from mammo.data.splits import Fold
 from mammo.systems.devices import choose_device
-from mammo.tuning.objective import (
-    ERROR,
-    FOLDS,
-    INDEX,
-    OWN,
-    TRIAL_S,
-    WORKER,
-    judge_trial,
-    state_of,
-    trial_folds,
-)
+from mammo.tuning import objective
+from mammo.tuning.objective import INDEX, judge_trial, trial_folds
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.space import distributions, own_params
 from mammo.tuning.storage import alone, experimental, hidden, journal_path, using_storage
@@ -60,50 +50,42 @@ PRELOADED: Final = ("mammo.tuning.workers", "sklearn.model_selection", "scipy.st
 class Plan:
     """What a call of `mammo tune` is to do.
 
-    Attributes:
-        n_trials: trials of the study in all, those of earlier calls included.
-        n_workers: processes on this machine; 0 leaves the trials to `mammo tune worker` elsewhere.
-        url: PostgreSQL's address, or None for the journal.
-        fresh: forget the study that is there.
-    """
-
-    n_trials: int
-    n_workers: int
-    url: str | None = None
-    fresh: bool = False
-
-
-def check_plan(plan: Plan) -> None:
-    """Refuse numbers that make no study.
-
     Raises:
         MammoError: no trials, no workers, or a database that is not PostgreSQL.
     """
-    if plan.n_trials < 1:
-        raise MammoError(
-            f"--trials must be at least 1 (a study without trials chooses nothing), got {plan.n_trials}; ask for more"
-        )
-    if plan.n_workers < 0 or (plan.n_workers == 0 and plan.url is None):
-        raise MammoError(
-            f"--workers must be at least 1 (0 only with --storage, where other machines work), got {plan.n_workers}; "
-            "ask for more"
-        )
-    if plan.url is not None:
-        hidden(plan.url)
+
+    n_trials: int
+    """Trials of the study in all, those of earlier calls included."""
+    n_workers: int
+    """Processes on this machine; 0 leaves the trials to `mammo tune worker` elsewhere."""
+    url: str | None = None
+    """PostgreSQL's address, or None for the journal."""
+    fresh: bool = False
+    """Forget the study that is there."""
+
+    def __post_init__(self) -> None:
+        if self.n_trials < 1:
+            raise MammoError(
+                f"--trials must be at least 1 (a study without trials chooses nothing), got {self.n_trials}; ask for "
+                "more"
+            )
+        if self.n_workers < 0 or (self.n_workers == 0 and self.url is None):
+            raise MammoError(
+                "--workers must be at least 1 (0 only with --storage, where other machines work), got "
+                f"{self.n_workers}; ask for more"
+            )
+        if self.url is not None:
+            hidden(self.url)
 
 
 def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Console) -> dict[str, Any]:
-    """Make or continue the study until it has its trials; write `reports/tune/` and MLflow's side.
-
-    Returns:
-        The record, as in `reports/tune/best.yaml`.
+    """Make or continue the study until it has its trials; write `reports/tune/` and MLflow's side; give the record.
 
     Raises:
         MammoError: another command runs on this study, it was made with other settings, it is deleted meanwhile, a
             worker died, or no trial completed. Ended trials are kept; the same command goes on.
         TrackingError: the study's storage, or MLflow's, cannot be used; likewise.
     """
-    check_plan(plan)
     if plan.n_workers > 0:
         context_without_threads(PRELOADED)  # loads what workers need while this process reads
     from mammo.tuning.mlflow import write_runs  # MLflow would keep every worker waiting
@@ -168,8 +150,8 @@ def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None
 def _crew(opened: OpenStudy, plan: Plan, n_workers: int) -> Iterator[set[Future[int]]]:
     """Worker processes of this machine, that end with the block however it ends."""
     others, finished_well = set(active_children()), False
-    executor = ProcessPoolExecutor(max(1, n_workers), context_without_threads(PRELOADED), _begin)
-    task = (opened.workspace.root, opened.config, plan.url, plan.n_trials, opened.command)
+    executor = ProcessPoolExecutor(max(1, n_workers), context_without_threads(PRELOADED))
+    task = (opened.workspace, opened.config, plan, opened.command)
     try:
         with deaf_to_interrupts():
             futures = {executor.submit(work, *task) for _ in range(n_workers)}
@@ -187,26 +169,19 @@ def _crew(opened: OpenStudy, plan: Plan, n_workers: int) -> Iterator[set[Future[
         executor.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
-    """Let a worker end with the command."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
 def work(
-    root: Path,
+    workspace: Workspace,
     config: Config,
-    url: str | None,
-    n_trials: int,
+    plan: Plan,
     command: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> int:
-    """Join the study and take trials until none is left; returns how many this worker ended.
+    """Join the study and take trials until it has those of the plan; returns how many this worker ended.
 
     Args:
-        root: the workspace.
+        workspace: where it is.
         config: all settings.
-        url: the storage's address, or None for the workspace's journal.
-        n_trials: how many trials the study shall have in all.
+        plan: how many trials, and where they are stored.
         command: signs its trials, see `OpenStudy`; None for a worker that no command has started.
         say: told one line for each trial that this worker ended.
 
@@ -214,20 +189,20 @@ def work(
         MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.
         TrackingError: the storage cannot be used.
     """
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    workspace = Workspace(root)
     n_ended = 0
-    with using_storage(workspace, url, config.tune.heartbeat_s) as storage:
+    with using_storage(workspace, plan.url, config.tune.heartbeat_s) as storage:
         folds = trial_folds(workspace, config)
         opened = join_study(workspace, config, storage, folds, command or uuid4().hex[:12])
         while True:
             started = perf_counter()
-            trial = take(opened, n_trials)
+            trial = take(opened, plan.n_trials)
             if trial is not None:
-                ended = _end(opened, trial, folds, started)
-                n_ended += ended is not None
-                if ended is not None and say is not None:
-                    say(trial_line(ended, config.tune.metric))
+                if (ended := _end(opened, trial, folds, started)) is not None:
+                    n_ended += 1
+                    if say is not None:
+                        say(trial_line(ended, config.tune.metric))
             elif opened.running:  # comes back if its worker dies
                 sleep(POLL_S)
             else:
@@ -243,7 +218,7 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
     Raises:
         MammoError: the study is deleted meanwhile.
     """
-    study = opened.study
+    study, tune = opened.study, opened.config.tune
     with alone(opened.workspace, opened.storage, study.study_name), experimental():
         opened.reap()
         running = opened.running
@@ -253,31 +228,25 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
             return None
         if len(running) >= study.user_attrs.get(N_WORKERS, 0):
             study.set_user_attr(N_WORKERS, len(running) + 1)
-        own = own_params(opened.config) if index == 0 else None
-        study.sampler = sampler_of(opened.config.tune.seed, index, opened.config.tune.startup_trials, own)
-        trial = study.ask(distributions(opened.config.tune))
+        # A generator of its own: what a process has drawn before does not matter.
+        seed = int(np.random.SeedSequence([tune.seed, index]).generate_state(1)[0])
+        study.sampler = TPESampler(seed=seed, n_startup_trials=tune.startup_trials)
+        if own := own_params(opened.config) if index == 0 else None:
+            study.sampler = PartialFixedSampler(own, study.sampler)
+        trial = study.ask(distributions(tune))
         if isinstance(opened.storage, RDBStorage):
             opened.storage.record_heartbeat(trial._trial_id)
-        whose = {WORKER: f"{node()}:{getpid()}", COMMAND: opened.command}
-        for name, value in ({INDEX: index} | ({OWN: True} if own else {}) | whose).items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr(INDEX, index)
+        if own:
+            trial.set_user_attr(objective.OWN, True)
+        trial.set_user_attr(objective.WORKER, f"{node()}:{getpid()}")
+        trial.set_user_attr(COMMAND, opened.command)
         return trial
-
-
-def sampler_of(seed: int, index: int, startup_trials: int, own: dict[str, object] | None) -> BaseSampler:
-    """TPE with a generator of its own for one trial: what a process has drawn before does not matter.
-
-    `startup_trials` are drawn at random before TPE learns; the parameters in `own` are not drawn.
-    """
-    state = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-    sampler = TPESampler(seed=state, n_startup_trials=startup_trials)
-    return PartialFixedSampler(own, sampler) if own else sampler
 
 
 def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: float) -> FrozenTrial | None:
     """Judge a trial and tell how it ended; None if it counted as dead meanwhile."""
-    value = None
-    device = choose_device(opened.config.train.device)
+    value, device = None, choose_device(opened.config.train.device)
     try:
         with _heartbeat(opened, trial):
             try:
@@ -285,9 +254,9 @@ def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: flo
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
             except MammoError as error:
-                trial.set_user_attr(ERROR, str(error))
+                trial.set_user_attr(objective.ERROR, str(error))
                 state = TrialState.FAIL
-            trial.set_user_attr(TRIAL_S, round(perf_counter() - started, 3))
+            trial.set_user_attr(objective.TRIAL_S, round(perf_counter() - started, 3))
         told = opened.study.tell(trial, value, state, skip_if_finished=True)
     except UpdateFinishedTrialError:
         return None
@@ -297,14 +266,10 @@ def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: flo
 @contextmanager
 def _heartbeat(opened: OpenStudy, trial: optuna.Trial) -> Iterator[None]:
     """Say again and again that the trial's worker lives, where the storage listens."""
-    storage = opened.storage
-    if not isinstance(storage, RDBStorage):
-        yield
-        return
-    ended = threading.Event()
+    storage, ended = opened.storage, threading.Event()
 
     def beat() -> None:
-        while not ended.wait(opened.config.tune.heartbeat_s):
+        while isinstance(storage, RDBStorage) and not ended.wait(opened.config.tune.heartbeat_s):
             with suppress(SQLAlchemyError, StorageInternalError):  # the trial itself will meet them
                 storage.record_heartbeat(trial._trial_id)
 
@@ -321,5 +286,6 @@ def trial_line(trial: FrozenTrial, metric: str) -> str:
     """One line for people: how a trial ended, with its value or its error."""
     attrs = trial.user_attrs
     value = f"{metric} {trial.value:.4f}" if trial.state == TrialState.COMPLETE else ""
-    said = [state_of(trial), value, f"folds {len(attrs.get(FOLDS, []))}", attrs.get(ERROR, "")]
+    n_folds = len(attrs.get(objective.FOLDS, []))
+    said = [objective.state_of(trial), value, f"folds {n_folds}", attrs.get(objective.ERROR, "")]
     return f"trial {attrs[INDEX]}: {', '.join(filter(None, said))}"

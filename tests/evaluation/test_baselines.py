@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data.archive import load_mias_rois
 from mammo.evaluation.baselines import (
@@ -23,7 +22,6 @@ from mammo.evaluation.baselines import (
     floor_statistics,
 )
 from mammo.evaluation.metrics import Confusion, auc, confusion
-from tests.settings import section
 
 Images = npt.NDArray[np.uint8]
 

@@ -28,7 +28,7 @@ SETTINGS: Final[dict[str, Any]] = {
 def run(space: Workspace, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this environment in the workspace."""
     binaries = Path(sys.executable).parent
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | OFFLINE
+    environment = os.environ | OFFLINE
     environment["PATH"] = f"{binaries}{os.pathsep}{environment.get('PATH', '')}"
     return subprocess.run(
         [str(binaries / command[0]), *command[1:]],

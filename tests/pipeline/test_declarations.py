@@ -53,7 +53,6 @@ def read_by_stage(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str
     """The settings that each stage has read, all stages run one after the other on a small phantom set."""
     space = make_workspace(tmp_path_factory.mktemp("declared") / "space", SMALL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(space.root)
         return {stage: settings_read_by(stage, space, patch) for stage in STAGES}
 

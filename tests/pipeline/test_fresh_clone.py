@@ -69,9 +69,8 @@ def add_films(space: Workspace) -> None:
 
 @pytest.mark.parametrize("fetched", [False, True], ids=["stages run", "outputs from the remote"])
 def test_a_fresh_clone_ends_with_a_champion_and_a_clean_tree(
-    origin: Workspace, tmp_path: Path, fetched: bool, monkeypatch: pytest.MonkeyPatch
+    origin: Workspace, tmp_path: Path, fetched: bool
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     clone = Workspace(tmp_path / "clone")
     git(tmp_path, "clone", "--quiet", str(origin.root), str(clone.root))
     add_films(clone)

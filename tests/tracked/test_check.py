@@ -1,7 +1,6 @@
 """What the store is found to lack, and that it gets it."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,11 +106,10 @@ def test_only_mlflow_can_tell_what_a_server_or_another_program_s_database_lacks(
 
 
 def test_the_first_workspace_with_a_champion_is_served(
-    finished: tuple[Workspace, Config], store_template: Path, tmp_path: Path
+    finished: tuple[Workspace, Config], store_of: Callable[[Workspace], None], tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty"
-    (empty / "mlruns").mkdir(parents=True)
-    shutil.copy(store_template, empty / "mlruns" / "mlflow.db")
+    store_of(Workspace(empty))
     demo = str(finished[0].root)
     assert place_of_champion(str(empty), demo) == demo
     assert place_of_champion(demo, str(empty)) == demo

@@ -12,13 +12,7 @@ from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
 from mammo.track.check import tracking_uri
-from mammo.track.store import (
-    comparison_rows,
-    connect,
-    first_line,
-    flat_params,
-    without_password,
-)
+from mammo.track.store import connect, first_line, without_password
 
 
 def test_a_locked_database_is_an_error_that_names_the_file(prepared: tuple[Workspace, Config]) -> None:
@@ -101,14 +95,3 @@ def test_the_store_lies_in_the_workspace_unless_the_environment_names_another(
     assert tracking_uri(Workspace(tmp_path)) == f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
     assert tracking_uri(Workspace(tmp_path)) == "http://localhost:5000"
-
-
-def test_nested_settings_become_dotted_names() -> None:
-    assert flat_params({"a": {"b": {"c": 1}, "d": [2]}, "e": None}) == {"a.b.c": 1, "a.d": [2], "e": None}
-
-
-def test_the_comparison_has_a_row_for_each_system(finished: tuple[Workspace, Config]) -> None:
-    space, config = finished
-    rows = comparison_rows(space)
-    assert {row["system"] for row in rows} == set(config.systems)
-    assert all("test_auc_score" in row["metrics"] for row in rows)

@@ -4,26 +4,21 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
-import yaml
 
 from mammo.core.config import Config
-from mammo.core.files import Workspace, write_table
-from mammo.core.records import SPLIT_SCHEMA, conform
-from mammo.data.rois import write_rois
+from mammo.core.files import Workspace
 from mammo.tuning.objective import state_of, trial_folds
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, make_study
-from mammo.tuning.workers import PRELOADED, work
-from tests.disc_rois import disc_rois
+from mammo.tuning.workers import PRELOADED
+from tests.disc_rois import disc_rois, workspace_of
 from tests.docker.processes import Postgresql, postgresql
 from tests.settings import laid_over, params
 
@@ -57,45 +52,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def make_workspace(root: Path, **tune: Any) -> tuple[Workspace, Config]:
     """A workspace whose stages up to `split` have run; the last eight ROIs are the test part."""
     values = laid_over(params(**SETTINGS), {"tune": tune})
-    root.mkdir(parents=True)
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
-    space = Workspace(root)
-    rois = disc_rois(20, 20)
-    write_rois(rois, space.rois)
-    order = np.argsort(np.arange(40) % 20, kind="stable")
-    parts = np.full(40, "train", dtype=object)
-    parts[order[24:32]], parts[order[32:]] = "val", "test"
-    split = pd.DataFrame(
-        {
-            **rois.table[["roi_id", "patient_id"]],
-            "group_id": [f"g{i // 2:02d}" for i in range(40)],
-            "split": parts,
-        }
-    )
-    write_table(space.split, conform(split, SPLIT_SCHEMA, "split"))
-    return space, Config.parse(values)
+    parts = 2 * (12 * ["train"] + 4 * ["val"] + 4 * ["test"])
+    return workspace_of(root, values, disc_rois(20, 20), [f"g{i // 2:02d}" for i in range(40)], parts)
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> tuple[Workspace, Config]:
     """One of these."""
     return make_workspace(tmp_path / "space")
-
-
-@pytest.fixture
-def store_of(store_template: Path) -> Callable[[Workspace], None]:
-    """Gives a workspace an empty MLflow store."""
-
-    def give(space: Workspace) -> None:
-        space.mlruns.mkdir(parents=True, exist_ok=True)
-        (space.mlruns / "mlflow.db").write_bytes(store_template.read_bytes())
-
-    return give
-
-
-@pytest.fixture(autouse=True)
-def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -145,11 +109,6 @@ def line_with(command: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return line
     raise AssertionError(f"the command has ended: {command.communicate()}")
-
-
-def work_in(root: Path, config: Config, url: str | None, n_trials: int, command: str) -> None:
-    """A worker's body, importable by a new process."""
-    work(root, config, url, n_trials, command)
 
 
 @contextmanager

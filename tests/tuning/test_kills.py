@@ -20,14 +20,13 @@ from mammo.tuning.objective import FOLDS, INDEX, WORKER, finished, state_of
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.storage import journal_path, using_storage
 from mammo.tuning.study import OpenStudy, study_name
-from mammo.tuning.workers import take
+from mammo.tuning.workers import Plan, take, work
 from tests.tuning.conftest import (
     agrees_with_storage,
     line_with,
     make_workspace,
     study_in,
     tune_command,
-    work_in,
 )
 
 N_TRIALS = 6
@@ -85,8 +84,8 @@ def started(
     forked: ForkServerContext, opened: OpenStudy, url: str | None, n_workers: int, command: str
 ) -> list[BaseProcess]:
     """A command's workers, on a study."""
-    arguments = (opened.workspace.root, opened.config, url, N_TRIALS, command)
-    workers: list[BaseProcess] = [forked.Process(target=work_in, args=arguments) for _ in range(n_workers)]
+    arguments = (opened.workspace, opened.config, Plan(N_TRIALS, n_workers, url), command)
+    workers: list[BaseProcess] = [forked.Process(target=work, args=arguments) for _ in range(n_workers)]
     for worker in workers:
         worker.start()
     return workers

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mammo.core.config import Config
-from mammo.core.errors import ConfigError, DataError
+from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace, read_json, read_table
 from mammo.data.splits import development_rois
 from mammo.evaluation.metrics import auc
@@ -17,7 +17,7 @@ from mammo.report.studies import write_nested
 from mammo.studies.fits import Fit, PartScores
 from mammo.tuning.mlflow import log_nested
 from mammo.tuning.nested import judged_alike, run_nested
-from mammo.tuning.objective import held_out_value, nested_folds, trial_folds, tuning_rois
+from mammo.tuning.objective import held_out_value, nested_folds, trial_folds
 from mammo.tuning.space import without_fold
 from mammo.tuning.study import rois_mark, study_mark, study_name
 from mammo.tuning.workers import Plan
@@ -35,7 +35,7 @@ def test_every_roi_is_held_out_from_one_study_and_the_test_part_from_all(
     rois = development_rois(space)
     held_out: list[str] = []
     for fold in nested_folds(rois, config.tune):
-        seen = set(tuning_rois(space, without_fold(config, fold.fold).tune).table["roi_id"])
+        seen = set(trial_folds(space, without_fold(config, fold.fold))[0].rois.table["roi_id"])
         mine = set(fold.rois.part("test").table["roi_id"])
         assert seen | mine == set(rois.table["roi_id"])
         assert not {group_of[roi] for roi in seen} & {group_of[roi] for roi in mine}
@@ -57,12 +57,6 @@ def test_studies_of_different_folds_do_not_mix(workspace: tuple[Workspace, Confi
 def test_a_fold_that_does_not_exist_is_refused(workspace: tuple[Workspace, Config]) -> None:
     with pytest.raises(ConfigError, match=r"held_out_fold must be below nested_folds \(5\), got 5"):
         without_fold(workspace[1], 5)
-
-
-def test_too_many_folds_for_the_groups_are_refused(tmp_path: Path) -> None:
-    space, config = make_workspace(tmp_path / "space", nested_folds=20)
-    with pytest.raises(DataError, match="fold"):
-        trial_folds(space, without_fold(config, 0))
 
 
 def test_the_threshold_of_a_held_out_value_comes_from_validation() -> None:

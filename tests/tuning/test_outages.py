@@ -24,7 +24,7 @@ from mammo.tuning.objective import INDEX, trial_folds
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study
-from mammo.tuning.workers import take, work
+from mammo.tuning.workers import Plan, take, work
 from tests.docker.processes import Postgresql, answers, free_port, wait_until
 from tests.tuning.conftest import PASSWORD, agrees_with_storage, line_with, study_in, tune_command
 
@@ -149,9 +149,9 @@ def test_a_study_is_not_forgotten_while_a_worker_is_on_it(
     workspace: tuple[Workspace, Config], opened: OpenStudy
 ) -> None:
     space, config = workspace
-    trial, before = take(opened, 2), opened.id
+    rois, before = trial_folds(space, config), opened.id
+    trial = take(opened, 2)  # alive for four heartbeats
     assert trial is not None
-    rois = trial_folds(space, config)
     with pytest.raises(MammoError, match=r"nobody may be at work.*stop it, or leave --fresh out"):
         make_study(space, config, opened.storage, rois, fresh=True)
     opened.study.tell(trial, state=TrialState.PRUNED)
@@ -169,7 +169,7 @@ def test_a_worker_whose_study_is_deleted_says_so(
         make_study(space, config, opened.storage, trial_folds(space, config), fresh=True)
 
     with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
-        work(space.root, config, database_url, 2, say=delete)
+        work(space, config, Plan(2, 1, database_url), say=delete)
 
 
 def test_trials_that_were_open_at_once_are_counted_whoever_took_them(opened: OpenStudy) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 from optuna.trial import TrialState
 from rich.console import Console
@@ -17,7 +16,7 @@ from mammo.core.errors import MammoError
 from mammo.core.files import Workspace, read_table
 from mammo.core.settings import study_tags
 from mammo.evaluation.metrics import auc
-from mammo.tuning.objective import INDEX, OWN, coarse_stride, fit_seed, on_device, roi_value, trial_folds
+from mammo.tuning.objective import INDEX, OWN, coarse_stride, fit_seed, roi_value, trial_folds
 from mammo.tuning.study import make_study, study_mark
 from mammo.tuning.workers import Plan, run_tuning, take
 from tests.tuning.conftest import make_workspace, study_in
@@ -39,19 +38,6 @@ def test_no_fold_holds_a_test_roi_or_splits_a_group(workspace: tuple[Workspace, 
         held_out += list(parts[2].table["roi_id"])
     assert sorted(held_out) == seen
     assert len(seen) == 32
-
-
-def test_random_patches_are_those_of_their_own_rois(workspace: tuple[Workspace, Config]) -> None:
-    space, config = workspace
-    train, cpu = trial_folds(space, config)[0].rois.part("train"), torch.device("cpu")
-    for size_px in (64, 101):
-        patches = config.patches.model_copy(update={"size_px": size_px})
-        data = on_device(train, patches, cpu, drawn=True)
-        np.testing.assert_array_equal(data.images, train.images)
-        assert set(data.patches.roi.tolist()) == set(range(len(train.labels)))
-        assert set(data.patches.size.tolist()) == {size_px, 120}  # and the whole ROI
-        np.testing.assert_array_equal(data.labels, train.labels[data.patches.roi])
-    assert len(on_device(train, config.patches, cpu).labels) == 0
 
 
 def test_the_value_follows_the_vote_rule() -> None:
@@ -81,31 +67,22 @@ def test_seeds_differ_between_trials_and_folds_and_nothing_else() -> None:
 
 
 def test_what_a_value_depends_on_changes_the_mark_and_what_not_does_not(
-    workspace: tuple[Workspace, Config],
-) -> None:
-    space, config = workspace
-    material = trial_folds(space, config)
-    mark = study_mark(config, material)
-
-    def with_tune(**changes: object) -> str:
-        tune = config.tune.model_copy(update=changes)
-        return study_mark(config.model_copy(update={"tune": tune}), material)
-
-    assert with_tune(trials=99, heartbeat_s=9) == mark
-    assert with_tune(epochs=3) != mark
-    assert with_tune(metric="f1") != mark
-
-
-def test_other_weights_under_the_same_name_are_another_study(
     workspace: tuple[Workspace, Config], tmp_path: Path
 ) -> None:
     space, config = workspace
-    material, weights = trial_folds(space, config), tmp_path / "vgg16.safetensors"
-    config = config.model_copy(update={"model": config.model.model_copy(update={"weights": str(weights)})})
-    weights.write_bytes(b"one")
-    mark = study_mark(config, material)
-    weights.write_bytes(b"another")
-    assert study_mark(config, material) != mark
+    folds, weights = trial_folds(space, config), tmp_path / "vgg16.safetensors"
+    mark = study_mark(config, folds)
+
+    def mark_with(section: str, **changes: object) -> str:
+        changed = getattr(config, section).model_copy(update=changes)
+        return study_mark(config.model_copy(update={section: changed}), folds)
+
+    assert mark_with("tune", trials=99, heartbeat_s=9) == mark
+    others = [mark_with("tune", epochs=3), mark_with("tune", metric="f1")]
+    for content in (b"one", b"another"):  # of weights under one name
+        weights.write_bytes(content)
+        others.append(mark_with("model", weights=str(weights)))
+    assert len({mark, *others}) == 5
 
 
 def test_the_settings_of_params_yaml_are_tried_first_and_again_if_their_worker_dies(tmp_path: Path) -> None:

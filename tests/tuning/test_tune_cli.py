@@ -1,4 +1,4 @@
-"""What `mammo tune` refuses at once, and what its help names."""
+"""What `mammo tune` refuses at once."""
 
 from pathlib import Path
 
@@ -54,8 +54,3 @@ def test_a_bad_space_is_refused_before_a_phantom_workspace_is_made(
     assert isinstance(result.exception, ConfigError)
     assert "size_px must be between 32 and 120" in str(result.exception)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
-
-
-def test_the_help_names_the_commands_under_it() -> None:
-    said = CliRunner().invoke(app, ["tune", "--help"]).output
-    assert all(name in said for name in ("worker", "nested", "dashboard", "--fresh", "--storage"))
