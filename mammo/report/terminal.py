@@ -10,9 +10,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mammo.core.errors import NOTICE
-from mammo.report.blocks import Cell, Table, plain
+from mammo.report.blocks import Cell, SourceFile, Table, counted, plain, shown
 from mammo.report.results import RESULTS_FILE, systems_table
-from mammo.report.source import SourceFile, counted, shown
 
 if TYPE_CHECKING:
     import pandas as pd

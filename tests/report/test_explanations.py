@@ -11,7 +11,7 @@ from mammo.core.config import VoteConfig
 from mammo.data.patches import grid_corners
 from mammo.evaluation.voting import roi_votes
 from mammo.report.canvas import png, save
-from mammo.report.explanations import explanation_figure, pick_examples, picture_paths
+from mammo.report.rois import explanation_figure, pick_examples, picture_paths
 from mammo.serve.explanation import Explanation, mean_over_roi
 from tests.report.drawn_figures import Gallery
 from tests.settings import section

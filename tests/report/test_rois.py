@@ -12,15 +12,8 @@ from mammo.core.records import Label, RoiVote
 from mammo.data.audit_search import Overlap
 from mammo.data.patches import grid_corners
 from mammo.evaluation.voting import roi_votes
-from mammo.report.rois import (
-    MAX_PAIRS,
-    MAX_TILES,
-    DrawnPair,
-    VotedRoi,
-    pairs_sheet,
-    vote_picture,
-    wrong_rois_sheet,
-)
+from mammo.report.audit import MAX_PAIRS, DrawnPair, pairs_sheet
+from mammo.report.rois import MAX_TILES, VotedRoi, vote_picture, wrong_rois_sheet
 from tests.report.drawn_figures import Gallery
 from tests.settings import section
 

@@ -18,8 +18,7 @@ from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_json
 from mammo.data.splits import Fold, grouped_folds, published_folds, read_parts, rois_of_known_groups
-from mammo.report.blocks import markdown
-from mammo.report.source import SourceFile
+from mammo.report.blocks import SourceFile, markdown
 from mammo.report.studies import ledger_blocks, ledger_rows
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
 from mammo.studies.ledger import Row, tabulate

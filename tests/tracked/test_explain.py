@@ -10,7 +10,7 @@ from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
-from mammo.report.explanations import write_explanations
+from mammo.report.rois import write_explanations
 from mammo.serve.predict import explain_rois, predict_files
 from tests.tracked.test_cli import broken_files
 
