@@ -83,16 +83,11 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
         for system in config.systems
     }
     fits = fit_all(plans, workspace.fits, n_jobs, console)
-    placed = {
-        name: {system: place(fits[name, system], folds[name], n_seeds[name]) for system in config.systems}
-        for name in folds
-    }
-    rows = [
-        row
-        for protocol, systems in placed.items()
-        for row in _rows(protocol, systems, rois, folds[protocol], n_seeds[protocol], config)
-    ]
-    chosen = chosen_by_validation(placed[HONEST], config.register_.select_by)
+    rows: list[Row] = []
+    for name, of_protocol in folds.items():
+        systems = {system: place(fits[name, system], of_protocol, n_seeds[name]) for system in config.systems}
+        rows += _rows(name, systems, rois, of_protocol, n_seeds[name], config)
+    chosen = chosen_by_validation(systems, config.register_.select_by)  # of the honest protocol, the last one
     return tabulate(rows, rois, rois_of_known_groups(folds.get(PUBLISHED, [])), config) | {
         "referral": [fold.to_dict() for fold in referral_by_fold(chosen, rois, config)],
         "referral_over_runs": {
@@ -112,10 +107,8 @@ def _rows(
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
     sets = {(name, "system"): placed for name, placed in systems.items()}
     if n_seeds > 1:
-        sets |= {
-            (f"{name}, ensemble of {n_seeds} seeds", "ensemble"): ensemble(placed)
-            for name, placed in systems.items()
-        }
+        words = f"ensemble of {n_seeds} seeds"
+        sets |= {(f"{name}, {words}", "ensemble"): ensemble(placed) for name, placed in systems.items()}
     if len(systems) > 1:
         sets["chosen on validation", "chosen"] = chosen_by_validation(systems, config.register_.select_by)
     return [
@@ -132,7 +125,7 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
         for row in published
     ]
     honest = [row for row in rows if row.protocol == HONEST]
-    protocols, data, evaluate = (published, unflagged, honest), rois.describe(), config.evaluate
+    data, evaluate = rois.describe(), config.evaluate
 
     def minus(row: Row, other: Row) -> Entry:
         """Each metric minus the other row's, paired on the ROIs in common."""
@@ -144,6 +137,27 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
     def against(row: Row, other: Row, name: str) -> Entry:
         return {"protocol": row.protocol, "name": name, "kind": row.kind, "cells": minus(row, other)}
 
+    minus_floor, between_systems = [], []
+    for of_protocol in (published, unflagged, honest):
+        floors = [row for row in of_protocol if row.kind == "floor"]
+        others = [row for row in of_protocol if row.kind != "floor"]
+        systems = [row for row in others if row.kind == "system"]
+        minus_floor += [against(row, floor, row.name) for floor in floors for row in others]
+        between_systems += [against(a, b, f"{a.name} minus {b.name}") for a, b in combinations(systems, 2)]
+    gaps = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "n_published": len(row.runs.labels),
+            "n_honest": len(other.runs.labels),
+            "cells": minus(row, other),
+            "same_rois": minus(row, replace(other, runs=other.runs.only(row.runs.roi_ids))),
+        }
+        for row in published
+        for other in honest
+        if row.name == other.name  # an ensemble has a partner only if it is of as many seeds
+    ]
+    paper = _paper_rows(evaluate) if data["source"] == "mias_rois" else []
     return {
         "data": data,
         "settings": config.ledger.model_dump(),
@@ -151,34 +165,11 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
         "confidence": evaluate.confidence,
         "n_bootstrap": evaluate.n_bootstrap,
         "flagged_rois": list(flagged),
-        "rows": [_numbers(row, evaluate) for row in [*published, *unflagged, *honest]]
-        + (_paper_rows(evaluate) if data["source"] == "mias_rois" else []),
-        "minus_floor": [
-            against(row, floor, row.name)
-            for of_protocol in protocols
-            for floor in of_protocol
-            for row in of_protocol
-            if floor.kind == "floor" and row.kind != "floor"
-        ],
-        "between_systems": [
-            against(row, other, f"{row.name} minus {other.name}")
-            for of_protocol in protocols
-            for row, other in combinations([row for row in of_protocol if row.kind == "system"], 2)
-        ],
+        "rows": [_numbers(row, evaluate) for row in (*published, *unflagged, *honest)] + paper,
+        "minus_floor": minus_floor,
+        "between_systems": between_systems,
         "paper_doi": DOI,
-        "gaps": [
-            {
-                "name": row.name,
-                "kind": row.kind,
-                "n_published": len(row.runs.labels),
-                "n_honest": len(other.runs.labels),
-                "cells": minus(row, other),
-                "same_rois": minus(row, replace(other, runs=other.runs.only(row.runs.roi_ids))),
-            }
-            for row in published
-            for other in honest
-            if row.name == other.name  # an ensemble has a partner only if it is of as many seeds
-        ],
+        "gaps": gaps,
     }
 
 

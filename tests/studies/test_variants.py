@@ -22,7 +22,6 @@ from mammo.studies.variants import (
     Study,
     Variant,
     effect,
-    is_reference,
     prepare,
     read_study_file,
     with_overrides,
@@ -114,15 +113,15 @@ def test_reference_and_variants_share_folds_and_seeds() -> None:
     of_study = study()
     reference = prepare(Workspace(), of_study, Variant("reference", {}))
     variant = prepare(Workspace(), of_study, Variant("v", {"patches.last_offset": False}))
-    for a, b in zip(reference.tasks, variant.tasks, strict=True):
+    for a, b in zip(reference[0], variant[0], strict=True):
         assert a.seed == b.seed
         assert a.rois.table.equals(b.rois.table)
-    assert {fit_key(t) for t in reference.tasks}.isdisjoint({fit_key(t) for t in variant.tasks})
+    assert {fit_key(t) for t in reference[0]}.isdisjoint({fit_key(t) for t in variant[0]})
 
 
 def test_a_vote_rule_is_a_variant_without_fits_of_its_own() -> None:
     keys = [
-        [fit_key(task) for task in prepare(Workspace(), study(), Variant("v", overrides)).tasks]
+        [fit_key(task) for task in prepare(Workspace(), study(), Variant("v", overrides))[0]]
         for overrides in ({}, {"vote.rule": "mean_score"})
     ]
     assert keys[0] == keys[1]
@@ -130,7 +129,7 @@ def test_a_vote_rule_is_a_variant_without_fits_of_its_own() -> None:
 
 def test_a_variant_may_be_another_system() -> None:
     prepared = prepare(Workspace(), study(), Variant("v", {"system": "compact-model1"}))
-    assert {task.system for task in prepared.tasks} == {"compact-model1"}
+    assert {task.system for task in prepared[0]} == {"compact-model1"}
 
 
 @pytest.mark.parametrize("name", ["choices", "refinements"])
@@ -175,7 +174,7 @@ def test_a_bad_study_file_is_refused(tmp_path: Path, text: str, message: str) ->
 def test_a_variant_that_changes_nothing_that_is_read_is_the_reference(
     overrides: dict[str, Any], same: bool
 ) -> None:
-    assert is_reference(Variant("v", overrides), study(SHIPPED)) is same
+    assert study(SHIPPED).is_reference(Variant("v", overrides)) is same
 
 
 def test_a_missing_study_file_names_the_example(tmp_path: Path) -> None:
