@@ -33,6 +33,7 @@ _TRAINING: Final = (
     ("#5B5B5B", "^", "dotted"),
     ("#009E73", "D", "dashdot"),
 )
+_WORDS: Final = {"train": "training", "val": "validation", "auc": "AUC"}
 _BINS: Final[dict[str, Any]] = {"marker": "o", "markersize": 5, "linewidth": 1.6}
 _RAW: Final[dict[str, Any]] = {"color": canvas.MUTED, "linestyle": "dashed", "markerfacecolor": "white"}
 _PROMISE: Final = (0, (3, 2))
@@ -56,10 +57,8 @@ def roc_and_precision_recall(
 ) -> None:
     """Draw the ROC and the precision-recall curves of several systems side by side.
 
-    Args:
-        labels: true classes, shape `(n,)`.
-        scores: name of a system (it fixes the line's colour and dashes) → its score of each ROI, shape `(n,)`.
-        aucs: name → its AUC with the interval, for the legend.
+    `labels` are true classes, shape `(n,)`; `scores` give each system's score of each ROI, `(n,)`, and its name fixes
+    the line's colour and dashes; `aucs` with their intervals stand in the legend.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve  # here: it takes 1 s to import
 
@@ -140,10 +139,8 @@ def _draw_matrix(axes: Axes, counts: IntArray) -> None:
 def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: str) -> None:
     """Draw losses and validation metrics over the epochs, and mark the epoch of the lowest validation loss.
 
-    Args:
-        history: one row for each epoch: `epoch`, `train_loss`, `val_loss`, `val_auc`; further `val_…` columns
-            that lie between 0 and 1 (accuracies) are drawn beside the AUC.
-        system: the trained system's name.
+    `history` has one row for each epoch: `epoch`, `train_loss`, `val_loss`, `val_auc`; further `val_…` columns between
+    0 and 1 are drawn beside the AUC.
     """
     figure = canvas.new_figure(10, 3.8, f"Training of {system}", data_note)
     losses, metrics = figure.subplots(1, 2)
@@ -155,18 +152,14 @@ def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: s
     dashed: dict[str, Any] = {"color": canvas.MUTED, "linewidth": 0.9, "linestyle": (0, (2, 2)), "zorder": 1}
     for axes, columns in ((losses, ["train_loss", "val_loss"]), (metrics, judged)):
         for column, (colour, marker, dashes) in zip(columns, _TRAINING, strict=False):
+            in_words = " ".join(_WORDS.get(part, part) for part in column.split("_"))
             look: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.6, "markersize": 4}
-            look |= {"marker": marker if len(history) <= 40 else "", "label": _in_words(column)}
+            look |= {"marker": marker if len(history) <= 40 else "", "label": in_words}
             axes.plot(history["epoch"], history[column], **look)
         axes.axvline(best, label=f"lowest validation loss: epoch {best}", **dashed)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend(fontsize=8.5, frameon=False, labelcolor=canvas.INK, loc="best")
     canvas.save(figure, path)
-
-
-def _in_words(column: str) -> str:
-    words = {"train": "training", "val": "validation", "auc": "AUC"}
-    return " ".join(words.get(part, part) for part in column.split("_"))
 
 
 def reliability_diagram(
@@ -188,9 +181,6 @@ def reliability_diagram(
         labels: true classes, shape `(n,)`.
         systems: name → raw scores and calibrated probabilities, both of shape `(n,)`.
         binning: how each panel's `n_bins` bins are cut.
-
-    Raises:
-        DataError: a system's scores are no probabilities or not those of the labelled ROIs.
     """
     columns, rows = min(3, len(systems)), math.ceil(len(systems) / 3)
     title = f"Reliability, {n_bins} bins of {binning.replace('_', ' ')}"
@@ -238,25 +228,20 @@ def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) 
     canvas.tidy(referral, "Refer to reader", "share of the ROIs whose set holds both classes")
     coverage.vlines([fold.promise for fold in folds], rows - 0.42, rows + 0.42, canvas.MUTED, _PROMISE)
     entries = [Line2D([], [], color=canvas.MUTED, linestyle=_PROMISE, label="promise")]
-    for name, label, colour, marker, shift in _COVERAGES:
-        _draw_rates(coverage, folds, name, rows + shift, colour, marker)
-        entries.append(Line2D([], [], color=colour, marker=marker, label=label))
-    _draw_rates(referral, folds, "referral_rate", rows, canvas.INK, "o")
+    entries += [
+        Line2D([], [], color=colour, marker=marker, label=label) for _, label, colour, marker, _ in _COVERAGES
+    ]
+    rates = [(coverage, *one) for one in _COVERAGES]
+    for axes, name, _, colour, marker, shift in (*rates, (referral, "referral_rate", "", canvas.INK, "o", 0)):
+        found = [fold.rate(name) for fold in folds]
+        values, low, high = np.array([(rate.value, rate.ci_low, rate.ci_high) for rate in found]).T
+        look: dict[str, Any] = {"fmt": marker, "color": colour, "elinewidth": 1.2, "markersize": 5}
+        axes.errorbar(values, rows + shift, xerr=np.clip([values - low, high - values], 0, None), **look)
     for axes, names in ((coverage, [fold.fold for fold in folds]), (referral, [""] * len(folds))):
         axes.set(xlim=(-0.02, 1.02), ylim=(len(folds) - 0.5, -0.5))
         axes.set_yticks(rows, names)
     canvas.draw_legend(below, entries, columns=4)
     canvas.save(figure, path)
-
-
-def _draw_rates(
-    axes: Axes, folds: Sequence[FoldReferral], name: str, y: FloatArray, colour: str, marker: str
-) -> None:
-    rates = [fold.rate(name) for fold in folds]
-    values = np.array([rate.value for rate in rates])
-    limits = np.array([(rate.ci_low, rate.ci_high) for rate in rates])
-    gaps = np.clip([values - limits[:, 0], limits[:, 1] - values], 0, None)
-    axes.errorbar(values, y, xerr=gaps, fmt=marker, color=colour, elinewidth=1.2, markersize=5)
 
 
 def draw_ledger(ledger: dict[str, Any], path: Path, data_note: str) -> None:

@@ -256,10 +256,8 @@ def picture_paths(names: Sequence[str], folder: Path) -> list[Path]:
 def pick_examples(predictions: pd.DataFrame, system: str, vote: VoteConfig) -> list[Example]:
     """Pick ROIs of a system by `RULE`; a kind that does not occur is left out, and no ROI is picked twice.
 
-    Args:
-        predictions: `roi_id`, `system`, `label`, `decision`, `vote_share`, `score` of every system and ROI.
-        system: whose decisions count.
-        vote: its rule, which says what is compared with which threshold.
+    `predictions` has `roi_id`, `system`, `label`, `decision`, `vote_share`, `score`; the rule of `vote` says what is
+    compared with which threshold.
     """
     rows = predictions[predictions["system"] == system]
     evidence = rows["vote_share"] if vote.rule == "majority" else rows["score"]

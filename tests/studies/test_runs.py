@@ -64,15 +64,13 @@ def test_the_threshold_is_fitted_to_the_validation_part_of_the_same_fit() -> Non
     quiet = np.array([[0.4, 0.4], [0.4, 0.4], [0.1, 0.1], [0.1, 0.1]])
     val = PartScores(("v1", "v2", "v3", "v4"), np.array([1, 1, 0, 0]), quiet)
     test = PartScores((A, B), np.array([1, 0]), np.array([[0.3, 0.3], [0.2, 0.2]]))
-    mean_score = section(VoteConfig, rule="mean_score", threshold="validation")
-
-    (low,) = runs_of([Placed(0, 0, 0, Fit({}, val, test))], ROIS, mean_score).decisions.tolist()
-    (half,) = runs_of(
-        [Placed(0, 0, 0, Fit({}, val, test))], ROIS, mean_score.model_copy(update={"threshold": "fixed"})
-    ).decisions.tolist()
-
+    placed = [Placed(0, 0, 0, Fit({}, val, test))]
+    fitted, fixed = (
+        section(VoteConfig, rule="mean_score", threshold=threshold) for threshold in ("validation", "fixed")
+    )
     # The middle of 0.1 and 0.4 lies between the two held-out ROIs; 0.5 lies above both.
-    assert (low, half) == ([1, 0], [0, 0])
+    assert runs_of(placed, ROIS, fitted).decisions.tolist() == [[1, 0]]
+    assert runs_of(placed, ROIS, fixed).decisions.tolist() == [[0, 0]]
 
 
 def test_the_choice_of_a_system_is_made_in_each_fold_by_its_own_validation() -> None:
