@@ -5,6 +5,7 @@ looked up in a report's JSON and linked to that very place by a JSON pointer (RF
 """
 
 import base64
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,9 +19,9 @@ from urllib.parse import quote
 from mammo.core.errors import NOTICE, PHANTOM
 from mammo.core.files import Workspace, read_json
 from mammo.evaluation.intervals import percent
+from mammo.evaluation.metrics import TITLES
 
 _WEBP_QUALITY: Final = 78
-_MISSING: Final = object()
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class SourceFile:
         path: of the file, relative to `reports/`.
         content: of the whole file.
         place: the keys from its root to here, where every look-up starts.
-        folder: `reports/`, where its pictures lie; None without pictures.
+        folder: where its pictures lie; None without pictures.
     """
 
     path: str
@@ -152,8 +153,8 @@ class SourceFile:
 
         `style` is `strong` or `code`.
         """
-        value = self.value(*keys, missing=_MISSING)
-        if value is _MISSING:
+        value = self.value(*keys, missing=...)
+        if value is ...:
             return Cell("")
         hint = value.get("method", "") if isinstance(value, dict) else ""
         return Cell(shown(value, digits, signed=signed), self.href(*keys), hint, **style)
@@ -166,36 +167,42 @@ class SourceFile:
         """A table of this file's numbers."""
         return Table(caption, headings, list(rows), self.path)
 
-    def sentence(self, template: str, **cells: Any) -> Paragraph:
-        """Text with a cell for each `{dotted.path}` of this place, or `{name}` of `cells`.
+    def sentence(self, template: str, **parts: Any) -> Paragraph:
+        """Text with a cell for each `{dotted.path}` of this place (`{.}` is its name), or `{name}` of `parts`.
 
-        `{value:4}` has four digits, `{value:+}` is a difference, `{value:%}` a confidence in per cent.
+        `{value:4}` has four digits, `{value:+}` is a difference, `{value:%}` a confidence in per cent, `{value:code}`
+        in fixed type; `{}` is the place itself. A part may be a function of the place.
         """
-        parts: list[Inline] = []
+        found: list[Inline] = []
         for text, field, form, _ in Formatter().parse(template):
-            parts += [text] if text else []
-            keys = (field or "").split(".")
-            if field in cells:
-                parts.append(cells[field])
+            found += [text] if text else []
+            keys = field.split(".") if field else []
+            if field in parts:
+                part = parts[field]
+                found.append(part(self) if callable(part) else part)
+            elif field == ".":
+                found.append(self.name)
             elif form == "%":
-                parts.append(Cell(percent(self.value(*keys)), self.href(*keys)))
+                found.append(Cell(percent(self.value(*keys)), self.href(*keys)))
             elif field is not None and form is not None:
-                signed = form.startswith("+")
-                parts.append(self.cell(*keys, digits=int(form.strip("+") or 3), signed=signed))
-        return Paragraph(tuple(parts))
+                digits = int(form) if form.isdigit() else 3
+                found.append(self.cell(*keys, digits=digits, signed=form == "+", code=form == "code"))
+        return Paragraph(tuple(found))
 
     def blocks(self, name: str, /, **parts: Any) -> list[Block]:
         """The text `name` of `templates/texts.txt` as blocks, without tables that are empty and pictures not there.
 
-        `parts` are the cells of its prose, and the blocks that stand at `[name]`, one or several.
+        `parts` are the cells of its prose and its tables, and the blocks that stand at `[name]`, one or several. A
+        `[name]` without such a part is a table of this file: its headings and rows follow.
         """
         found: list[Block] = []
-        for line in _texts()[name]:
+        for line, *of_table in _texts()[name]:
             kind, _, text = line.partition(" ")
             if kind == "#":
                 found.append(Heading(text))
             elif kind.startswith("["):
-                part, caption = parts[kind.strip("[]")], self._words(text, parts)
+                part, caption = parts.get(kind.strip("[]")), self._words(text, parts)
+                part = self._table(of_table, parts) if part is None else part
                 several = [part] if isinstance(part, Block) else part
                 found += [replace(block, caption=caption) if caption else block for block in several]
             elif kind.startswith("!"):
@@ -207,15 +214,38 @@ class SourceFile:
                 found.append(self.sentence(line, **parts))
         return [block for block in found if not isinstance(block, Table) or block.rows]
 
+    def _table(self, lines: Sequence[str], parts: dict[str, Any]) -> Table:
+        """`| heading | *metric metric` and `| place.of.rows: cell | cells.*`; `*` stands for each of the metrics."""
+        headings, *rows = ([cell.strip() for cell in line[1:].split("|")] for line in lines)
+        metrics, titles = [""], []
+        for heading in headings:
+            names, comma, more = heading.lstrip("*").partition(",")
+            metrics = names.split() if heading.startswith("*") else metrics
+            titles += [TITLES[name] + comma + more for name in metrics] if heading[:1] == "*" else [heading]
+        found: list[list[Inline]] = []
+        for first, *others in rows:
+            keys, _, cell = first.partition(": ")
+            for place in [self] if keys == "." else self._places(keys.split(".")):
+                found.append([])
+                for template in (cell, *others):
+                    for name in metrics if "*" in template else [""]:
+                        words = place.sentence(template.replace("*", name), **parts).parts
+                        found[-1].append(words[0] if len(words) == 1 else "".join(map(plain, words)))
+        return self.table(titles, found)
+
+    def _places(self, keys: Sequence[str]) -> "Iterator[SourceFile]":
+        first, *rest = keys
+        return (deeper for one in self.each(first) for deeper in (one._places(rest) if rest else [one]))
+
     def _words(self, template: str, parts: dict[str, Any]) -> str:
         return "".join(map(plain, self.sentence(template, **parts).parts))
 
 
 @cache
-def _texts() -> dict[str, list[str]]:
+def _texts() -> dict[str, list[list[str]]]:
     whole = files("mammo.report").joinpath("templates", "texts.txt").read_text()
-    texts = [text.strip().split("\n") for text in whole.split("\n== ")[1:]]
-    return {name: lines for name, *lines in texts}
+    texts = (text.strip().partition("\n") for text in whole.split("\n== ")[1:])
+    return {name: [block.split("\n") for block in re.split(r"\n(?!\|)", lines)] for name, _, lines in texts}
 
 
 def shown(value: Any, digits: int = 3, *, signed: bool = False) -> str:
@@ -263,10 +293,7 @@ def document(title: str, blocks: Sequence[Block], *, synthetic: bool) -> str:
 def markdown(blocks: Sequence[Block], *, synthetic: bool, linked: bool = False) -> str:
     """Blocks as Markdown, without the pictures.
 
-    Args:
-        blocks: what to show.
-        synthetic: say at each table that it rests on phantoms.
-        linked: link each cell to its file, by a reference of the file's name.
+    Each table of `synthetic` ones says that it rests on phantoms; `linked` cells refer to their file by its name.
     """
     found: list[str] = []
     for block in blocks:

@@ -159,7 +159,7 @@ def model_card(inputs: ReportInputs) -> str:
         inputs,
         results=inputs.results,
         system=inputs.results.at("systems", inputs.system),
-        parts=_parts(inputs.provenance),
+        parts=inputs.provenance.blocks("parts"),
         systems=[evaluation.systems_table(inputs.results, caption=caption)],
         slices=evaluation.slices_blocks(inputs.slices, [inputs.system]),
         titles=TITLES,
@@ -240,14 +240,7 @@ def _data_blocks(inputs: ReportInputs) -> list[Block]:
             counts = source.cells(("n_expectations", "n_warnings"))
             rows.append((name, counts[0], Cell(str(kept), source.href("expectations")), counts[1]))
     expectations = Table("", ("table", "expectations", "kept", "warnings"), rows, "expectations/rois.json")
-    return inputs.results.blocks("data", parts=_parts(inputs.provenance), expectations=expectations)
-
-
-def _parts(provenance: SourceFile) -> list[Block]:
-    columns = ("n_rois", "n_tumor", "n_normal", "n_groups", "n_patients")
-    headings = ("part", "ROIs", "Tumor", "Normal", "groups", "patients")
-    parts = provenance.table(headings, ((one.name, *one.cells(columns)) for one in provenance.each("parts")))
-    return provenance.blocks("parts", parts=parts)
+    return inputs.results.blocks("data", parts=inputs.provenance.blocks("parts"), expectations=expectations)
 
 
 def _explanations(inputs: ReportInputs) -> list[Block]:
@@ -288,15 +281,4 @@ def _in_words(values: dict[str, Any]) -> str:
 def _provenance_blocks(provenance: SourceFile) -> list[Block]:
     """Hashes of data, settings and weights, library versions, and how to find the MLflow run of each system."""
     query = "tags.`mammo.weights_sha256` = '{}'"
-    weights = (
-        (one.name, one.cell(code=True), Cell(query.format(one.value()), code=True))
-        for one in provenance.each("weights_sha256")
-    )
-    data = ((one.name, one.cell(code=True)) for one in provenance.each("data_md5"))
-    libraries = ((one.name, one.cell()) for one in provenance.each("libraries"))
-    return provenance.blocks(
-        "provenance",
-        weights=provenance.table(("system", "weights SHA-256", "search in MLflow"), weights),
-        data=provenance.table(("path", "md5"), data),
-        libraries=provenance.table(("library", "version"), libraries),
-    )
+    return provenance.blocks("provenance", query=lambda one: Cell(query.format(one.value()), code=True))

@@ -61,14 +61,9 @@ def titles(names: Iterable[str]) -> list[str]:
 
 def results_blocks(results: SourceFile) -> list[Block]:
     """The systems beside the floor and the paper, at ROI level and at patch level."""
-    columns = ("accuracy", "recall", "specificity", "precision", "auc_score")
-    patches = results.table(
-        ("system", "patches", *(title.replace("the mean patch", "the patch") for title in titles(columns))),
-        ((one.name, one.cell("n_patches"), *one.cells(columns, "patch")) for one in results.each("systems")),
-    )
     known = results.value("data", "n_patients") is not None
     patients = results.cell("data", "n_patients") if known else "unknown to the source"
-    return results.blocks("results", systems=systems_table(results), patches=patches, patients=patients)
+    return results.blocks("results", systems=systems_table(results), patients=patients)
 
 
 def systems_table(results: SourceFile, columns: Sequence[str] = COLUMNS, caption: str = "") -> Table:
@@ -97,20 +92,9 @@ def _confusion(judged: SourceFile) -> Cell:
 
 def choice_blocks(results: SourceFile) -> list[Block]:
     """Which system was chosen, by what, and how it stands to the floor."""
-    columns = {
-        "epoch": "best epoch",
-        "n_epochs": "epochs",
-        "val_loss": "validation loss",
-        "val_auc": "validation AUC",
-        "n_rois_val": "validation ROIs",
-    }
-    rows = (
-        (_bold(one, results), *(one.cell("validation", key, digits=4) for key in columns))
-        for one in results.each("systems")
-    )
     return results.blocks(
         "choice",
-        validation=results.table(("system", *columns.values()), rows),
+        bold=lambda system: _bold(system, results),
         value=results.cell("selected", results.value("selected", "by"), digits=4),
         system=results.cell("selected", "system", strong=True),
     )
@@ -118,52 +102,41 @@ def choice_blocks(results: SourceFile) -> list[Block]:
 
 def comparisons_blocks(results: SourceFile) -> list[Block]:
     """Whether the chosen system differs from the others, in words and in numbers."""
-    verdicts, rows = [], []
-    for one in results.each("comparisons"):
-        verdicts.append(Paragraph((one.cell("verdict"),)))
-        names = f"{one.value('name_a')} and {one.value('name_b')}"
-        accuracy, auc = one.cells(("accuracy_difference", "auc_difference"), signed=True)
-        rows.append(
-            (names, one.cell("n"), accuracy, one.cell("mcnemar", "p_value"), auc, one.cell("rois_needed"))
-        )
-    headings = ("accuracy difference", "McNemar exact p", "AUC difference", "ROIs for 80% power")
-    pairs = results.table(("systems", "ROIs", *headings), rows)
-    return results.blocks("comparisons", verdicts=verdicts, pairs=pairs)
+    verdicts = [Paragraph((one.cell("verdict"),)) for one in results.each("comparisons")]
+    return results.blocks("comparisons", verdicts=verdicts)
 
 
 def operation_blocks(results: SourceFile) -> list[Block]:
     """How the systems are operated: thresholds, operating points, calibration, referral."""
     systems = list(results.each("systems"))
-    metrics, rates = ("accuracy", "recall", "specificity", "balanced_accuracy"), ("recall", "specificity")
-    thresholds: list[Sequence[Inline]] = []
-    points: list[Sequence[Inline]] = []
     calibration: list[Sequence[Inline]] = []
     for system in systems:
-        for one in system.each("thresholds"):
-            ships = bool(one.value("ships"))
-            text = f"{one.value('name')}: {one.value('threshold'):.3f}{' (ships)' if ships else ''}"
-            threshold = Cell(text, one.href("threshold"), strong=ships)
-            thresholds.append((system.name, threshold, _confusion(one), *one.cells(metrics, "roi")))
-        for one in system.each("operating_points"):
-            held = Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target"))
-            points.append((system.name, held, one.cell("threshold"), *one.cells(rates)))
         line = system.at("calibration", "calibrator")
         fitted = Cell(f"{line.value('slope'):.3f}, {line.value('intercept'):.3f}", line.href())
         for kind, shown in (("raw", ""), ("calibrated", fitted)):
             judged = system.at("calibration", kind)
-            perfect = judged.value("calibration_error_if_perfect")
-            chance: Inline = ""
-            if perfect["mean"] is not None:
-                text = f"{perfect['mean']:.3f} (below {perfect['upper']:.3f})"
-                chance = Cell(text, judged.href("calibration_error_if_perfect"))
-            cells = judged.cells(("brier", "calibration_error"))
-            calibration.append((system.name, kind, shown, *cells, chance))
-    first, errors = systems[0].at("calibration"), ("Brier score", "Expected calibration error", "If perfect")
+            perfect = judged.at("calibration_error_if_perfect")
+            mean, upper = perfect.value("mean"), perfect.value("upper")
+            chance = "" if mean is None else Cell(f"{mean:.3f} (below {upper:.3f})", perfect.href())
+            errors = judged.cells(("brier", "calibration_error"))
+            calibration.append((system.name, kind, shown, *errors, chance))
+    first, columns = systems[0].at("calibration"), ("Brier score", "Expected calibration error", "If perfect")
+
+    def decides(one: SourceFile) -> Cell:
+        ships = bool(one.value("ships"))
+        text = f"{one.value('name')}: {one.value('threshold'):.3f}{' (ships)' if ships else ''}"
+        return Cell(text, one.href("threshold"), strong=ships)
+
+    def held(one: SourceFile) -> Cell:
+        return Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target"))
+
     return results.blocks(
         "operation",
-        thresholds=results.table(("system", "threshold", _COUNTS_TITLE, *titles(metrics)), thresholds),
-        points=results.table(("system", "held on validation", "threshold", *titles(rates)), points),
-        calibration=results.table(("system", "scores", "slope, intercept", *errors), calibration),
+        system=lambda one: one.place[1],
+        decides=decides,
+        confusion=_confusion,
+        held=held,
+        calibration=results.table(("system", "scores", "slope, intercept", *columns), calibration),
         referral=referral_table(results, [system.at("referral") for system in systems]),
         n_bins=first.cell("n_bins"),
         binning=_BINNINGS[first.value("binning")],

@@ -14,7 +14,6 @@ from mammo.evaluation.conformal import RATES, FoldReferral, over_folds
 from mammo.report.blocks import (
     Block,
     Cell,
-    Inline,
     Paragraph,
     Rows,
     SourceFile,
@@ -24,16 +23,13 @@ from mammo.report.blocks import (
     shown,
 )
 from mammo.report.curves import draw_ledger, referral_picture
-from mammo.report.results import COLUMNS, FLOOR_TITLE, referral_table, titles
+from mammo.report.results import FLOOR_TITLE, referral_table, titles
 
 Blocks = Callable[[SourceFile], list[Block]]
-_NESTED: Final = ("auc_score", "auc_vote_share", "accuracy", "recall", "specificity", "precision")
 LEDGER: Final = (
     *("accuracy", "recall", "specificity", "precision"),
     *("balanced_accuracy", "auc_score", "auc_vote_share"),
 )
-EFFECTS: Final = ("auc_score", "accuracy", "recall", "specificity", "precision")
-_VERDICTS: Final = ("verdict, this row alone", "verdict, all rows together")
 _FOLDS: Final = {
     "honest": "honest protocol (all ROIs, each held out once a repeat)",
     "development": "development protocol (the ROIs of train and val alone; the test part stays closed)",
@@ -91,19 +87,10 @@ def _about(source: SourceFile, folds: str) -> list[Block]:
 def seeds_blocks(source: SourceFile) -> list[Block]:
     """Mean ± standard deviation of every metric over the seeds; ensembles and floor beside it."""
     selected = source.value("selected")
-    rows: list[Sequence[Inline]] = []
-    ensembles: list[Sequence[Inline]] = []
-    for one in source.each("systems"):
-        name, loss = Cell(one.name, strong=one.name == selected), one.cell("validation", "val_loss", digits=4)
-        rows.append((name, loss, *one.cells(COLUMNS, "test"), one.cell("minus_floor_auc", signed=True)))
-        margin = one.cell("ensemble", "minus_floor_auc", signed=True)
-        ensembles.append((f"{one.name}, ensemble", "", *one.cells(COLUMNS, "ensemble", "roi"), margin))
-    floor: Sequence[Inline] = ("floor (one fit)", "", *source.cells(COLUMNS, "floor", "roi"), "")
-    headings = ("system", "mean validation loss", *titles(COLUMNS), "AUC minus the floor's")
     chosen = source.at("systems", selected)
     return source.blocks(
         "seeds",
-        systems=source.table(headings, [*rows, *ensembles, floor]),
+        bold=lambda one: Cell(one.name, strong=one.name == selected),
         chosen=source.cell("selected", strong=True),
         margin=chosen.blocks("margin") if chosen.value("minus_floor_auc", "ci_low") is not None else [],
     )
@@ -117,26 +104,12 @@ def ledger_blocks(source: SourceFile) -> list[Block]:
     flagged = Cell(str(len(source.value("flagged_rois") or ())), source.href("flagged_rois"))
     text = "published" if source.value("gaps") else "unpublished"
 
-    def differences(key: str) -> Table:
-        rows = (
-            [*row.cells(("protocol", "name")), *row.cells(LEDGER, "cells", signed=True)]
-            for row in source.each(key)
-        )
-        return source.table(("protocol", "system", *titles(LEDGER)), rows)
-
-    def gaps(key: str) -> Table:
-        rows = ((_title(row), *row.cells(LEDGER, key, signed=True)) for row in source.each("gaps"))
-        return source.table(("system", *titles(LEDGER)), rows)
-
     return source.blocks(
         "ledger",
         about=_about(source, "honest protocol"),
         published=source.blocks(text, flagged=flagged),
         levels=[_levels(source, rows) for rows in by_protocol.values()],
-        minus_floor=differences("minus_floor"),
-        between_systems=differences("between_systems"),
-        gaps=gaps("cells"),
-        gaps_of_same_rois=gaps("same_rois"),
+        title=_title,
         referral=referral_table(source, source.each("referral"), *_over_folds(source)),
     )
 
@@ -193,54 +166,45 @@ def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:
 
 def ablation_blocks(source: SourceFile) -> list[Block]:
     """What each defect does to the metrics, with it minus without it."""
-    rows: list[Sequence[Inline]] = []
-    meanings = []
-    for one in source.each("defects"):
-        rows.append(
-            (one.cell("name"), one.cell("setting", code=True), one.cell("in_reference"), *_effect(one))
-        )
-        meanings.append(Paragraph((one.cell("name", strong=True), f": {one.value('about')}.")))
-    headings = ("defect", "setting", "in our settings", *titles(EFFECTS), "ROIs", *_VERDICTS)
+
+    def verdict(one: SourceFile) -> Cell:
+        return one.cell("effect", "verdict") if one.value("effect") else one.cell("reason")
+
     return source.blocks(
         "ablation",
         about=_about(source, _FOLDS[source.value("settings", "protocol")]),
         effects=_method(source),
-        defects=source.table(headings, rows),
-        meanings=meanings,
+        verdict=verdict,
+        meanings=[
+            Paragraph((one.cell("name", strong=True), f": {one.value('about')}."))
+            for one in source.each("defects")
+        ],
     )
 
 
 def variants_blocks(source: SourceFile) -> list[Block]:
     """Each variant's effect against the settings as they were."""
     differs = _settings_in_words(source.value("reference", "overrides"))
-    rows: list[Sequence[Inline]] = []
     found: dict[str, list[str]] = {"Helped": [], "Hurt": [], "Mixed": [], "Not distinguishable": []}
     for one in source.each("variants"):
-        settings = Cell(_settings_in_words(one.value("overrides")), one.href("overrides"), code=True)
-        rows.append((one.cell("name"), settings, one.cell("cells", "auc_score"), *_effect(one)))
         verdict = one.value("effect", "together", "verdict")
         kinds = [kind for kind, side in (("Helped", "higher"), ("Hurt", "lower")) if side in verdict]
         kind = "Mixed" if len(kinds) > 1 else kinds[0] if kinds else "Not distinguishable"
         found[kind].append(one.value("name"))
     in_words = (f"{kind}: {', '.join(names)}." for kind, names in found.items() if names)
-    effects = (f"{title}, effect" for title in titles(EFFECTS))
+
+    def overrides(one: SourceFile) -> Cell:
+        return Cell(_settings_in_words(one.value("overrides")), one.href("overrides"), code=True)
+
     return source.blocks(
         "variants",
-        name=source.cell("name", strong=True),
+        study=source.cell("name", strong=True),
         about=_about(source, _FOLDS["development"]),
         effects=_method(source),
-        variants=source.table(("variant", "settings", "AUC", *effects, "ROIs", *_VERDICTS), rows),
+        settings=overrides,
         reference_settings=f"params.yaml with {differs}" if differs else "params.yaml as it was",
         found=f"All rows together. {' '.join(in_words)}",
     )
-
-
-def _effect(one: SourceFile) -> list[Inline]:
-    """Its cell for each of `EFFECTS`, n and both verdicts; or why there is none."""
-    if one.value("effect") is None:
-        return [*("" for _ in EFFECTS), "", one.cell("reason"), ""]
-    cells = one.cells(EFFECTS, "effect", "cells", signed=True)
-    return [*cells, *one.cells(("n_rois", "verdict"), "effect"), one.cell("effect", "together", "verdict")]
 
 
 def _method(source: SourceFile) -> list[Block]:
@@ -258,14 +222,13 @@ def _settings_in_words(overrides: dict[str, Any]) -> str:
 def tuning_blocks(source: SourceFile) -> list[Block]:
     """The study's choice beside the settings of `params.yaml`."""
     record = source.at("record")
-    rows: list[Sequence[Inline]] = []
-    for one in record.each("space"):
-        chosen, ours = (_chosen(record.at(of, "params", one.name)) for of in ("best", "settings_of_params"))
-        rows.append((one.name, _range(one.value()), chosen, ours, record.cell("importance", one.name)))
     return record.blocks(
         "tuning",
         compared=record.blocks("compared") if isinstance(record.value("settings_of_params"), dict) else [],
-        parameters=record.table(("parameter", "searched", "best trial", "params.yaml", "importance"), rows),
+        searched=lambda one: _range(one.value()),
+        chosen=lambda one: _chosen(record.at("best", "params", one.name)),
+        ours=lambda one: _chosen(record.at("settings_of_params", "params", one.name)),
+        importance=lambda one: record.cell("importance", one.name),
         trials_csv=Cell("tune/trials.csv", "tune/trials.csv"),
         contour=Cell("tune/contour.png", "tune/contour.png"),
         parallel=Cell("tune/parallel_coordinate.png", "tune/parallel_coordinate.png"),
@@ -290,12 +253,6 @@ def nested_blocks(nested: SourceFile) -> list[Block]:
     """The comparison on the ROIs that no study saw, then each fold's choice, its promise and what became of it."""
     params = list(nested.value("folds", 0, "params"))
     keys = ("fold", "n_rois", "promised", "kept_by_tuned", "kept_by_settings", "system")
-    reference = f"settings of params.yaml ({nested.value('system')})"
-    levels: Rows = [
-        ("chosen by each fold's study", *nested.cells(_NESTED, "tuned", "cells")),
-        (reference, *nested.cells(_NESTED, "reference", "cells")),
-        ("tuned minus settings, paired", *nested.cells(_NESTED, "effect", "cells", signed=True)),
-    ]
     folds = (
         (*fold.cells(keys), *(_chosen(fold.at("params", name)) for name in params))
         for fold in nested.each("folds")
@@ -305,7 +262,6 @@ def nested_blocks(nested: SourceFile) -> list[Block]:
     return nested.blocks(
         "nested",
         about=_about(nested, "the ROIs of train and val alone (the test part stays closed)"),
-        levels=nested.table(("settings", *titles(_NESTED)), levels),
         folds=nested.table(("fold", "ROIs", "promised", "tuned", "settings", "system", *params), folds),
         verdict=nested.cell("effect", "verdict", strong=True),
         gap=Cell(verdict, nested.href("promise")),
