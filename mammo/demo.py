@@ -19,7 +19,7 @@ from mammo.track.registry import versions
 Settings = dict[str, dict[str, Any]]
 
 COPIED: Final = ("dvc.yaml", ".dvcignore", "pipelines", "mammo", "data/located")
-"""With what the stages depend on: DVC then sees in the workspace what has changed."""
+"""What the stages depend on: DVC then sees in the workspace what has changed."""
 
 COMMAND_REPORTS: Final = ("ablate", "ledger", "seeds", "study", "tune")
 """Folders of `reports/` that commands fill, and that the page's stage reads whether or not they have run."""
@@ -33,7 +33,6 @@ SETTINGS: Final[Settings] = {
 }
 """What differs from params.yaml, so that the demo ends within minutes."""
 
-
 TUNE_SETTINGS: Final[Settings] = {
     **{name: SETTINGS[name] for name in ("ingest", "split")},
     "phantom": {"n_patients": 28},
@@ -44,12 +43,7 @@ TUNE_SETTINGS: Final[Settings] = {
 
 
 def run_demo(project: Path, folder: Path, console: Console) -> None:
-    """Make or refresh the workspace, reproduce it, and show the results, the champion and one vote.
-
-    Args:
-        project: the checkout, with `dvc.yaml` and `params.yaml`.
-        folder: the demo's workspace.
-        console: where to show.
+    """Make or refresh the demo's workspace from the checkout `project`; show the results, the champion and one vote.
 
     Raises:
         MammoError: `project` is no checkout, or a stage failed.

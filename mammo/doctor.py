@@ -56,9 +56,8 @@ def _data(workspace: Workspace, config: Config) -> Finding:
     for name in ("MAMMO_MIAS_ROIS", "MAMMO_MINI_MIAS"):
         if os.environ.get(name):
             return Finding("note", "raw data", f"{name}={os.environ[name]}, not fetched yet", "mammo fetch")
-    return Finding(
-        "note", "raw data", f"{raw} is missing", "mammo fetch (or mammo phantom for synthetic films)"
-    )
+    remedy = "mammo fetch (or mammo phantom for synthetic films)"
+    return Finding("note", "raw data", f"{raw} is missing", remedy)
 
 
 def _weights() -> Finding:

@@ -18,25 +18,13 @@ from mammo.data.audit import Audit, flagged_rois, leakage_summary, overlaps_of, 
 from mammo.data.audit_search import Box, Overlap, aligned_crops, overlap_boxes
 from mammo.data.decode import GreyImage
 from mammo.report import canvas
-from mammo.report.blocks import Block, Cell, Paragraph, Rows, SourceFile, Table, counted
+from mammo.report.blocks import Block, Cell, Paragraph, SourceFile, Table, counted
 
 MAX_PAIRS: Final = 20
 MOST_ROWS: Final = 40
 """Longer tables end here, and say so; their file holds the rest."""
 _DIFFERENCE: Final = Normalize(0, 32)
 """Grey levels of a difference; it is darkest from 32 on."""
-_COUNTS: Final = {
-    "n_rois": "ROIs",
-    "n_pairs": "pairs of ROIs that share tissue",
-    "pairs_by_kind": "of them {}",
-    "pairs_by_parts": "of them {}",
-    "n_pairs_across_parts": "pairs across parts",
-    "n_leaked_test_rois": "test ROIs whose tissue another part holds",
-    "shared_patients": "patients with ROIs in more than one part",
-    "shared_films": "films with ROIs in more than one part",
-    "n_test_rois_of_shared_patients": "test ROIs of such patients",
-}
-"""The rows of the summary; `{}` stands for the key of an entry."""
 _TABLES: Final = {
     "pairs": "Pairs of ROIs that share tissue",
     "flagged_rois": "ROIs of which another part knows something",
@@ -109,13 +97,8 @@ def audit_blocks(workspace: Workspace) -> list[Block]:
     if not (workspace.reports / "audit" / "summary.json").is_file():
         return []
     summary = SourceFile.read(workspace, "audit/summary.json")
-    rows: Rows = [
-        (title.format(entry.name), entry.cell())
-        for key, title in _COUNTS.items()
-        for entry in (summary.each(key) if isinstance(summary.value(key), dict) else [summary.at(key)])
-    ]
     tables = {name: _rows_of(workspace, f"audit/{name}.csv", title) for name, title in _TABLES.items()}
-    return summary.blocks("audit", counts=summary.table(("", "number"), rows), **tables)
+    return summary.blocks("audit", **tables)
 
 
 def _rows_of(workspace: Workspace, path: str, title: str) -> list[Block]:

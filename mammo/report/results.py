@@ -177,16 +177,12 @@ def results_markdown(results: dict[str, Any]) -> str:
 
 
 def flat_metrics(results: dict[str, Any]) -> dict[str, Any]:
-    """The values alone: system → metric → value, with the floor and the number of ROIs.
-
-    The floor has no calibrator and no prediction sets.
-    """
-    values = {
-        name: {metric: one["value"] for metric, one in entry["roi"].items()} | {"n_rois": entry["n_rois"]}
-        for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items()
-    }
-    for name, entry in results["systems"].items():
-        values[name] |= {metric: one["value"] for metric, one in operation_estimates(entry).items()}
+    """The values alone: system → metric → value, with the number of ROIs; the floor has no operation."""
+    values: dict[str, dict[str, Any]] = {}
+    for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items():
+        operation = operation_estimates(entry) if name in results["systems"] else {}
+        roi, more = ({metric: one["value"] for metric, one in of.items()} for of in (entry["roi"], operation))
+        values[name] = {**roi, "n_rois": entry["n_rois"], **more}
     return {"test": values, "selected": {"system": results["selected"]["system"]}}
 
 

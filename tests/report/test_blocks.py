@@ -99,6 +99,28 @@ def test_every_number_of_a_sentence_is_a_linked_cell() -> None:
     assert links == ["/n", "/loss", "/loss", "/confidence"]
 
 
+def test_a_table_of_the_texts_has_a_row_for_each_place_and_a_cell_for_each_metric(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = [
+        "| name | *recall f1, effect | of",
+        "| of.each: {.}: {n} | {*:+} | {made:code}",
+        "| .: all | {*} |",
+    ]
+    monkeypatch.setattr("mammo.report.blocks._texts", lambda: {"text": [["[table] Of {n}.", *lines]]})
+    of = {"x": {"each": [{"n": 1, "recall": 0.5}]}, "y": {"each": [{"n": 2, "f1": 1.0, "made": "m"}]}}
+    (table,) = SourceFile("a.json", {"n": 3, "recall": 0.75, "of": of}).blocks("text")
+    made = Cell("m", "a.json#/of/y/each/0/made", code=True)
+    assert isinstance(table, Table)
+    assert (table.caption, table.source) == ("Of 3.", "a.json")
+    assert list(table.headings) == ["name", "Tumor recall (sensitivity), effect", "Tumor F1, effect", "of"]
+    assert [list(row) for row in table.rows] == [
+        ["0: 1", Cell("+0.500", "a.json#/of/x/each/0/recall"), Cell(""), Cell("")],
+        ["0: 2", Cell(""), Cell("+1.000", "a.json#/of/y/each/0/f1"), made],
+        ["all", Cell("0.750", "a.json#/recall"), Cell(""), ""],
+    ]
+
+
 def test_a_terminal_of_80_columns_shows_the_same_cells_whole() -> None:
     bold = Cell("compact-baseline", strong=True)
     estimates = [Cell(shown(estimate(0.8125, 0.7, 0.889, n=64)))] * 4
