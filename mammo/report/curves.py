@@ -102,9 +102,8 @@ def confusion_matrices(
     A cell's colour deepens with its share of the row, so that recall and specificity can be seen.
     """
     columns, rows = min(4, len(confusions)), math.ceil(len(confusions) / 4)
-    figure = canvas.new_figure(
-        max(5.0, 2.7 * columns), 3.2 * rows, "Confusion matrices, ROI level", data_note
-    )
+    width = max(5.0, 2.7 * columns)
+    figure = canvas.new_figure(width, 3.2 * rows, "Confusion matrices, ROI level", data_note)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, table) in zip(grid, confusions.items(), strict=False):
         accuracy = wilson(*table.trials("accuracy"), confidence)

@@ -65,14 +65,9 @@ class ReportInputs:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A part of the page: anchor, heading, blocks (none without its files), and the command that makes its files.
 
-    Attributes:
-        key: its anchor.
-        title: its heading.
-        blocks: what it shows; empty when its files are missing.
-        synthetic: its numbers rest on phantoms, which each table and picture then says.
-        missing: the command that makes the files that it needs.
+    `synthetic`: its numbers rest on phantoms, which each table and picture then says.
     """
 
     key: str

@@ -39,13 +39,18 @@ from mammo.systems.train import computed_with, train_system
 
 @dataclass(frozen=True)
 class FitTask:
-    """What one fit depends on, and the title that people read while it runs. Votes and evaluation do not touch it."""
+    """What one fit depends on, the repeat and fold where it stands, and the title that people read while it runs.
+
+    Votes, place and title do not touch the fit.
+    """
 
     system: str
     config: Config
     seed: int
     rois: Rois
     title: str = ""
+    repeat: int = 0
+    fold: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig, VoteConfig
+from mammo.core.config import Config, EvaluateConfig
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from mammo.data.splits import (
@@ -29,7 +29,6 @@ from mammo.evaluation.comparison import auc_difference, difference
 from mammo.evaluation.intervals import estimate, over_seeds, with_spread
 from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.scores import METRICS, Scores
-from mammo.studies.fits import Fit
 from mammo.studies.runs import (
     Placed,
     chosen_by_validation,
@@ -37,7 +36,6 @@ from mammo.studies.runs import (
     fit_all,
     floor_runs,
     judge_fit,
-    place,
     plan,
     referral_by_fold,
     referral_over_runs,
@@ -49,10 +47,6 @@ from mammo.systems.train import best_system
 PUBLISHED: Final = "published"
 UNFLAGGED: Final = "published, without the flagged ROIs"
 HONEST: Final = "honest"
-FLOOR_VOTE: Final = VoteConfig(
-    rule="mean_score", tie="tumor", patch_threshold=0.5, views=1, threshold="fixed", share_threshold=0.5
-)
-
 Entry = dict[str, Any]
 
 
@@ -85,7 +79,7 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
     fits = fit_all(plans, workspace.fits, n_jobs, console)
     rows: list[Row] = []
     for name, of_protocol in folds.items():
-        systems = {system: place(fits[name, system], of_protocol, n_seeds[name]) for system in config.systems}
+        systems = {system: fits[name, system] for system in config.systems}
         rows += _rows(name, systems, rois, of_protocol, n_seeds[name], config)
     chosen = chosen_by_validation(systems, config.register_.select_by)  # of the honest protocol, the last one
     return tabulate(rows, rois, rois_of_known_groups(folds.get(PUBLISHED, [])), config) | {
@@ -112,8 +106,8 @@ def _rows(
     if len(systems) > 1:
         sets["chosen on validation", "chosen"] = chosen_by_validation(systems, config.register_.select_by)
     return [
-        *(Row(*key, protocol, runs_of(placed, rois, config.vote)) for key, placed in sets.items()),
-        Row("floor", "floor", protocol, runs_of(floor_runs(folds), rois, FLOOR_VOTE)),
+        *(Row(*key, protocol, runs_of(placed, rois)) for key, placed in sets.items()),
+        Row("floor", "floor", protocol, runs_of(floor_runs(folds), rois)),
     ]
 
 
@@ -231,7 +225,7 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
     floor, evaluate = score_floor(train, test), config.evaluate
 
     def judged(placed: Placed) -> Entry:
-        scores = judge_fit(placed, rois, config.vote)
+        scores = judge_fit(placed, rois)
         return judge(scores, evaluate) | {
             "minus_floor_auc": auc_difference(scores, floor, **evaluate.resampling).to_dict()
         }
@@ -241,8 +235,7 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
             [np.nan if value is None else value for value in values], evaluate.confidence
         ).to_dict()
 
-    def system_entry(fits: list[Fit]) -> Entry:
-        placed = place(fits, [fold], n_seeds)
+    def system_entry(placed: list[Placed]) -> Entry:
         seeds = []
         for one in placed:
             found, validation = judged(one), one.fit.validation

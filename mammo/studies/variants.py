@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig, Resampling, VoteConfig
+from mammo.core.config import Config, EvaluateConfig, Resampling
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
 from mammo.core.settings import Section
@@ -22,7 +22,7 @@ from mammo.evaluation.comparison import JUDGED, difference, verdict
 from mammo.evaluation.intervals import estimate
 from mammo.evaluation.scores import METRICS, Scores
 from mammo.studies.fits import FitTask
-from mammo.studies.runs import fit_all, place, plan, runs_of
+from mammo.studies.runs import fit_all, plan, runs_of
 
 REFERENCE: Final = "reference"
 Protocol = Literal["honest", "development"]
@@ -107,10 +107,8 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     return Config.parse(values, "variant")
 
 
-def prepare(
-    workspace: Workspace, study: Study, variant: Variant
-) -> tuple[list[FitTask], Sequence[Fold], VoteConfig]:
-    """The fits that a variant needs, its folds, and how it votes.
+def prepare(workspace: Workspace, study: Study, variant: Variant) -> list[FitTask]:
+    """The fits that a variant needs.
 
     Raises:
         ConfigError: an override is impossible.
@@ -122,8 +120,7 @@ def prepare(
         same = config.ingest == study.config.ingest
         rois = study.rois if same else recut(workspace, config, study.rois)
         folds = grouped_folds(rois, study.grid, config.split.keep_groups)
-    tasks = plan(system, config, folds, study.grid.n_seeds, f"{variant.name}: {system}")
-    return tasks, folds, config.vote
+    return plan(system, config, folds, study.grid.n_seeds, f"{variant.name}: {system}")
 
 
 def recut(workspace: Workspace, config: Config, reference: Rois) -> Rois:
@@ -153,12 +150,9 @@ def fit_variants(
     Raises:
         MammoError: an override is impossible (nothing is fitted then), or a fit failed.
     """
-    ready = {one.name: prepare(workspace, study, one) for one in (Variant(REFERENCE, {}), *variants)}
-    fits = fit_all({name: tasks for name, (tasks, _, _) in ready.items()}, workspace.fits, n_jobs, console)
-    return {
-        name: runs_of(place(fits[name], folds, study.grid.n_seeds), study.rois, vote)
-        for name, (_, folds, vote) in ready.items()
-    }
+    plans = {one.name: prepare(workspace, study, one) for one in (Variant(REFERENCE, {}), *variants)}
+    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    return {name: runs_of(placed, study.rois) for name, placed in fits.items()}
 
 
 def effect(

@@ -96,7 +96,7 @@ def test_the_two_sides_of_a_comparison_differ_in_the_defect_alone(defect: Defect
 
 def test_reference_and_variants_share_folds_and_seeds() -> None:
     reference, rate, vote, other = (
-        prepare(Workspace(), study(), Variant("v", overrides))[0]
+        prepare(Workspace(), study(), Variant("v", overrides))
         for overrides in (
             {},
             {"patches.last_offset": False},
