@@ -152,9 +152,6 @@ def load_fit(path: Path) -> Fit | None:
 POLL_S: Final = 0.5
 """How often the bar is moved while fits run."""
 
-Epochs = SimpleQueue[tuple[str, int]]
-"""Key of a fit and the number of its finished epochs."""
-
 
 def default_jobs(config: Config) -> int:
     """One job for each CPU; on a GPU one, because every job would take the device's memory for itself."""
@@ -202,7 +199,7 @@ def _work_off(
     missing: dict[str, FitTask], folder: Path, n_jobs: int, progress: FitsProgress
 ) -> dict[str, Fit]:
     context = multiprocessing.get_context("spawn")
-    epochs: Epochs = context.SimpleQueue()
+    epochs: SimpleQueue[tuple[str, int]] = context.SimpleQueue()  # key and finished epochs
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(n_jobs, context, _start_worker, (epochs,))
     fits: dict[str, Fit] = {}
@@ -237,7 +234,7 @@ def _work_off(
 _report_epoch: Callable[[tuple[str, int]], None] | None = None
 
 
-def _start_worker(epochs: Epochs) -> None:
+def _start_worker(epochs: "SimpleQueue[tuple[str, int]]") -> None:
     """Make a worker ready: one thread, gone when the command is gone."""
     global _report_epoch  # a worker is this function's process
     torch.set_num_threads(1)

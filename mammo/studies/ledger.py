@@ -226,29 +226,22 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
 
     def judged(placed: Placed) -> Entry:
         scores = judge_fit(placed, rois)
-        return judge(scores, evaluate) | {
-            "minus_floor_auc": auc_difference(scores, floor, **evaluate.resampling).to_dict()
-        }
+        margin = auc_difference(scores, floor, **evaluate.resampling).to_dict()
+        return judge(scores, evaluate) | {"minus_floor_auc": margin}
 
     def over(values: list[float | None]) -> Entry:
-        return over_seeds(
-            [np.nan if value is None else value for value in values], evaluate.confidence
-        ).to_dict()
+        known = [np.nan if value is None else value for value in values]
+        return over_seeds(known, evaluate.confidence).to_dict()
 
     def system_entry(placed: list[Placed]) -> Entry:
         seeds = []
         for one in placed:
             found, validation = judged(one), one.fit.validation
-            seeds.append(
-                {
-                    "best_epoch": int(validation["epoch"]),
-                    "val_loss": validation["val_loss"],
-                    "val_auc": validation["val_auc"],
-                    "test": {name: cell["value"] for name, cell in found["roi"].items()},
-                    "confusion": found["confusion"],
-                    "minus_floor_auc": found["minus_floor_auc"]["value"],
-                }
-            )
+            entry: Entry = {"best_epoch": int(validation["epoch"])}
+            entry |= {name: validation[name] for name in ("val_loss", "val_auc")}
+            entry["test"] = {name: cell["value"] for name, cell in found["roi"].items()}
+            entry |= {"confusion": found["confusion"], "minus_floor_auc": found["minus_floor_auc"]["value"]}
+            seeds.append(entry)
         (mean,) = ensemble(placed)
         return {
             "validation": mean.fit.validation,

@@ -36,10 +36,10 @@ _DRAWS_BEYOND: Final = 10
 
 @dataclass(frozen=True)
 class Variant:
-    """A name and what differs from `params.yaml`: dotted key → value.
+    """A name and what differs from `params.yaml`: dotted key → value (`recipe.KEY` is the chosen recipe's).
 
-    `recipe.KEY` is the chosen recipe's; `system` is another system. With folds of its own, such as the published
-    folders, the variant is compared on the ROIs that they hold out.
+    `system` is another system. With folds of its own, such as the published folders, the variant is compared on the
+    ROIs that they hold out.
     """
 
     name: str
@@ -60,20 +60,12 @@ class Study:
     def opened(
         cls, workspace: Workspace, config: Config, system: str, grid: GridConfig, protocol: Protocol
     ) -> "Study":
-        """Study of the ROIs that the protocol allows: all of them, or those of train and val.
-
-        Raises:
-            DataError: the stages `ingest` and `split` have not run.
-        """
+        """Study of the ROIs that the protocol allows: all of them, or those of train and val."""
         rois = read_parts(workspace) if protocol == "honest" else development_rois(workspace)
         return cls(system, config, rois, grid)
 
     def settings_of(self, variant: Variant) -> tuple[str, Config]:
-        """The system of a variant, and all its settings.
-
-        Raises:
-            ConfigError: an override is impossible.
-        """
+        """The system of a variant, and all its settings."""
         overrides = dict(variant.overrides)
         system = str(overrides.pop("system", self.system))
         return system, with_overrides(self.config, overrides)
@@ -183,17 +175,14 @@ def levels(runs: Scores, config: EvaluateConfig) -> dict[str, Any]:
 
 
 class StudyFile(Section):
-    """What a study asks: a question for people, a system, and variants by name."""
+    """What a study asks; null: as `study` of params.yaml has it."""
 
     question: str = ""
     system: str | None = None
-    """null: `study.system` of params.yaml."""
     reference: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys in which the reference differs from params.yaml, such as a setting that was changed since."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Shuffles the folds; null: `study.seed`."""
     n_seeds: Annotated[int, Field(gt=0)] | None = None
-    """Training seeds on every fold; null: `study.n_seeds`."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """Name → dotted keys of params.yaml with their values; `system` takes another system."""
 
