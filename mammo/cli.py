@@ -196,7 +196,7 @@ def explain(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Draw why the champion decides so: the map of its votes and Grad-CAM, one picture for each ROI."""
-    from mammo.report.explanations import write_explanations
+    from mammo.report.rois import write_explanations
     from mammo.serve.predict import explain_rois
 
     explained = explain_rois(workspace, rois, block)
@@ -346,28 +346,25 @@ def seeds(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
-    from mammo.report.studies import write_seeds
     from mammo.studies.ledger import run_seeds
 
-    _study(workspace, jobs, lambda config, *how: run_seeds(workspace, config, n_seeds, *how), write_seeds)
+    _study(workspace, jobs, lambda config, *how: run_seeds(workspace, config, n_seeds, *how), "seeds")
 
 
 @app.command()
 def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
     """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
-    from mammo.report.studies import write_ledger
     from mammo.studies.ledger import run_ledger
 
-    _study(workspace, jobs, lambda config, *how: run_ledger(workspace, config, *how), write_ledger)
+    _study(workspace, jobs, lambda config, *how: run_ledger(workspace, config, *how), "ledger")
 
 
 @app.command()
 def ablate(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
     """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
-    from mammo.report.studies import write_ablation
     from mammo.studies.ablation import run_ablation
 
-    _study(workspace, jobs, lambda config, *how: run_ablation(workspace, config, *how), write_ablation)
+    _study(workspace, jobs, lambda config, *how: run_ablation(workspace, config, *how), "ablate")
 
 
 @app.command()
@@ -379,27 +376,29 @@ def study(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Compare named variants of the settings within train and val, to choose by. Resumable."""
-    from mammo.report.studies import write_variants
     from mammo.studies.variants import run_study
 
-    _study(workspace, jobs, lambda config, *how: run_study(workspace, config, file, *how), write_variants)
+    _study(workspace, jobs, lambda config, *how: run_study(workspace, config, file, *how), "study")
 
 
 def _study(
     workspace: Workspace,
     jobs: int | None,
     run: "Callable[[Config, int, Console], dict[str, Any]]",
-    write: Callable[[Workspace, dict[str, Any]], str],
+    kind: str,
 ) -> None:
     """Make the data up to the split where they are missing, run a study, write and show its tables."""
     from mammo.core.config import Config
     from mammo.core.provenance import ensure_split
+    from mammo.report.studies import write_ledger, write_study
     from mammo.report.terminal import show_markdown
     from mammo.studies.fits import default_jobs
 
     config, console = Config.load(workspace.params), Console()
     ensure_split(workspace)
-    show_markdown(console, write(workspace, run(config, jobs or default_jobs(config), console)))
+    summary = run(config, jobs or default_jobs(config), console)
+    text = write_ledger(workspace, summary) if kind == "ledger" else write_study(workspace, kind, summary)
+    show_markdown(console, text)
 
 
 @tune_app.callback()
@@ -434,7 +433,7 @@ def nested(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
-    from mammo.report.studies import write_nested
+    from mammo.report.studies import write_study
     from mammo.report.terminal import show_markdown
     from mammo.tuning.mlflow import log_nested
     from mammo.tuning.nested import run_nested
@@ -443,7 +442,7 @@ def nested(
     console = Console()
     workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
     summary = run_nested(workspace, config, plan, console)
-    show_markdown(console, write_nested(workspace, summary))
+    show_markdown(console, write_study(workspace, "nested", summary))
     log_nested(workspace, config, summary, report_folder(workspace))
 
 

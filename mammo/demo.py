@@ -32,7 +32,6 @@ SETTINGS: Final[Settings] = {
 }
 """What differs from params.yaml, so that the demo ends within minutes."""
 
-
 TUNE_SETTINGS: Final[Settings] = {
     **{name: SETTINGS[name] for name in ("ingest",)},
     "phantom": {"n_patients": 28},
@@ -43,12 +42,7 @@ TUNE_SETTINGS: Final[Settings] = {
 
 
 def run_demo(project: Path, folder: Path, console: Console) -> None:
-    """Make or refresh the workspace, reproduce it, and show the results, the champion and one vote.
-
-    Args:
-        project: the checkout, with `dvc.yaml` and `params.yaml`.
-        folder: the demo's workspace.
-        console: where to show.
+    """Make or refresh the demo's workspace from the checkout `project`; show the results, the champion and one vote.
 
     Raises:
         MammoError: `project` is no checkout, or a stage failed.

@@ -1,29 +1,29 @@
-"""The leakage audit as people read it: its files in `reports/audit/`, and the page's section."""
+"""The leakage audit as people read it: its files in `reports/audit/`, its picture, and the page's section."""
 
-from typing import Final
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
 
 from mammo.core.files import Workspace, atomic_path, write_json
 from mammo.data.audit import Audit, flagged_rois, leakage_summary, overlaps_of, parts_of
-from mammo.report.blocks import Block, Cell, Inline, Paragraph, Table
-from mammo.report.rois import DrawnPair, pairs_sheet
-from mammo.report.source import SourceFile
+from mammo.data.audit_search import Box, Overlap, aligned_crops, overlap_boxes
+from mammo.data.decode import GreyImage
+from mammo.report import canvas
+from mammo.report.blocks import Block, Cell, Paragraph, SourceFile, Table, counted
 
+MAX_PAIRS: Final = 20
 MOST_ROWS: Final = 40
 """Longer tables end here, and say so; their file holds the rest."""
-_COUNTS: Final = {
-    "n_rois": "ROIs",
-    "n_pairs": "pairs of ROIs that share tissue",
-    "pairs_by_kind": "of them {}",
-    "pairs_by_parts": "of them {}",
-    "n_pairs_across_parts": "pairs across parts",
-    "n_leaked_test_rois": "test ROIs whose tissue another part holds",
-    "shared_patients": "patients with ROIs in more than one part",
-    "shared_films": "films with ROIs in more than one part",
-    "n_test_rois_of_shared_patients": "test ROIs of such patients",
-}
-"""The rows of the summary; `{}` stands for the key of an entry."""
+_DIFFERENCE: Final = Normalize(0, 32)
+"""Grey levels of a difference; it is darkest from 32 on."""
 _TABLES: Final = {
     "pairs": "Pairs of ROIs that share tissue",
     "flagged_rois": "ROIs of which another part knows something",
@@ -39,16 +39,30 @@ _HEADINGS: Final = {
 }
 
 
+@dataclass(frozen=True)
+class DrawnPair:
+    """A pair that shares tissue: the grey levels of its ROIs, `(h, w)`, and their parts of the split, if known."""
+
+    overlap: Overlap
+    image_a: GreyImage
+    image_b: GreyImage
+    part_a: str | None
+    part_b: str | None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the pair lies in two parts."""
+        return None not in (self.part_a, self.part_b) and self.part_a != self.part_b
+
+
 def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
     """Write `pairs.csv`, `flagged_rois.csv`, `summary.json` and `pairs.png` into `reports/audit/`."""
     folder = workspace.reports / "audit"
     table, part_of = audit.rois.table, parts_of(audit.split)
+    _write_csv(folder / "pairs.csv", audit.pairs)
     # Film and patient stay out of the reports: the films' licence covers them.
     flagged = flagged_rois(audit.pairs, table, part_of).drop(columns=["film_id", "patient_id"])
-    tables = {"pairs": audit.pairs.round(4), "flagged_rois": flagged}
-    for name, rows in tables.items():
-        with atomic_path(folder / f"{name}.csv") as temporary:
-            rows.to_csv(temporary, index=False)
+    _write_csv(folder / "flagged_rois.csv", flagged)
     write_json(folder / "summary.json", leakage_summary(audit.pairs, table, part_of))
     note = (
         f"{audit.rois.name_of_data}, {protocol.replace('_', ' ')} split, {len(table)} ROIs; "
@@ -64,17 +78,18 @@ def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
     pairs_sheet(drawn, folder / "pairs.png", note)
 
 
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with atomic_path(path) as temporary:
+        table.round(4).to_csv(temporary, index=False)
+
+
 def audit_blocks(workspace: Workspace) -> list[Block]:
     """Counts, pairs, flagged ROIs and the pairs' picture; nothing where the stage has not run."""
     if not (workspace.reports / "audit" / "summary.json").is_file():
         return []
     summary = SourceFile.read(workspace, "audit/summary.json")
-    rows: list[tuple[Inline, ...]] = []
-    for key, title in _COUNTS.items():
-        entries = summary.each(key) if isinstance(summary.value(key), dict) else [summary.at(key)]
-        rows += [(title.format(entry.name), entry.cell()) for entry in entries]
     tables = {name: _rows_of(workspace, f"audit/{name}.csv", title) for name, title in _TABLES.items()}
-    return summary.blocks("audit", counts=summary.table(("", "number"), rows), **tables)
+    return summary.blocks("audit", **tables)
 
 
 def _rows_of(workspace: Workspace, path: str, title: str) -> list[Block]:
@@ -85,11 +100,70 @@ def _rows_of(workspace: Workspace, path: str, title: str) -> list[Block]:
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     if table.empty:
         return [Paragraph((f"{title}: none (", Cell(path, path), ")."))]
-    rows = tuple(
+    rows = [
         # RFC 7111 counts the header as row 1.
-        tuple(Cell(value, f"{path}#row={number}") for value in row)
-        for number, row in enumerate(table.head(MOST_ROWS).itertuples(index=False, name=None), start=2)
-    )
+        [Cell(value, f"{path}#row={number}") for value in row]
+        for number, row in enumerate(table.head(MOST_ROWS).to_numpy(), start=2)
+    ]
     rest = f" (the first {MOST_ROWS} of {len(table)})" if len(table) > MOST_ROWS else ""
-    headings = tuple(_HEADINGS.get(column, column.replace("_", " ")) for column in table.columns)
+    headings = [_HEADINGS.get(column, column.replace("_", " ")) for column in table.columns]
     return [Table(f"{title}{rest}.", headings, rows, path)]
+
+
+def pairs_sheet(pairs: Sequence[DrawnPair], path: Path, data_note: str) -> None:
+    """Draw each pair as a row: both ROIs with the shared tissue framed, both crops, their difference.
+
+    Pairs across parts come first, the largest overlap leading. At most `MAX_PAIRS` are drawn; the title says
+    how many there are.
+    """
+    shown = sorted(pairs, key=lambda pair: (not pair.leaks, -pair.overlap.overlap_px))[:MAX_PAIRS]
+    n_leaks, verb = sum(pair.leaks for pair in pairs), "shares" if len(pairs) == 1 else "share"
+    heading = f"Leakage audit: {counted(len(pairs), 'pair')} of ROIs {verb} tissue, {n_leaks} across parts"
+    if len(pairs) > len(shown):
+        heading += f"; the first {len(shown)} shown"
+    if not shown:
+        canvas.save(canvas.empty_figure(heading, data_note, "no two ROIs share tissue"), path)
+        return
+    figure = canvas.new_figure(11.4, 2.35 * len(shown) + 0.75, heading, data_note)
+    grid = figure.subplots(len(shown), 5, squeeze=False)
+    for axes, pair in zip(grid, shown, strict=True):
+        _draw_pair(axes, pair)
+    bar: dict[str, Any] = {"ax": list(grid[:, 4]), "aspect": 16, "shrink": 0.9, "pad": 0.015}
+    canvas.draw_colour_bar(figure, "gray_r", _DIFFERENCE, "grey levels of |a − b|", **bar)
+    canvas.save(figure, path)
+
+
+def _draw_pair(row: npt.NDArray[np.object_], pair: DrawnPair) -> None:
+    found, image_a, image_b = pair.overlap, pair.image_a, pair.image_b
+    crop_a, crop_b = aligned_crops(image_a, image_b, found)
+    in_a, in_b = overlap_boxes(_shape(image_a), _shape(image_b), found)
+    placed = [f"{found.dx_px:+d}, {found.dy_px:+d} px".replace("-", "−")]
+    stretches = (("x", found.stretch_x), ("y", found.stretch_y))
+    placed += [f"{axis} × {value:.2f}" for axis, value in stretches if not math.isclose(value, 1)]
+    turned = ", turned back" if found.kind in ("mirrored", "flipped") else ""
+    mad = "0" if found.mad == 0 else f"{found.mad:.1f}" if found.mad >= 0.1 else f"{found.mad:.3f}"
+    pictures: list[tuple[npt.NDArray[Any], str, Box | None]] = [
+        (image_a, f"a: {canvas.shorten(found.a, 22)}\n{pair.part_a or 'unknown'} part", in_a),
+        (image_b, f"b: {canvas.shorten(found.b, 22)}\n{pair.part_b or 'unknown'} part", in_b),
+        (crop_a, f"a's share\n{found.kind}: {', '.join(placed)}", None),
+        (crop_b, f"b's share{turned}\n{found.overlap_px:,} px shared", None),
+        (np.abs(crop_a.astype(np.int16) - crop_b), f"|a − b|\nMAD {mad} grey levels", None),
+    ]
+    for axes, (image, title, box) in zip(row, pictures, strict=True):
+        look: tuple[Any, ...] = ("gray_r", _DIFFERENCE) if axes is row[4] else ("gray", canvas.GREY_LEVELS)
+        canvas.show_pixels(axes, image, title, 8, *look)
+        # In the middle of a square, so that titles and columns are in line.
+        height, width = _shape(image)
+        x, y, half = (width - 1) / 2, (height - 1) / 2, max(height, width) / 2
+        axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+        axes.spines[:].set_visible(box is not None)
+        line: dict[str, Any] = {"fill": False, "edgecolor": "#E69F00", "linewidth": 1.8 if box else 1.2}
+        box = box or Box(0, 0, width, height)
+        size = (box.right - box.left, box.bottom - box.top)
+        axes.add_patch(Rectangle((box.left - 0.5, box.top - 0.5), *size, **line))
+    verdict = "LEAK" if pair.leaks else "same part" if pair.part_a else "parts unknown"
+    row[0].set_ylabel(verdict, fontsize=8.5, color="#B5342B" if pair.leaks else canvas.MUTED, weight="bold")
+
+
+def _shape(image: npt.NDArray[Any]) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]

@@ -1,8 +1,7 @@
 """The frame around every picture: title, data note, disclaimer, colours, and a reproducible PNG.
 
-Figures are built by matplotlib's objects, without pyplot's global state, so that threads can draw at once.
-The colours follow Okabe and Ito's palette for people with any colour vision; those of the fusions differ in
-lightness too, and dashes tell backbones apart.
+Figures are built by matplotlib's objects, without pyplot's global state, so that threads can draw at once. The colours
+follow Okabe and Ito's palette; those of the fusions differ in lightness too, and dashes tell backbones apart.
 """
 
 import itertools
@@ -67,37 +66,33 @@ def system_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     for name in names:
         backbone, _, fusion = name.rpartition("-")
         if name == FLOOR:
-            styles[name] = {"color": "#777777", "linestyle": "dotted"}
+            dashes, colour = "dotted", "#777777"
         elif fusion in _FUSION_COLOURS and backbone in _BACKBONE_DASHES:
-            styles[name] = {"color": _FUSION_COLOURS[fusion], "linestyle": _BACKBONE_DASHES[backbone]}
+            dashes, colour = _BACKBONE_DASHES[backbone], _FUSION_COLOURS[fusion]
         else:
             dashes, colour = next(others)
-            styles[name] = {"color": colour, "linestyle": dashes}
+        styles[name] = {"color": colour, "linestyle": dashes}
     return styles
 
 
 def new_figure(width_in: float, body_in: float, title: str, data_note: str) -> Figure:
-    """A white figure with title and data note above and the disclaimer below a body of the given height.
+    """A white figure: title and data note, a body of `body_in` inches, the disclaimer.
 
-    Axes that are added to it fill the body and never reach into the texts.
-
-    Args:
-        width_in: width in inches.
-        body_in: height of the body in inches; the texts add to it what they need.
-        title: what the picture shows.
-        data_note: which data it rests on, such as "MIAS ROIs, published split, 64 test ROIs".
+    Axes that are added to it fill the body and never reach into the texts. The data note says what the picture rests
+    on, such as "MIAS ROIs, published split, 64 test ROIs".
     """
-    title_lines, note_lines = _wrap(title, width_in, _TITLE_PT), _wrap(data_note, width_in, _NOTE_PT)
-    title_in, note_in = len(title_lines) * _TITLE_PT * 1.3 / 72, len(note_lines) * _NOTE_PT * 1.4 / 72
+    lines = {size: _wrap(text, width_in, size) for text, size in ((title, _TITLE_PT), (data_note, _NOTE_PT))}
+    title_in = len(lines[_TITLE_PT]) * _TITLE_PT * 1.3 / 72
+    note_in = len(lines[_NOTE_PT]) * _NOTE_PT * 1.4 / 72
     head_in, foot_in = _MARGIN_IN + title_in + note_in + 0.1, _FOOT_PT / 72 + 2 * _MARGIN_IN
     height_in = head_in + body_in + foot_in
     figure = Figure(figsize=(width_in, height_in), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     left, top = _MARGIN_IN / width_in, 1 - _MARGIN_IN / height_in
-    above: dict[str, Any] = {"x": left, "ha": "left", "va": "top", "linespacing": 1.25}
-    figure.text(y=top, s="\n".join(title_lines), fontsize=_TITLE_PT, weight="bold", color=INK, **above)
-    note_top = top - title_in / height_in
-    figure.text(y=note_top, s="\n".join(note_lines), fontsize=_NOTE_PT, color=MUTED, **above)
+    places = ((_TITLE_PT, top, INK, "bold"), (_NOTE_PT, top - title_in / height_in, MUTED, "normal"))
+    for size, y, colour, weight in places:
+        look: dict[str, Any] = {"fontsize": size, "color": colour, "weight": weight, "linespacing": 1.25}
+        figure.text(left, y, "\n".join(lines[size]), ha="left", va="top", **look)
     figure.text(left, _MARGIN_IN / height_in, NOTICE, fontsize=_FOOT_PT, color=MUTED, va="bottom")
     body = (left, foot_in / height_in, 1 - 2 * left, body_in / height_in)
     figure.set_layout_engine("constrained", rect=body, h_pad=0.06, w_pad=0.06)
@@ -169,11 +164,7 @@ def png(figure: Figure) -> bytes:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG atomically.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
+    """Write a PNG atomically."""
     write_bytes(path, png(figure))
 
 

@@ -24,38 +24,28 @@ from mammo.evaluation.calibration import Binning, brier, expected_calibration_er
 from mammo.evaluation.conformal import FoldReferral
 from mammo.evaluation.intervals import Estimate, percent, wilson
 from mammo.evaluation.metrics import TITLES, Confusion, FloatArray, IntArray
-from mammo.report.canvas import (
-    INK,
-    LABEL_COLOURS,
-    MUTED,
-    PALE,
-    draw_legend,
-    new_figure,
-    save,
-    say_empty,
-    system_styles,
-    tidy,
-)
+from mammo.report import canvas
 
-_NORMAL, _TUMOR = LABEL_COLOURS[Label.NORMAL], LABEL_COLOURS[Label.TUMOR]
+_NORMAL, _TUMOR = canvas.LABEL_COLOURS[Label.NORMAL], canvas.LABEL_COLOURS[Label.TUMOR]
 _TRAINING: Final = (
     ("#0B5D8A", "o", "solid"),
     ("#C2410C", "s", "dashed"),
     ("#5B5B5B", "^", "dotted"),
     ("#009E73", "D", "dashdot"),
 )
+_WORDS: Final = {"train": "training", "val": "validation", "auc": "AUC"}
 _BINS: Final[dict[str, Any]] = {"marker": "o", "markersize": 5, "linewidth": 1.6}
-_RAW: Final[dict[str, Any]] = {"color": MUTED, "linestyle": "dashed", "markerfacecolor": "white"}
+_RAW: Final[dict[str, Any]] = {"color": canvas.MUTED, "linestyle": "dashed", "markerfacecolor": "white"}
 _PROMISE: Final = (0, (3, 2))
 _COVERAGES: Final = (
-    ("coverage", "all ROIs", INK, "o", 0.0),
+    ("coverage", "all ROIs", canvas.INK, "o", 0.0),
     ("coverage_normal", "Normal ROIs", _NORMAL, "s", -0.22),
     ("coverage_tumor", "Tumor ROIs", _TUMOR, "^", 0.22),
 )
 _LEDGER_METRICS: Final = ("accuracy", "recall", "specificity", "auc_score")
 _PROTOCOLS: Final = (("o", _NORMAL), ("s", "#7B3294"), ("D", _TUMOR))
 """Marker and colour of the ledger's protocols, told apart without colour too."""
-_PAPER: Final = ("^", INK)
+_PAPER: Final = ("^", canvas.INK)
 
 
 def roc_and_precision_recall(
@@ -67,19 +57,17 @@ def roc_and_precision_recall(
 ) -> None:
     """Draw the ROC and the precision-recall curves of several systems side by side.
 
-    Args:
-        labels: true classes, shape `(n,)`.
-        scores: name of a system (it fixes the line's colour and dashes) → its score of each ROI, shape `(n,)`.
-        aucs: name → its AUC with the interval, for the legend.
+    `labels` are true classes, shape `(n,)`; `scores` give each system's score of each ROI, `(n,)`, and its name fixes
+    the line's colour and dashes; `aucs` with their intervals stand in the legend.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve  # here: it takes 1 s to import
 
     heights = (4.9, 0.24 * math.ceil(len(scores) / 2) + 0.1)
-    figure = new_figure(10, sum(heights), "ROC and precision-recall curves, ROI level", data_note)
+    figure = canvas.new_figure(10, sum(heights), "ROC and precision-recall curves, ROI level", data_note)
     (roc, precision_recall), below = _panels_and_legend(figure, heights, 2)
-    tidy(roc, "ROC", "1 − specificity", "Tumor recall (sensitivity)")
-    tidy(precision_recall, "Precision-recall", "Tumor recall (sensitivity)", "Tumor precision")
-    styles = system_styles(list(scores))
+    canvas.tidy(roc, "ROC", "1 − specificity", "Tumor recall (sensitivity)")
+    canvas.tidy(precision_recall, "Precision-recall", "Tumor recall (sensitivity)", "Tumor precision")
+    styles = canvas.system_styles(list(scores))
     for name, style in styles.items():
         auc = _with_interval(aucs[name], 3, f"{percent(aucs[name].confidence)} ")
         style |= {"linewidth": 1.8, "label": f"{name}: AUC {auc}"}
@@ -87,13 +75,13 @@ def roc_and_precision_recall(
     for axes in (roc, precision_recall):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         if not two_classes:
-            say_empty(axes, "no curve: one class is absent")
+            canvas.say_empty(axes, "no curve: one class is absent")
     if two_classes:
         share = float(np.mean(labels))
-        chance: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 8, "color": MUTED}
-        roc.plot([0, 1], [0, 1], color=PALE, linewidth=1)
+        chance: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 8, "color": canvas.MUTED}
+        roc.plot([0, 1], [0, 1], color=canvas.PALE, linewidth=1)
         roc.text(0.99, 0.96, "chance", rotation=45, rotation_mode="anchor", **chance)
-        precision_recall.axhline(share, color=PALE, linewidth=1)
+        precision_recall.axhline(share, color=canvas.PALE, linewidth=1)
         precision_recall.text(0.99, share - 0.015, f"chance: {share:.2f}", **chance)
         for name, style in styles.items():
             false_alarms, recall, _ = roc_curve(labels, scores[name])
@@ -102,8 +90,8 @@ def roc_and_precision_recall(
             # Steps: the precision between two thresholds is not what lies on a straight line.
             precision_recall.step(recall, precision, where="post", **style)
     entries = [Line2D([], [], **style) for style in styles.values()]
-    draw_legend(below, entries, columns=2)
-    save(figure, path)
+    canvas.draw_legend(below, entries, columns=2)
+    canvas.save(figure, path)
 
 
 def confusion_matrices(
@@ -114,15 +102,16 @@ def confusion_matrices(
     A cell's colour deepens with its share of the row, so that recall and specificity can be seen.
     """
     columns, rows = min(4, len(confusions)), math.ceil(len(confusions) / 4)
-    figure = new_figure(max(5.0, 2.7 * columns), 3.2 * rows, "Confusion matrices, ROI level", data_note)
+    width = max(5.0, 2.7 * columns)
+    figure = canvas.new_figure(width, 3.2 * rows, "Confusion matrices, ROI level", data_note)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, table) in zip(grid, confusions.items(), strict=False):
         accuracy = wilson(*table.trials("accuracy"), confidence)
-        tidy(axes, f"{name}\naccuracy {_with_interval(accuracy, 2)}", "decision", "truth")
+        canvas.tidy(axes, f"{name}\naccuracy {_with_interval(accuracy, 2)}", "decision", "truth")
         _draw_matrix(axes, np.array([[table.tn, table.fp], [table.fn, table.tp]]))
     for axes in grid[len(confusions) :]:
         axes.set_axis_off()
-    save(figure, path)
+    canvas.save(figure, path)
 
 
 def _draw_matrix(axes: Axes, counts: IntArray) -> None:
@@ -131,9 +120,9 @@ def _draw_matrix(axes: Axes, counts: IntArray) -> None:
         in_row = counts[truth].sum()
         share = count / in_row if in_row else 0.0
         # The deepest cell keeps 60% of the colour, so that dark text stays legible on it.
-        fill = to_rgba(LABEL_COLOURS[Label(called)], 0.06 + 0.54 * share)
+        fill = to_rgba(canvas.LABEL_COLOURS[Label(called)], 0.06 + 0.54 * share)
         axes.add_patch(Rectangle((called - 0.5, truth - 0.5), 1, 1, facecolor=fill, edgecolor="white"))
-        text: dict[str, Any] = {"ha": "center", "va": "center", "color": INK}
+        text: dict[str, Any] = {"ha": "center", "va": "center", "color": canvas.INK}
         axes.text(called, truth, str(count), fontsize=15, **text)
         axes.text(called, truth + 0.3, f"{share:.0%} of {in_row}" if in_row else "n/a", fontsize=7.5, **text)
     names = [label.title for label in Label]
@@ -149,33 +138,27 @@ def _draw_matrix(axes: Axes, counts: IntArray) -> None:
 def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: str) -> None:
     """Draw losses and validation metrics over the epochs, and mark the epoch of the lowest validation loss.
 
-    Args:
-        history: one row for each epoch: `epoch`, `train_loss`, `val_loss`, `val_auc`; further `val_…` columns
-            that lie between 0 and 1 (accuracies) are drawn beside the AUC.
-        system: the trained system's name.
+    `history` has one row for each epoch: `epoch`, `train_loss`, `val_loss`, `val_auc`; further `val_…` columns between
+    0 and 1 are drawn beside the AUC.
     """
-    figure = new_figure(10, 3.8, f"Training of {system}", data_note)
+    figure = canvas.new_figure(10, 3.8, f"Training of {system}", data_note)
     losses, metrics = figure.subplots(1, 2)
-    tidy(losses, "Cross-entropy of patches", "epoch", "loss")
-    tidy(metrics, "Validation", "epoch", "value")
+    canvas.tidy(losses, "Cross-entropy of patches", "epoch", "loss")
+    canvas.tidy(metrics, "Validation", "epoch", "value")
     metrics.set_ylim(0, 1.02)
     judged = [name for name in map(str, history) if name.startswith("val_") and name != "val_loss"]
     best = history.set_index("epoch")["val_loss"].idxmin()
-    dashed: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (2, 2)), "zorder": 1}
+    dashed: dict[str, Any] = {"color": canvas.MUTED, "linewidth": 0.9, "linestyle": (0, (2, 2)), "zorder": 1}
     for axes, columns in ((losses, ["train_loss", "val_loss"]), (metrics, judged)):
         for column, (colour, marker, dashes) in zip(columns, _TRAINING, strict=False):
+            in_words = " ".join(_WORDS.get(part, part) for part in column.split("_"))
             look: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.6, "markersize": 4}
-            look |= {"marker": marker if len(history) <= 40 else "", "label": _in_words(column)}
+            look |= {"marker": marker if len(history) <= 40 else "", "label": in_words}
             axes.plot(history["epoch"], history[column], **look)
         axes.axvline(best, label=f"lowest validation loss: epoch {best}", **dashed)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, loc="best")
-    save(figure, path)
-
-
-def _in_words(column: str) -> str:
-    words = {"train": "training", "val": "validation", "auc": "AUC"}
-    return " ".join(words.get(part, part) for part in column.split("_"))
+        axes.legend(fontsize=8.5, frameon=False, labelcolor=canvas.INK, loc="best")
+    canvas.save(figure, path)
 
 
 def reliability_diagram(
@@ -197,21 +180,18 @@ def reliability_diagram(
         labels: true classes, shape `(n,)`.
         systems: name → raw scores and calibrated probabilities, both of shape `(n,)`.
         binning: how each panel's `n_bins` bins are cut.
-
-    Raises:
-        DataError: a system's scores are no probabilities or not those of the labelled ROIs.
     """
     columns, rows = min(3, len(systems)), math.ceil(len(systems) / 3)
     title = f"Reliability, {n_bins} bins of {binning.replace('_', ' ')}"
-    figure = new_figure(max(5.6, 4.2 * columns), 5.2 * rows, title, data_note)
+    figure = canvas.new_figure(max(5.6, 4.2 * columns), 5.2 * rows, title, data_note)
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(4.6, 0.6) * rows)
     for axes in grid.ravel():
         axes.set_axis_off()
-    styles = system_styles(list(systems))
+    styles = canvas.system_styles(list(systems))
     panels, legends = grid[::2].ravel(), grid[1::2].ravel()
     for axes, below, (name, kinds) in zip(panels, legends, systems.items(), strict=False):
         axes.set_axis_on()
-        axes.plot([0, 1], [0, 1], color=PALE, linewidth=1)
+        axes.plot([0, 1], [0, 1], color=canvas.PALE, linewidth=1)
         counts, entries = {}, []
         for kind, scores, style in zip(("raw", "calibrated"), kinds, (_RAW, styles[name]), strict=True):
             table = reliability(labels, scores, binning=binning, n_bins=n_bins, confidence=confidence)
@@ -222,7 +202,7 @@ def reliability_diagram(
             axes.errorbar(x, y, yerr=gaps, fmt="none", ecolor=style["color"], elinewidth=1, alpha=0.6)
             entries += axes.plot(x, y, label=label, **_BINS, **style)
             counts[kind] = ", ".join(map(str, table["n"]))
-        for truth, colour in LABEL_COLOURS.items():
+        for truth, colour in canvas.LABEL_COLOURS.items():
             ticks = kinds[1][labels == truth]
             axes.plot(ticks, np.full(len(ticks), float(truth)), "|", markersize=8, color=colour, alpha=0.6)
         if counts["raw"] == counts["calibrated"]:
@@ -230,10 +210,10 @@ def reliability_diagram(
         else:
             lines = [f"ROIs per bin, {kind}: {numbers}" for kind, numbers in counts.items()]
         in_bins = (piece for line in lines for piece in textwrap.wrap(line, 52))
-        tidy(axes, name, "\n".join(["mean score of the bin", *in_bins]), "share of Tumor ROIs")
+        canvas.tidy(axes, name, "\n".join(["mean score of the bin", *in_bins]), "share of Tumor ROIs")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.04, 1.04))
-        draw_legend(below, entries, columns=1)
-    save(figure, path)
+        canvas.draw_legend(below, entries, columns=1)
+    canvas.save(figure, path)
 
 
 def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) -> None:
@@ -241,31 +221,26 @@ def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) 
     rows = np.arange(len(folds), dtype=float)
     heights = (1.6 + 0.55 * len(folds), 0.3)
     title = "Prediction sets: coverage against the promise, and referrals"
-    figure = new_figure(10, sum(heights), title, data_note)
+    figure = canvas.new_figure(10, sum(heights), title, data_note)
     (coverage, referral), below = _panels_and_legend(figure, heights, 2)
-    tidy(coverage, "Coverage", "share of the sets that hold the true class")
-    tidy(referral, "Refer to reader", "share of the ROIs whose set holds both classes")
-    coverage.vlines([fold.promise for fold in folds], rows - 0.42, rows + 0.42, MUTED, _PROMISE)
-    entries = [Line2D([], [], color=MUTED, linestyle=_PROMISE, label="promise")]
-    for name, label, colour, marker, shift in _COVERAGES:
-        _draw_rates(coverage, folds, name, rows + shift, colour, marker)
-        entries.append(Line2D([], [], color=colour, marker=marker, label=label))
-    _draw_rates(referral, folds, "referral_rate", rows, INK, "o")
+    canvas.tidy(coverage, "Coverage", "share of the sets that hold the true class")
+    canvas.tidy(referral, "Refer to reader", "share of the ROIs whose set holds both classes")
+    coverage.vlines([fold.promise for fold in folds], rows - 0.42, rows + 0.42, canvas.MUTED, _PROMISE)
+    entries = [Line2D([], [], color=canvas.MUTED, linestyle=_PROMISE, label="promise")]
+    entries += [
+        Line2D([], [], color=colour, marker=marker, label=label) for _, label, colour, marker, _ in _COVERAGES
+    ]
+    rates = [(coverage, *one) for one in _COVERAGES]
+    for axes, name, _, colour, marker, shift in (*rates, (referral, "referral_rate", "", canvas.INK, "o", 0)):
+        found = [fold.rate(name) for fold in folds]
+        values, low, high = np.array([(rate.value, rate.ci_low, rate.ci_high) for rate in found]).T
+        look: dict[str, Any] = {"fmt": marker, "color": colour, "elinewidth": 1.2, "markersize": 5}
+        axes.errorbar(values, rows + shift, xerr=np.clip([values - low, high - values], 0, None), **look)
     for axes, names in ((coverage, [fold.fold for fold in folds]), (referral, [""] * len(folds))):
         axes.set(xlim=(-0.02, 1.02), ylim=(len(folds) - 0.5, -0.5))
         axes.set_yticks(rows, names)
-    draw_legend(below, entries, columns=4)
-    save(figure, path)
-
-
-def _draw_rates(
-    axes: Axes, folds: Sequence[FoldReferral], name: str, y: FloatArray, colour: str, marker: str
-) -> None:
-    rates = [fold.rate(name) for fold in folds]
-    values = np.array([rate.value for rate in rates])
-    limits = np.array([(rate.ci_low, rate.ci_high) for rate in rates])
-    gaps = np.clip([values - limits[:, 0], limits[:, 1] - values], 0, None)
-    axes.errorbar(values, y, xerr=gaps, fmt=marker, color=colour, elinewidth=1.2, markersize=5)
+    canvas.draw_legend(below, entries, columns=4)
+    canvas.save(figure, path)
 
 
 def draw_ledger(ledger: dict[str, Any], path: Path, data_note: str) -> None:
@@ -275,10 +250,10 @@ def draw_ledger(ledger: dict[str, Any], path: Path, data_note: str) -> None:
     protocols = list(dict.fromkeys(row["protocol"] for row in rows))
     marks = dict(zip(protocols, _PROTOCOLS, strict=False))
     height = 0.46 * len(names) + 0.9
-    figure = new_figure(13.5, height + 0.4, "Ledger: published and honest protocols", data_note)
+    figure = canvas.new_figure(13.5, height + 0.4, "Ledger: published and honest protocols", data_note)
     panels, below = _panels_and_legend(figure, (height, 0.3), len(_LEDGER_METRICS))
     for axes, metric in zip(panels, _LEDGER_METRICS, strict=True):
-        tidy(axes, TITLES[metric])
+        canvas.tidy(axes, TITLES[metric])
         for row in rows:
             found = row["cells"].get(metric)
             if found is None or found["value"] is None:
@@ -293,10 +268,10 @@ def draw_ledger(ledger: dict[str, Any], path: Path, data_note: str) -> None:
             axes.plot([found["value"]], [y], marker=marker, color=colour, markersize=5)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
-        axes.tick_params(axis="y", labelcolor=INK, length=0)
+        axes.tick_params(axis="y", labelcolor=canvas.INK, length=0)
         axes.grid(visible=False, axis="y")
         for border in range(1, len(names)):
-            axes.axhline(border - 0.5, color=PALE, linewidth=0.6)
+            axes.axhline(border - 0.5, color=canvas.PALE, linewidth=0.6)
     if any(row["kind"] == "paper" for row in rows):
         marks["Paper, as reported"] = _PAPER
     line: dict[str, Any] = {"linewidth": 1.6, "markersize": 5}
@@ -304,8 +279,8 @@ def draw_ledger(ledger: dict[str, Any], path: Path, data_note: str) -> None:
         Line2D([], [], marker=marker, color=colour, label=name[0].upper() + name[1:], **line)
         for name, (marker, colour) in marks.items()
     ]
-    draw_legend(below, entries, len(entries), fontsize=9, labelcolor=MUTED, handlelength=2)
-    save(figure, path)
+    canvas.draw_legend(below, entries, len(entries), fontsize=9, labelcolor=canvas.MUTED, handlelength=2)
+    canvas.save(figure, path)
 
 
 def _panels_and_legend(figure: Figure, heights: tuple[float, float], n: int) -> tuple[list[Axes], Axes]:

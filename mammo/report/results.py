@@ -1,7 +1,6 @@
 """The evaluation as people read it: its tables, its slices, and the files in `reports/evaluate/`."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,17 @@ from mammo.evaluation.metrics import TITLES, Confusion
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.slices import SIZES, sizes_of, slices_of
 from mammo.evaluation.voting import roi_votes
-from mammo.report.blocks import Block, Cell, Heading, Inline, Paragraph, Table, document
+from mammo.report.blocks import (
+    Block,
+    Cell,
+    Heading,
+    Inline,
+    Paragraph,
+    Rows,
+    SourceFile,
+    Table,
+    document,
+)
 from mammo.report.curves import (
     confusion_matrices,
     referral_picture,
@@ -27,7 +36,6 @@ from mammo.report.curves import (
     training_curves,
 )
 from mammo.report.rois import VotedRoi, wrong_rois_sheet
-from mammo.report.source import SourceFile
 from mammo.systems.assess import FLOOR, Assessment, operation_estimates
 
 RESULTS_FILE: Final = "evaluate/results.json"
@@ -53,28 +61,24 @@ def titles(names: Iterable[str]) -> list[str]:
 
 def results_blocks(results: SourceFile) -> list[Block]:
     """The systems beside the floor and the paper, at ROI level and at patch level."""
-    columns = ("accuracy", "recall", "specificity", "precision", "auc_score")
-    patches = results.table(
-        ("system", "patches", *(title.replace("the mean patch", "the patch") for title in titles(columns))),
-        ((one.name, one.cell("n_patches"), *one.cells(columns, "patch")) for one in results.each("systems")),
-    )
     known = results.value("data", "n_patients") is not None
     patients = results.cell("data", "n_patients") if known else "unknown to the source"
-    return results.blocks("results", systems=systems_table(results), patches=patches, patients=patients)
+    return results.blocks("results", systems=systems_table(results), patients=patients)
 
 
-def systems_table(results: SourceFile, columns: Sequence[str] = COLUMNS) -> Table:
+def systems_table(results: SourceFile, columns: Sequence[str] = COLUMNS, caption: str = "") -> Table:
     """ROI-level rows: our systems, the floor, and the paper's on the paper's split."""
     judged: list[tuple[Inline, SourceFile]] = [(_bold(one, results), one) for one in results.each("systems")]
     judged.append((FLOOR_TITLE, results.at(FLOOR)))
-    if results.value("data", "source") == "mias_rois" and results.value("data", "protocol") == "published":
+    data = results.value("data")
+    if (data["source"], data["protocol"]) == ("mias_rois", "published"):
         reported = (one for one in results.each("paper", "systems") if one.value("confusion"))
         judged += [(f"paper: {one.value('system')} (as reported)", one) for one in reported]
     rows = []
     for title, one in judged:
         n_rois = Cell(str(sum(one.value("confusion", key) for key in _COUNTS)), one.href("confusion"))
         rows.append((title, n_rois, _confusion(one), *one.cells(columns, "roi")))
-    return results.table(("system", "ROIs", _COUNTS_TITLE, *titles(columns)), rows)
+    return results.table(("system", "ROIs", _COUNTS_TITLE, *titles(columns)), rows, caption)
 
 
 def _bold(system: SourceFile, results: SourceFile) -> Cell:
@@ -88,55 +92,25 @@ def _confusion(judged: SourceFile) -> Cell:
 
 def choice_blocks(results: SourceFile) -> list[Block]:
     """Which system was chosen, by what, and how it stands to the floor."""
-    keys = ("epoch", "n_epochs", "val_loss", "val_auc", "n_rois_val")
-    validation = results.table(
-        ("system", "best epoch", "epochs", "validation loss", "validation AUC", "validation ROIs"),
-        (
-            (_bold(one, results), *(one.cell("validation", key, digits=4) for key in keys))
-            for one in results.each("systems")
-        ),
+    return results.blocks(
+        "choice",
+        bold=lambda system: _bold(system, results),
+        value=results.cell("selected", results.value("selected", "by"), digits=4),
+        system=results.cell("selected", "system", strong=True),
     )
-    value = results.cell("selected", results.value("selected", "by"), digits=4)
-    system = results.cell("selected", "system", strong=True)
-    return results.blocks("choice", validation=validation, value=value, system=system)
 
 
 def comparisons_blocks(results: SourceFile) -> list[Block]:
     """Whether the chosen system differs from the others, in words and in numbers."""
-    pairs = results.table(
-        ("systems", "ROIs", "accuracy difference", "McNemar exact p", "AUC difference", "ROIs for 80% power"),
-        (
-            (
-                f"{one.value('name_a')} and {one.value('name_b')}",
-                one.cell("n"),
-                one.cell("accuracy_difference", signed=True),
-                one.cell("mcnemar", "p_value"),
-                one.cell("auc_difference", signed=True),
-                one.cell("rois_needed"),
-            )
-            for one in results.each("comparisons")
-        ),
-    )
     verdicts = [Paragraph((one.cell("verdict"),)) for one in results.each("comparisons")]
-    return results.blocks("comparisons", verdicts=verdicts, pairs=pairs)
+    return results.blocks("comparisons", verdicts=verdicts)
 
 
 def operation_blocks(results: SourceFile) -> list[Block]:
     """How the systems are operated: thresholds, operating points, calibration, referral."""
     systems = list(results.each("systems"))
-    metrics, rates = ("accuracy", "recall", "specificity", "balanced_accuracy"), ("recall", "specificity")
-    thresholds: list[Sequence[Inline]] = []
-    points: list[Sequence[Inline]] = []
     calibration: list[Sequence[Inline]] = []
     for system in systems:
-        for one in system.each("thresholds"):
-            ships = bool(one.value("ships"))
-            text = f"{one.value('name')}: {one.value('threshold'):.3f}{' (ships)' if ships else ''}"
-            threshold = Cell(text, one.href("threshold"), strong=ships)
-            thresholds.append((system.name, threshold, _confusion(one), *one.cells(metrics, "roi")))
-        for one in system.each("operating_points"):
-            held = Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target"))
-            points.append((system.name, held, one.cell("threshold"), *one.cells(rates)))
         line = system.at("calibration", "calibrator")
         fitted = Cell(f"{line.value('slope'):.3f}, {line.value('intercept'):.3f}", line.href())
         for kind, shown in (("raw", ""), ("calibrated", fitted)):
@@ -146,20 +120,23 @@ def operation_blocks(results: SourceFile) -> list[Block]:
             chance = "" if mean is None else Cell(f"{mean:.3f} (below {upper:.3f})", perfect.href())
             errors = judged.cells(("brier", "calibration_error"))
             calibration.append((system.name, kind, shown, *errors, chance))
-    first = systems[0].at("calibration")
-    headings = (
-        "system",
-        "scores",
-        "slope, intercept",
-        "Brier score",
-        "Expected calibration error",
-        "If perfect",
-    )
+    first, columns = systems[0].at("calibration"), ("Brier score", "Expected calibration error", "If perfect")
+
+    def decides(one: SourceFile) -> Cell:
+        ships = bool(one.value("ships"))
+        text = f"{one.value('name')}: {one.value('threshold'):.3f}{' (ships)' if ships else ''}"
+        return Cell(text, one.href("threshold"), strong=ships)
+
+    def held(one: SourceFile) -> Cell:
+        return Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target"))
+
     return results.blocks(
         "operation",
-        thresholds=results.table(("system", "threshold", _COUNTS_TITLE, *titles(metrics)), thresholds),
-        points=results.table(("system", "held on validation", "threshold", *titles(rates)), points),
-        calibration=results.table(headings, calibration),
+        system=lambda one: one.place[1],
+        decides=decides,
+        confusion=_confusion,
+        held=held,
+        calibration=results.table(("system", "scores", "slope, intercept", *columns), calibration),
         referral=referral_table(results, [system.at("referral") for system in systems]),
         n_bins=first.cell("n_bins"),
         binning=_BINNINGS[first.value("binning")],
@@ -168,13 +145,16 @@ def operation_blocks(results: SourceFile) -> list[Block]:
 
 def referral_table(source: SourceFile, folds: Iterable[SourceFile], *more: Sequence[Inline]) -> Table:
     """What prediction sets promised and what came of it, one row a fold; `more` rows below."""
-    rows: list[Sequence[Inline]] = []
-    for fold in folds:
-        known, promise = fold.cells(("fold", "n_calibration")), fold.cell("promise", digits=2)
-        rows.append((*known, promise, *fold.cells((*RATES, "verdict"))))
-    return source.table(
-        ("fold", "ROIs that fitted", "promise", *RATES.values(), "promise was"), [*rows, *more]
-    )
+    rows: Rows = [
+        (
+            *fold.cells(("fold", "n_calibration")),
+            fold.cell("promise", digits=2),
+            *fold.cells((*RATES, "verdict")),
+        )
+        for fold in folds
+    ]
+    headings = ("fold", "ROIs that fitted", "promise", *RATES.values(), "promise was")
+    return source.table(headings, [*rows, *more])
 
 
 def write_results(workspace: Workspace, assessment: Assessment) -> None:
@@ -197,23 +177,19 @@ def results_markdown(results: dict[str, Any]) -> str:
 
 
 def flat_metrics(results: dict[str, Any]) -> dict[str, Any]:
-    """The values alone: system → metric → value, with the floor and the number of ROIs.
-
-    The floor has no calibrator and no prediction sets.
-    """
-    values = {
-        name: {metric: one["value"] for metric, one in entry["roi"].items()} | {"n_rois": entry["n_rois"]}
-        for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items()
-    }
-    for name, entry in results["systems"].items():
-        values[name] |= {metric: one["value"] for metric, one in operation_estimates(entry).items()}
+    """The values alone: system → metric → value, with the number of ROIs; the floor has no operation."""
+    values: dict[str, dict[str, Any]] = {}
+    for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items():
+        operation = operation_estimates(entry) if name in results["systems"] else {}
+        roi, more = ({metric: one["value"] for metric, one in of.items()} for of in (entry["roi"], operation))
+        values[name] = {**roi, "n_rois": entry["n_rois"], **more}
     return {"test": values, "selected": {"system": results["selected"]["system"]}}
 
 
 def _draw(workspace: Workspace, assessment: Assessment, folder: Path) -> None:
     """Draw curves, confusion matrices, reliability, referral, and each system's training and errors."""
-    results, labels = assessment.results, assessment.test.labels
-    note = results["data"]["note"]
+    results, test = assessment.results, assessment.test
+    note, labels = results["data"]["note"], test.labels
     entries = {**results["systems"], FLOOR: results[FLOOR]}
     scores = {name: one.scores[0] for name, one in {**assessment.scored, FLOOR: assessment.floor}.items()}
     aucs = {name: Estimate.from_dict(entries[name]["roi"]["auc_score"]) for name in scores}
@@ -221,45 +197,46 @@ def _draw(workspace: Workspace, assessment: Assessment, folder: Path) -> None:
     confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
     confidence = entries[FLOOR]["roi"]["accuracy"]["confidence"]
     confusion_matrices(confusions, folder / "confusion.png", note, confidence)
-    systems = {
-        name: (scores[name], assessment.bundles[name].calibrator.apply(scores[name]))
-        for name in assessment.scored
-    }
-    first = next(iter(entries.values()))["calibration"]
-    binning = {key: first[key] for key in ("binning", "n_bins")}
-    reliability_diagram(labels, systems, folder / "reliability.png", note, **binning, confidence=confidence)
+    bundles, first = assessment.bundles, next(iter(entries.values()))["calibration"]
+    systems = {name: (scores[name], bundles[name].calibrator.apply(scores[name])) for name in bundles}
+    how = {"binning": first["binning"], "n_bins": first["n_bins"], "confidence": confidence}
+    reliability_diagram(labels, systems, folder / "reliability.png", note, **how)
     referral_picture(list(assessment.referrals.values()), folder / "referral.png", note)
-    for name, scored in assessment.scored.items():
+    held_out = note.replace("test ROIs", "test ROIs held out")
+    for name, bundle in bundles.items():
         history = pd.read_csv(workspace.reports / "train" / f"{name}.csv")
-        held_out = note.replace("test ROIs", "test ROIs held out")
         training_curves(history, name, folder / f"training-{name}.png", held_out)
-        bundle, test = assessment.bundles[name], assessment.test
-        votes = roi_votes(scored.patch_scores[0], bundle.vote, bundle.calibrator, bundle.conformal)
-        rows = zip(test.table["roi_id"], test.images, scored.labels, votes, strict=True)
-        voted = [VotedRoi(roi_id, image, Label(int(label)), vote) for roi_id, image, label, vote in rows]
+        patch_scores = assessment.scored[name].patch_scores[0]
+        votes = roi_votes(patch_scores, bundle.vote, bundle.calibrator, bundle.conformal)
+        rows = zip(test.table["roi_id"], test.images, map(Label, labels), votes, strict=True)
         path, title = folder / f"errors-{name}.png", f"Wrong ROIs of {name}"
-        wrong_rois_sheet(voted, bundle.corners, path, note, title=title)
+        wrong_rois_sheet([VotedRoi(*row) for row in rows], bundle.corners, path, note, title=title)
 
 
 def slices_blocks(slices: SourceFile, systems: Sequence[str]) -> list[Block]:
     """A table of the systems on the slices of each axis, or that the source does not know it."""
     blocks: list[Block] = []
     for axis in slices.each("axes"):
-        known = axis.value("systems", systems[0])
+        title, known = axis.value("title"), axis.value("systems", systems[0])
         if not known:
-            unknown = f"{axis.value('title')}: unknown to the source for all ROIs of the test part. No slice."
+            unknown = f"{title}: unknown to the source for all ROIs of the test part. No slice."
             blocks.append(Paragraph((unknown,)))
             continue
         names = list(known[0]["metrics"])
-        rows: list[Sequence[Inline]] = []
-        for row in (axis.at("systems", system, index) for index in range(len(known)) for system in systems):
-            counts = row.cells(("n_rois", "n_tumor"))
-            rows.append((f"{row.value('value')}: {row.place[-2]}", *counts, *row.cells(names, "metrics")))
-        lesions = " The AUC sets the slice's Tumor ROIs against all Normal ROIs."
-        caption = f"{axis.value('title')}. n/a: the slice lacks what the metric needs."
-        caption += lesions if axis.value("of_lesions") else ""
-        table = slices.table(("slice: system", "ROIs", "Tumor", *titles(names)), rows)
-        blocks.append(replace(table, caption=caption))
+        rows: Rows = [
+            (
+                f"{row.value('value')}: {system}",
+                *row.cells(("n_rois", "n_tumor")),
+                *row.cells(names, "metrics"),
+            )
+            for index in range(len(known))
+            for system in systems
+            for row in [axis.at("systems", system, index)]
+        ]
+        caption = f"{title}. n/a: the slice lacks what the metric needs."
+        if axis.value("of_lesions"):
+            caption += " The AUC sets the slice's Tumor ROIs against all Normal ROIs."
+        blocks.append(slices.table(("slice: system", "ROIs", "Tumor", *titles(names)), rows, caption))
     return blocks
 
 
@@ -269,7 +246,7 @@ def slice_report(
     """Every system on every slice of the judged part, ready for JSON.
 
     Args:
-        predictions: one row for each system and ROI, as `systems.predictions` makes them.
+        predictions: one row for each system and ROI, as `systems.assess` makes them.
         rois: the ROI table.
         config: how the intervals are made.
         data: what was judged, as `assess.describe_data` tells it.
@@ -278,38 +255,35 @@ def slice_report(
         `data`, and for each of the `AXES` its `title`, `of_lesions`, `n_known` of `n_rois` (for what describes a
         lesion: of the Tumor ROIs), and `systems`: name → list of slices; empty where the source knows nothing.
     """
-    known = rois.set_index("roi_id")
+    known = rois.set_index("roi_id")[["tissue", "abnormality", "severity", "radius_px"]]
+    judged = predictions.join(known, on="roi_id")
+    judged["size"] = sizes_of(judged["radius_px"].to_numpy(dtype=float, na_value=np.nan))
+    by_system = {str(system): rows for system, rows in judged.groupby("system", sort=False)}
+    decided = {
+        # A ROI's mean score stands for its patches, its decision for its votes.
+        system: Scores.single(
+            rows["roi_id"].to_numpy(dtype=object),
+            _classes(rows["label"]),
+            rows["group_id"].to_numpy(dtype=object),
+            rows["score"].to_numpy(dtype=float)[:, None],
+            _classes(rows["decision"]).astype(float),
+            _classes(rows["decision"]),
+        )
+        for system, rows in by_system.items()
+    }
     axes: dict[str, Any] = {}
     for axis, (title, names) in AXES.items():
-        of_lesions = axis != "tissue"
-        systems = {}
-        n_known = n_rois = 0
-        for system, rows in predictions.groupby("system", sort=False):
-            described = known.loc[rows["roi_id"]]
-            if axis == "size":
-                values = sizes_of(described["radius_px"].to_numpy(dtype=float, na_value=np.nan))
-            else:
-                of_axis = described[axis].astype(object)
-                values = of_axis.where(of_axis.notna(), None).to_numpy(dtype=object)
-            # A ROI's mean score stands for its patches, its decision for its votes.
-            decisions, scores = _classes(rows["decision"]), rows["score"].to_numpy(dtype=float)[:, None]
-            decided = Scores.single(
-                rows["roi_id"].to_numpy(dtype=object),
-                _classes(rows["label"]),
-                rows["group_id"].to_numpy(dtype=object),
-                scores,
-                decisions.astype(float),
-                decisions,
-            )
-            relevant = (decided.labels == Label.TUMOR) | (not of_lesions)
-            n_known, n_rois = int(np.isin(values[relevant], names).sum()), int(relevant.sum())
-            if n_known:
-                slices = slices_of(decided, values, names, of_lesions=of_lesions, **config.resampling)
-                systems[str(system)] = [one.to_dict() for one in slices]
-        counts = {"of_lesions": of_lesions, "n_known": n_known, "n_rois": n_rois}
-        axes[axis] = {"title": title, **counts, "systems": systems}
+        of_lesions, first = axis != "tissue", next(iter(by_system.values()))
+        relevant = first[(first["label"] == Label.TUMOR.title) | (not of_lesions)]
+        n_known = int(relevant[axis].isin(names).sum())
+        axes[axis] = {"title": title, "of_lesions": of_lesions, "n_known": n_known, "n_rois": len(relevant)}
+        axes[axis]["systems"] = systems = {}
+        for system, rows in by_system.items() if n_known else ():
+            values = rows[axis].astype(object).where(rows[axis].notna(), None).to_numpy(dtype=object)
+            slices = slices_of(decided[system], values, names, of_lesions=of_lesions, **config.resampling)
+            systems[system] = [one.to_dict() for one in slices]
     return {"data": data, "axes": axes}
 
 
 def _classes(names: pd.Series) -> npt.NDArray[np.int64]:
-    return np.where(names == Label.TUMOR.title, int(Label.TUMOR), int(Label.NORMAL)).astype(np.int64)
+    return (names == Label.TUMOR.title).to_numpy().astype(np.int64)

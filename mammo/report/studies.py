@@ -1,82 +1,53 @@
 """Studies of many fits as people read them: seeds, ledger, ablation of the paper's defects, variants, tuning.
 
-Every `write_` function takes the summary that the study returned, writes it as JSON with its tables as Markdown beside
-it, and returns the Markdown for the terminal. The page reads the same JSON and shows the same blocks.
+A study's summary is written as JSON with its tables as Markdown beside it. The page reads the same JSON and shows the
+same blocks.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pandas as pd
 
 from mammo.core.files import Workspace, atomic_folder, write_bytes, write_json
 from mammo.evaluation.conformal import RATES, FoldReferral, over_folds
-from mammo.report.blocks import Block, Cell, Inline, Paragraph, Table, document
+from mammo.report.blocks import (
+    Block,
+    Cell,
+    Paragraph,
+    Rows,
+    SourceFile,
+    Table,
+    counted,
+    document,
+    shown,
+)
 from mammo.report.curves import draw_ledger, referral_picture
-from mammo.report.results import COLUMNS, FLOOR_TITLE, referral_table, titles
-from mammo.report.source import SourceFile, counted, shown
+from mammo.report.results import FLOOR_TITLE, referral_table, titles
 
 Blocks = Callable[[SourceFile], list[Block]]
-_NESTED: Final = ("auc_score", "auc_vote_share", "accuracy", "recall", "specificity", "precision")
 LEDGER: Final = (
     *("accuracy", "recall", "specificity", "precision"),
     *("balanced_accuracy", "auc_score", "auc_vote_share"),
 )
-EFFECTS: Final = ("auc_score", "accuracy", "recall", "specificity", "precision")
-_VERDICTS: Final = ("verdict, this row alone", "verdict, all rows together")
 _FOLDS: Final = {
     "honest": "honest protocol (all ROIs, each held out once a repeat)",
     "development": "development protocol (the ROIs of train and val alone; the test part stays closed)",
 }
 
 
-def grid_in_words(grid: dict[str, Any]) -> str:
-    """`5 folds × 2 repeats × 1 seed`."""
-    return " × ".join(counted(grid[f"n_{noun}s"], noun) for noun in ("fold", "repeat", "seed"))
+def write_study(workspace: Workspace, kind: str, summary: dict[str, Any]) -> str:
+    """Write a study's summary as JSON and its tables as Markdown; returns the Markdown for the terminal.
 
-
-def about(source: SourceFile, folds: str) -> list[Block]:
-    """What a study rests on: its ROIs, their groups, and how many fits."""
-    grid = Cell(grid_in_words(source.value("settings")), source.href("settings"))
-    return source.blocks("study", folds=folds, grid=grid)
-
-
-def write_study(workspace: Workspace, name: str, title: str, blocks: Blocks, summary: dict[str, Any]) -> str:
-    """Write a study's summary as `reports/NAME.json` and its tables as `NAME.md`; returns the Markdown."""
-    source = SourceFile(f"{name}.json", summary)
-    text = document(title, blocks(source), synthetic=summary["data"]["synthetic"])
-    write_json(workspace.reports / source.path, summary)
-    write_bytes(workspace.reports / f"{name}.md", text.encode())
+    `kind` is `seeds`, `ablate`, `study` or `nested`.
+    """
+    path, title, blocks = _STUDIES[kind]
+    source = SourceFile(path.format(**summary), summary)
+    text = document(title.format(**summary), blocks(source), synthetic=summary["data"]["synthetic"])
+    file = workspace.reports / source.path
+    write_json(file, summary)
+    write_bytes(file.with_suffix(".md"), text.encode())
     return text
-
-
-def write_seeds(workspace: Workspace, summary: dict[str, Any]) -> str:
-    """Write `reports/seeds/seeds.json` and `.md`."""
-    title = f"Test results over {summary['n_seeds']} training seeds"
-    return write_study(workspace, "seeds/seeds", title, seeds_blocks, summary)
-
-
-def seeds_blocks(source: SourceFile) -> list[Block]:
-    """Mean ± standard deviation of every metric over the seeds; ensembles and floor beside it."""
-    systems, selected = list(source.each("systems")), source.value("selected")
-    rows: list[Sequence[Inline]] = []
-    for one in systems:
-        name, loss = Cell(one.name, strong=one.name == selected), one.cell("validation", "val_loss", digits=4)
-        rows.append((name, loss, *one.cells(COLUMNS, "test"), one.cell("minus_floor_auc", signed=True)))
-    for one in systems:
-        margin = one.cell("ensemble", "minus_floor_auc", signed=True)
-        rows.append((f"{one.name}, ensemble", "", *one.cells(COLUMNS, "ensemble", "roi"), margin))
-    rows.append(("floor (one fit)", "", *source.cells(COLUMNS, "floor", "roi"), ""))
-    headings = ("system", "mean validation loss", *titles(COLUMNS), "AUC minus the floor's")
-    chosen = source.at("systems", selected)
-    defined = chosen.value("minus_floor_auc", "ci_low") is not None
-    return source.blocks(
-        "seeds",
-        systems=source.table(headings, rows),
-        chosen=source.cell("selected", strong=True),
-        margin=chosen.blocks("margin") if defined else [],
-    )
 
 
 def write_ledger(workspace: Workspace, summary: dict[str, Any]) -> str:
@@ -89,7 +60,7 @@ def write_ledger(workspace: Workspace, summary: dict[str, Any]) -> str:
     text = document("Ledger: published and honest protocols", blocks, synthetic=data["synthetic"])
     note = (
         f"{data['name']}: {data['n_rois']} ({data['n_tumor']} Tumor, {data['n_normal']} Normal) in "
-        f"{data['n_groups']} groups; honest: {grid_in_words(summary['settings'])}"
+        f"{data['n_groups']} groups; honest: {_grid(summary['settings'])}"
     )
     with atomic_folder(workspace.reports / "ledger") as folder:
         write_json(folder / "ledger.json", summary)
@@ -101,22 +72,44 @@ def write_ledger(workspace: Workspace, summary: dict[str, Any]) -> str:
     return text
 
 
+def _grid(settings: dict[str, Any]) -> str:
+    """`5 folds × 2 repeats × 1 seed`."""
+    return " × ".join(counted(settings[f"n_{noun}s"], noun) for noun in ("fold", "repeat", "seed"))
+
+
+def _about(source: SourceFile, folds: str) -> list[Block]:
+    """What a study rests on: its ROIs, their groups, and how many fits."""
+    return source.blocks(
+        "study", folds=folds, grid=Cell(_grid(source.value("settings")), source.href("settings"))
+    )
+
+
+def seeds_blocks(source: SourceFile) -> list[Block]:
+    """Mean ± standard deviation of every metric over the seeds; ensembles and floor beside it."""
+    selected = source.value("selected")
+    chosen = source.at("systems", selected)
+    return source.blocks(
+        "seeds",
+        bold=lambda one: Cell(one.name, strong=one.name == selected),
+        chosen=source.cell("selected", strong=True),
+        margin=chosen.blocks("margin") if chosen.value("minus_floor_auc", "ci_low") is not None else [],
+    )
+
+
 def ledger_blocks(source: SourceFile) -> list[Block]:
     """Rows by protocol, differences, gaps, and what the prediction sets of the honest folds kept."""
-    flagged = Cell(str(len(source.value("flagged_rois") or ())), source.href("flagged_rois"))
     by_protocol: dict[str, list[SourceFile]] = {}
     for row in source.each("rows"):
         by_protocol.setdefault(row.value("protocol"), []).append(row)
+    flagged = Cell(str(len(source.value("flagged_rois") or ())), source.href("flagged_rois"))
     text = "published" if source.value("gaps") else "unpublished"
+
     return source.blocks(
         "ledger",
-        about=about(source, "honest protocol"),
+        about=_about(source, "honest protocol"),
         published=source.blocks(text, flagged=flagged),
         levels=[_levels(source, rows) for rows in by_protocol.values()],
-        minus_floor=_differences(source, "minus_floor"),
-        between_systems=_differences(source, "between_systems"),
-        gaps=_gaps(source, "cells"),
-        gaps_of_same_rois=_gaps(source, "same_rois"),
+        title=_title,
         referral=referral_table(source, source.each("referral"), *_over_folds(source)),
     )
 
@@ -124,39 +117,27 @@ def ledger_blocks(source: SourceFile) -> list[Block]:
 def _levels(source: SourceFile, rows: Sequence[SourceFile]) -> Table:
     first = rows[0].value()
     protocol, groups = first["protocol"], counted(first["n_groups"], "group")
-    about_rois = f"{first['n_rois']} ROIs ({first['n_tumor']} Tumor) in {groups}."
+    about = f"{first['n_rois']} ROIs ({first['n_tumor']} Tumor) in {groups}."
     levels = ((_title(row), row.cell("n_runs"), *row.cells(LEDGER, "cells")) for row in rows)
-    table = source.table(("system", "runs", *titles(LEDGER)), levels)
-    return replace(table, caption=f"{protocol[0].upper()}{protocol[1:]}: {about_rois}")
+    caption = f"{protocol[0].upper()}{protocol[1:]}: {about}"
+    return source.table(("system", "runs", *titles(LEDGER)), levels, caption)
 
 
 def _title(row: SourceFile) -> Cell:
     return Cell(FLOOR_TITLE, row.href("name")) if row.value("kind") == "floor" else row.cell("name")
 
 
-def _differences(source: SourceFile, key: str) -> Table:
-    rows = (
-        [*row.cells(("protocol", "name")), *row.cells(LEDGER, "cells", signed=True)]
-        for row in source.each(key)
-    )
-    return source.table(("protocol", "system", *titles(LEDGER)), rows)
-
-
-def _gaps(source: SourceFile, key: str) -> Table:
-    rows = ((_title(row), *row.cells(LEDGER, key, signed=True)) for row in source.each("gaps"))
-    return source.table(("system", *titles(LEDGER)), rows)
-
-
-def _over_folds(source: SourceFile) -> Iterable[Sequence[Inline]]:
+def _over_folds(source: SourceFile) -> Rows:
     """All folds together (coverage is promised on average over folds), and how far the folds lie apart."""
     folds = [FoldReferral.from_dict(fold) for fold in source.value("referral") or ()]
     if not folds:
-        return
+        return []
     spreads = over_folds(folds, folds[0].coverage.confidence).values()
     spread = (Cell(shown(found.to_dict()["sd"]), source.href("referral")) for found in spreads)
-    means = source.cells(tuple(RATES), "referral_over_runs")
-    yield "mean over the runs", "", "", *means, ""
-    yield f"standard deviation over {counted(len(folds), 'fold')}", "", "", *spread, ""
+    return [
+        ("mean over the runs", "", "", *source.cells(RATES, "referral_over_runs"), ""),
+        (f"standard deviation over {counted(len(folds), 'fold')}", "", "", *spread, ""),
+    ]
 
 
 def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:
@@ -183,69 +164,47 @@ def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def write_ablation(workspace: Workspace, summary: dict[str, Any]) -> str:
-    """Write `reports/ablate/ablate.json` and `.md`."""
-    title = f"Defects of the paper's recipe, one at a time: {summary['system']}"
-    return write_study(workspace, "ablate/ablate", title, ablation_blocks, summary)
-
-
 def ablation_blocks(source: SourceFile) -> list[Block]:
     """What each defect does to the metrics, with it minus without it."""
-    headings = ("defect", "setting", "in our settings", *titles(EFFECTS), "ROIs", *_VERDICTS)
-    rows: list[Sequence[Inline]] = []
-    meanings = []
-    for one in source.each("defects"):
-        setting = (one.cell("setting", code=True), one.cell("in_reference"))
-        rows.append((one.cell("name"), *setting, *_effect(one)))
-        meanings.append(Paragraph((one.cell("name", strong=True), f": {one.value('about')}.")))
+
+    def verdict(one: SourceFile) -> Cell:
+        return one.cell("effect", "verdict") if one.value("effect") else one.cell("reason")
+
     return source.blocks(
         "ablation",
-        about=about(source, _FOLDS[source.value("settings", "protocol")]),
+        about=_about(source, _FOLDS[source.value("settings", "protocol")]),
         effects=_method(source),
-        defects=source.table(headings, rows),
-        meanings=meanings,
+        verdict=verdict,
+        meanings=[
+            Paragraph((one.cell("name", strong=True), f": {one.value('about')}."))
+            for one in source.each("defects")
+        ],
     )
-
-
-def write_variants(workspace: Workspace, summary: dict[str, Any]) -> str:
-    """Write `reports/study/NAME.json` and `.md` of a study of settings."""
-    title = f"Study {summary['name']}: {summary['system']}"
-    return write_study(workspace, f"study/{summary['name']}", title, variants_blocks, summary)
 
 
 def variants_blocks(source: SourceFile) -> list[Block]:
     """Each variant's effect against the settings as they were."""
     differs = _settings_in_words(source.value("reference", "overrides"))
-    effects = (f"{title}, effect" for title in titles(EFFECTS))
-    rows: list[Sequence[Inline]] = []
     found: dict[str, list[str]] = {"Helped": [], "Hurt": [], "Mixed": [], "Not distinguishable": []}
     for one in source.each("variants"):
-        settings = Cell(_settings_in_words(one.value("overrides")), one.href("overrides"), code=True)
-        rows.append((one.cell("name"), settings, one.cell("cells", "auc_score"), *_effect(one)))
         verdict = one.value("effect", "together", "verdict")
-        helped, hurt = "higher" in verdict, "lower" in verdict
-        kind = (
-            "Mixed" if helped and hurt else "Helped" if helped else "Hurt" if hurt else "Not distinguishable"
-        )
+        kinds = [kind for kind, side in (("Helped", "higher"), ("Hurt", "lower")) if side in verdict]
+        kind = "Mixed" if len(kinds) > 1 else kinds[0] if kinds else "Not distinguishable"
         found[kind].append(one.value("name"))
-    kinds = (f"{kind}: {', '.join(names)}." for kind, names in found.items() if names)
+    in_words = (f"{kind}: {', '.join(names)}." for kind, names in found.items() if names)
+
+    def overrides(one: SourceFile) -> Cell:
+        return Cell(_settings_in_words(one.value("overrides")), one.href("overrides"), code=True)
+
     return source.blocks(
         "variants",
-        name=source.cell("name", strong=True),
-        about=about(source, _FOLDS["development"]),
+        study=source.cell("name", strong=True),
+        about=_about(source, _FOLDS["development"]),
         effects=_method(source),
-        variants=source.table(("variant", "settings", "AUC", *effects, "ROIs", *_VERDICTS), rows),
+        settings=overrides,
         reference_settings=f"params.yaml with {differs}" if differs else "params.yaml as it was",
-        found=f"All rows together. {' '.join(kinds)}",
+        found=f"All rows together. {' '.join(in_words)}",
     )
-
-
-def _effect(one: SourceFile) -> list[Inline]:
-    """Its cell for each of `EFFECTS`, n and both verdicts; or why there is none."""
-    if one.value("effect") is None:
-        return [*("" for _ in EFFECTS), "", one.cell("reason"), ""]
-    cells = one.cells(EFFECTS, "effect", "cells", signed=True)
-    return [*cells, *one.cells(("n_rois", "verdict"), "effect"), one.cell("effect", "together", "verdict")]
 
 
 def _method(source: SourceFile) -> list[Block]:
@@ -263,14 +222,13 @@ def _settings_in_words(overrides: dict[str, Any]) -> str:
 def tuning_blocks(source: SourceFile) -> list[Block]:
     """The study's choice beside the settings of `params.yaml`."""
     record = source.at("record")
-    rows: list[Sequence[Inline]] = []
-    for one in record.each("space"):
-        chosen, ours = (_chosen(record.at(of, "params", one.name)) for of in ("best", "settings_of_params"))
-        rows.append((one.name, _range(one.value()), chosen, ours, record.cell("importance", one.name)))
     return record.blocks(
         "tuning",
         compared=record.blocks("compared") if isinstance(record.value("settings_of_params"), dict) else [],
-        parameters=record.table(("parameter", "searched", "best trial", "params.yaml", "importance"), rows),
+        searched=lambda one: _range(one.value()),
+        chosen=lambda one: _chosen(record.at("best", "params", one.name)),
+        ours=lambda one: _chosen(record.at("settings_of_params", "params", one.name)),
+        importance=lambda one: record.cell("importance", one.name),
         trials_csv=Cell("tune/trials.csv", "tune/trials.csv"),
         contour=Cell("tune/contour.png", "tune/contour.png"),
         parallel=Cell("tune/parallel_coordinate.png", "tune/parallel_coordinate.png"),
@@ -291,32 +249,33 @@ def _chosen(place: SourceFile) -> Cell:
     return Cell(f"{value:.4g}", place.href()) if isinstance(value, float) else place.cell()
 
 
-def write_nested(workspace: Workspace, summary: dict[str, Any]) -> str:
-    """Write `reports/tune/nested.json` and `.md`; returns the Markdown for the terminal."""
-    return write_study(workspace, "tune/nested", "Is tuning worth it? Nested folds", nested_blocks, summary)
-
-
 def nested_blocks(nested: SourceFile) -> list[Block]:
     """The comparison on the ROIs that no study saw, then each fold's choice, its promise and what became of it."""
     params = list(nested.value("folds", 0, "params"))
     keys = ("fold", "n_rois", "promised", "kept_by_tuned", "kept_by_settings", "system")
-    reference = f"settings of params.yaml ({nested.value('system')})"
-    levels: list[Sequence[Inline]] = [
-        ("chosen by each fold's study", *nested.cells(_NESTED, "tuned", "cells")),
-        (reference, *nested.cells(_NESTED, "reference", "cells")),
-        ("tuned minus settings, paired", *nested.cells(_NESTED, "effect", "cells", signed=True)),
-    ]
-    folds = [
+    folds = (
         (*fold.cells(keys), *(_chosen(fold.at("params", name)) for name in params))
         for fold in nested.each("folds")
-    ]
+    )
     gap = nested.value("promise", "promised") - nested.value("promise", "kept_by_tuned")
     verdict = f"{abs(gap):.3f} too {'high' if gap > 0 else 'low, at its smaller budget'}"
     return nested.blocks(
         "nested",
-        about=about(nested, "the ROIs of train and val alone (the test part stays closed)"),
-        levels=nested.table(("settings", *titles(_NESTED)), levels),
+        about=_about(nested, "the ROIs of train and val alone (the test part stays closed)"),
         folds=nested.table(("fold", "ROIs", "promised", "tuned", "settings", "system", *params), folds),
         verdict=nested.cell("effect", "verdict", strong=True),
         gap=Cell(verdict, nested.href("promise")),
     )
+
+
+_STUDIES: Final[dict[str, tuple[str, str, Blocks]]] = {
+    "seeds": ("seeds/seeds.json", "Test results over {n_seeds} training seeds", seeds_blocks),
+    "ablate": (
+        "ablate/ablate.json",
+        "Defects of the paper's recipe, one at a time: {system}",
+        ablation_blocks,
+    ),
+    "study": ("study/{name}.json", "Study {name}: {system}", variants_blocks),
+    "nested": ("tune/nested.json", "Is tuning worth it? Nested folds", nested_blocks),
+}
+"""Kind → its file, its title, its blocks."""

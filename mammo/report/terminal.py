@@ -10,9 +10,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mammo.core.errors import NOTICE
-from mammo.report.blocks import Cell, Table, plain
+from mammo.report.blocks import Cell, SourceFile, Table, counted, plain, shown
 from mammo.report.results import RESULTS_FILE, systems_table
-from mammo.report.source import SourceFile, counted, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,20 +35,15 @@ def show_markdown(console: Console, text: str) -> None:
 
 def rich_table(table: Table, title: str = "") -> RichTable:
     """A table without vertical lines, whose columns keep their words whole as far as 80 columns allow."""
-    caption = f"{table.caption} {NOTICE}".strip()
-    made = RichTable(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title) if title else None, caption=caption
-    )
-    for heading, *cells in zip(table.headings, *table.rows, strict=True):
-        longest = max((len(word) for cell in (heading, *cells) for word in plain(cell).split()), default=1)
-        made.add_column(str(heading), overflow="fold", min_width=min(longest, _WHOLE))
+    caption, heading = f"{table.caption} {NOTICE}".strip(), Text(title) if title else None
+    made = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=heading, caption=caption)
+    for name, *cells in zip(table.headings, *table.rows, strict=True):
+        longest = max((len(word) for cell in (name, *cells) for word in plain(cell).split()), default=1)
+        made.add_column(name, overflow="fold", min_width=min(longest, _WHOLE))
     for row in table.rows:
-        strong = ("bold" if isinstance(part, Cell) and part.strong else "" for part in row)
+        bold = ("bold" if isinstance(part, Cell) and part.strong else "" for part in row)
         made.add_row(
-            *(
-                Text(plain(part), _STYLES.get(plain(part), bold))
-                for part, bold in zip(row, strong, strict=True)
-            )
+            *(Text(plain(part), _STYLES.get(plain(part), look)) for part, look in zip(row, bold, strict=True))
         )
     return made
 
@@ -70,25 +64,24 @@ def votes_table(rows: list[dict[str, Any]]) -> RichTable:
     """One row for each file of `mammo predict`; one model answers them all."""
     first = rows[0]
     strange = "".join(f" {row['file']} {row['domain_reason']}." for row in rows if not row["in_domain"])
-    table = Table(
+    caption = (
         "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
-        f"classes are open: refer to a reader.{strange}",
-        ("file", "label", "votes", "score", "probability", "open classes"),
-        tuple(
-            (
-                " at ".join([row["file"], *(["{:g},{:g}".format(*row["at"])] if "at" in row else [])]),
-                row["label"],
-                f"{sum(row['votes'])} of {len(row['votes'])} ({row['vote_share']:.2f})",
-                f"{row['score']:.3f}",
-                f"{row['probability']:.2f}",
-                " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else ""),
-            )
-            for row in rows
-        ),
+        f"classes are open: refer to a reader.{strange}"
     )
-    return rich_table(
-        table, f"{first['model_name']} v{first['model_version']}, threshold {first['threshold']:.2f}"
-    )
+    lines = [
+        (
+            " at ".join([row["file"], *(["{:g},{:g}".format(*row["at"])] if "at" in row else [])]),
+            row["label"],
+            f"{sum(row['votes'])} of {len(row['votes'])} ({row['vote_share']:.2f})",
+            f"{row['score']:.3f}",
+            f"{row['probability']:.2f}",
+            " or ".join(row["prediction_set"]) + (": refer to reader" if row["referral"] else ""),
+        )
+        for row in rows
+    ]
+    headings = ("file", "label", "votes", "score", "probability", "open classes")
+    model = f"{first['model_name']} v{first['model_version']}, threshold {first['threshold']:.2f}"
+    return rich_table(Table(caption, headings, lines), model)
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Group:
@@ -107,14 +100,9 @@ def runs_table(rows: list[dict[str, Any]]) -> Group:
         line = (row["system"], run, shown(metrics.get("best_val_loss")), *estimates)
         runs.setdefault(row["experiment"], []).append(line)
     headings = ("system", "run", "val loss", "test accuracy", "test recall", "test AUC")
-    return Group(
-        *(
-            rich_table(
-                Table("Test metrics with their intervals.", headings, tuple(lines)), f"Runs of {experiment}"
-            )
-            for experiment, lines in runs.items()
-        )
-    )
+    caption = "Test metrics with their intervals."
+    tables = {name: Table(caption, headings, lines) for name, lines in runs.items()}
+    return Group(*(rich_table(table, f"Runs of {name}") for name, table in tables.items()))
 
 
 def versions_table(versions: "Iterable[Version]") -> RichTable:
@@ -124,20 +112,14 @@ def versions_table(versions: "Iterable[Version]") -> RichTable:
 
 
 def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> RichTable:
-    """The pairs of ROIs that share tissue, bold where they are in two parts, and what the parts share.
-
-    Args:
-        pairs: rows of `AUDIT_SCHEMA`.
-        summary: see `leakage_summary`.
-        protocol: of the split.
-    """
+    """The pairs (`AUDIT_SCHEMA`) of ROIs that share tissue, bold where they leak, and what the parts share."""
     patients, n_pairs = summary["shared_patients"], summary["n_pairs"]
     caption = (
         f"{protocol.replace('_', ' ')} split: {counted(summary['n_pairs_across_parts'], 'pair')} across parts, "
         f"{counted(summary['n_leaked_test_rois'], 'test ROI')} whose tissue train or val shows; "
         + ("patients unknown." if patients is None else f"{patients} patients in more than one part.")
     )
-    rows = tuple(
+    rows = [
         (
             pair["a"],
             pair["b"],
@@ -148,11 +130,10 @@ def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protoco
             f"{pair['mad']:.2f}",
         )
         for pair in pairs
-    )
+    ]
     title = f"{counted(n_pairs, 'pair')} of {summary['n_rois']} ROIs {'shares' if n_pairs == 1 else 'share'} tissue"
-    return rich_table(
-        Table(caption, ("a", "b", "parts", "kind", "shift px", "overlap px", "MAD"), rows), title
-    )
+    headings = ("a", "b", "parts", "kind", "shift px", "overlap px", "MAD")
+    return rich_table(Table(caption, headings, rows), title)
 
 
 def located_line(located: "pd.DataFrame") -> str:
@@ -172,39 +153,34 @@ def problems_table(table: "Path", problems: "Sequence[Problem]") -> RichTable:
 
 def findings_table(findings: "list[Finding]") -> RichTable:
     """What `mammo doctor` found."""
-    rows = tuple(tuple(astuple(finding)) for finding in findings)
-    return rich_table(Table("", ("", "what", "found", "remedy"), rows))
+    return rich_table(Table("", ("", "what", "found", "remedy"), [astuple(one) for one in findings]))
 
 
 def show_best(console: Console, workspace: "Workspace", record: dict[str, Any]) -> None:
     """Print what a study chose (its record, as in best.yaml), and what to do with it."""
-
-    best, pruning, trials = record["best"], record["pruning"], record["trials"]
+    best, pruning, trials, own = (record[key] for key in ("best", "pruning", "trials", "settings_of_params"))
     chosen = workspace.reports / "tune" / "best.yaml"
     source = chosen.relative_to(workspace.root).as_posix()
     there = "" if workspace.root.samefile(".") else f" --workspace {workspace.root}"
-    console.print(
+    compared = f"the settings of params.yaml: {own}"
+    if not isinstance(own, str):
+        value = (
+            f"{best['metric']} of the {own['evidence']} {own['value']:.4f}"
+            if own["value"] is not None
+            else ""
+        )
+        compared = f"the settings of params.yaml, as trial {own['trial']} of the same budget: {value or own['state']}"
+    lines = [
         f"best: trial {best['trial']}, {best['metric']} of the {best['evidence']} {best['value']:.4f} ± "
-        f"{best['fold_standard_error']:.4f} (standard error over {len(best['folds'])} folds)\n"
-        + "\n".join(f"  {name}: {value}" for name, value in best["params"].items())
-        + f"\n{_own_line(record['settings_of_params'], best['metric'])}\n"
+        f"{best['fold_standard_error']:.4f} (standard error over {len(best['folds'])} folds)",
+        *(f"  {name}: {value}" for name, value in best["params"].items()),
+        compared,
         f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['failed']} failed, "
         f"{trials['retried']} retried; pruning saved {pruning['saved_share']:.0%} of the training "
-        f"({pruning['saved_s'] / 60:.1f} minutes)\n"
-        f"record: {chosen}\n"
-        f"to judge it: mammo tune nested{there} (folds that each study has never seen)\n"
+        f"({pruning['saved_s'] / 60:.1f} minutes)",
+        f"record: {chosen}",
+        f"to judge it: mammo tune nested{there} (folds that each study has never seen)",
         f"to train with it: write settings_from: {source} into {workspace.params}, see that its systems hold "
         f"{record['system']}, then dvc repro",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _own_line(own: dict[str, Any] | str, metric: str) -> str:
-    if isinstance(own, str):
-        return f"the settings of params.yaml: {own}"
-    ended = (
-        f"{metric} of the {own['evidence']} {own['value']:.4f}" if own["value"] is not None else own["state"]
-    )
-    return f"the settings of params.yaml, as trial {own['trial']} of the same budget: {ended}"
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

@@ -34,19 +34,18 @@ _PATCHES_PER_PASS: Final = 64
 
 @dataclass(frozen=True)
 class Explanation:
-    """One ROI's decision laid over its pixels.
+    """One ROI's decision laid over its pixels. Maps are `(120, 120)`, NaN where no patch lies.
 
     Attributes:
         system: who decided, such as `compact-model2`.
-        image: the ROI's grey levels, `(120, 120)`.
+        image: the ROI's grey levels.
         vote: the decision and its patch scores.
         corners: top and left of each patch in pixels, in the order of the scores, `(n_patches, 2)`.
         size_px: side of the patches.
         patch_threshold: a patch votes Tumor when its score is above this.
-        vote_map: mean score of the patches that cover a pixel, `(120, 120)`; NaN where none does.
-        coverage: number of patches that cover a pixel, `(120, 120)`.
-        grad_cam: mean Grad-CAM of the patches that cover a pixel, `(120, 120)`: above 0 it speaks for Tumor, below 0
-            for Normal, in logits; NaN where no patch lies.
+        vote_map: mean score of the patches that cover a pixel.
+        coverage: number of patches that cover a pixel.
+        grad_cam: mean Grad-CAM of these patches: above 0 it speaks for Tumor, below 0 for Normal, in logits.
         n_agreeing: patches whose mean Grad-CAM has the sign of their own logit; if far fewer than all agree, the
             map's signs do not tell which class the network saw.
         block: what Grad-CAM rests on: `block1` … `block5`, or `all`.
@@ -106,11 +105,8 @@ def mean_over_roi(
 ) -> tuple[FloatArray, IntArray]:
     """Lay patches over their ROI: the mean of those that cover a pixel (NaN where none does), and how many do.
 
-    Args:
-        values: of each patch's pixels, `(n_patches, size_px, size_px)`, or `(n_patches, 1, 1)` for one value a patch.
-        corners: top and left of each patch, `(n_patches, 2)`.
-        size_px: side of the patches.
-        side_px: side of the ROI and of both results.
+    `values` are of each patch's pixels, `(n_patches, size_px, size_px)`, or one of each patch, `(n_patches, 1, 1)`;
+    `corners` top and left of each patch, `(n_patches, 2)`. Both results are `(side_px, side_px)`.
     """
     total = np.zeros((side_px, side_px))
     count = np.zeros((side_px, side_px), dtype=np.int64)

@@ -101,10 +101,8 @@ def explain_rois(
 ) -> list[tuple[dict[str, Any], Explanation]]:
     """Row and explanation of the champion's decision about each ROI; one bad name refuses the whole call.
 
-    Args:
-        workspace: with the registry.
-        names: picture files, or roi_ids of the workspace's ROI table; a file is preferred.
-        block: of Grad-CAM; the system's default when None.
+    `names` are picture files, or roi_ids of the workspace's ROI table (a file is preferred); `block` is of Grad-CAM,
+    the system's default when None.
 
     Raises:
         DataError: a name is neither a file nor a roi_id, or a file is no readable ROI.

@@ -15,19 +15,16 @@ from mammo.core.files import Workspace
 from mammo.data.splits import has_published, published_folds
 from mammo.evaluation.scores import Scores
 from mammo.models.build import Architecture
-from mammo.studies.variants import REFERENCE, Study, Variant, effect, fit_variants, levels, open_study
+from mammo.studies.variants import REFERENCE, Study, Variant, effect, fit_variants, levels
 
 Presence = Literal["yes", "no", "in part"]
 
 
 @dataclass(frozen=True)
 class Defect:
-    """A defect that changes the fit.
+    """A defect that changes the fit: its name, the key of `params.yaml` that switches it, what the paper does.
 
     Attributes:
-        name: as people call it.
-        setting: the key of `params.yaml` that switches it.
-        about: what the paper does, in one sentence.
         present: whether a system has it under some settings; `in part`: mixed with something else.
         on: overrides that bring it about; `off` those that mend it.
     """
@@ -45,11 +42,7 @@ def _subtracts_mean(config: Config, system: str) -> Presence:
     preprocessing = Architecture.of(system, config.model).preprocessing
     if preprocessing == "samplewise_standardize":
         return "in part"
-    return _yes_or_no(preprocessing == "samplewise_center")
-
-
-def _yes_or_no(present: bool) -> Presence:
-    return "yes" if present else "no"
+    return "yes" if preprocessing == "samplewise_center" else "no"
 
 
 def _switch(name: str, setting: str, about: str, *, defective: bool) -> Defect:
@@ -59,9 +52,9 @@ def _switch(name: str, setting: str, about: str, *, defective: bool) -> Defect:
         name,
         setting,
         about,
-        lambda config, system: _yes_or_no(getattr(getattr(config, section), key) is defective),
-        lambda config: {setting: defective},
-        lambda config: {setting: not defective},
+        lambda config, _: "yes" if getattr(getattr(config, section), key) is defective else "no",
+        lambda _: {setting: defective},
+        lambda _: {setting: not defective},
     )
 
 
@@ -69,8 +62,10 @@ CLASS_PRIOR: Final = Defect(
     "class prior of the patches",
     "recipes.RECIPE.class_balance",
     "four times as many patches of each Tumor ROI, so that most patches are Tumor where most ROIs are Normal",
-    lambda config, _: _yes_or_no(
-        config.patches.tumor_draws > config.patches.normal_draws and not config.recipe.class_balance
+    lambda config, _: (
+        "yes"
+        if config.patches.tumor_draws > config.patches.normal_draws and not config.recipe.class_balance
+        else "no"
     ),
     lambda config: {"recipe.class_balance": False, "patches.tumor_draws": 4 * config.patches.normal_draws},
     lambda config: {"recipe.class_balance": True},
@@ -126,7 +121,7 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
     chosen, evaluate = config.ablate, config.evaluate
-    study = open_study(workspace, config, chosen.system, chosen, chosen.protocol)
+    study = Study.opened(workspace, config, chosen.system, chosen, chosen.protocol)
     reasons = {}
     if config.ingest.source == "mias_rois":
         reasons[BOUNDING_BOX.name] = NO_FILMS
@@ -141,61 +136,40 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
     runs = fit_variants(workspace, study, variants, n_jobs, console)
     reference = runs[REFERENCE]
     n_rows = len(FITTED) + 1 - len(reasons) + 2  # the published split, and the two defects of measurement
+    entries: list[Entry] = []
 
-    def entry(
-        name: str, setting: str, about: str, present: Presence, a: Scores, b: Scores, **how: Any
-    ) -> Entry:
+    def add(name: str, setting: str, about: str, present: Presence, a: Scores, b: Scores, **how: Any) -> None:
         """One defect, of which `a` are the runs with it and `b` those without it."""
-        return {
-            "name": name,
-            "setting": setting,
-            "about": about,
-            "in_reference": present,
-            "effect": None if name in reasons else effect(a, b, evaluate, n_rows=n_rows, **how),
-            "reason": reasons.get(name),
-        }
+        found = None if name in reasons else effect(a, b, evaluate, n_rows=n_rows, **how)
+        defect = {"name": name, "setting": setting, "about": about, "in_reference": present}
+        entries.append(defect | {"effect": found, "reason": reasons.get(name)})
 
+    for defect in FITTED:
+        present = defect.present(config, study.system)
+        sides = (runs.get(f"{defect.name}, {side} it", reference) for side in ("with", "without"))
+        add(defect.name, defect.setting, defect.about, present, *sides)
+    folders = "the authors' folders instead of folds without shared tissue; on the published test ROIs"
+    of_folders = runs.get(PUBLISHED_SPLIT, reference)
+    add(PUBLISHED_SPLIT, "split.protocol", folders, "no", of_folders, reference)
+    add(
+        "AUC from hard labels",
+        "evaluate.auc_of",
+        "the AUC is computed from decisions instead of scores: it is the balanced accuracy then",
+        "no",
+        reference.with_scores(reference.decisions.astype(float)),
+        reference,
+        metrics=("auc_score",),
+    )
     patches = reference.by_patch(config.vote.patch_threshold)
-    larger = patches.with_scores(np.maximum(patches.scores, 1 - patches.scores))
-    entries = [
-        *(
-            entry(
-                defect.name,
-                defect.setting,
-                defect.about,
-                defect.present(config, study.system),
-                runs.get(f"{defect.name}, with it", reference),
-                runs.get(f"{defect.name}, without it", reference),
-            )
-            for defect in FITTED
-        ),
-        entry(
-            PUBLISHED_SPLIT,
-            "split.protocol",
-            "the authors' folders instead of folds without shared tissue; on the published test ROIs",
-            "no",
-            runs.get(PUBLISHED_SPLIT, reference),
-            reference,
-        ),
-        entry(
-            "AUC from hard labels",
-            "evaluate.auc_of",
-            "the AUC is computed from decisions instead of scores: it is the balanced accuracy then",
-            "no",
-            reference.with_scores(reference.decisions.astype(float)),
-            reference,
-            metrics=("auc_score",),
-        ),
-        entry(
-            "AUC of the patches from the larger probability",
-            "evaluate.patch_auc_of",
-            "a patch's score is the larger of its two probabilities, whichever class it is of",
-            "no",
-            larger,
-            patches,
-            metrics=("auc_score",),
-        ),
-    ]
+    add(
+        "AUC of the patches from the larger probability",
+        "evaluate.patch_auc_of",
+        "a patch's score is the larger of its two probabilities, whichever class it is of",
+        "no",
+        patches.with_scores(np.maximum(patches.scores, 1 - patches.scores)),
+        patches,
+        metrics=("auc_score",),
+    )
     entries[-1]["effect"]["n_rois"] = len(reference.labels)
     return {
         "data": study.rois.describe(),

@@ -39,13 +39,18 @@ from mammo.systems.train import computed_with, train_system
 
 @dataclass(frozen=True)
 class FitTask:
-    """What one fit depends on, and the title that people read while it runs. Votes and evaluation do not touch it."""
+    """What one fit depends on, the repeat and fold where it stands, and the title that people read while it runs.
+
+    Votes, place and title do not touch the fit.
+    """
 
     system: str
     config: Config
     seed: int
     rois: Rois
     title: str = ""
+    repeat: int = 0
+    fold: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,18 +77,16 @@ def fit_key(task: FitTask) -> str:
     for column in ("roi_id", "label", "split"):
         pixels.update("\n".join(str(value) for value in task.rois.table[column]).encode())
     config = task.config
-    return fingerprint(
-        {
-            "system": task.system,
-            "seed": task.seed,
-            "recipe": config.recipe.model_dump(),
-            "model": config.model.model_dump(),
-            "patches": config.patches.model_dump(),
-            "views": config.vote.views,
-            "rois": pixels.hexdigest(),
-        }
-        | computed_with(config)
-    )
+    depends = {
+        "system": task.system,
+        "seed": task.seed,
+        "recipe": config.recipe.model_dump(),
+        "model": config.model.model_dump(),
+        "patches": config.patches.model_dump(),
+        "views": config.vote.views,
+        "rois": pixels.hexdigest(),
+    }
+    return fingerprint(depends | computed_with(config))
 
 
 def fit_one(
@@ -100,17 +103,17 @@ def fit_one(
     one_thread = task.config.train.model_copy(update={"threads": 1})
     config = task.config.model_copy(update={"train": one_thread})
     train, val, test = (task.rois.part(name) for name in SPLITS)
-    patch_sets = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
+    drawn = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
     with cpu_threads(1):
         trained = train_system(
-            task.system, config, train, val, patch_sets, task.seed, checkpoint, on_epoch=on_epoch
+            task.system, config, train, val, drawn, task.seed, checkpoint, on_epoch=on_epoch
         )
         scorer = RoiScorer.on(trained.bundle, choose_device(config.train.device))
-        scores = [
+        scores = (
             PartScores(tuple(part.table["roi_id"]), part.labels, scorer.patch_scores(part.images))
             for part in (val, test)
-        ]
-    return Fit({key: float(value) for key, value in trained.bundle.results.items()}, *scores)
+        )
+        return Fit({key: float(value) for key, value in trained.bundle.results.items()}, *scores)
 
 
 def fit_path(folder: Path, key: str) -> Path:
@@ -127,9 +130,7 @@ def save_fit(path: Path, fit: Fit) -> None:
     """Keep a fit; a kill while writing leaves nothing."""
     arrays = {"validation": np.array(json.dumps(fit.validation))}
     for name, part in (("val", fit.val), ("test", fit.test)):
-        arrays[f"{name}.roi_ids"] = np.array(part.roi_ids, dtype=str)
-        arrays[f"{name}.labels"] = part.labels
-        arrays[f"{name}.patch_scores"] = part.patch_scores
+        arrays |= {f"{name}.{key}": np.array(value) for key, value in vars(part).items()}
     with atomic_path(path) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
 
@@ -138,24 +139,18 @@ def load_fit(path: Path) -> Fit | None:
     """Read a kept fit, or None where there is none or the file is damaged: then it is fitted again."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            parts = [
-                PartScores(
-                    tuple(file[f"{name}.roi_ids"].tolist()),
-                    file[f"{name}.labels"],
-                    file[f"{name}.patch_scores"],
-                )
+            parts = (
+                [file[f"{name}.{key}"] for key in ("roi_ids", "labels", "patch_scores")]
                 for name in ("val", "test")
-            ]
-            return Fit(json.loads(file["validation"].item()), *parts)
+            )
+            found = (PartScores(tuple(roi_ids.tolist()), *arrays) for roi_ids, *arrays in parts)
+            return Fit(json.loads(file["validation"].item()), *found)
     except (OSError, EOFError, ValueError, BadZipFile):
         return None
 
 
 POLL_S: Final = 0.5
 """How often the bar is moved while fits run."""
-
-Epochs = SimpleQueue[tuple[str, int]]
-"""Key of a fit and the number of its finished epochs."""
 
 
 def default_jobs(config: Config) -> int:
@@ -192,13 +187,10 @@ def _fit_missing(
         for path in [*folder.rglob(".*.npz"), *folder.rglob(".*.pt")]:
             path.unlink()  # half written by a killed command: nobody else writes here
         n_jobs = max(1, min(n_jobs, len(missing)))
+        jobs = f"{n_jobs} {'jobs' if n_jobs > 1 else 'job'}"
+        to_do = f"{len(missing)} fits to do, {n_kept} kept from before; {jobs}."
+        console.print(f"{to_do} Stop at any time: the same command goes on.", highlight=False, soft_wrap=True)
         n_epochs = {key: task.config.recipe.epochs for key, task in missing.items()}
-        console.print(
-            f"{len(missing)} fits to do, {n_kept} kept from before; {n_jobs} "
-            f"{'jobs' if n_jobs > 1 else 'job'}. Stop at any time: the same command goes on.",
-            highlight=False,
-            soft_wrap=True,
-        )
         with fits_progress(n_epochs, console) as progress:
             return _work_off(missing, folder, n_jobs, progress)
 
@@ -207,7 +199,7 @@ def _work_off(
     missing: dict[str, FitTask], folder: Path, n_jobs: int, progress: FitsProgress
 ) -> dict[str, Fit]:
     context = multiprocessing.get_context("spawn")
-    epochs: Epochs = context.SimpleQueue()
+    epochs: SimpleQueue[tuple[str, int]] = context.SimpleQueue()  # key and finished epochs
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(n_jobs, context, _start_worker, (epochs,))
     fits: dict[str, Fit] = {}
@@ -242,7 +234,7 @@ def _work_off(
 _report_epoch: Callable[[tuple[str, int]], None] | None = None
 
 
-def _start_worker(epochs: Epochs) -> None:
+def _start_worker(epochs: "SimpleQueue[tuple[str, int]]") -> None:
     """Make a worker ready: one thread, gone when the command is gone."""
     global _report_epoch  # a worker is this function's process
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig, VoteConfig
+from mammo.core.config import Config, EvaluateConfig
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from mammo.data.splits import (
@@ -29,7 +29,6 @@ from mammo.evaluation.comparison import auc_difference, difference
 from mammo.evaluation.intervals import estimate, over_seeds, with_spread
 from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.scores import METRICS, Scores
-from mammo.studies.fits import Fit
 from mammo.studies.runs import (
     Placed,
     chosen_by_validation,
@@ -37,7 +36,6 @@ from mammo.studies.runs import (
     fit_all,
     floor_runs,
     judge_fit,
-    place,
     plan,
     referral_by_fold,
     referral_over_runs,
@@ -49,10 +47,6 @@ from mammo.systems.train import best_system
 PUBLISHED: Final = "published"
 UNFLAGGED: Final = "published, without the flagged ROIs"
 HONEST: Final = "honest"
-FLOOR_VOTE: Final = VoteConfig(
-    rule="mean_score", tie="tumor", patch_threshold=0.5, views=1, threshold="fixed", share_threshold=0.5
-)
-
 Entry = dict[str, Any]
 
 
@@ -83,16 +77,11 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
         for system in config.systems
     }
     fits = fit_all(plans, workspace.fits, n_jobs, console)
-    placed = {
-        name: {system: place(fits[name, system], folds[name], n_seeds[name]) for system in config.systems}
-        for name in folds
-    }
-    rows = [
-        row
-        for protocol, systems in placed.items()
-        for row in _rows(protocol, systems, rois, folds[protocol], n_seeds[protocol], config)
-    ]
-    chosen = chosen_by_validation(placed[HONEST], config.register_.select_by)
+    rows: list[Row] = []
+    for name, of_protocol in folds.items():
+        systems = {system: fits[name, system] for system in config.systems}
+        rows += _rows(name, systems, rois, of_protocol, n_seeds[name], config)
+    chosen = chosen_by_validation(systems, config.register_.select_by)  # of the honest protocol, the last one
     return tabulate(rows, rois, rois_of_known_groups(folds.get(PUBLISHED, [])), config) | {
         "referral": [fold.to_dict() for fold in referral_by_fold(chosen, rois, config)],
         "referral_over_runs": {
@@ -112,15 +101,13 @@ def _rows(
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
     sets = {(name, "system"): placed for name, placed in systems.items()}
     if n_seeds > 1:
-        sets |= {
-            (f"{name}, ensemble of {n_seeds} seeds", "ensemble"): ensemble(placed)
-            for name, placed in systems.items()
-        }
+        words = f"ensemble of {n_seeds} seeds"
+        sets |= {(f"{name}, {words}", "ensemble"): ensemble(placed) for name, placed in systems.items()}
     if len(systems) > 1:
         sets["chosen on validation", "chosen"] = chosen_by_validation(systems, config.register_.select_by)
     return [
-        *(Row(*key, protocol, runs_of(placed, rois, config.vote)) for key, placed in sets.items()),
-        Row("floor", "floor", protocol, runs_of(floor_runs(folds), rois, FLOOR_VOTE)),
+        *(Row(*key, protocol, runs_of(placed, rois)) for key, placed in sets.items()),
+        Row("floor", "floor", protocol, runs_of(floor_runs(folds), rois)),
     ]
 
 
@@ -132,7 +119,7 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
         for row in published
     ]
     honest = [row for row in rows if row.protocol == HONEST]
-    protocols, data, evaluate = (published, unflagged, honest), rois.describe(), config.evaluate
+    data, evaluate = rois.describe(), config.evaluate
 
     def minus(row: Row, other: Row) -> Entry:
         """Each metric minus the other row's, paired on the ROIs in common."""
@@ -144,6 +131,27 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
     def against(row: Row, other: Row, name: str) -> Entry:
         return {"protocol": row.protocol, "name": name, "kind": row.kind, "cells": minus(row, other)}
 
+    minus_floor, between_systems = [], []
+    for of_protocol in (published, unflagged, honest):
+        floors = [row for row in of_protocol if row.kind == "floor"]
+        others = [row for row in of_protocol if row.kind != "floor"]
+        systems = [row for row in others if row.kind == "system"]
+        minus_floor += [against(row, floor, row.name) for floor in floors for row in others]
+        between_systems += [against(a, b, f"{a.name} minus {b.name}") for a, b in combinations(systems, 2)]
+    gaps = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "n_published": len(row.runs.labels),
+            "n_honest": len(other.runs.labels),
+            "cells": minus(row, other),
+            "same_rois": minus(row, replace(other, runs=other.runs.only(row.runs.roi_ids))),
+        }
+        for row in published
+        for other in honest
+        if row.name == other.name  # an ensemble has a partner only if it is of as many seeds
+    ]
+    paper = _paper_rows(evaluate) if data["source"] == "mias_rois" else []
     return {
         "data": data,
         "settings": config.ledger.model_dump(),
@@ -151,34 +159,11 @@ def tabulate(rows: Sequence[Row], rois: Rois, flagged: Sequence[str], config: Co
         "confidence": evaluate.confidence,
         "n_bootstrap": evaluate.n_bootstrap,
         "flagged_rois": list(flagged),
-        "rows": [_numbers(row, evaluate) for row in [*published, *unflagged, *honest]]
-        + (_paper_rows(evaluate) if data["source"] == "mias_rois" else []),
-        "minus_floor": [
-            against(row, floor, row.name)
-            for of_protocol in protocols
-            for floor in of_protocol
-            for row in of_protocol
-            if floor.kind == "floor" and row.kind != "floor"
-        ],
-        "between_systems": [
-            against(row, other, f"{row.name} minus {other.name}")
-            for of_protocol in protocols
-            for row, other in combinations([row for row in of_protocol if row.kind == "system"], 2)
-        ],
+        "rows": [_numbers(row, evaluate) for row in (*published, *unflagged, *honest)] + paper,
+        "minus_floor": minus_floor,
+        "between_systems": between_systems,
         "paper_doi": DOI,
-        "gaps": [
-            {
-                "name": row.name,
-                "kind": row.kind,
-                "n_published": len(row.runs.labels),
-                "n_honest": len(other.runs.labels),
-                "cells": minus(row, other),
-                "same_rois": minus(row, replace(other, runs=other.runs.only(row.runs.roi_ids))),
-            }
-            for row in published
-            for other in honest
-            if row.name == other.name  # an ensemble has a partner only if it is of as many seeds
-        ],
+        "gaps": gaps,
     }
 
 
@@ -240,31 +225,23 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
     floor, evaluate = score_floor(train, test), config.evaluate
 
     def judged(placed: Placed) -> Entry:
-        scores = judge_fit(placed, rois, config.vote)
-        return judge(scores, evaluate) | {
-            "minus_floor_auc": auc_difference(scores, floor, **evaluate.resampling).to_dict()
-        }
+        scores = judge_fit(placed, rois)
+        margin = auc_difference(scores, floor, **evaluate.resampling).to_dict()
+        return judge(scores, evaluate) | {"minus_floor_auc": margin}
 
     def over(values: list[float | None]) -> Entry:
-        return over_seeds(
-            [np.nan if value is None else value for value in values], evaluate.confidence
-        ).to_dict()
+        known = [np.nan if value is None else value for value in values]
+        return over_seeds(known, evaluate.confidence).to_dict()
 
-    def system_entry(fits: list[Fit]) -> Entry:
-        placed = place(fits, [fold], n_seeds)
+    def system_entry(placed: list[Placed]) -> Entry:
         seeds = []
         for one in placed:
             found, validation = judged(one), one.fit.validation
-            seeds.append(
-                {
-                    "best_epoch": int(validation["epoch"]),
-                    "val_loss": validation["val_loss"],
-                    "val_auc": validation["val_auc"],
-                    "test": {name: cell["value"] for name, cell in found["roi"].items()},
-                    "confusion": found["confusion"],
-                    "minus_floor_auc": found["minus_floor_auc"]["value"],
-                }
-            )
+            entry: Entry = {"best_epoch": int(validation["epoch"])}
+            entry |= {name: validation[name] for name in ("val_loss", "val_auc")}
+            entry["test"] = {name: cell["value"] for name, cell in found["roi"].items()}
+            entry |= {"confusion": found["confusion"], "minus_floor_auc": found["minus_floor_auc"]["value"]}
+            seeds.append(entry)
         (mean,) = ensemble(placed)
         return {
             "validation": mean.fit.validation,

@@ -1,9 +1,10 @@
 """Systems and folds → fits → runs: votes and decisions from kept patch scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -22,60 +23,49 @@ from mammo.systems.train import best_system
 Name = TypeVar("Name")
 
 
+FLOOR_VOTE: Final = VoteConfig(
+    rule="mean_score", tie="tumor", patch_threshold=0.5, views=1, threshold="fixed", share_threshold=0.5
+)
+
+
 @dataclass(frozen=True)
 class Placed:
-    """A fit and where it stands: which repeat and fold, which run (a seed's, or an ensemble's) it belongs to.
-
-    `vote` is the fit's own rule, where not all of them vote alike.
-    """
+    """A fit, how it votes, its repeat and fold, and the run (a seed's, or an ensemble's) that it belongs to."""
 
     repeat: int
     fold: int
     seed: int
     fit: Fit
-    vote: VoteConfig | None = None
+    vote: VoteConfig
 
 
 def plan(system: str, config: Config, folds: Sequence[Fold], n_seeds: int, title: str = "") -> list[FitTask]:
-    """The fits of one system: `n_seeds` training seeds on every fold."""
-    return [
-        FitTask(
-            system,
-            config,
-            seed,
-            fold.rois,
-            f"{title or system}, seed {seed}"
-            + (f", repeat {fold.repeat}, fold {fold.fold}" if len(folds) > 1 else ""),
-        )
-        for fold, seed in _seeded(folds, n_seeds)
-    ]
+    """The fits of one system: `n_seeds` training seeds on every fold.
 
-
-def place(
-    fits: Iterable[Fit], folds: Sequence[Fold], n_seeds: int, vote: VoteConfig | None = None
-) -> list[Placed]:
-    """The fits of a plan at their places."""
-    return [
-        Placed(fold.repeat, fold.fold, seed, fit, vote)
-        for (fold, seed), fit in zip(_seeded(folds, n_seeds), fits, strict=True)
-    ]
-
-
-def _seeded(folds: Sequence[Fold], n_seeds: int) -> list[tuple[Fold, int]]:
-    """Every repeat has training seeds of its own, so that no two runs share the luck of one."""
-    return [(fold, fold.repeat * n_seeds + seed) for seed in range(n_seeds) for fold in folds]
+    Every repeat has seeds of its own, so that no two runs share the luck of one.
+    """
+    tasks = []
+    for seed, fold in product(range(n_seeds), folds):
+        own = fold.repeat * n_seeds + seed
+        place = f", repeat {fold.repeat}, fold {fold.fold}" if len(folds) > 1 else ""
+        words = f"{title or system}, seed {own}{place}"
+        tasks.append(FitTask(system, config, own, fold.rois, words, fold.repeat, fold.fold))
+    return tasks
 
 
 def fit_all(
     plans: dict[Name, list[FitTask]], folder: Path, n_jobs: int, console: Console
-) -> dict[Name, list[Fit]]:
-    """Fits of several plans, made at once so that no worker waits for another plan's end."""
+) -> dict[Name, list[Placed]]:
+    """Fits of several plans at their places, made at once so that no worker waits for another plan's end."""
     fits = iter(run_fits([task for tasks in plans.values() for task in tasks], folder, n_jobs, console))
-    return {name: [next(fits) for _ in tasks] for name, tasks in plans.items()}
+    return {
+        name: [Placed(task.repeat, task.fold, task.seed, next(fits), task.config.vote) for task in tasks]
+        for name, tasks in plans.items()
+    }
 
 
-def judge_fit(one: Placed, rois: Rois, vote: VoteConfig, referral: ReferralConfig | None = None) -> Scores:
-    """A fit's judgement of what it held out, by its own rule or `vote`; `rois` knows the groups.
+def judge_fit(one: Placed, rois: Rois, referral: ReferralConfig | None = None) -> Scores:
+    """A fit's judgement of what it held out; `rois` knows the groups.
 
     Threshold and prediction sets (none without `referral`) are fitted to its validation part.
 
@@ -90,23 +80,21 @@ def judge_fit(one: Placed, rois: Rois, vote: VoteConfig, referral: ReferralConfi
             alpha=1 - referral.coverage,
             class_conditional=referral.class_conditional,
         )
-    rule = fitted(val.labels, val.patch_scores, one.vote or vote)
+    rule = fitted(val.labels, val.patch_scores, one.vote)
     group_of, roi_ids = rois.group_of, np.array(test.roi_ids, dtype=str)
     groups = np.array([group_of[roi_id] for roi_id in test.roi_ids], dtype=str)
     scores = voted(roi_ids, test.labels, groups, test.patch_scores, rule, conformal=limits)
     return replace(scores, folds=np.full_like(scores.folds, one.fold))
 
 
-def runs_of(
-    placed: Sequence[Placed], rois: Rois, vote: VoteConfig, referral: ReferralConfig | None = None
-) -> Scores:
+def runs_of(placed: Sequence[Placed], rois: Rois, referral: ReferralConfig | None = None) -> Scores:
     """The judgements of fits as runs, one for each seed of each repeat, in this order of repeats; ROIs by id.
 
     Every run must hold out the same ROIs.
     """
     runs: dict[tuple[int, int], list[Scores]] = {}
     for one in sorted(placed, key=lambda one: (one.repeat, one.seed)):
-        runs.setdefault((one.repeat, one.seed), []).append(judge_fit(one, rois, vote, referral))
+        runs.setdefault((one.repeat, one.seed), []).append(judge_fit(one, rois, referral))
     return Scores.of_runs(list(runs.values()))
 
 
@@ -122,13 +110,13 @@ def referral_by_fold(placed: Sequence[Placed], rois: Rois, config: Config) -> li
             confidence=config.evaluate.confidence,
         )
         for one in placed
-        for scores in [judge_fit(one, rois, config.vote, config.referral)]
+        for scores in [judge_fit(one, rois, config.referral)]
     ]
 
 
 def referral_over_runs(placed: Sequence[Placed], rois: Rois, config: Config) -> dict[str, RunEstimate]:
     """Each of the rates over all held-out ROIs, a mean over the runs with an interval over groups and runs."""
-    runs = runs_of(placed, rois, config.vote, config.referral)
+    runs = runs_of(placed, rois, config.referral)
     sets = np.asarray(runs.sets)
     held, referred = sets[:, np.arange(len(runs.labels)), runs.labels], sets.sum(axis=2) != 1
     rates = {
@@ -150,20 +138,21 @@ def referral_over_runs(placed: Sequence[Placed], rois: Rois, config: Config) -> 
 
 def ensemble(placed: Sequence[Placed]) -> list[Placed]:
     """The seeds of each fold as one system: its patch scores are their means, on validation and held-out ROIs."""
-    members: dict[tuple[int, int], list[Fit]] = {}
+    members: dict[tuple[int, int], list[Placed]] = {}
     for one in placed:
-        members.setdefault((one.repeat, one.fold), []).append(one.fit)
+        members.setdefault((one.repeat, one.fold), []).append(one)
 
     def mean(parts: list[PartScores]) -> PartScores:
         return replace(parts[0], patch_scores=np.mean([part.patch_scores for part in parts], axis=0))
 
     averaged = []
-    for (repeat, fold), fits in members.items():
+    for seeds in members.values():
+        fits = [one.fit for one in seeds]
         validation = {
             name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")
         }
         both = mean([fit.val for fit in fits]), mean([fit.test for fit in fits])
-        averaged.append(Placed(repeat, fold, 0, Fit(validation, *both)))
+        averaged.append(replace(seeds[0], seed=0, fit=Fit(validation, *both)))
     return averaged
 
 
@@ -185,5 +174,5 @@ def floor_runs(folds: Sequence[Fold]) -> list[Placed]:
             PartScores(tuple(part.table["roi_id"]), part.labels, score_floor(train, part).patch_scores[0])
             for part in judged
         )
-        placed.append(Placed(fold.repeat, fold.fold, 0, Fit({}, val, test)))
+        placed.append(Placed(fold.repeat, fold.fold, 0, Fit({}, val, test), FLOOR_VOTE))
     return placed

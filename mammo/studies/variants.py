@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig, Resampling, VoteConfig
+from mammo.core.config import Config, EvaluateConfig, Resampling
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
 from mammo.core.settings import Section
@@ -22,7 +22,7 @@ from mammo.evaluation.comparison import JUDGED, difference, verdict
 from mammo.evaluation.intervals import estimate
 from mammo.evaluation.scores import METRICS, Scores
 from mammo.studies.fits import FitTask
-from mammo.studies.runs import fit_all, place, plan, runs_of
+from mammo.studies.runs import fit_all, plan, runs_of
 
 REFERENCE: Final = "reference"
 Protocol = Literal["honest", "development"]
@@ -36,10 +36,10 @@ _DRAWS_BEYOND: Final = 10
 
 @dataclass(frozen=True)
 class Variant:
-    """A name and what differs from `params.yaml`: dotted key → value.
+    """A name and what differs from `params.yaml`: dotted key → value (`recipe.KEY` is the chosen recipe's).
 
-    `recipe.KEY` is the chosen recipe's; `system` is another system. With folds of its own, such as the published
-    folders, the variant is compared on the ROIs that they hold out.
+    `system` is another system. With folds of its own, such as the published folders, the variant is compared on the
+    ROIs that they hold out.
     """
 
     name: str
@@ -56,17 +56,25 @@ class Study:
     rois: Rois
     grid: GridConfig
 
+    @classmethod
+    def opened(
+        cls, workspace: Workspace, config: Config, system: str, grid: GridConfig, protocol: Protocol
+    ) -> "Study":
+        """Study of the ROIs that the protocol allows: all of them, or those of train and val."""
+        rois = read_parts(workspace) if protocol == "honest" else development_rois(workspace)
+        return cls(system, config, rois, grid)
 
-def open_study(
-    workspace: Workspace, config: Config, system: str, grid: GridConfig, protocol: Protocol
-) -> Study:
-    """Study of the ROIs that the protocol allows: all of them, or those of train and val.
+    def settings_of(self, variant: Variant) -> tuple[str, Config]:
+        """The system of a variant, and all its settings."""
+        overrides = dict(variant.overrides)
+        system = str(overrides.pop("system", self.system))
+        return system, with_overrides(self.config, overrides)
 
-    Raises:
-        DataError: the stages `ingest` and `split` have not run.
-    """
-    rois = read_parts(workspace) if protocol == "honest" else development_rois(workspace)
-    return Study(system, config, rois, grid)
+    def is_reference(self, variant: Variant) -> bool:
+        """Whether a variant is fitted and decides as the reference does: its keys change nothing that is read."""
+        system, config = self.settings_of(variant)
+        same = config.model_dump(exclude={"recipes"}) == self.config.model_dump(exclude={"recipes"})
+        return same and config.recipe == self.config.recipe and system == self.system
 
 
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
@@ -91,49 +99,20 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     return Config.parse(values, "variant")
 
 
-def settings_of(variant: Variant, study: Study) -> tuple[str, Config]:
-    """The system of a variant, and all its settings.
-
-    Raises:
-        ConfigError: an override is impossible.
-    """
-    overrides = dict(variant.overrides)
-    system = str(overrides.pop("system", study.system))
-    return system, with_overrides(study.config, overrides)
-
-
-def is_reference(variant: Variant, study: Study) -> bool:
-    """Whether a variant is fitted and decides as the reference does: its keys change nothing that is read."""
-    system, config = settings_of(variant, study)
-    same = config.model_dump(exclude={"recipes"}) == study.config.model_dump(exclude={"recipes"})
-    return same and config.recipe == study.config.recipe and system == study.system
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A variant ready to be fitted: its name, how it votes, its folds and its fits."""
-
-    name: str
-    vote: VoteConfig
-    folds: Sequence[Fold]
-    tasks: list[FitTask]
-
-
-def prepare(workspace: Workspace, study: Study, variant: Variant) -> Prepared:
+def prepare(workspace: Workspace, study: Study, variant: Variant) -> list[FitTask]:
     """The fits that a variant needs.
 
     Raises:
         ConfigError: an override is impossible.
         DataError: the variant cuts other ROIs, so that it cannot be paired.
     """
-    system, config = settings_of(variant, study)
-    same = config.ingest == study.config.ingest
-    rois = study.rois if same else recut(workspace, config, study.rois)
+    system, config = study.settings_of(variant)
     folds = variant.folds
     if folds is None:
+        same = config.ingest == study.config.ingest
+        rois = study.rois if same else recut(workspace, config, study.rois)
         folds = grouped_folds(rois, study.grid, config.split.keep_groups)
-    tasks = plan(system, config, folds, study.grid.n_seeds, f"{variant.name}: {system}")
-    return Prepared(variant.name, config.vote, folds, tasks)
+    return plan(system, config, folds, study.grid.n_seeds, f"{variant.name}: {system}")
 
 
 def recut(workspace: Workspace, config: Config, reference: Rois) -> Rois:
@@ -163,12 +142,9 @@ def fit_variants(
     Raises:
         MammoError: an override is impossible (nothing is fitted then), or a fit failed.
     """
-    ready = [prepare(workspace, study, one) for one in (Variant(REFERENCE, {}), *variants)]
-    fits = fit_all({one.name: one.tasks for one in ready}, workspace.fits, n_jobs, console)
-    return {
-        one.name: runs_of(place(fits[one.name], one.folds, study.grid.n_seeds), study.rois, one.vote)
-        for one in ready
-    }
+    plans = {one.name: prepare(workspace, study, one) for one in (Variant(REFERENCE, {}), *variants)}
+    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    return {name: runs_of(placed, study.rois) for name, placed in fits.items()}
 
 
 def effect(
@@ -181,24 +157,16 @@ def effect(
     """
     a, b = a.only(b.roi_ids), b.only(a.roi_ids)
     alpha = (1 - config.confidence) / (n_rows * len(JUDGED))
-    wider = Resampling(
-        n_bootstrap=max(config.n_bootstrap, math.ceil(2 * _DRAWS_BEYOND / alpha)),
-        seed=config.seed,
-        confidence=1 - alpha,
-    )
+    n_bootstrap = max(config.n_bootstrap, math.ceil(2 * _DRAWS_BEYOND / alpha))
+    wider = Resampling(n_bootstrap=n_bootstrap, seed=config.seed, confidence=1 - alpha)
 
     def differences(of: Sequence[str], resampling: Resampling) -> dict[str, Any]:
         found = {metric: difference(a, b, metric, **resampling) for metric in of}
-        return {
-            "cells": {metric: one.to_dict() for metric, one in found.items()},
-            "verdict": verdict(found),
-        }
+        cells = {metric: one.to_dict() for metric, one in found.items()}
+        return {"cells": cells, "verdict": verdict(found)}
 
-    return {
-        "n_rois": len(a.labels),
-        **differences(metrics, config.resampling),
-        "together": differences([metric for metric in JUDGED if metric in metrics], wider),
-    }
+    together = differences([metric for metric in JUDGED if metric in metrics], wider)
+    return {"n_rois": len(a.labels), **differences(metrics, config.resampling), "together": together}
 
 
 def levels(runs: Scores, config: EvaluateConfig) -> dict[str, Any]:
@@ -207,17 +175,14 @@ def levels(runs: Scores, config: EvaluateConfig) -> dict[str, Any]:
 
 
 class StudyFile(Section):
-    """What a study asks: a question for people, a system, and variants by name."""
+    """What a study asks; null: as `study` of params.yaml has it."""
 
     question: str = ""
     system: str | None = None
-    """null: `study.system` of params.yaml."""
     reference: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys in which the reference differs from params.yaml, such as a setting that was changed since."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Shuffles the folds; null: `study.seed`."""
     n_seeds: Annotated[int, Field(gt=0)] | None = None
-    """Training seeds on every fold; null: `study.n_seeds`."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """Name → dotted keys of params.yaml with their values; `system` takes another system."""
 
@@ -231,17 +196,15 @@ def read_study_file(path: Path) -> StudyFile:
     try:
         found = StudyFile.model_validate(yaml.safe_load(path.read_text()))
     except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: does not exist; pipelines/studies/choices.yaml is an example of a study"
-        ) from error
+        example = "pipelines/studies/choices.yaml is an example of a study"
+        raise ConfigError(f"{path}: does not exist; {example}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
         raise ConfigError(
             f"{path}: must hold `variants`, a mapping of names to settings such as {{patches.size_px: 96}} ({error})"
         ) from error
     if REFERENCE in found.variants:
-        raise ConfigError(
-            f"{path}: no variant may be called {REFERENCE}, which is params.yaml as it is; rename it"
-        )
+        rule = f"no variant may be called {REFERENCE}, which is params.yaml as it is; rename it"
+        raise ConfigError(f"{path}: {rule}")
     return found
 
 
@@ -257,20 +220,28 @@ def run_study(
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
     asked = read_study_file(path)
-    config = with_overrides(config, asked.reference)
-    grid = config.study.model_copy(
-        update={key: value for key in ("seed", "n_seeds") if (value := getattr(asked, key)) is not None}
-    )
-    study = open_study(workspace, config, asked.system or config.study.system, grid, "development")
+    config, evaluate = with_overrides(config, asked.reference), config.evaluate
+    own = {key: value for key in ("seed", "n_seeds") if (value := getattr(asked, key)) is not None}
+    grid = config.study.model_copy(update=own)
+    study = Study.opened(workspace, config, asked.system or config.study.system, grid, "development")
     variants = [Variant(name, overrides) for name, overrides in asked.variants.items()]
     for variant in variants:
-        if is_reference(variant, study):
+        if study.is_reference(variant):
             raise ConfigError(
                 f"{path}: variant {variant.name} must differ from the reference in what is fitted or decided, but "
                 f"names the settings that {config.settings_from} gives already; leave it out, or change settings_from"
             )
-    runs, evaluate = fit_variants(workspace, study, variants, n_jobs, console), config.evaluate
+    runs = fit_variants(workspace, study, variants, n_jobs, console)
     reference = runs[REFERENCE]
+    entries = [
+        {
+            "name": one.name,
+            "overrides": one.overrides,
+            "cells": levels(runs[one.name], evaluate),
+            "effect": effect(runs[one.name], reference, evaluate, n_rows=len(variants)),
+        }
+        for one in variants
+    ]
     return {
         "name": path.stem,
         "question": asked.question,
@@ -278,18 +249,7 @@ def run_study(
         "system": study.system,
         "settings": grid.model_dump(),
         "confidence": evaluate.confidence,
-        "reference": {
-            "overrides": asked.reference,
-            "n_runs": reference.n_runs,
-            "cells": levels(reference, evaluate),
-        },
-        "variants": [
-            {
-                "name": one.name,
-                "overrides": one.overrides,
-                "cells": levels(runs[one.name], evaluate),
-                "effect": effect(runs[one.name], reference, evaluate, n_rows=len(variants)),
-            }
-            for one in variants
-        ],
+        "reference": {"overrides": asked.reference}
+        | {"n_runs": reference.n_runs, "cells": levels(reference, evaluate)},
+        "variants": entries,
     }

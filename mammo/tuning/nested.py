@@ -17,7 +17,7 @@ from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold, development_rois
 from mammo.studies.fits import default_jobs
-from mammo.studies.runs import Placed, fit_all, place, plan, runs_of
+from mammo.studies.runs import Placed, fit_all, plan, runs_of
 from mammo.studies.variants import effect, levels
 from mammo.tuning.objective import held_out_value, nested_folds
 from mammo.tuning.space import chosen_settings, without_fold
@@ -61,24 +61,19 @@ def _fit(
 ) -> dict[str, list[Placed]]:
     """The settings and each study's choice at the full budget of their recipe, on the same folds and seeds."""
     n_seeds, folds = config.tune.nested_seeds, [one.fold for one in chosen]
-    plans = {SETTINGS: plan(config.tune.system, config, folds, n_seeds, "settings of params.yaml")}
+    settings = plan(config.tune.system, config, folds, n_seeds, "settings of params.yaml")
+    tuned = []
     for one in chosen:
         title = f"choice without fold {one.fold.fold}: {one.system}"
-        plans[f"{TUNED} {one.fold.fold}"] = plan(one.system, one.config, [one.fold], n_seeds, title)
-    fits = fit_all(plans, workspace.fits, n_jobs, console)
-    tuned = [
-        placed
-        for one in chosen
-        for placed in place(fits[f"{TUNED} {one.fold.fold}"], [one.fold], n_seeds, one.config.vote)
-    ]
-    return {SETTINGS: place(fits[SETTINGS], folds, n_seeds, config.vote), TUNED: tuned}
+        tuned += plan(one.system, one.config, [one.fold], n_seeds, title)
+    return fit_all({SETTINGS: settings, TUNED: tuned}, workspace.fits, n_jobs, console)
 
 
 def _summary(
     config: Config, rois: Rois, chosen: Sequence[Chosen], placed: dict[str, list[Placed]], n_trials: int
 ) -> dict[str, Any]:
     tune, evaluate = config.tune, config.evaluate
-    runs = {name: runs_of(those, rois, config.vote) for name, those in placed.items()}
+    runs = {name: runs_of(those, rois) for name, those in placed.items()}
     sides = {name: {"n_runs": those.n_runs, "cells": levels(those, evaluate)} for name, those in runs.items()}
     folds = [_fold_entry(config, one, placed) for one in chosen]
     grid = {"n_folds": tune.nested_folds, "n_repeats": 1, "n_seeds": tune.nested_seeds, "seed": tune.seed + 1}

@@ -1,5 +1,6 @@
 """Catching the figures that the picture functions save, so that tests can read what they show."""
 
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -20,24 +21,15 @@ class Gallery(list[Figure]):
     def faults(self, note: str) -> list[object]:
         """What the last figure lacks of data note and disclaimer, and its texts that meet or reach over the border."""
         missing = [text for text in (note, NOTICE) if text not in self.texts()]
-        return [*missing, *self.overlaps(), *self.outside()]
-
-    def overlaps(self) -> list[tuple[str, str]]:
-        """Pairs of texts of the last figure whose boxes intersect."""
-        boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown_texts(self[-1])]
-        return [
+        boxes = [(text.get_text(), text.get_window_extent()) for text in shown_texts(self[-1])]
+        met = [
             (first, second)
-            for position, (first, box) in enumerate(boxes)
-            for second, other in boxes[position + 1 :]
-            if box.overlaps(other)
+            for (first, box), (second, other) in combinations(boxes, 2)
+            if box.padded(-1).overlaps(other.padded(-1))
         ]
-
-    def outside(self) -> list[str]:
-        """Texts of the last figure that reach over its border."""
-        figure = self[-1]
-        boxes = [(text.get_text(), text.get_window_extent()) for text in shown_texts(figure)]
-        width, height = figure.bbox.width, figure.bbox.height
-        return [name for name, box in boxes if min(box.x0, box.y0) < 0 or box.x1 > width or box.y1 > height]
+        width, height = self[-1].bbox.width, self[-1].bbox.height
+        outside = [name for name, box in boxes if min(box.min) < 0 or box.x1 > width or box.y1 > height]
+        return [*missing, *met, *outside]
 
 
 def catch_figures(monkeypatch: pytest.MonkeyPatch) -> Gallery:

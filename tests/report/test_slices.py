@@ -15,32 +15,16 @@ def tables(**known: object) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Four ROIs, two of them Tumor, judged by two systems in another order than the table's."""
     ids = ["n1", "t1", "n2", "t2"]
     rows: dict[str, object] = {column: [None] * 4 for column in ROI_SCHEMA}
-    rows |= {
-        "roi_id": ids,
-        "source": ["x"] * 4,
-        "label": [0, 1, 0, 1],
-        "sha256": ["0"] * 4,
-        "synthetic": [True] * 4,
+    rows |= {"roi_id": ids, "source": "x", "label": [0, 1, 0, 1], "sha256": "0", "synthetic": True}
+    judged = {
+        "roi_id": ids[::-1],
+        "group_id": ids[::-1],
+        "label": ["Tumor", "Normal", "Tumor", "Normal"],
+        "decision": ["Normal", "Normal", "Tumor", "Tumor"],
+        "score": [0.2, 0.1, 0.9, 0.6],
     }
-    rois = conform(pd.DataFrame(rows | known), ROI_SCHEMA, "rois")
-    judged = [
-        {
-            "system": system,
-            "roi_id": roi_id,
-            "group_id": roi_id,
-            "label": label,
-            "decision": decision,
-            "score": score,
-        }
-        for system in ("mine", "floor")
-        for roi_id, label, decision, score in (
-            ("t2", "Tumor", "Normal", 0.2),
-            ("n2", "Normal", "Normal", 0.1),
-            ("t1", "Tumor", "Tumor", 0.9),
-            ("n1", "Normal", "Tumor", 0.6),
-        )
-    ]
-    return pd.DataFrame(judged), rois
+    systems = [pd.DataFrame(judged).assign(system=system) for system in ("mine", "floor")]
+    return pd.concat(systems, ignore_index=True), conform(pd.DataFrame(rows | known), ROI_SCHEMA, "rois")
 
 
 def test_what_the_source_does_not_know_gives_no_slice() -> None:

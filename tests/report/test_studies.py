@@ -1,17 +1,17 @@
 """The studies' tables: what each number rests on."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mammo.core.files import Workspace, read_json
-from mammo.evaluation.conformal import RATES, FoldReferral, judge_fold
+from mammo.evaluation.conformal import RATES, judge_fold
 from mammo.evaluation.intervals import over_seeds, wilson
 from mammo.evaluation.metrics import TITLES
-from mammo.report.blocks import Table, plain
-from mammo.report.source import SourceFile
-from mammo.report.studies import ledger_blocks, variants_blocks, write_seeds
+from mammo.report.blocks import SourceFile, Table, plain
+from mammo.report.studies import ledger_blocks, variants_blocks, write_study
 
 
 def seeds_summary() -> dict[str, Any]:
@@ -35,25 +35,18 @@ def seeds_summary() -> dict[str, Any]:
     }
 
 
-def test_seeds_are_written_as_json_and_as_the_markdown_that_is_shown(tmp_path: Any) -> None:
+def test_seeds_are_written_as_json_and_as_the_markdown_that_is_shown(tmp_path: Path) -> None:
     workspace, summary = Workspace(tmp_path), seeds_summary()
-    text = write_seeds(workspace, summary)
+    text = write_study(workspace, "seeds", summary)
     assert read_json(workspace.reports / "seeds" / "seeds.json") == summary
     assert (workspace.reports / "seeds" / "seeds.md").read_text() == text
     assert text.startswith(
         "# Test results over 3 training seeds\n\n**PHANTOM (synthetic).** Research software, no"
     )
-
-
-def test_a_metric_that_some_seeds_leave_undefined_says_how_many_it_rests_on(tmp_path: Any) -> None:
-    text = write_seeds(Workspace(tmp_path), seeds_summary())
+    # A metric that some seeds leave undefined says how many it rests on.
     (row,) = [line for line in text.splitlines() if line.startswith("| **compact-baseline**")]
     assert row.count("0.800 ± 0.100 (3 seeds) |") == len(row.split("|")) - 5  # edges, name, loss, precision
     assert "| 0.700 ± 0.141 (2 seeds) |" in row
-
-
-def test_intervals_carry_the_confidence_of_the_settings(tmp_path: Any) -> None:
-    text = write_seeds(Workspace(tmp_path), seeds_summary())
     assert "Ensembles and floor: 90% intervals." in text
     # Student's t of two degrees of freedom at 90% is 2.920, the standard error 0.1 / √3.
     assert "(90% t interval over 3 seeds +0.631 to +0.969, these test ROIs held fixed)" in text
@@ -86,13 +79,6 @@ def test_the_ledger_gives_mean_and_spread_over_the_folds() -> None:
     assert means[3:7] == ("0.750 (0.301 to 0.954), n 4",) * 4
     assert spread[0] == "standard deviation over 2 folds"
     assert spread[3:7] == ("0.354", "0.000", "0.707", "0.354")
-
-
-def test_a_fold_read_from_a_report_is_the_one_that_was_judged() -> None:
-    judged = judge_fold(
-        "all Normal", 0.9, 9, np.zeros(4, dtype=int), np.ones((4, 2), dtype=bool), confidence=0.95
-    )
-    assert FoldReferral.from_dict(judged.to_dict()).to_dict() == judged.to_dict()
 
 
 @pytest.mark.parametrize(

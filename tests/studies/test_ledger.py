@@ -18,8 +18,7 @@ from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_json
 from mammo.data.splits import Fold, grouped_folds, published_folds, read_parts, rois_of_known_groups
-from mammo.report.blocks import markdown
-from mammo.report.source import SourceFile
+from mammo.report.blocks import SourceFile, markdown
 from mammo.report.studies import ledger_blocks, ledger_rows
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
 from mammo.studies.ledger import Row, tabulate
@@ -95,9 +94,9 @@ def by_majority(fit: Fit) -> np.ndarray:
     return decided
 
 
-def test_the_published_cells_are_scikit_learns_means_over_the_seeds(undisturbed: Workspace) -> None:
-    fits = fits_of(undisturbed, published_folds(read_parts(undisturbed)))
-    cells = cells_of(undisturbed, "published")
+def test_the_cells_are_scikit_learns_over_seeds_and_held_out_rois(undisturbed: Workspace) -> None:
+    rois, config = read_parts(undisturbed), Config.load(undisturbed.params)
+    fits, cells = fits_of(undisturbed, published_folds(rois)), cells_of(undisturbed, "published")
     expected = {
         "accuracy": [accuracy_score(fit.test.labels, by_majority(fit)) for fit in fits],
         "recall": [recall_score(fit.test.labels, by_majority(fit)) for fit in fits],
@@ -108,23 +107,16 @@ def test_the_published_cells_are_scikit_learns_means_over_the_seeds(undisturbed:
         assert cells[metric]["n_runs"] == 2
     assert cells["accuracy"]["n"] == 12
 
-
-def test_the_honest_accuracy_is_that_of_all_held_out_rois(undisturbed: Workspace) -> None:
-    config = Config.load(undisturbed.params)
-    folds = grouped_folds(read_parts(undisturbed), config.ledger)
-    fits = fits_of(undisturbed, folds)
-    right = [by_majority(fit) == fit.test.labels for fit in fits]
-    assert sum(len(values) for values in right) == 2 * 48
-    cells = cells_of(undisturbed, "honest")
-    assert cells["accuracy"]["value"] == pytest.approx(np.concatenate(right).mean())
-    assert (cells["accuracy"]["n"], cells["recall"]["n"]) == (48, 20)
-
-
-def test_an_ensemble_averages_the_scores_of_the_seeds(undisturbed: Workspace) -> None:
-    first, second = fits_of(undisturbed, published_folds(read_parts(undisturbed)))
-    scores = ((first.test.patch_scores + second.test.patch_scores) / 2).mean(axis=1)
+    mean = ((fits[0].test.patch_scores + fits[1].test.patch_scores) / 2).mean(axis=1)
     cells = cells_of(undisturbed, "published", "compact-baseline, ensemble of 2 seeds")
-    assert cells["auc_score"]["value"] == pytest.approx(roc_auc_score(first.test.labels, scores))
+    assert cells["auc_score"]["value"] == pytest.approx(roc_auc_score(fits[0].test.labels, mean))
+
+    honest = fits_of(undisturbed, grouped_folds(rois, config.ledger))
+    right = np.concatenate([by_majority(fit) == fit.test.labels for fit in honest])
+    cells = cells_of(undisturbed, "honest")
+    assert len(right) == 2 * 48
+    assert cells["accuracy"]["value"] == pytest.approx(right.mean())
+    assert (cells["accuracy"]["n"], cells["recall"]["n"]) == (48, 20)
 
 
 def test_flagged_rois_are_left_out_of_their_own_rows(undisturbed: Workspace) -> None:
@@ -134,31 +126,24 @@ def test_flagged_rois_are_left_out_of_their_own_rows(undisturbed: Workspace) -> 
     assert cells_of(undisturbed, "published, without the flagged ROIs")["accuracy"]["n"] == 12 - len(flagged)
 
 
-def test_the_gap_is_published_minus_honest(undisturbed: Workspace) -> None:
-    gaps = read_json(undisturbed.reports / "ledger" / "ledger.json")["gaps"]
-    for name in ("compact-baseline", "floor"):
-        (gap,) = [gap["cells"] for gap in gaps if gap["name"] == name]
-        published, honest = (cells_of(undisturbed, p, name) for p in ("published", "honest"))
-        assert gap["accuracy"]["value"] == pytest.approx(
-            published["accuracy"]["value"] - honest["accuracy"]["value"]
-        )
-
-
-def test_what_a_system_adds_to_the_floor_is_the_difference_of_their_cells(undisturbed: Workspace) -> None:
-    entries = read_json(undisturbed.reports / "ledger" / "ledger.json")["minus_floor"]
-    for protocol in ("published", "honest"):
-        (entry,) = [e for e in entries if (e["protocol"], e["name"]) == (protocol, "compact-baseline")]
-        of_system, of_floor = (
-            cells_of(undisturbed, protocol, name) for name in ("compact-baseline", "floor")
-        )
-        for metric in ("accuracy", "auc_score"):
-            assert entry["cells"][metric]["value"] == pytest.approx(
-                of_system[metric]["value"] - of_floor[metric]["value"]
-            )
-
-
-def test_the_floor_which_votes_once_has_no_auc_of_its_vote_share(undisturbed: Workspace) -> None:
+def test_gaps_and_what_a_system_adds_to_the_floor_are_differences_of_cells(undisturbed: Workspace) -> None:
     ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
+
+    def value(protocol: str, name: str, metric: str) -> float:
+        found: float = cells_of(undisturbed, protocol, name)[metric]["value"]
+        return found
+
+    for name in ("compact-baseline", "floor"):
+        (gap,) = [gap["cells"] for gap in ledger["gaps"] if gap["name"] == name]
+        expected = value("published", name, "accuracy") - value("honest", name, "accuracy")
+        assert gap["accuracy"]["value"] == pytest.approx(expected)
+    for protocol in ("published", "honest"):
+        name = "compact-baseline"
+        (entry,) = [e for e in ledger["minus_floor"] if (e["protocol"], e["name"]) == (protocol, name)]
+        for metric in ("accuracy", "auc_score"):
+            expected = value(protocol, name, metric) - value(protocol, "floor", metric)
+            assert entry["cells"][metric]["value"] == pytest.approx(expected)
+    # The floor, which votes once, has no AUC of its vote share.
     assert "auc_vote_share" not in cells_of(undisturbed, "honest", "floor")
     assert "auc_vote_share" in cells_of(undisturbed, "honest")
     assert not any("auc_vote_share" in entry["cells"] for entry in ledger["minus_floor"])
@@ -201,28 +186,22 @@ def holds_true_class(fit: Fit) -> list[bool]:
 def test_each_fold_reports_the_coverage_of_its_prediction_sets(undisturbed: Workspace) -> None:
     config = Config.load(undisturbed.params)
     fits = fits_of(undisturbed, grouped_folds(read_parts(undisturbed), config.ledger))
-    reported = read_json(undisturbed.reports / "ledger" / "ledger.json")["referral"]
-    assert sorted(fold["coverage"]["value"] for fold in reported) == pytest.approx(
-        sorted(np.mean(holds_true_class(fit)) for fit in fits)
-    )
+    ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
+    reported, over_runs = ledger["referral"], ledger["referral_over_runs"]
+    held = [holds_true_class(fit) for fit in fits]
+    assert sorted(fold["coverage"]["value"] for fold in reported) == pytest.approx(sorted(map(np.mean, held)))
     assert {fold["promise"] for fold in reported} == {0.9}
-    over_runs = read_json(undisturbed.reports / "ledger" / "ledger.json")["referral_over_runs"]
-    held = [(holds_true_class(fit), fit.test.labels) for fit in fits]
-    of_tumor = [
-        value for of_fit, labels in held for value, label in zip(of_fit, labels, strict=True) if label == 1
-    ]
-    assert over_runs["coverage"]["value"] == pytest.approx(
-        np.mean([value for of_fit, _ in held for value in of_fit])
-    )
-    assert over_runs["coverage_tumor"]["value"] == pytest.approx(np.mean(of_tumor))
+    tumor = np.concatenate([fit.test.labels for fit in fits]) == 1
+    whole = np.concatenate(held)
+    assert over_runs["coverage"]["value"] == pytest.approx(whole.mean())
+    assert over_runs["coverage_tumor"]["value"] == pytest.approx(whole[tumor].mean())
     assert over_runs["referral_rate"]["value"] == pytest.approx(
         np.mean([fold["referral_rate"]["value"] for fold in reported])  # folds of 16 ROIs each
     )
     assert over_runs["coverage"]["n_runs"] == 2
-    assert "Prediction sets by honest fold" in (undisturbed.reports / "ledger" / "ledger.md").read_text()
 
 
-def test_every_file_says_that_it_rests_on_phantoms(undisturbed: Workspace) -> None:
+def test_every_file_says_that_it_rests_on_phantoms_and_every_cell_has_its_n(undisturbed: Workspace) -> None:
     folder = undisturbed.reports / "ledger"
     assert sorted(path.name for path in folder.iterdir()) == [
         *(f"ledger.{end}" for end in ("csv", "json", "md", "png")),
@@ -230,16 +209,12 @@ def test_every_file_says_that_it_rests_on_phantoms(undisturbed: Workspace) -> No
     ]
     for name in ("ledger.csv", "ledger.json", "ledger.md"):
         assert "PHANTOM" in (folder / name).read_text()
-    assert "paper" not in set(pd.read_csv(folder / "ledger.csv")["kind"])
-
-
-def test_every_cell_of_the_table_has_a_value_and_n(undisturbed: Workspace) -> None:
-    ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
-    rows = ledger_rows(ledger)
+    rows = pd.read_csv(folder / "ledger.csv")
+    assert "paper" not in set(rows["kind"])
     assert rows["n"].notna().all()
     assert set(rows["protocol"]) >= {"published", "honest", "published minus honest"}
-    text = (undisturbed.reports / "ledger" / "ledger.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("| compact-baseline |")]
+    text = (folder / "ledger.md").read_text().splitlines()
+    lines = [line for line in text if line.startswith("| compact-baseline |")]
     assert len(lines) == 5  # three protocols and two gaps
     # Precision alone can be undefined on so few ROIs.
     assert all(line.count(", n ") >= 6 for line in lines[:3])

@@ -18,6 +18,10 @@ def made_fit(roi_ids: list[str], scores: list[list[float]], val_loss: float = 0.
     return Fit({"val_loss": val_loss, "val_auc": 0.7}, part, part)
 
 
+def placed_at(repeat: int, fold: int, seed: int, fit: Fit) -> Placed:
+    return Placed(repeat, fold, seed, fit, MAJORITY)
+
+
 ROIS = tiny_rois()
 GROUP_OF: dict[str, str] = dict(zip(ROIS.table["roi_id"], ROIS.groups, strict=True))
 A, B, C, D = sorted(GROUP_OF)[:4]
@@ -25,10 +29,10 @@ A, B, C, D = sorted(GROUP_OF)[:4]
 
 def test_each_roi_is_judged_by_the_fold_that_held_it_out() -> None:
     placed = [
-        Placed(0, 1, 0, made_fit([D, A], [[0.9, 0.8, 0.1], [0.2, 0.3, 0.4]])),
-        Placed(0, 0, 0, made_fit([C, B], [[0.6, 0.1, 0.1], [0.7, 0.7, 0.1]])),
+        placed_at(0, 1, 0, made_fit([D, A], [[0.9, 0.8, 0.1], [0.2, 0.3, 0.4]])),
+        placed_at(0, 0, 0, made_fit([C, B], [[0.6, 0.1, 0.1], [0.7, 0.7, 0.1]])),
     ]
-    runs = runs_of(placed, ROIS, MAJORITY)
+    runs = runs_of(placed, ROIS)
     assert runs.roi_ids.tolist() == [A, B, C, D]
     assert runs.folds.tolist() == [[1, 0, 0, 1]]
     np.testing.assert_allclose(runs.scores, [[0.3, 0.5, 0.8 / 3, 0.6]])
@@ -40,48 +44,51 @@ def test_each_roi_is_judged_by_the_fold_that_held_it_out() -> None:
 
 def test_every_seed_of_every_repeat_is_a_run() -> None:
     placed = [
-        Placed(repeat, 0, seed, made_fit([A, B], [[0.1 * repeat], [0.01 * seed]]))
+        placed_at(repeat, 0, seed, made_fit([A, B], [[0.1 * repeat], [0.01 * seed]]))
         for repeat in range(2)
         for seed in range(3)
     ]
-    runs = runs_of(placed, ROIS, MAJORITY)
+    runs = runs_of(placed, ROIS)
     assert runs.scores[:, 0].tolist() == pytest.approx([0, 0, 0, 0.1, 0.1, 0.1])
     assert runs.scores[:, 1].tolist() == pytest.approx([0, 0.01, 0.02, 0, 0.01, 0.02])
 
 
 def test_an_ensemble_averages_patch_scores_before_it_votes() -> None:
     seeds = [[[0.9, 0.2, 0.4]], [[0.3, 0.9, 0.4]], [[0.4, 0.6, 0.4]]]
-    placed = [Placed(0, 0, seed, made_fit([A], scores)) for seed, scores in enumerate(seeds)]
+    placed = [placed_at(0, 0, seed, made_fit([A], scores)) for seed, scores in enumerate(seeds)]
     (mean,) = ensemble(placed)
     np.testing.assert_allclose(mean.fit.test.patch_scores, [[1.6 / 3, 1.7 / 3, 0.4]])
     np.testing.assert_allclose(mean.fit.val.patch_scores, [[1.6 / 3, 1.7 / 3, 0.4]])
-    assert runs_of([mean], ROIS, MAJORITY).decisions.tolist() == [[1]]
+    assert runs_of([mean], ROIS).decisions.tolist() == [[1]]
     # One seed alone says Tumor: the majority of the seeds' votes would have been Normal.
-    assert [int(runs_of([one], ROIS, MAJORITY).decisions[0, 0]) for one in placed] == [0, 0, 0]
+    assert [int(runs_of([one], ROIS).decisions[0, 0]) for one in placed] == [0, 0, 0]
 
 
 def test_the_threshold_is_fitted_to_the_validation_part_of_the_same_fit() -> None:
     quiet = np.array([[0.4, 0.4], [0.4, 0.4], [0.1, 0.1], [0.1, 0.1]])
     val = PartScores(("v1", "v2", "v3", "v4"), np.array([1, 1, 0, 0]), quiet)
     test = PartScores((A, B), np.array([1, 0]), np.array([[0.3, 0.3], [0.2, 0.2]]))
-    mean_score = section(VoteConfig, rule="mean_score", threshold="validation")
-
-    (low,) = runs_of([Placed(0, 0, 0, Fit({}, val, test))], ROIS, mean_score).decisions.tolist()
-    (half,) = runs_of(
-        [Placed(0, 0, 0, Fit({}, val, test))], ROIS, mean_score.model_copy(update={"threshold": "fixed"})
-    ).decisions.tolist()
-
+    fitted, fixed = (
+        section(VoteConfig, rule="mean_score", threshold=threshold) for threshold in ("validation", "fixed")
+    )
     # The middle of 0.1 and 0.4 lies between the two held-out ROIs; 0.5 lies above both.
-    assert (low, half) == ([1, 0], [0, 0])
+    assert runs_of([Placed(0, 0, 0, Fit({}, val, test), fitted)], ROIS).decisions.tolist() == [[1, 0]]
+    assert runs_of([Placed(0, 0, 0, Fit({}, val, test), fixed)], ROIS).decisions.tolist() == [[0, 0]]
 
 
 def test_the_choice_of_a_system_is_made_in_each_fold_by_its_own_validation() -> None:
     systems = {
-        "a": [Placed(0, 0, 0, made_fit([A], [[0.1]], 0.4)), Placed(0, 1, 0, made_fit([B], [[0.1]], 0.6))],
-        "b": [Placed(0, 0, 0, made_fit([A], [[0.8]], 0.5)), Placed(0, 1, 0, made_fit([B], [[0.8]], 0.5))],
+        "a": [
+            placed_at(0, 0, 0, made_fit([A], [[0.1]], 0.4)),
+            placed_at(0, 1, 0, made_fit([B], [[0.1]], 0.6)),
+        ],
+        "b": [
+            placed_at(0, 0, 0, made_fit([A], [[0.8]], 0.5)),
+            placed_at(0, 1, 0, made_fit([B], [[0.8]], 0.5)),
+        ],
     }
     chosen = chosen_by_validation(systems, "val_loss")
-    assert runs_of(chosen, ROIS, MAJORITY).scores.tolist() == [[0.1, 0.8]]
+    assert runs_of(chosen, ROIS).scores.tolist() == [[0.1, 0.8]]
 
 
 def test_the_floor_is_fitted_in_each_fold_on_its_training_part_alone() -> None:

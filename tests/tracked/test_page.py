@@ -96,6 +96,8 @@ def test_a_dropped_roi_shows_the_label_and_the_vote_of_each_patch(
     expect(page.locator("#referral")).to_be_visible(visible=expected["referral"])
     page.locator("#map td").first.hover()
     expect(page.locator("#square")).to_be_visible()
+    expect(page.locator("body")).to_contain_text("no medical device")
+    expect(page.locator("#model")).to_contain_text("PHANTOM")
 
 
 def test_a_picture_unlike_the_rois_of_training_is_referred_in_plain_words(page: Page, tmp_path: Path) -> None:
@@ -134,8 +136,3 @@ def test_no_earlier_result_stands_beside_a_picture_that_got_no_vote(
     words = "no answer from the service" if trouble == "a stop" else "the service failed (500)"
     expect(page.locator("#error")).to_contain_text(f"other.png: {words}")
     expect(page.locator("#result")).to_be_hidden()
-
-
-def test_the_page_says_what_it_is(page: Page) -> None:
-    expect(page.locator("body")).to_contain_text("no medical device")
-    expect(page.locator("#model")).to_contain_text("PHANTOM")

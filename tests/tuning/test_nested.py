@@ -13,7 +13,7 @@ from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace, read_json, read_table
 from mammo.data.splits import development_rois
 from mammo.evaluation.metrics import auc
-from mammo.report.studies import write_nested
+from mammo.report.studies import write_study
 from mammo.studies.fits import Fit, PartScores
 from mammo.tuning.mlflow import log_nested
 from mammo.tuning.nested import judged_alike, run_nested
@@ -98,7 +98,7 @@ def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
 
     def judged() -> dict[str, Any]:
         summary = run_nested(space, config, Plan(2, 1), quiet)
-        write_nested(space, summary)
+        write_study(space, "nested", summary)
         log_nested(space, config, summary, space.reports / "tune")
         return summary
 
