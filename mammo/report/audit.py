@@ -87,9 +87,18 @@ def audit_blocks(workspace: Workspace) -> list[Block]:
     """Counts, pairs, flagged ROIs and the pairs' picture; nothing where the stage has not run."""
     if not (workspace.reports / "audit" / "summary.json").is_file():
         return []
-    summary = SourceFile.read(workspace, "audit/summary.json")
     tables = {name: _rows_of(workspace, f"audit/{name}.csv", title) for name, title in _TABLES.items()}
-    return summary.blocks("audit", **tables)
+    summary = SourceFile.read(workspace, "audit/summary.json")
+    return summary.blocks("audit", headline=audit_headline(workspace), **tables)
+
+
+def audit_headline(workspace: Workspace) -> list[Block]:
+    """How many test ROIs the other parts know by patient and by tissue; nothing where the stage has not run."""
+    if not (workspace.reports / "audit" / "summary.json").is_file():
+        return []
+    summary = SourceFile.read(workspace, "audit/summary.json")
+    unknown = summary.value("n_test_rois_of_shared_patients") is None
+    return summary.blocks("patients unknown" if unknown else "patients known")
 
 
 def _rows_of(workspace: Workspace, path: str, title: str) -> list[Block]:

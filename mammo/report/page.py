@@ -24,10 +24,12 @@ from mammo.evaluation.metrics import TITLES
 from mammo.models.bundle import DESCRIPTION_FILE
 from mammo.report import results as evaluation
 from mammo.report import studies
-from mammo.report.audit import audit_blocks
+from mammo.report.audit import audit_blocks, audit_headline
 from mammo.report.blocks import (
     Block,
     Cell,
+    Inline,
+    Paragraph,
     Picture,
     SourceFile,
     Table,
@@ -154,6 +156,7 @@ def model_card(inputs: ReportInputs) -> str:
         results=inputs.results,
         system=inputs.results.at("systems", inputs.system),
         parts=inputs.provenance.blocks("parts"),
+        leakage=audit_headline(inputs.workspace),
         systems=[evaluation.systems_table(inputs.results, caption=caption)],
         slices=evaluation.slices_blocks(inputs.slices, [inputs.system]),
         titles=TITLES,
@@ -182,20 +185,26 @@ def _render(name: str, inputs: ReportInputs, **values: Any) -> str:
 def sections_of(inputs: ReportInputs) -> list[Section]:
     """The sections of the page, in their order."""
     workspace, results, system = inputs.workspace, inputs.results, inputs.system
+    data = results.content["data"]
 
     def section(key: str, title: str, blocks: Sequence[Block], *missing: str) -> Section:
         return Section(key, title, blocks, inputs.synthetic, *missing)
 
     def study(key: str, title: str, command: str, sources: dict[str, studies.Blocks]) -> Section:
-        """The section of a study, whether or not its command has run; `sources`: file → what to show of it."""
+        """The section of a study of these data, whether or not its command has run; `sources`: file → what to show."""
         blocks: list[Block] = []
-        flags = []
+        others: list[Inline] = []
         for pattern, show in sources.items():
             for file in sorted(workspace.reports.glob(f"{key}/{pattern}.json")):
                 source = SourceFile.read(workspace, str(file.relative_to(workspace.reports)))
-                blocks += show(source)
-                flags += [source.value("data", "synthetic"), source.value("record", "study", "synthetic")]
-        return Section(key, title, blocks, any(flags), command)
+                of = source.value("data") or source.value("record", "study")
+                if all(of.get(key, data[key]) == data[key] for key in ("source", "synthetic")):
+                    blocks += show(source)
+                else:
+                    others.append(Cell(source.path, source.path))
+        if others:
+            blocks.append(Paragraph(("Of other data, and not shown here: ", *others)))
+        return Section(key, title, blocks, inputs.synthetic, command)
 
     training = [block for one in results.each("systems") for block in one.blocks("training", name=one.name)]
     tuning = {"study": studies.tuning_blocks, "nested": studies.nested_blocks}

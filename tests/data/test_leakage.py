@@ -101,6 +101,7 @@ def test_the_summary_counts_what_the_parts_share() -> None:
     part_of = parts_of(TABLE)
     assert leakage_summary(with_parts(pairs_table(PAIRS), part_of), TABLE, part_of) == {
         "n_rois": 5,
+        "n_test_rois": 2,
         "n_pairs": 3,
         "pairs_by_kind": {"shifted": 3},
         "pairs_by_parts": {"test-train": 1, "test-val": 1, "train-train": 1},
