@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mammo.core.files import Workspace, read_json
 from mammo.evaluation.conformal import RATES, judge_fold
@@ -59,21 +58,17 @@ def referral_rows(**ledger: Any) -> list[tuple[str, ...]]:
     return [tuple(plain(part) for part in row) for row in table.rows]
 
 
-def test_the_ledger_sets_hand_counted_rates_beside_the_promise() -> None:
-    labels = np.array([0, 0, 0, 1])
-    sets = np.array([[1, 0], [1, 1], [0, 1], [1, 1]], dtype=bool)
-    row = referral_rows(referral=[judge_fold("fold 0", 0.9, 65, labels, sets, confidence=0.95).to_dict()])[0]
+def test_the_ledger_sets_hand_counted_rates_beside_the_promise_and_gives_mean_and_spread() -> None:
+    def fold(name: str, labels: list[int], sets: list[list[int]]) -> dict[str, Any]:
+        judged = judge_fold(name, 0.9, 65, np.array(labels), np.array(sets, dtype=bool), confidence=0.95)
+        return judged.to_dict()
+
+    row, *_ = referral_rows(referral=[fold("fold 0", [0, 0, 0, 1], [[1, 0], [1, 1], [0, 1], [1, 1]])])
     assert row[:4] == ("fold 0", "65", "0.90", "0.750 (0.301 to 0.954), n 4")
     assert row[4].startswith("0.667 (")
     assert row[-1] == "missed within chance"
 
-
-def test_the_ledger_gives_mean_and_spread_over_the_folds() -> None:
-    labels = np.array([0, 1])
-    folds = [
-        judge_fold("a", 0.9, 9, labels, np.array([[1, 0], [0, 1]], dtype=bool), confidence=0.95).to_dict(),
-        judge_fold("b", 0.9, 9, labels, np.array([[1, 1], [1, 0]], dtype=bool), confidence=0.95).to_dict(),
-    ]
+    folds = [fold("a", [0, 1], [[1, 0], [0, 1]]), fold("b", [0, 1], [[1, 1], [1, 0]])]
     over_runs = {name: wilson(3, 4, 0.95).to_dict() for name in RATES}
     *_, means, spread = referral_rows(referral=folds, referral_over_runs=over_runs)
     assert means[3:7] == ("0.750 (0.301 to 0.954), n 4",) * 4
@@ -81,24 +76,19 @@ def test_the_ledger_gives_mean_and_spread_over_the_folds() -> None:
     assert spread[3:7] == ("0.354", "0.000", "0.707", "0.354")
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "words"),
-    [
-        (
-            ("AUC higher", "accuracy lower"),
-            "All rows together. Helped: variant 0. Hurt: variant 1.",
-        ),
-        (
-            ("AUC higher, accuracy lower", "not distinguishable"),
-            "All rows together. Mixed: variant 0. Not distinguishable: variant 1.",
-        ),
-    ],
-)
-def test_a_study_says_in_words_what_helped(verdicts: tuple[str, ...], words: str) -> None:
+def test_a_study_says_in_words_what_helped() -> None:
+    verdicts = (
+        "AUC higher",
+        "accuracy lower",
+        "AUC higher, accuracy lower",
+        "not distinguishable",
+        "AUC higher",
+    )
     variants = [
-        {"name": f"variant {index}", "overrides": {}, "effect": {"together": {"verdict": verdict}}}
+        {"name": f"v{index}", "overrides": {}, "effect": {"together": {"verdict": verdict}}}
         for index, verdict in enumerate(verdicts)
     ]
     grid = {"n_folds": 3, "n_repeats": 1, "n_seeds": 1}
     study = {"settings": grid, "confidence": 0.95, "reference": {"overrides": {}}, "variants": variants}
+    words = "All rows together. Helped: v0, v4. Hurt: v1. Mixed: v2. Not distinguishable: v3."
     assert [plain(part) for part in variants_blocks(SourceFile("", study))[-1].parts] == [words]  # type: ignore[union-attr]

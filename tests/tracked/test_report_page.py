@@ -186,7 +186,6 @@ def test_every_table_and_picture_names_its_file_and_says_phantom(page: Element) 
         ("ledger", "ledger/ledger.json", "rows minus_floor between_systems gaps referral flagged_rois"),
         ("ablate", "ablate/ablate.json", "defects reference settings"),
         ("study", "study/choices.json", "variants reference question"),
-        ("study", "study/tuned.json", "variants reference question"),
         ("tune", "tune/study.json", "record"),
         ("tune", "tune/nested.json", "tuned reference effect folds promise"),
         ("audit", "audit/summary.json", "n_rois pairs_by_kind shared_patients"),
