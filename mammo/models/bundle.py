@@ -1,7 +1,6 @@
 """A trained classifier on disk: safetensors weights and one JSON that says how to use them.
 
-The bundle carries its architecture, preprocessing, patch grid, vote rule with its threshold, calibrator, conformal
-limits, validation results and provenance, so that nothing has to be remembered beside it.
+Nothing has to be remembered beside it.
 """
 
 from dataclasses import dataclass, field, fields
