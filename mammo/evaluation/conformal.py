@@ -1,8 +1,8 @@
 """Split-conformal prediction sets: which classes a score leaves open, with a guarantee of coverage.
 
 On exchangeable ROIs a set holds the true class with probability 1 - alpha at least (Vovk, Gammerman, Shafer 2005,
-"Algorithmic learning in a random world", chapters 2 and 4): an average over draws of the validation and the judged part,
-not for ROIs of another clinic or scanner. A ROI whose set is not one single class is referred to a reader.
+"Algorithmic learning in a random world", chapters 2 and 4): an average over draws of the validation and the judged
+part, not for ROIs of another clinic or scanner. A ROI whose set is not one single class is referred to a reader.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Confidence intervals: Wilson for proportions, a BCa bootstrap of groups and runs for all else, t over seeds.
 
-Why BCa (Efron 1987, doi 10.1080/01621459.1987.10478410): on 600 to 800 simulated sets of 64 ROIs with AUC 0.95 a nominal
-95% covers about 94%, that of a percentile bootstrap 90%; on 200 ROIs with AUC 0.75 to 0.95 93 to 96% and 92 to 94%.
+Why BCa (Efron 1987, doi 10.1080/01621459.1987.10478410): on 600 to 800 simulated sets of 64 ROIs with AUC 0.95 a
+nominal 95% covers about 94%, of a percentile bootstrap 90%; on 200 ROIs with AUC 0.75 to 0.95 93 to 96% and 92 to 94%.
 
 Groups are resampled, not ROIs: ROIs of one patient, or ROIs that share pixels, are not independent. The
 Wilson interval takes each ROI as independent, so it is too narrow where groups hold many ROIs.

@@ -260,12 +260,16 @@ def save_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
     Raises:
         DataError: the disk is full, or the folder cannot be written.
     """
-    content, saved = (
-        BytesIO(),
-        {"fingerprint": fingerprint, "history": [asdict(one) for one in state.history]},
-    )
-    saved |= {"classifier": state.classifier.state_dict(), "optimizer": state.optimizer.state_dict()}
-    torch.save(saved | {"best_epoch": state.best_epoch, "best_weights": state.best_weights}, content)
+    content = BytesIO()
+    saved = {
+        "fingerprint": fingerprint,
+        "classifier": state.classifier.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "history": [asdict(record) for record in state.history],
+        "best_epoch": state.best_epoch,
+        "best_weights": state.best_weights,
+    }
+    torch.save(saved, content)
     write_bytes(path, content.getvalue())
 
 
