@@ -179,10 +179,9 @@ def _logits(scores: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:
-    """The score that speaks for neither class, or None where the scores do not tell the classes apart.
+    """The score that speaks for neither class; None where higher scores do not belong to Tumor, or all lie on one side.
 
-    None means: higher scores do not belong to Tumor ROIs, or all scores lie on one side. Labels and scores, which lie
-    between 0 and 1 and grow with the belief in Tumor, are `(n,)`.
+    Labels and scores, which lie between 0 and 1 and grow with the belief in Tumor, are `(n,)`.
 
     Raises:
         DataError: a class is absent.

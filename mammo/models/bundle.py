@@ -37,8 +37,7 @@ class Bundle:
     Attributes:
         size_px, stride_px: side of a patch, and step of the voting grid.
         vote: the decision rule; its `share_threshold` decides, wherever it came from.
-        calibrator: mean patch score → probability of Tumor, fitted on the validation part.
-        conformal: limits of the prediction sets, fitted on the validation part.
+        calibrator, conformal: mean patch score → probability of Tumor, prediction set; fitted on the validation part.
         results: validation results of the chosen epoch.
         provenance: data, commit, seeds and versions that made the weights.
         synthetic: the training data were phantoms.
