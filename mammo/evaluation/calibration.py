@@ -32,8 +32,7 @@ def reliability(
     """Reliability table: the mean score of each bin of scores beside its share of Tumor ROIs.
 
     Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        scores: probabilities of Tumor, shape `(n,)`.
+        labels, scores: 0 Normal, 1 Tumor, and probabilities of Tumor, shape `(n,)`.
         binning: `equal_mass` splits the ROIs in order of score into bins of equal size (ROIs of one score
             stay together); `equal_width` splits [0, 1] into bins of equal width, the last one closed.
         n_bins: bins asked for; empty ones have no row.
@@ -145,15 +144,10 @@ def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -
     nearly every ROI there, ties ranks, and calls the outermost scores 0 and 1; it needs about a thousand ROIs to
     be the better one (Niculescu-Mizil and Caruana 2005, "Predicting good probabilities with supervised learning").
 
-    The targets are Platt's smoothed ones, (n_tumor + 1) / (n_tumor + 2) and 1 / (n_normal + 2), so that
-    perfectly separated scores do not give an infinite slope (Platt 1999, "Probabilistic outputs for
-    support vector machines", section 2.2).
-
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        scores: probabilities of Tumor, shape `(n,)`.
-        balanced: let both classes weigh alike, whatever their numbers; 0.5 is then where a score speaks for
-            neither class.
+    The targets are Platt's smoothed ones, (n_tumor + 1) / (n_tumor + 2) and 1 / (n_normal + 2), so that perfectly
+    separated scores do not give an infinite slope (Platt 1999, "Probabilistic outputs for support vector machines",
+    section 2.2). `balanced` lets both classes weigh alike, whatever their numbers; 0.5 is then where a score speaks for
+    neither class. Labels and scores (probabilities of Tumor) are `(n,)`.
 
     Raises:
         DataError: a class is absent.
@@ -185,10 +179,9 @@ def _logits(scores: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:
-    """The score that speaks for neither class, or None where the scores do not tell the classes apart.
+    """The score that speaks for neither class; None where higher scores do not belong to Tumor, or all lie on one side.
 
-    None means: higher scores do not belong to Tumor ROIs, or all scores lie on one side. Labels and scores, which lie
-    between 0 and 1 and grow with the belief in Tumor, are `(n,)`.
+    Labels and scores, which lie between 0 and 1 and grow with the belief in Tumor, are `(n,)`.
 
     Raises:
         DataError: a class is absent.

@@ -115,9 +115,8 @@ def rois_needed(
 ) -> int | None:
     """ROIs that McNemar's two-sided test needs to tell two systems apart, each of which alone decides a share rightly.
 
-    Connor 1987, Biometrics 43, 207-211 (doi 10.2307/2531961), with the test's error rate 1 - confidence. It is the
-    asymptotic number: the exact test, which cannot use up its whole error rate, needs somewhat more. None when the
-    shares are equal: then no number would do.
+    Connor 1987, Biometrics 43, 207-211 (doi 10.2307/2531961), with the test's error rate 1 - confidence: asymptotic,
+    the exact test needs somewhat more. None when the shares are equal: then no number would do.
     """
     discordant, excess = share_only_a + share_only_b, share_only_a - share_only_b
     if excess == 0:

@@ -1,9 +1,8 @@
 """Split-conformal prediction sets: which classes a score leaves open, with a guarantee of coverage.
 
-On exchangeable ROIs a set holds the true class with probability 1 - alpha at least (Vovk, Gammerman,
-Shafer 2005, "Algorithmic learning in a random world", chapters 2 and 4). The guarantee is an
-average over draws of the validation and the judged part; ROIs of another clinic or another scanner are not
-covered by it. A ROI whose set is not one single class is referred to a reader.
+On exchangeable ROIs a set holds the true class with probability 1 - alpha at least (Vovk, Gammerman, Shafer 2005,
+"Algorithmic learning in a random world", chapters 2 and 4): an average over draws of the validation and the judged
+part, not for ROIs of another clinic or scanner. A ROI whose set is not one single class is referred to a reader.
 """
 
 import math
@@ -49,9 +48,7 @@ class Conformal(Result):
         return round(1 - self.alpha, 12)
 
 
-REFER_ALL: Final = Conformal(
-    alpha=0.0, limit_normal=1.0, limit_tumor=1.0, class_conditional=True, n_calibration=0
-)
+REFER_ALL: Final = Conformal(0.0, 1.0, 1.0, class_conditional=True, n_calibration=0)
 """Both classes for every ROI: all that can be promised before a validation part was seen."""
 
 
@@ -63,11 +60,8 @@ def fit_conformal(
     The misfit is 1 - the probability. With fewer than 1 / alpha - 1 ROIs no finite limit has the coverage; the limit
     is 1 then, and the class is in every set.
 
-    Args:
-        labels: 0 Normal, 1 Tumor, shape `(n,)`.
-        scores: probabilities of Tumor, shape `(n,)`.
-        alpha: share of sets that may miss the true class.
-        class_conditional: hold the coverage within each class, not only on average.
+    `class_conditional` holds the coverage within each class, not only on average. Labels and scores (probabilities of
+    Tumor) are `(n,)`.
     """
     of_truth = np.where(labels == Label.TUMOR, 1 - scores, scores)
 

@@ -1,7 +1,6 @@
-"""The metrics of a set of ROIs, in one table.
+"""The metrics of a set of ROIs; the positive class is Tumor.
 
-Positive class: Tumor. A metric whose denominator is zero is undefined: it is NaN here, null in JSON and
-"n/a" in tables and pictures, never 0 or 1.
+A metric whose denominator is zero is undefined: NaN here, null in JSON, "n/a" in tables and pictures, never 0 or 1.
 
 | name | what it is | undefined when |
 |---|---|---|

@@ -31,8 +31,7 @@ class Scores:
     """Judgements of the same n ROIs in R runs, a run being one seed on one set of folds; R = 1 for a single fit.
 
     Attributes:
-        roi_ids: `(n,)`.
-        labels: 0 Normal, 1 Tumor, `(n,)`.
+        roi_ids, labels: `(n,)`, labels 0 Normal and 1 Tumor.
         groups: group of each ROI (a patient, or ROIs that share pixels), `(n,)`.
         patch_scores: probability of Tumor of each patch, `(R, n, n_patches)`.
         shares: share of Tumor votes, `(R, n)`.
@@ -138,9 +137,7 @@ class Scores:
         flat = self.patch_scores.reshape(self.n_runs, -1)
         called = flat > threshold
         return type(self)(
-            np.array(
-                [f"{roi_id} {patch}" for roi_id in self.roi_ids for patch in range(n_patches)], dtype=str
-            ),
+            np.array([f"{roi} {patch}" for roi in self.roi_ids for patch in range(n_patches)], dtype=str),
             np.repeat(self.labels, n_patches),
             np.repeat(self.groups, n_patches),
             flat[..., None],

@@ -2,9 +2,7 @@
 
 Tissue divides Tumor and Normal ROIs alike, so every metric is taken within the slice. What describes a lesion
 divides Tumor ROIs only: there the recall is the slice's own, and the AUC sets its Tumor ROIs against all Normal
-ROIs of the part, because a slice has no Normal ROIs of its own.
-
-A slice that lacks what a metric needs has no value (NaN), never 0 or 1; few ROIs show in wide intervals and in `n`.
+ROIs of the part. A slice that lacks what a metric needs has no value (NaN), never 0 or 1.
 """
 
 from collections.abc import Sequence

@@ -46,8 +46,7 @@ def decisions(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
 def with_validation_threshold(labels: IntArray, patch_scores: FloatArray, config: VoteConfig) -> VoteConfig:
     """The rule with its threshold fitted to labels `(n_rois,)` and scores `(n_rois, n_patches)` of validation.
 
-    Where these show no threshold, because the scores do not tell the classes apart, the rule stays at its
-    `share_threshold` and says `fixed`.
+    Where the scores do not tell the classes apart the rule stays at its `share_threshold` and says `fixed`.
 
     Raises:
         DataError: a class is absent from the validation part.
@@ -72,8 +71,7 @@ def prediction_sets(patch_scores: FloatArray, config: VoteConfig, conformal: Con
     """Whether Normal and Tumor are in each ROI's set: `(n_rois, n_patches)` scores → `(n_rois, 2)`.
 
     The sets are those of the mean patch score, and each holds the class that the vote decided for: where the two
-    disagree it holds both classes and the ROI goes to a reader, instead of a label that its own set rules out. Larger
-    sets keep the promised coverage.
+    disagree it holds both and the ROI goes to a reader. Larger sets keep the promised coverage.
     """
     decided = decisions(patch_scores, config)[:, None] == np.array([Label.NORMAL, Label.TUMOR])
     sets: BoolArray = conformal.sets(patch_scores.mean(axis=1)) | decided

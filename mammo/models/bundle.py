@@ -1,7 +1,6 @@
 """A trained classifier on disk: safetensors weights and one JSON that says how to use them.
 
-The bundle carries its architecture, preprocessing, patch grid, vote rule with its threshold, calibrator, conformal
-limits, domain, validation results and provenance, so that nothing has to be remembered beside it.
+Nothing has to be remembered beside it.
 """
 
 from dataclasses import dataclass, field, fields
@@ -39,8 +38,7 @@ class Bundle:
     Attributes:
         size_px, stride_px: side of a patch, and step of the voting grid.
         vote: the decision rule; its `share_threshold` decides, wherever it came from.
-        calibrator: mean patch score → probability of Tumor, fitted on the validation part.
-        conformal: limits of the prediction sets, fitted on the validation part.
+        calibrator, conformal: mean patch score → probability of Tumor, prediction set; fitted on the validation part.
         domain: which pictures are like the ROIs of the training part.
         results: validation results of the chosen epoch.
         provenance: data, commit, seeds and versions that made the weights.

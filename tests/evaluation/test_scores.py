@@ -1,13 +1,22 @@
-"""Judgements of runs: what is refused, how folds become runs, and metrics against scikit-learn and brute force."""
+"""Metrics against hand counts, brute force and scikit-learn; judgements of runs: what is refused, how folds join."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
 
 from mammo.core.errors import DataError
+from mammo.evaluation.metrics import (
+    Confusion,
+    auc,
+    confusion,
+    weighted_auc,
+)
 from mammo.evaluation.scores import Scores, auc_within_folds, run_values
 from tests.evaluation.made_scores import made, some_runs
 
@@ -81,12 +90,6 @@ def test_an_auc_counts_the_pairs_of_one_fold_alone() -> None:
     assert shares == pytest.approx([brute_auc(runs.labels, runs.shares[r], runs.folds[r]) for r in range(3)])
 
 
-def test_with_one_fold_it_is_scikit_learns_auc() -> None:
-    runs = some_runs(n_folds=1)
-    found = run_values(runs, "auc_score", np.ones((1, 60)))[:, 0]
-    assert found == pytest.approx([roc_auc_score(runs.labels, of_run) for of_run in runs.scores])
-
-
 def test_a_weight_of_two_is_a_roi_that_is_there_twice() -> None:
     runs = some_runs(n_runs=1)
     weights = np.random.default_rng(1).integers(0, 3, (1, 60)).astype(float)
@@ -99,3 +102,66 @@ def test_a_fold_of_one_class_gives_no_pairs_and_no_pairs_no_auc() -> None:
     labels, scores, ones = np.array([0, 1, 1]), np.array([0.1, 0.9, 0.2]), np.ones((1, 3))
     assert auc_within_folds(labels, scores, np.array([0, 0, 1]), ones)[0] == 1.0
     assert np.isnan(auc_within_folds(labels, scores, np.array([0, 1, 1]), ones)[0])
+
+
+def test_the_rates_equal_the_hand_computed_fractions() -> None:
+    counts = confusion(np.array([1, 1, 1, 0, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 0, 0, 0, 0]))
+    assert counts == Confusion(tp=2, fn=1, fp=1, tn=4)
+    expected = {
+        "accuracy": 6 / 8,
+        "recall": 2 / 3,
+        "specificity": 4 / 5,
+        "precision": 2 / 3,
+        "f1": 2 / 3,
+        "balanced_accuracy": (2 / 3 + 4 / 5) / 2,
+    }
+    assert counts.metrics() == pytest.approx(expected)
+
+
+def test_trials_are_the_successes_among_the_metrics_own_rois() -> None:
+    table = Confusion(tp=2, fn=1, fp=5, tn=4)
+    trials = {"accuracy": (6, 12), "recall": (2, 3), "specificity": (4, 9), "precision": (2, 7)}
+    assert {name: table.trials(name) for name in trials} == trials
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
+def test_the_rates_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    labels, decisions = np.array(pairs).T
+    values = confusion(labels, decisions).metrics()
+    undefined = {"zero_division": np.nan}
+    for name, reference in {
+        "accuracy": sk.accuracy_score(labels, decisions),
+        "recall": sk.recall_score(labels, decisions, **undefined),
+        "specificity": sk.recall_score(labels, decisions, pos_label=0, **undefined),
+        "precision": sk.precision_score(labels, decisions, **undefined),
+        "f1": sk.f1_score(labels, decisions, **undefined),
+    }.items():
+        assert values[name] == pytest.approx(reference, nan_ok=True), name
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=2, max_size=30))
+def test_the_auc_is_the_share_of_pairs_that_the_tumor_roi_wins(pairs: list[tuple[int, int]]) -> None:
+    labels, scores = np.array(pairs).T
+    if 0 < labels.sum() < len(labels):
+        assert auc(labels, scores / 6) == pytest.approx(brute_auc(labels, scores, 0 * labels))
+    else:
+        assert math.isnan(auc(labels, scores / 6))
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10_000))
+def test_a_weight_counts_a_roi_as_often_as_repeating_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, scores = np.array([1, 0] * 6), rng.integers(0, 5, 12) / 4
+    weights = rng.integers(0, 4, (3, 12))
+    weights[:, :2] += 1
+    repeated = [auc(np.repeat(labels, row), np.repeat(scores, row)) for row in weights]
+    assert weighted_auc(labels, scores, weights.astype(float)) == pytest.approx(repeated)
+
+
+def test_undefined_metrics_are_nan_and_never_zero() -> None:
+    no_tumor = Confusion(tp=0, fn=0, fp=0, tn=3).metrics()
+    undefined = {name for name, value in no_tumor.items() if math.isnan(value)}
+    assert undefined == {"recall", "precision", "f1", "balanced_accuracy"}
+    assert math.isnan(auc(np.array([1, 1]), np.array([0.2, 0.3])))
+    assert math.isnan(auc(np.array([], dtype=int), np.array([])))

@@ -62,12 +62,6 @@ def test_a_mean_that_misses_the_threshold_by_rounding_only_is_a_tie(tie: Tie, ex
     assert decisions(scores, rule).tolist() == [expected]
 
 
-def test_the_rules_differ_where_a_few_sure_patches_outweigh_many_unsure_ones() -> None:
-    scores = np.array([[1.0, 0.95, 0.4, 0.4, 0.4]])  # two votes of five, but a mean of 0.63
-    assert decisions(scores, section(VoteConfig, rule="majority")).tolist() == [0]
-    assert decisions(scores, section(VoteConfig, rule="mean_score")).tolist() == [1]
-
-
 def test_a_record_shows_the_votes_behind_its_label_and_is_referred_before_validation() -> None:
     normal, tumor = roi_votes(np.array([[0.25, 0.75, 0.25], [0.75, 0.75, 0.0]]), section(VoteConfig))
     assert (normal.label, tumor.label) == ("Normal", "Tumor")

@@ -102,14 +102,6 @@ def test_blocks_are_what_torchvisions_own_forward_passes_on(name: str, modules: 
         torch.testing.assert_close(found, seen[module])
 
 
-def test_a_backbone_keeps_the_weights_of_the_network_that_it_is_given() -> None:
-    network = full_network("mobilenet_v2")
-    kept = build_backbone("mobilenet_v2", COMPACT_CHANNELS, network).module.state_dict()
-    own = network.state_dict()
-    assert kept
-    assert all(torch.equal(value, own[name]) for name, value in kept.items())
-
-
 def test_compact_is_convolution_pool_batchnorm_and_relu_in_each_block() -> None:
     module = compact(COMPACT_CHANNELS).eval()
     weights = module.state_dict()

@@ -94,6 +94,14 @@ def new_state() -> FitState:
     return FitState(classifier, AdamW(classifier.parameters()), [], -1, {})
 
 
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The checkpoint of a fit that stopped after two epochs."""
+    checkpoint = tmp_path_factory.mktemp("unfinished") / "fit.pt"
+    fit_until(1, checkpoint, recipe())
+    return checkpoint.read_bytes()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -107,10 +115,10 @@ def new_state() -> FitState:
     ],
 )
 def test_a_checkpoint_that_is_not_this_fits_or_damaged_is_started_anew(
-    tmp_path: Path, damage: Callable[[Path], object]
+    tmp_path: Path, unfinished: bytes, damage: Callable[[Path], object]
 ) -> None:
     checkpoint = tmp_path / "fit.pt"
-    fit_until(1, checkpoint, recipe())
+    checkpoint.write_bytes(unfinished)
     damage(checkpoint)
     state = new_state()
     before = weights_of(state.classifier)
@@ -120,18 +128,19 @@ def test_a_checkpoint_that_is_not_this_fits_or_damaged_is_started_anew(
     assert not state.optimizer.state
 
 
-def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_older_checkpoint(
+    tmp_path: Path, unfinished: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def disk_full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     checkpoint = tmp_path / "fit.pt"
-    fit_until(1, checkpoint, recipe())
-    older = checkpoint.read_bytes()
+    checkpoint.write_bytes(unfinished)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", disk_full)
         with pytest.raises(DataError, match="No space left on device"):
             save_checkpoint(checkpoint, new_state(), "abc")
-    assert checkpoint.read_bytes() == older
+    assert checkpoint.read_bytes() == unfinished
     assert [file.name for file in tmp_path.iterdir()] == ["fit.pt"]
 
 
