@@ -166,8 +166,8 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
 
     Returns:
         `n_rois`, `n_test_rois`; `n_pairs`, `pairs_by_kind`, `pairs_by_parts` ("test-train": 3; only
-        pairs of known parts), `n_pairs_across_parts`; `n_leaked_test_rois`, the test ROIs whose tissue is in train or val;
-        `shared_patients` and `shared_films`, how many have ROIs in more than one part, and
+        pairs of known parts), `n_pairs_across_parts`; `n_leaked_test_rois`, the test ROIs whose tissue is in train
+        or val; `shared_patients` and `shared_films`, how many have ROIs in more than one part, and
         `n_test_rois_of_shared_patients`: null where the source knows none.
     """
     known = pairs.dropna(subset=["split_a", "split_b"])

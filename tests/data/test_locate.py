@@ -167,7 +167,7 @@ def test_unknown_places_and_missing_files_give_no_owner(anonymous: Rois, tmp_pat
 def test_places_of_other_rois_are_refused(anonymous: Rois, tmp_path: Path) -> None:
     path = tmp_path / "located.parquet"
     write_table(path, located_rows(anonymous, sha256="0" * 64))
-    with pytest.raises(DataError, match="run `mammo locate FILMS` again"):
+    with pytest.raises(DataError, match="run `dvc repro locate`"):
         known_owners(anonymous.table, path)
 
 
