@@ -32,7 +32,8 @@ demo: link
 	$(BIN)/mammo demo
 
 # One process for each CPU, a file to a process: what is costly to make is made once.
-PYTEST := $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations 15
+# One thread each: two pools of threads on two CPUs wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations 15
 
 test: link
 	$(PYTEST)

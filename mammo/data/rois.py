@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.config import IngestConfig
-from mammo.core.errors import DATA_NAMES, DataError
+from mammo.core.errors import DATA_NAMES, PHANTOM, DataError
 from mammo.core.files import Workspace, atomic_path, read_array, read_table
 from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, Label, conform
 
@@ -87,7 +87,7 @@ class Rois:
     def name_of_data(self) -> str:
         """Whose ROIs these are, and whether their patients are known, for people."""
         source, known = str(self.table["source"].iloc[0]), self.table["patient_id"].notna().all()
-        return f"{DATA_NAMES.get(source, source)} ROIs, patients {'known' if known else 'unknown'}"
+        return f"{PHANTOM if self.synthetic else DATA_NAMES[source]} ROIs, patients {'known' if known else 'unknown'}"
 
     @property
     def counts(self) -> str:

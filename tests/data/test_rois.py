@@ -76,7 +76,7 @@ def test_some_rois_are_named_by_ids_or_by_a_mask_and_keep_their_order(disc_set: 
 
 def test_a_description_counts_classes_and_groups(disc_set: Rois, split: pd.DataFrame) -> None:
     assert disc_set.with_split(split).describe() == {
-        "name": "PHANTOM (synthetic) ROIs",
+        "name": "PHANTOM (synthetic) ROIs, patients unknown",
         "source": "disc",
         "synthetic": True,
         "n_rois": 18,
