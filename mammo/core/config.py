@@ -237,11 +237,7 @@ class RegisterConfig(Section):
 
 
 def split_system(system: str) -> tuple[str, str]:
-    """Split a system's name into backbone and fusion: `vgg16-model2` → (`vgg16`, `model2`).
-
-    Raises:
-        ConfigError: the backbone or the fusion does not exist.
-    """
+    """Backbone and fusion of a system's name: `vgg16-model2` → (`vgg16`, `model2`); `ConfigError` without such ones."""
     backbone, _, fusion = system.rpartition("-")
     if backbone not in FUSION_BACKBONES or fusion not in FUSIONS:
         raise ConfigError(
@@ -288,10 +284,8 @@ class Config(Section):
             if recipe not in self.recipes:
                 raise ValueError(f"{section}.recipe must be one of {sorted(self.recipes)}, got {recipe!r}")
         if self.ingest.source != "mias_rois" and self.split.protocol == "published":
-            raise ValueError(
-                f"split.protocol must be grouped_cv for ingest.source {self.ingest.source}: only mias_rois has "
-                "published folders"
-            )
+            source = self.ingest.source
+            raise ValueError(f"split.protocol must be grouped_cv for ingest.source {source}, which has no folders")
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 
@@ -321,11 +315,7 @@ class Config(Section):
 
     @classmethod
     def parse(cls, values: dict[str, Any], name: str = "params.yaml") -> Self:
-        """Check a mapping of sections as `load` does a file's.
-
-        Raises:
-            ConfigError: a value breaks a rule.
-        """
+        """Check a mapping of sections as `load` does a file's."""
         with explained(name):
             return cls.model_validate(values)
 
@@ -333,8 +323,8 @@ class Config(Section):
     @classmethod
     def _resolve_protocol(cls, values: Any) -> Any:
         match values:
-            case {"ingest": {"source": "mias_rois"}, "split": {"protocol": "auto"}}:
-                return values | {"split": values["split"] | {"protocol": "published"}}
-            case {"split": {"protocol": "auto"}}:
-                return values | {"split": values["split"] | {"protocol": "grouped_cv"}}
+            case {"split": {"protocol": "auto"} as split}:
+                ingest = values.get("ingest")
+                folders = isinstance(ingest, dict) and ingest.get("source") == "mias_rois"
+                values |= {"split": split | {"protocol": "published" if folders else "grouped_cv"}}
         return values
