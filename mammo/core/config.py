@@ -285,7 +285,9 @@ class Config(Section):
                 raise ValueError(f"{section}.recipe must be one of {sorted(self.recipes)}, got {recipe!r}")
         if self.ingest.source != "mias_rois" and self.split.protocol == "published":
             source = self.ingest.source
-            raise ValueError(f"split.protocol must be grouped_cv for ingest.source {source}, which has no folders")
+            raise ValueError(
+                f"split.protocol must be grouped_cv for ingest.source {source}, which has no folders"
+            )
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 

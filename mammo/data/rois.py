@@ -84,10 +84,16 @@ class Rois:
         return self.only((self.table["split"] == name).to_numpy(dtype=bool))
 
     @property
+    def n_patients(self) -> int | None:
+        """How many patients there are; None where that of a ROI is unknown."""
+        patients = self.table["patient_id"]
+        return None if patients.isna().any() else int(patients.nunique())
+
+    @property
     def name_of_data(self) -> str:
         """Whose ROIs these are, and whether their patients are known, for people."""
-        source, known = str(self.table["source"].iloc[0]), self.table["patient_id"].notna().all()
-        return f"{PHANTOM if self.synthetic else DATA_NAMES[source]} ROIs, patients {'known' if known else 'unknown'}"
+        whose = PHANTOM if self.synthetic else DATA_NAMES[str(self.table["source"].iloc[0])]
+        return f"{whose} ROIs, patients {'unknown' if self.n_patients is None else 'known'}"
 
     @property
     def counts(self) -> str:
@@ -108,6 +114,7 @@ class Rois:
             "n_tumor": int((self.labels == Label.TUMOR).sum()),
             "n_normal": int((self.labels == Label.NORMAL).sum()),
             "n_groups": len(set(self.groups)),
+            "n_patients": self.n_patients,
         }
 
 

@@ -199,6 +199,11 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
                 source = SourceFile.read(workspace, str(file.relative_to(workspace.reports)))
                 of = source.value("data") or source.value("record", "study")
                 if all(of.get(key, data[key]) == data[key] for key in ("source", "synthetic")):
+                    if data["n_patients"] and not of.get("n_patients"):
+                        words = (
+                            "The patients were unknown to this study: its groups are ROIs of shared tissue."
+                        )
+                        blocks.append(Paragraph((words,)))
                     blocks += show(source)
                 else:
                     others.append(Cell(source.path, source.path))

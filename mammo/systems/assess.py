@@ -148,7 +148,7 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
 
     The note, for every table and picture, warns where an AUC is computed in the paper's way.
     """
-    patients, n_rois, n_tumor = part.table["patient_id"], len(part.table), int(part.labels.sum())
+    n_rois, n_tumor = len(part.table), int(part.labels.sum())
     warnings = []
     if config.evaluate.auc_of == "decisions":
         warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
@@ -163,7 +163,7 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
         "n_rois": n_rois,
         "n_tumor": n_tumor,
         "n_normal": n_rois - n_tumor,
-        "n_patients": None if patients.isna().any() else int(patients.nunique()),
+        "n_patients": part.n_patients,
         "n_groups": len(np.unique(part.groups)),
         "note": f"{part.name_of_data}, {split}, {n_rois} {part.name} ROIs"
         + (f" ({'; '.join(warnings)})" if warnings else ""),

@@ -167,7 +167,10 @@ def make_study(
                 "sampler": SAMPLER_NOTE,
                 "commit": git_commit(workspace.root) or "not in git",
                 "versions": library_versions(),
-                **{key: about[key] for key in ("source", "n_rois", "n_tumor", "n_groups", "synthetic")},
+                **{
+                    key: about[key]
+                    for key in ("source", "n_rois", "n_tumor", "n_groups", "n_patients", "synthetic")
+                },
                 RESTS_ON: foundations(config, folds),
                 "mark": study_mark(config, folds),
             }

@@ -79,6 +79,7 @@ def test_a_description_counts_classes_and_groups(disc_set: Rois, split: pd.DataF
         "name": "PHANTOM (synthetic) ROIs, patients unknown",
         "source": "disc",
         "synthetic": True,
+        "n_patients": None,
         "n_rois": 18,
         "n_tumor": 8,
         "n_normal": 10,
