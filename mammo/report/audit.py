@@ -83,22 +83,27 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
         table.round(4).to_csv(temporary, index=False)
 
 
-def audit_blocks(workspace: Workspace) -> list[Block]:
-    """Counts, pairs, flagged ROIs and the pairs' picture; nothing where the stage has not run."""
-    if not (workspace.reports / "audit" / "summary.json").is_file():
-        return []
-    tables = {name: _rows_of(workspace, f"audit/{name}.csv", title) for name, title in _TABLES.items()}
-    summary = SourceFile.read(workspace, "audit/summary.json")
-    return summary.blocks("audit", headline=audit_headline(workspace), **tables)
+def audit_summary(workspace: Workspace) -> SourceFile | None:
+    """The audit's counts; None where the stage has not run."""
+    path = "audit/summary.json"
+    return SourceFile.read(workspace, path) if (workspace.reports / path).is_file() else None
 
 
-def audit_headline(workspace: Workspace) -> list[Block]:
-    """How many test ROIs the other parts know by patient and by tissue; nothing where the stage has not run."""
-    if not (workspace.reports / "audit" / "summary.json").is_file():
+def audit_headline(summary: SourceFile | None) -> list[Block]:
+    """How many test ROIs the other parts know, by patient and by tissue."""
+    if summary is None:
         return []
-    summary = SourceFile.read(workspace, "audit/summary.json")
     unknown = summary.value("n_test_rois_of_shared_patients") is None
     return summary.blocks("patients unknown" if unknown else "patients known")
+
+
+def audit_blocks(workspace: Workspace) -> list[Block]:
+    """Headline, counts, pairs, flagged ROIs and the pairs' picture; nothing where the stage has not run."""
+    summary = audit_summary(workspace)
+    if summary is None:
+        return []
+    tables = {name: _rows_of(workspace, f"audit/{name}.csv", title) for name, title in _TABLES.items()}
+    return summary.blocks("audit", headline=audit_headline(summary), **tables)
 
 
 def _rows_of(workspace: Workspace, path: str, title: str) -> list[Block]:

@@ -24,7 +24,7 @@ from mammo.evaluation.metrics import TITLES
 from mammo.models.bundle import DESCRIPTION_FILE
 from mammo.report import results as evaluation
 from mammo.report import studies
-from mammo.report.audit import audit_blocks, audit_headline
+from mammo.report.audit import audit_blocks, audit_headline, audit_summary
 from mammo.report.blocks import (
     Block,
     Cell,
@@ -149,18 +149,19 @@ def write_model_card(inputs: ReportInputs) -> None:
 
 def model_card(inputs: ReportInputs) -> str:
     """The card as Markdown; each number is a link to its file, by reference so that the text stays readable."""
-    caption = "All systems, the floor and the paper."
+    caption, audit = "All systems, the floor and the paper.", audit_summary(inputs.workspace)
+    from_files = (inputs.results, inputs.champion, inputs.model, inputs.slices, inputs.provenance)
     return _render(
         "model_card.md.j2",
         inputs,
         results=inputs.results,
         system=inputs.results.at("systems", inputs.system),
         parts=inputs.provenance.blocks("parts"),
-        leakage=audit_headline(inputs.workspace),
+        leakage=audit_headline(audit),
         systems=[evaluation.systems_table(inputs.results, caption=caption)],
         slices=evaluation.slices_blocks(inputs.slices, [inputs.system]),
         titles=TITLES,
-        sources=[inputs.results, inputs.champion, inputs.model, inputs.slices, inputs.provenance],
+        sources=[one for one in (*from_files, audit) if one],
     )
 
 
