@@ -238,18 +238,18 @@ def test_each_fault_of_the_split_is_named_with_its_roi() -> None:
     split.loc[3, "split"] = "val"
     split.loc[12, "split"] = "trainval"
     assert broken(check_patches, sets, table, split.drop(index=15)) == {
-        "patient_in_one_part": {"roi2", "roi3", "roi12"},
         "split_known_value": {"roi12"},
         "split_present": {"roi15"},
         "patch_in_its_part": {"roi12"},
     }
 
 
-def test_tissue_shared_by_two_parts_is_a_warning_where_patients_are_unknown() -> None:
+def test_patients_and_tissue_shared_by_two_parts_are_warnings_as_the_published_folders_share_them() -> None:
     sets, table, split = patch_sets()
-    table["patient_id"] = None
     split["group_id"] = ["g"] * len(split)
+    split.loc[0, "patient_id"] = split["patient_id"].iloc[-1]
     summary = check_patches(sets, table, split, Path("docs"))
     assert [name for name, entry in summary["expectations"].items() if not entry["kept"]] == [
-        "group_in_one_part"
+        "patient_in_one_part",
+        "group_in_one_part",
     ]
