@@ -136,6 +136,7 @@ def write_page(inputs: ReportInputs) -> None:
         "page.html.j2",
         inputs,
         sections=sections_of(inputs),
+        leakage=audit_headline(audit_summary(inputs.workspace)),
         facts=zip(titles, [*numbers, margin], strict=True),
         style=files("mammo.report").joinpath("templates", "page.css").read_text(),
     )
