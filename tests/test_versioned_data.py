@@ -19,11 +19,11 @@ def test_commands_without_a_target_know_the_raw_archive(tmp_path: Path) -> None:
         shutil.copy(PROJECT / name, tmp_path / name)
 
     listed = subprocess.run(
-        ("dvc", "list", ".", "--dvc-only", "--recursive"),
+        ("dvc", "list", ".", "data/raw", "--dvc-only"),
         cwd=tmp_path,
         check=True,
         capture_output=True,
         text=True,
     )
 
-    assert listed.stdout.split() == ["data/raw/mias_rois/MIAS_ROIs.zip"]
+    assert listed.stdout.split() == ["mias_rois"]
