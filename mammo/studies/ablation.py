@@ -98,7 +98,7 @@ CORNER_PATCHES: Final = _switch(
     defective=True,
 )
 SPLIT_BY_ROI: Final = _switch(
-    "split by ROI",
+    "split by ROI instead of by patient",
     "split.keep_groups",
     "ROIs of one patient, or of shared tissue, train and test; the folds are the same otherwise",
     defective=False,

@@ -126,9 +126,10 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
 @pytest.mark.slow
 @pytest.mark.real
 def test_every_roi_of_the_archive_is_cut_from_the_films_to_the_last_bit(
-    real_rois: Rois, real_films: Path
+    real_rois: Rois, real_films: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     located = locate_rois(real_rois, real_films)
+    assert "published film" not in caplog.text
 
     assert located["film_id"].notna().all()
     lesions = real_rois.table["label"] == 1

@@ -107,6 +107,15 @@ def test_a_table_named_readme_will_do(copied: Path) -> None:
     assert check_films(copied) == 6
 
 
+def test_films_that_are_not_the_published_ones_are_warned_about_and_phantoms_are_not(
+    folder: Path, phantom_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_phantom(phantom_folder, section(IngestConfig, source="phantom"))
+    assert "published film" not in caplog.text
+    load_mini_mias(folder, CONFIG)
+    assert "mdb001.pgm: its pixels are not those of the published film; somebody altered it" in caplog.text
+
+
 def test_the_seed_moves_normal_rois_and_leaves_lesions(folder: Path, rois: Rois) -> None:
     other = load_mini_mias(folder, section(IngestConfig, source="mini_mias", seed=1))
     tumor = rois.table["label"].to_numpy() == 1
