@@ -33,7 +33,7 @@ SETTINGS: Final[Settings] = {
 """What differs from params.yaml, so that the demo ends within minutes."""
 
 TUNE_SETTINGS: Final[Settings] = {
-    **{name: SETTINGS[name] for name in ("ingest",)},
+    "ingest": SETTINGS["ingest"],
     "phantom": {"n_patients": 28},
     "tune": {"epochs": 3, "patches_per_epoch": 128, "n_folds": 3}
     | {"warmup_epochs": 1, "startup_trials": 3, "pruner_startup": 2},

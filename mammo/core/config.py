@@ -18,8 +18,7 @@ _VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
 FUSION_BACKBONES = ("compact", *_VGGS, "densenet121", "resnet50", "mobilenet_v2")
 
 Rate = Annotated[float, Field(ge=0, le=1)]
-TwoOrMore = Annotated[int, Field(ge=2)]
-"""BatchNorm cannot train on a single patch."""
+TwoOrMore = Annotated[int, Field(ge=2)]  # BatchNorm cannot train on a single patch
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 HeadRate = Annotated[float, Field(gt=0, lt=10)]
 BackboneRate = Annotated[float, Field(ge=0, lt=10)]
@@ -285,9 +284,7 @@ class Config(Section):
                 raise ValueError(f"{section}.recipe must be one of {sorted(self.recipes)}, got {recipe!r}")
         if self.ingest.source != "mias_rois" and self.split.protocol == "published":
             source = self.ingest.source
-            raise ValueError(
-                f"split.protocol must be grouped_cv for ingest.source {source}, which has no folders"
-            )
+            raise ValueError(f"split.protocol must be grouped_cv for ingest.source {source}: no folders")
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 
