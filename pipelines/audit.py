@@ -8,9 +8,9 @@ from mammo.data.rois import read_rois
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    rois = read_rois(space.rois)
-    write_table(space.overlaps, find_pairs(rois.table, rois.images))
+    workspace = Workspace()
+    rois = read_rois(workspace.rois)
+    write_table(workspace.overlaps, find_pairs(rois.table, rois.images))
 
 
 if __name__ == "__main__":

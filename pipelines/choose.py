@@ -8,8 +8,8 @@ from mammo.track.registry import chosen
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    write_json(space.reports / "champion.json", chosen(space, Config.load(space.params)))
+    workspace = Workspace()
+    write_json(workspace.reports / "champion.json", chosen(workspace, Config.load(workspace.params)))
 
 
 if __name__ == "__main__":

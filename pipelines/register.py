@@ -12,8 +12,8 @@ from mammo.track.check import lacking
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    lacks = lacking(space)
+    workspace = Workspace()
+    lacks = lacking(workspace)
     if lacks == []:
         sys.stdout.write("MLflow's store is up to date: runs, version and champion are there\n")
         return
@@ -22,7 +22,7 @@ def main() -> None:
     from mammo.core.config import Config
     from mammo.track.record import fill_store
 
-    version = fill_store(space, Config.load(space.params))
+    version = fill_store(workspace, Config.load(workspace.params))
     aliases = ", ".join(version.aliases) or "none"
     sys.stdout.write(f"version {version.number} ({version.system}): {version.reason}; aliases: {aliases}\n")
 

@@ -8,9 +8,9 @@ from mammo.data.rois import read_rois
 
 def main() -> None:
     """Run the stage in the current folder."""
-    space = Workspace()
-    rois = read_rois(space.rois)
-    folder = space.reports / "expectations"
+    workspace = Workspace()
+    rois = read_rois(workspace.rois)
+    folder = workspace.reports / "expectations"
     write_json(folder / "rois.json", check_rois(rois.table, rois.images, folder / "rois"))
 
 
