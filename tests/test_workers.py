@@ -1,8 +1,10 @@
 """Ctrl-C reaches the command alone: its workers neither die of it nor print. A stage ends with its DVC."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -39,6 +41,28 @@ def test_ctrl_c_while_workers_start_is_heard_as_soon_as_they_have() -> None:
         start_workers()
     assert started == ["first", "second"]
     assert interrupted_at_once().returncode == -signal.SIGINT
+
+
+def test_ctrl_c_that_another_thread_hears_waits_until_the_workers_have_started() -> None:
+    started: list[str] = []
+    asleep = threading.Event()
+    thread = threading.Thread(target=asleep.wait)
+    thread.start()  # as a library's: it does not block the signal
+
+    def start_workers() -> None:
+        with deaf_to_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            subprocess.run(["true"], check=True)
+            started.append("worker")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start_workers()
+    finally:
+        asleep.set()
+        thread.join()
+    assert started == ["worker"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 STAGE = (

@@ -63,17 +63,28 @@ def deaf_to_interrupts() -> Iterator[None]:
     """Processes that start meanwhile never hear Ctrl-C: the command alone does, afterwards, and ends them.
 
     They inherit the blocked signal, because a handler of their own would come too late for one who presses it while
-    they import. Ignoring it meanwhile would be inherited too, but would lose what is pressed in these moments.
+    they import. Ignoring it meanwhile would be inherited too, but would lose what is pressed in these moments. Only
+    this thread blocks it; where a library's thread hears it, this process's handlers wait for the end of the block.
+    To be used in the main thread.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    heard: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     resource_tracker.ensure_running()  # where multiprocessing starts it in passing, it unblocks the signal
+    for number in handlers:
+        signal.signal(number, lambda number, _: heard.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 def context_without_threads(preloaded: Sequence[str]) -> BaseContext:
