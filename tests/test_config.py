@@ -65,7 +65,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"systems": ["vgg16-model3"]}, "systems are written BACKBONE-FUSION", "got 'vgg16-model3'"),
     ({"systems": []}, "systems: ", "got []"),
     ({"systems": ["compact-model1"] * 2}, "systems must differ", "'compact-model1', 'compact-model1'"),
-    ({"train.recipe": "scrath"}, "train.recipe must be one of ['paper', 'scratch']", "got 'scrath'"),
+    ({"train.recipe": "scrath"}, "train.recipe must be one of ['frozen', 'paper', 'scratch']", "got 'scrath'"),
     ({"tune.trials": 0}, "tune.trials: ", "greater than or equal to 1, got 0"),
     (
         {"recipes.scratch.head_lr": "1e-3"},

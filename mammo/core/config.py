@@ -13,6 +13,7 @@ from mammo.core.tune_config import AblateConfig, LedgerConfig, StudyConfig, Tune
 SourceName = Literal["mias_rois", "mini_mias", "phantom", "own"]
 PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Road = Literal["exact", "dense"]
 FUSIONS = ("baseline", "model1", "model2")
 _VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
 FUSION_BACKBONES = ("compact", *_VGGS, "densenet121", "resnet50", "mobilenet_v2")
@@ -149,6 +150,9 @@ class TrainConfig(Section):
     """A key of `recipes`."""
     seed: Seed
     device: Literal["auto", "cpu", "cuda"]
+    features: Literal["fresh", "kept"]
+    """Of a frozen backbone: computed anew from each augmented patch (the paper), or `kept`: once for each ROI, over the
+    voting grid and its quarter turns and mirror images (or 8 draws of another augmentation)."""
     precision: Precision
     """auto: bfloat16 where the device computes it in hardware, else float32."""
     threads: Positive | None
@@ -166,6 +170,9 @@ class ModelConfig(Section):
 
     weights: str
     """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
+    road: Road
+    """How a patch gets its block features: `exact`, alone through the backbone (the paper); `dense`, as a window of the
+    maps of its whole ROI, one pass for all patches of it."""
     preprocessing: Literal["auto", PreprocessingName]
     """auto: what belongs to the weights (torchvision's own; from scratch, each patch standardised)."""
     head_units: Positive
@@ -285,6 +292,11 @@ class Config(Section):
         if self.ingest.source != "mias_rois" and self.split.protocol == "published":
             source = self.ingest.source
             raise ValueError(f"split.protocol must be grouped_cv for ingest.source {source}: no folders")
+        if self.train.features == "kept" and self.recipe.backbone_lr > 0:
+            raise ValueError(
+                f"train.features must be fresh where the backbone learns, got kept with a backbone_lr of "
+                f"{self.recipe.backbone_lr}; set train.recipe to frozen, or train.features to fresh"
+            )
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 

@@ -61,6 +61,16 @@ class Workspace:
         """The patch set of a part."""
         return self.root / "data" / "patches" / f"{part}.parquet"
 
+    @property
+    def features(self) -> Path:
+        """Block features of frozen backbones, versioned by DVC."""
+        return self.root / "data" / "features"
+
+    @property
+    def feature_cache(self) -> Path:
+        """Block features that studies computed."""
+        return self.root / ".cache" / "features"
+
     def bundle(self, system: str) -> Path:
         """Folder of a trained system."""
         return self.root / "models" / system
@@ -91,6 +101,10 @@ class Workspace:
     def mlruns(self) -> Path:
         """MLflow's database and artifacts."""
         return self.root / "mlruns"
+
+
+HERE = Workspace()
+"""The workspace in the current folder."""
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as tv
 
-from mammo.core.config import ModelConfig, PreprocessingName, split_system
+from mammo.core.config import ModelConfig, PreprocessingName, Road, split_system
 from mammo.core.errors import WeightsError
 from mammo.core.settings import Section
 from mammo.models.backbones import Preprocessing, build_backbone, full_network
 from mammo.models.fusion import build_fusion, build_head
+from mammo.models.pooling import pool_windows
 
 _REMEDY: Final = (
     "set model.weights to none (with train.recipe scratch) to train from scratch, "
@@ -94,6 +95,7 @@ class Architecture(Section):
     """Everything needed to build a classifier of the right shapes, without its weights; plain values for JSON."""
 
     system: str
+    road: Road
     preprocessing: PreprocessingName
     head_units: int
     head_dropout: float
@@ -117,6 +119,7 @@ class Architecture(Section):
             preprocessing = "samplewise_standardize" if config.weights == "none" else "imagenet"
         return cls(
             system=system,
+            road=config.road,
             preprocessing=preprocessing,
             head_units=config.head_units,
             head_dropout=config.head_dropout,
@@ -150,6 +153,17 @@ class Classifier(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Grey patches `(n, 1, p, p)`, 0 to 255 → logits `(n, 2)`."""
         return self.classify(self.blocks(patches))
+
+    def classify_pooled(self, parts: list[Tensor]) -> Tensor:
+        """Parts of the blocks, each `(n, 2 + cells, c)` → logits `(n, 2)`."""
+        logits: Tensor = self.head(self.fusion.of_pooled(parts))
+        return logits
+
+    def windows(self, images: Tensor, tops: Tensor, lefts: Tensor, size_px: int) -> Tensor:
+        """The dense road: whole ROIs `(n, 1, S, S)` → logits `(n, t · l, 2)` of the patches at tops and lefts."""
+        parts = pool_windows(self.blocks(images), tops, lefts, size_px)
+        logits = self.classify_pooled([part.flatten(0, 1) for part in parts])
+        return logits.view(len(images), -1, 2)
 
 
 def build_classifier(system: str, config: ModelConfig, seed: int) -> Classifier:

@@ -27,8 +27,8 @@ from mammo.models.build import Architecture, Classifier
 WEIGHTS_FILE: Final = "model.safetensors"
 DESCRIPTION_FILE: Final = "model.json"
 
-FORMAT: Final = 3
-"""Format of the description. 2 had no domain; 1 had no calibrator, no conformal limits and named no format."""
+FORMAT: Final = 4
+"""Format of the description. 3 had no road, 2 no domain; 1 had no calibrator, no conformal limits and no number."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
         for name in folds
         for system in config.systems
     }
-    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    fits = fit_all(plans, workspace, n_jobs, console)
     rows: list[Row] = []
     for name, of_protocol in folds.items():
         systems = {system: fits[name, system] for system in config.systems}
@@ -220,7 +220,7 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
     rois = read_parts(workspace)
     fold = Fold(0, 0, rois)
     plans = {system: plan(system, config, [fold], n_seeds) for system in config.systems}
-    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    fits = fit_all(plans, workspace, n_jobs, console)
     train, test = (rois.part(name) for name in ("train", "test"))
     floor, evaluate = score_floor(train, test), config.evaluate
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 from rich.console import Console
 
 from mammo.core.config import Config, ReferralConfig, VoteConfig
+from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold
 from mammo.evaluation.conformal import FoldReferral, fit_conformal, judge_fold
@@ -54,10 +54,10 @@ def plan(system: str, config: Config, folds: Sequence[Fold], n_seeds: int, title
 
 
 def fit_all(
-    plans: dict[Name, list[FitTask]], folder: Path, n_jobs: int, console: Console
+    plans: dict[Name, list[FitTask]], workspace: Workspace, n_jobs: int, console: Console
 ) -> dict[Name, list[Placed]]:
     """Fits of several plans at their places, made at once so that no worker waits for another plan's end."""
-    fits = iter(run_fits([task for tasks in plans.values() for task in tasks], folder, n_jobs, console))
+    fits = iter(run_fits([task for tasks in plans.values() for task in tasks], workspace, n_jobs, console))
     return {
         name: [Placed(task.repeat, task.fold, task.seed, next(fits), task.config.vote) for task in tasks]
         for name, tasks in plans.items()

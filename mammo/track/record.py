@@ -21,7 +21,13 @@ from mammo.data.splits import read_parts
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
 from mammo.systems.assess import operation_estimates
 from mammo.systems.fit import EpochRecord
-from mammo.systems.train import Trained, run_fingerprint, train_system, validation_results
+from mammo.systems.train import (
+    Trained,
+    decide_on_validation,
+    run_fingerprint,
+    train_system,
+    validation_results,
+)
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
 from mammo.track.registry import Version, register
 from mammo.track.store import (
@@ -63,10 +69,12 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
                 parts["val"],
                 patch_sets,
                 checkpoint=workspace.checkpoint(system),
+                workspace=workspace,
                 on_epoch=report,
                 on_step=on_step,
             )
-        _write(workspace, config, trained)
+        decided = decide_on_validation(trained.bundle, parts["val"], config)
+        _write(workspace, config, replace(trained, bundle=decided))
         _log_bundle(workspace, system, run, trained.history)
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
     workspace.checkpoint(system).unlink(missing_ok=True)

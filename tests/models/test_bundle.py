@@ -138,7 +138,7 @@ NEEDED = [
         ({"architecture": None}, IMPOSSIBLE),
         ({"precision": "float8"}, IMPOSSIBLE),
         *(({key: ABSENT}, rf"(?s)does not describe a bundle .*{key}.*dvc checkout") for key in NEEDED),
-        ({"bundle_format": ABSENT}, r"a bundle of format 3, got 1: .*dvc repro.*mammo promote"),
+        ({"bundle_format": ABSENT}, r"a bundle of format 4, got 1: .*dvc repro.*mammo promote"),
     ],
 )
 def test_a_description_that_lacks_a_key_or_has_an_impossible_value_is_refused(

@@ -47,7 +47,9 @@ def train_on(
     options: Mapping[str, Any] = MappingProxyType({}),
     **changes: Any,
 ) -> Trained:
-    return train_system(system, tiny_config(**changes), parts["train"], parts["val"], patch_sets, **options)
+    config = tiny_config(**changes)
+    trained = train_system(system, config, parts["train"], parts["val"], patch_sets, **options)
+    return replace(trained, bundle=decide_on_validation(trained.bundle, parts["val"], config))
 
 
 @pytest.fixture(scope="module")
