@@ -14,6 +14,8 @@ SourceName = Literal["mias_rois", "mini_mias", "phantom", "own"]
 PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
 Precision = Literal["auto", "float32", "bfloat16"]
 FUSIONS = ("baseline", "model1", "model2")
+HED_SHA256 = "25d7e6b17b76ac218ce5638add5c4e9e12ee5aed0bdbbf7520d52f8a26c2ae02"
+"""Of the file that `model.weights: hed` stands for, so that the name alone says which weights a fit starts from."""
 _VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
 FUSION_BACKBONES = ("compact", *_VGGS, "densenet121", "resnet50", "mobilenet_v2")
 
@@ -165,9 +167,11 @@ class ModelConfig(Section):
     """Architecture and where its weights start."""
 
     weights: str
-    """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
+    """`none`, `imagenet` (torchvision's cache), `hed` (of vgg16; `mammo fetch --weights hed`) or the path of a state
+    dict of the backbone."""
     preprocessing: Literal["auto", PreprocessingName]
-    """auto: what belongs to the weights (torchvision's own; from scratch, each patch standardised)."""
+    """auto: what belongs to the weights (torchvision's own; of hed, samplewise_center; from scratch, each patch
+    standardised)."""
     head_units: Positive
     head_dropout: BelowOne
     compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)]
@@ -244,6 +248,12 @@ def split_system(system: str) -> tuple[str, str]:
             f"fusion of {list(FUSIONS)}, got {system!r}; for example compact-model2"
         )
     return backbone, fusion
+
+
+def title_of(system: str, weights: str) -> str:
+    """A system as people read it: `vgg16 (HED)-model1`, whose weights are not ImageNet's own."""
+    backbone, fusion = split_system(system)
+    return f"{backbone} (HED)-{fusion}" if weights == "hed" else system
 
 
 OWN_SETTINGS = "params.yaml"

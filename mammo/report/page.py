@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mammo.core.config import Config, VoteConfig
+from mammo.core.config import Config, VoteConfig, title_of
 from mammo.core.errors import NOTICE, PHANTOM
 from mammo.core.files import Workspace, missing_file, read_json, write_bytes, write_json
 from mammo.core.provenance import fingerprint, library_versions
@@ -58,6 +58,11 @@ class ReportInputs:
     def system(self) -> str:
         """The champion's system."""
         return str(self.champion.content["system"])
+
+    @property
+    def title(self) -> str:
+        """The champion's system with its weights."""
+        return title_of(self.system, self.model.content["provenance"].get("weights", ""))
 
     @property
     def synthetic(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Console
 
-from mammo.core.config import Config, EvaluateConfig
+from mammo.core.config import Config, EvaluateConfig, title_of
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from mammo.data.splits import (
@@ -99,6 +99,7 @@ def _rows(
     config: Config,
 ) -> list[Row]:
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
+    systems = {title_of(name, config.model.weights): placed for name, placed in systems.items()}
     sets = {(name, "system"): placed for name, placed in systems.items()}
     if n_seeds > 1:
         words = f"ensemble of {n_seeds} seeds"

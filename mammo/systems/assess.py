@@ -146,7 +146,8 @@ def _patch_level(patches: Scores, config: EvaluateConfig) -> dict[str, Estimate]
 def describe_data(config: Config, part: Rois) -> dict[str, Any]:
     """What was judged: source, protocol, counts; patients are null where the source does not know them.
 
-    The note, for every table and picture, warns where an AUC is computed in the paper's way.
+    The note, for every table and picture, warns where an AUC is computed in the paper's way, and where the weights of
+    vgg16 are not ImageNet's own.
     """
     n_rois, n_tumor = len(part.table), int(part.labels.sum())
     warnings = []
@@ -154,6 +155,8 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
         warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
     if config.evaluate.patch_auc_of == "larger":
         warnings.append("AUC of the patches from the larger probability")
+    if config.model.weights == "hed":
+        warnings.append("vgg16 (HED): ImageNet's weights, fine-tuned for edges")
     split = f"{config.split.protocol.replace('_', ' ')} split"
     return {
         "source": config.ingest.source,

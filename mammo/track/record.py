@@ -11,7 +11,7 @@ import mlflow
 import pandas as pd
 from rich.console import Console
 
-from mammo.core.config import OWN_SETTINGS, Config
+from mammo.core.config import OWN_SETTINGS, Config, title_of
 from mammo.core.files import Workspace, atomic_path, read_json, read_table, sha256_of, write_json
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
@@ -116,6 +116,7 @@ def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
         "data_md5": data_hashes(workspace.root),
         "seed": config.train.seed,
         "recipe": config.recipe.model_dump(),
+        "weights": config.model.weights,
     }
     save_bundle(replace(trained.bundle, provenance=provenance), workspace.bundle(system))
     history = trained.history.drop(columns=["patches_per_second"])
@@ -132,6 +133,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
     tags = {
         "mammo.system": system,
         "mammo.source": config.ingest.source,
+        "mammo.weights": config.model.weights,
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
         "mammo.git_commit": git_commit(workspace.root) or "not in git",
@@ -148,7 +150,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         (f"{config.ingest.source}-{name}", part.table, hashes.get("data/rois", ""), use[name])
         for name, part in parts.items()
     )
-    return RunContext(experiment_name(config), system, params, tags, datasets)
+    return RunContext(experiment_name(config), title_of(system, config.model.weights), params, tags, datasets)
 
 
 def experiment_name(config: Config) -> str:
