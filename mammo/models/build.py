@@ -79,7 +79,8 @@ def _hed_file() -> Path:
     if not path.is_file() or sha256_of(path) != HED_SHA256:
         raise WeightsError(
             f"model.weights: hed needs {path} with the SHA-256 {HED_SHA256}, got "
-            f"{'another' if path.exists() else 'no'} file; run `mammo fetch --weights hed` (with --archive FILE where there is no network)"
+            f"{'another' if path.exists() else 'no'} file; run `mammo fetch --weights hed` (with --archive FILE where "
+            "there is no network)"
         )
     return path
 
@@ -128,7 +129,8 @@ class Architecture(Section):
         if config.weights == "hed" and not system.startswith("vgg16-"):
             raise WeightsError(
                 f"model.weights: hed holds the convolutions of vgg16 alone and cannot be used for {system}; take "
-                "vgg16-baseline, vgg16-model1 or vgg16-model2, or set model.weights to none"
+                "vgg16-baseline, vgg16-model1 or vgg16-model2, or set model.weights to none, or to imagenet or a path "
+                "(compact: none)"
             )
         if system.startswith("compact-") and config.weights != "none":
             raise WeightsError(
