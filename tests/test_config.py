@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mammo.core.config import Config
+from mammo.core.config import Config, title_of
 from mammo.core.errors import ConfigError
 from tests.settings import PARAMS, params
 
@@ -154,3 +154,8 @@ def test_a_file_that_is_missing_or_no_mapping_in_yaml_is_refused(
 
     with pytest.raises(ConfigError, match=rf"params\.yaml: {rule}"):
         Config.load(tmp_path / "params.yaml")
+
+
+def test_a_systems_title_names_the_weights_of_hed_alone() -> None:
+    assert title_of("vgg16-model1", "hed") == "vgg16 (HED)-model1"
+    assert title_of("vgg16-model1", "imagenet") == "vgg16-model1"
