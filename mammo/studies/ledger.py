@@ -255,7 +255,7 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
     by = config.register_.select_by
     systems = {system: system_entry(of_system) for system, of_system in fits.items()}
     return {
-        "data": describe_data(config, test),
+        "data": describe_data(config, test, config.model.weights),
         "n_seeds": n_seeds,
         "confidence": evaluate.confidence,
         "selected": best_system({name: entry["validation"] for name, entry in systems.items()}, by),

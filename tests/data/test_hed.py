@@ -27,7 +27,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
     monkeypatch.delenv(VARIABLE, raising=False)
     h5, ready = tmp_path / "given.h5", tmp_path / "ready.safetensors"
-    generator, state, names = np.random.default_rng(0), {}, iter(CONVOLUTIONS)
+    generator, names = np.random.default_rng(0), iter(CONVOLUTIONS)
+    state: dict[str, torch.Tensor] = {}
     with h5py.File(h5, "w") as file:
         file["dsn1/vars/0"] = np.ones((1, 1, 2, 1), np.float32)  # a side output, which is left out
         for block, n_convolutions in enumerate((2, 2, 3, 3, 3), start=1):

@@ -315,9 +315,9 @@ def test_under_torchvisions_normalisation_hed_sees_grey_levels_minus_the_mean_al
         expected = nn.functional.conv2d(by_channel, kernel, bias, padding=1)
         assert torch.allclose(first(normalised.preprocessing(patches)), expected, rtol=1e-4, atol=1e-3)
         normalised.preprocessing.mean.fill_(float(patches.mean()) / 255)  # as if it were the patch's own
-        blocks = [classifier.blocks(patches)["block1"] for classifier in (centred, normalised)]
-    assert blocks[0].std() > 0.1
-    assert torch.allclose(*blocks, rtol=1e-4, atol=1e-3)
+        block, other = (classifier.blocks(patches)["block1"] for classifier in (centred, normalised))
+    assert block.std() > 0.1
+    assert torch.allclose(block, other, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("system", ["vgg19-model1", "vgg16_bn-model2", "resnet50-baseline", "compact-model1"])
