@@ -2,10 +2,11 @@
 
 from rich.console import Console
 
-from mammo.core.config import Config, split_system
+from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_bytes
 from mammo.core.processes import steps_progress
+from mammo.core.systems import split_system
 from mammo.data.rois import read_rois
 from mammo.systems.features import keep_features
 

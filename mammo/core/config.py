@@ -5,18 +5,15 @@ from typing import Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import Field, model_validator
 
-from mammo.core.errors import ConfigError
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
 from mammo.core.settings import Folds, Index, Positive, Section, Seed, explained, read_yaml, with_choice
+from mammo.core.systems import FUSIONS, split_system
 from mammo.core.tune_config import AblateConfig, LedgerConfig, StudyConfig, TuneConfig, check_space
 
 SourceName = Literal["mias_rois", "mini_mias", "phantom", "own"]
 PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Road = Literal["exact", "dense"]
-FUSIONS = ("baseline", "model1", "model2")
-_VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
-FUSION_BACKBONES = ("compact", *_VGGS, "densenet121", "resnet50", "mobilenet_v2")
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 TwoOrMore = Annotated[int, Field(ge=2)]  # BatchNorm cannot train on a single patch
@@ -169,12 +166,14 @@ class ModelConfig(Section):
     """Architecture and where its weights start."""
 
     weights: str
-    """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
+    """`none`, `imagenet` (torchvision's cache), `hed` (of vgg16; `mammo fetch --weights hed`) or the path of a state
+    dict of the backbone."""
     road: Road
     """How a patch gets its block features: `exact`, alone through the backbone (the paper); `dense`, as a window of the
     maps of its whole ROI, one pass for all patches of it."""
     preprocessing: Literal["auto", PreprocessingName]
-    """auto: what belongs to the weights (torchvision's own; from scratch, each patch standardised)."""
+    """auto: what belongs to the weights (torchvision's own; of hed, samplewise_center; from scratch, each patch
+    standardised)."""
     head_units: Positive
     head_dropout: BelowOne
     compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)]
@@ -240,17 +239,6 @@ class RegisterConfig(Section):
     model_name: str
     select_by: Literal["val_loss", "val_auc"]
     """Chosen on the validation part alone."""
-
-
-def split_system(system: str) -> tuple[str, str]:
-    """Backbone and fusion of a system's name: `vgg16-model2` → (`vgg16`, `model2`); `ConfigError` without such ones."""
-    backbone, _, fusion = system.rpartition("-")
-    if backbone not in FUSION_BACKBONES or fusion not in FUSIONS:
-        raise ConfigError(
-            f"params.yaml: systems are written BACKBONE-FUSION with a backbone of {list(FUSION_BACKBONES)} and a "
-            f"fusion of {list(FUSIONS)}, got {system!r}; for example compact-model2"
-        )
-    return backbone, fusion
 
 
 OWN_SETTINGS = "params.yaml"

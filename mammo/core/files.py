@@ -38,6 +38,11 @@ class Workspace:
         return self.raw("mini_mias")
 
     @property
+    def hed(self) -> Path:
+        """Pretrained weights: VGG16's convolutions in the edge detector HED."""
+        return self.root / "data" / "weights" / "vgg16_hed.safetensors"
+
+    @property
     def rois(self) -> Path:
         """Folder of the ROI table and images."""
         return self.root / "data" / "rois"

@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from mammo.core.config import Config, split_system
+from mammo.core.config import Config
 from mammo.core.errors import MammoError
 from mammo.core.files import HERE, Workspace, atomic_path
 from mammo.core.processes import (
@@ -36,6 +36,7 @@ from mammo.core.processes import (
 )
 from mammo.core.provenance import fingerprint
 from mammo.core.records import SPLITS
+from mammo.core.systems import split_system
 from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.models.build import build_classifier

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mammo.core.config import Config, EvaluateConfig
 from mammo.core.files import Workspace
+from mammo.core.systems import title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import (
     Fold,
@@ -99,6 +100,7 @@ def _rows(
     config: Config,
 ) -> list[Row]:
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
+    systems = {title_of(name, config.model.weights): placed for name, placed in systems.items()}
     sets = {(name, "system"): placed for name, placed in systems.items()}
     if n_seeds > 1:
         words = f"ensemble of {n_seeds} seeds"
@@ -254,7 +256,7 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
     by = config.register_.select_by
     systems = {system: system_entry(of_system) for system, of_system in fits.items()}
     return {
-        "data": describe_data(config, test),
+        "data": describe_data(config, test, config.model.weights),
         "n_seeds": n_seeds,
         "confidence": evaluate.confidence,
         "selected": best_system({name: entry["validation"] for name, entry in systems.items()}, by),

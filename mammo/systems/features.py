@@ -22,11 +22,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from mammo.core.config import AugmentConfig, Config, PatchesConfig, split_system
+from mammo.core.config import AugmentConfig, Config, PatchesConfig
 from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace
 from mammo.core.provenance import code_mark, fingerprint
 from mammo.core.records import ROI_SIDE_PX
+from mammo.core.systems import split_system
 from mammo.data.patches import grid_corners
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, build_classifier

@@ -16,6 +16,7 @@ from mammo.core.files import Workspace, atomic_path, read_json, read_table, sha2
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
 from mammo.core.settings import study_tags
+from mammo.core.systems import title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
@@ -124,6 +125,7 @@ def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
         "data_md5": data_hashes(workspace.root),
         "seed": config.train.seed,
         "recipe": config.recipe.model_dump(),
+        "weights": config.model.weights,
     }
     save_bundle(replace(trained.bundle, provenance=provenance), workspace.bundle(system))
     history = trained.history.drop(columns=["patches_per_second"])
@@ -140,6 +142,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
     tags = {
         "mammo.system": system,
         "mammo.source": config.ingest.source,
+        "mammo.weights": config.model.weights,
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
         "mammo.git_commit": git_commit(workspace.root) or "not in git",
@@ -156,7 +159,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         (f"{config.ingest.source}-{name}", part.table, hashes.get("data/rois", ""), use[name])
         for name, part in parts.items()
     )
-    return RunContext(experiment_name(config), system, params, tags, datasets)
+    return RunContext(experiment_name(config), title_of(system, config.model.weights), params, tags, datasets)
 
 
 def experiment_name(config: Config) -> str:

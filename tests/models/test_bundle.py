@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mammo.core.config import FUSIONS, ModelConfig, VoteConfig
+from mammo.core.config import ModelConfig, VoteConfig
 from mammo.core.errors import DataError, WeightsError
 from mammo.core.files import sha256_of
+from mammo.core.systems import FUSIONS
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
