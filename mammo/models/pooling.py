@@ -59,16 +59,24 @@ def pool_windows(features: dict[str, Tensor], tops: Tensor, lefts: Tensor, size_
                 )
                 for corners, n in ((tops, of.shape[2]), (lefts, of.shape[3]))
             )
-            found = torch.einsum("nth,nchw,nlw->ntlc", rows, of, columns)
+            found = _weighted(of, rows, columns)
             if starts is None:
                 return found.flatten(1, 2)[:, :, None]
             n_rows, n_columns = tops.shape[1], lefts.shape[1]
-            by_cell = found.view(len(of), n_rows, n_along, n_columns, n_along, -1)
+            by_cell = found.reshape(len(of), n_rows, n_along, n_columns, n_along, -1)
             return by_cell.transpose(2, 3).reshape(len(of), n_rows * n_columns, n_along**2, -1)
 
         mean, square = means(maps, None, size_px), means(maps.square(), None, size_px)
         parts.append(torch.cat([mean, square, means(maps, cell_starts, stride * pool)], dim=2))
     return parts
+
+
+def _weighted(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`(n, c, h, w)`, `(n, t, h)` and `(n, l, w)` → sums over pixels `(n, t, l, c)`, as two products of matrices."""
+    n, width, height, _ = maps.shape
+    along = maps.contiguous().flatten(1, 2) @ columns.transpose(1, 2)
+    across = along.view(n, width, height, -1).transpose(2, 3).flatten(1, 2) @ rows.transpose(1, 2)
+    return across.view(n, width, columns.shape[1], -1).permute(0, 3, 2, 1)
 
 
 def _shares(starts_px: Tensor, side_px: int, stride: int, n: int) -> Tensor:
