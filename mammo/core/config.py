@@ -277,13 +277,16 @@ class Config(Section):
         for section, recipe in (("train", self.train.recipe), ("tune", self.tune.recipe)):
             if recipe not in self.recipes:
                 raise ValueError(f"{section}.recipe must be one of {sorted(self.recipes)}, got {recipe!r}")
-        if self.ingest.source != "mias_rois" and self.split.protocol == "published":
-            source = self.ingest.source
+        if self.split.protocol == "published" and (source := self.ingest.source) != "mias_rois":
             raise ValueError(f"split.protocol must be grouped_cv for ingest.source {source}: no folders")
         if self.train.features == "kept" and self.recipe.backbone_lr > 0:
             raise ValueError(
-                f"train.features must be fresh where the backbone learns, got kept with a backbone_lr of "
+                "train.features must be fresh where the backbone learns, got kept with a backbone_lr of "
                 f"{self.recipe.backbone_lr}; set train.recipe to frozen, or train.features to fresh"
+            )
+        if self.model.road == "dense" and self.recipe.validate_on == "draws":
+            raise ValueError(
+                "model.road dense validates on the grid: set validate_on of the recipe to grid, got draws"
             )
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
@@ -291,8 +294,8 @@ class Config(Section):
     @property
     def recipe(self) -> RecipeConfig:
         """The chosen recipe with the overrides of `train` applied."""
-        overrides = {key: value for key in OVERRIDES if (value := getattr(self.train, key)) is not None}
-        return self.recipes[self.train.recipe].model_copy(update=overrides)
+        own = {key: value for key in OVERRIDES if (value := getattr(self.train, key)) is not None}
+        return self.recipes[self.train.recipe].model_copy(update=own)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -1,4 +1,4 @@
-"""Names of systems: a backbone, a fusion, and the weights that the backbone starts from."""
+"""Names of systems: a backbone, a fusion, the weights that the backbone starts from, and the floor beside it."""
 
 from mammo.core.errors import ConfigError
 
@@ -10,18 +10,33 @@ HED_SHA256 = "25d7e6b17b76ac218ce5638add5c4e9e12ee5aed0bdbbf7520d52f8a26c2ae02"
 """Of the file that `model.weights: hed` stands for, so that the name alone says which weights a fit starts from."""
 
 
+FLOOR_SUFFIX = "-floor"
+"""Of a system whose votes also count the floor's evidence (`evaluation.stacking`), after its network's name."""
+
+
+def network_of(system: str) -> str:
+    """The system without the floor: `compact-model2-floor` → `compact-model2`."""
+    return system.removesuffix(FLOOR_SUFFIX)
+
+
+def has_floor(system: str) -> bool:
+    """Whether the floor's evidence counts in its votes."""
+    return system.endswith(FLOOR_SUFFIX)
+
+
 def split_system(system: str) -> tuple[str, str]:
     """Backbone and fusion of a system's name: `vgg16-model2` → (`vgg16`, `model2`); `ConfigError` without such ones."""
-    backbone, _, fusion = system.rpartition("-")
+    backbone, _, fusion = network_of(system).rpartition("-")
     if backbone not in FUSION_BACKBONES or fusion not in FUSIONS:
         raise ConfigError(
             f"params.yaml: systems are written BACKBONE-FUSION with a backbone of {list(FUSION_BACKBONES)} and a "
-            f"fusion of {list(FUSIONS)}, got {system!r}; for example compact-model2"
+            f"fusion of {list(FUSIONS)}, and {FLOOR_SUFFIX} behind it where the floor's evidence is to count, got "
+            f"{system!r}; for example compact-model2"
         )
     return backbone, fusion
 
 
 def title_of(system: str, weights: str) -> str:
     """A system as people read it: `vgg16 (HED)-model1`, whose weights are not ImageNet's own."""
-    backbone, fusion = split_system(system)
-    return f"{backbone} (HED)-{fusion}" if weights == "hed" else system
+    backbone, _ = split_system(system)
+    return f"{backbone} (HED){system.removeprefix(backbone)}" if weights == "hed" else system

@@ -36,7 +36,7 @@ from mammo.core.processes import (
 )
 from mammo.core.provenance import fingerprint
 from mammo.core.records import SPLITS
-from mammo.core.systems import split_system
+from mammo.core.systems import network_of, split_system
 from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.models.build import build_classifier
@@ -50,7 +50,7 @@ from mammo.systems.train import computed_with, patch_scores, train_system
 class FitTask:
     """What one fit depends on, the repeat and fold where it stands, and the title that people read while it runs.
 
-    Votes, place and title do not touch the fit.
+    Votes, place and title do not touch the fit, nor does the floor beside a network.
     """
 
     system: str
@@ -87,7 +87,7 @@ def fit_key(task: FitTask) -> str:
         pixels.update("\n".join(str(value) for value in task.rois.table[column]).encode())
     config = task.config
     depends = {
-        "system": task.system,
+        "system": network_of(task.system),
         "seed": task.seed,
         "recipe": config.recipe.model_dump(),
         "model": config.model.model_dump(),
@@ -119,7 +119,7 @@ def fit_one(
     drawn = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
     with cpu_threads(1):
         trained = train_system(
-            task.system, config, train, val, drawn, task.seed, checkpoint, workspace, on_epoch
+            network_of(task.system), config, train, val, drawn, task.seed, checkpoint, workspace, on_epoch
         )
         scores = (
             PartScores(

@@ -150,7 +150,8 @@ class RoiScorer:
         if not len(images):
             return np.empty((0, len(bundle.corners)))
         stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        return grid_scores(bundle.classifier, stack, bundle, self.precision, bundle.vote.views)
+        scores = grid_scores(bundle.classifier, stack, bundle, self.precision, bundle.vote.views)
+        return scores if bundle.stack is None else bundle.stack.apply(images, scores)
 
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
         """uint8 ROIs `(n, 120, 120)` → one decision each."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -13,12 +15,16 @@ from mammo.core.config import Config
 from mammo.core.files import HERE, Workspace, sha256_of
 from mammo.core.processes import StepObserver
 from mammo.core.provenance import code_mark, fingerprint
+from mammo.core.records import Label
+from mammo.core.systems import has_floor
 from mammo.data.patches import grid_patches
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.domain import fit_domain
+from mammo.evaluation.metrics import auc
 from mammo.evaluation.scores import Scores
+from mammo.evaluation.stacking import fit_stack
 from mammo.evaluation.voting import fitted, voted
 from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle
@@ -115,16 +121,23 @@ def fit_data(
     return patch_data(rois, patches, device)
 
 
-def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
+def decide_on_validation(bundle: Bundle, train: Rois, val: Rois, config: Config) -> Bundle:
     """The bundle with threshold, calibrator and conformal limits fitted to its own scores of the validation part.
+
+    Where the floor's evidence counts, it is fitted to the training part and stacked on those scores first.
 
     The scores come by the road of serving. The same ROIs have chosen the epoch, so what these numbers promise is
     somewhat optimistic; the test part says how much.
 
     Raises:
-        DataError: the validation part lacks a class.
+        DataError: a part lacks a class.
     """
     scored, referral = score_part(bundle, val, config), config.referral
+    if has_floor(bundle.system):
+        stack = fit_stack(train.images, train.labels, val.images, val.labels, scored.patch_scores[0])
+        stacked = stack.apply(val.images, scored.patch_scores[0])
+        bundle = replace(bundle, stack=stack, results=bundle.results | stacked_results(val.labels, stacked))
+        scored = voted(scored.roi_ids, val.labels, val.groups, stacked, config.vote)
     labels, (patch_scores,), (scores,) = scored.labels, scored.patch_scores, scored.scores
     alpha, by_class = 1 - referral.coverage, referral.class_conditional
     return replace(
@@ -133,6 +146,13 @@ def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
         calibrator=fit_platt(labels, scores),
         conformal=fit_conformal(labels, scores, alpha=alpha, class_conditional=by_class),
     )
+
+
+def stacked_results(labels: npt.NDArray[np.int64], patch_scores: FloatArray) -> dict[str, float]:
+    """`val_loss` and `val_auc` of patch scores `(n, n_patches)`, as a fit computes its network's on the grid."""
+    of_label = np.where(labels[:, None] == Label.TUMOR, patch_scores, 1 - patch_scores)
+    loss = float(-np.log(np.maximum(of_label, np.finfo(float).tiny)).mean())
+    return {"val_loss": loss, "val_auc": auc(labels, patch_scores.mean(axis=1))}
 
 
 def validation_results(bundle: Bundle) -> dict[str, float]:

@@ -74,7 +74,7 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
                 on_epoch=report,
                 on_step=on_step,
             )
-        decided = decide_on_validation(trained.bundle, parts["val"], config)
+        decided = decide_on_validation(trained.bundle, parts["train"], parts["val"], config)
         _write(workspace, config, replace(trained, bundle=decided))
         _log_bundle(workspace, system, run, trained.history)
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))

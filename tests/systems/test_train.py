@@ -49,7 +49,7 @@ def train_on(
 ) -> Trained:
     config = tiny_config(**changes)
     trained = train_system(system, config, parts["train"], parts["val"], patch_sets, **options)
-    return replace(trained, bundle=decide_on_validation(trained.bundle, parts["val"], config))
+    return replace(trained, bundle=decide_on_validation(trained.bundle, parts["train"], parts["val"], config))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(
     assert bundle.vote == tiny_config().vote
     assert bundle.synthetic  # as the ROIs are
     assert not bundle.classifier.training
-    again = decide_on_validation(bundle, parts["val"], tiny_config())
+    again = decide_on_validation(bundle, parts["train"], parts["val"], tiny_config())
     assert (again.calibrator, again.conformal) == (bundle.calibrator, bundle.conformal)
     assert bundle.conformal.n_calibration == 6
 
@@ -86,14 +86,17 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
 ) -> None:
     config = tiny_config(vote__threshold="validation", referral__coverage=0.6)
     seen = score_part(trained.bundle, parts["val"], config)
-    bundle = decide_on_validation(trained.bundle, parts["val"], config)
+    bundle = decide_on_validation(trained.bundle, parts["train"], parts["val"], config)
     assert bundle.vote == with_validation_threshold(seen.labels, seen.patch_scores[0], config.vote)
     assert bundle.calibrator == fit_platt(seen.labels, seen.scores[0])
     assert bundle.conformal == fit_conformal(seen.labels, seen.scores[0], alpha=1 - 0.6)
     assert bundle.conformal.coverage == 0.6
     assert (bundle.results, bundle.classifier) == (trained.bundle.results, trained.bundle.classifier)
     fixed = tiny_config(vote__share_threshold=0.123)
-    assert decide_on_validation(trained.bundle, parts["val"], fixed).vote.share_threshold == 0.123
+    assert (
+        decide_on_validation(trained.bundle, parts["train"], parts["val"], fixed).vote.share_threshold
+        == 0.123
+    )
 
 
 def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
@@ -107,7 +110,7 @@ def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
 def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Rois]) -> None:
     normal = parts["val"].only(parts["val"].labels == 0)
     with pytest.raises(DataError, match="both classes are needed"):
-        decide_on_validation(trained.bundle, normal, tiny_config())
+        decide_on_validation(trained.bundle, parts["train"], normal, tiny_config())
 
 
 def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_others(
