@@ -41,11 +41,12 @@ ADDED: Final[dict[str, list[Label]]] = {
 METRICS: Final = ("auc_score", "accuracy", "recall", "specificity", "precision")
 ABOUT: Final = (
     "{system}. Only the training parts differ, by ROIs that the exact extraction cuts from films of the fold's "
-    "training patients: {n_each} further Normal ROIs of each film without lesion, at places drawn evenly where the whole crop "
-    "is breast without the pectoral muscle's corner; {n_each} crops of each lesion, shifted by up to {shift_px} px "
-    "along each axis. An epoch has as many patches as before, half of them Tumor. {confidence:%} intervals by a BCa "
-    "bootstrap of the patients and of the runs (one seed on one set of folds, the same for both sides). For the "
-    "verdict those of AUC and accuracy are widened so that they hold in all rows of a table at once (Bonferroni)."
+    "training patients: {n_each} further Normal ROIs of each film without lesion, at places drawn evenly where the "
+    "whole crop is breast without the pectoral muscle's corner; {n_each} crops of each lesion, shifted by up to "
+    "{shift_px} px along each axis. An epoch has as many patches as before, half of them Tumor. {confidence:%} "
+    "intervals by a BCa bootstrap of the patients and of the runs (one seed on one set of folds, the same for both "
+    "sides). For the verdict those of AUC and accuracy are widened so that they hold in all rows of a table at "
+    "once (Bonferroni)."
 )
 
 
