@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import log_loss, roc_auc_score
 
 from mammo.core.config import Config
 from mammo.core.errors import DataError
@@ -20,11 +21,13 @@ from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.domain import fit_domain
+from mammo.evaluation.stacking import fit_stack
 from mammo.evaluation.voting import with_validation_threshold
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import devices
 from mammo.systems.assess import predictions
 from mammo.systems.fit import EpochRecord
+from mammo.systems.score import RoiScorer
 from mammo.systems.train import (
     FIT_CODE,
     Trained,
@@ -35,7 +38,7 @@ from mammo.systems.train import (
     train_system,
     validation_results,
 )
-from tests.tiny_fits import differing, tiny_config, weights_of
+from tests.tiny_fits import CPU, differing, tiny_config, weights_of
 
 PatchSets = dict[str, pd.DataFrame]
 
@@ -283,3 +286,24 @@ def test_comments_docstrings_and_layout_do_not_change_the_code_but_a_number_does
     dressed = '"""A module."""\n\ndef f(x):\n    """Add one."""\n    # so\n    return (x\n    + 1)\n'
     assert syntax_of(dressed) == syntax_of(plain)
     assert syntax_of(plain.replace("1", "2")) != syntax_of(plain)
+
+
+def test_a_system_with_the_floor_is_its_network_with_the_floor_stacked_on_its_validation_scores(
+    trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets, tmp_path: Path
+) -> None:
+    bundle = train_on(parts, patch_sets, "compact-model2-floor").bundle
+    network = trained.bundle
+    for name, value in network.classifier.state_dict().items():
+        assert torch.equal(bundle.classifier.state_dict()[name], value)
+    train, val = parts["train"], parts["val"]
+    seen = RoiScorer.on(network, CPU).patch_scores(val.images)
+    assert bundle.stack == fit_stack(train.images, train.labels, val.images, val.labels, seen)
+    assert bundle.stack is not None
+    stacked = bundle.stack.apply(val.images, seen)
+    assert bundle.results["val_auc"] == roc_auc_score(val.labels, stacked.mean(axis=1))
+    each_patch = np.repeat(val.labels, stacked.shape[1])
+    assert bundle.results["val_loss"] == pytest.approx(log_loss(each_patch, stacked.ravel()))
+    assert bundle.calibrator == fit_platt(val.labels, stacked.mean(axis=1))
+    save_bundle(bundle, tmp_path)
+    served = RoiScorer.on(load_bundle(tmp_path), CPU)
+    np.testing.assert_allclose(served.patch_scores(val.images), stacked, rtol=1e-6)
