@@ -132,7 +132,7 @@ def main() -> None:
     for name, labels in ADDED.items():
         folds[name] = [with_extra(fold, extra.only(np.isin(extra.labels, labels))) for fold in as_is]
     plans = {name: plan(SYSTEM, config, of, config.ledger.n_seeds, name) for name, of in folds.items()}
-    placed = fit_all(plans, workspace.fits, default_jobs(config), Console())
+    placed = fit_all(plans, workspace, default_jobs(config), Console())
     runs, evaluate = {name: runs_of(of, rois) for name, of in placed.items()}, config.evaluate
     floor = runs_of(floor_runs(as_is), rois)
     n_rois = {name: np.mean([len(fold.rois.labels) for fold in of]) for name, of in folds.items()}
