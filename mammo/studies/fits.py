@@ -125,7 +125,7 @@ def fit_one(
             PartScores(
                 tuple(part.table["roi_id"]),
                 part.labels,
-                patch_scores(trained.bundle, part, config, workspace),
+                patch_scores(trained.bundle.classifier, part, config, workspace),
             )
             for part in (val, test)
         )
@@ -215,13 +215,23 @@ def _fit_missing(
 
 def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: Console) -> None:
     """Compute with all cores what workers of one thread would wait for."""
+    seen = set[str]()
     for task in tasks:
-        if task.config.train.features == "kept":
-            backbone, _ = split_system(task.system)
+        backbone, _ = split_system(task.system)
+        config = task.config
+        seed = task.seed if config.model.weights == "none" else None
+        rests_on = [
+            backbone,
+            seed,
+            config.model.model_dump(),
+            config.patches.model_dump(),
+            id(task.rois.images),
+        ]
+        if config.train.features == "kept" and (mark := fingerprint(rests_on)) not in seen:
+            seen.add(mark)
             with steps_progress(f"features of {backbone}, ROIs", console) as on_step:
-                classifier = build_classifier(task.system, task.config.model, task.seed)
-                images = task.rois.images
-                keep_features(task.system, task.config, images, workspace, classifier, on_step=on_step)
+                classifier = build_classifier(task.system, config.model, task.seed)
+                keep_features(task.system, config, task.rois.images, workspace, classifier, on_step=on_step)
 
 
 def _work_off(

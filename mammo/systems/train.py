@@ -32,7 +32,7 @@ from mammo.systems.devices import choose_device, computes_bfloat16, cpu_threads,
 from mammo.systems.features import keep_features
 from mammo.systems.fit import EpochRecord, fit
 from mammo.systems.inputs import FitData, FitSettings, frozen_data, patch_data
-from mammo.systems.score import FloatArray, RoiScorer, tumor_scores
+from mammo.systems.score import FloatArray, RoiScorer, grid_scores, tumor_scores
 
 
 @dataclass(frozen=True)
@@ -237,16 +237,16 @@ def score_part(bundle: Bundle, part: Rois, config: Config) -> Scores:
     return voted(roi_ids, part.labels, part.groups, scores, bundle.vote, bundle.calibrator, bundle.conformal)
 
 
-def patch_scores(bundle: Bundle, part: Rois, config: Config, workspace: Workspace) -> FloatArray:
+def patch_scores(classifier: Classifier, part: Rois, config: Config, workspace: Workspace) -> FloatArray:
     """Probability of Tumor of each grid patch of a part, `(n, n_patches)`: by the road of serving, or by kept features
     where one view votes."""
     device = choose_device(config.train.device)
+    classifier.to(device).to(memory_format=torch.channels_last).eval()
     if config.train.features == "fresh" or config.vote.views > 1:
-        return RoiScorer.on(bundle, device).patch_scores(part.images)
-    none = grid_patches(part.table.iloc[:0], config.patches)
-    data = fit_data(part, none, bundle.classifier, config, workspace)
-    bundle.classifier.to(device).eval()
-    return tumor_scores(data.grid_logits(bundle.classifier, fit_settings(config)))
+        images = torch.from_numpy(np.ascontiguousarray(part.images)).to(device)
+        return grid_scores(classifier, images, config.patches, config.train.precision, config.vote.views)
+    data = fit_data(part, grid_patches(part.table.iloc[:0], config.patches), classifier, config, workspace)
+    return tumor_scores(data.grid_logits(classifier, fit_settings(config)))
 
 
 def best_system(results: Mapping[str, Mapping[str, Any]], by: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import wilcoxon
 
-from mammo.core.config import Config, PatchesConfig, VoteConfig
+from mammo.core.config import Config, VoteConfig
 from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace
 from mammo.core.records import ROI_SIDE_PX
@@ -24,8 +24,8 @@ from mammo.evaluation.voting import decisions, fitted, vote_shares, with_validat
 from mammo.models.build import Classifier, build_classifier
 from mammo.studies.fits import Fit
 from mammo.systems.fit import EpochRecord, fit
-from mammo.systems.inputs import FitSettings, PatchData, patch_data
-from mammo.systems.score import grid_scores
+from mammo.systems.inputs import FitSettings
+from mammo.systems.train import fit_data, patch_scores
 from mammo.tuning.space import trial_settings
 
 INDEX: Final = "index"
@@ -85,7 +85,9 @@ def _folds(rois: Rois, n_folds: int, seed: int) -> list[Fold]:
     return grouped_folds(rois, GridConfig(n_folds=n_folds, n_repeats=1, n_seeds=1, seed=seed))
 
 
-def judge_trial(trial: optuna.Trial, folds: Sequence[Fold], config: Config, device: torch.device) -> float:
+def judge_trial(
+    trial: optuna.Trial, folds: Sequence[Fold], config: Config, device: torch.device, workspace: Workspace
+) -> float:
     """Fit and judge a trial, whose index is known, on each of `trial_folds`; its value is the mean over them.
 
     Every epoch reports, at the step `fold × epochs + epoch`, the validation AUC so far: the mean of this epoch's and of
@@ -99,9 +101,9 @@ def judge_trial(trial: optuna.Trial, folds: Sequence[Fold], config: Config, devi
     values, val_aucs, cost = list[float](), list[float](), {FIT_S: 0.0, JUDGE_S: 0.0}
     try:
         for number, fold in enumerate(folds):
-            classifier = _fitted(trial, number, fold.rois, system, settings, device, val_aucs, cost)
+            classifier = _fitted(trial, number, fold.rois, system, settings, workspace, val_aucs, cost)
             started = perf_counter()
-            values.append(_value_after_voting(classifier, fold.rois, settings, device))
+            values.append(_value_after_voting(classifier, fold.rois, settings, workspace))
             cost[JUDGE_S] += perf_counter() - started
             trial.set_user_attr(FOLDS, values)
             if number + 1 < len(folds) and fold_stops(config.tune, values, _earlier(trial)):
@@ -120,16 +122,22 @@ def _fitted(
     rois: Rois,
     system: str,
     settings: Config,
-    device: torch.device,
+    workspace: Workspace,
     val_aucs: list[float],
     cost: dict[str, float],
 ) -> Classifier:
     """Fit one fold; the validation AUCs of all epochs so far, and `cost`, are added to as it goes."""
     tune, patches = settings.tune, settings.patches
     seed = fit_seed(tune.seed, int(trial.user_attrs[INDEX]), number)
-    train = on_device(rois.part("train"), patches.model_copy(update={"seed": seed}), device, drawn=True)
-    val = on_device(rois.part("val"), patches, device)
-    classifier = build_classifier(system, settings.model, seed)
+    classifier, part, val_part = (
+        build_classifier(system, settings.model, seed),
+        rois.part("train"),
+        rois.part("val"),
+    )
+    drawn = drawn_patches(part.table, patches.model_copy(update={"seed": seed}))
+    train = fit_data(part, drawn, classifier, settings, workspace)
+    # The grid alone judges an epoch.
+    val = fit_data(val_part, drawn_patches(val_part.table.iloc[:0], patches), classifier, settings, workspace)
     stride_px = coarse_stride(patches.size_px, patches.corner_patches)
     how = FitSettings(patches.size_px, stride_px, seed, settings.train.precision, patches.corner_patches)
     earlier, so_far, last_epochs = _earlier(trial), list[float](), val_aucs[tune.epochs - 1 :: tune.epochs]
@@ -152,22 +160,13 @@ def _fitted(
     return classifier
 
 
-def on_device(rois: Rois, patches: PatchesConfig, device: torch.device, *, drawn: bool = False) -> PatchData:
-    """ROIs with their random patches, or with none where a grid alone looks at them."""
-    return patch_data(rois, drawn_patches(rois.table if drawn else rois.table.iloc[:0], patches), device)
-
-
-def _value_after_voting(classifier: Classifier, rois: Rois, settings: Config, device: torch.device) -> float:
-    metric, vote, patches = settings.tune.metric, settings.vote, settings.patches
+def _value_after_voting(classifier: Classifier, rois: Rois, settings: Config, workspace: Workspace) -> float:
+    metric, vote = settings.tune.metric, settings.vote
     val, held_out = rois.part("val"), rois.part("test")
-
-    def patch_scores(part: Rois) -> npt.NDArray[np.float64]:
-        images = on_device(part, patches, device).images
-        return grid_scores(classifier, images, patches, settings.train.precision, vote.views)
-
     if metric != "auc" and vote.threshold == "validation":
-        vote = with_validation_threshold(val.labels, patch_scores(val), vote)
-    value = roi_value(metric, held_out.labels, patch_scores(held_out), vote)
+        on_val = patch_scores(classifier, val, settings, workspace)
+        vote = with_validation_threshold(val.labels, on_val, vote)
+    value = roi_value(metric, held_out.labels, patch_scores(classifier, held_out, settings, workspace), vote)
     if not np.isfinite(value):
         raise ConfigError(
             f"params.yaml: tune.metric must be defined on every fold, but {metric} is not on a fold of "

@@ -250,7 +250,10 @@ def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: flo
     try:
         with _heartbeat(opened, trial):
             try:
-                value, state = judge_trial(trial, folds, opened.config, device), TrialState.COMPLETE
+                value, state = (
+                    judge_trial(trial, folds, opened.config, device, opened.workspace),
+                    TrialState.COMPLETE,
+                )
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
             except MammoError as error:

@@ -42,6 +42,7 @@ IN_THE_DATA: Final = ("ingest.source", "split")
 NOT_IN_THE_RESULT: Final = ("settings_from", "train.device", "train.threads")
 """Where the values come from (DVC names the file itself), and on what the work is done."""
 NOT_IN_ITS_OUTS: Final = {
+    "features": {"evaluation"},  # votes and metrics, beside scoring
     "leakage": {"evaluation"},  # formats of the report's numbers
     "choose": {"data", "evaluation", "models"},  # what made the results that it compares
 }
