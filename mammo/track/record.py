@@ -5,9 +5,9 @@ store does not know it, as in a fresh clone, the run is written again from the f
 """
 
 from dataclasses import replace
-from typing import Any
+from statistics import median
+from typing import Any, Final
 
-import mlflow
 import pandas as pd
 from rich.console import Console
 
@@ -18,14 +18,15 @@ from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_
 from mammo.core.settings import study_tags
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
-from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
+from mammo.models.bundle import WEIGHTS_FILE, save_bundle
 from mammo.systems.assess import operation_estimates
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import Trained, run_fingerprint, train_system, validation_results
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
-from mammo.track.registry import Version, register
+from mammo.track.registry import Version, register, voter_of
 from mammo.track.store import (
     WEIGHTS_TAG,
+    DataSet,
     Run,
     RunContext,
     connect,
@@ -33,8 +34,19 @@ from mammo.track.store import (
     flat_params,
     note_run,
     open_run,
+    store_errors,
     unfinished_run,
 )
+
+CURVES: Final = ("train_loss", "val_loss", "val_auc")
+HEADLINES: Final = {
+    "auc": "auc_score",
+    **{name: name for name in ("accuracy", "recall", "specificity", "precision", "balanced_accuracy")},
+    "brier": "brier_calibrated",
+    **{name: name for name in ("recall_at_specificity_0.90", "coverage", "referral_rate")},
+}
+"""The few test results that are metrics, with the estimates they show; all estimates stand in the table `ESTIMATES`."""
+ESTIMATES: Final = "test_estimates.json"
 
 
 def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
@@ -50,10 +62,12 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     context = training_context(workspace, config, system, parts)
     with open_run(workspace, context, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
+        speeds: list[float] = []
 
         def report(record: EpochRecord) -> None:
             console.print(epoch_line(system, record, n_epochs), highlight=False, soft_wrap=True)
-            run.log_metrics(_metrics(vars(record)), step=record.epoch)
+            run.log_metrics({name: vars(record)[name] for name in CURVES}, record.epoch)
+            speeds.append(record.patches_per_second)
 
         with training_progress(system, n_epochs, console) as on_step:
             trained = train_system(
@@ -68,6 +82,7 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
             )
         _write(workspace, config, trained)
         _log_bundle(workspace, system, run, trained.history)
+        run.tag({"mammo.patches_per_second": f"{median(speeds):.0f}"} if speeds else {})
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
     workspace.checkpoint(system).unlink(missing_ok=True)
 
@@ -85,24 +100,25 @@ def epoch_line(system: str, record: EpochRecord, n_epochs: int) -> str:
     )
 
 
-def _metrics(record: dict[str, Any]) -> dict[str, float]:
-    return {str(name): float(value) for name, value in record.items() if name != "epoch"}
-
-
 def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFrame) -> None:
-    """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out."""
-    logged = {metric.step for metric in connect(workspace).get_metric_history(run.run_id, "val_loss")}
+    """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out.
+
+    The bundle goes into the run's logged model. What is no result of a test or of an epoch is a tag.
+    """
+    logged = {metric.step for metric in run.client.get_metric_history(run.run_id, "val_loss")}
     for record in history.to_dict("records"):
         if record["epoch"] not in logged:
-            run.log_metrics(_metrics({str(k): v for k, v in record.items()}), step=int(record["epoch"]))
-    for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
-        run.log_file(workspace.bundle(system) / name, "bundle")
-    run.log_file(workspace.reports / "train" / f"{system}.csv")
-    results = read_json(workspace.reports / "train" / f"{system}.json")
-    run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
-    description = workspace.description(system)
+            run.log_metrics({name: float(record[name]) for name in CURVES}, int(record["epoch"]))
+    description, results = workspace.description(system), workspace.reports / "train" / f"{system}"
+    for path in (results.with_suffix(".csv"), workspace.params):
+        run.log_file(path)
+    facts = read_json(results.with_suffix(".json"))
+    voter = voter_of(run.client, run.run_id, workspace.bundle(system))
+    chosen = {f"val/{name}": float(facts.pop(f"val_{name}")) for name in ("auc", "loss")}
+    run.log_metrics(chosen, facts["epoch"], voter, "validation")
     weights = str(read_json(description)["weights_sha256"])
-    mlflow.set_tags({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
+    run.tag({f"mammo.{name}": str(round(value, 6)) for name, value in facts.items()})
+    run.tag({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
 
 
 def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
@@ -126,16 +142,15 @@ def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
 
 def training_context(workspace: Workspace, config: Config, system: str, parts: dict[str, Rois]) -> RunContext:
     """What a run logs at its start: settings, identity, data sets with their DVC hashes."""
-    hashes = data_hashes(workspace.root)
     use = {"train": "training", "val": "validation"}
-    synthetic = any(part.synthetic for part in parts.values())
+    synthetic, data = any(part.synthetic for part in parts.values()), parts["train"].name_of_data
     tags = {
         "mammo.system": system,
         "mammo.source": config.ingest.source,
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
         "mammo.git_commit": git_commit(workspace.root) or "not in git",
-        "mlflow.note.content": f"{'Phantom (synthetic) data. ' * synthetic}Research software.",
+        "mlflow.note.content": f"{system} on {data}, {experiment_name(config)}: not tested yet. Research software.",
     }
     if config.settings_from != OWN_SETTINGS:
         tags |= study_tags(workspace.root / config.settings_from)
@@ -144,11 +159,13 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         config.model_dump(include={"ingest", "split", "patches", "model", "train", "vote", "referral"})
         | {"recipe": config.recipe.model_dump(), "system": system}
     )
-    datasets = tuple(
-        (f"{config.ingest.source}-{name}", part.table, hashes.get("data/rois", ""), use[name])
-        for name, part in parts.items()
-    )
+    datasets = tuple(_data_set(workspace, config, part, use[name]) for name, part in parts.items())
     return RunContext(experiment_name(config), system, params, tags, datasets)
+
+
+def _data_set(workspace: Workspace, config: Config, part: Rois, use: str) -> DataSet:
+    digest = data_hashes(workspace.root).get("data/rois", "")
+    return DataSet(f"{config.ingest.source}-{part.name}", part.table, digest, use)
 
 
 def experiment_name(config: Config) -> str:
@@ -185,17 +202,49 @@ def fill_store(workspace: Workspace, config: Config) -> Version:
 
 
 def record_evaluation(workspace: Workspace, config: Config, system: str) -> None:
-    """Add test results, their intervals and the pictures to a system's run, unless it holds them."""
+    """Add test results, their intervals and the system's pictures to its run and its voter, unless they are there."""
     folder = workspace.reports / "evaluate"
     run_id, digest = ensure_run(workspace, config, system), sha256_of(folder / "results.json")
-    if connect(workspace).get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
-        return
-    judged = read_json(folder / "results.json")["systems"][system]
-    with open_run(workspace, RunContext(experiment_name(config), system, {}, {}), unfinished=run_id) as run:
-        for name, estimate in {**judged["roi"], **operation_estimates(judged)}.items():
-            ends = {"": estimate["value"], "_ci_low": estimate["ci_low"], "_ci_high": estimate["ci_high"]}
-            run.log_metrics({f"test_{name}{end}": v for end, v in ends.items() if v is not None})
-        run.log_metrics({"test_n_rois": float(judged["n_rois"])})
+    with store_errors(workspace):
+        run = Run(connect(workspace), run_id)
+        if run.client.get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
+            return
+        results = read_json(folder / "results.json")
+        judged = results["systems"][system]
+        estimates = {**judged["roi"], **operation_estimates(judged)}
+        patches = {f"patch_{name}": estimate for name, estimate in judged["patch"].items()}
+        table = pd.DataFrame({"metric": name, **one} for name, one in (estimates | patches).items())
+        run.log_table(table, ESTIMATES)
+        run.log_data(_data_set(workspace, config, read_parts(workspace).part("test"), "testing"))
+        headlines = {f"test/{name}": estimates[of]["value"] for name, of in HEADLINES.items()}
+        voter = voter_of(run.client, run_id, workspace.bundle(system))
+        found = {name: value for name, value in headlines.items() if value is not None}
+        run.log_metrics(found, judged["validation"]["epoch"], voter, "testing")
         for path in sorted(folder.iterdir()):
-            run.log_file(path, "evaluate")
-        mlflow.set_tags({EVALUATION_TAG: digest})
+            if path.stem.partition("-")[2] in ("", system):  # no picture of another system
+                run.log_file(path, "evaluate")
+        run.tag(
+            {"mlflow.note.content": story(system, results["data"]["note"], estimates), EVALUATION_TAG: digest}
+        )
+
+
+def story(system: str, data: str, estimates: dict[str, dict[str, Any]]) -> str:
+    """Markdown: system, data, split and the main results in the first line, then a table of all headlines."""
+
+    def shown(one: dict[str, Any]) -> tuple[str, str]:
+        values = (
+            f"{one[key]:.3f}" if one[key] is not None else "n/a" for key in ("value", "ci_low", "ci_high")
+        )
+        return next(values), " to ".join(values)
+
+    told = (
+        "{} {} ({})".format(name.replace("auc", "AUC"), *shown(estimates[of]))
+        for name, of in list(HEADLINES.items())[:2]
+    )
+    lines = (
+        "| test/{} | {} | {} | {} |".format(name, *shown(estimates[of]), estimates[of]["n"])
+        for name, of in HEADLINES.items()
+    )
+    heading = f"| metric | value | {estimates['auc_score']['confidence']:.0%} interval | n |"
+    table = "\n".join((heading, "|---|---|---|---|", *lines))
+    return f"{system} on {data}: {', '.join(told)}.\n\n{table}\n\nResearch software, no medical device."
