@@ -288,8 +288,11 @@ def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None
             typer.echo(json.dumps(row | {"started": row["started"].isoformat()}))
         return
     from mammo.report.terminal import runs_table, versions_table
+    from mammo.track.page import compare_pages
 
     Console().print(runs_table(rows), versions_table(registered))
+    for name, address in compare_pages(workspace, rows).items():
+        typer.echo(f"compare the newest of {name} (while `mammo ui` runs): {address}")
 
 
 @app.command()

@@ -10,12 +10,18 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Final
 from urllib.parse import quote
 
 from mammo.core.errors import MammoError, ending_on_sigterm
 from mammo.core.files import Workspace
 from mammo.track.check import tracking_uri
 from mammo.track.store import VIEW, comparison_rows, connect, experiment_id, without_password
+
+PORT: Final = 5000
+SERVERS: Final = ("http://", "https://")
+TRAINING: Final = "workflowType=machine_learning"
+"""What has the page show models in training, not language models."""
 
 
 def serve_page(workspace: Workspace, host: str, port: int, say: Callable[[str], None]) -> int:
@@ -28,7 +34,7 @@ def serve_page(workspace: Workspace, host: str, port: int, say: Callable[[str], 
         MammoError: the store is a server, which has the page itself.
     """
     store = tracking_uri(workspace)
-    if store.startswith(("http://", "https://")):
+    if store.startswith(SERVERS):
         raise MammoError(
             f"MLFLOW_TRACKING_URI is the server {without_password(store)}, which has the page itself; open that address"
         )
@@ -65,10 +71,19 @@ def first_page(workspace: Workspace, server: str) -> str:
     made = experiment_id(
         connect(workspace), workspace, rows[0]["experiment"]
     )  # which has the view from here on
-    return f"{server}/#/experiments/{made}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return f"{server}/#/experiments/{made}/runs?{TRAINING}&viewStateShareKey={VIEW}"
 
 
-def compare_page(server: str, experiment: str, run_ids: Sequence[str]) -> str:
-    """Address of the page that compares runs of an experiment."""
-    lists = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [experiment]))
-    return "{}/#/compare-runs?runs={}&experiments={}".format(server, *lists)
+def compare_pages(workspace: Workspace, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """For each experiment of several systems the address of the page that compares the newest run of each system.
+
+    Where the store is no server it is that of `mammo ui`.
+    """
+    store, pages = tracking_uri(workspace), {}
+    server = without_password(store) if store.startswith(SERVERS) else f"http://127.0.0.1:{PORT}"
+    for name, number in {row["experiment"]: row["experiment_id"] for row in rows}.items():
+        newest = {row["system"]: row["run_id"] for row in reversed(rows) if row["experiment"] == name}
+        lists = (quote(json.dumps(ids)) for ids in (list(newest.values()), [number]))
+        if len(newest) > 1:
+            pages[name] = "{}/#/compare-runs?runs={}&experiments={}&{}".format(server, *lists, TRAINING)
+    return pages

@@ -25,6 +25,7 @@ from mammo.systems.train import Trained, run_fingerprint, train_system, validati
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
 from mammo.track.registry import Version, register, voter_of
 from mammo.track.store import (
+    ESTIMATES,
     WEIGHTS_TAG,
     DataSet,
     Run,
@@ -46,7 +47,6 @@ HEADLINES: Final = {
     **{name: name for name in ("recall_at_specificity_0.90", "coverage", "referral_rate")},
 }
 """The few test results that are metrics, with the estimates they show; all estimates stand in the table `ESTIMATES`."""
-ESTIMATES: Final = "test_estimates.json"
 
 
 def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
@@ -114,8 +114,8 @@ def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFra
         run.log_file(path)
     facts = read_json(results.with_suffix(".json"))
     voter = voter_of(run.client, run.run_id, workspace.bundle(system))
-    chosen = {f"val/{name}": float(facts.pop(f"val_{name}")) for name in ("auc", "loss")}
-    run.log_metrics(chosen, facts["epoch"], voter, "validation")
+    chosen = {f"val/{name}": round(facts.pop(f"val_{name}"), 4) for name in ("auc", "loss")}
+    run.log_metrics(chosen, model_id=voter, use="validation")
     weights = str(read_json(description)["weights_sha256"])
     run.tag({f"mammo.{name}": str(round(value, 6)) for name, value in facts.items()})
     run.tag({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
@@ -217,34 +217,27 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
         run.log_table(table, ESTIMATES)
         run.log_data(_data_set(workspace, config, read_parts(workspace).part("test"), "testing"))
         headlines = {f"test/{name}": estimates[of]["value"] for name, of in HEADLINES.items()}
+        found = {name: round(value, 4) for name, value in headlines.items() if value is not None}
         voter = voter_of(run.client, run_id, workspace.bundle(system))
-        found = {name: value for name, value in headlines.items() if value is not None}
-        run.log_metrics(found, judged["validation"]["epoch"], voter, "testing")
-        for path in sorted(folder.iterdir()):
-            if path.stem.partition("-")[2] in ("", system):  # no picture of another system
+        run.log_metrics(found, model_id=voter, use="testing")
+        for path in (*sorted(folder.iterdir()), workspace.root / "dvc.lock"):
+            if path.is_file() and path.stem.partition("-")[2] in ("", system):  # no picture of another system
                 run.log_file(path, "evaluate")
-        run.tag(
-            {"mlflow.note.content": story(system, results["data"]["note"], estimates), EVALUATION_TAG: digest}
-        )
+        note = {"mlflow.note.content": story(system, results["data"], estimates)}
+        run.client.set_logged_model_tags(voter, note)
+        run.tag(note | {EVALUATION_TAG: digest})
 
 
-def story(system: str, data: str, estimates: dict[str, dict[str, Any]]) -> str:
-    """Markdown: system, data, split and the main results in the first line, then a table of all headlines."""
+def story(system: str, data: dict[str, Any], estimates: dict[str, dict[str, Any]]) -> str:
+    """Markdown: main results, system, data and split in the first line, which lists cut off; then all headlines."""
 
-    def shown(one: dict[str, Any]) -> tuple[str, str]:
-        values = (
-            f"{one[key]:.3f}" if one[key] is not None else "n/a" for key in ("value", "ci_low", "ci_high")
-        )
-        return next(values), " to ".join(values)
+    def shown(name: str) -> str:
+        one = estimates[HEADLINES[name]]
+        ends = "" if one["ci_low"] is None else f" ({one['ci_low']:.3f} to {one['ci_high']:.3f})"
+        return "n/a" if one["value"] is None else f"{one['value']:.3f}{ends}"
 
-    told = (
-        "{} {} ({})".format(name.replace("auc", "AUC"), *shown(estimates[of]))
-        for name, of in list(HEADLINES.items())[:2]
-    )
-    lines = (
-        "| test/{} | {} | {} | {} |".format(name, *shown(estimates[of]), estimates[of]["n"])
-        for name, of in HEADLINES.items()
-    )
-    heading = f"| metric | value | {estimates['auc_score']['confidence']:.0%} interval | n |"
-    table = "\n".join((heading, "|---|---|---|---|", *lines))
-    return f"{system} on {data}: {', '.join(told)}.\n\n{table}\n\nResearch software, no medical device."
+    first = f"AUC {shown('auc')}, accuracy {shown('accuracy')}: {system} on {data['note']}."
+    rows = [f"| test/{name} | {shown(name)} | {estimates[of]['n']} |" for name, of in HEADLINES.items()]
+    confidence = f"{estimates['auc_score']['confidence']:.0%}"
+    table = "\n".join([f"| metric | value ({confidence} interval) | n |", "|---|---|---|", *rows])
+    return f"{'PHANTOM: ' * data['synthetic']}{first}\n\n{table}\n\nResearch software, no medical device."

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,15 +27,24 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace, read_json, write_json
-from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
+from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, sqlite_path, tracking_uri
 
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
+HEADLINE: Final = "test/auc"
+ESTIMATES: Final = "test_estimates.json"
+"""A run's table of all test results with their intervals."""
 VIEW: Final = "test-metrics"
-"""Under this key an experiment keeps which columns its table of runs shows."""
-COLUMNS: Final = [f"metrics.`test/{name}`" for name in ("auc", "accuracy", "recall", "specificity")]
+"""Under this key an experiment keeps which columns its table of runs shows, the main ones first."""
+COLUMNS: Final = [
+    "attributes.`Run Name`",
+    "runDateAndNestInfo",
+    *(f"metrics.`test/{name}`" for name in ("auc", "accuracy", "recall", "specificity")),
+    "duration",
+    "attributes.`Models`",
+]
 EXPERIMENT_TAGS: Final = {
     "mlflow.experimentKind": "custom_model_development",
-    f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": [*COLUMNS, "attributes.`Models`"]}),
+    f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": COLUMNS, "columnOrder": COLUMNS}),
 }
 
 
@@ -220,6 +229,8 @@ def open_run(workspace: Workspace, context: RunContext, unfinished: str | None =
             if unfinished is None:
                 mlflow.log_params({name: str(value)[:6000] for name, value in context.params.items()})
                 mlflow.set_tags(context.tags)
+                # MLflow's page compares runs by the metric that came first.
+                mlflow.log_metric(HEADLINE, nan)
                 for data in context.datasets:
                     run.log_data(data)
             yield run
@@ -290,6 +301,16 @@ def comparison_rows(workspace: Workspace, most: int = 200) -> list[dict[str, Any
     runs = client.search_runs(
         list(names), "tags.`mammo.system` != ''", max_results=most, order_by=["attributes.start_time DESC"]
     )
+    estimates: dict[str, dict[Any, Any]] = {}
+    for number in names:
+        tested = [
+            r.info.run_id for r in runs if r.info.experiment_id == number and EVALUATION_TAG in r.data.tags
+        ]
+        with suppress(OSError, MlflowException):  # where a folder was moved the metrics are still there
+            table = client.load_table(number, ESTIMATES, tested, ["run_id"]) if tested else pd.DataFrame()
+            for run_id, own in table.groupby("run_id") if tested else ():
+                known = own.set_index("metric")[["value", "ci_low", "ci_high", "n"]].astype(object)
+                estimates[str(run_id)] = known.where(known.notna(), None).to_dict("index")
     return [
         {
             "experiment": names[run.info.experiment_id],
@@ -298,7 +319,8 @@ def comparison_rows(workspace: Workspace, most: int = 200) -> list[dict[str, Any
             "system": run.data.tags.get("mammo.system", ""),
             "status": run.info.status,
             "started": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
-            "metrics": dict(run.data.metrics),
+            "metrics": {name: value for name, value in run.data.metrics.items() if isfinite(value)},
+            "estimates": estimates.get(run.info.run_id, {}),
             "params": dict(run.data.params),
         }
         for run in runs
