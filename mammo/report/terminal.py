@@ -91,15 +91,15 @@ def runs_table(rows: list[dict[str, Any]]) -> Group:
     before: dict[tuple[str, str], dict[str, str]] = {}
     lines: dict[str, list[tuple[str, ...]]] = {}
     for row in reversed(rows):
-        run = row["run_id"][:6] + ("" if row["status"] == "FINISHED" else f" {row['status'].lower()}")
+        state = "" if row["status"] == "FINISHED" else f" {row['status'].lower()}"
         auc = shown(row["estimates"].get("auc_score", {}) | {"n": None})
         older = before.get((row["experiment"], row["system"]))
         changes = () if older is None else row["params"].items() - older.items()
         anew = "first" if older is None else ", ".join(map("=".join, sorted(changes))) or "nothing"
         before[row["experiment"], row["system"]] = row["params"]
-        line = (f"{row['started']:%m-%d %H:%M}", run, row["system"], auc, anew)
+        line = (f"{row['started']:%m-%d %H:%M}{state}", row["system"], auc, anew)
         lines.setdefault(row["experiment"], []).insert(0, line)
-    headings = ("started", "run", "system", "test AUC", "changed")
+    headings = ("started", "system", "test AUC", "changed")
     caption = "Started: UTC. Changed: settings since the run before of the same system."
     tables = {name: Table(caption, headings, runs) for name, runs in lines.items()}
     return Group(*(rich_table(table, f"Runs of {name}") for name, table in tables.items()))

@@ -138,7 +138,7 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         known = client.search_model_versions(f"name = '{model_name}'")
         number = next((str(one.version) for one in known if one.tags.get(BUNDLE_TAG) == digest), None)
         number = number or _create_version(client, model_name, voter_of(client, run_id, bundle))
-        note = client.get_run(run_id).data.tags["mlflow.note.content"]
+        note = client.get_run(run_id).data.tags.get("mlflow.note.content", "")
         client.update_model_version(model_name, number, note)
         champion = _aliased(client, model_name, CHAMPION)
         is_challenger = _aliased(client, model_name, CHALLENGER) == number
