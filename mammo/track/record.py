@@ -117,7 +117,7 @@ def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFra
     chosen = {f"val/{name}": round(facts.pop(f"val_{name}"), 4) for name in ("auc", "loss")}
     run.log_metrics(chosen, model_id=voter, use="validation")
     weights = str(read_json(description)["weights_sha256"])
-    run.tag({f"mammo.{name}": str(round(value, 6)) for name, value in facts.items()})
+    run.tag({f"mammo.{name}": str(round(value, 6)) for name, value in facts.items() if "_ci_" not in name})
     run.tag({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
 
 
@@ -154,7 +154,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
     }
     if config.settings_from != OWN_SETTINGS:
         tags |= study_tags(workspace.root / config.settings_from)
-    tags |= {f"mammo.version.{name}": value for name, value in library_versions().items()}
+    tags["mammo.versions"] = ", ".join(map(" ".join, library_versions().items()))
     params = flat_params(
         config.model_dump(include={"ingest", "split", "patches", "model", "train", "vote", "referral"})
         | {"recipe": config.recipe.model_dump(), "system": system}

@@ -27,6 +27,8 @@ from mammo.track.store import WEIGHTS_TAG, connect, store_errors
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 PREVIOUS_TAG: Final = "mammo.previous_champion"
+BEFORE_ALL: Final = -1
+"""A logged model takes every metric of its step for its own: also the machine's, and a test result not yet there."""
 PACKAGE: Final = Path(__file__).parents[1]
 REQUIREMENTS: Final = (
     "mlflow numpy pandas pillow pyarrow pydantic pydicom pyyaml safetensors scipy torch torchvision"
@@ -107,7 +109,7 @@ def voter_of(client: MlflowClient, run_id: str, bundle: Path) -> str:
             mlflow.pyfunc,
             run_id=run_id,
             name=system,
-            step=description["results"].get("epoch", 0),
+            step=BEFORE_ALL,
             tags={
                 WEIGHTS_TAG: description["weights_sha256"],
                 BUNDLE_TAG: digest,

@@ -31,6 +31,7 @@ def test_a_run_holds_settings_epochs_datasets_weights_and_identity(
     assert run.data.params["recipe.optimizer"] == "adamw"
     assert run.data.tags["mammo.weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert run.data.tags["mammo.synthetic"] == "true"
+    assert [found.name for found in client.search_experiments()] == ["phantom-grouped_cv"]
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_loss")] == [0, 1]
     datasets = {i.dataset.name: {tag.key: tag.value for tag in i.tags} for i in run.inputs.dataset_inputs}
     uses = {"phantom-train": "training", "phantom-val": "validation", "phantom-test": "testing"}
@@ -117,6 +118,7 @@ def test_a_test_result_links_its_voter_and_its_data_and_leaves_the_duration_that
 
     assert (run.info.end_time, run.info.status) == (before.info.end_time, "FINISHED")
     assert voter.name == system
+    assert {name.partition("/")[0] for name in judged} == {"val", "test"}
     assert judged["test/auc"].value == run.data.metrics["test/auc"]
     assert (judged["test/auc"].dataset_name, judged["val/auc"].dataset_name) == (
         "phantom-test",
