@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mammo.core.errors import NOTICE
-from mammo.report.blocks import Cell, SourceFile, Table, counted, plain, shown
+from mammo.report.blocks import Cell, SourceFile, Table, counted, plain
 from mammo.report.results import RESULTS_FILE, systems_table
 
 if TYPE_CHECKING:
@@ -85,21 +85,20 @@ def votes_table(rows: list[dict[str, Any]]) -> RichTable:
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Group:
-    """The runs side by side, one table for each experiment: test AUC with interval, and what was set anew."""
+    """The runs side by side, one table for each experiment: test results with intervals, and what was set anew."""
     if not rows:
         return Group("no runs yet: `dvc repro` makes them")
     before: dict[tuple[str, str], dict[str, str]] = {}
     lines: dict[str, list[tuple[str, ...]]] = {}
     for row in reversed(rows):
         state = "" if row["status"] == "FINISHED" else f" {row['status'].lower()}"
-        auc = shown(row["estimates"].get("auc_score", {}) | {"n": None})
         older = before.get((row["experiment"], row["system"]))
         changes = () if older is None else row["params"].items() - older.items()
         anew = "first" if older is None else ", ".join(map("=".join, sorted(changes))) or "nothing"
         before[row["experiment"], row["system"]] = row["params"]
-        line = (f"{row['started']:%m-%d %H:%M}{state}", row["system"], auc, anew)
+        line = (f"{row['started']:%m-%d %H:%M}{state}", row["system"], row["result"], anew)
         lines.setdefault(row["experiment"], []).insert(0, line)
-    headings = ("started", "system", "test AUC", "changed")
+    headings = ("started", "system", "test result", "changed")
     caption = "Started: UTC. Changed: settings since the run before of the same system."
     tables = {name: Table(caption, headings, runs) for name, runs in lines.items()}
     return Group(*(rich_table(table, f"Runs of {name}") for name, table in tables.items()))

@@ -4,8 +4,8 @@ The bundles and reports that DVC versions are the truth. A run is found by the h
 store does not know it, as in a fresh clone, the run is written again from the files.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
-from statistics import median
 from typing import Any, Final
 
 import pandas as pd
@@ -25,9 +25,7 @@ from mammo.systems.train import Trained, run_fingerprint, train_system, validati
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
 from mammo.track.registry import Version, register, voter_of
 from mammo.track.store import (
-    ESTIMATES,
     WEIGHTS_TAG,
-    DataSet,
     Run,
     RunContext,
     connect,
@@ -39,7 +37,8 @@ from mammo.track.store import (
     unfinished_run,
 )
 
-CURVES: Final = ("train_loss", "val_loss", "val_auc")
+CURVES: Final = ("train_loss", "val_loss", "val_auc", "patches_per_second")
+ESTIMATES: Final = "test_estimates.json"
 HEADLINES: Final = {
     "auc": "auc_score",
     **{name: name for name in ("accuracy", "recall", "specificity", "precision", "balanced_accuracy")},
@@ -62,12 +61,10 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     context = training_context(workspace, config, system, parts)
     with open_run(workspace, context, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
-        speeds: list[float] = []
 
         def report(record: EpochRecord) -> None:
             console.print(epoch_line(system, record, n_epochs), highlight=False, soft_wrap=True)
-            run.log_metrics({name: vars(record)[name] for name in CURVES}, record.epoch)
-            speeds.append(record.patches_per_second)
+            run.log_metrics(_curves(vars(record)), record.epoch)
 
         with training_progress(system, n_epochs, console) as on_step:
             trained = train_system(
@@ -82,7 +79,6 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
             )
         _write(workspace, config, trained)
         _log_bundle(workspace, system, run, trained.history)
-        run.tag({"mammo.patches_per_second": f"{median(speeds):.0f}"} if speeds else {})
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
     workspace.checkpoint(system).unlink(missing_ok=True)
 
@@ -100,6 +96,10 @@ def epoch_line(system: str, record: EpochRecord, n_epochs: int) -> str:
     )
 
 
+def _curves(record: Mapping[Any, Any]) -> dict[str, float]:
+    return {name: float(record[name]) for name in CURVES if name in record}
+
+
 def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFrame) -> None:
     """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out.
 
@@ -108,14 +108,14 @@ def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFra
     logged = {metric.step for metric in run.client.get_metric_history(run.run_id, "val_loss")}
     for record in history.to_dict("records"):
         if record["epoch"] not in logged:
-            run.log_metrics({name: float(record[name]) for name in CURVES}, int(record["epoch"]))
-    description, results = workspace.description(system), workspace.reports / "train" / f"{system}"
-    for path in (results.with_suffix(".csv"), workspace.params):
+            run.log_metrics(_curves(record), int(record["epoch"]))
+    description, trained = workspace.description(system), workspace.reports / "train"
+    for path in (trained / f"{system}.csv", workspace.params):
         run.log_file(path)
-    facts = read_json(results.with_suffix(".json"))
+    facts = read_json(trained / f"{system}.json")
     voter = voter_of(run.client, run.run_id, workspace.bundle(system))
     chosen = {f"val/{name}": round(facts.pop(f"val_{name}"), 4) for name in ("auc", "loss")}
-    run.log_metrics(chosen, model_id=voter, use="validation")
+    run.log_metrics(chosen, voter=voter, use="validation")
     weights = str(read_json(description)["weights_sha256"])
     run.tag({f"mammo.{name}": str(round(value, 6)) for name, value in facts.items() if "_ci_" not in name})
     run.tag({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
@@ -150,7 +150,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
         "mammo.git_commit": git_commit(workspace.root) or "not in git",
-        "mlflow.note.content": f"{system} on {data}, {experiment_name(config)}: not tested yet. Research software.",
+        "mlflow.note.content": f"not tested yet; {system} on {data}. Research software.",
     }
     if config.settings_from != OWN_SETTINGS:
         tags |= study_tags(workspace.root / config.settings_from)
@@ -163,9 +163,11 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
     return RunContext(experiment_name(config), system, params, tags, datasets)
 
 
-def _data_set(workspace: Workspace, config: Config, part: Rois, use: str) -> DataSet:
+def _data_set(
+    workspace: Workspace, config: Config, part: Rois, use: str
+) -> tuple[str, pd.DataFrame, str, str]:
     digest = data_hashes(workspace.root).get("data/rois", "")
-    return DataSet(f"{config.ingest.source}-{part.name}", part.table, digest, use)
+    return f"{config.ingest.source}-{part.name}", part.table, digest, use
 
 
 def experiment_name(config: Config) -> str:
@@ -215,11 +217,11 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
         patches = {f"patch_{name}": estimate for name, estimate in judged["patch"].items()}
         table = pd.DataFrame({"metric": name, **one} for name, one in (estimates | patches).items())
         run.log_table(table, ESTIMATES)
-        run.log_data(_data_set(workspace, config, read_parts(workspace).part("test"), "testing"))
+        run.log_data(*_data_set(workspace, config, read_parts(workspace).part("test"), "testing"))
         headlines = {f"test/{name}": estimates[of]["value"] for name, of in HEADLINES.items()}
         found = {name: round(value, 4) for name, value in headlines.items() if value is not None}
         voter = voter_of(run.client, run_id, workspace.bundle(system))
-        run.log_metrics(found, model_id=voter, use="testing")
+        run.log_metrics(found, voter=voter, use="testing")
         for path in (*sorted(folder.iterdir()), workspace.root / "dvc.lock"):
             if path.is_file() and path.stem.partition("-")[2] in ("", system):  # no picture of another system
                 run.log_file(path, "evaluate")
@@ -229,14 +231,14 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
 
 
 def story(system: str, data: dict[str, Any], estimates: dict[str, dict[str, Any]]) -> str:
-    """Markdown: main results, system, data and split in the first line, which lists cut off; then all headlines."""
+    """Markdown: main results; system, data and split, in the first line, which lists cut off. Then all headlines."""
 
     def shown(name: str) -> str:
         one = estimates[HEADLINES[name]]
         ends = "" if one["ci_low"] is None else f" ({one['ci_low']:.3f} to {one['ci_high']:.3f})"
         return "n/a" if one["value"] is None else f"{one['value']:.3f}{ends}"
 
-    first = f"AUC {shown('auc')}, accuracy {shown('accuracy')}: {system} on {data['note']}."
+    first = f"AUC {shown('auc')}, accuracy {shown('accuracy')}; {system} on {data['note']}."
     rows = [f"| test/{name} | {shown(name)} | {estimates[of]['n']} |" for name, of in HEADLINES.items()]
     confidence = f"{estimates['auc_score']['confidence']:.0%}"
     table = "\n".join([f"| metric | value ({confidence} interval) | n |", "|---|---|---|", *rows])

@@ -252,8 +252,11 @@ def _aliased(client: MlflowClient, model_name: str, alias: str) -> str | None:
 
 def _version(client: MlflowClient, model_name: str, number: str, reason: str = "") -> Version:
     found = client.get_model_version(model_name, number)
-    # A version that people registered on MLflow's page has no tags, but its logged model has.
-    tags = client.get_logged_model(found.model_id).tags if found.model_id and not found.tags else found.tags
+    tags = found.tags
+    if WEIGHTS_TAG not in tags and found.source.startswith(
+        "models:/m-"
+    ):  # registered by people on MLflow's page
+        tags = client.get_logged_model(found.source.removeprefix("models:/")).tags
     return Version(
         number=number,
         aliases=tuple(sorted(found.aliases)),

@@ -21,18 +21,16 @@ import pandas as pd
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import DatasetInput, InputTag, Metric
+from mlflow.entities import DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace, read_json, write_json
-from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, sqlite_path, tracking_uri
+from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
 HEADLINE: Final = "test/auc"
-ESTIMATES: Final = "test_estimates.json"
-"""A run's table of all test results with their intervals."""
 VIEW: Final = "test-metrics"
 """Under this key an experiment keeps which columns its table of runs shows, the main ones first."""
 COLUMNS: Final = [
@@ -135,17 +133,6 @@ def without_password(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """ROIs that a run rests on."""
-
-    name: str
-    table: pd.DataFrame
-    dvc_md5: str
-    use: str
-    """MLflow's word for it: `training`, `validation` or `testing`."""
-
-
-@dataclass(frozen=True)
 class RunContext:
     """What a run is about."""
 
@@ -155,7 +142,8 @@ class RunContext:
     """The run's name."""
     params: dict[str, Any]
     tags: dict[str, str]
-    datasets: tuple[DataSet, ...] = ()
+    datasets: tuple[tuple[str, pd.DataFrame, str, str], ...] = ()
+    """Of each data set what `Run.log_data` takes."""
 
 
 @dataclass(frozen=True)
@@ -165,30 +153,27 @@ class Run:
     client: MlflowClient
     run_id: str
 
-    def log_metrics(
-        self, metrics: dict[str, float], step: int = 0, model_id: str | None = None, use: str = ""
-    ) -> None:
-        """Log several metrics in one call, of a logged model on the data set of that `use` if one is named.
+    def log_metrics(self, metrics: dict[str, float], step: int = 0, voter: str = "", use: str = "") -> None:
+        """Log several metrics in one call, where named those of a logged model on the data set of that `use`.
 
         Values that are not finite are left out.
         """
-        now, whose = int(time.time() * 1000), {"model_id": model_id, "run_id": self.run_id}
+        now, whose = int(time.time() * 1000), {"run_id": self.run_id, "model_id": voter or None}
         for given in self.client.get_run(self.run_id).inputs.dataset_inputs if use else ():
-            if any(tag.value == use for tag in given.tags):
+            if use in (tag.value for tag in given.tags):
                 whose |= {"dataset_name": given.dataset.name, "dataset_digest": given.dataset.digest}
-        finite = {name: value for name, value in metrics.items() if isfinite(value)}
-        self.client.log_batch(self.run_id, [Metric(*one, now, step, **whose) for one in finite.items()])
+        finite = [Metric(*one, now, step, **whose) for one in metrics.items() if isfinite(one[1])]
+        self.client.log_batch(self.run_id, finite)
 
-    def log_data(self, data: DataSet) -> None:
-        """Name ROIs as an input, with their DVC hash."""
+    def log_data(self, name: str, table: pd.DataFrame, dvc_md5: str, use: str) -> None:
+        """Name ROIs as an input; `use` is MLflow's word: `training`, `validation` or `testing`."""
         # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; not of floats.
-        integers = data.table.select_dtypes("integer").columns
-        plain = data.table.astype(dict.fromkeys(integers, "float64"))
-        source = CodeDatasetSource({"dvc.path": "data/rois"})
-        dataset = mlflow.data.from_pandas(plain, source=source, name=data.name)
-        tags = {"mlflow.data.context": data.use, "dvc_md5": data.dvc_md5 or "not versioned"}
-        named = DatasetInput(dataset._to_mlflow_entity(), [InputTag(*tag) for tag in tags.items()])
-        self.client.log_inputs(self.run_id, [named])
+        plain = table.astype(dict.fromkeys(table.select_dtypes("integer").columns, "float64"))
+        dataset = mlflow.data.from_pandas(
+            plain, source=CodeDatasetSource({"dvc.path": "data/rois"}), name=name
+        )
+        tags = InputTag("mlflow.data.context", use), InputTag("dvc_md5", dvc_md5 or "not versioned")
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset._to_mlflow_entity(), list(tags))])
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Add a file to the run's artifacts."""
@@ -206,9 +191,8 @@ class Run:
         self.tag({"mlflow.loggedArtifacts": json.dumps([{"path": file, "type": "table"}])})
 
     def tag(self, tags: dict[str, str]) -> None:
-        """Set several tags."""
-        for name, value in tags.items():
-            self.client.set_tag(self.run_id, name, value)
+        """Set several tags in one call."""
+        self.client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()])
 
 
 @contextmanager
@@ -232,7 +216,7 @@ def open_run(workspace: Workspace, context: RunContext, unfinished: str | None =
                 # MLflow's page compares runs by the metric that came first.
                 mlflow.log_metric(HEADLINE, nan)
                 for data in context.datasets:
-                    run.log_data(data)
+                    run.log_data(*data)
             yield run
     except MlflowException as error:  # no other: the block trains, and a full disk is not the store's fault
         raise _refused(workspace, error) from error
@@ -301,16 +285,6 @@ def comparison_rows(workspace: Workspace, most: int = 200) -> list[dict[str, Any
     runs = client.search_runs(
         list(names), "tags.`mammo.system` != ''", max_results=most, order_by=["attributes.start_time DESC"]
     )
-    estimates: dict[str, dict[Any, Any]] = {}
-    for number in names:
-        tested = [
-            r.info.run_id for r in runs if r.info.experiment_id == number and EVALUATION_TAG in r.data.tags
-        ]
-        with suppress(OSError, MlflowException):  # where a folder was moved the metrics are still there
-            table = client.load_table(number, ESTIMATES, tested, ["run_id"]) if tested else pd.DataFrame()
-            for run_id, own in table.groupby("run_id") if tested else ():
-                known = own.set_index("metric")[["value", "ci_low", "ci_high", "n"]].astype(object)
-                estimates[str(run_id)] = known.where(known.notna(), None).to_dict("index")
     return [
         {
             "experiment": names[run.info.experiment_id],
@@ -320,7 +294,7 @@ def comparison_rows(workspace: Workspace, most: int = 200) -> list[dict[str, Any
             "status": run.info.status,
             "started": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
             "metrics": {name: value for name, value in run.data.metrics.items() if isfinite(value)},
-            "estimates": estimates.get(run.info.run_id, {}),
+            "result": run.data.tags.get("mlflow.note.content", "").partition(";")[0],
             "params": dict(run.data.params),
         }
         for run in runs

@@ -26,7 +26,7 @@ from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
 from mammo.track import registry
-from mammo.track.store import DataSet, RunContext, comparison_rows, open_run
+from mammo.track.store import RunContext, comparison_rows, open_run
 from tests.docker.dockerfiles import (
     FOLDER,
     ROOT,
@@ -132,7 +132,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -
                 system="compact-model1",
                 params={"train.seed": 0},
                 tags={"mammo.system": "compact-model1"},
-                datasets=(DataSet("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training"),),
+                datasets=(("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training"),),
             )
             bundle = tiny_bundle(workspace)
             with open_run(workspace, context) as run:

@@ -27,7 +27,6 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
 from mammo.report.terminal import runs_table
-from mammo.track.store import comparison_rows
 
 PROJECT: Final = Path(__file__).parents[2]
 Called = tuple[int, str, str]
@@ -219,31 +218,27 @@ def test_runs_shows_when_every_system_was_trained_how_good_it_is_and_where_to_co
     for system in config.systems:
         line = next(line for line in out.splitlines() if system in line)
         assert re.match(r" \d\d-\d\d \d\d:\d\d ", line)
-        assert f"{results[system]['roi']['auc_score']['value']:.3f}" in line
-        (row,) = (row for row in comparison_rows(space) if row["system"] == system)
-        assert row["estimates"]["accuracy"]["ci_low"] == pytest.approx(
-            results[system]["roi"]["accuracy"]["ci_low"]
-        )
+        assert f"AUC {results[system]['roi']['auc_score']['value']:.3f}" in line
+        accuracy = results[system]["roi"]["accuracy"]
+        assert f"{accuracy['value']:.3f} ({accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f})" in line
     assert re.search(r"compare .*http://127\.0\.0\.1:5000/#/compare-runs\?runs=", out)
 
 
 def test_a_run_says_what_the_run_before_of_its_system_did_not_have() -> None:
-    auc = {"value": 0.8961, "ci_low": 0.7778, "ci_high": 0.958, "n": 64}
     runs: list[tuple[str, str, dict[str, str]]] = [
         ("a", "FINISHED", {"seed": "1", "stride": "12"}),
         ("b", "FAILED", {"seed": "0"}),
         ("a", "FINISHED", {"seed": "0", "stride": "12"}),
     ]
-    common = {"experiment": "e", "started": datetime(2026, 11, 28, 14, 5), "estimates": {"auc_score": auc}}
+    common = {"experiment": "e", "started": datetime(2026, 11, 28, 14, 5), "result": "AUC 0.9"}
     rows = [common | {"system": name, "status": state, "params": given} for name, state, given in runs]
     with (console := Console(width=80)).capture() as shown:
         console.print(runs_table(rows))
     lines = [line.split() for line in shown.get().splitlines() if "11-28 14:05" in line]
-    interval = ["0.896", "(0.778", "to", "0.958)"]
     assert lines == [
-        ["11-28", "14:05", "a", *interval, "seed=1"],
-        ["11-28", "14:05", "failed", "b", *interval, "first"],
-        ["11-28", "14:05", "a", *interval, "first"],
+        ["11-28", "14:05", "a", "AUC", "0.9", "seed=1"],
+        ["11-28", "14:05", "failed", "b", "AUC", "0.9", "first"],
+        ["11-28", "14:05", "a", "AUC", "0.9", "first"],
     ]
 
 

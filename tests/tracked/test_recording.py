@@ -84,7 +84,7 @@ def test_a_run_s_note_says_the_result_the_data_and_that_they_are_phantoms_in_its
     accuracy = f"{judged['value']:.3f} ({judged['ci_low']:.3f} to {judged['ci_high']:.3f})"
     first, *lines = run.data.tags["mlflow.note.content"].splitlines()
     assert first.startswith("PHANTOM: AUC ")
-    assert f", accuracy {accuracy}: " in first
+    assert f", accuracy {accuracy}; " in first
     assert first.endswith(
         "compact-model1 on PHANTOM (synthetic) ROIs, patients known, grouped cv split, 8 test ROIs."
     )
