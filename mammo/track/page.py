@@ -36,10 +36,10 @@ def serve_page(workspace: Workspace, host: str, port: int, say: Callable[[str], 
         raise MammoError(
             f"MLFLOW_TRACKING_URI is the server {without_password(store)}, which has the page itself; open that address"
         )
-    address = f"{server}/#/experiments"
+    address = f"{server}/#/experiments?{TRAINING}"
     for row in comparison_rows(workspace, most=1):
         made = experiment_id(connect(workspace), workspace, row["experiment"])  # an older one gets the view
-        address += f"/{made}/runs?{TRAINING}&viewStateShareKey={VIEW}"
+        address = f"{server}/#/experiments/{made}/runs?{TRAINING}&viewStateShareKey={VIEW}"
     command = [str(Path(sys.executable).parent / "mlflow"), "server", "--workers", "1"]
     command += ["--backend-store-uri", store, "--host", host, "--port", str(port)]
     command += ["--artifacts-destination", str((workspace.mlruns / "artifacts").resolve())]
