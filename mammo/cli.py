@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
@@ -85,18 +85,27 @@ def fetch(
     archive: Annotated[
         Path | None,
         typer.Option(
-            help="A copy on this machine: MIAS_ROIs.zip, films of mini-MIAS, or the CSV of own ROIs."
+            help="A copy on this machine: MIAS_ROIs.zip, films of mini-MIAS, the CSV of own ROIs, or weights."
         ),
     ] = None,
     source: Annotated[str | None, typer.Option(help="Whose data (default: ingest.source).")] = None,
+    weights: Annotated[
+        Literal["hed"] | None, typer.Option(help="Pretrained weights instead of data; see docs/weights.md.")
+    ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Bring the raw data of a source into data/raw/SOURCE and check them."""
     from mammo.core.config import Config, IngestConfig
     from mammo.core.provenance import version_file
     from mammo.core.settings import explained
-    from mammo.data.fetch import fetch_raw
+    from mammo.data.fetch import fetch_hed, fetch_raw
 
+    if weights:
+        fetch_hed(workspace.hed, archive, os.environ)
+        _say(
+            f"{workspace.hed}: in place and checked\nnext: model.weights: hed in params.yaml, for vgg16 systems"
+        )
+        return
     config = Config.load_own(workspace.params).ingest
     if source:
         with explained("--source"):

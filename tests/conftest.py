@@ -14,7 +14,7 @@ from mammo.data.rois import Rois
 from tests.disc_rois import disc_rois
 
 if TYPE_CHECKING:
-    from mammo.systems.fit import PatchData
+    from mammo.systems.inputs import PatchData
 
 HERE = Path(__file__).parent
 SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "tuning")

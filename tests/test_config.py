@@ -8,6 +8,7 @@ import pytest
 
 from mammo.core.config import Config
 from mammo.core.errors import ConfigError
+from mammo.core.systems import title_of
 from tests.settings import PARAMS, params
 
 DELETE = object()
@@ -65,7 +66,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"systems": ["vgg16-model3"]}, "systems are written BACKBONE-FUSION", "got 'vgg16-model3'"),
     ({"systems": []}, "systems: ", "got []"),
     ({"systems": ["compact-model1"] * 2}, "systems must differ", "'compact-model1', 'compact-model1'"),
-    ({"train.recipe": "scrath"}, "train.recipe must be one of ['paper', 'scratch']", "got 'scrath'"),
+    (
+        {"train.recipe": "scrath"},
+        "train.recipe must be one of ['frozen', 'paper', 'scratch']",
+        "got 'scrath'",
+    ),
     ({"tune.trials": 0}, "tune.trials: ", "greater than or equal to 1, got 0"),
     (
         {"recipes.scratch.head_lr": "1e-3"},
@@ -154,3 +159,8 @@ def test_a_file_that_is_missing_or_no_mapping_in_yaml_is_refused(
 
     with pytest.raises(ConfigError, match=rf"params\.yaml: {rule}"):
         Config.load(tmp_path / "params.yaml")
+
+
+def test_a_systems_title_names_the_weights_of_hed_alone() -> None:
+    assert title_of("vgg16-model1", "hed") == "vgg16 (HED)-model1"
+    assert title_of("vgg16-model1", "imagenet") == "vgg16-model1"

@@ -18,7 +18,8 @@ from mammo.models.bundle import Bundle
 from mammo.serve.explanation import explain
 from mammo.systems.augment import augment, crop
 from mammo.systems.devices import choose_device
-from mammo.systems.fit import EpochRecord, PatchData, fit
+from mammo.systems.fit import EpochRecord, fit
+from mammo.systems.inputs import PatchData
 from mammo.systems.score import RoiScorer, grid_batch
 from mammo.tuning.workers import Plan, run_tuning
 from tests.disc_rois import disc_rois

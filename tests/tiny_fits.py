@@ -10,7 +10,8 @@ from mammo.core.config import AugmentConfig, Config, ModelConfig, PatchesConfig,
 from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
-from mammo.systems.fit import EpochRecord, FitSettings, PatchData, patch_data
+from mammo.systems.fit import EpochRecord
+from mammo.systems.inputs import FitSettings, PatchData, patch_data
 from tests.disc_rois import disc_rois
 from tests.settings import params, section
 

@@ -5,17 +5,15 @@ from typing import Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import Field, model_validator
 
-from mammo.core.errors import ConfigError
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
 from mammo.core.settings import Folds, Index, Positive, Section, Seed, explained, read_yaml, with_choice
+from mammo.core.systems import FUSIONS, split_system
 from mammo.core.tune_config import AblateConfig, LedgerConfig, StudyConfig, TuneConfig, check_space
 
 SourceName = Literal["mias_rois", "mini_mias", "phantom", "own"]
 PreprocessingName = Literal["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"]
 Precision = Literal["auto", "float32", "bfloat16"]
-FUSIONS = ("baseline", "model1", "model2")
-_VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
-FUSION_BACKBONES = ("compact", *_VGGS, "densenet121", "resnet50", "mobilenet_v2")
+Road = Literal["exact", "dense"]
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 TwoOrMore = Annotated[int, Field(ge=2)]  # BatchNorm cannot train on a single patch
@@ -149,6 +147,9 @@ class TrainConfig(Section):
     """A key of `recipes`."""
     seed: Seed
     device: Literal["auto", "cpu", "cuda"]
+    features: Literal["fresh", "kept"]
+    """Of a frozen backbone: computed anew from each augmented patch (the paper), or `kept`: once for each ROI, over the
+    voting grid and its quarter turns and mirror images (or 8 draws of another augmentation)."""
     precision: Precision
     """auto: bfloat16 where the device computes it in hardware, else float32."""
     threads: Positive | None
@@ -165,9 +166,14 @@ class ModelConfig(Section):
     """Architecture and where its weights start."""
 
     weights: str
-    """`none`, `imagenet` (torchvision's cache) or the path of a state dict of the backbone."""
+    """`none`, `imagenet` (torchvision's cache), `hed` (of vgg16; `mammo fetch --weights hed`) or the path of a state
+    dict of the backbone."""
+    road: Road
+    """How a patch gets its block features: `exact`, alone through the backbone (the paper); `dense`, as a window of the
+    maps of its whole ROI, one pass for all patches of it."""
     preprocessing: Literal["auto", PreprocessingName]
-    """auto: what belongs to the weights (torchvision's own; from scratch, each patch standardised)."""
+    """auto: what belongs to the weights (torchvision's own; of hed, samplewise_center; from scratch, each patch
+    standardised)."""
     head_units: Positive
     head_dropout: BelowOne
     compact_channels: Annotated[list[Positive], Field(min_length=5, max_length=5)]
@@ -235,17 +241,6 @@ class RegisterConfig(Section):
     """Chosen on the validation part alone."""
 
 
-def split_system(system: str) -> tuple[str, str]:
-    """Backbone and fusion of a system's name: `vgg16-model2` → (`vgg16`, `model2`); `ConfigError` without such ones."""
-    backbone, _, fusion = system.rpartition("-")
-    if backbone not in FUSION_BACKBONES or fusion not in FUSIONS:
-        raise ConfigError(
-            f"params.yaml: systems are written BACKBONE-FUSION with a backbone of {list(FUSION_BACKBONES)} and a "
-            f"fusion of {list(FUSIONS)}, got {system!r}; for example compact-model2"
-        )
-    return backbone, fusion
-
-
 OWN_SETTINGS = "params.yaml"
 OVERRIDES = ("epochs", "patches_per_epoch", "head_lr", "backbone_lr")
 AT_THE_ROOT = "run from the project's root, where params.yaml lies"
@@ -282,17 +277,25 @@ class Config(Section):
         for section, recipe in (("train", self.train.recipe), ("tune", self.tune.recipe)):
             if recipe not in self.recipes:
                 raise ValueError(f"{section}.recipe must be one of {sorted(self.recipes)}, got {recipe!r}")
-        if self.ingest.source != "mias_rois" and self.split.protocol == "published":
-            source = self.ingest.source
+        if self.split.protocol == "published" and (source := self.ingest.source) != "mias_rois":
             raise ValueError(f"split.protocol must be grouped_cv for ingest.source {source}: no folders")
+        if self.train.features == "kept" and self.recipe.backbone_lr > 0:
+            raise ValueError(
+                "train.features must be fresh where the backbone learns, got kept with a backbone_lr of "
+                f"{self.recipe.backbone_lr}; set train.recipe to frozen, or train.features to fresh"
+            )
+        if self.model.road == "dense" and self.recipe.validate_on == "draws":
+            raise ValueError(
+                "model.road dense validates on the grid: set validate_on of the recipe to grid, got draws"
+            )
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 
     @property
     def recipe(self) -> RecipeConfig:
         """The chosen recipe with the overrides of `train` applied."""
-        overrides = {key: value for key in OVERRIDES if (value := getattr(self.train, key)) is not None}
-        return self.recipes[self.train.recipe].model_copy(update=overrides)
+        own = {key: value for key in OVERRIDES if (value := getattr(self.train, key)) is not None}
+        return self.recipes[self.train.recipe].model_copy(update=own)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -38,6 +38,11 @@ class Workspace:
         return self.raw("mini_mias")
 
     @property
+    def hed(self) -> Path:
+        """Pretrained weights: VGG16's convolutions in the edge detector HED."""
+        return self.root / "data" / "weights" / "vgg16_hed.safetensors"
+
+    @property
     def rois(self) -> Path:
         """Folder of the ROI table and images."""
         return self.root / "data" / "rois"
@@ -60,6 +65,16 @@ class Workspace:
     def patches(self, part: str) -> Path:
         """The patch set of a part."""
         return self.root / "data" / "patches" / f"{part}.parquet"
+
+    @property
+    def features(self) -> Path:
+        """Block features of frozen backbones, versioned by DVC."""
+        return self.root / "data" / "features"
+
+    @property
+    def feature_cache(self) -> Path:
+        """Block features that studies computed."""
+        return self.root / ".cache" / "features"
 
     def bundle(self, system: str) -> Path:
         """Folder of a trained system."""
@@ -91,6 +106,10 @@ class Workspace:
     def mlruns(self) -> Path:
         """MLflow's database and artifacts."""
         return self.root / "mlruns"
+
+
+HERE = Workspace()
+"""The workspace in the current folder."""
 
 
 @contextmanager

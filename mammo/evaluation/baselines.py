@@ -1,7 +1,7 @@
 """What a system has to beat: the floor, which sees no texture, and the paper's numbers."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,22 @@ def floor_scores(images: ImageArray, labels: IntArray, judged: ImageArray) -> np
     Raises:
         DataError: a class is absent.
     """
+    scores: npt.NDArray[np.float64] = _fitted(images, labels).predict_proba(floor_statistics(judged))[:, 1]
+    return scores
+
+
+def fit_floor(images: ImageArray, labels: IntArray) -> tuple[npt.NDArray[np.float64], float]:
+    """The same regression as weights of the `STATISTICS` in grey levels, `(8,)`, and an intercept: a logit.
+
+    Raises:
+        DataError: a class is absent.
+    """
+    scaler, regression = (step for _, step in _fitted(images, labels).steps)
+    weights: npt.NDArray[np.float64] = regression.coef_[0] / scaler.scale_
+    return weights, float(regression.intercept_[0] - weights @ scaler.mean_)
+
+
+def _fitted(images: ImageArray, labels: IntArray) -> Any:
     if labels.min() == labels.max():
         raise DataError("floor: both classes are needed, got one; train on a part that holds both")
     from sklearn.linear_model import LogisticRegression  # here: it takes 1 s to import
@@ -44,9 +60,7 @@ def floor_scores(images: ImageArray, labels: IntArray, judged: ImageArray) -> np
     from sklearn.preprocessing import StandardScaler
 
     floor = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8))
-    floor.fit(floor_statistics(images), labels)
-    scores: npt.NDArray[np.float64] = floor.predict_proba(floor_statistics(judged))[:, 1]
-    return scores
+    return floor.fit(floor_statistics(images), labels)
 
 
 DOI: Final = "10.1038/s41598-020-71431-x"

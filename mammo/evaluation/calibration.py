@@ -129,7 +129,7 @@ class Calibrator(Result):
 
     def apply(self, scores: FloatArray) -> npt.NDArray[np.float64]:
         """Calibrated probabilities of Tumor, same shape as `scores`."""
-        probabilities: npt.NDArray[np.float64] = expit(self.slope * _logits(scores) + self.intercept)
+        probabilities: npt.NDArray[np.float64] = expit(self.slope * logits(scores) + self.intercept)
         return probabilities
 
 
@@ -164,16 +164,16 @@ def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -
 
     target = np.where(tumor, (n_tumor + 1) / (n_tumor + 2), 1 / (n_normal + 2))
     weight = np.where(tumor, n_normal, n_tumor) * 2 / len(labels) if balanced else 1.0
-    logits = _logits(scores)
+    of_roi = logits(scores)
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
-        np.concatenate([logits, logits])[:, None],
+        np.concatenate([of_roi, of_roi])[:, None],
         np.repeat([1, 0], len(labels)),
         sample_weight=np.concatenate([target * weight, (1 - target) * weight]),
     )
     return Calibrator(float(model.coef_[0, 0]), float(model.intercept_[0]))
 
 
-def _logits(scores: FloatArray) -> npt.NDArray[np.float64]:
+def logits(scores: FloatArray) -> npt.NDArray[np.float64]:
     logits: npt.NDArray[np.float64] = logit(np.clip(scores.astype(float), _MARGIN, 1 - _MARGIN))
     return logits
 

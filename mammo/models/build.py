@@ -11,16 +11,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as tv
 
-from mammo.core.config import ModelConfig, PreprocessingName, split_system
+from mammo.core.config import ModelConfig, PreprocessingName, Road
 from mammo.core.errors import WeightsError
+from mammo.core.files import Workspace, sha256_of
 from mammo.core.settings import Section
-from mammo.models.backbones import Preprocessing, build_backbone, full_network
+from mammo.core.systems import HED_SHA256, split_system
+from mammo.models.backbones import IMAGENET_STD, Preprocessing, build_backbone, full_network
 from mammo.models.fusion import build_fusion, build_head
+from mammo.models.pooling import pool_windows
 
 _REMEDY: Final = (
     "set model.weights to none (with train.recipe scratch) to train from scratch, "
     "or to the path of a state dict"
 )
+_BELONGS: Final[dict[str, PreprocessingName]] = {
+    "none": "samplewise_standardize",
+    "hed": "samplewise_center",
+}
 _OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """Names such as `denselayer1.norm.1.weight`, as torchvision's own DenseNet file still has them."""
 
@@ -28,12 +35,15 @@ _OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
     """Fill `network`, a whole torchvision network called `backbone`, with pretrained weights.
 
-    `weights` is `imagenet` or the path of a state dict (`.safetensors`, or `.pth` read as tensors only).
+    `weights` is `imagenet`, `hed` or the path of a state dict (`.safetensors`, or `.pth` read as tensors only).
 
     Raises:
         WeightsError: the weights cannot be had, or do not fit the network.
     """
-    state = _imagenet_state(backbone) if weights == "imagenet" else _state_from_file(Path(weights))
+    if weights == "imagenet":
+        state = _imagenet_state(backbone)
+    else:
+        state = _state_from_file(_hed_file() if weights == "hed" else Path(weights))
     expected = network.state_dict()
     given = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
     # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
@@ -66,10 +76,21 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     return state
 
 
+def _hed_file() -> Path:
+    path = Workspace().hed
+    if not path.is_file() or sha256_of(path) != HED_SHA256:
+        raise WeightsError(
+            f"model.weights: hed needs {path} with the SHA-256 {HED_SHA256}, got "
+            f"{'another' if path.exists() else 'no'} file; run `mammo fetch --weights hed` (with --archive FILE where "
+            "there is no network)"
+        )
+    return path
+
+
 def _state_from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(
-            f"model.weights: must be none, imagenet or the path of a state dict, got {path}; {_REMEDY}"
+            f"model.weights: must be none, imagenet, hed or the path of a state dict, got {path}; {_REMEDY}"
         )
     try:
         if path.suffix == ".safetensors":
@@ -94,6 +115,7 @@ class Architecture(Section):
     """Everything needed to build a classifier of the right shapes, without its weights; plain values for JSON."""
 
     system: str
+    road: Road
     preprocessing: PreprocessingName
     head_units: int
     head_dropout: float
@@ -105,8 +127,14 @@ class Architecture(Section):
 
         `preprocessing: auto` is what belongs to the weights: torchvision's own normalisation for pretrained ones,
         patches standardised one by one for weights from scratch. (The paper's ImageNet weights are Keras', which
-        were trained without scaling; torchvision's were not.)
+        were trained without scaling, as those of `hed` were; torchvision's were not.)
         """
+        if config.weights == "hed" and not system.startswith("vgg16-"):
+            raise WeightsError(
+                f"model.weights: hed holds the convolutions of vgg16 alone and cannot be used for {system}; take "
+                "vgg16-baseline, vgg16-model1 or vgg16-model2, or set model.weights to none, or to imagenet or a path "
+                "(compact: none)"
+            )
         if system.startswith("compact-") and config.weights != "none":
             raise WeightsError(
                 f"model.weights: {config.weights} cannot be used for {system}: compact has no pretrained weights; "
@@ -114,9 +142,10 @@ class Architecture(Section):
             )
         preprocessing = config.preprocessing
         if preprocessing == "auto":
-            preprocessing = "samplewise_standardize" if config.weights == "none" else "imagenet"
+            preprocessing = _BELONGS.get(config.weights, "imagenet")
         return cls(
             system=system,
+            road=config.road,
             preprocessing=preprocessing,
             head_units=config.head_units,
             head_dropout=config.head_dropout,
@@ -151,6 +180,17 @@ class Classifier(nn.Module):
         """Grey patches `(n, 1, p, p)`, 0 to 255 → logits `(n, 2)`."""
         return self.classify(self.blocks(patches))
 
+    def classify_pooled(self, parts: list[Tensor]) -> Tensor:
+        """Parts of the blocks, each `(n, 2 + cells, c)` → logits `(n, 2)`."""
+        logits: Tensor = self.head(self.fusion.of_pooled(parts))
+        return logits
+
+    def windows(self, images: Tensor, tops: Tensor, lefts: Tensor, size_px: int) -> Tensor:
+        """The dense road: whole ROIs `(n, 1, S, S)` → logits `(n, t · l, 2)` of the patches at tops and lefts."""
+        parts = pool_windows(self.blocks(images), tops, lefts, size_px)
+        logits = self.classify_pooled([part.flatten(0, 1) for part in parts])
+        return logits.view(len(images), -1, 2)
+
 
 def build_classifier(system: str, config: ModelConfig, seed: int) -> Classifier:
     """A new classifier with seeded initial weights, and pretrained ones in the backbone if asked for.
@@ -165,4 +205,9 @@ def build_classifier(system: str, config: ModelConfig, seed: int) -> Classifier:
         network = None if backbone == "compact" else full_network(backbone)
         if config.weights != "none" and network is not None:
             load_pretrained(backbone, config.weights, network)
+            if config.weights == "hed" and architecture.preprocessing == "imagenet":
+                # They expect grey levels, where torchvision's normalisation has divided by 255 and a deviation.
+                with torch.no_grad():
+                    first = network.get_parameter("features.0.weight")
+                    first.mul_(255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         return Classifier(architecture, network)

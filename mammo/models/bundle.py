@@ -22,13 +22,14 @@ from mammo.data.patches import grid_corners
 from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal
 from mammo.evaluation.domain import ANY_DOMAIN, Domain
+from mammo.evaluation.stacking import Stack
 from mammo.models.build import Architecture, Classifier
 
 WEIGHTS_FILE: Final = "model.safetensors"
 DESCRIPTION_FILE: Final = "model.json"
 
-FORMAT: Final = 3
-"""Format of the description. 2 had no domain; 1 had no calibrator, no conformal limits and named no format."""
+FORMAT: Final = 4
+"""Format of the description. 3 had no road, no stack; 2 no domain; 1 no calibrator, no conformal limits, no number."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Bundle:
         size_px, stride_px: side of a patch, and step of the voting grid.
         vote: the decision rule; its `share_threshold` decides, wherever it came from.
         calibrator, conformal: mean patch score → probability of Tumor, prediction set; fitted on the validation part.
+        stack: adds the floor's evidence to the patch scores; None in a system without it.
         domain: which pictures are like the ROIs of the training part.
         results: validation results of the chosen epoch.
         provenance: data, commit, seeds and versions that made the weights.
@@ -54,6 +56,7 @@ class Bundle:
     vote: VoteConfig
     calibrator: Calibrator = NO_CALIBRATION
     conformal: Conformal = REFER_ALL
+    stack: Stack | None = None
     domain: Domain = ANY_DOMAIN
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +87,7 @@ class _Description(Section):
     vote: VoteConfig
     calibrator: Calibrator
     conformal: Conformal
+    stack: Stack | None
     domain: Domain
     results: dict[str, Any]
     synthetic: bool

@@ -32,6 +32,10 @@ class Averages(nn.Module):
         """Blocks → `(n, out_features)`."""
         return torch.cat([global_average(features[name]) for name in self.names], dim=1)
 
+    def of_pooled(self, parts: list[Tensor]) -> Tensor:
+        """The same from `models.pooling`'s parts of the blocks, each `(n, 2 + cells, c)`."""
+        return torch.cat([part[:, 0] for part in parts[-len(self.names) :]], dim=1)
+
 
 class Model2(nn.Module):
     """Each block through BatchNorm, pooling, a 1×1 convolution with ReLU and global averaging: 224 features.
@@ -53,6 +57,34 @@ class Model2(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Blocks → `(n, 224)`."""
         return torch.cat([global_average(self.branches[name](features[name])) for name in BLOCKS], dim=1)
+
+    def of_pooled(self, parts: list[Tensor]) -> Tensor:
+        """The same from `models.pooling`'s parts of the blocks, each `(n, 2 + cells, c)`.
+
+        BatchNorm is affine for each channel, so it may come after the pooling; its statistics are those of the maps.
+        """
+        branches = (self.branches[name] for name in BLOCKS)
+        return torch.cat([_branch_of_pooled(*both) for both in zip(branches, parts, strict=True)], dim=1)
+
+
+def _branch_of_pooled(branch: nn.Module, part: Tensor) -> Tensor:
+    norm, _, convolution, relu = branch.children()
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(convolution, nn.Conv2d)
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    if norm.training:
+        batch_mean = part[:, 0].mean(dim=0)
+        batch_variance = part[:, 1].mean(dim=0) - batch_mean.square()
+        with torch.no_grad():
+            mean.lerp_(batch_mean, norm.momentum or 0.0)
+            variance.lerp_(batch_variance, norm.momentum or 0.0)
+        mean, variance = batch_mean, batch_variance
+    cells = (part[:, 2:] - mean) * (norm.weight / (variance.clamp(min=0) + norm.eps).sqrt()) + norm.bias
+    kernels = convolution.weight.flatten(1)
+    averaged: Tensor = relu(nn.functional.linear(cells, kernels, convolution.bias)).mean(dim=1)
+    return averaged
 
 
 def build_fusion(name: str, channels: tuple[int, ...]) -> Averages | Model2:

@@ -18,6 +18,7 @@ from mammo.core.errors import NOTICE, PHANTOM
 from mammo.core.files import Workspace, missing_file, read_json, write_bytes, write_json
 from mammo.core.provenance import fingerprint, library_versions
 from mammo.core.records import SPLITS, Label
+from mammo.core.systems import title_of
 from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
@@ -58,6 +59,11 @@ class ReportInputs:
     def system(self) -> str:
         """The champion's system."""
         return str(self.champion.content["system"])
+
+    @property
+    def title(self) -> str:
+        """The champion's system with its weights."""
+        return title_of(self.system, self.model.content["provenance"].get("weights", ""))
 
     @property
     def synthetic(self) -> bool:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mammo.core.config import split_system
 from mammo.core.errors import MammoError
 from mammo.core.records import ROI_SIDE_PX, RoiVote
+from mammo.core.systems import split_system
 from mammo.evaluation.metrics import IntArray
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier

@@ -8,7 +8,7 @@ import hashlib
 import json
 import multiprocessing
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -25,23 +25,32 @@ from rich.console import Console
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError
-from mammo.core.files import atomic_path
-from mammo.core.processes import FitsProgress, deaf_to_interrupts, end_with_parent, fits_progress, usable_cpus
+from mammo.core.files import HERE, Workspace, atomic_path
+from mammo.core.processes import (
+    FitsProgress,
+    deaf_to_interrupts,
+    end_with_parent,
+    fits_progress,
+    steps_progress,
+    usable_cpus,
+)
 from mammo.core.provenance import fingerprint
 from mammo.core.records import SPLITS
+from mammo.core.systems import network_of, split_system
 from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
+from mammo.models.build import build_classifier
 from mammo.systems.devices import choose_device, cpu_threads
+from mammo.systems.features import keep_features
 from mammo.systems.fit import EpochRecord
-from mammo.systems.score import RoiScorer
-from mammo.systems.train import computed_with, train_system
+from mammo.systems.train import computed_with, patch_scores, train_system
 
 
 @dataclass(frozen=True)
 class FitTask:
     """What one fit depends on, the repeat and fold where it stands, and the title that people read while it runs.
 
-    Votes, place and title do not touch the fit.
+    Votes, place and title do not touch the fit, nor does the floor beside a network.
     """
 
     system: str
@@ -78,19 +87,23 @@ def fit_key(task: FitTask) -> str:
         pixels.update("\n".join(str(value) for value in task.rois.table[column]).encode())
     config = task.config
     depends = {
-        "system": task.system,
+        "system": network_of(task.system),
         "seed": task.seed,
         "recipe": config.recipe.model_dump(),
         "model": config.model.model_dump(),
         "patches": config.patches.model_dump(),
         "views": config.vote.views,
+        "features": config.train.features,
         "rois": pixels.hexdigest(),
     }
     return fingerprint(depends | computed_with(config))
 
 
 def fit_one(
-    task: FitTask, checkpoint: Path | None = None, on_epoch: Callable[[EpochRecord], None] | None = None
+    task: FitTask,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    workspace: Workspace = HERE,
 ) -> Fit:
     """Fit on the training part at the epoch that validation chooses, with the scores of validation and test part.
 
@@ -106,11 +119,14 @@ def fit_one(
     drawn = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
     with cpu_threads(1):
         trained = train_system(
-            task.system, config, train, val, drawn, task.seed, checkpoint, on_epoch=on_epoch
+            network_of(task.system), config, train, val, drawn, task.seed, checkpoint, workspace, on_epoch
         )
-        scorer = RoiScorer.on(trained.bundle, choose_device(config.train.device))
         scores = (
-            PartScores(tuple(part.table["roi_id"]), part.labels, scorer.patch_scores(part.images))
+            PartScores(
+                tuple(part.table["roi_id"]),
+                part.labels,
+                patch_scores(trained.bundle, part, config, workspace),
+            )
             for part in (val, test)
         )
         return Fit({key: float(value) for key, value in trained.bundle.results.items()}, *scores)
@@ -158,24 +174,25 @@ def default_jobs(config: Config) -> int:
     return usable_cpus() if choose_device(config.train.device).type == "cpu" else 1
 
 
-def run_fits(tasks: Sequence[FitTask], folder: Path, n_jobs: int, console: Console) -> list[Fit]:
-    """The fit of each task, from the cache `folder` where it is kept, else by `n_jobs` processes of one thread each.
+def run_fits(tasks: Sequence[FitTask], workspace: Workspace, n_jobs: int, console: Console) -> list[Fit]:
+    """The fit of each task, from the workspace's cache where it is kept, else by `n_jobs` processes of one thread each.
 
     Raises:
-        MammoError: a fit failed, a worker died, or another command is fitting in the same folder. Finished fits
+        MammoError: a fit failed, a worker died, or another command is fitting in the workspace. Finished fits
             are kept and unfinished ones go on from their last epoch when the command runs again.
     """
     keys = [fit_key(task) for task in tasks]
     wanted = dict(zip(keys, tasks, strict=True))  # the same fit may be asked for more than once
-    fits = {key: fit for key in wanted if (fit := load_fit(fit_path(folder, key))) is not None}
+    fits = {key: fit for key in wanted if (fit := load_fit(fit_path(workspace.fits, key)))}
     if missing := {key: task for key, task in wanted.items() if key not in fits}:
-        fits |= _fit_missing(missing, len(fits), folder, n_jobs, console)
+        fits |= _fit_missing(missing, len(fits), workspace, n_jobs, console)
     return [fits[key] for key in keys]
 
 
 def _fit_missing(
-    missing: dict[str, FitTask], n_kept: int, folder: Path, n_jobs: int, console: Console
+    missing: dict[str, FitTask], n_kept: int, workspace: Workspace, n_jobs: int, console: Console
 ) -> dict[str, Fit]:
+    folder = workspace.fits
     folder.mkdir(parents=True, exist_ok=True)
     try:
         held = FileLock(folder / ".lock").acquire(timeout=0)
@@ -191,12 +208,24 @@ def _fit_missing(
         to_do = f"{len(missing)} fits to do, {n_kept} kept from before; {jobs}."
         console.print(f"{to_do} Stop at any time: the same command goes on.", highlight=False, soft_wrap=True)
         n_epochs = {key: task.config.recipe.epochs for key, task in missing.items()}
+        _keep_all_features(missing.values(), workspace, console)
         with fits_progress(n_epochs, console) as progress:
-            return _work_off(missing, folder, n_jobs, progress)
+            return _work_off(missing, workspace, n_jobs, progress)
+
+
+def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: Console) -> None:
+    """Compute with all cores what workers of one thread would wait for."""
+    for task in tasks:
+        if task.config.train.features == "kept":
+            backbone, _ = split_system(task.system)
+            with steps_progress(f"features of {backbone}, ROIs", console) as on_step:
+                classifier = build_classifier(task.system, task.config.model, task.seed)
+                images = task.rois.images
+                keep_features(task.system, task.config, images, workspace, classifier, on_step=on_step)
 
 
 def _work_off(
-    missing: dict[str, FitTask], folder: Path, n_jobs: int, progress: FitsProgress
+    missing: dict[str, FitTask], workspace: Workspace, n_jobs: int, progress: FitsProgress
 ) -> dict[str, Fit]:
     context = multiprocessing.get_context("spawn")
     epochs: SimpleQueue[tuple[str, int]] = context.SimpleQueue()  # key and finished epochs
@@ -205,7 +234,9 @@ def _work_off(
     fits: dict[str, Fit] = {}
     try:
         with deaf_to_interrupts():
-            key_of = {executor.submit(_fit_and_keep, key, task, folder): key for key, task in missing.items()}
+            key_of = {
+                executor.submit(_fit_and_keep, key, task, workspace): key for key, task in missing.items()
+            }
         pending = set(key_of)
         while pending:
             done, pending = wait(pending, POLL_S, FIRST_COMPLETED)
@@ -242,14 +273,14 @@ def _start_worker(epochs: "SimpleQueue[tuple[str, int]]") -> None:
     _report_epoch = epochs.put
 
 
-def _fit_and_keep(key: str, task: FitTask, folder: Path) -> Fit:
-    checkpoint = checkpoint_path(folder, key)
+def _fit_and_keep(key: str, task: FitTask, workspace: Workspace) -> Fit:
+    checkpoint = checkpoint_path(workspace.fits, key)
 
     def report(record: EpochRecord) -> None:
         if _report_epoch is not None:
             _report_epoch((key, record.epoch + 1))
 
-    fit = fit_one(task, checkpoint, report)
-    save_fit(fit_path(folder, key), fit)
+    fit = fit_one(task, checkpoint, report, workspace)
+    save_fit(fit_path(workspace.fits, key), fit)
     checkpoint.unlink(missing_ok=True)
     return fit

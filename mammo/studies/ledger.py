@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mammo.core.config import Config, EvaluateConfig
 from mammo.core.files import Workspace
+from mammo.core.systems import title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import (
     Fold,
@@ -76,7 +77,7 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
         for name in folds
         for system in config.systems
     }
-    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    fits = fit_all(plans, workspace, n_jobs, console)
     rows: list[Row] = []
     for name, of_protocol in folds.items():
         systems = {system: fits[name, system] for system in config.systems}
@@ -99,6 +100,7 @@ def _rows(
     config: Config,
 ) -> list[Row]:
     """The rows of one protocol: systems, their ensembles over the seeds, the nested choice, the floor."""
+    systems = {title_of(name, config.model.weights): placed for name, placed in systems.items()}
     sets = {(name, "system"): placed for name, placed in systems.items()}
     if n_seeds > 1:
         words = f"ensemble of {n_seeds} seeds"
@@ -220,7 +222,7 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
     rois = read_parts(workspace)
     fold = Fold(0, 0, rois)
     plans = {system: plan(system, config, [fold], n_seeds) for system in config.systems}
-    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    fits = fit_all(plans, workspace, n_jobs, console)
     train, test = (rois.part(name) for name in ("train", "test"))
     floor, evaluate = score_floor(train, test), config.evaluate
 
@@ -254,7 +256,7 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
     by = config.register_.select_by
     systems = {system: system_entry(of_system) for system, of_system in fits.items()}
     return {
-        "data": describe_data(config, test),
+        "data": describe_data(config, test, config.model.weights),
         "n_seeds": n_seeds,
         "confidence": evaluate.confidence,
         "selected": best_system({name: entry["validation"] for name, entry in systems.items()}, by),

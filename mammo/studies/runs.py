@@ -3,22 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 from rich.console import Console
 
 from mammo.core.config import Config, ReferralConfig, VoteConfig
+from mammo.core.files import Workspace
+from mammo.core.records import SPLITS
+from mammo.core.systems import has_floor
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold
 from mammo.evaluation.conformal import FoldReferral, fit_conformal, judge_fold
 from mammo.evaluation.intervals import RunEstimate, estimate
 from mammo.evaluation.scores import Scores
+from mammo.evaluation.stacking import fit_stack
 from mammo.evaluation.voting import fitted, voted
 from mammo.studies.fits import Fit, FitTask, PartScores, run_fits
 from mammo.systems.assess import score_floor
-from mammo.systems.train import best_system
+from mammo.systems.train import best_system, stacked_results
 
 Name = TypeVar("Name")
 
@@ -54,14 +57,32 @@ def plan(system: str, config: Config, folds: Sequence[Fold], n_seeds: int, title
 
 
 def fit_all(
-    plans: dict[Name, list[FitTask]], folder: Path, n_jobs: int, console: Console
+    plans: dict[Name, list[FitTask]], workspace: Workspace, n_jobs: int, console: Console
 ) -> dict[Name, list[Placed]]:
-    """Fits of several plans at their places, made at once so that no worker waits for another plan's end."""
-    fits = iter(run_fits([task for tasks in plans.values() for task in tasks], folder, n_jobs, console))
+    """Fits of several plans at their places, made at once so that no worker waits for another plan's end.
+
+    Where the floor's evidence counts in a system, it is stacked on the fit of its network.
+    """
+    fits = iter(run_fits([task for tasks in plans.values() for task in tasks], workspace, n_jobs, console))
     return {
-        name: [Placed(task.repeat, task.fold, task.seed, next(fits), task.config.vote) for task in tasks]
+        name: [
+            Placed(task.repeat, task.fold, task.seed, _as_system(task, next(fits)), task.config.vote)
+            for task in tasks
+        ]
         for name, tasks in plans.items()
     }
+
+
+def _as_system(task: FitTask, fit: Fit) -> Fit:
+    if not has_floor(task.system):
+        return fit
+    train, val, test = (task.rois.part(name) for name in SPLITS)
+    stack = fit_stack(train.images, train.labels, val.images, val.labels, fit.val.patch_scores)
+    on_val, on_test = (
+        replace(of_part, patch_scores=stack.apply(part.images, of_part.patch_scores))
+        for of_part, part in ((fit.val, val), (fit.test, test))
+    )
+    return Fit(fit.validation | stacked_results(val.labels, on_val.patch_scores), on_val, on_test)
 
 
 def judge_fit(one: Placed, rois: Rois, referral: ReferralConfig | None = None) -> Scores:

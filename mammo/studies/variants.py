@@ -143,7 +143,7 @@ def fit_variants(
         MammoError: an override is impossible (nothing is fitted then), or a fit failed.
     """
     plans = {one.name: prepare(workspace, study, one) for one in (Variant(REFERENCE, {}), *variants)}
-    fits = fit_all(plans, workspace.fits, n_jobs, console)
+    fits = fit_all(plans, workspace, n_jobs, console)
     return {name: runs_of(placed, study.rois) for name, placed in fits.items()}
 
 

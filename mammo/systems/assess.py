@@ -60,7 +60,7 @@ def assess(workspace: Workspace, config: Config) -> Assessment:
     selected = best_system({name: bundle.results for name, bundle in bundles.items()}, by)
     referrals = {name: _referral(bundles[name], scores, config) for name, scores in scored.items()}
     results = {
-        "data": describe_data(config, test),
+        "data": describe_data(config, test, bundles[selected].provenance.get("weights")),
         "selected": {"system": selected, "by": by, **bundles[selected].results},
         "systems": {
             name: judge(scores, evaluate, bundles[name].vote.patch_threshold)
@@ -143,10 +143,11 @@ def _patch_level(patches: Scores, config: EvaluateConfig) -> dict[str, Estimate]
     return {name: bootstrap(partial(statistic, name), patches.groups, **config.resampling) for name in names}
 
 
-def describe_data(config: Config, part: Rois) -> dict[str, Any]:
+def describe_data(config: Config, part: Rois, weights: str | None) -> dict[str, Any]:
     """What was judged: source, protocol, counts; patients are null where the source does not know them.
 
-    The note, for every table and picture, warns where an AUC is computed in the paper's way.
+    The note, for every table and picture, warns where an AUC is computed in the paper's way, and where the `weights`
+    that training started from are not ImageNet's own.
     """
     n_rois, n_tumor = len(part.table), int(part.labels.sum())
     warnings = []
@@ -154,6 +155,8 @@ def describe_data(config: Config, part: Rois) -> dict[str, Any]:
         warnings.append("AUC of the ROIs from decisions: it is the balanced accuracy")
     if config.evaluate.patch_auc_of == "larger":
         warnings.append("AUC of the patches from the larger probability")
+    if weights == "hed":
+        warnings.append("vgg16 (HED): ImageNet's weights, fine-tuned for edges")
     split = f"{config.split.protocol.replace('_', ' ')} split"
     return {
         "source": config.ingest.source,

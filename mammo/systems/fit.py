@@ -10,8 +10,6 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,39 +20,11 @@ from mammo.core.errors import ConfigError
 from mammo.core.files import write_bytes
 from mammo.core.processes import StepObserver
 from mammo.core.records import Label
-from mammo.data.rois import Rois
 from mammo.evaluation.metrics import auc
 from mammo.models.build import Classifier
-from mammo.systems.augment import PatchBatch, augment
-from mammo.systems.devices import autocast, keep_freed_memory
-from mammo.systems.score import grid_batch, patch_logits, tumor_scores
-
-
-@dataclass(frozen=True)
-class PatchData:
-    """ROIs of one part with a patch set over them, on one device.
-
-    `images` are uint8 `(N, 120, 120)`, `roi_labels` int64 `(N,)`; `patches` are `n` squares with int64 `labels` `(n,)`.
-    """
-
-    images: Tensor
-    roi_labels: Tensor
-    patches: PatchBatch
-    labels: Tensor
-
-
-def patch_data(rois: Rois, table: pd.DataFrame, device: torch.device) -> PatchData:
-    """Put ROIs and the patches of them that `table` names (`PATCH_SCHEMA`) on the device."""
-    row_of = pd.Series(range(len(rois.table)), index=rois.table["roi_id"].astype(object))
-    rows = row_of.loc[table["roi_id"].astype(object)]
-
-    def on_device(values: npt.ArrayLike) -> Tensor:
-        return torch.from_numpy(np.array(values, dtype=np.int64)).to(device)
-
-    images = torch.from_numpy(np.ascontiguousarray(rois.images)).to(device)
-    squares = (rows, table["top_px"], table["left_px"], table["size_px"])
-    patches = PatchBatch(*(on_device(values) for values in squares))
-    return PatchData(images, on_device(rois.labels), patches, on_device(table["label"]))
+from mammo.systems.devices import keep_freed_memory
+from mammo.systems.inputs import FitData, FitSettings
+from mammo.systems.score import tumor_scores
 
 
 @dataclass(frozen=True)
@@ -70,17 +40,6 @@ class EpochRecord:
     patches_per_second: float
 
 
-@dataclass(frozen=True)
-class FitSettings:
-    """What a fit needs beside the data and the recipe: the grid of patches, the seed and the precision."""
-
-    size_px: int
-    stride_px: int
-    seed: int
-    precision: str = "auto"
-    corner_patches: bool = True
-
-
 @dataclass
 class FitState:
     """Everything that changes during a fit."""
@@ -94,8 +53,8 @@ class FitState:
 
 def fit(
     classifier: Classifier,
-    train: PatchData,
-    val: PatchData,
+    train: FitData,
+    val: FitData,
     recipe: RecipeConfig,
     settings: FitSettings,
     checkpoint: Path | None = None,
@@ -120,7 +79,7 @@ def fit(
         ConfigError: training diverged, the network's logits are no longer numbers.
     """
     keep_freed_memory()
-    state = _start(classifier, recipe, train.images.device)
+    state = _start(classifier, recipe, train.labels.device)
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, fingerprint)
     patience = recipe.patience or recipe.epochs
@@ -160,7 +119,7 @@ def _start(classifier: Classifier, recipe: RecipeConfig, device: torch.device) -
 
 def _train_epoch(
     state: FitState,
-    data: PatchData,
+    data: FitData,
     recipe: RecipeConfig,
     settings: FitSettings,
     on_step: StepObserver | None,
@@ -182,10 +141,7 @@ def _train_epoch(
         factor = _lr_factor(recipe, epoch * len(batches) + step, recipe.epochs * len(batches))
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * factor
-        pixels = augment(data.images, data.patches.take(part), settings.size_px, recipe.augment, generator)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with autocast(pixels.device, settings.precision):
-            logits = classifier(pixels)
+        logits = data.train_logits(classifier, part, settings, recipe.augment, generator)
         loss = F.cross_entropy(logits.float(), data.labels[part], label_smoothing=recipe.label_smoothing)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -230,26 +186,24 @@ def _lr_factor(recipe: RecipeConfig, step: int, n_steps: int) -> float:
 
 
 def _validate(
-    classifier: Classifier, val: PatchData, recipe: RecipeConfig, settings: FitSettings
+    classifier: Classifier, val: FitData, recipe: RecipeConfig, settings: FitSettings
 ) -> tuple[float, float, float]:
     """Validation loss, ROI-level AUC of the mean patch score, patch accuracy (the last two on the grid)."""
     classifier.eval()
-    n_rois = len(val.images)
-    side_px, device = settings.size_px, val.images.device
-    grid = grid_batch(n_rois, side_px, settings.stride_px, device, settings.corner_patches)
-    logits = patch_logits(classifier, val.images, grid, side_px, settings.precision)
+    by_roi = val.grid_logits(classifier, settings)
+    logits = by_roi.flatten(0, 1)
     if not logits.isfinite().all():
         raise ConfigError(
             "params.yaml: training diverged: the network's logits must be numbers, got NaN or infinity; lower "
             "train.head_lr or train.backbone_lr"
         )
     labels = val.roi_labels.cpu()
-    patch_labels = labels.repeat_interleave(len(logits) // n_rois)
-    scores = tumor_scores(logits).reshape(n_rois, -1).mean(axis=1)
+    patch_labels = labels.repeat_interleave(by_roi.shape[1])
+    scores = tumor_scores(by_roi).mean(axis=1)
     accuracy = (logits.argmax(dim=1) == patch_labels).double().mean().item()
     roi_auc = auc(labels.numpy(), scores)
     if recipe.validate_on == "draws":
-        logits = patch_logits(classifier, val.images, val.patches, side_px, settings.precision)
+        logits = val.drawn_logits(classifier, settings)
         patch_labels = val.labels.cpu()
     return F.cross_entropy(logits.double(), patch_labels).item(), roi_auc, accuracy
 

@@ -1,7 +1,7 @@
 """Scoring patches and ROIs in batches: the one road of validation, evaluation, serving and batch scoring."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mammo.core.records import RoiVote
-from mammo.data.patches import grid_corners
+from mammo.data.patches import grid_corners, grid_offsets
 from mammo.evaluation.voting import roi_votes
 from mammo.models.build import Classifier
 from mammo.models.bundle import Bundle
@@ -18,6 +18,25 @@ from mammo.systems.devices import autocast, keep_freed_memory
 
 FloatArray = npt.NDArray[np.float64]
 PATCHES_PER_BATCH: Final = 256
+ROIS_PER_BATCH: Final = 32
+"""Of the dense road: as many pixels as `PATCHES_PER_BATCH` patches of 72 pixels have, roughly."""
+
+
+class Grid(Protocol):
+    """Whatever names a voting grid: settings of patches or of a fit, and bundles."""
+
+    @property
+    def size_px(self) -> int: ...
+    @property
+    def stride_px(self) -> int: ...
+    @property
+    def corner_patches(self) -> bool: ...
+
+
+def turned(pixels: Tensor, view: int) -> Tensor:
+    """One of the eight views of pictures `(n, c, p, p)`: `view % 4` quarter turns, from 4 on mirrored as well."""
+    quarter = torch.rot90(pixels, view % 4, (2, 3))
+    return quarter.flip(3) if view >= 4 else quarter
 
 
 @torch.inference_mode()
@@ -33,14 +52,12 @@ def patch_logits(
     """Logits of `n` patches without augmentation, float32 `(n, 2)` on the CPU.
 
     The classifier is in evaluation mode on the device of `images`, uint8 `(N, S, S)`, and takes patches of `size_px`,
-    to which others are resampled. `precision` is as in `devices.autocast`; `view` is which of the eight views of each
-    patch, `view % 4` quarter turns, from 4 on mirrored as well.
+    to which others are resampled. `precision` is as in `devices.autocast`; `view` is as in `turned`.
     """
     pieces = []
     for start in range(0, len(patches.roi), batch_size):
         batch = patches.take(slice(start, start + batch_size))
-        pixels = torch.rot90(crop(images, batch, size_px), view % 4, (2, 3))
-        pixels = (pixels.flip(3) if view >= 4 else pixels).contiguous(memory_format=torch.channels_last)
+        pixels = turned(crop(images, batch, size_px), view).contiguous(memory_format=torch.channels_last)
         with autocast(images.device, precision):
             logits = classifier(pixels)
         pieces.append(logits.float().cpu())
@@ -67,16 +84,49 @@ def tumor_scores(logits: Tensor) -> FloatArray:
     return scores
 
 
-def grid_scores(
-    classifier: Classifier, images: Tensor, grid: PatchBatch, size_px: int, precision: str, views: int
-) -> FloatArray:
-    """Probability of Tumor of each patch of `grid_batch`, the mean over its first 1 or 8 views: `(n_rois, n_patches)`.
+def grid_offsets_on(n_rois: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tops and lefts of a grid's patches for each ROI, `(n_rois, t)` each, pixels."""
+    along = grid_offsets(grid.size_px, grid.stride_px, corner_patches=grid.corner_patches)
+    both = torch.from_numpy(along).to(device).expand(n_rois, -1)
+    return both, both
+
+
+def grid_logits(classifier: Classifier, images: Tensor, grid: Grid, precision: str, view: int = 0) -> Tensor:
+    """Logits of the grid's patches by the classifier's own road, float32 `(n_rois, n_patches, 2)` on the CPU.
+
+    The classifier is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`; `view` is as in `turned`.
+    """
+    if classifier.architecture.road == "dense":
+        return _window_logits(classifier, images, grid, precision, view)
+    batch = grid_batch(len(images), grid.size_px, grid.stride_px, images.device, grid.corner_patches)
+    logits = patch_logits(classifier, images, batch, grid.size_px, precision, view=view)
+    return logits.view(len(images), -1, 2)
+
+
+@torch.inference_mode()
+def _window_logits(classifier: Classifier, images: Tensor, grid: Grid, precision: str, view: int) -> Tensor:
+    pieces = []
+    for batch in images.split(ROIS_PER_BATCH):
+        pixels = turned(batch[:, None].float(), view).contiguous(memory_format=torch.channels_last)
+        tops, lefts = grid_offsets_on(len(batch), grid, images.device)
+        with autocast(images.device, precision):
+            logits = classifier.windows(pixels, tops, lefts, grid.size_px)
+        places = logits.float().unflatten(
+            1, (tops.shape[1], lefts.shape[1])
+        )  # the grid is as symmetric as the ROI
+        places = torch.rot90(places.flip(2) if view >= 4 else places, -(view % 4), (1, 2))
+        pieces.append(places.flatten(1, 2).cpu())
+    return torch.cat(pieces)
+
+
+def grid_scores(classifier: Classifier, images: Tensor, grid: Grid, precision: str, views: int) -> FloatArray:
+    """Probability of Tumor of the grid's patches, the mean over their first 1 or 8 views: `(n_rois, n_patches)`.
 
     The classifier is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`.
     """
-    logits = [patch_logits(classifier, images, grid, size_px, precision, view=view) for view in range(views)]
-    mean: FloatArray = np.mean([tumor_scores(of_view) for of_view in logits], axis=0)
-    return mean.reshape(len(images), -1)
+    of_views = [tumor_scores(grid_logits(classifier, images, grid, precision, view)) for view in range(views)]
+    mean: FloatArray = np.mean(of_views, axis=0)
+    return mean
 
 
 @dataclass(frozen=True)
@@ -100,8 +150,8 @@ class RoiScorer:
         if not len(images):
             return np.empty((0, len(bundle.corners)))
         stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        grid = grid_batch(len(images), bundle.size_px, bundle.stride_px, self.device, bundle.corner_patches)
-        return grid_scores(bundle.classifier, stack, grid, bundle.size_px, self.precision, bundle.vote.views)
+        scores = grid_scores(bundle.classifier, stack, bundle, self.precision, bundle.vote.views)
+        return scores if bundle.stack is None else bundle.stack.apply(images, scores)
 
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
         """uint8 ROIs `(n, 120, 120)` → one decision each."""

@@ -6,24 +6,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 
 from mammo.core.config import Config
-from mammo.core.files import sha256_of
+from mammo.core.files import HERE, Workspace, sha256_of
 from mammo.core.processes import StepObserver
 from mammo.core.provenance import code_mark, fingerprint
+from mammo.core.records import Label
+from mammo.core.systems import has_floor
+from mammo.data.patches import grid_patches
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.domain import fit_domain
+from mammo.evaluation.metrics import auc
 from mammo.evaluation.scores import Scores
+from mammo.evaluation.stacking import fit_stack
 from mammo.evaluation.voting import fitted, voted
-from mammo.models.build import build_classifier
+from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle
 from mammo.systems.devices import choose_device, computes_bfloat16, cpu_threads, hardware, precision_on
-from mammo.systems.fit import EpochRecord, FitSettings, fit, patch_data
-from mammo.systems.score import RoiScorer
+from mammo.systems.features import keep_features
+from mammo.systems.fit import EpochRecord, fit
+from mammo.systems.inputs import FitData, FitSettings, frozen_data, patch_data
+from mammo.systems.score import FloatArray, RoiScorer, tumor_scores
 
 
 @dataclass(frozen=True)
@@ -42,31 +51,32 @@ def train_system(
     patch_sets: dict[str, pd.DataFrame],
     seed: int | None = None,
     checkpoint: Path | None = None,
+    workspace: Workspace = HERE,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> Trained:
-    """One system, such as `compact-model2`, trained on `train`; `val` chooses the epoch and how to decide.
+    """One system, such as `compact-model2`, trained on `train`; `val` chooses the epoch. It cannot decide yet.
 
     Args:
         system, config: its name, and all settings.
         train, val: the parts, with `patch_sets` of these names.
         seed: instead of `config.train.seed`.
         checkpoint: where to keep the state of an unfinished fit.
+        workspace: where the features of frozen backbones are kept.
         on_epoch, on_step: as in `fit`.
 
     Raises:
         WeightsError: pretrained weights cannot be had or do not fit.
-        ConfigError: the device does not exist.
-        DataError: the validation part lacks a class.
+        ConfigError: the device does not exist, or training diverged.
     """
     device = choose_device(config.train.device)
     seed = config.train.seed if seed is None else seed
     classifier = build_classifier(system, config.model, seed)
-    grid, precision = config.patches, config.train.precision
-    settings = FitSettings(grid.size_px, grid.stride_px, seed, precision, grid.corner_patches)
-    data, judged = patch_data(train, patch_sets["train"], device), patch_data(val, patch_sets["val"], device)
+    grid, settings = config.patches, fit_settings(config, seed)
+    parts = ((train, patch_sets["train"]), (val, patch_sets["val"]))
     mark = run_fingerprint(system, config, seed, train, val, patch_sets)
     with cpu_threads(config.train.threads):
+        data, judged = (fit_data(part, table, classifier, config, workspace) for part, table in parts)
         history = fit(classifier, data, judged, config.recipe, settings, checkpoint, mark, on_epoch, on_step)
     best = min(history, key=lambda record: record.val_loss)
     bundle = Bundle(
@@ -85,22 +95,49 @@ def train_system(
         },
         synthetic=train.synthetic,
         corner_patches=grid.corner_patches,
-        precision=precision_on(device, precision),
+        precision=precision_on(device, config.train.precision),
     )
     epochs = pd.DataFrame([vars(record) for record in history])
-    return Trained(decide_on_validation(bundle, val, config), epochs)
+    return Trained(bundle, epochs)
 
 
-def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
+def fit_settings(config: Config, seed: int = 0) -> FitSettings:
+    """The grid, precision and seed of a fit."""
+    grid = config.patches
+    return FitSettings(grid.size_px, grid.stride_px, seed, config.train.precision, grid.corner_patches)
+
+
+def fit_data(
+    rois: Rois, patches: pd.DataFrame, classifier: Classifier, config: Config, workspace: Workspace
+) -> FitData:
+    """ROIs as a fit of this classifier sees them: their pixels, or the kept features of a frozen backbone."""
+    device = choose_device(config.train.device)
+    if config.train.features == "kept":
+        system = classifier.architecture.system
+        kept = keep_features(system, config, rois.images, workspace, classifier)
+        return frozen_data(rois, patches, kept, device)
+    if config.model.road == "dense":  # a window has the scale of the others
+        patches = patches[patches["size_px"] == config.patches.size_px]
+    return patch_data(rois, patches, device)
+
+
+def decide_on_validation(bundle: Bundle, train: Rois, val: Rois, config: Config) -> Bundle:
     """The bundle with threshold, calibrator and conformal limits fitted to its own scores of the validation part.
+
+    Where the floor's evidence counts, it is fitted to the training part and stacked on those scores first.
 
     The scores come by the road of serving. The same ROIs have chosen the epoch, so what these numbers promise is
     somewhat optimistic; the test part says how much.
 
     Raises:
-        DataError: the validation part lacks a class.
+        DataError: a part lacks a class.
     """
     scored, referral = score_part(bundle, val, config), config.referral
+    if has_floor(bundle.system):
+        stack = fit_stack(train.images, train.labels, val.images, val.labels, scored.patch_scores[0])
+        stacked = stack.apply(val.images, scored.patch_scores[0])
+        bundle = replace(bundle, stack=stack, results=bundle.results | stacked_results(val.labels, stacked))
+        scored = voted(scored.roi_ids, val.labels, val.groups, stacked, config.vote)
     labels, (patch_scores,), (scores,) = scored.labels, scored.patch_scores, scored.scores
     alpha, by_class = 1 - referral.coverage, referral.class_conditional
     return replace(
@@ -109,6 +146,13 @@ def decide_on_validation(bundle: Bundle, val: Rois, config: Config) -> Bundle:
         calibrator=fit_platt(labels, scores),
         conformal=fit_conformal(labels, scores, alpha=alpha, class_conditional=by_class),
     )
+
+
+def stacked_results(labels: npt.NDArray[np.int64], patch_scores: FloatArray) -> dict[str, float]:
+    """`val_loss` and `val_auc` of patch scores `(n, n_patches)`, as a fit computes its network's on the grid."""
+    of_label = np.where(labels[:, None] == Label.TUMOR, patch_scores, 1 - patch_scores)
+    loss = float(-np.log(np.maximum(of_label, np.finfo(float).tiny)).mean())
+    return {"val_loss": loss, "val_auc": auc(labels, patch_scores.mean(axis=1))}
 
 
 def validation_results(bundle: Bundle) -> dict[str, float]:
@@ -143,7 +187,9 @@ FIT_CODE: Final = (
     "studies/fits.py",
     "systems/augment.py",
     "systems/devices.py",
+    "systems/features.py",
     "systems/fit.py",
+    "systems/inputs.py",
     "systems/score.py",
     "systems/train.py",
 )
@@ -176,7 +222,8 @@ def run_fingerprint(
         pixels.update(part.labels.tobytes())
     for table in patch_sets.values():
         pixels.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
-    settings = [config.recipe.model_dump(), config.model.model_dump(), config.train.threads]
+    how = [config.train.threads, config.train.features]
+    settings = [config.recipe.model_dump(), config.model.model_dump(), how]
     grid = [config.patches.size_px, config.patches.stride_px, config.patches.corner_patches]
     return fingerprint([system, seed, settings, grid, pixels.hexdigest(), computed_with(config)])
 
@@ -188,6 +235,18 @@ def score_part(bundle: Bundle, part: Rois, config: Config) -> Scores:
         scores = scorer.patch_scores(part.images)
     roi_ids = part.table["roi_id"].to_numpy(dtype=object)
     return voted(roi_ids, part.labels, part.groups, scores, bundle.vote, bundle.calibrator, bundle.conformal)
+
+
+def patch_scores(bundle: Bundle, part: Rois, config: Config, workspace: Workspace) -> FloatArray:
+    """Probability of Tumor of each grid patch of a part, `(n, n_patches)`: by the road of serving, or by kept features
+    where one view votes."""
+    device = choose_device(config.train.device)
+    if config.train.features == "fresh" or config.vote.views > 1:
+        return RoiScorer.on(bundle, device).patch_scores(part.images)
+    none = grid_patches(part.table.iloc[:0], config.patches)
+    data = fit_data(part, none, bundle.classifier, config, workspace)
+    bundle.classifier.to(device).eval()
+    return tumor_scores(data.grid_logits(bundle.classifier, fit_settings(config)))
 
 
 def best_system(results: Mapping[str, Mapping[str, Any]], by: str) -> str:

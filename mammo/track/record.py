@@ -16,12 +16,19 @@ from mammo.core.files import Workspace, atomic_path, read_json, read_table, sha2
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
 from mammo.core.settings import study_tags
+from mammo.core.systems import title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.models.bundle import WEIGHTS_FILE, save_bundle
 from mammo.systems.assess import operation_estimates
 from mammo.systems.fit import EpochRecord
-from mammo.systems.train import Trained, run_fingerprint, train_system, validation_results
+from mammo.systems.train import (
+    Trained,
+    decide_on_validation,
+    run_fingerprint,
+    train_system,
+    validation_results,
+)
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
 from mammo.track.registry import Version, register, voter_of
 from mammo.track.store import (
@@ -74,10 +81,12 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
                 parts["val"],
                 patch_sets,
                 checkpoint=workspace.checkpoint(system),
+                workspace=workspace,
                 on_epoch=report,
                 on_step=on_step,
             )
-        _write(workspace, config, trained)
+        decided = decide_on_validation(trained.bundle, parts["train"], parts["val"], config)
+        _write(workspace, config, replace(trained, bundle=decided))
         _log_bundle(workspace, system, run, trained.history)
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
     workspace.checkpoint(system).unlink(missing_ok=True)
@@ -132,6 +141,7 @@ def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
         "data_md5": data_hashes(workspace.root),
         "seed": config.train.seed,
         "recipe": config.recipe.model_dump(),
+        "weights": config.model.weights,
     }
     save_bundle(replace(trained.bundle, provenance=provenance), workspace.bundle(system))
     history = trained.history.drop(columns=["patches_per_second"])
@@ -147,6 +157,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
     tags = {
         "mammo.system": system,
         "mammo.source": config.ingest.source,
+        "mammo.weights": config.model.weights,
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
         "mammo.git_commit": git_commit(workspace.root) or "not in git",
@@ -160,7 +171,7 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         | {"recipe": config.recipe.model_dump(), "system": system}
     )
     datasets = tuple(_data_set(workspace, config, part, use[name]) for name, part in parts.items())
-    return RunContext(experiment_name(config), system, params, tags, datasets)
+    return RunContext(experiment_name(config), title_of(system, config.model.weights), params, tags, datasets)
 
 
 def _data_set(

@@ -66,7 +66,7 @@ def _fit(
     for one in chosen:
         title = f"choice without fold {one.fold.fold}: {one.system}"
         tuned += plan(one.system, one.config, [one.fold], n_seeds, title)
-    return fit_all({SETTINGS: settings, TUNED: tuned}, workspace.fits, n_jobs, console)
+    return fit_all({SETTINGS: settings, TUNED: tuned}, workspace, n_jobs, console)
 
 
 def _summary(

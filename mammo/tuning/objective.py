@@ -23,8 +23,9 @@ from mammo.evaluation.metrics import auc, confusion
 from mammo.evaluation.voting import decisions, fitted, vote_shares, with_validation_threshold
 from mammo.models.build import Classifier, build_classifier
 from mammo.studies.fits import Fit
-from mammo.systems.fit import EpochRecord, FitSettings, PatchData, fit, patch_data
-from mammo.systems.score import grid_batch, grid_scores
+from mammo.systems.fit import EpochRecord, fit
+from mammo.systems.inputs import FitSettings, PatchData, patch_data
+from mammo.systems.score import grid_scores
 from mammo.tuning.space import trial_settings
 
 INDEX: Final = "index"
@@ -162,8 +163,7 @@ def _value_after_voting(classifier: Classifier, rois: Rois, settings: Config, de
 
     def patch_scores(part: Rois) -> npt.NDArray[np.float64]:
         images = on_device(part, patches, device).images
-        grid = grid_batch(len(images), patches.size_px, patches.stride_px, device, patches.corner_patches)
-        return grid_scores(classifier, images, grid, patches.size_px, settings.train.precision, vote.views)
+        return grid_scores(classifier, images, patches, settings.train.precision, vote.views)
 
     if metric != "auc" and vote.threshold == "validation":
         vote = with_validation_threshold(val.labels, patch_scores(val), vote)

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mammo.core.config import OVERRIDES, Config, split_system
+from mammo.core.config import OVERRIDES, Config
+from mammo.core.systems import split_system
 from mammo.core.tune_config import Choices, IntRange, TuneConfig, holds
 
 Params = dict[str, Any]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as tv
 
-from mammo.core.config import FUSION_BACKBONES, PreprocessingName
+from mammo.core.config import PreprocessingName
+from mammo.core.systems import FUSION_BACKBONES
 from mammo.models.backbones import BLOCKS, Preprocessing, build_backbone, compact, full_network
 
 COMPACT_CHANNELS = (4, 4, 8, 8, 8)

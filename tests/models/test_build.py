@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.models import Weights, WeightsEnum
 
-from mammo.core.config import FUSION_BACKBONES, FUSIONS, ModelConfig
+from mammo.core.config import ModelConfig
 from mammo.core.errors import ConfigError, WeightsError
+from mammo.core.files import Workspace
+from mammo.core.systems import FUSION_BACKBONES, FUSIONS
 from mammo.models.backbones import full_network
 from mammo.models.build import Architecture, Classifier, build_classifier, load_pretrained
 from tests.settings import section
@@ -266,3 +268,75 @@ def test_a_download_is_used_and_cached_only_where_its_hash_matches(
         load_pretrained(BACKBONE, "imagenet", network)
         assert_holds(network, state)
     assert (hub / f"net-{digest[:8]}.pth").read_bytes() == content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def convolutions() -> State:
+    """Such as the file of `hed` holds; kernels as float16."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in tv.vgg16().state_dict().items() if k.startswith("features.")}
+    drawn = {k: torch.randn(shape, generator=generator) / 50 for k, shape in shapes.items()}
+    return {name: value.half() if value.ndim == 4 else value for name, value in drawn.items()}
+
+
+@pytest.fixture
+def with_hed(convolutions: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    """A workspace that has fetched them, as the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = Workspace().hed
+    path.parent.mkdir(parents=True)
+    save_file(convolutions, path)
+    monkeypatch.setattr("mammo.models.build.HED_SHA256", sha256(path.read_bytes()).hexdigest())
+    return convolutions
+
+
+HED = TINY.model_copy(update={"weights": "hed"})
+
+
+def test_hed_gives_vgg16_its_convolutions_and_the_papers_preprocessing(with_hed: State) -> None:
+    classifier = build_classifier("vgg16-model1", HED, seed=0)
+    found = classifier.backbone.state_dict()
+    assert found.keys() == with_hed.keys()
+    assert all(torch.equal(found[name], with_hed[name].float()) for name in found)
+    assert classifier.preprocessing.name == "samplewise_center"
+
+
+def test_under_torchvisions_normalisation_hed_sees_grey_levels_minus_the_mean_all_the_same(
+    with_hed: State,
+) -> None:
+    centred = build_classifier("vgg16-baseline", HED, seed=0).eval()
+    config = HED.model_copy(update={"preprocessing": "imagenet"})
+    normalised = build_classifier("vgg16-baseline", config, seed=0).eval()
+    patches = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1)) * 255
+    kernel, bias = with_hed["features.0.weight"].float(), with_hed["features.0.bias"]
+    first = normalised.backbone.get_submodule("features.0")
+    with torch.no_grad():
+        by_channel = patches - 255 * torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+        expected = nn.functional.conv2d(by_channel, kernel, bias, padding=1)
+        assert torch.allclose(first(normalised.preprocessing(patches)), expected, rtol=1e-4, atol=1e-3)
+        normalised.preprocessing.mean.fill_(float(patches.mean()) / 255)  # as if it were the patch's own
+        block, other = (classifier.blocks(patches)["block1"] for classifier in (centred, normalised))
+    assert block.std() > 0.1
+    assert torch.allclose(block, other, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("system", ["vgg19-model1", "vgg16_bn-model2", "resnet50-baseline", "compact-model1"])
+def test_hed_is_refused_for_every_other_backbone_and_the_error_names_the_systems_that_fit(
+    system: str,
+) -> None:
+    with pytest.raises(WeightsError, match=rf"model\.weights: hed .* {system}; take vgg16-baseline, .* none"):
+        build_classifier(system, HED, seed=0)
+
+
+@pytest.mark.parametrize(("content", "got"), [(None, "no"), (b"damaged", "another")])
+def test_hed_not_fetched_or_damaged_is_refused_and_the_error_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, got: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Workspace().hed.parent.mkdir(parents=True)
+        Workspace().hed.write_bytes(content)
+    rule = rf"data/weights/vgg16_hed\.safetensors .*, got {got} file; run `mammo fetch --weights hed`"
+    with pytest.raises(WeightsError, match=rule):
+        load_pretrained("vgg16", "hed", nn.Identity())

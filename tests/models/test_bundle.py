@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mammo.core.config import FUSIONS, ModelConfig, VoteConfig
+from mammo.core.config import ModelConfig, VoteConfig
 from mammo.core.errors import DataError, WeightsError
 from mammo.core.files import sha256_of
+from mammo.core.systems import FUSIONS
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
@@ -138,7 +139,7 @@ NEEDED = [
         ({"architecture": None}, IMPOSSIBLE),
         ({"precision": "float8"}, IMPOSSIBLE),
         *(({key: ABSENT}, rf"(?s)does not describe a bundle .*{key}.*dvc checkout") for key in NEEDED),
-        ({"bundle_format": ABSENT}, r"a bundle of format 3, got 1: .*dvc repro.*mammo promote"),
+        ({"bundle_format": ABSENT}, r"a bundle of format 4, got 1: .*dvc repro.*mammo promote"),
     ],
 )
 def test_a_description_that_lacks_a_key_or_has_an_impossible_value_is_refused(

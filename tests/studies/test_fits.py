@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
 
+from mammo.core.files import Workspace
 from mammo.data.rois import Rois
+from mammo.evaluation.stacking import fit_stack
 from mammo.studies.fits import Fit, FitTask, fit_key, fit_one, fit_path, load_fit, save_fit
+from mammo.studies.runs import fit_all
 from mammo.systems.devices import cpu_threads
 from mammo.systems.score import RoiScorer
 from tests.studies.tiny_studies import tiny_task
@@ -144,3 +149,22 @@ def test_a_damaged_file_is_no_fit(fit: Fit, tmp_path: Path, damage: Callable[[by
     save_fit(path, fit)
     path.write_bytes(damage(path.read_bytes()))
     assert load_fit(path) is None
+
+
+def test_a_system_with_the_floor_shares_the_fit_of_its_network_and_stacks_it_within_the_fold(
+    task: FitTask, fit: Fit, tmp_path: Path
+) -> None:
+    with_floor = replace(task, system=f"{task.system}-floor")
+    assert fit_key(with_floor) == fit_key(task)
+    workspace = Workspace(tmp_path)
+    workspace.fits.mkdir(parents=True)
+    save_fit(fit_path(workspace.fits, fit_key(task)), fit)
+    (placed,) = fit_all({"one": [with_floor]}, workspace, 1, Console(quiet=True))["one"]
+    train, val, test = (task.rois.part(name) for name in ("train", "val", "test"))
+    stack = fit_stack(train.images, train.labels, val.images, val.labels, fit.val.patch_scores)
+    expected = stack.apply(test.images, fit.test.patch_scores)
+    np.testing.assert_array_equal(placed.fit.test.patch_scores, expected)
+    assert placed.fit.test.roi_ids == fit.test.roi_ids
+    assert placed.fit.validation["val_auc"] == roc_auc_score(
+        val.labels, placed.fit.val.patch_scores.mean(axis=1)
+    )

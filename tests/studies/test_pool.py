@@ -14,6 +14,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from mammo.core.errors import MammoError, WeightsError
+from mammo.core.files import Workspace
 from mammo.studies import fits as pool
 from mammo.studies.fits import Fit, FitTask, checkpoint_path, fit_key, fit_path, load_fit, run_fits
 from tests.studies.tiny_studies import tiny_task
@@ -38,15 +39,15 @@ def test_the_number_of_jobs_changes_no_bit_and_kept_fits_are_not_fitted_again(
     tasks: list[FitTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = console()
-    one = run_fits(tasks, tmp_path / "one", 1, shown)
-    two = run_fits(tasks[::-1], tmp_path / "two", 2, console())[::-1]
+    one = run_fits(tasks, Workspace(tmp_path / "one"), 1, shown)
+    two = run_fits(tasks[::-1], Workspace(tmp_path / "two"), 2, console())[::-1]
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.val.patch_scores, b.val.patch_scores)
         np.testing.assert_array_equal(a.test.patch_scores, b.test.patch_scores)
         assert a.validation == b.validation
     assert "fit 3/3 done" in text_of(shown)
     monkeypatch.setattr(pool, "_fit_missing", lambda *_: pytest.fail("fitted again"))
-    again = run_fits([*tasks, tasks[0]], tmp_path / "one", 1, console())
+    again = run_fits([*tasks, tasks[0]], Workspace(tmp_path / "one"), 1, console())
     np.testing.assert_array_equal(again[3].test.patch_scores, one[0].test.patch_scores)
 
 
@@ -56,8 +57,8 @@ def test_a_failing_fit_ends_the_command_with_its_own_error_and_finished_fits_sta
 ) -> None:
     failing = tiny_task(model={"weights": "no-such-file.pt"})
     with pytest.raises(WeightsError, match=r"no-such-file\.pt"):
-        run_fits([tasks[0], failing], tmp_path, 1, console())
-    assert fit_path(tmp_path, fit_key(tasks[0])).is_file()
+        run_fits([tasks[0], failing], Workspace(tmp_path), 1, console())
+    assert fit_path(Workspace(tmp_path).fits, fit_key(tasks[0])).is_file()
     assert multiprocessing.active_children() == []
 
 
@@ -67,7 +68,7 @@ def test_a_fit_without_memory_on_its_gpu_is_an_error_with_a_way_out(
 ) -> None:
     monkeypatch.setattr(pool, "_fit_and_keep", no_memory)
     with pytest.raises(MammoError, match=r"could not use the GPU \(CUDA out of memory\).*fewer --jobs"):
-        run_fits([tasks[0]], tmp_path, 1, console())
+        run_fits([tasks[0]], Workspace(tmp_path), 1, console())
 
 
 def no_memory(*_: object) -> Fit:
@@ -78,15 +79,15 @@ def no_memory(*_: object) -> Fit:
 def test_a_killed_worker_ends_the_command_and_neither_fit_nor_epochs_are_lost(
     tasks: list[FitTask], tmp_path: Path
 ) -> None:
+    folder = Workspace(tmp_path).fits
+
     def files(folder: Path) -> set[str]:
         return {path.name for path in folder.glob("[!.]*.*")}
 
     def kill_in_the_second_fit(stop: threading.Event) -> None:
         while not stop.wait(0.02):
-            finished = files(tmp_path)
-            if finished and files(tmp_path / "unfinished") - {
-                checkpoint_path(tmp_path, fit_key(tasks[0])).name
-            }:
+            finished = files(folder)
+            if finished and files(folder / "unfinished") - {checkpoint_path(folder, fit_key(tasks[0])).name}:
                 for worker in multiprocessing.active_children():
                     os.kill(worker.pid or 0, signal.SIGKILL)
                 return
@@ -98,17 +99,19 @@ def test_a_killed_worker_ends_the_command_and_neither_fit_nor_epochs_are_lost(
     killer.start()
     try:
         with pytest.raises(MammoError, match="finished fits are kept"):
-            run_fits(longer, tmp_path, 1, console())
+            run_fits(longer, Workspace(tmp_path), 1, console())
     finally:
         stop.set()
         killer.join()
-    assert load_fit(fit_path(tmp_path, fit_key(tasks[0]))) is not None
-    assert files(tmp_path / "unfinished") == {checkpoint_path(tmp_path, fit_key(longer[1])).name}
+    assert load_fit(fit_path(Workspace(tmp_path).fits, fit_key(tasks[0]))) is not None
+    assert files(folder / "unfinished") == {checkpoint_path(folder, fit_key(longer[1])).name}
 
 
 def test_two_commands_do_not_fit_in_one_folder(tasks: list[FitTask], tmp_path: Path) -> None:
+    folder = Workspace(tmp_path).fits
+    folder.mkdir(parents=True)
     with (
-        FileLock(tmp_path / ".lock"),
+        FileLock(folder / ".lock"),
         pytest.raises(MammoError, match="another command is fitting here"),
     ):
-        run_fits(tasks, tmp_path, 1, console())
+        run_fits(tasks, Workspace(tmp_path), 1, console())

@@ -14,7 +14,8 @@ from mammo.core.config import AugmentConfig, PatchesConfig
 from mammo.core.errors import ConfigError
 from mammo.data.patches import drawn_patches, grid_corners
 from mammo.data.rois import Rois
-from mammo.systems.fit import PatchData, epoch_order, fit, patch_data
+from mammo.systems.fit import epoch_order, fit
+from mammo.systems.inputs import PatchData, patch_data
 from tests.disc_rois import disc_rois
 from tests.settings import section
 from tests.tiny_fits import (

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import log_loss, roc_auc_score
 
 from mammo.core.config import Config
 from mammo.core.errors import DataError
@@ -20,11 +21,13 @@ from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.domain import fit_domain
+from mammo.evaluation.stacking import fit_stack
 from mammo.evaluation.voting import with_validation_threshold
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import devices
 from mammo.systems.assess import predictions
 from mammo.systems.fit import EpochRecord
+from mammo.systems.score import RoiScorer
 from mammo.systems.train import (
     FIT_CODE,
     Trained,
@@ -35,7 +38,7 @@ from mammo.systems.train import (
     train_system,
     validation_results,
 )
-from tests.tiny_fits import differing, tiny_config, weights_of
+from tests.tiny_fits import CPU, differing, tiny_config, weights_of
 
 PatchSets = dict[str, pd.DataFrame]
 
@@ -47,7 +50,9 @@ def train_on(
     options: Mapping[str, Any] = MappingProxyType({}),
     **changes: Any,
 ) -> Trained:
-    return train_system(system, tiny_config(**changes), parts["train"], parts["val"], patch_sets, **options)
+    config = tiny_config(**changes)
+    trained = train_system(system, config, parts["train"], parts["val"], patch_sets, **options)
+    return replace(trained, bundle=decide_on_validation(trained.bundle, parts["train"], parts["val"], config))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,7 @@ def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(
     assert bundle.vote == tiny_config().vote
     assert bundle.synthetic  # as the ROIs are
     assert not bundle.classifier.training
-    again = decide_on_validation(bundle, parts["val"], tiny_config())
+    again = decide_on_validation(bundle, parts["train"], parts["val"], tiny_config())
     assert (again.calibrator, again.conformal) == (bundle.calibrator, bundle.conformal)
     assert bundle.conformal.n_calibration == 6
 
@@ -84,14 +89,17 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
 ) -> None:
     config = tiny_config(vote__threshold="validation", referral__coverage=0.6)
     seen = score_part(trained.bundle, parts["val"], config)
-    bundle = decide_on_validation(trained.bundle, parts["val"], config)
+    bundle = decide_on_validation(trained.bundle, parts["train"], parts["val"], config)
     assert bundle.vote == with_validation_threshold(seen.labels, seen.patch_scores[0], config.vote)
     assert bundle.calibrator == fit_platt(seen.labels, seen.scores[0])
     assert bundle.conformal == fit_conformal(seen.labels, seen.scores[0], alpha=1 - 0.6)
     assert bundle.conformal.coverage == 0.6
     assert (bundle.results, bundle.classifier) == (trained.bundle.results, trained.bundle.classifier)
     fixed = tiny_config(vote__share_threshold=0.123)
-    assert decide_on_validation(trained.bundle, parts["val"], fixed).vote.share_threshold == 0.123
+    assert (
+        decide_on_validation(trained.bundle, parts["train"], parts["val"], fixed).vote.share_threshold
+        == 0.123
+    )
 
 
 def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
@@ -105,7 +113,7 @@ def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
 def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Rois]) -> None:
     normal = parts["val"].only(parts["val"].labels == 0)
     with pytest.raises(DataError, match="both classes are needed"):
-        decide_on_validation(trained.bundle, normal, tiny_config())
+        decide_on_validation(trained.bundle, parts["train"], normal, tiny_config())
 
 
 def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_others(
@@ -278,3 +286,24 @@ def test_comments_docstrings_and_layout_do_not_change_the_code_but_a_number_does
     dressed = '"""A module."""\n\ndef f(x):\n    """Add one."""\n    # so\n    return (x\n    + 1)\n'
     assert syntax_of(dressed) == syntax_of(plain)
     assert syntax_of(plain.replace("1", "2")) != syntax_of(plain)
+
+
+def test_a_system_with_the_floor_is_its_network_with_the_floor_stacked_on_its_validation_scores(
+    trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets, tmp_path: Path
+) -> None:
+    bundle = train_on(parts, patch_sets, "compact-model2-floor").bundle
+    network = trained.bundle
+    for name, value in network.classifier.state_dict().items():
+        assert torch.equal(bundle.classifier.state_dict()[name], value)
+    train, val = parts["train"], parts["val"]
+    seen = RoiScorer.on(network, CPU).patch_scores(val.images)
+    assert bundle.stack == fit_stack(train.images, train.labels, val.images, val.labels, seen)
+    assert bundle.stack is not None
+    stacked = bundle.stack.apply(val.images, seen)
+    assert bundle.results["val_auc"] == roc_auc_score(val.labels, stacked.mean(axis=1))
+    each_patch = np.repeat(val.labels, stacked.shape[1])
+    assert bundle.results["val_loss"] == pytest.approx(log_loss(each_patch, stacked.ravel()))
+    assert bundle.calibrator == fit_platt(val.labels, stacked.mean(axis=1))
+    save_bundle(bundle, tmp_path)
+    served = RoiScorer.on(load_bundle(tmp_path), CPU)
+    np.testing.assert_allclose(served.patch_scores(val.images), stacked, rtol=1e-6)

@@ -1,0 +1,296 @@
+"""Block features of a frozen backbone, computed once for each ROI and kept, so that heads train in seconds.
+
+A file of the folder holds rows of half floats, one for each ROI, beside an index of the ROIs' pixel hashes. A row is
+appended before its line of the index, so a killed or interrupted computation goes on where it was, and other ROIs may
+be added later. What the features rest on (weights, grid, views, road, code) is hashed in the file's name.
+
+Views of a patch: where the recipe turns by quarters and mirrors only, those, exactly; otherwise the patch as it is and
+`N_DRAWS` random draws of the recipe's augmentation.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from mammo.core.config import AugmentConfig, Config, PatchesConfig
+from mammo.core.errors import ConfigError
+from mammo.core.files import Workspace
+from mammo.core.provenance import code_mark, fingerprint
+from mammo.core.records import ROI_SIDE_PX
+from mammo.core.systems import split_system
+from mammo.data.patches import grid_corners
+from mammo.models.backbones import BLOCKS
+from mammo.models.build import Classifier, build_classifier
+from mammo.models.fusion import MODEL2_POOLS
+from mammo.models.pooling import flatten, pool_patches, pool_windows, unflatten
+from mammo.systems.augment import augment, crop
+from mammo.systems.devices import autocast, choose_device, hardware, precision_on
+from mammo.systems.score import grid_batch, grid_offsets_on, turned
+
+N_DRAWS: Final = 8
+MOST_BYTES: Final = 32 * 2**30
+FEATURE_CODE: Final = (
+    "data/patches.py",
+    "models/backbones.py",
+    "models/pooling.py",
+    "systems/augment.py",
+    "systems/features.py",
+)
+HALF: Final = np.dtype(np.float16)
+Rows = npt.NDArray[np.float16]
+StepsObserver = Callable[[int, int], None]
+"""Told of ROIs done and ROIs in all."""
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Rows of one shape in `<path>`, found by the hashes in `<path>.index`."""
+
+    path: Path
+    shape: tuple[int, ...]
+
+    @property
+    def index(self) -> Path:
+        """A line of 64 hexadecimal digits for each row."""
+        return self.path.with_suffix(".index")
+
+    def hashes(self) -> list[str]:
+        """Of the whole rows; half a line that a kill left does not count."""
+        with suppress(FileNotFoundError):
+            return self.index.read_text().rpartition("\n")[0].split()
+        return []
+
+    def rows(self) -> Rows:
+        """All whole rows `(n, *shape)`, read from the file as they are needed."""
+        return np.memmap(self.path, HALF, "r", shape=(len(self.hashes()), *self.shape))
+
+    @contextmanager
+    def missing(self, wanted: Iterable[str]) -> Iterator[list[str]]:
+        """Which of the hashes have no row. Until the block ends nobody else appends; whoever wants to waits."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock")) if set(wanted) - set(self.hashes()) else nullcontext():
+            yield sorted(set(wanted) - set(self.hashes()))
+
+    def append(self, hashed: str, row: Rows) -> None:
+        """Keep one more row, within `missing`."""
+        n_rows = len(self.hashes())
+        with self.path.open("r+b" if self.path.exists() else "wb") as file:
+            file.seek(n_rows * prod(self.shape) * HALF.itemsize)
+            file.write(np.ascontiguousarray(row, HALF).tobytes())
+        with self.index.open("r+" if self.index.exists() else "w") as lines:
+            lines.seek(n_rows * 65)
+            lines.truncate()
+            lines.write(f"{hashed}\n")
+
+
+def pixel_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
+    """SHA-256 of each ROI's pixels."""
+    return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """How the features of one frozen backbone are computed: its classifier in evaluation mode, patches and views."""
+
+    classifier: Classifier
+    patches: PatchesConfig
+    recipe: AugmentConfig
+    device: torch.device
+    precision: str
+
+    @property
+    def road(self) -> str:
+        """`exact` or `dense`."""
+        return self.classifier.architecture.road
+
+    @property
+    def exact_views(self) -> list[int]:
+        """The views as `score.turned` counts them, or none where the recipe draws what no such view shows."""
+        recipe = self.recipe
+        if (
+            (recipe.rotation_deg > 0 and not recipe.quarter_turns)
+            or recipe.zoom
+            or recipe.gain
+            or recipe.offset
+        ):
+            return []
+        turns = range(4 if recipe.quarter_turns else 1)
+        mirrored = range(1 + (recipe.flip_horizontal or recipe.flip_vertical))
+        return [turn + 4 * mirror for mirror in mirrored for turn in turns]
+
+    @property
+    def n_views(self) -> int:
+        """How many views of a patch are kept; the first is the patch as it is."""
+        return len(self.exact_views) or 1 + N_DRAWS
+
+    @property
+    def corners(self) -> npt.NDArray[np.int64]:
+        """Corners of the patches whose features are kept, those of the voting grid: `(s, 2)`, pixels."""
+        size_px, stride_px = self.patches.size_px, self.patches.stride_px
+        return grid_corners(size_px, stride_px, corner_patches=self.patches.corner_patches)
+
+    @torch.inference_mode()
+    def exact(self, image: npt.NDArray[np.uint8]) -> Rows:
+        """One ROI → its patches' features, each alone through the backbone: `(views, s, length)`."""
+        stack = torch.from_numpy(image[None]).to(self.device)
+        size_px, stride_px = self.patches.size_px, self.patches.stride_px
+        squares = grid_batch(1, size_px, stride_px, self.device, self.patches.corner_patches)
+        plain = crop(stack, squares, size_px)
+        views = [turned(plain, view) for view in self.exact_views] or [plain] + [
+            augment(stack, squares, size_px, self.recipe, torch.Generator().manual_seed(draw))
+            for draw in range(N_DRAWS)
+        ]
+        pixels = torch.cat(views).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            features = self.classifier.blocks(pixels)
+        return flatten(pool_patches(features)).view(len(views), len(plain), -1).cpu().numpy()
+
+    @torch.inference_mode()
+    def maps(self, image: npt.NDArray[np.uint8]) -> Rows:
+        """One ROI → the feature maps of its views, block after block: `(views, length)`."""
+        whole = torch.from_numpy(image[None, None]).to(self.device).float()
+        pixels = torch.cat([turned(whole, view) for view in self.exact_views])
+        with autocast(self.device, self.precision):
+            features = self.classifier.blocks(pixels.contiguous(memory_format=torch.channels_last))
+        return torch.cat([features[name].half().flatten(1) for name in BLOCKS], dim=1).cpu().numpy()
+
+    @torch.inference_mode()
+    def windows(self, row: Rows, shapes: Sequence[tuple[int, ...]]) -> Rows:
+        """A row of `maps` → features of the patches as windows of them: `(views, s, length)`."""
+        flat = torch.from_numpy(np.array(row)).to(self.device)
+        pieces = flat.split([prod(shape) for shape in shapes], dim=1)
+        features = {
+            name: part.view(-1, *shape) for name, part, shape in zip(BLOCKS, pieces, shapes, strict=True)
+        }
+        offsets = grid_offsets_on(len(flat), self.patches, self.device)
+        return flatten(pool_windows(features, *offsets, self.patches.size_px)).cpu().numpy()
+
+    def shapes(self, side_px: int) -> list[tuple[int, ...]]:
+        """Shapes `(c, h, w)` of the blocks of a picture of this side."""
+        with torch.inference_mode():
+            features = self.classifier.blocks(torch.zeros(1, 1, side_px, side_px, device=self.device))
+        return [tuple(features[name].shape[1:]) for name in BLOCKS]
+
+    def mark(self, *, with_grid: bool) -> str:
+        """Hash of all that the rows depend on, beside the pixels."""
+        weights = hashlib.sha256()
+        for name, value in self.classifier.backbone.state_dict().items():
+            weights.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        patches = self.patches
+        grid = [patches.size_px, patches.stride_px, patches.corner_patches] if with_grid else None
+        views: list[Any] = [*self.exact_views] or [N_DRAWS, self.recipe.model_dump()]
+        computed = [hardware(self.device), precision_on(self.device, self.precision), torch.__version__]
+        preprocessing = self.classifier.architecture.preprocessing
+        code = code_mark(FEATURE_CODE)
+        return fingerprint([weights.hexdigest(), preprocessing, self.road, grid, views, computed, code])
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """The features of ROIs: row `rows[i]` of `kept`, `(views, s, length)`, is that of ROI `i`."""
+
+    kept: Rows
+    rows: npt.NDArray[np.int64]
+    channels: tuple[int, ...]
+    n_cells: tuple[int, ...]
+    corners: npt.NDArray[np.int64]
+
+    def parts(self, rois: npt.ArrayLike, views: npt.ArrayLike, slots: npt.ArrayLike) -> list[Tensor]:
+        """The blocks' parts (`models.pooling`) of patches, by their ROI, view and place on the grid: `(n,)` each."""
+        chosen = self.kept[self.rows[np.asarray(rois)], np.asarray(views), np.asarray(slots)]
+        return unflatten(torch.from_numpy(chosen), self.channels, self.n_cells)
+
+
+def keep_features(
+    system: str,
+    config: Config,
+    images: npt.NDArray[np.uint8],
+    workspace: Workspace,
+    classifier: Classifier | None = None,
+    *,
+    versioned: bool = False,
+    on_step: StepsObserver = lambda done, total: None,
+) -> KeptFeatures:
+    """Block features of ROIs `(n, 120, 120)` under a system's frozen backbone; what is missing is computed and kept.
+
+    They are looked for in both folders, `data/features` that DVC versions and the cache, and kept in the first if
+    `versioned`, else in the cache. `classifier` is the system's, if there is one already.
+
+    Raises:
+        ConfigError: the dense road has no views of such a recipe, or the file would be larger than `MOST_BYTES`.
+        WeightsError: pretrained weights cannot be had or do not fit.
+    """
+    classifier = classifier or build_classifier(system, config.model, config.train.seed)
+    device = choose_device(config.train.device)
+    classifier = classifier.to(device).to(memory_format=torch.channels_last).eval()
+    how = Extractor(classifier, config.patches, config.recipe.augment, device, config.train.precision)
+    dense, size_px = how.road == "dense", config.patches.size_px
+    if dense and not how.exact_views:
+        raise ConfigError(
+            "params.yaml: model.road dense keeps features of quarter turns and mirror images only, got a recipe "
+            f"{config.train.recipe} with rotation_deg, zoom, gain or offset; set quarter_turns: true and zoom: 0, or "
+            "model.road: exact"
+        )
+    blocks = how.shapes(size_px)
+    channels = tuple(shape[0] for shape in blocks)
+    sides = (
+        [size_px // 2**level for level in range(1, len(BLOCKS) + 1)] if dense else [h for _, h, _ in blocks]
+    )
+    n_cells = tuple((side // pool) ** 2 for side, pool in zip(sides, MODEL2_POOLS, strict=True))
+    length = sum(width * (2 + n) for width, n in zip(channels, n_cells, strict=True))
+    shape = (how.n_views, len(how.corners), length)
+    wanted = dict(zip(pixel_hashes(images), images, strict=True))
+    if (n_bytes := len(wanted) * prod(shape) * HALF.itemsize) > MOST_BYTES:
+        raise ConfigError(
+            f"params.yaml: train.features kept would take {n_bytes / 2**30:.0f} GiB for {len(wanted)} ROIs, at most "
+            f"{MOST_BYTES // 2**30} are kept; raise patches.stride_px, or set train.features: fresh"
+        )
+    backbone, _ = split_system(system)
+    name = f"{backbone}-{how.mark(with_grid=True)[:32]}.f16"
+    folders = (workspace.features, workspace.feature_cache)
+    elsewhere, own = (
+        KeptRows(folder / name, shape) for folder in (folders if not versioned else folders[::-1])
+    )
+    if not versioned and wanted.keys() <= set(elsewhere.hashes()):
+        own = elsewhere
+    with own.missing(wanted) as missing:
+        if missing:
+            others = (
+                dict(zip(elsewhere.hashes(), elsewhere.rows(), strict=True)) if elsewhere.hashes() else {}
+            )
+            compute = _by_windows(how, workspace, backbone) if dense else how.exact
+            for done, hashed in enumerate(missing):
+                on_step(done, len(missing))
+                own.append(hashed, others[hashed] if hashed in others else compute(wanted[hashed]))
+            on_step(len(missing), len(missing))
+    row_of = {hashed: row for row, hashed in enumerate(own.hashes())}
+    rows = np.array([row_of[hashed] for hashed in pixel_hashes(images)], dtype=np.int64)
+    return KeptFeatures(own.rows(), rows, channels, n_cells, how.corners)
+
+
+def _by_windows(
+    how: Extractor, workspace: Workspace, backbone: str
+) -> Callable[[npt.NDArray[np.uint8]], Rows]:
+    """The features of a ROI by its maps, which are kept too: they serve every size and stride of patches."""
+    shapes = how.shapes(ROI_SIDE_PX)
+    name = f"{backbone}-maps-{how.mark(with_grid=False)[:32]}.f16"
+    kept = KeptRows(workspace.feature_cache / name, (how.n_views, sum(prod(shape) for shape in shapes)))
+
+    def compute(image: npt.NDArray[np.uint8]) -> Rows:
+        (hashed,) = pixel_hashes(image[None])
+        with kept.missing({hashed}) as missing:
+            if missing:
+                kept.append(hashed, how.maps(image))
+        return how.windows(kept.rows()[kept.hashes().index(hashed)], shapes)
+
+    return compute

@@ -1,0 +1,28 @@
+"""Stage `features`: ROIs → the block features of frozen backbones, where the settings keep some."""
+
+from rich.console import Console
+
+from mammo.core.config import Config
+from mammo.core.errors import guarded
+from mammo.core.files import Workspace, write_bytes
+from mammo.core.processes import steps_progress
+from mammo.core.systems import split_system
+from mammo.data.rois import read_rois
+from mammo.systems.features import keep_features
+
+README = b"Block features of frozen backbones (train.features: kept), a file of half floats and an index for each.\n"
+
+
+def main() -> None:
+    """Run the stage in the current folder; a killed one goes on."""
+    workspace = Workspace()
+    config, rois = Config.load(workspace.params), read_rois(workspace.rois)
+    write_bytes(workspace.features / "README.md", README)
+    of_backbone = {split_system(system)[0]: system for system in config.systems}
+    for backbone, system in of_backbone.items() if config.train.features == "kept" else ():
+        with steps_progress(f"features of {backbone}, ROIs", Console(stderr=True)) as on_step:
+            keep_features(system, config, rois.images, workspace, versioned=True, on_step=on_step)
+
+
+if __name__ == "__main__":
+    guarded(main)
