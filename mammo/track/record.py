@@ -236,7 +236,8 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
         for path in (*sorted(folder.iterdir()), workspace.root / "dvc.lock"):
             if path.is_file() and path.stem.partition("-")[2] in ("", system):  # no picture of another system
                 run.log_file(path, "evaluate")
-        note = {"mlflow.note.content": story(system, results["data"], estimates)}
+        title = title_of(system, config.model.weights)
+        note = {"mlflow.note.content": story(title, results["data"], estimates)}
         run.client.set_logged_model_tags(voter, note)
         run.tag(note | {EVALUATION_TAG: digest})
 
