@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -298,29 +297,20 @@ def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None
             typer.echo(json.dumps(row | {"started": row["started"].isoformat()}))
         return
     from mammo.report.terminal import runs_table, versions_table
+    from mammo.track.page import compare_pages
 
     Console().print(runs_table(rows), versions_table(registered))
+    for name, address in compare_pages(workspace, rows).items():
+        typer.echo(f"compare the newest of {name} (while `mammo ui` runs): {address}")
 
 
 @app.command()
 def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = HERE) -> None:
-    """Start the MLflow UI on this workspace's runs (one lean worker)."""
-    from mammo.track.check import tracking_uri
-    from mammo.track.store import connect, without_password
+    """Start the MLflow UI, and open the table of this workspace's runs (one lean worker)."""
+    from mammo.track.page import serve_page
 
-    store = tracking_uri(workspace)
-    if store.startswith(("http://", "https://")):
-        raise MammoError(
-            f"MLFLOW_TRACKING_URI is the server {without_password(store)}, which has the page itself; open that address"
-        )
     _check_port(host, port)
-    connect(workspace)
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--workers", "1"]
-    command += ["--backend-store-uri", store, "--host", host, "--port", str(port)]
-    command += ["--artifacts-destination", str((workspace.mlruns / "artifacts").resolve())]
-    typer.echo(f"MLflow UI: http://{host}:{port} (stop with Ctrl-C)", err=True)
-    os.execv(command[0], command)
+    raise typer.Exit(serve_page(workspace, host, port, partial(typer.echo, err=True)))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mammo.core.errors import NOTICE
-from mammo.report.blocks import Cell, SourceFile, Table, counted, plain, shown
+from mammo.report.blocks import Cell, SourceFile, Table, counted, plain
 from mammo.report.results import RESULTS_FILE, systems_table
 
 if TYPE_CHECKING:
@@ -85,23 +85,22 @@ def votes_table(rows: list[dict[str, Any]]) -> RichTable:
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Group:
-    """The runs side by side, one table for each experiment, with the intervals of the test metrics."""
+    """The runs side by side, one table for each experiment: test results with intervals, and what was set anew."""
     if not rows:
         return Group("no runs yet: `dvc repro` makes them")
-    runs: dict[str, list[tuple[str, ...]]] = {}
-    ends = {"value": "", "ci_low": "_ci_low", "ci_high": "_ci_high"}
-    for row in rows:
-        metrics, status = row["metrics"], row["status"].lower()
-        estimates = (
-            shown({key: metrics.get(f"test_{name}{end}") for key, end in ends.items()})
-            for name in ("accuracy", "recall", "auc_score")
-        )
-        run = row["run_id"][:6] + ("" if status == "finished" else f" {status}")
-        line = (row["system"], run, shown(metrics.get("best_val_loss")), *estimates)
-        runs.setdefault(row["experiment"], []).append(line)
-    headings = ("system", "run", "val loss", "test accuracy", "test recall", "test AUC")
-    caption = "Test metrics with their intervals."
-    tables = {name: Table(caption, headings, lines) for name, lines in runs.items()}
+    before: dict[tuple[str, str], dict[str, str]] = {}
+    lines: dict[str, list[tuple[str, ...]]] = {}
+    for row in reversed(rows):
+        state = "" if row["status"] == "FINISHED" else f" {row['status'].lower()}"
+        older = before.get((row["experiment"], row["system"]))
+        changes = () if older is None else row["params"].items() - older.items()
+        anew = "first" if older is None else ", ".join(map("=".join, sorted(changes))) or "nothing"
+        before[row["experiment"], row["system"]] = row["params"]
+        line = (f"{row['started']:%m-%d %H:%M}{state}", row["system"], row["result"], anew)
+        lines.setdefault(row["experiment"], []).insert(0, line)
+    headings = ("started", "system", "test result", "changed")
+    caption = "Started: UTC. Changed: settings since the run before of the same system."
+    tables = {name: Table(caption, headings, runs) for name, runs in lines.items()}
     return Group(*(rich_table(table, f"Runs of {name}") for name, table in tables.items()))
 
 

@@ -17,12 +17,15 @@ from mammo.core.files import Workspace, sha256_of
 BUNDLE_TAG: Final = "mammo.bundle_sha256"
 """Of the description, which names the weights' own hash: another threshold makes another run and another version."""
 
-EVALUATION_TAG: Final = "mammo.evaluation_sha256"
+EVALUATION_TAG: Final = "mammo.results_sha256"
 """Of the test results that a run holds; set after them, so that a run that has the tag has them all."""
 
 _RUNS: Final = """
-SELECT bundle.value FROM runs JOIN tags AS bundle USING (run_uuid) JOIN tags AS evaluation USING (run_uuid)
-WHERE runs.lifecycle_stage = 'active' AND bundle.key = ? AND evaluation.key = ? AND evaluation.value = ?"""
+SELECT bundle FROM (
+    SELECT run_uuid, value AS bundle, max(start_time) FROM runs JOIN tags USING (run_uuid)
+    WHERE lifecycle_stage = 'active' AND key = ? GROUP BY value
+) JOIN tags USING (run_uuid) WHERE key = ? AND value = ?"""
+"""The newest run of a bundle is asked: one that trained the same weights again has to get the results too."""
 _VERSIONS: Final = """
 SELECT tag.value FROM model_versions JOIN model_version_tags AS tag USING (name, version)
 WHERE name = ? AND tag.key = ? AND current_stage != 'Deleted_Internal'"""

@@ -4,10 +4,10 @@ The bundles and reports that DVC versions are the truth. A run is found by the h
 store does not know it, as in a fresh clone, the run is written again from the files.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-import mlflow
 import pandas as pd
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from mammo.core.settings import study_tags
 from mammo.core.systems import title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
-from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, save_bundle
+from mammo.models.bundle import WEIGHTS_FILE, save_bundle
 from mammo.systems.assess import operation_estimates
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import (
@@ -30,7 +30,7 @@ from mammo.systems.train import (
     validation_results,
 )
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
-from mammo.track.registry import Version, register
+from mammo.track.registry import Version, register, voter_of
 from mammo.track.store import (
     WEIGHTS_TAG,
     Run,
@@ -40,8 +40,19 @@ from mammo.track.store import (
     flat_params,
     note_run,
     open_run,
+    store_errors,
     unfinished_run,
 )
+
+CURVES: Final = ("train_loss", "val_loss", "val_auc", "patches_per_second")
+ESTIMATES: Final = "test_estimates.json"
+HEADLINES: Final = {
+    "auc": "auc_score",
+    **{name: name for name in ("accuracy", "recall", "specificity", "precision", "balanced_accuracy")},
+    "brier": "brier_calibrated",
+    **{name: name for name in ("recall_at_specificity_0.90", "coverage", "referral_rate")},
+}
+"""The few test results that are metrics, with the estimates they show; all estimates stand in the table `ESTIMATES`."""
 
 
 def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
@@ -60,7 +71,7 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
 
         def report(record: EpochRecord) -> None:
             console.print(epoch_line(system, record, n_epochs), highlight=False, soft_wrap=True)
-            run.log_metrics(_metrics(vars(record)), step=record.epoch)
+            run.log_metrics(_curves(vars(record)), record.epoch)
 
         with training_progress(system, n_epochs, console) as on_step:
             trained = train_system(
@@ -94,24 +105,29 @@ def epoch_line(system: str, record: EpochRecord, n_epochs: int) -> str:
     )
 
 
-def _metrics(record: dict[str, Any]) -> dict[str, float]:
-    return {str(name): float(value) for name, value in record.items() if name != "epoch"}
+def _curves(record: Mapping[Any, Any]) -> dict[str, float]:
+    return {name: float(record[name]) for name in CURVES if name in record}
 
 
 def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFrame) -> None:
-    """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out."""
-    logged = {metric.step for metric in connect(workspace).get_metric_history(run.run_id, "val_loss")}
+    """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out.
+
+    The bundle goes into the run's logged model. What is no result of a test or of an epoch is a tag.
+    """
+    logged = {metric.step for metric in run.client.get_metric_history(run.run_id, "val_loss")}
     for record in history.to_dict("records"):
         if record["epoch"] not in logged:
-            run.log_metrics(_metrics({str(k): v for k, v in record.items()}), step=int(record["epoch"]))
-    for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
-        run.log_file(workspace.bundle(system) / name, "bundle")
-    run.log_file(workspace.reports / "train" / f"{system}.csv")
-    results = read_json(workspace.reports / "train" / f"{system}.json")
-    run.log_metrics({f"best_{name}": float(value) for name, value in results.items()})
-    description = workspace.description(system)
+            run.log_metrics(_curves(record), int(record["epoch"]))
+    description, trained = workspace.description(system), workspace.reports / "train"
+    for path in (trained / f"{system}.csv", workspace.params):
+        run.log_file(path)
+    facts = read_json(trained / f"{system}.json")
+    voter = voter_of(run.client, run.run_id, workspace.bundle(system))
+    chosen = {f"val/{name}": round(facts.pop(f"val_{name}"), 4) for name in ("auc", "loss")}
+    run.log_metrics(chosen, voter=voter, use="validation")
     weights = str(read_json(description)["weights_sha256"])
-    mlflow.set_tags({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
+    run.tag({f"mammo.{name}": str(round(value, 6)) for name, value in facts.items() if "_ci_" not in name})
+    run.tag({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
 
 
 def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
@@ -136,9 +152,8 @@ def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
 
 def training_context(workspace: Workspace, config: Config, system: str, parts: dict[str, Rois]) -> RunContext:
     """What a run logs at its start: settings, identity, data sets with their DVC hashes."""
-    hashes = data_hashes(workspace.root)
     use = {"train": "training", "val": "validation"}
-    synthetic = any(part.synthetic for part in parts.values())
+    synthetic, data = any(part.synthetic for part in parts.values()), parts["train"].name_of_data
     tags = {
         "mammo.system": system,
         "mammo.source": config.ingest.source,
@@ -146,20 +161,24 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         "mammo.synthetic": str(synthetic).lower(),
         "mammo.params": fingerprint(config.model_dump()),
         "mammo.git_commit": git_commit(workspace.root) or "not in git",
-        "mlflow.note.content": f"{'Phantom (synthetic) data. ' * synthetic}Research software.",
+        "mlflow.note.content": f"not tested yet; {system} on {data}. Research software.",
     }
     if config.settings_from != OWN_SETTINGS:
         tags |= study_tags(workspace.root / config.settings_from)
-    tags |= {f"mammo.version.{name}": value for name, value in library_versions().items()}
+    tags["mammo.versions"] = ", ".join(map(" ".join, library_versions().items()))
     params = flat_params(
         config.model_dump(include={"ingest", "split", "patches", "model", "train", "vote", "referral"})
         | {"recipe": config.recipe.model_dump(), "system": system}
     )
-    datasets = tuple(
-        (f"{config.ingest.source}-{name}", part.table, hashes.get("data/rois", ""), use[name])
-        for name, part in parts.items()
-    )
+    datasets = tuple(_data_set(workspace, config, part, use[name]) for name, part in parts.items())
     return RunContext(experiment_name(config), title_of(system, config.model.weights), params, tags, datasets)
+
+
+def _data_set(
+    workspace: Workspace, config: Config, part: Rois, use: str
+) -> tuple[str, pd.DataFrame, str, str]:
+    digest = data_hashes(workspace.root).get("data/rois", "")
+    return f"{config.ingest.source}-{part.name}", part.table, digest, use
 
 
 def experiment_name(config: Config) -> str:
@@ -196,17 +215,43 @@ def fill_store(workspace: Workspace, config: Config) -> Version:
 
 
 def record_evaluation(workspace: Workspace, config: Config, system: str) -> None:
-    """Add test results, their intervals and the pictures to a system's run, unless it holds them."""
+    """Add test results, their intervals and the system's pictures to its run and its voter, unless they are there."""
     folder = workspace.reports / "evaluate"
     run_id, digest = ensure_run(workspace, config, system), sha256_of(folder / "results.json")
-    if connect(workspace).get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
-        return
-    judged = read_json(folder / "results.json")["systems"][system]
-    with open_run(workspace, RunContext(experiment_name(config), system, {}, {}), unfinished=run_id) as run:
-        for name, estimate in {**judged["roi"], **operation_estimates(judged)}.items():
-            ends = {"": estimate["value"], "_ci_low": estimate["ci_low"], "_ci_high": estimate["ci_high"]}
-            run.log_metrics({f"test_{name}{end}": v for end, v in ends.items() if v is not None})
-        run.log_metrics({"test_n_rois": float(judged["n_rois"])})
-        for path in sorted(folder.iterdir()):
-            run.log_file(path, "evaluate")
-        mlflow.set_tags({EVALUATION_TAG: digest})
+    with store_errors(workspace):
+        run = Run(connect(workspace), run_id)
+        if run.client.get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
+            return
+        results = read_json(folder / "results.json")
+        judged = results["systems"][system]
+        estimates = {**judged["roi"], **operation_estimates(judged)}
+        patches = {f"patch_{name}": estimate for name, estimate in judged["patch"].items()}
+        table = pd.DataFrame({"metric": name, **one} for name, one in (estimates | patches).items())
+        run.log_table(table, ESTIMATES)
+        run.log_data(*_data_set(workspace, config, read_parts(workspace).part("test"), "testing"))
+        headlines = {f"test/{name}": estimates[of]["value"] for name, of in HEADLINES.items()}
+        found = {name: round(value, 4) for name, value in headlines.items() if value is not None}
+        voter = voter_of(run.client, run_id, workspace.bundle(system))
+        run.log_metrics(found, voter=voter, use="testing")
+        for path in (*sorted(folder.iterdir()), workspace.root / "dvc.lock"):
+            if path.is_file() and path.stem.partition("-")[2] in ("", system):  # no picture of another system
+                run.log_file(path, "evaluate")
+        title = title_of(system, config.model.weights)
+        note = {"mlflow.note.content": story(title, results["data"], estimates)}
+        run.client.set_logged_model_tags(voter, note)
+        run.tag(note | {EVALUATION_TAG: digest})
+
+
+def story(system: str, data: dict[str, Any], estimates: dict[str, dict[str, Any]]) -> str:
+    """Markdown: main results; system, data and split, in the first line, which lists cut off. Then all headlines."""
+
+    def shown(name: str) -> str:
+        one = estimates[HEADLINES[name]]
+        ends = "" if one["ci_low"] is None else f" ({one['ci_low']:.3f} to {one['ci_high']:.3f})"
+        return "n/a" if one["value"] is None else f"{one['value']:.3f}{ends}"
+
+    first = f"AUC {shown('auc')}, accuracy {shown('accuracy')}; {system} on {data['note']}."
+    rows = [f"| test/{name} | {shown(name)} | {estimates[of]['n']} |" for name, of in HEADLINES.items()]
+    confidence = f"{estimates['auc_score']['confidence']:.0%}"
+    table = "\n".join([f"| metric | value ({confidence} interval) | n |", "|---|---|---|", *rows])
+    return f"{'PHANTOM: ' * data['synthetic']}{first}\n\n{table}\n\nResearch software, no medical device."

@@ -1,15 +1,18 @@
 """MLflow's model registry: versions that are voters, and the aliases that say which one serves."""
 
 import warnings
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
@@ -24,6 +27,8 @@ from mammo.track.store import WEIGHTS_TAG, connect, store_errors
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 PREVIOUS_TAG: Final = "mammo.previous_champion"
+BEFORE_ALL: Final = -1
+"""A logged model takes every metric of its step for its own: also the machine's, and a test result not yet there."""
 PACKAGE: Final = Path(__file__).parents[1]
 REQUIREMENTS: Final = (
     "mlflow numpy pandas pillow pyarrow pydantic pydicom pyyaml safetensors scipy torch torchvision"
@@ -86,10 +91,45 @@ def signature() -> ModelSignature:
     )
 
 
-def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
-    """Register a bundle as a version, once: the same bundle gives the version that is already there.
+def voter_of(client: MlflowClient, run_id: str, bundle: Path) -> str:
+    """Id of the logged model that votes as a bundle does, made once in the run of its training."""
+    description, digest = read_json(bundle / DESCRIPTION_FILE), sha256_of(bundle / DESCRIPTION_FILE)
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if model.status == LoggedModelStatus.READY and model.tags.get(BUNDLE_TAG) == digest:
+            return str(model.model_id)
+    system = description["architecture"]["system"]
+    mlflow.set_experiment(experiment_id=experiment)
+    with warnings.catch_warnings():
+        # The signature is explicit. MLflow would rather infer one from type hints, or run an example.
+        for message in (".*input example was not provided.*", ".*type hint.*"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        logged = Model.log(  # what `mlflow.pyfunc.log_model` calls, which wants the run open
+            None,
+            mlflow.pyfunc,
+            run_id=run_id,
+            name=system,
+            step=BEFORE_ALL,
+            tags={
+                WEIGHTS_TAG: description["weights_sha256"],
+                BUNDLE_TAG: digest,
+                "mammo.system": system,
+                "mammo.synthetic": str(description["synthetic"]).lower(),
+            },
+            python_model=str(PACKAGE / "serve" / "voter.py"),
+            artifacts={name: str(bundle / name) for name in (WEIGHTS_FILE, DESCRIPTION_FILE)},
+            code_paths=[str(PACKAGE)],
+            signature=signature(),
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS.split()],
+            metadata={"intended_use": "research software, no medical device"},
+        )
+    return str(logged.model_id)
 
-    It becomes champion where there is none, else challenger.
+
+def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
+    """Register a bundle's logged model as a version, once: the same bundle gives the version that is already there.
+
+    The version's description is the run's note. It becomes champion where there is none, else challenger.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -99,7 +139,9 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
     with store_errors(workspace):
         known = client.search_model_versions(f"name = '{model_name}'")
         number = next((str(one.version) for one in known if one.tags.get(BUNDLE_TAG) == digest), None)
-        number = number or _create_version(client, model_name, run_id, bundle, digest)
+        number = number or _create_version(client, model_name, voter_of(client, run_id, bundle))
+        note = client.get_run(run_id).data.tags.get("mlflow.note.content", "")
+        client.update_model_version(model_name, number, note)
         champion = _aliased(client, model_name, CHAMPION)
         is_challenger = _aliased(client, model_name, CHALLENGER) == number
         reason = f"version {number} is already registered"
@@ -114,39 +156,14 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         return _version(client, model_name, number, reason)
 
 
-def _create_version(client: MlflowClient, model_name: str, run_id: str, bundle: Path, digest: str) -> str:
-    description = read_json(bundle / DESCRIPTION_FILE)
-    system = description["architecture"]["system"]
-    tags = {
-        WEIGHTS_TAG: description["weights_sha256"],
-        BUNDLE_TAG: digest,
-        "mammo.system": system,
-        "mammo.synthetic": str(description["synthetic"]).lower(),
-    }
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        # The signature is explicit. MLflow would rather infer one from type hints, or run an example.
-        for message in (".*input example was not provided.*", ".*type hint.*"):
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        info = mlflow.pyfunc.log_model(
-            name=system,
-            python_model=str(PACKAGE / "serve" / "voter.py"),
-            artifacts={name: str(bundle / name) for name in (WEIGHTS_FILE, DESCRIPTION_FILE)},
-            code_paths=[str(PACKAGE)],
-            signature=signature(),
-            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS.split()],
-            metadata={"intended_use": "research software, no medical device"},
-        )
+def _create_version(client: MlflowClient, model_name: str, model_id: str) -> str:
     if not client.search_registered_models(f"name = '{model_name}'"):
         client.create_registered_model(
             model_name, description="Normal or Tumor: patch voting on mammographic ROIs."
         )
-    made = client.create_model_version(
-        model_name, info.artifact_path, run_id=run_id, tags=tags, model_id=info.model_id
-    )
-    notice = "Synthetic (phantom) training data. " if description["synthetic"] else ""
-    client.update_model_version(
-        model_name, made.version, f"{notice}{system}; research software, no medical device."
-    )
+    tags = {name: text for name, text in client.get_logged_model(model_id).tags.items() if "mammo." in name}
+    with redirect_stderr(StringIO()):  # where it tells what it does
+        made = mlflow.register_model(f"models:/{model_id}", model_name, tags=tags)
     return str(made.version)
 
 
@@ -235,11 +252,16 @@ def _aliased(client: MlflowClient, model_name: str, alias: str) -> str | None:
 
 def _version(client: MlflowClient, model_name: str, number: str, reason: str = "") -> Version:
     found = client.get_model_version(model_name, number)
+    tags = found.tags
+    if WEIGHTS_TAG not in tags and found.source.startswith(
+        "models:/m-"
+    ):  # registered by people on MLflow's page
+        tags = client.get_logged_model(found.source.removeprefix("models:/")).tags
     return Version(
         number=number,
         aliases=tuple(sorted(found.aliases)),
-        system=found.tags.get("mammo.system", ""),
+        system=tags.get("mammo.system", ""),
         run_id=found.run_id or "",
-        weights_sha256=found.tags.get(WEIGHTS_TAG, ""),
+        weights_sha256=tags.get(WEIGHTS_TAG, ""),
         reason=reason,
     )

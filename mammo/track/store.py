@@ -3,14 +3,16 @@
 The store lies under `mlruns/` of the workspace unless `MLFLOW_TRACKING_URI` names another.
 """
 
+import json
 import logging
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ import pandas as pd
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.entities import DatasetInput, InputTag, Metric, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,6 +30,20 @@ from mammo.core.files import Workspace, read_json, write_json
 from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
+HEADLINE: Final = "test/auc"
+VIEW: Final = "test-metrics"
+"""Under this key an experiment keeps which columns its table of runs shows, the main ones first."""
+COLUMNS: Final = [
+    "attributes.`Run Name`",
+    "runDateAndNestInfo",
+    *(f"metrics.`test/{name}`" for name in ("auc", "accuracy", "recall", "specificity")),
+    "duration",
+    "attributes.`Models`",
+]
+EXPERIMENT_TAGS: Final = {
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": COLUMNS, "columnOrder": COLUMNS}),
+}
 
 
 def connect(workspace: Workspace) -> MlflowClient:
@@ -126,28 +143,56 @@ class RunContext:
     params: dict[str, Any]
     tags: dict[str, str]
     datasets: tuple[tuple[str, pd.DataFrame, str, str], ...] = ()
-    """Name, table, DVC hash and context (`training`, `validation`) of each data set."""
+    """Of each data set what `Run.log_data` takes."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """An open MLflow run."""
+    """An MLflow run, whether open or not: what is added later leaves its status and its duration alone."""
 
+    client: MlflowClient
     run_id: str
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log several metrics in one call; values that are not finite are left out."""
-        mlflow.log_metrics({name: value for name, value in metrics.items() if isfinite(value)}, step=step)
+    def log_metrics(self, metrics: dict[str, float], step: int = 0, voter: str = "", use: str = "") -> None:
+        """Log several metrics in one call, where named those of a logged model on the data set of that `use`.
+
+        Values that are not finite are left out.
+        """
+        now, whose = int(time.time() * 1000), {"run_id": self.run_id, "model_id": voter or None}
+        for given in self.client.get_run(self.run_id).inputs.dataset_inputs if use else ():
+            if use in (tag.value for tag in given.tags):
+                whose |= {"dataset_name": given.dataset.name, "dataset_digest": given.dataset.digest}
+        finite = [Metric(*one, now, step, **whose) for one in metrics.items() if isfinite(one[1])]
+        self.client.log_batch(self.run_id, finite)
+
+    def log_data(self, name: str, table: pd.DataFrame, dvc_md5: str, use: str) -> None:
+        """Name ROIs as an input; `use` is MLflow's word: `training`, `validation` or `testing`."""
+        # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; not of floats.
+        plain = table.astype(dict.fromkeys(table.select_dtypes("integer").columns, "float64"))
+        dataset = mlflow.data.from_pandas(
+            plain, source=CodeDatasetSource({"dvc.path": "data/rois"}), name=name
+        )
+        tags = InputTag("mlflow.data.context", use), InputTag("dvc_md5", dvc_md5 or "not versioned")
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset._to_mlflow_entity(), list(tags))])
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Add a file to the run's artifacts."""
         try:
-            mlflow.log_artifact(str(path), folder)
+            self.client.log_artifact(self.run_id, str(path), folder)
         except OSError as error:
             raise TrackingError(
                 f"{path}: cannot be added to run {self.run_id} ({error}); the store keeps its files where it was made. "
                 "If that folder was moved, empty mlruns/"
             ) from error
+
+    def log_table(self, table: pd.DataFrame, file: str) -> None:
+        """Write a table that `mlflow.load_table` reads; `mlflow.log_table` would add its rows to those of before."""
+        self.client.log_text(self.run_id, table.to_json(orient="split", index=False), file)
+        self.tag({"mlflow.loggedArtifacts": json.dumps([{"path": file, "type": "table"}])})
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Set several tags in one call."""
+        self.client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()])
 
 
 @contextmanager
@@ -164,29 +209,36 @@ def open_run(workspace: Workspace, context: RunContext, unfinished: str | None =
             unfinished = None
         name = None if unfinished else context.system
         with mlflow.start_run(run_id=unfinished, run_name=name, log_system_metrics=True) as active:
+            run = Run(client, active.info.run_id)
             if unfinished is None:
                 mlflow.log_params({name: str(value)[:6000] for name, value in context.params.items()})
                 mlflow.set_tags(context.tags)
-                for name, table, digest, use in context.datasets:
-                    # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; not of floats.
-                    integers = table.select_dtypes("integer").columns
-                    plain = table.astype(dict.fromkeys(integers, "float64"))
-                    source = CodeDatasetSource({"dvc.path": "data/rois"})
-                    dataset = mlflow.data.from_pandas(plain, source=source, name=name)
-                    mlflow.log_input(dataset, context=use, tags={"dvc_md5": digest or "not versioned"})
-            yield Run(active.info.run_id)
+                # MLflow's page compares runs by the metric that came first.
+                mlflow.log_metric(HEADLINE, nan)
+                for data in context.datasets:
+                    run.log_data(*data)
+            yield run
     except MlflowException as error:  # no other: the block trains, and a full disk is not the store's fault
         raise _refused(workspace, error) from error
 
 
 def experiment_id(client: MlflowClient, workspace: Workspace, name: str) -> str:
-    """Id of an experiment, made if it is not there; its artifacts lie in the workspace."""
+    """Id of an experiment, made if it is not there; its artifacts lie in the workspace.
+
+    The experiment that MLflow puts into every new store goes, if it is empty: it would head the list.
+    """
     found = client.get_experiment_by_name(name)
     if found is not None:
+        for tag in EXPERIMENT_TAGS.items() - found.tags.items():
+            client.set_experiment_tag(found.experiment_id, *tag)
         return str(found.experiment_id)
     local = tracking_uri(workspace).startswith("sqlite:///")
     location = (workspace.mlruns / "artifacts" / name).resolve().as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=location))
+    made = str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+    with suppress(MlflowException):
+        if local and not client.search_runs(["0"], max_results=1):
+            client.delete_experiment("0")
+    return made
 
 
 def _exists(client: MlflowClient, run_id: str) -> bool:
@@ -226,21 +278,24 @@ def flat_params(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def comparison_rows(workspace: Workspace) -> list[dict[str, Any]]:
-    """One row for each finished run of a system, newest first: the table of `mammo runs`."""
+def comparison_rows(workspace: Workspace, most: int = 200) -> list[dict[str, Any]]:
+    """One row for each of the newest runs of systems, newest first: the table of `mammo runs`."""
     client = connect(workspace)
     names = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
     runs = client.search_runs(
-        list(names), "tags.`mammo.system` != ''", max_results=200, order_by=["attributes.start_time DESC"]
+        list(names), "tags.`mammo.system` != ''", max_results=most, order_by=["attributes.start_time DESC"]
     )
     return [
         {
             "experiment": names[run.info.experiment_id],
+            "experiment_id": run.info.experiment_id,
             "run_id": run.info.run_id,
             "system": run.data.tags.get("mammo.system", ""),
             "status": run.info.status,
             "started": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
-            "metrics": dict(run.data.metrics),
+            "metrics": {name: value for name, value in run.data.metrics.items() if isfinite(value)},
+            "result": run.data.tags.get("mlflow.note.content", "").partition(";")[0],
+            "params": dict(run.data.params),
         }
         for run in runs
     ]

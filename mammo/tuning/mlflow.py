@@ -26,6 +26,8 @@ from mammo.tuning.study import BEYOND_RESULTS, SAMPLER_NOTE, OpenStudy
 
 STATUS: Final = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "retried": "FAILED"}
 """How MLflow shows the states that end a try; `mammo.state` names them exactly."""
+HEADLINES: Final = ("auc_score", "accuracy", "recall", "specificity")
+"""What of a judgement is metrics; its note has all of it, with intervals."""
 NESTED_TAG: Final = "mammo.nested"
 STUDY_TAG: Final = "mammo.study"
 TRIAL_TAG: Final = "mammo.trial"
@@ -144,20 +146,15 @@ def log_nested(workspace: Workspace, config: Config, summary: dict[str, Any], fo
             "mammo.synthetic": str(summary["data"]["synthetic"]).lower(),
             "mammo.git_commit": git_commit(workspace.root) or "not in git",
             "mammo.verdict": summary["effect"]["verdict"],
-            "mlflow.note.content": f"{summary['question']} Research software.",
+            "mlflow.note.content": (folder / "nested.md").read_text()[:5000],
         }
         run = found[0] if found else client.create_run(experiment, run_name="tune nested", tags=tags)
         run_id = str(run.info.run_id)
         values = {
-            f"{name}_{metric}{suffix}": {0: estimate[key]}
-            for name, side in (
-                ("tuned", "tuned"),
-                ("settings", "reference"),
-                ("tuned_minus_settings", "effect"),
-            )
-            for metric, estimate in summary[side]["cells"].items()
-            for key, suffix in (("value", ""), ("ci_low", "_ci_low"), ("ci_high", "_ci_high"))
-            if estimate[key] is not None
+            f"{name}/{metric}": {0: summary[side]["cells"][metric]["value"]}
+            for name, side in (("tuned", "tuned"), ("settings", "reference"), ("effect", "effect"))
+            for metric in HEADLINES
+            if summary[side]["cells"][metric]["value"] is not None
         }
         # Its own start as the time of every metric: what a killed call has written is not written twice.
         _log(client, run_id, int(run.info.start_time), values)

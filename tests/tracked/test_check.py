@@ -8,7 +8,7 @@ import pytest
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace
-from mammo.track.check import lacking, place_of_champion
+from mammo.track.check import BUNDLE_TAG, lacking, place_of_champion
 from mammo.track.record import fill_store
 from mammo.track.registry import champion, promote, register, versions
 from mammo.track.store import comparison_rows, connect
@@ -36,6 +36,15 @@ def change_results(space: Workspace) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "evaluated again"}))
 
 
+def train_again(space: Workspace) -> None:
+    """Of the same weights: a second run, without results."""
+    client, (newest, *_) = connect(space), comparison_rows(space)
+    tags = client.get_run(newest["run_id"]).data.tags
+    client.create_run(
+        newest["experiment_id"], tags={name: tags[name] for name in (BUNDLE_TAG, "mammo.system")}
+    )
+
+
 @pytest.fixture
 def filled(files_only: tuple[Workspace, Config]) -> tuple[Workspace, Config]:
     fill_store(*files_only)
@@ -61,6 +70,7 @@ def test_an_empty_store_lacks_everything(files_only: tuple[Workspace, Config]) -
         (delete_alias, ["a champion of"]),
         (delete_version, ["a version of", "a champion of"]),
         (delete_run, ["a run of"]),
+        (train_again, ["a run of"]),
         (change_results, ["a run of", "a run of"]),
     ],
 )

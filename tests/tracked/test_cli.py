@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +20,13 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
+from mammo.report.terminal import runs_table
 
 PROJECT: Final = Path(__file__).parents[2]
 Called = tuple[int, str, str]
@@ -205,12 +208,38 @@ def test_promote_and_rollback_tell_what_they_did(mammo: Mammo, files_only: tuple
     assert (code, "must be one of" in err) == (2, True)
 
 
-def test_runs_shows_every_system_with_an_interval(mammo: Mammo, finished: tuple[Workspace, Config]) -> None:
-    code, out, _ = mammo("runs", "--workspace", str(finished[0].root))
+def test_runs_shows_when_every_system_was_trained_how_good_it_is_and_where_to_compare(
+    mammo: Mammo, finished: tuple[Workspace, Config]
+) -> None:
+    space, config = finished
+    code, out, _ = mammo("runs", "--workspace", str(space.root))
     assert code == 0
-    for system in finished[1].systems:
+    results = json.loads((space.reports / "evaluate" / "results.json").read_text())["systems"]
+    for system in config.systems:
         line = next(line for line in out.splitlines() if system in line)
-        assert re.search(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", line)
+        assert re.match(r" \d\d-\d\d \d\d:\d\d ", line)
+        assert f"AUC {results[system]['roi']['auc_score']['value']:.3f}" in line
+        accuracy = results[system]["roi"]["accuracy"]
+        assert f"{accuracy['value']:.3f} ({accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f})" in line
+    assert re.search(r"compare .*http://127\.0\.0\.1:5000/#/compare-runs\?runs=", out)
+
+
+def test_a_run_says_what_the_run_before_of_its_system_did_not_have() -> None:
+    runs: list[tuple[str, str, dict[str, str]]] = [
+        ("a", "FINISHED", {"seed": "1", "stride": "12"}),
+        ("b", "FAILED", {"seed": "0"}),
+        ("a", "FINISHED", {"seed": "0", "stride": "12"}),
+    ]
+    common = {"experiment": "e", "started": datetime(2026, 11, 28, 14, 5), "result": "AUC 0.9"}
+    rows = [common | {"system": name, "status": state, "params": given} for name, state, given in runs]
+    with (console := Console(width=80)).capture() as shown:
+        console.print(runs_table(rows))
+    lines = [line.split() for line in shown.get().splitlines() if "11-28 14:05" in line]
+    assert lines == [
+        ["11-28", "14:05", "a", "AUC", "0.9", "seed=1"],
+        ["11-28", "14:05", "failed", "b", "AUC", "0.9", "first"],
+        ["11-28", "14:05", "a", "AUC", "0.9", "first"],
+    ]
 
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(
@@ -251,4 +280,4 @@ def test_in_a_terminal_of_eighty_columns_no_name_and_no_number_is_cut(
         code, out, _ = mammo(*command, "--workspace", str(space.root), columns=80)
         assert code == 0
         assert "…" not in out
-        assert max(len(line) for line in out.splitlines()) <= 80
+        assert max(len(line) for line in out.splitlines() if "http://" not in line) <= 80

@@ -12,7 +12,7 @@ from mammo.core.files import Workspace
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems.fit import EpochRecord
 from mammo.track import record as recording
-from mammo.track.record import ensure_run, train_recorded
+from mammo.track.record import ensure_run, record_evaluation, train_recorded
 from mammo.track.store import connect
 from tests.study_records import write_record
 
@@ -31,42 +31,101 @@ def test_a_run_holds_settings_epochs_datasets_weights_and_identity(
     assert run.data.params["recipe.optimizer"] == "adamw"
     assert run.data.tags["mammo.weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert run.data.tags["mammo.synthetic"] == "true"
+    assert [found.name for found in client.search_experiments()] == ["phantom-grouped_cv"]
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_loss")] == [0, 1]
     datasets = {i.dataset.name: {tag.key: tag.value for tag in i.tags} for i in run.inputs.dataset_inputs}
+    uses = {"phantom-train": "training", "phantom-val": "validation", "phantom-test": "testing"}
     assert datasets == {
-        "phantom-train": {"mlflow.data.context": "training", "dvc_md5": "not versioned"},
-        "phantom-val": {"mlflow.data.context": "validation", "dvc_md5": "not versioned"},
+        name: {"mlflow.data.context": use, "dvc_md5": "not versioned"} for name, use in uses.items()
     }
-    logged = {file.path for file in client.list_artifacts(run.info.run_id, "bundle")}
-    assert logged == {"bundle/model.json", "bundle/model.safetensors"}
+    (output,) = run.outputs.model_outputs
+    kept = Path(client.get_logged_model(output.model_id).artifact_location.removeprefix("file://"))
+    assert (kept / "artifacts" / "model.safetensors").read_bytes() == weights
 
 
-def test_results_with_intervals_calibration_referral_and_system_metrics_stand_in_the_run(
+def test_the_headlines_are_metrics_and_everything_stands_in_a_table_with_intervals(
     finished: tuple[Workspace, Config],
 ) -> None:
     space, config = finished
     client = connect(space)
-    run_id = ensure_run(space, config, "compact-model1")
-    metrics = client.get_run(run_id).data.metrics
+    run = client.get_run(ensure_run(space, config, "compact-model1"))
     results = json.loads((space.reports / "evaluate" / "results.json").read_text())
     judged = results["systems"]["compact-model1"]
-    flat = json.loads((space.reports / "metrics.json").read_text())["test"]["compact-model1"]
     described = json.loads((space.bundle("compact-model1") / "model.json").read_text())
+    flat = json.loads((space.reports / "metrics.json").read_text())["test"]["compact-model1"]
+    table = client.load_table(run.info.experiment_id, "test_estimates.json", [run.info.run_id])
+    estimates = table.set_index("metric").to_dict("index")
 
-    accuracy = judged["roi"]["accuracy"]
-    assert metrics["test_accuracy"] == pytest.approx(accuracy["value"])
-    assert metrics["test_accuracy_ci_low"] == pytest.approx(accuracy["ci_low"])
-    assert metrics["test_n_rois"] == 8
-    assert any(name.startswith("system/") for name in metrics)
-    brier = judged["calibration"]["calibrated"]["brier"]
-    assert metrics["test_brier_calibrated"] == pytest.approx(brier["value"])
-    assert metrics["test_brier_calibrated_ci_high"] == pytest.approx(brier["ci_high"])
-    assert metrics["test_referral_rate"] == flat["referral_rate"]
-    assert metrics["test_recall_at_specificity_0.90"] == flat["recall_at_specificity_0.90"]
-    assert metrics["best_threshold"] == described["vote"]["share_threshold"]
-    assert metrics["best_calibrator_slope"] == pytest.approx(described["calibrator"]["slope"])
+    own = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
+    assert len(own) <= 20
+    assert len(own) < len(run.data.metrics)
+    assert own["test/auc"] == pytest.approx(judged["roi"]["auc_score"]["value"], abs=1e-4)
+    assert own["test/referral_rate"] == pytest.approx(flat["referral_rate"], abs=1e-4)
+    assert own["val/loss"] == pytest.approx(judged["validation"]["val_loss"], abs=1e-4)
+    accuracy, brier = judged["roi"]["accuracy"], judged["calibration"]["calibrated"]["brier"]
+    for name, estimate in (("accuracy", accuracy), ("brier_calibrated", brier)):
+        assert estimates[name]["value"] == pytest.approx(estimate["value"])
+        assert estimates[name]["ci_low"] == pytest.approx(estimate["ci_low"])
+        assert estimates[name]["n"] == estimate["n"]
+    assert estimates["patch_recall"]["value"] == pytest.approx(judged["patch"]["recall"]["value"])
+    assert float(run.data.tags["mammo.threshold"]) == pytest.approx(described["vote"]["share_threshold"])
+    assert float(run.data.tags["mammo.calibrator_slope"]) == pytest.approx(
+        described["calibrator"]["slope"], abs=1e-6
+    )
+
+
+def test_a_run_s_note_says_the_result_the_data_and_that_they_are_phantoms_in_its_first_line(
+    finished: tuple[Workspace, Config],
+) -> None:
+    space, config = finished
+    run = connect(space).get_run(ensure_run(space, config, "compact-model1"))
+    results = json.loads((space.reports / "evaluate" / "results.json").read_text())
+    judged = results["systems"]["compact-model1"]["roi"]["accuracy"]
+    accuracy = f"{judged['value']:.3f} ({judged['ci_low']:.3f} to {judged['ci_high']:.3f})"
+    first, *lines = run.data.tags["mlflow.note.content"].splitlines()
+    assert first.startswith("PHANTOM: AUC ")
+    assert f", accuracy {accuracy}; " in first
+    assert first.endswith(
+        "compact-model1 on PHANTOM (synthetic) ROIs, patients known, grouped cv split, 8 test ROIs."
+    )
+    assert f"| test/accuracy | {accuracy} | 8 |" in lines
+
+
+def test_a_run_holds_the_pictures_of_its_own_system_alone(finished: tuple[Workspace, Config]) -> None:
+    space, config = finished
+    client = connect(space)
+    run_id = ensure_run(space, config, "compact-model1")
     files = {file.path for file in client.list_artifacts(run_id, "evaluate")}
-    assert {"evaluate/reliability.png", "evaluate/referral.png", "evaluate/results.md"} <= files
+    assert {
+        "evaluate/reliability.png",
+        "evaluate/results.md",
+        "evaluate/training-compact-model1.png",
+    } <= files
+    assert not any("compact-baseline" in path for path in files)
+    assert "params.yaml" in {file.path for file in client.list_artifacts(run_id)}
+
+
+def test_a_test_result_links_its_voter_and_its_data_and_leaves_the_duration_that_of_training(
+    files_only: tuple[Workspace, Config],
+) -> None:
+    space, config = files_only
+    client, system = connect(space), "compact-model1"
+    before = client.get_run(ensure_run(space, config, system))
+    record_evaluation(space, config, system)
+    run = client.get_run(before.info.run_id)
+    voter = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    judged = {metric.key: metric for metric in voter.metrics}
+
+    assert (run.info.end_time, run.info.status) == (before.info.end_time, "FINISHED")
+    assert voter.name == system
+    assert {name.partition("/")[0] for name in judged} == {"val", "test"}
+    assert judged["test/auc"].value == run.data.metrics["test/auc"]
+    assert (judged["test/auc"].dataset_name, judged["val/auc"].dataset_name) == (
+        "phantom-test",
+        "phantom-val",
+    )
+    record_evaluation(space, config, system)
+    assert len(client.get_run(run.info.run_id).outputs.model_outputs) == 1
 
 
 def test_a_clone_with_an_empty_store_gets_its_runs_back_from_the_files(

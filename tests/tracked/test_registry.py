@@ -132,6 +132,32 @@ def test_the_same_weights_with_another_threshold_are_another_version(
     assert first.weights_sha256 == second.weights_sha256
 
 
+def test_every_system_can_be_registered_on_mlflow_s_page(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    first = fill_store(space, config)
+    (other,) = set(config.systems) - {first.system}
+    run = connect(space).get_run(ensure_run(space, config, other))
+    (output,) = run.outputs.model_outputs
+    made = mlflow.register_model(f"models:/{output.model_id}", NAME)  # as the page's button does
+    assert [(one.number, one.system) for one in registry.versions(space, NAME)] == [
+        (str(made.version), other),
+        ("1", first.system),
+    ]
+    registry.promote(space, NAME, str(made.version))
+    assert load_champion(space).scorer.bundle.system == other
+
+
+def test_a_version_tells_its_results_and_data_and_comes_of_its_run_s_logged_model(
+    finished: tuple[Workspace, Config],
+) -> None:
+    space, _ = finished
+    client = connect(space)
+    version = client.get_model_version(NAME, "1")
+    run = client.get_run(version.run_id)
+    assert version.description == run.data.tags["mlflow.note.content"]
+    assert version.source == f"models:/{run.outputs.model_outputs[0].model_id}"
+
+
 def test_every_road_gives_the_same_row(finished: tuple[Workspace, Config], tmp_path: Path) -> None:
     """`mammo predict`, an MLflow client, `mlflow models serve` and the service, on one picture."""
     from mlflow.pyfunc import scoring_server

@@ -125,7 +125,7 @@ def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
     assert folders == [f"without-fold-{fold}" for fold in range(3)]
     run = run_of_the_judgement()
     assert run.info.status == "FINISHED"
-    history = client.get_metric_history(run.info.run_id, "tuned_auc_score")
+    history = client.get_metric_history(run.info.run_id, "tuned/auc_score")
     assert [metric.value for metric in history] == [cells["tuned"]]
     text = (space.reports / "tune" / "nested.md").read_text()
     assert "PHANTOM" in text
