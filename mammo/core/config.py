@@ -148,8 +148,7 @@ class TrainConfig(Section):
     seed: Seed
     device: Literal["auto", "cpu", "cuda"]
     features: Literal["fresh", "kept"]
-    """Of a frozen backbone: computed anew from each augmented patch (the paper), or `kept`: once for each ROI, over the
-    voting grid and its quarter turns and mirror images (or 8 draws of another augmentation)."""
+    """A frozen backbone's: of each augmented patch anew (the paper), or `kept`, once for each ROI (docs/weights.md)."""
     precision: Precision
     """auto: bfloat16 where the device computes it in hardware, else float32."""
     threads: Positive | None
@@ -274,19 +273,19 @@ class Config(Section):
             split_system(system)
         if len(set(self.systems)) != len(self.systems):
             raise ValueError(f"systems must differ from each other, got {self.systems}")
-        for section, recipe in (("train", self.train.recipe), ("tune", self.tune.recipe)):
+        for section, recipe in {"train": self.train.recipe, "tune": self.tune.recipe}.items():
             if recipe not in self.recipes:
                 raise ValueError(f"{section}.recipe must be one of {sorted(self.recipes)}, got {recipe!r}")
         if self.split.protocol == "published" and (source := self.ingest.source) != "mias_rois":
             raise ValueError(f"split.protocol must be grouped_cv for ingest.source {source}: no folders")
-        if self.train.features == "kept" and self.recipe.backbone_lr > 0:
+        if self.train.features == "kept" and (rate := self.recipe.backbone_lr) > 0:
             raise ValueError(
-                "train.features must be fresh where the backbone learns, got kept with a backbone_lr of "
-                f"{self.recipe.backbone_lr}; set train.recipe to frozen, or train.features to fresh"
+                f"train.features must be fresh where the backbone learns, got kept with a backbone_lr of {rate}; set "
+                "train.recipe to frozen, or train.features to fresh"
             )
         if self.model.road == "dense" and self.recipe.validate_on == "draws":
             raise ValueError(
-                "model.road dense validates on the grid: set validate_on of the recipe to grid, got draws"
+                "model.road dense validates on the grid: set the recipe's validate_on to grid, got draws"
             )
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
@@ -326,7 +325,8 @@ class Config(Section):
     def _resolve_protocol(cls, values: Any) -> Any:
         match values:
             case {"split": {"protocol": "auto"} as split}:
-                ingest = values.get("ingest")
-                folders = isinstance(ingest, dict) and ingest.get("source") == "mias_rois"
+                folders = (
+                    isinstance(ingest := values.get("ingest"), dict) and ingest.get("source") == "mias_rois"
+                )
                 values |= {"split": split | {"protocol": "published" if folders else "grouped_cv"}}
         return values
