@@ -168,8 +168,7 @@ class ModelConfig(Section):
     """`none`, `imagenet` (torchvision's cache), `hed` (of vgg16; `mammo fetch --weights hed`) or the path of a state
     dict of the backbone."""
     road: Road
-    """How a patch gets its block features: `exact`, alone through the backbone (the paper); `dense`, as a window of the
-    maps of its whole ROI, one pass for all patches of it."""
+    """A patch goes through the backbone alone (`exact`, the paper), or is a window of its ROI's maps (`dense`)."""
     preprocessing: Literal["auto", PreprocessingName]
     """auto: what belongs to the weights (torchvision's own; of hed, samplewise_center; from scratch, each patch
     standardised)."""
@@ -325,8 +324,7 @@ class Config(Section):
     def _resolve_protocol(cls, values: Any) -> Any:
         match values:
             case {"split": {"protocol": "auto"} as split}:
-                folders = (
-                    isinstance(ingest := values.get("ingest"), dict) and ingest.get("source") == "mias_rois"
-                )
+                ingest = values.get("ingest")
+                folders = isinstance(ingest, dict) and ingest.get("source") == "mias_rois"
                 values |= {"split": split | {"protocol": "published" if folders else "grouped_cv"}}
         return values
