@@ -14,7 +14,7 @@ SIZE_PX, BATCH, PATCHES_OF_A_ROI = 72, 32, 25
 
 
 @cache
-def _keras() -> tuple[Any, Any, Any, Any]:
+def _keras() -> tuple[Any, Any, Any]:
     """The compiled model, its stream of augmented batches, and their source: 256 patches and labels."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
@@ -36,24 +36,19 @@ def _keras() -> tuple[Any, Any, Any, Any]:
     augmented = keras.preprocessing.image.ImageDataGenerator(
         samplewise_center=True, rotation_range=180, zoom_range=0.2, horizontal_flip=True, fill_mode="nearest"
     )
-    return model, augmented.flow(patches, labels, batch_size=BATCH), patches, tf.__version__
-
-
-def version() -> str:
-    """Of TensorFlow."""
-    return str(_keras()[-1])
+    return model, augmented.flow(patches, labels, batch_size=BATCH), patches
 
 
 def train(n_batches: int) -> int:
     """Train on some batches; how many patches they held."""
-    model, stream, *_ = _keras()
+    model, stream, _ = _keras()
     model.fit(stream, steps_per_epoch=n_batches, verbose=0)
     return n_batches * BATCH
 
 
 def score(n_rois: int) -> int:
     """Score all patches of some ROIs, one patch at a time."""
-    model, _, patches, _ = _keras()
+    model, _, patches = _keras()
     for _ in range(n_rois):
         model.predict(patches[:PATCHES_OF_A_ROI], batch_size=1, verbose=0)
     return n_rois

@@ -8,11 +8,16 @@ from time import perf_counter
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: rounds, the least seconds of each way in a round, and ROIs of the scaling rows."""
+    """What to measure: rounds, least seconds of each way in a round, ROIs of the scaling rows, the frozen system."""
 
     rounds: int = 5
     least_s: float = 1.0
     n_rois: tuple[int, ...] = (100, 1_000, 10_000)
+    frozen: str = "vgg16-model1"
+
+    def short(self) -> "Plan":
+        """Of three rounds at most, for what takes long."""
+        return replace(self, rounds=min(3, self.rounds))
 
 
 @dataclass(frozen=True)

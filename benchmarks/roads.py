@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
+from functools import cache, partial
+from itertools import count, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -67,7 +67,9 @@ class Keras:
     def way(self, name: str, do: Callable[[int], int], amount: int) -> Way:
         """A function of `keras_loop` as a way."""
         pool = self.pool
-        return Way(name, pool and (lambda: pool.submit(do, amount).result()), skipped=self.skipped)
+        if pool is None:
+            return Way(name, None, skipped=self.skipped)
+        return Way(name, lambda: pool.submit(do, amount).result())
 
 
 def config_of(system: str, road: str = "exact", device: str = "cpu", **train: Any) -> Config:
@@ -88,9 +90,11 @@ def config_of(system: str, road: str = "exact", device: str = "cpu", **train: An
     )
 
 
-def classifier_of(system: str, config: Config, device: torch.device) -> Classifier:
+@cache
+def classifier_of(system: str, road: str, device: torch.device) -> Classifier:
     """In evaluation mode on the device, its pixels laid out as the package has them."""
-    return build_classifier(system, config.model, 0).to(device).to(memory_format=torch.channels_last).eval()
+    classifier = build_classifier(system, config_of(system, road).model, 0).to(device)
+    return classifier.to(memory_format=torch.channels_last).eval()
 
 
 def noise(n_rois: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -103,23 +107,19 @@ def scoring(plan: Plan, device: torch.device, keras: Keras) -> Iterator[Row]:
     """ROIs a second from pixels to the logits of their patches."""
     images = torch.from_numpy(noise(32)).to(device)
     for system, exact, dense in (
-        ("vgg16-model1", (ONE_BY_ONE, 3.0), (ONE_BY_ONE, 25.0)),
+        (plan.frozen, (ONE_BY_ONE, 3.0), (ONE_BY_ONE, 25.0)),
         ("compact-model1", (ONE_BY_ONE, None), (EXACT, 10.0)),
     ):
         config = config_of(system)
-        plain = build_classifier(system, config.model, 0).to(device).eval()
-        grid = config.patches
+        grid, plain = config.patches, build_classifier(system, config.model, 0).to(device).eval()
         patches = crop(images, grid_batch(1, grid.size_px, grid.stride_px, device), grid.size_px)
+        by_exact, by_dense = (classifier_of(system, road, device) for road in ("exact", "dense"))
         ways = [
             Way(ONE_BY_ONE, partial(_one_by_one, plain, patches)),
-            Way(EXACT, partial(_by_road, classifier_of(system, config, device), images[:10], grid), *exact),
-            Way(
-                DENSE,
-                partial(_by_road, classifier_of(system, config_of(system, "dense"), device), images, grid),
-                *dense,
-            ),
+            Way(EXACT, partial(_by_road, by_exact, images[:10], grid), *exact),
+            Way(DENSE, partial(_by_road, by_dense, images, grid), *dense),
         ]
-        if system.startswith("vgg16"):
+        if system == plan.frozen:
             ways.insert(0, keras.way(f"{KERAS}, one patch at a time", keras_loop.score, 1))
         yield from rates(f"scoring, {system}", "ROIs/s", ways, plan)
 
@@ -138,9 +138,9 @@ def _by_road(classifier: Classifier, images: Tensor, grid: Grid) -> int:
 
 def training(plan: Plan, device: torch.device, keras: Keras) -> Iterator[Row]:
     """The paper's recipe for VGG16 and Model1: what its parts do in a second, and the whole estimated from that."""
-    system, group, images, seeds = "vgg16-model1", "training, vgg16-model1", noise(8), count(1)
+    system, group, images, seeds = plan.frozen, f"training, {plan.frozen}", noise(8), count(1)
     configs = {road: config_of(system, road, device.type, **TO_KEEP) for road in ("exact", "dense")}
-    nets = {road: classifier_of(system, config, device) for road, config in configs.items()}
+    nets = {road: classifier_of(system, road, device) for road in configs}
     paper, patches = config_of(system, device=device.type, recipe="paper"), configs["exact"].patches
     squares = grid_batch(len(images), patches.size_px, patches.stride_px, device)
     slot = torch.arange(len(squares.roi), device=device) % (len(squares.roi) // len(images))
@@ -163,8 +163,8 @@ def training(plan: Plan, device: torch.device, keras: Keras) -> Iterator[Row]:
             Way("head on kept features", lambda: train(features, configs["exact"], "auto", 50)),
         ]
         of_rois = [Way(EXACT, lambda: keep("exact", 2)), Way(DENSE, lambda: keep("dense", 8))]
-        steps = rates(f"{group}: its steps", "patches/s", of_patches, plan)
-        passes = rates(f"{group}: features in 8 views", "ROIs/s", of_rois, plan)
+        steps = rates(f"{group}: its steps", "patches/s", of_patches, plan.short())
+        passes = rates(f"{group}: features in 8 views", "ROIs/s", of_rois, plan.short())
     yield from steps
     yield from passes
     by_keras, eager, head = (row.values for row in steps)
@@ -215,25 +215,28 @@ def _train(classifier: Classifier, data: FitData, config: Config, precision: str
 
 def limits(plan: Plan, device: torch.device) -> Iterator[Row]:
     """The exact road's arithmetic against that of a large matrix product of the same type."""
-    system, n_rois, side = "vgg16-model1", 10, 3072
-    config = config_of(system)
-    classifier, grid = classifier_of(system, config, device), config.patches
+    system, n_rois, side = (
+        plan.frozen,
+        4 if device.type == "cpu" else 40,
+        3072 if device.type == "cpu" else 8192,
+    )
+    classifier, grid = classifier_of(system, "exact", device), config_of(system).patches
     squares = grid_batch(n_rois, grid.size_px, grid.stride_px, device)
     pixels = crop(torch.from_numpy(noise(n_rois)).to(device), squares, grid.size_px)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         classifier(pixels[:1])
-    of_patch = counter.get_total_flops() / 1e9
+    of_batch = float(counter.get_total_flops()) * len(pixels) / 1e9
 
     @torch.inference_mode()
     def forward(precision: str) -> float:
         with autocast(device, precision):
             classifier(pixels).cpu()
-        return of_patch * len(pixels)
+        return of_batch
 
-    def product(matrix: Tensor) -> float:
+    def multiply(matrix: Tensor) -> float:
         (matrix @ matrix)[0, 0].item()
-        return 2 * side**3 / 1e9
+        return 2e-9 * float(side) ** 3
 
     ways = []
     for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
@@ -243,7 +246,9 @@ def limits(plan: Plan, device: torch.device) -> Iterator[Row]:
         )
         ways += [
             Way(
-                f"matrix product, {precision}", None if skipped else partial(product, matrix), skipped=skipped
+                f"matrix product, {precision}",
+                None if skipped else partial(multiply, matrix),
+                skipped=skipped,
             ),
             Way(
                 f"{EXACT}, {precision}",
@@ -258,27 +263,23 @@ def limits(plan: Plan, device: torch.device) -> Iterator[Row]:
 
 def gpu(plan: Plan, device: torch.device) -> Iterator[Row]:
     """Patches a second by the size of the batch, with and without torch.compile."""
+    grid = config_of("compact-model1").patches
+    images = torch.from_numpy(noise(41))
+    squares = grid_batch(len(images), grid.size_px, grid.stride_px, device).take(slice(1024))
     skipped = "" if device.type == "cuda" else "no GPU is visible"
-    for system in ("vgg16-model1", "compact-model1"):
-        group, sizes, ways = f"batches on a GPU, {system}", (64, 512), []
-        if skipped:
-            yield Row(
-                group,
-                f"batches of {sizes[0]} and {sizes[1]}, with and without torch.compile",
-                "patches/s",
-                skipped=skipped,
-            )
-            continue
-        config = config_of(system)
-        grid, images = config.patches, torch.from_numpy(noise(41)).to(device)
-        squares = grid_batch(len(images), grid.size_px, grid.stride_px, device).take(slice(1024))
-        eager = classifier_of(system, config, device)
-        for name, net in (("eager", eager), ("torch.compile", torch.compile(eager))):
-            for size in sizes:
 
-                def score(net: Any = net, size: int = size) -> int:
-                    patch_logits(net, images, squares, grid.size_px, batch_size=size)
-                    return len(squares.roi)
+    def score(classifier: Any, size: int) -> int:
+        patch_logits(classifier, images.to(device), squares, grid.size_px, batch_size=size)
+        return len(squares.roi)
 
-                ways.append(Way(f"{name}, {size}", score, f"eager, {sizes[0]}"))
-        yield from rates(group, "patches/s", ways, plan)
+    for system in (plan.frozen, "compact-model1"):
+        ways = []
+        for compiled, size in product((False, True), (64, 512)):
+            name = f"batches of {size}{', torch.compile' if compiled else ''}"
+            if skipped:
+                ways.append(Way(name, None, skipped=skipped))
+                continue
+            classifier: Any = classifier_of(system, "exact", device)
+            classifier = torch.compile(classifier) if compiled else classifier
+            ways.append(Way(name, partial(score, classifier, size), "batches of 64"))
+        yield from rates(f"batches on a GPU, {system}", "patches/s", ways, plan)

@@ -8,6 +8,7 @@ import platform
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,6 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import keras_loop
 from benchmarks.measure import Plan, Row
 from benchmarks.programs import programs, scaling
 from benchmarks.roads import Keras, gpu, limits, scoring, training
@@ -34,7 +34,7 @@ BUSY: Final = 0.7
 def measure(plan: Plan, device: torch.device, console: Console) -> dict[str, Any]:
     """Machine and rows of one run, as `results.json` has them."""
     keep_freed_memory()
-    machine = {
+    machine: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "load_at_start": [round(load, 2) for load in os.getloadavg()],
         "device": hardware(device),
@@ -46,13 +46,13 @@ def measure(plan: Plan, device: torch.device, console: Console) -> dict[str, Any
     }
     rows = []
     with Keras.started(device) as keras:
-        machine["tensorflow"] = keras.pool and keras.pool.submit(keras_loop.version).result()
+        machine["tensorflow"] = version("tensorflow-cpu") if keras.pool else None
         for row in chain(scoring(plan, device, keras), training(plan, device, keras)):
             rows.append(row)
-            console.print(_line(row), highlight=False)
+            console.print(_line(row), highlight=False, markup=False, soft_wrap=True)
     for row in chain(limits(plan, device), gpu(plan, device), scaling(plan, device), programs(plan)):
         rows.append(row)
-        console.print(_line(row), highlight=False)
+        console.print(_line(row), highlight=False, markup=False, soft_wrap=True)
     return {"machine": machine, "rounds": plan.rounds, "rows": [_described(row) for row in rows]}
 
 
@@ -90,7 +90,7 @@ def table(results: dict[str, Any]) -> str:
         f"{machine['cores']} cores, torch {machine['torch']}, "
         f"{'TensorFlow ' + machine['tensorflow'] if machine['tensorflow'] else 'no TensorFlow'}; "
         f"load at the start {loads}{': **other work ran beside it**' if busy else ''}. "
-        f"Medians of {results['rounds']} rounds (lowest to highest).",
+        f"Medians of {results['rounds']} rounds (lowest to highest), of three in what takes long.",
     ]
     group = None
     for row in results["rows"]:
@@ -113,12 +113,14 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     rounds: Annotated[int, typer.Option(help="Rounds of each comparison.", min=1)] = Plan.rounds,
     full: Annotated[bool, typer.Option("--full", help="Also score 100,000 ROIs.")] = False,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Each way once, to try the benchmark itself.")] = False,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Each way once, on the compact net alone: does it run?")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of results.json and the README.")] = HERE,
 ) -> None:
     """Measure, show each row, and write results and table."""
     sizes = (*Plan.n_rois, 100_000) if full else Plan.n_rois
-    plan = Plan(1, 0.0, (4, 8)) if tiny else Plan(rounds, n_rois=sizes)
+    plan = Plan(1, 0.0, (4, 8), "compact-model1") if tiny else Plan(rounds, n_rois=sizes)
     write(measure(plan, choose_device(device), Console(file=sys.stderr)), out)
 
 
