@@ -74,13 +74,10 @@ class Keras:
 
 def config_of(system: str, road: str = "exact", device: str = "cpu", **train: Any) -> Config:
     """The project's settings for a system: VGG16 under HED's weights where they are at hand, else under random ones."""
-    config, places = (
-        Config.load(Workspace().params),
-        (str(Workspace().hed), os.environ.get("MAMMO_WEIGHTS", "")),
-    )
-    weights = next((place for place in places if Path(place).is_file()), "none")
-    model = {"road": road}
+    config, model = Config.load(Workspace().params), {"road": road}
     if system.startswith("vgg16"):
+        places = (str(Workspace().hed), os.environ.get("MAMMO_WEIGHTS", ""))
+        weights = next((place for place in places if Path(place).is_file()), "none")
         model |= {"weights": weights, "preprocessing": "samplewise_center"}
     return config.model_copy(
         update={
