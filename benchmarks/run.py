@@ -90,7 +90,7 @@ def table(results: dict[str, Any]) -> str:
         f"{machine['cores']} cores, torch {machine['torch']}, "
         f"{'TensorFlow ' + machine['tensorflow'] if machine['tensorflow'] else 'no TensorFlow'}; "
         f"load at the start {loads}{': **other work ran beside it**' if busy else ''}. "
-        f"Medians of {results['rounds']} rounds (lowest to highest), of three in what takes long.",
+        f"Medians of {results['rounds']} rounds (lowest to highest), at most three in what takes long.",
     ]
     group = None
     for row in results["rows"]:
