@@ -74,7 +74,7 @@ ui: link
 serve: link
 	$(BIN)/mammo serve --workspace $(WORKSPACE)
 
-# Speed of everything, about five minutes on two idle cores: benchmarks/results.json and the table of its README.
+# Speed of everything, in minutes: benchmarks/results.json and the table of its README.
 bench: link
 	$(BIN)/python -m benchmarks.run
 
