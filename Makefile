@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: install demo test test-fast lint format repro seeds ledger ablate ui serve doctor clean
+.PHONY: install demo test test-fast lint format repro seeds ledger ablate ui serve bench doctor clean
 
 install: $(STAMP)
 
@@ -73,6 +73,10 @@ ui: link
 
 serve: link
 	$(BIN)/mammo serve --workspace $(WORKSPACE)
+
+# Speed of everything, in minutes: benchmarks/results.json and the table of its README.
+bench: link
+	$(BIN)/python -m benchmarks.run
 
 doctor: link
 	$(BIN)/mammo doctor

@@ -1,0 +1,113 @@
+"""Scoring more and more ROIs, and how long a person waits for the programs."""
+
+import json
+import multiprocessing
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Final
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import torch
+
+from benchmarks.measure import Plan, Row
+from benchmarks.roads import config_of, noise
+from mammo.core.errors import MammoError
+from mammo.models.build import build_classifier
+from mammo.models.bundle import Bundle
+from mammo.systems.score import RoiScorer
+from mammo.track.check import place_of_champion
+
+ALWAYS_RUN: Final = {"register"}
+"""Stages that DVC calls changed in every status."""
+
+
+def scaling(plan: Plan, device: torch.device) -> Iterator[Row]:
+    """Seconds and peak memory of the votes on more and more ROIs, once, each number in a process of its own."""
+    group, first_s = "scaling, compact-model2, exact road", 0.0
+    for n_rois in plan.n_rois:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            seconds, peak_mib = pool.apply(_vote, (n_rois, device.type))
+        of_one = seconds / n_rois
+        first_s = first_s or of_one
+        against = f"{plan.n_rois[0]:,} ROIs, each"
+        yield Row(group, f"{n_rois:,} ROIs", "s", (seconds,), against, first_s / of_one)
+        peaks, skipped = ((peak_mib,), "") if peak_mib else ((), "only Linux tells a process's peak in /proc")
+        yield Row(group, f"{n_rois:,} ROIs, peak memory", "MiB", peaks, skipped=skipped)
+
+
+def _vote(n_rois: int, device: str) -> tuple[float, float | None]:
+    """Seconds, and the process's peak of resident memory in MiB (None where the system does not tell)."""
+    config = config_of("compact-model2")
+    classifier = build_classifier("compact-model2", config.model, 0)
+    bundle = Bundle(classifier, config.patches.size_px, config.patches.stride_px, config.vote)
+    scorer, images = RoiScorer.on(bundle, torch.device(device)), noise(n_rois)
+    scorer.votes(images[:10])
+    started = perf_counter()
+    scorer.votes(images)
+    seconds = perf_counter() - started
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    status = Path("/proc/self/status")
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.is_file() else "")
+    return seconds, int(peak[1]) / 1024 if peak else None
+
+
+def programs(plan: Plan) -> Iterator[Row]:
+    """Seconds until a program has answered: help, a pipeline with nothing to do, the service's first answer."""
+    workspace = Path(place_of_champion(".", "demo"))
+
+    def row(name: str, seconds: Callable[[], float]) -> Row:
+        try:
+            return Row("programs", name, "s", tuple(seconds() for _ in range(plan.short().rounds)))
+        except MammoError as error:
+            return Row("programs", name, "s", skipped=str(error))
+
+    yield row("mammo --help", lambda: _seconds("mammo", "--help"))
+    yield row("dvc repro without a change", lambda: _seconds_to_repro(workspace))
+    yield row("mammo serve, first answer", lambda: _seconds_to_serve(workspace))
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _seconds(program: str, *arguments: str, folder: Path = Path()) -> float:
+    started = perf_counter()
+    done = subprocess.run([_program(program), *arguments], cwd=folder, capture_output=True, check=False)
+    if done.returncode:
+        raise MammoError(
+            f"`{program} {' '.join(arguments)}` ended with exit code {done.returncode}; run it by hand"
+        )
+    return perf_counter() - started
+
+
+def _seconds_to_repro(workspace: Path) -> float:
+    asked = [_program("dvc"), "status", "dvc.yaml", "--json"]
+    answer = subprocess.run(asked, cwd=workspace, capture_output=True, text=True, check=False).stdout
+    if not answer or json.loads(answer).keys() - ALWAYS_RUN:
+        raise MammoError("the pipeline has something to do here; run `dvc repro` or `mammo demo` first")
+    return _seconds("dvc", "repro", folder=workspace)
+
+
+def _seconds_to_serve(workspace: Path) -> float:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [_program("mammo"), "serve", "--workspace", str(workspace), "--port", str(port)]
+    started = perf_counter()
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as service:
+        try:
+            while service.poll() is None:
+                with suppress(URLError), urlopen(f"http://127.0.0.1:{port}/healthz"):
+                    return perf_counter() - started
+                sleep(0.02)
+        finally:
+            service.terminate()
+    raise MammoError(
+        f"the service ended with exit code {service.returncode}; it needs a champion: run `dvc repro` or `mammo demo`"
+    )

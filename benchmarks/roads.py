@@ -1,0 +1,282 @@
+"""Roads from ROIs to votes and to a trained head, against one another and against what the machine could do."""
+
+import importlib.util
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import count, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import SGD
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import keras_loop
+from benchmarks.measure import Plan, Row, Way, rates, with_ratios
+from mammo.core.config import Config
+from mammo.core.files import Workspace
+from mammo.core.records import ROI_SIDE_PX
+from mammo.models.build import Classifier, build_classifier
+from mammo.systems.augment import crop
+from mammo.systems.devices import autocast, computes_bfloat16
+from mammo.systems.features import keep_features
+from mammo.systems.inputs import FitData, FrozenData, PatchData
+from mammo.systems.score import Grid, grid_batch, grid_logits, patch_logits
+from mammo.systems.train import fit_settings
+
+PAPER_PATCHES: Final = 103_447
+PAPER_ROIS: Final = 326
+PAPER_EPOCHS: Final = 5
+"""Patches of an epoch's training, ROIs of all parts, epochs (Yu et al. 2020)."""
+ONE_BY_ONE, EXACT, DENSE = "one patch at a time, float32", "exact road", "dense road"
+KERAS, EAGER = "the authors' way, Keras", "plain PyTorch, float32"
+TO_KEEP: Final = {"recipe": "frozen", "features": "kept"}
+
+
+@dataclass(frozen=True)
+class Keras:
+    """The process that runs `keras_loop`, or why there is none."""
+
+    pool: ProcessPoolExecutor | None
+    skipped: str = ""
+
+    @classmethod
+    @contextmanager
+    def started(cls, device: torch.device) -> Iterator["Keras"]:
+        """Run it until the block ends."""
+        if device.type != "cpu":
+            yield cls(None, "the extra bench has TensorFlow for CPUs only")
+        elif importlib.util.find_spec("tensorflow") is None:
+            yield cls(
+                None, "TensorFlow is not installed: pip install --constraint constraints.txt -e .[bench]"
+            )
+        else:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                yield cls(pool)
+
+    def way(self, name: str, do: Callable[[int], int], amount: int) -> Way:
+        """A function of `keras_loop` as a way."""
+        pool = self.pool
+        if pool is None:
+            return Way(name, None, skipped=self.skipped)
+        return Way(name, lambda: pool.submit(do, amount).result())
+
+
+def config_of(system: str, road: str = "exact", device: str = "cpu", **train: Any) -> Config:
+    """The project's settings for a system: VGG16 under HED's weights where they are at hand, else under random ones."""
+    config, model = Config.load(Workspace().params), {"road": road}
+    if system.startswith("vgg16"):
+        places = (str(Workspace().hed), os.environ.get("MAMMO_WEIGHTS", ""))
+        weights = next((place for place in places if Path(place).is_file()), "none")
+        model |= {"weights": weights, "preprocessing": "samplewise_center"}
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update=model),
+            "train": config.train.model_copy(update={"device": device, **train}),
+        }
+    )
+
+
+@cache
+def classifier_of(system: str, road: str, device: torch.device) -> Classifier:
+    """In evaluation mode on the device, its pixels laid out as the package has them."""
+    classifier = build_classifier(system, config_of(system, road).model, 0).to(device)
+    return classifier.to(memory_format=torch.channels_last).eval()
+
+
+def noise(n_rois: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """ROIs of random grey levels."""
+    shape = (n_rois, ROI_SIDE_PX, ROI_SIDE_PX)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def scoring(plan: Plan, device: torch.device, keras: Keras) -> Iterator[Row]:
+    """ROIs a second from pixels to the logits of their patches."""
+    images = torch.from_numpy(noise(32)).to(device)
+    for system, exact, dense in (
+        (plan.frozen, (ONE_BY_ONE, 3.0), (ONE_BY_ONE, 25.0)),
+        ("compact-model1", (ONE_BY_ONE, None), (EXACT, 10.0)),
+    ):
+        config = config_of(system)
+        grid, plain = config.patches, build_classifier(system, config.model, 0).to(device).eval()
+        patches = crop(images, grid_batch(1, grid.size_px, grid.stride_px, device), grid.size_px)
+        by_exact, by_dense = (classifier_of(system, road, device) for road in ("exact", "dense"))
+        ways = [
+            Way(ONE_BY_ONE, partial(_one_by_one, plain, patches)),
+            Way(EXACT, partial(_by_road, by_exact, images[:10], grid), *exact),
+            Way(DENSE, partial(_by_road, by_dense, images, grid), *dense),
+        ]
+        if system == plan.frozen:
+            ways.insert(0, keras.way(f"{KERAS}, one patch at a time", keras_loop.score, 1))
+        yield from rates(f"scoring, {system}", "ROIs/s", ways, plan)
+
+
+@torch.inference_mode()
+def _one_by_one(classifier: Classifier, patches: Tensor) -> int:
+    for patch in patches:
+        classifier(patch[None]).cpu()
+    return 1
+
+
+def _by_road(classifier: Classifier, images: Tensor, grid: Grid) -> int:
+    grid_logits(classifier, images, grid, "auto")
+    return len(images)
+
+
+def training(plan: Plan, device: torch.device, keras: Keras) -> Iterator[Row]:
+    """The paper's recipe for VGG16 and Model1: what its parts do in a second, and the whole estimated from that."""
+    system, group, images, seeds = plan.frozen, f"training, {plan.frozen}", noise(8), count(1)
+    configs = {road: config_of(system, road, device.type, **TO_KEEP) for road in ("exact", "dense")}
+    nets = {road: classifier_of(system, road, device) for road in configs}
+    paper, patches = config_of(system, device=device.type, recipe="paper"), configs["exact"].patches
+    squares = grid_batch(len(images), patches.size_px, patches.stride_px, device)
+    slot = torch.arange(len(squares.roi), device=device) % (len(squares.roi) // len(images))
+    labels = squares.roi % 2
+    pixels = PatchData(torch.from_numpy(images).to(device), labels, squares, labels)
+
+    with TemporaryDirectory() as folder:
+        space = Workspace(Path(folder))
+
+        def keep(road: str, n_rois: int) -> int:
+            keep_features(system, configs[road], noise(n_rois, next(seeds)), space, nets[road])
+            return n_rois
+
+        kept = keep_features(system, configs["exact"], images, space, nets["exact"])
+        features = FrozenData(kept, labels, squares.roi, slot, labels)
+        train = partial(_train, nets["exact"])
+        of_patches = [
+            keras.way(KERAS, keras_loop.train, 3),
+            Way(EAGER, lambda: train(pixels, paper, "float32", 3)),
+            Way("head on kept features", lambda: train(features, configs["exact"], "auto", 50)),
+        ]
+        of_rois = [Way(EXACT, lambda: keep("exact", 2)), Way(DENSE, lambda: keep("dense", 8))]
+        steps = rates(f"{group}: its steps", "patches/s", of_patches, plan.short())
+        passes = rates(f"{group}: features in 8 views", "ROIs/s", of_rois, plan.short())
+    yield from steps
+    yield from passes
+    by_keras, eager, head = (row.values for row in steps)
+
+    def minutes(
+        patches_per_s: Sequence[float], rois_per_s: Sequence[float] | None = None
+    ) -> tuple[float, ...]:
+        patches_s = [PAPER_EPOCHS * PAPER_PATCHES / rate for rate in patches_per_s]
+        rois_s = [PAPER_ROIS / rate for rate in rois_per_s] if rois_per_s else [0.0] * len(patches_s)
+        return tuple((first + second) / 60 for first, second in zip(patches_s, rois_s, strict=True))
+
+    whole, against = f"{group}: the whole recipe, estimated", KERAS if by_keras else EAGER
+    exact, dense = (minutes(head, row.values) for row in passes)
+    yield from with_ratios(
+        [
+            Row(whole, KERAS, "min", minutes(by_keras), skipped=keras.skipped),
+            Row(whole, EAGER, "min", minutes(eager)),
+            Row(whole, f"kept features, {EXACT}", "min", exact, against, wanted=20.0 if by_keras else None),
+            Row(whole, f"kept features, {DENSE}", "min", dense, against, wanted=60.0 if by_keras else None),
+        ],
+        less_is_better=True,
+    )
+
+
+def _train(classifier: Classifier, data: FitData, config: Config, precision: str, n_steps: int) -> int:
+    """Steps of a recipe with a frozen backbone, on batches drawn at random; how many patches they held."""
+    recipe, settings = config.recipe, fit_settings(config)
+    head = [*classifier.fusion.parameters(), *classifier.head.parameters()]
+    optimizer = SGD(head, lr=recipe.head_lr, momentum=recipe.momentum)
+    generator = torch.Generator().manual_seed(0)
+    classifier.requires_grad_(False)
+    for parameter in head:
+        parameter.requires_grad_(True)
+    classifier.train().backbone.eval()
+    for _ in range(n_steps):
+        which = torch.randint(len(data.labels), (recipe.batch_size,), generator=generator).to(
+            data.labels.device
+        )
+        logits = data.train_logits(classifier, which, settings, recipe.augment, generator)
+        loss = F.cross_entropy(logits.float(), data.labels[which])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    loss.item()
+    classifier.eval()
+    return n_steps * recipe.batch_size
+
+
+def limits(plan: Plan, device: torch.device) -> Iterator[Row]:
+    """The exact road's arithmetic against that of a large matrix product of the same type."""
+    system, n_rois, side = (
+        plan.frozen,
+        4 if device.type == "cpu" else 40,
+        3072 if device.type == "cpu" else 8192,
+    )
+    classifier, grid = classifier_of(system, "exact", device), config_of(system).patches
+    squares = grid_batch(n_rois, grid.size_px, grid.stride_px, device)
+    pixels = crop(torch.from_numpy(noise(n_rois)).to(device), squares, grid.size_px)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        classifier(pixels[:1])
+    of_batch = float(counter.get_total_flops()) * len(pixels) / 1e9
+
+    @torch.inference_mode()
+    def forward(precision: str) -> float:
+        with autocast(device, precision):
+            classifier(pixels).cpu()
+        return of_batch
+
+    def multiply(matrix: Tensor) -> float:
+        (matrix @ matrix)[0, 0].item()
+        return 2e-9 * float(side) ** 3
+
+    ways = []
+    for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        matrix = torch.rand(side, side, device=device).to(dtype)
+        skipped = (
+            "" if precision == "float32" or computes_bfloat16(device) else "no bfloat16 in this hardware"
+        )
+        ways += [
+            Way(
+                f"matrix product, {precision}",
+                None if skipped else partial(multiply, matrix),
+                skipped=skipped,
+            ),
+            Way(
+                f"{EXACT}, {precision}",
+                None if skipped else partial(forward, precision),
+                f"matrix product, {precision}",
+                0.9,
+                skipped=skipped,
+            ),
+        ]
+    yield from rates(f"arithmetic, {system}", "GFLOP/s", ways, plan)
+
+
+def gpu(plan: Plan, device: torch.device) -> Iterator[Row]:
+    """Patches a second by the size of the batch, with and without torch.compile."""
+    grid = config_of("compact-model1").patches
+    images = torch.from_numpy(noise(41))
+    squares = grid_batch(len(images), grid.size_px, grid.stride_px, device).take(slice(1024))
+    skipped = "" if device.type == "cuda" else "no GPU is visible"
+
+    def score(classifier: Any, size: int) -> int:
+        patch_logits(classifier, images.to(device), squares, grid.size_px, batch_size=size)
+        return len(squares.roi)
+
+    for system in (plan.frozen, "compact-model1"):
+        ways = []
+        for compiled, size in product((False, True), (64, 512)):
+            name = f"batches of {size}{', torch.compile' if compiled else ''}"
+            if skipped:
+                ways.append(Way(name, None, skipped=skipped))
+                continue
+            classifier: Any = classifier_of(system, "exact", device)
+            classifier = torch.compile(classifier) if compiled else classifier
+            ways.append(Way(name, partial(score, classifier, size), "batches of 64"))
+        yield from rates(f"batches on a GPU, {system}", "patches/s", ways, plan)
