@@ -55,6 +55,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_interrupts")
 def test_five_commands_lead_from_pictures_to_a_served_champion(home: Path) -> None:
     programs = Path(sys.executable).parent
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAMMO_"))} | OFFLINE

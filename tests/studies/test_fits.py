@@ -17,7 +17,7 @@ from mammo.evaluation.stacking import fit_stack
 from mammo.studies.fits import Fit, FitTask, fit_key, fit_one, fit_path, load_fit, save_fit
 from mammo.studies.runs import fit_all
 from mammo.systems.devices import cpu_threads
-from mammo.systems.score import RoiScorer
+from mammo.systems.score import grid_scores
 from tests.studies.tiny_studies import tiny_task
 
 
@@ -108,13 +108,12 @@ def test_a_fit_of_a_study_trains_and_scores_with_one_thread_whatever_the_setting
 ) -> None:
     training: list[int] = []
     scoring: list[int] = []
-    score = RoiScorer.patch_scores
 
-    def watched(scorer: RoiScorer, images: np.ndarray) -> np.ndarray:
+    def watched(*arguments: Any) -> Any:
         scoring.append(torch.get_num_threads())
-        return score(scorer, images)
+        return grid_scores(*arguments)
 
-    monkeypatch.setattr(RoiScorer, "patch_scores", watched)
+    monkeypatch.setattr("mammo.systems.train.grid_scores", watched)
     two_threads = tiny_task(train={"threads": 2})
     assert fit_key(two_threads) == fit_key(task)
     with cpu_threads(2):
