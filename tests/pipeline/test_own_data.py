@@ -16,6 +16,7 @@ from mammo.core.config import IngestConfig, PhantomConfig
 from mammo.core.errors import OFFLINE
 from mammo.data.film_rois import load_phantom
 from mammo.data.phantom import write_phantom
+from tests.docker.processes import free_port
 from tests.pipeline.conftest import PROJECT
 from tests.settings import section
 
@@ -77,13 +78,14 @@ def test_five_commands_lead_from_pictures_to_a_served_champion(home: Path) -> No
     assert "patients" in said[0]
     assert "v1" in said[-1]
     assert "PHANTOM" not in (home / "clone" / "reports" / "model_card.md").read_text()
+    port = free_port()  # 8000 may be somebody's
     with subprocess.Popen(
-        ["bash", "-c", f"exec {serve}"],
+        ["bash", "-c", f"exec {serve} --port {port}"],
         cwd=home / "clone",
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
     ) as service:
         assert service.stderr is not None
-        assert "voting service: http://127.0.0.1:8000" in service.stderr.readline()
+        assert f"voting service: http://127.0.0.1:{port}" in service.stderr.readline()
         service.send_signal(signal.SIGINT)
