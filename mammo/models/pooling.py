@@ -74,8 +74,11 @@ def pool_windows(features: dict[str, Tensor], tops: Tensor, lefts: Tensor, size_
 def _weighted(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """`(n, c, h, w)`, `(n, t, h)` and `(n, l, w)` → sums over pixels `(n, t, l, c)`, as two products of matrices."""
     n, width, height, _ = maps.shape
-    along = maps.contiguous().flatten(1, 2) @ columns.transpose(1, 2)
-    across = along.view(n, width, height, -1).transpose(2, 3).flatten(1, 2) @ rows.transpose(1, 2)
+    with torch.autocast(
+        maps.device.type, enabled=False
+    ):  # means of maps in bfloat16 keep the digits of float32
+        along = maps.contiguous().flatten(1, 2) @ columns.transpose(1, 2)
+        across = along.view(n, width, height, -1).transpose(2, 3).flatten(1, 2) @ rows.transpose(1, 2)
     return across.view(n, width, columns.shape[1], -1).permute(0, 3, 2, 1)
 
 

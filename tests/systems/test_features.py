@@ -33,11 +33,17 @@ STILL = section(AugmentConfig, rotation_deg=0.0, zoom=0.0, flip_horizontal=False
 SYSTEM = "compact-model2"
 
 
-def config_of(augment: AugmentConfig = TURNS, road: str = "exact", **how: Any) -> Config:
+def config_of(
+    augment: AugmentConfig = TURNS,
+    road: str = "exact",
+    features: str = "kept",
+    precision: str = "float32",
+    **how: Any,
+) -> Config:
     frozen = recipe(**(FROZEN | how), augment=augment)
     values = tiny_config().model_dump(by_alias=True)
     values["recipes"]["tiny"] = frozen.model_dump()
-    values["train"] |= {"features": "kept"}
+    values["train"] |= {"features": features, "precision": precision}
     values["model"] |= {"road": road}
     return Config.parse(values)
 
@@ -228,3 +234,15 @@ def test_more_than_the_disk_should_hold_is_refused(
 def test_features_are_kept_of_frozen_backbones_alone() -> None:
     with pytest.raises(ConfigError, match=r"train\.features must be fresh where the backbone learns"):
         config_of(backbone_lr=0.01)
+
+
+@pytest.mark.parametrize("system", ["compact-baseline", "compact-model1", "compact-model2"])
+def test_a_network_trains_on_the_dense_road_in_bfloat16(rois: Rois, system: str) -> None:
+    config = config_of(road="dense", backbone_lr=0.01, precision="bfloat16", features="fresh")
+    data = patch_data(rois, grid_patches(rois.table, config.patches), CPU)
+    classifier = classifier_of(config, system)
+    before = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}
+    history = fit(classifier, data, data, config.recipe, fit_settings(config))
+    assert np.isfinite([record.train_loss for record in history]).all()
+    moved = [not torch.equal(value, before[name]) for name, value in classifier.backbone.state_dict().items()]
+    assert all(moved)
