@@ -15,9 +15,9 @@ from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
-from mammo.serve.explanation import explain
 from mammo.systems.augment import augment, crop
 from mammo.systems.devices import choose_device
+from mammo.systems.explanation import explain
 from mammo.systems.fit import EpochRecord, fit
 from mammo.systems.inputs import PatchData
 from mammo.systems.score import RoiScorer, grid_batch

@@ -30,8 +30,8 @@ from mammo.data.splits import read_parts
 from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.models.bundle import load_bundle
 from mammo.report import canvas
-from mammo.serve.explanation import ALL_BLOCKS, Explanation, explain
 from mammo.systems.devices import choose_device
+from mammo.systems.explanation import ALL_BLOCKS, Explanation, explain
 from mammo.systems.score import RoiScorer
 
 MAX_TILES: Final = 24

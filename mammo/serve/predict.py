@@ -15,7 +15,7 @@ from mammo.core.records import ROI_SIDE_PX, Label
 from mammo.data.decode import GreyImage, read_picture, read_roi
 from mammo.data.extraction import read_film
 from mammo.data.rois import TABLE_FILE, read_rois
-from mammo.serve.explanation import Explanation, explain
+from mammo.systems.explanation import Explanation, explain
 from mammo.track.registry import champion
 from mammo.track.store import connect, first_line
 

@@ -1,7 +1,7 @@
 """What a fit sees of a part's ROIs: pixels that it augments anew, or the kept features of a frozen backbone."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,31 +28,6 @@ class FitSettings:
     seed: int
     precision: str = "auto"
     corner_patches: bool = True
-
-
-class FitData(Protocol):
-    """The ROIs of one part as a fit sees them: int64 `roi_labels` `(N,)` and `labels` `(n,)` of its patches."""
-
-    @property
-    def roi_labels(self) -> Tensor: ...
-    @property
-    def labels(self) -> Tensor: ...
-
-    def train_logits(
-        self,
-        classifier: Classifier,
-        which: Tensor,
-        settings: FitSettings,
-        recipe: AugmentConfig,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Logits `(m, 2)` of some patches, augmented."""
-
-    def drawn_logits(self, classifier: Classifier, settings: FitSettings) -> Tensor:
-        """Logits `(n, 2)` of all patches as they are, float32 on the CPU."""
-
-    def grid_logits(self, classifier: Classifier, settings: FitSettings) -> Tensor:
-        """Logits `(N, n_patches, 2)` of the voting grid, float32 on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +89,7 @@ def patch_data(rois: Rois, table: pd.DataFrame, device: torch.device) -> PatchDa
 
 @dataclass(frozen=True)
 class FrozenData:
-    """ROIs of one part by their kept features, for a fit of the head alone: a `fit.FitData`.
+    """ROIs of one part by their kept features, for a fit of the head alone.
 
     Patches are those of a patch set, each moved to the nearest place of the voting grid: `roi` and `slot` are `(n,)`.
     """
@@ -161,6 +136,10 @@ class FrozenData:
         rois = torch.arange(n_rois).repeat_interleave(n_slots)
         whole = replace(self, roi=rois, slot=torch.arange(n_slots).repeat(n_rois))
         return whole.drawn_logits(classifier, settings).view(n_rois, n_slots, 2)
+
+
+FitData: TypeAlias = PatchData | FrozenData
+"""The ROIs of one part as a fit sees them; all logits are float32 on the CPU but for those of training."""
 
 
 def frozen_data(

@@ -12,7 +12,7 @@ from mammo.data.patches import grid_corners
 from mammo.evaluation.voting import roi_votes
 from mammo.report.canvas import save
 from mammo.report.rois import explanation_figure, pick_examples, picture_paths
-from mammo.serve.explanation import Explanation, mean_over_roi
+from mammo.systems.explanation import Explanation, mean_over_roi
 from tests.report.drawn_figures import Gallery
 from tests.settings import section
 

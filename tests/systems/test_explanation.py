@@ -13,7 +13,7 @@ from mammo.data.patches import grid_corners
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle
-from mammo.serve.explanation import default_block, explain, mean_over_roi, patch_grad_cams
+from mammo.systems.explanation import default_block, explain, mean_over_roi, patch_grad_cams
 from mammo.systems.score import RoiScorer
 from tests.settings import section
 
