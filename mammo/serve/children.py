@@ -35,7 +35,7 @@ class Worker:
     async def load(self) -> None:
         """Start a process that loads its libraries and waits for `start`."""
         command = [sys.executable, "-P", str(SPARE), *LIBRARIES[self.kind]]
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.order.get("threads", 1))}
+        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that spin starve the others
         environment.pop("PYTHONPATH", None)
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True, limit=2**26

@@ -42,7 +42,7 @@ def _described(workspace: Workspace, name: str, number: str) -> str:
             "size_px": bundle["size_px"],
             "corners_px": corners.tolist(),
             "vote": bundle["vote"],
-            "coverage": bundle["conformal"]["coverage"],
+            "coverage": round(1 - bundle["conformal"]["alpha"], 12),
             "estimates": estimates,
         }
     )

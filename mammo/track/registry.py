@@ -85,13 +85,13 @@ def signature() -> ModelSignature:
         "score": DataType.double,
         "model_name": DataType.string,
         "model_version": DataType.string,
-        "prediction_id": DataType.string,
         "probability": DataType.double,
         "threshold": DataType.double,
         "prediction_set": Array(DataType.string),
         "referral": DataType.boolean,
         "in_domain": DataType.boolean,
         "domain_reason": DataType.string,
+        "prediction_id": DataType.string,
     }
     return ModelSignature(
         Schema([ColSpec(kind, name=name, required=False) for name, kind in inputs.items()]),
