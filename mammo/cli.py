@@ -286,6 +286,37 @@ def rollback(workspace: WorkspaceOption = HERE) -> None:
 
 
 @app.command()
+def trace(
+    what: Annotated[str, typer.Argument(help="A version such as 2, or the prediction_id of an answer.")],
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Say where a version, or an answer, comes from: run, commit, data, settings, training ROIs."""
+    from dataclasses import asdict
+
+    from mammo.report.terminal import trace_table
+    from mammo.serve.trace import trace as traced
+
+    found = traced(workspace, _model_name(workspace), what)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        Console().print(trace_table(found))
+
+
+@app.command()
+def rebuild(version: str, workspace: WorkspaceOption = HERE) -> None:
+    """Make a version again from its commit and the raw data, in a clean worktree, and compare (minutes)."""
+    from mammo.report.terminal import rebuilt_table
+    from mammo.serve.rebuild import rebuild as made_again
+
+    compared = made_again(workspace, _model_name(workspace), version, _say)
+    Console().print(rebuilt_table(compared))
+    if not all(one.agrees for one in compared):
+        raise typer.Exit(2)
+
+
+@app.command()
 def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Compare the runs of this workspace, and show the registered versions."""
     from mammo.track.registry import versions

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mammo.core.files import Workspace
     from mammo.data.own import Problem
     from mammo.doctor import Finding
+    from mammo.serve.rebuild import Compared
+    from mammo.serve.trace import Trace
     from mammo.track.registry import Version
 
 _WHOLE: Final = 16
@@ -183,3 +185,36 @@ def show_best(console: Console, workspace: "Workspace", record: dict[str, Any]) 
         f"{record['system']}, then dvc repro",
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def trace_table(found: "Trace") -> RichTable:
+    """What made a version or an answer, a line each."""
+    version, rois = found.version, ", ".join(f"{n} {part}" for part, n in found.rois.items())
+    aliases = ", ".join(version["aliases"]) or "no alias"
+    rows = [
+        ("version", f"{version['number']} ({version['system']}), {aliases}"),
+        ("weights", version["weights_sha256"]),
+        ("code", found.code_sha256),
+        ("run", f"{found.run_id} of experiment {found.experiment}, {found.trained}"),
+        ("commit", found.commit),
+        *((path, digest) for path, digest in found.data_md5.items()),
+        ("ROIs of the fit", rois or "not logged"),
+        (
+            "settings",
+            f"{len(found.settings)} in the run, such as seed {found.settings.get('train.seed', '?')}",
+        ),
+    ]
+    if found.training_roi:
+        rows.append(("this picture", f"IS a ROI of the fit: {found.training_roi}"))
+    rows += [
+        ("answered", f"{line['time']} {line['label']}, score {line['score']:.3f}") for line in found.answers
+    ]
+    return rich_table(Table("`--json` shows every setting.", ("what", "which"), tuple(rows)))
+
+
+def rebuilt_table(compared: "Sequence[Compared]") -> RichTable:
+    """What was made again, beside what was registered."""
+    rows = tuple(
+        (one.name, one.registered[:16], one.rebuilt[:16], "yes" if one.agrees else "no") for one in compared
+    )
+    return rich_table(Table("", ("what", "registered", "made again", "the same"), rows))
