@@ -1,10 +1,12 @@
 """The service as a program: where it listens, what it logs, how it ends."""
 
 import asyncio
+import ctypes
 import ipaddress
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final
