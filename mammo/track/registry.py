@@ -22,11 +22,9 @@ from mammo.core.files import Workspace, read_json, sha256_of
 from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
 from mammo.systems.train import best_system
 from mammo.track.check import BUNDLE_TAG
-from mammo.track.store import WEIGHTS_TAG, connect, store_errors
+from mammo.track.history import CHALLENGER, CHAMPION, History, Step, look, move
+from mammo.track.store import MISSING, WEIGHTS_TAG, connect, store_errors, tags_of
 
-CHAMPION: Final = "champion"
-CHALLENGER: Final = "challenger"
-PREVIOUS_TAG: Final = "mammo.previous_champion"
 BEFORE_ALL: Final = -1
 """A logged model takes every metric of its step for its own: also the machine's, and a test result not yet there."""
 PACKAGE: Final = Path(__file__).parents[1]
@@ -45,6 +43,9 @@ class Version:
     system: str
     run_id: str
     weights_sha256: str
+    bundle_sha256: str
+    synthetic: bool | None
+    """Whether it knows phantoms alone; None where nobody said."""
     reason: str = ""
 
 
@@ -142,18 +143,26 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         number = number or _create_version(client, model_name, voter_of(client, run_id, bundle))
         note = client.get_run(run_id).data.tags.get("mlflow.note.content", "")
         client.update_model_version(model_name, number, note)
-        champion = _aliased(client, model_name, CHAMPION)
-        is_challenger = _aliased(client, model_name, CHALLENGER) == number
-        reason = f"version {number} is already registered"
-        if champion is None:
-            client.set_registered_model_alias(model_name, CHAMPION, number)
-            reason = "there was no champion"
-            if is_challenger:
-                client.delete_registered_model_alias(model_name, CHALLENGER)
-        elif champion != number and not is_challenger:
-            client.set_registered_model_alias(model_name, CHALLENGER, number)
-            reason = f"version {champion} is champion: promote with `mammo promote VERSION`"
-        return _version(client, model_name, number, reason)
+        reason = ""
+
+        def first_or_challenger(now: History) -> Step | None:
+            nonlocal reason
+            to: dict[str, str | None] = {}
+            if (champion := now.told.get(CHAMPION)) is None:
+                reason, to[CHAMPION] = "there was no champion", number
+                if now.told.get(CHALLENGER) == number:
+                    to[CHALLENGER] = None
+            elif number in now.told.values():
+                reason = f"version {number} is already registered"
+            else:
+                reason, to[CHALLENGER] = (
+                    f"version {champion} is champion: promote with `mammo promote VERSION`",
+                    number,
+                )
+            return Step("register", to, reason) if to else None
+
+        move(workspace, client, model_name, first_or_challenger)
+        return version_of(client, model_name, number, reason)
 
 
 def _create_version(client: MlflowClient, model_name: str, model_id: str) -> str:
@@ -172,53 +181,7 @@ def versions(workspace: Workspace, model_name: str) -> list[Version]:
     client = connect(workspace)
     with store_errors(workspace):
         numbers = [v.version for v in client.search_model_versions(f"name = '{model_name}'")]
-        return [_version(client, model_name, str(n)) for n in sorted(numbers, key=int, reverse=True)]
-
-
-def promote(workspace: Workspace, model_name: str, number: str) -> Version:
-    """Make a version champion; the old champion is remembered for `rollback`.
-
-    Raises:
-        TrackingError: there is no such version.
-    """
-    client = connect(workspace)
-    with store_errors(workspace):
-        known = [str(v.version) for v in client.search_model_versions(f"name = '{model_name}'")]
-        if number not in known:
-            raise TrackingError(
-                f"{model_name}: version must be one of {sorted(known, key=int)}, got {number!r}; "
-                "list them with `mammo runs`, register one with `dvc repro`"
-            )
-        old = _aliased(client, model_name, CHAMPION)
-        if old == number:
-            return _version(client, model_name, number, f"version {number} is champion already")
-        if old is not None:
-            client.set_model_version_tag(model_name, number, PREVIOUS_TAG, old)
-        client.set_registered_model_alias(model_name, CHAMPION, number)
-        if _aliased(client, model_name, CHALLENGER) == number:
-            client.delete_registered_model_alias(model_name, CHALLENGER)
-        return _version(client, model_name, number, f"champion was version {old or 'none'}")
-
-
-def rollback(workspace: Workspace, model_name: str) -> Version:
-    """Give the champion alias back to the version that held it before the last promotion.
-
-    Raises:
-        TrackingError: there is no champion, or nothing to go back to.
-    """
-    client = connect(workspace)
-    with store_errors(workspace):
-        current = champion(workspace, model_name)
-        tags = client.get_model_version(model_name, current.number).tags
-        previous = tags.get(PREVIOUS_TAG)
-        if previous is None:
-            raise TrackingError(
-                f"{model_name}: rollback needs an earlier promotion, version {current.number} has been the only "
-                "champion; promote another with `mammo promote VERSION`"
-            )
-        client.set_registered_model_alias(model_name, CHAMPION, previous)
-        client.delete_model_version_tag(model_name, current.number, PREVIOUS_TAG)
-        return _version(client, model_name, previous, f"rolled back from version {current.number}")
+        return [version_of(client, model_name, str(n)) for n in sorted(numbers, key=int, reverse=True)]
 
 
 def champion(workspace: Workspace, model_name: str) -> Version:
@@ -229,39 +192,40 @@ def champion(workspace: Workspace, model_name: str) -> Version:
     """
     client = connect(workspace)
     with store_errors(workspace):
-        number = _aliased(client, model_name, CHAMPION)
+        number = look(client, model_name)[0].get(CHAMPION)
         if number is None:
             raise TrackingError(
                 f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, which registers "
                 "the best system"
             )
-        return _version(client, model_name, number)
+        return version_of(client, model_name, number)
 
 
-def _aliased(client: MlflowClient, model_name: str, alias: str) -> str | None:
+def version_of(client: MlflowClient, model_name: str, number: str, reason: str = "") -> Version:
+    """A version with what its tags know.
+
+    Raises:
+        TrackingError: there is no such version.
+    """
     try:
-        aliases = client.get_registered_model(model_name).aliases
+        found = client.get_model_version(model_name, number)
     except MlflowException as error:
-        # Any other failure is no proof that there is no champion: a new version would take its place.
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    number = aliases.get(alias)
-    return None if number is None else str(number)
-
-
-def _version(client: MlflowClient, model_name: str, number: str, reason: str = "") -> Version:
-    found = client.get_model_version(model_name, number)
-    tags = found.tags
-    if WEIGHTS_TAG not in tags and found.source.startswith(
-        "models:/m-"
-    ):  # registered by people on MLflow's page
-        tags = client.get_logged_model(found.source.removeprefix("models:/")).tags
+        if error.error_code not in (MISSING, "INVALID_PARAMETER_VALUE"):
+            raise
+        known = sorted(int(one.version) for one in client.search_model_versions(f"name = '{model_name}'"))
+        raise TrackingError(
+            f"{model_name}: version must be one of {known}, got {number!r}; list them with `mammo runs`, register one "
+            "with `dvc repro`"
+        ) from error
+    tags = tags_of(client, model_name, number)
+    said = tags.get("mammo.synthetic")
     return Version(
         number=number,
         aliases=tuple(sorted(found.aliases)),
         system=tags.get("mammo.system", ""),
         run_id=found.run_id or "",
         weights_sha256=tags.get(WEIGHTS_TAG, ""),
+        bundle_sha256=tags.get(BUNDLE_TAG, ""),
+        synthetic=None if said is None else said == "true",
         reason=reason,
     )
