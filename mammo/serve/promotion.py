@@ -15,7 +15,7 @@ from mammo.serve.gates import LOADS, Gate, evidence_of, judged
 from mammo.serve.loaded import checked
 from mammo.track.history import CHALLENGER, CHAMPION, History, Step, move, settled
 from mammo.track.registry import Version, version_of
-from mammo.track.store import connect, store_errors, tags_of
+from mammo.track.store import MISSING, connect, store_errors, unless
 
 LONGEST_VALUE: Final = 120
 """Letters of a gate's value that the history keeps."""
@@ -137,8 +137,8 @@ def _back(client: MlflowClient, name: str, champions: list[str | None], steps: i
             f"{name}: rollback must take 1 to {max(0, len(champions) - 1)} steps, got {steps}: the history of "
             f"champions {first}; promote another with `mammo promote VERSION`"
         )
-    if not tags_of(client, name, number):
-        raise TrackingError(
-            f"{name}: version {number}, {steps} back, has been deleted; go past it with `mammo rollback {steps + 1}`"
-        )
-    return number
+    with unless(MISSING):
+        return str(client.get_model_version(name, number).version)
+    raise TrackingError(
+        f"{name}: version {number}, {steps} back, has been deleted; go past it with `mammo rollback {steps + 1}`"
+    )
