@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,7 +177,11 @@ def judged(
         same = pd.Index([roi for roi, label in truth.items() if theirs.get(roi) == label])
         pair = (one.scores(one.version.system, same) for one in (candidate, champion))
         found = auc_difference(*pair, **config.evaluate.resampling)
-        return _shown(found), found.ci_low >= -margin
+        # Equal scores, or two that separate the classes, differ in no resample: then there is no interval.
+        alike = (
+            isnan(found.ci_low) and found.n_groups > 1 and 2 * found.n_undefined < config.evaluate.n_bootstrap
+        )
+        return _shown(found), (found.value if alike else found.ci_low) >= -margin
 
     def calibrated(most: float) -> Found:
         own, bins = candidate.own, config.evaluate
@@ -257,4 +262,5 @@ def _gate(name: str, bound: float | None, words: str, find: Callable[[float], Fo
 def _shown(difference: Estimate) -> str:
     one = difference
     ends = f"{percent(one.confidence)} interval {one.ci_low:+.3f} to {one.ci_high:+.3f}"
+    ends = "no interval" if isnan(one.ci_low) else ends
     return f"{one.value:+.3f} ({ends}; {one.n} ROIs, {one.n_groups} groups)"

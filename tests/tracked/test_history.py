@@ -321,7 +321,15 @@ def test_a_changed_entry_with_a_new_hash_and_a_taken_entry_are_found(place: Plac
 
 
 def told(kind: Any, number: int, old: str | None, new: str | None, steps: int | None) -> Entry:
-    plain = {"at": "", "who": "", "gates": None, "reason": "", "commit": None, "hashes": {}, "previous": None}
+    plain: dict[str, Any] = {
+        "at": "",
+        "who": "",
+        "gates": None,
+        "reason": "",
+        "commit": None,
+        "hashes": {},
+        "previous": None,
+    }
     return Entry(number=number, kind=kind, moves={CHAMPION: (old, new)}, steps=steps, **plain)
 
 
