@@ -121,7 +121,7 @@ class Evidence:
 
 def evidence_of(client: MlflowClient, version: Version, folder: Path) -> Evidence:
     """Fetch what a version's run holds into a folder; what it does not hold is missing there."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         made = client.get_run(version.run_id).data.tags.get(BUNDLE_TAG)
         if made != version.bundle_sha256:
@@ -129,7 +129,9 @@ def evidence_of(client: MlflowClient, version: Version, folder: Path) -> Evidenc
         for parent in ("evaluate", "audit", "expectations"):
             held = {item.path for item in client.list_artifacts(version.run_id, parent)}
             for name in held & {PREDICTIONS, RESULTS, FLAGGED, AUDIT, *EXPECTATIONS}:
-                client.download_artifacts(version.run_id, name, str(folder))
+                (folder / parent).mkdir(exist_ok=True)
+                # A store of files puts them elsewhere below the folder than a server does.
+                Path(client.download_artifacts(version.run_id, name, str(folder))).replace(folder / name)
     except (MlflowException, OSError) as error:
         return Evidence(version, folder, f"cannot be had from its run ({first_line(error)})")
     return Evidence(version, folder)
