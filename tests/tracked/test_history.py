@@ -1,7 +1,6 @@
 """The history of the aliases: whole whatever is killed, moved by hand or tried by two at once."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
 from mammo.track import history
 from mammo.track.history import CHALLENGER, CHAMPION, Entry, History, Step, history_of, look, move, settled
-from tests.docker.processes import free_port, running
 from tests.tracked.registered import NAME, crown, with_versions
 
 Place = tuple[Workspace, MlflowClient]
@@ -68,20 +66,6 @@ def place(tmp_path: Path, store_of: Callable[[Workspace], None]) -> Place:
     space = Workspace(tmp_path)
     store_of(space)
     return space, with_versions(space)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, store_of: Callable[[Workspace], None]) -> Iterator[str]:
-    """Address of MLflow's own server with an empty store."""
-    space, port = Workspace(tmp_path_factory.mktemp("server")), free_port()
-    store_of(space)
-    store = ["--backend-store-uri", f"sqlite:///{space.mlruns / 'mlflow.db'}"]
-    files = ["--artifacts-destination", str(space.root / "artifacts")]
-    command = ["mlflow", "server", "--port", str(port), "--workers", "1", *store, *files]
-    variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with running(command, os.environ | variables, space.root, f"http://127.0.0.1:{port}/health"):
-        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(params=["sqlite", "server"])

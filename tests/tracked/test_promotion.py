@@ -88,6 +88,23 @@ def test_a_version_whose_gates_hold_becomes_champion_and_its_gates_are_remembere
     assert promoted(place, "2").reason == "version 2 is champion already"
 
 
+def test_a_client_of_a_server_promotes_with_nothing_but_its_address(
+    trained: Place, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, config = Workspace(tmp_path / "maker"), trained[1]
+    shutil.copytree(trained[0].root, maker.root, ignore=shutil.ignore_patterns("mlruns", "*.run.json"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    first = fill_store(maker, config)
+    (other,) = set(config.systems) - {first.system}
+    registry.register(maker, NAME, ensure_run(maker, config, other), maker.bundle(other))
+    (client := tmp_path / "client").mkdir()
+    place = Workspace(client), config
+    assert promoted(place, "2").aliases == ("champion",)
+    assert promotion.rollback(place[0], NAME).number == "1"
+    assert kinds(place) == ["register", "register", "promote", "rollback"]
+    connect(place[0]).delete_registered_model(NAME)
+
+
 def test_evidence_about_another_bundle_is_none(place: Place) -> None:
     with pytest.raises(TrackingError, match=r"(?s)version 3 stays out.*recall.*speaks of another bundle"):
         promoted(place, "3")
