@@ -93,25 +93,23 @@ class Evidence:
         table = pd.read_csv(self.file(PREDICTIONS), dtype=kinds)
         return table[~table["roi_id"].isin(self.leaked)].set_index("roi_id").sort_index()
 
-    def scores(self, system: str, among: pd.Index | None = None) -> Scores:
-        """Judgements of one system, of all ROIs or of some.
+    def scores(self, system: str) -> Scores:
+        """Judgements of one system.
 
         Raises:
-            DataError: there is none of them.
+            DataError: there is none.
         """
         rows = self.predictions[self.predictions["system"] == system]
-        rows = rows if among is None else rows.loc[rows.index.isin(among)]
         if rows.empty:
             raise DataError(
-                f"version {self.version.number}: {PREDICTIONS} holds no ROI of {system!r} that counts"
+                f"version {self.version.number}: {PREDICTIONS} holds no ROI that {system!r} judged"
             )
-        tumor = Label.TUMOR.title
-        labels, decided = ((rows[of] == tumor).to_numpy().astype(np.int64) for of in ("label", "decision"))
-        score, shares, probabilities = (
-            rows[of].to_numpy(float) for of in ("score", "vote_share", "probability")
+        labels, decided = (
+            (rows[of] == Label.TUMOR.title).to_numpy().astype(np.int64) for of in ("label", "decision")
         )
+        score, shares, sure = (rows[of].to_numpy(float) for of in ("score", "vote_share", "probability"))
         whose = rows.index.to_numpy(), labels, rows["group_id"].to_numpy()
-        return Scores.single(*whose, score[:, None], shares, decided, probabilities=probabilities)
+        return Scores.single(*whose, score[:, None], shares, decided, probabilities=sure)
 
     @property
     def own(self) -> Scores:
@@ -175,10 +173,9 @@ def judged(
         if ours != theirs:
             return f"judged on ROIs of {ours}, the champion on those of {theirs}", False
         both = candidate.own, champion.own
-        truth, theirs = (dict(zip(one.roi_ids, one.labels, strict=True)) for one in both)
-        same = pd.Index([roi for roi, label in truth.items() if theirs.get(roi) == label])
-        pair = (one.scores(one.version.system, same) for one in (candidate, champion))
-        found = auc_difference(*pair, **config.evaluate.resampling)
+        known = (set(zip(one.roi_ids, one.labels, strict=True)) for one in both)
+        same = np.array([roi for roi, _ in set.intersection(*known)], dtype=object)
+        found = auc_difference(*(one.only(same) for one in both), **config.evaluate.resampling)
         # Equal scores, or two that separate the classes, differ in no resample: then there is no interval.
         alike = (
             isnan(found.ci_low) and found.n_groups > 1 and 2 * found.n_undefined < config.evaluate.n_bootstrap
@@ -256,8 +253,10 @@ def _gate(name: str, bound: float | None, words: str, find: Callable[[float], Fo
         return Gate(name, "", "not asked", True)
     try:
         value, passed = find(bound)
-    except (MammoError, KeyError, ValueError) as error:  # the latter two: an artifact that is none of ours
-        value, passed = f"nothing to judge: {error}", False
+    except MammoError as error:
+        value, passed = str(error), False
+    except (KeyError, ValueError) as error:
+        value, passed = f"an artifact that `dvc repro` did not write ({error!r})", False
     return Gate(name, value, words.format(bound), passed)
 
 

@@ -212,6 +212,15 @@ def test_a_real_one_takes_a_phantom_s_place_though_they_were_judged_on_other_roi
     )
 
 
+def test_a_champion_that_judged_no_roi_in_common_cannot_be_compared_with(
+    candidate: Evidence, champion: Evidence
+) -> None:
+    path = champion.folder / "evaluate" / "predictions.csv"
+    path.write_text(path.read_text().replace("test/", "another test/"))
+    (gate,) = failed(candidate, champion)
+    assert gate.name == "not worse than the champion"
+
+
 def test_a_gate_that_is_null_is_not_asked(tmp_path: Path, champion: Evidence) -> None:
     bare = Evidence(version("7", "", None), tmp_path / "none")
     nothing = dict.fromkeys(("over_floor", "margin_auc", "calibration_error", "recall", "latency_s"))
