@@ -130,7 +130,7 @@ def history_table(entries: "Iterable[Entry]", title: str) -> RichTable:
             entry.at.replace("T", " ")[:16],
             entry.who,
             entry.kind,
-            ", ".join(moves),
+            "\n".join(moves),
             entry.reason,
         )
 
