@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from mammo.core.files import Workspace
     from mammo.data.own import Problem
     from mammo.doctor import Finding
+    from mammo.serve.promotion import Verdict
     from mammo.serve.rebuild import Compared
     from mammo.serve.trace import Trace
+    from mammo.track.history import Entry
     from mammo.track.registry import Version
 
 _WHOLE: Final = 16
 """Letters of a word that no column breaks."""
-_STYLES: Final = {"ok": "green", "note": "yellow", "error": "red"}
+_STYLES: Final = {"ok": "green", "note": "yellow", "error": "red", "failed": "red"}
 
 
 def show_markdown(console: Console, text: str) -> None:
@@ -110,6 +112,32 @@ def versions_table(versions: "Iterable[Version]") -> RichTable:
     """The registered versions and their aliases."""
     rows = tuple((one.number, one.system, ", ".join(one.aliases), one.run_id[:8]) for one in versions)
     return rich_table(Table("", ("version", "system", "aliases", "run"), rows), "Registered versions")
+
+
+def gates_table(verdict: "Verdict") -> RichTable:
+    """What a version showed at each gate, beside what is asked."""
+    asked = [(gate.name, gate.value, gate.bound, "ok" if gate.passed else "failed") for gate in verdict.gates]
+    title = f"Version {verdict.number} against champion {verdict.champion or 'none'}"
+    caption = "AUC: candidate minus floor or champion." + " It stays out." * bool(verdict.failed)
+    return rich_table(Table(caption, ("gate", "found", "asked: must be", ""), asked), title)
+
+
+def history_table(entries: "Iterable[Entry]", title: str) -> RichTable:
+    """Every move of an alias."""
+
+    def line(entry: "Entry") -> tuple[str, ...]:
+        moves = (f"{alias} {start or 'none'} → {to or 'none'}" for alias, (start, to) in entry.moves.items())
+        return (
+            str(entry.number),
+            entry.at.replace("T", " ")[:16],
+            entry.who,
+            entry.kind,
+            "\n".join(moves),
+            entry.reason,
+        )
+
+    headings = ("", "UTC", "who", "kind", "moves", "reason")
+    return rich_table(Table("", headings, tuple(map(line, entries))), title)
 
 
 def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> RichTable:

@@ -15,8 +15,7 @@ from typing import Any
 import yaml
 
 from mammo.core.errors import MammoError, TrackingError
-from mammo.core.files import Workspace, read_json, sha256_of
-from mammo.models.bundle import WEIGHTS_FILE
+from mammo.core.files import WEIGHTS_FILE, Workspace, read_json, sha256_of
 from mammo.serve.trace import text_of, trace
 
 RAW = ("data/raw", "data/weights")

@@ -15,8 +15,9 @@ from mlflow.exceptions import MlflowException
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
-from mammo.track.registry import CODE_TAG, Version, tags_of, version_of
-from mammo.track.store import connect, first_line
+from mammo.track.history import CODE_TAG
+from mammo.track.registry import Version, version_of
+from mammo.track.store import connect, tags_of
 
 PREDICTION: Final = re.compile(r"v(?P<version>\d+)\.(?P<weights>[0-9a-f]{8})\.(?P<pixels>[0-9a-f]{16})")
 
@@ -55,20 +56,18 @@ def trace(workspace: Workspace, name: str, what: str) -> Trace:
     """
     client, found = connect(workspace), PREDICTION.fullmatch(what)
     number = found["version"] if found else what.removeprefix("v")
-    try:
-        registered = client.get_model_version(name, number)
-    except MlflowException as error:
+    if not found and not number.isdigit():
         raise TrackingError(
-            f"{what}: must be a version of {name} such as 2, or a prediction_id such as v2.1a2b3c4d.0123456789abcdef "
-            f"({first_line(error)}); list the versions with `mammo runs`"
-        ) from error
+            f"{what}: must be a version of {name} such as 2, or a prediction_id such as v2.1a2b3c4d.0123456789abcdef; "
+            "list the versions with `mammo runs`"
+        )
     version = version_of(client, name, number)
     if found and not version.weights_sha256.startswith(found["weights"]):
         raise TrackingError(
             f"{what}: version {number} of this registry has the weights {version.weights_sha256[:8]}, so another "
             "registry's version gave this answer; name its store in MLFLOW_TRACKING_URI"
         )
-    made = traced(client, version, tags_of(client, registered).get(CODE_TAG, ""))
+    made = traced(client, version, tags_of(client, name, number).get(CODE_TAG, ""))
     if not found:
         return made
     rois = fitted_rois(client, version.run_id)

@@ -21,11 +21,12 @@ import pytest
 import yaml
 
 from mammo.core.config import Config
-from mammo.core.files import Workspace
+from mammo.core.files import WEIGHTS_FILE, Workspace
 from mammo.data.decode import PHANTOM_ROI
-from mammo.models.bundle import WEIGHTS_FILE
 from mammo.track import registry
+from mammo.track.history import CHAMPION
 from mammo.track.record import ensure_run, fill_store
+from mammo.track.register import register
 from mammo.track.store import connect
 
 pytestmark = pytest.mark.slow
@@ -87,7 +88,7 @@ def space(
     store_of(space)
     first = fill_store(space, config)
     (other,) = set(config.systems) - {first.system}
-    registry.register(space, NAME, ensure_run(space, config, other), space.bundle(other))
+    register(space, NAME, ensure_run(space, config, other), space.bundle(other))
     values = yaml.safe_load(space.params.read_text())
     values["serve"] |= {"body_s": BODY_S, "poll_s": 0.1, "shadow_share": 1.0, "drain_s": 0.5}
     space.params.write_text(yaml.safe_dump(values))
@@ -130,7 +131,7 @@ def served(space: Workspace) -> Iterator[Running]:
 
 def move(space: Workspace, number: str) -> None:
     """Move the alias as MLflow's page does."""
-    connect(space).set_registered_model_alias(NAME, registry.CHAMPION, number)
+    connect(space).set_registered_model_alias(NAME, CHAMPION, number)
 
 
 def test_the_service_follows_the_alias_and_each_answer_names_its_version(
@@ -165,7 +166,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_goes_on(served: Running, s
     (other,) = set(config.systems) - {registry.champion(space, NAME).system}
     description = space.description(other)
     description.write_text(description.read_text().replace('"threshold"', '"threshold" '))  # another version
-    made = registry.register(space, NAME, ensure_run(space, config, other), space.bundle(other))
+    made = register(space, NAME, ensure_run(space, config, other), space.bundle(other))
     (weights,) = [
         path
         for path in (space.mlruns / "artifacts").rglob(WEIGHTS_FILE)
