@@ -83,7 +83,9 @@ def tiny_versions() -> dict[str, RoiScorer]:
         classifier = new_classifier(seed=int(number))
         fit(classifier, TRAIN, VAL, recipe(epochs=epochs, patches_per_epoch=192), SETTINGS)
         vote = section(VoteConfig, **changes)
-        bundle = Bundle(classifier, 40, 20, vote, conformal=Conformal(0.1, 0.62, 0.62, True, 40), synthetic=True)
+        bundle = Bundle(
+            classifier, 40, 20, vote, conformal=Conformal(0.1, 0.62, 0.62, True, 40), synthetic=True
+        )
         scorers[number] = RoiScorer.on(bundle, CPU, "float32")
     return scorers
 

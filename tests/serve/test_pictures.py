@@ -22,7 +22,8 @@ def test_grey_levels_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "shown"), [((2048, 1024), (1024, 512)), ((300, 3000), (102, 1024)), ((1024, 1024), (1024, 1024))]
+    ("shape", "shown"),
+    [((2048, 1024), (1024, 512)), ((300, 3000), (102, 1024)), ((1024, 1024), (1024, 1024))],
 )
 def test_a_film_is_shrunk_to_the_longest_side_and_keeps_its_proportions(
     shape: tuple[int, int], shown: tuple[int, int]

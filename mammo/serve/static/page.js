@@ -1,49 +1,14 @@
-import { counted, csv, curl, nTumor, origin, outOf100, possible, ruleOf, summary, votesNeeded, why } from "./words.js";
+import { ask, askJson, failure, service } from "./service.js";
+import { camKey, counted, csv, curl, nTumor, origin, outOf100, possible, ruleOf, summary, votesNeeded, why } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const ROI_SIDE = 120;
-const TRIES = 5;
-const FAILURES = {
-  401: "the service wants an access token; enter it above",
-  408: "the picture arrived too slowly; send it again",
-  413: "the file is larger than the service takes; crop it, or save it without other content",
-  429: "the service has had too many requests from here; wait a little, then try again",
-  503: "the service is too busy; wait a little, then try again",
-};
 
 const entries = []; // one for each file, and one more for each further place of a film
 let shown = null; // the entry whose answer or film stands on the page
 let model = null; // what GET v1/model said last
-let token = "";
 let queue = Promise.resolve();
 
-// ---- asking the service
-
-async function ask(path, file) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const options = { headers };
-  if (file) {
-    const body = await file.arrayBuffer().catch(() => { throw new Error("the file cannot be read any more; choose it again"); });
-    Object.assign(options, { method: "POST", body, headers: { ...headers, "Content-Type": "application/octet-stream" } });
-  }
-  for (let tries = TRIES; ; tries--) {
-    const answer = await fetch(path, options).catch(() => {
-      throw new Error("no answer from the service; nothing is lost: check that it runs, then try again");
-    });
-    if (answer.ok) return answer;
-    if ([429, 503].includes(answer.status) && tries > 1) {
-      const seconds = Number(answer.headers.get("Retry-After") ?? 1);
-      say(`The service is busy; trying again in ${seconds} s.`);
-      await new Promise((resume) => setTimeout(resume, 1000 * seconds));
-      continue;
-    }
-    if (answer.status === 401) $("access").hidden = false;
-    const told = await answer.json().catch(() => ({}));
-    throw new Error(told.error ?? FAILURES[answer.status] ?? `the service failed (${answer.status}); its log says why`);
-  }
-}
-
-const askJson = async (path, file) => (await ask(path, file)).json();
 const versions = () => [model?.champion, model?.challenger].filter(Boolean);
 
 /** The description of the version that gave a row; asked again where the page knows of others only. */
@@ -68,14 +33,14 @@ async function settle(entry) {
     [entry.row] = (await askJson(path, entry.file)).rois;
     entry.model = await describedBy(entry.row);
   } catch (trouble) {
-    entry.error = trouble.message;
+    Object.assign(entry, { error: trouble.message, lasting: trouble.lasting });
   }
 }
 
 async function see(file) {
   if (!model) await loadModel();
   const most = Math.max(...Object.values(model.limits));
-  if (file.size > most) throw new Error(`the file has ${file.size} bytes, the service takes ${most}; crop it, or save it without other content`);
+  if (file.size > most) throw failure(`the file has ${file.size} bytes, the service takes ${most}; crop it, or save it without other content`, true);
   return askJson("v1/pictures", file);
 }
 
@@ -123,6 +88,7 @@ const percent = (part, whole) => `${(100 * part) / whole}%`;
 
 function show(entry) {
   shown = entry;
+  for (const { line } of entries) line.ariaCurrent = line === entry?.line ? "true" : null;
   const film = entry?.seen?.kind === "film";
   $("film-view").hidden = !film;
   $("answer").hidden = !entry?.row;
@@ -136,6 +102,7 @@ function show(entry) {
   const byVotes = of?.vote.rule !== "mean_score";
   $("filled").style.width = percent(byVotes ? row.vote_share : row.score, 1);
   $("limit").style.left = percent(row.threshold, 1);
+  $("limit").dataset.needed = of && byVotes ? `${votesNeeded(row.threshold, of.vote.tie, row.votes.length)} needed` : row.threshold.toFixed(2);
   $("referral").hidden = !row.referral;
   put("why", why(row));
   $("synthetic").hidden = !of?.synthetic;
@@ -191,7 +158,7 @@ function drawVotes(row, of) {
 function drawCam() {
   const found = $("show-cam").checked ? shown.cam : null;
   $("cam").hidden = !found;
-  put("cam-key", found ? `Grad-CAM of ${found.block}: red speaks for Tumor, hatched blue for Normal; its sign is that of the patch in ${found.n_agreeing} of ${found.n_patches} patches.` : "");
+  put("cam-key", found ? camKey(found) : "");
   if (!found) return;
   $("cam").src = inPng(found.grad_cam_png);
   $("cam").alt = "Grad-CAM laid over the ROI";
@@ -204,7 +171,7 @@ async function switchCam() {
     try {
       const found = await askJson(entry.at ? `v1/explanations?at=${entry.at}` : "v1/explanations", entry.file);
       if (found.prediction_id !== entry.row.prediction_id) {
-        throw new Error(`version ${found.model_version} serves by now, and this answer is of version ${entry.row.model_version}; choose the picture again`);
+        throw failure(`version ${found.model_version} serves by now, and this answer is of version ${entry.row.model_version}; choose the picture again`);
       }
       entry.cam = found;
       say("Grad-CAM is drawn.");
@@ -217,11 +184,13 @@ async function switchCam() {
   if (entry === shown) drawCam();
 }
 
+const toRetry = () => entries.filter((entry) => entry.error && !entry.lasting);
+
 function drawTrouble(...more) {
   const lines = entries.filter((entry) => entry.error).map((entry) => `${entry.name}: ${entry.error}`);
   put("error", [...lines, ...more].join("\n"));
   $("error").hidden = !$("error").textContent;
-  $("retry").hidden = !lines.length && model !== null;
+  $("retry").hidden = model && !toRetry().length;
 }
 
 /** The entry's line in the table of all answers. */
@@ -233,7 +202,7 @@ function drawLine(entry) {
     : ["", entry.error ? `no answer: ${entry.error}` : entry.seen ? "a film: choose a place" : "waits"];
   const made = cells.map((text) => make("td", {}, text));
   if (!row) made[1].colSpan = 5;
-  entry.line = make("tr", {}, make("th", { scope: "row" }, name), ...made);
+  entry.line = make("tr", { ariaCurrent: entry === shown ? "true" : null }, make("th", { scope: "row" }, name), ...made);
   if (line) line.replaceWith(entry.line);
   else $("rows").append(entry.line);
   drawTrouble();
@@ -348,11 +317,13 @@ document.ondrop = (event) => { event.preventDefault(); $("drop").classList.remov
 $("show-votes").onchange = () => { $("votes").hidden = $("square").hidden = !$("show-votes").checked; };
 $("show-cam").onchange = switchCam;
 
+service.onBusy = (seconds) => say(`The service is busy; trying again in ${seconds} s.`);
+service.onLocked = () => { $("access").hidden = false; };
+
 async function start() {
   await loadModel().then(() => drawTrouble(), (trouble) => drawTrouble(trouble.message));
-  const failed = entries.filter((entry) => entry.error);
-  if (failed.length) work(failed);
+  if (toRetry().length) work(toRetry());
 }
 $("retry").onclick = start;
-$("access").onsubmit = (event) => { event.preventDefault(); token = $("token").value; $("access").hidden = true; start(); };
+$("access").onsubmit = (event) => { event.preventDefault(); service.token = $("token").value; $("access").hidden = true; start(); };
 start();
