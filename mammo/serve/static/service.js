@@ -39,7 +39,7 @@ export async function ask(path, file) {
     }
     if (answer.status === 401) service.onLocked();
     const told = await answer.json().catch(() => ({}));
-    const words = told.error ?? FAILURES[answer.status] ?? `the service failed (${answer.status}); its log says why`;
+    const words = told.error?.replace(/^body: /, "") ?? FAILURES[answer.status] ?? `the service failed (${answer.status}); its log says why`;
     throw failure(words, [413, 422].includes(answer.status));
   }
 }
