@@ -9,17 +9,25 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
+from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
+from mammo.core.files import Workspace
+from mammo.serve.app import create_app
+from mammo.serve.requests import FILM_BYTES
+from mammo.serve.service import Service
 from tests.disc_rois import disc_rois
-from tests.serve.page_service import FILM_BYTES, Served, film_of_discs, page_service, tiny_versions
+from tests.serve.tiny_versions import NAME, film_of_discs, registered_versions
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -49,29 +57,44 @@ class Announcing(uvicorn.Server):
         self.listening.set()
 
 
+@dataclass
+class Served:
+    """The service behind the page, and the registry that it follows."""
+
+    address: str
+    client: MlflowClient
+
+    def row(self, path: Path, **query: str) -> dict[str, Any]:
+        """Its answer about a file; `at` names the place in a film."""
+        road = "v1/films" if "at" in query else "v1/rois"
+        sent = Request(f"{self.address}{road}?{urlencode(query)}", path.read_bytes())
+        sent.add_header("Content-Type", "application/octet-stream")
+        with urlopen(sent) as answer:
+            (row,) = json.load(answer)["rois"]
+        return dict(row)
+
+    def crown(self, page: Page, number: str) -> None:
+        """Let another version answer, and wait until it does."""
+        self.client.set_registered_model_alias(NAME, "champion", number)
+        page.wait_for_function(
+            "async number => (await (await fetch('readyz')).json()).loaded === number", arg=number
+        )
+
+
 @pytest.fixture(scope="module")
-def trained() -> Served:
-    return Served(tiny_versions())
-
-
-@pytest.fixture
-def served(trained: Served) -> Served:
-    """The service behind the page; a test may make another version champion."""
-    trained.champion, trained.challenger = "1", "2"
-    trained.answered.clear()
-    return trained
-
-
-@pytest.fixture(scope="module")
-def address(trained: Served) -> Iterator[str]:
+def served(
+    tmp_path_factory: pytest.TempPathFactory, store_of: Callable[[Workspace], None]
+) -> Iterator[Served]:
     """The service on a free port."""
+    space, client = registered_versions(tmp_path_factory.mktemp("discs"), store_of)
+    app = create_app(Service(space), ["127.0.0.1"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        server = Announcing(uvicorn.Config(page_service(trained), log_level="error", ws="none"))
+        server = Announcing(uvicorn.Config(app, log_level="error", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
         thread.start()
-        assert server.listening.wait(timeout=60)
-        yield f"http://127.0.0.1:{free.getsockname()[1]}/"
+        assert server.listening.wait(timeout=120)
+        yield Served(f"http://127.0.0.1:{free.getsockname()[1]}/", client)
         server.should_exit = True
         thread.join()
 
@@ -86,7 +109,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def opened(browser: Browser, address: str, served: Served) -> Iterator[Open]:
+def opened(browser: Browser, served: Served) -> Iterator[Open]:
     """Opens the page; an error on it, a refusal by its policy, or a request to another host, fails the test."""
     trouble: list[str] = []
     contexts = []
@@ -101,9 +124,9 @@ def opened(browser: Browser, address: str, served: Served) -> Iterator[Open]:
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: watch(str(error)))
         page.on("console", lambda said: watch(said.text) if said.type in ("error", "warning") else None)
-        known = (address, "blob:", "data:")
+        known = (served.address, "blob:", "data:")
         page.on("request", lambda sent: None if sent.url.startswith(known) else trouble.append(sent.url))
-        page.goto(address)
+        page.goto(served.address)
         expect(page.locator("#model-rows tr").first).to_be_visible()
         return page
 
@@ -195,7 +218,7 @@ def test_a_chosen_roi_shows_its_answer_in_words_and_the_vote_of_each_patch(
 ) -> None:
     choose(page, roi)
     expect(page.locator("#votes button")).to_have_count(25)
-    (row,) = served.answered
+    row = served.row(roi)
     expect(page.locator("#label")).to_have_text(row["label"])
     expect(page.locator("#count")).to_have_text(f"{sum(row['votes'])} of 25 patches vote Tumor")
     expect(page.locator("#status")).to_contain_text(f"roi.png: {row['label']}. {sum(row['votes'])} of 25")
@@ -357,7 +380,9 @@ def test_everything_can_be_done_by_keyboard(page: Page, served: Served, film: Pa
     page.locator("#x").fill("1")
     page.locator("#x").press("Enter")
     expect(page.locator("#name")).to_have_text("film.pgm, x 1, y 303")
-    assert [row.get("at") for row in served.answered if "at" in row] == [[242, 303], [1, 303]]
+    row = served.row(film, at="242,303")
+    page.get_by_role("button", name="film.pgm").first.click()
+    expect(page.locator("#prediction")).to_have_text(row["prediction_id"])
 
 
 @pytest.mark.parametrize("screen", ["light", "narrow"])
@@ -366,20 +391,22 @@ def test_a_click_on_a_film_votes_at_the_clicked_place(
 ) -> None:
     page = opened(**SCREENS[screen])
     choose(page, film)
-    for x, y in ((200, 380), (499, 2), (3, 618)):
+    for n_places, (x, y) in enumerate(((200, 380), (499, 2), (3, 618)), start=1):
         expect(page.locator("#film-image")).to_be_visible()
         of_pixel = box_of(page.locator("#film-image"))["width"] / 500  # it is smaller beside an answer
         page.locator("#film").click(position={"x": x * of_pixel, "y": y * of_pixel})
-        expect(page.locator("#name")).to_contain_text("film.pgm, x")
+        expect(page.locator("#rows tr")).to_have_count(n_places)
         expect(page.locator("#status")).to_contain_text("of 25 patches")
-        found = served.answered[-1]["at"]
+        place = page.locator("#rows tr").last.locator("td").first.text_content()
+        assert place is not None
+        found = [int(one) for one in place.split(", ")]
         assert abs(found[0] - x) <= 1 / of_pixel
         assert abs(found[1] - y) <= 1 / of_pixel
-    expect(page.locator("#rows tr")).to_have_count(3)
-    page.get_by_role("button", name="film.pgm").first.click()
-    expect(page.locator("#count")).to_have_text(
-        f"{sum(served.answered[0]['votes'])} of 25 patches vote Tumor"
-    )
+        row = served.row(film, at=f"{found[0]},{found[1]}")
+        expect(page.locator("#prediction")).to_have_text(row["prediction_id"])
+        # The frame is that of the ROI: 120 pixels of the film.
+        assert box_of(page.locator("#box"))["width"] / of_pixel == pytest.approx(120, abs=1)
+    expect(page.locator("#count")).to_have_text(f"{sum(row['votes'])} of 25 patches vote Tumor")
 
 
 def test_the_version_shown_is_the_answers_even_when_the_champion_changed_since_the_page_was_opened(
@@ -387,7 +414,7 @@ def test_the_version_shown_is_the_answers_even_when_the_champion_changed_since_t
 ) -> None:
     choose(page, roi)
     expect(page.locator("#version")).to_have_text("mammo-roi version 1, compact-model2")
-    served.champion, served.challenger = "2", None
+    served.crown(page, "2")
     page.locator("#show-cam").check()
     expect(page.locator("#error")).to_contain_text("version 2 serves by now")
     expect(page.locator("#cam")).to_be_hidden()
@@ -397,6 +424,7 @@ def test_the_version_shown_is_the_answers_even_when_the_champion_changed_since_t
     page.get_by_role("button", name="roi.png").first.click()
     expect(page.locator("#version")).to_have_text("mammo-roi version 1, compact-model2")
     expect(page.locator("#rule")).to_contain_text("a threshold (0.26")
+    served.crown(page, "1")
 
 
 def test_the_champion_stands_beside_the_challenger_with_numbers_and_intervals(page: Page) -> None:
@@ -428,14 +456,15 @@ def test_many_files_fill_a_table_and_a_bad_one_loses_none_of_the_others(
     expect(page.locator("#rows tr").nth(7)).to_contain_text("a film: choose a place")
     expect(page.locator("#error")).to_contain_text("broken.png: an image must be PNG")
     page.get_by_role("button", name="4.png").click()
-    expect(page.locator("#count")).to_contain_text(f"{sum(served.answered[4]['votes'])} of 25")
+    expected = [served.row(path) for path in paths]
+    expect(page.locator("#count")).to_contain_text(f"{sum(expected[4]['votes'])} of 25")
     page.screenshot(path=tmp_path / "many.png", full_page=True)
 
     with page.expect_download() as saved:
         page.locator("#save-all-csv").click()
     rows = list(csv.DictReader(io.StringIO(Path(saved.value.path()).read_text())))
     assert [row["file"] for row in rows] == [f"{index}.png" for index in range(6)]
-    assert [float(row["probability"]) for row in rows] == [row["probability"] for row in served.answered]
+    assert [float(row["probability"]) for row in rows] == [row["probability"] for row in expected]
 
 
 def test_a_saved_answer_is_the_services_row(page: Page, served: Served, roi: Path) -> None:
@@ -443,7 +472,7 @@ def test_a_saved_answer_is_the_services_row(page: Page, served: Served, roi: Pat
     with page.expect_download() as saved:
         page.locator("#save-json").click()
     row = json.loads(Path(saved.value.path()).read_text())
-    (sent,) = served.answered
+    sent = served.row(roi)
     left_out = {"name", "picture"}
     assert row == {"file": "roi.png", "at": None} | {k: v for k, v in sent.items() if k not in left_out}
     assert saved.value.suggested_filename == f"mammo-{sent['prediction_id']}.json"
@@ -454,7 +483,7 @@ def test_the_curl_line_gets_the_same_answer_whatever_the_file_is_called(
 ) -> None:
     odd = roi.with_name('it\'s $(a) `odd` "one".png')
     shutil.copy(roi, odd)
-    for path in (odd, film):
+    for path, place in ((odd, {}), (film, {"at": "250,310"})):
         choose(page, path)
         if path == film:
             expect(page.locator("#film")).to_be_visible()
@@ -466,7 +495,7 @@ def test_the_curl_line_gets_the_same_answer_whatever_the_file_is_called(
         assert command[:3] == ["curl", "--data-binary", f"@./{path.name}"]
         if shutil.which("curl"):
             said = subprocess.run([*command, "--silent"], capture_output=True, check=True, cwd=path.parent)
-            assert json.loads(said.stdout)["rois"][0] == served.answered[-2] | {"picture": None}
+            assert json.loads(said.stdout)["rois"][0] == served.row(path, **place)
 
 
 def test_a_hostile_name_is_text_on_the_page_and_in_the_saved_table(
@@ -553,7 +582,7 @@ def test_a_file_larger_than_the_service_takes_is_not_sent(page: Page, tmp_path: 
     assert sent == []
 
 
-def test_a_service_with_a_token_asks_for_it(opened: Open, address: str, roi: Path) -> None:
+def test_a_service_with_a_token_asks_for_it(opened: Open, roi: Path) -> None:
     page = opened()
 
     def guarded(route: Route) -> None:
