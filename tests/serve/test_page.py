@@ -40,7 +40,11 @@ SCREENS: dict[str, dict[str, Any]] = {
     "narrow": {"viewport": {"width": 390, "height": 844}, "reduced_motion": "reduce"},
     "narrow and dark": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
 }
+UNTIL_LOADED = """async number => {
+  while ((await (await fetch("readyz")).json()).loaded !== number) await new Promise(requestAnimationFrame);
+}"""
 HOSTILE = "=<img src=x onerror=alert(1)>'\"; $(rm) &amp;.png"
+expect.set_options(timeout=30_000)  # votes share the processor with other tests
 Open = Callable[..., Page]
 
 
@@ -72,13 +76,6 @@ class Served:
         with urlopen(sent) as answer:
             (row,) = json.load(answer)["rois"]
         return dict(row)
-
-    def crown(self, page: Page, number: str) -> None:
-        """Let another version answer, and wait until it does."""
-        self.client.set_registered_model_alias(NAME, "champion", number)
-        page.wait_for_function(
-            "async number => (await (await fetch('readyz')).json()).loaded === number", arg=number
-        )
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +136,18 @@ def opened(browser: Browser, served: Served) -> Iterator[Open]:
 @pytest.fixture
 def page(opened: Open) -> Page:
     return opened()
+
+
+@pytest.fixture
+def crown(page: Page, served: Served) -> Iterator[Callable[[str], None]]:
+    """Lets another version answer, and waits until it does; the first answers again after the test."""
+
+    def crown(number: str) -> None:
+        served.client.set_registered_model_alias(NAME, "champion", number)
+        page.evaluate(UNTIL_LOADED, number)
+
+    yield crown
+    crown("1")
 
 
 @pytest.fixture
@@ -404,17 +413,17 @@ def test_a_click_on_a_film_votes_at_the_clicked_place(
         assert abs(found[1] - y) <= 1 / of_pixel
         row = served.row(film, at=f"{found[0]},{found[1]}")
         expect(page.locator("#prediction")).to_have_text(row["prediction_id"])
-        # The frame is that of the ROI: 120 pixels of the film.
-        assert box_of(page.locator("#box"))["width"] / of_pixel == pytest.approx(120, abs=1)
+        frame, image = box_of(page.locator("#box")), box_of(page.locator("#film-image"))
+        assert 500 * frame["width"] / image["width"] == pytest.approx(120, abs=1)  # of a ROI
     expect(page.locator("#count")).to_have_text(f"{sum(row['votes'])} of 25 patches vote Tumor")
 
 
 def test_the_version_shown_is_the_answers_even_when_the_champion_changed_since_the_page_was_opened(
-    page: Page, served: Served, roi: Path
+    page: Page, crown: Callable[[str], None], roi: Path
 ) -> None:
     choose(page, roi)
     expect(page.locator("#version")).to_have_text("mammo-roi version 1, compact-model2")
-    served.crown(page, "2")
+    crown("2")
     page.locator("#show-cam").check()
     expect(page.locator("#error")).to_contain_text("version 2 serves by now")
     expect(page.locator("#cam")).to_be_hidden()
@@ -424,7 +433,6 @@ def test_the_version_shown_is_the_answers_even_when_the_champion_changed_since_t
     page.get_by_role("button", name="roi.png").first.click()
     expect(page.locator("#version")).to_have_text("mammo-roi version 1, compact-model2")
     expect(page.locator("#rule")).to_contain_text("a threshold (0.26")
-    served.crown(page, "1")
 
 
 def test_the_champion_stands_beside_the_challenger_with_numbers_and_intervals(page: Page) -> None:
