@@ -222,6 +222,15 @@ def test_the_page_is_accessible_and_no_wider_than_the_screen(
     expect(page.locator("#files")).to_be_hidden()
 
 
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_page_for_programs_is_as_accessible(opened: Open, tmp_path: Path, screen: str) -> None:
+    page = opened(**SCREENS[screen])
+    page.get_by_role("link", name="API").click()
+    expect(page.get_by_role("heading", name="POST /v1/rois")).to_be_visible()
+    assert violations(page) == ""
+    page.screenshot(path=tmp_path / f"docs, {screen}.png", full_page=True)
+
+
 def test_a_chosen_roi_shows_its_answer_in_words_and_the_vote_of_each_patch(
     page: Page, served: Served, roi: Path
 ) -> None:
