@@ -161,7 +161,14 @@ class Postgresql:
         """What `psql` prints. Raises CalledProcessError where the server refuses."""
         login = ["--host", "127.0.0.1", "--port", str(self.port), "--username", user]
         return subprocess.run(
-            [str(postgresql_binaries() / "psql"), "--no-psqlrc", "--set", "ON_ERROR_STOP=1", *login, *arguments],
+            [
+                str(postgresql_binaries() / "psql"),
+                "--no-psqlrc",
+                "--set",
+                "ON_ERROR_STOP=1",
+                *login,
+                *arguments,
+            ],
             env=os.environ | {"PGPASSWORD": password} | variables,
             check=True,
             timeout=60,
@@ -211,7 +218,9 @@ def postgresql(
         program.start()
         made_server = Postgresql(port, folder, program, program.start, stop)
         if database:
-            made_server.ask(user, password, "--dbname", "postgres", "--command", f'CREATE DATABASE "{database}"')
+            made_server.ask(
+                user, password, "--dbname", "postgres", "--command", f'CREATE DATABASE "{database}"'
+            )
         yield made_server
     finally:
         stop()

@@ -27,7 +27,6 @@ from mammo.track import registry
 from mammo.track.store import RunContext, open_run
 from tests.docker.dockerfiles import (
     FOLDER,
-    ROOT,
     environment,
     final_stage,
     read_compose,
@@ -212,7 +211,9 @@ def deployed(folder: Path, n_services: int = 2, n_versions: int = 3) -> Iterator
         mlflow, mlflow_url = mlflow_server(folder, database.port)
         stack.enter_context(running(mlflow))
         made = [voting_service(folder / f"voting-{one}", mlflow_url) for one in range(n_services)]
-        nginx, url, registry_url = nginx_server(folder / "nginx", [address for _, address in made], mlflow_url)
+        nginx, url, registry_url = nginx_server(
+            folder / "nginx", [address for _, address in made], mlflow_url
+        )
         stack.enter_context(running(nginx))
         stack.enter_context(logged_in(registry_url))
         versions = register_versions(workspace, n_versions)
