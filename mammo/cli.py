@@ -314,16 +314,21 @@ def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = H
 
 
 @app.command()
-def serve(port: int = 8000, host: str = "127.0.0.1", workspace: WorkspaceOption = HERE) -> None:
-    """Serve the champion: a page for people, JSON for programs."""
+def serve(
+    port: int = 8000,
+    host: str = "127.0.0.1",
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Name under which the service may be asked; repeatable.")
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Serve the champion, whichever it is: a page for people, JSON for programs."""
     _check_port(host, port)
-    import uvicorn
+    from mammo.serve import server
 
-    from mammo.serve.app import create_app
-
-    service = create_app(workspace)
-    typer.echo(f"voting service: http://{host}:{port} (stop with Ctrl-C)", err=True)
-    uvicorn.run(service, host=host, port=port, log_level="warning")
+    if warning := server.warning_for(host):
+        typer.echo(warning, err=True)
+    server.serve(workspace, host, port, allowed_host or [], partial(typer.echo, err=True))
 
 
 @app.command()

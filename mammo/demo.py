@@ -13,7 +13,7 @@ from mammo.core.files import Workspace, read_json, write_bytes
 from mammo.core.provenance import run_dvc
 from mammo.data.phantom import write_phantom
 from mammo.report.terminal import results_table, versions_table
-from mammo.serve.predict import load_champion
+from mammo.serve.predict import explain_rois
 from mammo.track.registry import versions
 
 Settings = dict[str, dict[str, Any]]
@@ -125,10 +125,8 @@ def draw_one_vote(workspace: Workspace) -> Path:
     from mammo.report.rois import vote_picture
 
     test = read_parts(workspace).part("test")
-    index = int(test.labels.argmax())
-    voter = load_champion(workspace)
-    image, bundle = test.images[index], voter.scorer.bundle
-    note = f"{PHANTOM} ROI {test.table['roi_id'][index]}"
+    name = str(test.table["roi_id"][int(test.labels.argmax())])
+    ((_, found),) = explain_rois(workspace, [name])
     path = workspace.reports / "vote.png"
-    vote_picture(image, voter.votes(image[None])[0], bundle.corners, bundle.size_px, path, note)
+    vote_picture(found.image, found.vote, found.corners, found.size_px, path, f"{PHANTOM} ROI {name}")
     return path

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict
 from pydantic import Field, model_validator
 
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
+from mammo.core.serve_config import RegisterConfig, ServeConfig
 from mammo.core.settings import Folds, Index, Positive, Section, Seed, explained, read_yaml, with_choice
 from mammo.core.systems import FUSIONS, split_system
 from mammo.core.tune_config import AblateConfig, LedgerConfig, StudyConfig, TuneConfig, check_space
@@ -231,14 +232,6 @@ class EvaluateConfig(Section):
         return Resampling(n_bootstrap=self.n_bootstrap, seed=self.seed, confidence=self.confidence)
 
 
-class RegisterConfig(Section):
-    """Which model becomes a version in the registry."""
-
-    model_name: str
-    select_by: Literal["val_loss", "val_auc"]
-    """Chosen on the validation part alone."""
-
-
 OWN_SETTINGS = "params.yaml"
 OVERRIDES = ("epochs", "patches_per_epoch", "head_lr", "backbone_lr")
 AT_THE_ROOT = "run from the project's root, where params.yaml lies"
@@ -265,6 +258,7 @@ class Config(Section):
     ledger: LedgerConfig
     ablate: AblateConfig
     study: StudyConfig
+    serve: ServeConfig
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

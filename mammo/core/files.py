@@ -43,6 +43,11 @@ class Workspace:
         return self.root / "data" / "weights" / "vgg16_hed.safetensors"
 
     @property
+    def predictions(self) -> Path:
+        """Folder of what the service answered, a file for each of its processes."""
+        return self.root / "predictions"
+
+    @property
     def rois(self) -> Path:
         """Folder of the ROI table and images."""
         return self.root / "data" / "rois"
@@ -234,6 +239,13 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, as lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_sha256(folder: Path) -> str:
+    """One hash of a folder's files, of their names and contents; what Python has compiled does not count."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    lines = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def missing_file(path: Path) -> DataError:

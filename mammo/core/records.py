@@ -3,9 +3,10 @@
 Nullable columns hold what a source may not know; it is null then, never invented.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pandas as pd
 
@@ -133,3 +134,12 @@ class RoiVote:
             "in_domain": self.domain_reason is None,
             "domain_reason": self.domain_reason,
         }
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The decision that a row with its patch scores tells."""
+        names = [one.name for one in fields(cls)]
+        values: dict[str, Any] = {
+            name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in names
+        }
+        return cls(**values)

@@ -41,6 +41,9 @@ MAX_ROI_BYTES: Final = 2**19
 MAX_CHUNKS: Final = 10_000
 """Of a PNG; writers put 8 KiB or more of a large picture into a chunk."""
 
+PHANTOM_ROI: Final = Path(__file__).with_name("phantom_roi.png")
+"""A synthetic ROI with a spiculated lesion: the reference that a version is checked on, and an example to try."""
+
 _JPEG: Final = b"\xff\xd8\xff"
 
 _PILLOW_FORMATS: Final[dict[bytes, tuple[str, Callable[..., ImageFile]]]] = {

@@ -1,87 +1,198 @@
-"""The voting service: a page for people, JSON for programs, health and metrics for operators."""
+"""The voting service over HTTP: votes for programs and for people, health and metrics for operators."""
 
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.resources import files
-from time import perf_counter
-from typing import Any, Final
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from mammo.core.errors import NOTICE, MammoError
-from mammo.core.files import Workspace
-from mammo.data.decode import decode_roi
-from mammo.serve.predict import load_champion
+from mammo.core.errors import NOTICE
+from mammo.data.decode import MAX_ROI_BYTES, PHANTOM_ROI
+from mammo.serve import schemas
+from mammo.serve.middleware import Outermost
+from mammo.serve.model import describe
+from mammo.serve.requests import BODY_BYTES, RefusedError, files_of, one_of, places_of
+from mammo.serve.service import Service, admitted
 
-MAX_BODY_BYTES: Final = 16 * 2**20
+log = logging.getLogger("mammo.serve")
+Row = dict[str, Any]
+Places = Annotated[
+    list[str],
+    Query(alias="at", description="X,Y of a ROI's centre, in pixels from the film's top-left corner, from 1"),
+]
 
 
-def create_app(workspace: Workspace) -> FastAPI:
-    """Load the champion and build the application around it.
+def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI:
+    """Build the application around a service, which runs as long as the application."""
+    follower, measures, serve = service.follower, service.measures, service.config.serve
 
-    A vote answers with the row of `mammo predict` and the patch scores that explain it.
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
 
-    Raises:
-        TrackingError: there is no champion, or the store cannot be used.
-    """
-    voter = load_champion(workspace)
-    bundle = voter.scorer.bundle
-    app = FastAPI(title="mammo", description=NOTICE, docs_url=None, redoc_url=None)
-    registry = CollectorRegistry()
-    counted = Counter("mammo_votes", "ROIs voted on", ["label"], registry=registry)
-    referred = Counter("mammo_referrals", "ROIs referred to a reader", registry=registry)
-    refused = Counter("mammo_refused", "Requests refused", ["status"], registry=registry)
-    seconds = Histogram("mammo_vote_seconds", "Time of one vote", registry=registry)
-    page = files("mammo.serve").joinpath("page.html").read_text(encoding="utf-8")
+    app = FastAPI(
+        title="mammo",
+        description=f"Votes on ROIs of mammograms. {NOTICE}",
+        lifespan=running,
+        docs_url=None,
+        redoc_url=None,
+        responses={422: schemas.REFUSALS[422]},
+    )
+    app.state.service = service
+    static = files("mammo.serve").joinpath("static")
+    app.mount("/static", StaticFiles(directory=str(static)))
+    app.add_middleware(Outermost, service=service)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts))
 
-    def refuse(status: int, message: str) -> JSONResponse:
-        refused.labels(str(status)).inc()
-        return JSONResponse({"error": message}, status_code=status)
+    @app.exception_handler(RefusedError)
+    def refuse(_: Request, error: RefusedError) -> JSONResponse:
+        measures.refused.labels(str(error.status)).inc()
+        headers = {} if error.retry_s is None else {"Retry-After": str(error.retry_s)}
+        return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
 
-    @app.get("/", response_class=HTMLResponse)
-    def show_page() -> str:
-        return page
+    @app.exception_handler(RequestValidationError)
+    def refuse_query(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return refuse(_, RefusedError(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}; see /docs"))
 
-    @app.get("/healthz")
-    def health() -> dict[str, str]:
-        return {"status": "ok", "model_name": voter.model_name, "model_version": voter.model_version}
+    @app.exception_handler(HTTPException)
+    def refuse_address(_: Request, error: HTTPException) -> JSONResponse:
+        return refuse(_, RefusedError(error.status_code, f"{error.detail}; see /docs"))
 
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    @app.post(
+        "/v1/rois",
+        response_model=schemas.Answers,
+        responses=schemas.REFUSALS,
+        openapi_extra=schemas.body_of(json=True),
+    )
+    async def rois(request: Request, picture: bool = False) -> Any:
+        """Vote on one or many ROIs; one bad picture refuses the whole request."""
+        async with admitted(service, request) as batcher:
+            sent = await files_of(request, serve.body_s)
+            started = time.perf_counter()
+            tasks = [batcher.loaded.decode(content, name or "body") for name, content in sent]
+            images = await asyncio.gather(*tasks)
+            rows = await service.answer(batcher, images, "rois", started)
+            shown = await batcher.loaded.pngs(np.stack(images)) if picture else [None] * len(rows)
+        named = zip(sent, rows, shown, strict=True)
+        return JSONResponse(
+            {"rois": [{"name": name, **row, "picture": png} for (name, _), row, png in named]}
+        )
 
-    @app.get("/api/model")
-    def model() -> dict[str, Any]:
+    @app.post(
+        "/v1/films",
+        response_model=schemas.Answers,
+        responses=schemas.REFUSALS,
+        openapi_extra=schemas.body_of(),
+    )
+    async def films(request: Request, at: Places = [], picture: bool = False) -> Any:  # noqa: B006 (FastAPI copies it)
+        """Vote on places of a film, each cut as in training."""
+        async with admitted(service, request) as batcher:
+            places, (name, content) = places_of(at), await one_of(request, serve.body_s)
+            started = time.perf_counter()
+            images = await batcher.loaded.cut(content, name or "body", places)
+            rows = await service.answer(batcher, list(images), "films", started)
+            shown = await batcher.loaded.pngs(images) if picture else [None] * len(rows)
+        placed = zip(places, rows, shown, strict=True)
+        return JSONResponse(
+            {"rois": [{"name": name, "at": at, **row, "picture": png} for at, row, png in placed]}
+        )
+
+    @app.post(
+        "/v1/pictures",
+        response_model=schemas.Picture,
+        responses=schemas.REFUSALS,
+        openapi_extra=schemas.body_of(),
+    )
+    async def pictures(request: Request) -> Any:
+        """Show a picture as the model reads it: a ROI or a film, in any format, as PNG."""
+        async with admitted(service, request) as batcher:
+            name, content = await one_of(request, serve.body_s)
+            return await batcher.loaded.show(content, name or "body")
+
+    @app.post(
+        "/v1/explanations",
+        response_model=schemas.Explained,
+        responses=schemas.REFUSALS,
+        openapi_extra=schemas.body_of(),
+    )
+    async def explanations(request: Request, at: Places = []) -> Any:  # noqa: B006 (FastAPI copies it)
+        """Vote on a ROI, or on one place of a film, and compute its Grad-CAM."""
+        async with admitted(service, request) as batcher:
+            name, content = await one_of(request, serve.body_s)
+            if at:
+                places = places_of(at[:1])
+                image = (await batcher.loaded.cut(content, name or "body", places))[0]
+            else:
+                image = await batcher.loaded.decode(content, name or "body")
+            row, _ = await batcher.loaded.explain(image)
+        return JSONResponse({"name": name} | ({"at": places[0]} if at else {}) | row)
+
+    @app.get("/v1/model", response_model=schemas.Model)
+    async def model() -> Any:
+        """The version that answers, and its challenger."""
+        challenger = follower.aliases.get("challenger")
         return {
-            "model_name": voter.model_name,
-            "model_version": voter.model_version,
-            "system": bundle.system,
-            "size_px": bundle.size_px,
-            "corners_px": bundle.corners.tolist(),
-            "vote": bundle.vote.model_dump(),
-            "calibrator": bundle.calibrator.to_dict(),
-            "coverage": bundle.conformal.coverage,
-            "synthetic": bundle.synthetic,
+            "champion": await asyncio.to_thread(describe, follower, follower.champion.loaded.files.number),
+            "challenger": challenger and await asyncio.to_thread(describe, follower, challenger),
             "notice": NOTICE,
+            "limits": {"roi_bytes": MAX_ROI_BYTES, "film_bytes": BODY_BYTES["/v1/films"]},
         }
 
-    @app.post("/api/vote")
-    async def vote(request: Request) -> Response:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                return refuse(413, f"body: must be at most {MAX_BODY_BYTES} bytes; send one 120 × 120 ROI")
-        started = perf_counter()
-        try:
-            decided = await run_in_threadpool(lambda: voter.votes(decode_roi(bytes(body), "body")[None])[0])
-        except MammoError as error:
-            return refuse(422, str(error))
-        seconds.observe(perf_counter() - started)
-        counted.labels(decided.label).inc()
-        referred.inc(int(decided.referral))
-        row = decided.row(voter.model_name, voter.model_version)
-        return JSONResponse(row | {"patch_scores": list(decided.patch_scores)})
+    @app.get("/v1/example", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+    def example() -> Response:
+        """A phantom ROI to try."""
+        return Response(PHANTOM_ROI.read_bytes(), media_type="image/png")
+
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def ready(response: Response) -> dict[str, Any]:
+        """Whether requests should be sent here, and which version answers."""
+        is_ready = not service.draining
+        response.status_code = 200 if is_ready else 503
+        alias, loaded = follower.aliases.get("champion"), follower.champion.loaded.files.number
+        return {
+            "ready": is_ready,
+            "draining": service.draining,
+            "alias": alias,
+            "loaded": loaded,
+            "refused": follower.refused,
+            "registry": follower.trouble or "ok",
+        }
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """For Prometheus."""
+        measures.queue.set(follower.champion.n_waiting)
+        measures.drifted.set(follower.drifted)
+        measures.loaded(follower.champion.loaded.files.number)
+        return Response(generate_latest(measures.registry), media_type=CONTENT_TYPE_LATEST)
+
+    def text(name: str) -> HTMLResponse:
+        return HTMLResponse(static.joinpath(name).read_text(encoding="utf-8"))
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page() -> HTMLResponse:
+        return text("page.html")
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return text("docs.html")
 
     return app

@@ -1,45 +1,21 @@
 """Pictures on disk → the champion's votes, and explanations of them."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import mlflow
 import numpy as np
-from mlflow.exceptions import MlflowException
 
 from mammo.core.config import Config
-from mammo.core.errors import DataError, TrackingError
+from mammo.core.errors import DataError
 from mammo.core.files import Workspace
-from mammo.core.records import ROI_SIDE_PX, Label
-from mammo.data.decode import GreyImage, read_picture, read_roi
-from mammo.data.extraction import read_film
+from mammo.core.records import Label, RoiVote
+from mammo.data.decode import GreyImage, read_picture
 from mammo.data.rois import TABLE_FILE, read_rois
-from mammo.systems.explanation import Explanation, explain
-from mammo.track.registry import champion
-from mammo.track.store import connect, first_line
-
-if TYPE_CHECKING:
-    from mammo.serve.voter import Voter
-
-
-def load_champion(workspace: Workspace) -> "Voter":
-    """Load the registered champion through MLflow, as any client would.
-
-    Raises:
-        TrackingError: there is no champion, its files are gone, or the store cannot be used.
-    """
-    connect(workspace)
-    name = Config.load_own(workspace.params).register_.model_name
-    number = champion(workspace, name).number
-    try:
-        voter: Voter = mlflow.pyfunc.load_model(f"models:/{name}/{number}").unwrap_python_model()
-    except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"{name} version {number}: its files cannot be read ({first_line(error)}); they lie where the store was "
-            "made. If that folder was moved, empty mlruns/ and run `dvc repro`"
-        ) from error
-    return voter
+from mammo.serve.loaded import Loaded, opened
+from mammo.systems.explanation import Explanation
 
 
 def predict_files(workspace: Workspace, files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -51,12 +27,17 @@ def predict_files(workspace: Workspace, files: Sequence[Path]) -> list[dict[str,
         DataError: a file is no readable ROI.
         TrackingError: there is no champion.
     """
-    images = np.stack([read_roi(path) for path in files])
-    voter = load_champion(workspace)
-    return [
-        {"file": str(path), **vote.row(voter.model_name, voter.model_version)}
-        for path, vote in zip(files, voter.votes(images), strict=True)
-    ]
+    contents = [read_picture(path) for path in files]
+
+    async def predict() -> list[dict[str, Any]]:
+        async with _champion(workspace) as loaded:
+            images = [
+                await loaded.decode(content, str(path)) for path, content in zip(files, contents, strict=True)
+            ]
+            return await loaded.vote(np.stack(images))
+
+    rows = asyncio.run(predict())
+    return [{"file": str(path)} | _answer(row) for path, row in zip(files, rows, strict=True)]
 
 
 def predict_film(workspace: Workspace, files: Sequence[Path], places: Sequence[str]) -> list[dict[str, Any]]:
@@ -73,27 +54,15 @@ def predict_film(workspace: Workspace, files: Sequence[Path], places: Sequence[s
     """
     if len(files) > 1:
         raise DataError(f"--at: names places of one film, got {len(files)} files; predict one film at a time")
-    path, stretch = files[0], Config.load_own(workspace.params).ingest.bounding_box
-    film = read_film(read_picture(path), str(path))
-    if max(film.grey.shape) <= ROI_SIDE_PX:
-        raise DataError(
-            f"{path}: a film must be larger than a ROI, got {film.grey.shape}; predict it without --at"
-        )
-    at = [_place(place) for place in places]
-    images = np.stack([film.roi(x, y, str(path), stretch)[0] for x, y in at])
-    voter = load_champion(workspace)
-    return [
-        {"file": str(path), "at": [x, y], **vote.row(voter.model_name, voter.model_version)}
-        for (x, y), vote in zip(at, voter.votes(images), strict=True)
-    ]
+    path, at = files[0], [_place(place) for place in places]
+    content = read_picture(path)
 
+    async def predict() -> list[dict[str, Any]]:
+        async with _champion(workspace) as loaded:
+            return await loaded.vote(await loaded.cut(content, str(path), at))
 
-def _place(text: str) -> tuple[float, float]:
-    try:
-        x, y = map(float, text.split(","))
-    except ValueError as error:
-        raise DataError(f"--at: must be X,Y in pixels such as 535,599, got {text!r}; correct it") from error
-    return x, y
+    rows = asyncio.run(predict())
+    return [{"file": str(path), "at": [x, y]} | _answer(row) for (x, y), row in zip(at, rows, strict=True)]
 
 
 def explain_rois(
@@ -110,26 +79,63 @@ def explain_rois(
         TrackingError: there is no champion.
     """
     rois = _read_named(workspace, names)
-    voter = load_champion(workspace)
-    explanations = explain(voter.scorer, np.stack([image for image, _, _ in rois]), block)
-    explained = []
-    for name, (_, truth, phantom), found in zip(names, rois, explanations, strict=True):
-        row = {"roi": name, "truth": truth, **found.vote.row(voter.model_name, voter.model_version)}
-        row |= {"patch_scores": list(found.vote.patch_scores), "block": found.block}
-        explained.append((row | {"synthetic": phantom or voter.scorer.bundle.synthetic}, found))
-    return explained
+
+    async def explain() -> list[tuple[dict[str, Any], Explanation]]:
+        async with _champion(workspace) as loaded:
+            images = [
+                await loaded.decode(content, name) if isinstance(content, bytes) else content
+                for name, (content, _, _) in zip(names, rois, strict=True)
+            ]
+            synthetic = bool(loaded.files.description["synthetic"])
+            explained = []
+            for name, image, (_, truth, phantom) in zip(names, images, rois, strict=True):
+                row, found = await explained_by(loaded, image, block)
+                row = {"roi": name, "truth": truth} | row | {"synthetic": phantom or synthetic}
+                explained.append((row, found))
+            return explained
+
+    return asyncio.run(explain())
 
 
-def _read_named(workspace: Workspace, names: Sequence[str]) -> list[tuple[GreyImage, str | None, bool]]:
-    """Pixels, truth and whether it is a phantom, of each picture file or, where there is none, roi_id."""
+async def explained_by(
+    loaded: Loaded, image: GreyImage, block: str | None
+) -> tuple[dict[str, Any], Explanation]:
+    """A version's row about a ROI, with `block`, and its explanation."""
+    row, maps = await loaded.explain(image, block)
+    facts: Any = {name: row.pop(name) for name in ("system", "size_px", "patch_threshold", "n_agreeing")}
+    for name in ("grad_cam_png", "n_patches"):
+        del row[name]
+    return row, Explanation(image=image, vote=RoiVote.of(row), block=row["block"], **facts, **maps)
+
+
+def _champion(workspace: Workspace) -> AbstractAsyncContextManager[Loaded]:
+    return opened(workspace, Config.load_own(workspace.params).register_.model_name)
+
+
+def _answer(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "patch_scores"}
+
+
+def _place(text: str) -> tuple[float, float]:
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError as error:
+        raise DataError(f"--at: must be X,Y in pixels such as 535,599, got {text!r}; correct it") from error
+    return x, y
+
+
+def _read_named(
+    workspace: Workspace, names: Sequence[str]
+) -> list[tuple[bytes | GreyImage, str | None, bool]]:
+    """Content, truth and whether it is a phantom, of each picture file or, where there is none, roi_id."""
     table = workspace.rois / TABLE_FILE
     from_table = table.is_file() and not all(Path(name).exists() for name in names)
     rois = read_rois(workspace.rois) if from_table else None
     row_of = {} if rois is None else {roi_id: row for row, roi_id in enumerate(rois.table["roi_id"])}
-    found: list[tuple[GreyImage, str | None, bool]] = []
+    found: list[tuple[bytes | GreyImage, str | None, bool]] = []
     for name in names:
         if Path(name).exists():
-            found.append((read_roi(Path(name)), None, False))
+            found.append((read_picture(Path(name)), None, False))
         elif rois is not None and name in row_of:
             fields = rois.table.iloc[row_of[name]]
             truth = Label(int(fields["label"])).title

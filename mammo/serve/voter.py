@@ -7,28 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import yaml
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+import mammo
 from mammo.core.errors import DataError
-from mammo.core.records import RoiVote
+from mammo.core.files import tree_sha256
 from mammo.data.decode import GreyImage, check_roi_array, decode_roi
-from mammo.models.bundle import WEIGHTS_FILE, load_bundle
-from mammo.systems.devices import choose_device
-from mammo.systems.score import RoiScorer
+from mammo.models.bundle import WEIGHTS_FILE
+from mammo.serve.roi_voter import RoiVoter
 
 
 class Voter(PythonModel):  # type: ignore[misc]
-    """A bundle behind MLflow's pyfunc interface."""
+    """A version behind MLflow's pyfunc interface."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the weights and find out under which name and version they are registered."""
+        """Load the weights and find out under which name and version they are registered.
+
+        Raises:
+            DataError: this process has imported another mammo than the version's own.
+        """
         weights = Path(context.artifacts[WEIGHTS_FILE])
-        self.scorer = RoiScorer.on(load_bundle(weights.parent), choose_device("auto"))
-        self.model_name, self.model_version = _registered_as(weights.parent.parent)
+        own, loaded = weights.parents[1] / "code" / "mammo", Path(mammo.__file__).parent
+        if tree_sha256(own) != tree_sha256(loaded):
+            raise DataError(
+                f"{loaded}: a version votes with its own code, {own}, but this process has imported another mammo; "
+                "load it in a process of its own, or let `mammo predict` or `mammo serve` do so"
+            )
+        self.voter = RoiVoter.load(weights.parent, *_registered_as(weights.parents[1]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
         """One row for each ROI: label, votes, probability, prediction set, domain and the rest of `RoiVote.row`.
@@ -44,16 +52,12 @@ class Voter(PythonModel):  # type: ignore[misc]
             raise DataError(
                 "input: at least one ROI is needed, got no rows; send a column `image` or `pixels`"
             )
-        rows = model_input.to_dict("records")
-        votes = self.votes(np.stack([_read_row(index, row) for index, row in enumerate(rows)]))
-        table = pd.DataFrame([vote.row(self.model_name, self.model_version) for vote in votes])
+        read = [_read_row(index, row) for index, row in enumerate(model_input.to_dict("records"))]
+        table = pd.DataFrame(self.voter.rows(np.stack(read))).drop(columns="patch_scores")
         # As a column of strings, pandas would put NaN in place of None beside a reason.
-        table["domain_reason"] = pd.Series([vote.domain_reason for vote in votes], dtype=object)
-        return table
-
-    def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:
-        """The decisions with patch scores, for callers that draw them."""
-        return self.scorer.votes(images)
+        return table.assign(
+            domain_reason=table["domain_reason"].astype(object).where(~table["in_domain"], None)
+        )
 
 
 def _read_row(index: int, row: dict[Any, Any]) -> GreyImage:

@@ -1,5 +1,6 @@
 """MLflow's model registry: versions that are voters, and the aliases that say which one serves."""
 
+import json
 import warnings
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Final
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
@@ -18,8 +20,11 @@ from mlflow.types.schema import Array
 
 from mammo.core.config import Config
 from mammo.core.errors import TrackingError
-from mammo.core.files import Workspace, read_json, sha256_of
-from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
+from mammo.core.files import Workspace, read_json, sha256_of, tree_sha256
+from mammo.data.decode import PHANTOM_ROI, read_roi
+from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE, load_bundle
+from mammo.systems.devices import choose_device
+from mammo.systems.score import RoiScorer
 from mammo.systems.train import best_system
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.store import WEIGHTS_TAG, connect, store_errors
@@ -27,6 +32,10 @@ from mammo.track.store import WEIGHTS_TAG, connect, store_errors
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 PREVIOUS_TAG: Final = "mammo.previous_champion"
+CODE_TAG: Final = "mammo.code_sha256"
+"""Of the package that a version carries and votes with."""
+REFERENCE_TAG: Final = "mammo.reference"
+"""What a version answered about the reference ROI when it was made, as JSON."""
 BEFORE_ALL: Final = -1
 """A logged model takes every metric of its step for its own: also the machine's, and a test result not yet there."""
 PACKAGE: Final = Path(__file__).parents[1]
@@ -82,6 +91,7 @@ def signature() -> ModelSignature:
         "referral": DataType.boolean,
         "in_domain": DataType.boolean,
         "domain_reason": DataType.string,
+        "prediction_id": DataType.string,
     }
     return ModelSignature(
         Schema([ColSpec(kind, name=name, required=False) for name, kind in inputs.items()]),
@@ -113,6 +123,8 @@ def voter_of(client: MlflowClient, run_id: str, bundle: Path) -> str:
             tags={
                 WEIGHTS_TAG: description["weights_sha256"],
                 BUNDLE_TAG: digest,
+                CODE_TAG: tree_sha256(PACKAGE),
+                REFERENCE_TAG: json.dumps(reference_answer(bundle)),
                 "mammo.system": system,
                 "mammo.synthetic": str(description["synthetic"]).lower(),
             },
@@ -154,6 +166,13 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
             client.set_registered_model_alias(model_name, CHALLENGER, number)
             reason = f"version {champion} is champion: promote with `mammo promote VERSION`"
         return _version(client, model_name, number, reason)
+
+
+def reference_answer(bundle: Path) -> dict[str, Any]:
+    """Score and votes of a bundle on the reference ROI: what a version has to answer wherever it is loaded."""
+    scorer = RoiScorer.on(load_bundle(bundle), choose_device("auto"))
+    (vote,) = scorer.votes(read_roi(PHANTOM_ROI)[None])
+    return {"score": vote.score, "votes": list(vote.votes)}
 
 
 def _create_version(client: MlflowClient, model_name: str, model_id: str) -> str:
@@ -238,6 +257,21 @@ def champion(workspace: Workspace, model_name: str) -> Version:
         return _version(client, model_name, number)
 
 
+def aliases(workspace: Workspace, client: MlflowClient, model_name: str) -> dict[str, str]:
+    """The version of each alias; there is a champion among them.
+
+    Raises:
+        TrackingError: there is no champion, or the store cannot be used.
+    """
+    with store_errors(workspace):
+        found = client.get_registered_model(model_name).aliases
+    if CHAMPION not in found:
+        raise TrackingError(
+            f"{model_name}: no version has the alias {CHAMPION}; give it with `mammo promote VERSION`"
+        )
+    return {alias: str(number) for alias, number in found.items()}
+
+
 def _aliased(client: MlflowClient, model_name: str, alias: str) -> str | None:
     try:
         aliases = client.get_registered_model(model_name).aliases
@@ -250,13 +284,16 @@ def _aliased(client: MlflowClient, model_name: str, alias: str) -> str | None:
     return None if number is None else str(number)
 
 
+def tags_of(client: MlflowClient, found: ModelVersion) -> dict[str, str]:
+    """A version's tags; those of its logged model where people have registered it on MLflow's page."""
+    if WEIGHTS_TAG not in found.tags and found.source.startswith("models:/m-"):
+        return dict(client.get_logged_model(found.source.removeprefix("models:/")).tags)
+    return dict(found.tags)
+
+
 def _version(client: MlflowClient, model_name: str, number: str, reason: str = "") -> Version:
     found = client.get_model_version(model_name, number)
-    tags = found.tags
-    if WEIGHTS_TAG not in tags and found.source.startswith(
-        "models:/m-"
-    ):  # registered by people on MLflow's page
-        tags = client.get_logged_model(found.source.removeprefix("models:/")).tags
+    tags = tags_of(client, found)
     return Version(
         number=number,
         aliases=tuple(sorted(found.aliases)),

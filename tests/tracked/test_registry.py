@@ -20,7 +20,9 @@ from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.serve.app import create_app
-from mammo.serve.predict import load_champion, predict_files
+from mammo.serve.loaded import fetch_version
+from mammo.serve.predict import predict_files
+from mammo.serve.service import Service
 from mammo.systems.score import RoiScorer
 from mammo.track import registry
 from mammo.track.record import ensure_run, fill_store
@@ -174,8 +176,8 @@ def test_every_road_gives_the_same_row(finished: tuple[Workspace, Config], tmp_p
     sent = {"dataframe_records": [{"image": base64.b64encode(path.read_bytes()).decode()}]}
     with TestClient(scoring_server.init(model)) as client:
         by_server = client.post("/invocations", json=sent).json()["predictions"][0]
-    with TestClient(create_app(space)) as client:
-        by_service = client.post("/api/vote", content=path.read_bytes()).json()
+    with TestClient(create_app(Service(space))) as client:
+        by_service = client.post("/v1/rois", content=path.read_bytes()).json()["rois"][0]
 
     assert by_client == row
     assert by_server == row

@@ -1,0 +1,47 @@
+"""Settings of the reading room: what a promotion asks for, and what the service allows."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mammo.core.settings import Positive, Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class RegisterConfig(Section):
+    """Which model becomes a version in the registry."""
+
+    model_name: str
+    select_by: Literal["val_loss", "val_auc"]
+    """Chosen on the validation part alone."""
+
+
+class ServeConfig(Section):
+    """The voting service (read by `mammo serve`, and for decoding by every command that votes)."""
+
+    poll_s: Seconds
+    """How often the service asks the registry which version is champion."""
+    threads: Positive | None
+    """CPU threads of a vote; null: one for each CPU."""
+    max_batch: Positive
+    """ROIs that wait are voted on together, so many at most."""
+    queue: Positive
+    """ROIs that may wait; more are answered with 503 and Retry-After."""
+    per_client: Positive
+    """Requests of one client at a time; more are answered with 429."""
+    body_s: Seconds
+    """A request's body has to be there within this time."""
+    drain_s: Annotated[float, Field(ge=0, le=600)]
+    """After SIGTERM the service says that it is not ready, and goes on answering for so long."""
+    decoders: Positive
+    """Processes that decode ROIs; films have one of their own."""
+    decode_s: Seconds
+    """A ROI has to be decoded within this time,"""
+    film_s: Seconds
+    """a film decoded and prepared within this."""
+    decode_memory_mb: Annotated[int, Field(ge=512)]
+    """Address space of a process that decodes."""
+    shadow_share: Share
+    """Share of the votes that the challenger gives too, unseen."""

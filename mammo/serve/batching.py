@@ -1,0 +1,98 @@
+"""Votes of requests that come together are computed together; a queue that is full refuses."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mammo.core.errors import MammoError
+from mammo.data.decode import GreyImage
+from mammo.serve.children import WorkerGoneError
+from mammo.serve.loaded import Loaded
+
+Row = dict[str, Any]
+
+
+class BusyError(MammoError):
+    """More ROIs wait than may; they are welcome a second later."""
+
+
+class Batcher:
+    """The ROIs that wait for one version, and the task that has it vote on them.
+
+    A batch is whatever waits when the version is free, so a lone ROI waits for nobody.
+    """
+
+    def __init__(self, loaded: Loaded, observe: Callable[[int], None]) -> None:
+        self.loaded = loaded
+        self._observe = observe
+        self._waiting: deque[tuple[GreyImage, asyncio.Future[Row]]] = deque()
+        self._some = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+        self._n_open = 0
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+
+    @property
+    def n_waiting(self) -> int:
+        """ROIs that wait for a batch."""
+        return len(self._waiting)
+
+    def enter(self) -> None:
+        """A request begins that will need this version; `leave` ends it."""
+        self._n_open += 1
+        self._none_open.clear()
+
+    def leave(self) -> None:
+        """A request has ended."""
+        self._n_open -= 1
+        if not self._n_open:
+            self._none_open.set()
+
+    async def vote(self, images: list[GreyImage]) -> list[Row]:
+        """The answers about ROIs, each `(120, 120)`.
+
+        Raises:
+            BusyError: the queue is full.
+            WorkerGoneError: the version's process ended twice in a row.
+        """
+        limit = self.loaded.settings.queue
+        if len(self._waiting) + len(images) > limit:
+            raise BusyError(
+                f"{len(self._waiting)} ROIs wait, and at most {limit} may; send yours again in a second"
+            )
+        futures = [asyncio.get_running_loop().create_future() for _ in images]
+        self._waiting.extend(zip(images, futures, strict=True))
+        self._some.set()
+        return list(await asyncio.gather(*futures))
+
+    async def _run(self) -> None:
+        while True:
+            await self._some.wait()
+            n = min(len(self._waiting), self.loaded.settings.max_batch)
+            batch = [self._waiting.popleft() for _ in range(n)]
+            if not self._waiting:
+                self._some.clear()
+            self._observe(n)
+            images = np.stack([image for image, _ in batch])
+            try:
+                try:
+                    rows = await self.loaded.vote(images)
+                except WorkerGoneError:  # what killed it need not come again, and nobody else answers these
+                    rows = await self.loaded.vote(images)
+            except MammoError as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), row in zip(batch, rows, strict=True):
+                if not future.done():  # its client may have gone
+                    future.set_result(row)
+
+    async def drain(self) -> None:
+        """Wait for the requests that began with this version, then end it."""
+        await self._none_open.wait()
+        self._task.cancel()
+        await self.loaded.close()

@@ -1,0 +1,119 @@
+"""Worker processes, from the side that asks: started, asked one thing at a time, ended when they overstep."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from mammo.core.errors import MammoError
+from mammo.serve.worker import LENGTHS, Header, message
+
+SPARE: Final = Path(__file__).with_name("spare.py")
+LIBRARIES: Final = {
+    "votes": ("torch", "pydantic", "yaml", "safetensors.torch", "scipy.special", "PIL.Image"),
+    "pictures": ("numpy", "pydantic", "yaml", "PIL.Image", "pydicom", "scipy.ndimage"),
+}
+START_S: Final = 120
+
+
+class WorkerGoneError(MammoError):
+    """A worker ended, or was ended, before it answered."""
+
+
+class Worker:
+    """A process that does what an order says: started by `start`, or by the first request after its end."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.order = kind, Header()
+        self._process: Process | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Start a process that loads its libraries and waits for `start`."""
+        command = [sys.executable, "-P", str(SPARE), *LIBRARIES[self.kind]]
+        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that spin starve the others
+        environment.pop("PYTHONPATH", None)
+        self._process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True, limit=2**26
+        )
+
+    async def start(self, order: Header) -> None:
+        """Become the worker of an order.
+
+        Raises:
+            MammoError: the version cannot be loaded, in its own words.
+        """
+        self.order = order | {"kind": self.kind}
+        async with self._one_at_a_time:
+            await self._become()
+
+    async def _become(self) -> None:
+        if self._process is None:
+            await self.load()
+        line = json.dumps(self.order).encode() + b"\n"
+        header, _ = await self._exchange(line, START_S)
+        if "error" in header:
+            raise MammoError(header["error"])
+
+    async def ask(self, header: Header, body: bytes = b"", seconds: float = 60) -> tuple[Header, bytes]:
+        """Send a request and wait for the answer; a worker that ended is started again first.
+
+        Raises:
+            MammoError: the request was refused.
+            WorkerGoneError: there was no answer in time, or the worker ended; the next request starts another.
+        """
+        async with self._one_at_a_time:
+            if self._process is None or self._process.returncode is not None:
+                self._process = None
+                await self._become()
+            answer, content = await self._exchange(message(header, body), seconds)
+        if "error" in answer:
+            raise MammoError(answer["error"])
+        return answer, content
+
+    async def _exchange(self, sent: bytes, seconds: float) -> tuple[Header, bytes]:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(seconds):
+                process.stdin.write(sent)
+                await process.stdin.drain()
+                lengths = await process.stdout.readexactly(2 * LENGTHS)
+                n_header, n_body = (int.from_bytes(lengths[at : at + LENGTHS], "big") for at in (0, LENGTHS))
+                header = json.loads(await process.stdout.readexactly(n_header))
+                return header, await process.stdout.readexactly(n_body)
+        except TimeoutError as error:
+            await self._end()
+            raise WorkerGoneError(
+                f"no answer within {seconds:g} s; send a smaller or a simpler picture"
+            ) from error
+        except (OSError, asyncio.IncompleteReadError) as error:
+            await self._end()
+            raise WorkerGoneError("a worker ended before it answered; send the request again") from error
+        except asyncio.CancelledError:
+            await self._end()  # its answer would be taken for the next one's
+            raise
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+
+    async def close(self) -> None:
+        """End the process."""
+        await self._end()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None where there is none."""
+        return None if self._process is None else self._process.pid

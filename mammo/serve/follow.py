@@ -1,0 +1,147 @@
+"""The service follows the registry: the champion votes, loaded beside the old one and checked first."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mlflow import MlflowClient
+
+from mammo.core.config import Config
+from mammo.core.errors import MammoError
+from mammo.core.files import Workspace
+from mammo.serve.batching import Batcher
+from mammo.serve.children import Worker
+from mammo.serve.loaded import Loaded, fetch_version
+from mammo.track.registry import CHALLENGER, CHAMPION, aliases
+from mammo.track.store import connect
+
+log = logging.getLogger("mammo.serve")
+
+
+@dataclass
+class Follower:
+    """The versions that are loaded, by number, and what the registry says.
+
+    Attributes:
+        aliases: as last read: `champion`, and `challenger` where there is one.
+        refused: versions that failed their check, with the reason; they are not tried again while the alias stays.
+        trouble: why the registry could not be read; empty where it could. The loaded version goes on.
+        observe_batch: told of each batch's size.
+    """
+
+    workspace: Workspace
+    config: Config
+    observe_batch: Callable[[int], None]
+    aliases: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    trouble: str = ""
+    _loaded: dict[str, Batcher] = field(default_factory=dict)
+    _current: str = ""
+    _spare: Worker | None = None
+    _client: MlflowClient = field(init=False)
+    _draining: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """The registered model's name."""
+        return self.config.register_.model_name
+
+    @property
+    def champion(self) -> Batcher:
+        """The version that answers."""
+        return self._loaded[self._current]
+
+    @property
+    def challenger(self) -> Batcher | None:
+        """The version that answers unseen, where one is loaded for that."""
+        return self._loaded.get(self.aliases.get(CHALLENGER, "")) if self.config.serve.shadow_share else None
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the alias names another version than the one that answers."""
+        return self.aliases.get(CHAMPION) != self._current
+
+    async def start(self) -> None:
+        """Load the champion.
+
+        Raises:
+            MammoError: there is none, or it fails its check.
+        """
+        self._spare = Worker("votes")
+        await self._spare.load()
+        self._client = await asyncio.to_thread(connect, self.workspace)
+        await self._ask()
+        await self._load(self.aliases[CHAMPION])
+        self._current = self.aliases[CHAMPION]
+
+    async def run(self) -> None:
+        """Ask the registry for ever, and follow it."""
+        while True:
+            await asyncio.sleep(self.config.serve.poll_s)
+            await self.step()
+
+    async def step(self) -> None:
+        """Ask the registry once, and do what it says."""
+        try:
+            await self._ask()
+        except MammoError as error:
+            self._say("registry", str(error))
+            return
+        self.trouble = ""
+        wanted = [self.aliases[CHAMPION]]
+        if self.config.serve.shadow_share and CHALLENGER in self.aliases:
+            wanted.append(self.aliases[CHALLENGER])
+        self.refused = {number: why for number, why in self.refused.items() if number in wanted}
+        for number in wanted:
+            if number in self._loaded or number in self.refused:
+                continue
+            try:
+                await self._load(number)
+            except MammoError as error:
+                self.refused[number] = str(error)
+                log.error("version %s is refused, version %s goes on: %s", number, self._current, error)
+        if wanted[0] in self._loaded and wanted[0] != self._current:
+            log.warning("version %s answers in place of version %s", wanted[0], self._current)
+            self._current = wanted[0]
+        for number in self._loaded.keys() - {*wanted, self._current}:
+            self._end(self._loaded.pop(number))
+
+    async def _ask(self) -> None:
+        self.aliases = await asyncio.to_thread(aliases, self.workspace, self._client, self.name)
+
+    def _say(self, what: str, text: str) -> None:
+        if self.trouble != text:
+            log.error("the %s cannot be read, version %s goes on: %s", what, self._current, text)
+        self.trouble = text
+
+    async def _load(self, number: str) -> None:
+        """Load and check a version beside the others."""
+        files = await asyncio.to_thread(fetch_version, self.workspace, self.name, number)
+        spare, self._spare = self._spare or Worker("votes"), None
+        serve = self.config.serve
+        loaded = Loaded(files, serve, self.config.ingest.bounding_box, spare)
+        try:
+            await loaded.start(serve.threads)
+            await loaded.check()
+        except BaseException:
+            await loaded.close()
+            raise
+        finally:
+            self._spare = Worker("votes")
+            await self._spare.load()  # it loads its libraries while nobody waits for it
+        self._loaded[number] = Batcher(loaded, self.observe_batch)
+
+    def _end(self, batcher: Batcher) -> None:
+        task = asyncio.create_task(batcher.drain())
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
+    async def close(self) -> None:
+        """End every process."""
+        for task in list(self._draining):
+            await task
+        for batcher in self._loaded.values():
+            await batcher.drain()
+        if self._spare is not None:
+            await self._spare.close()

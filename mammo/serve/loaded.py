@@ -1,0 +1,249 @@
+"""A registered version, loaded: its files are checked against the registry, and its own code votes in processes."""
+
+import asyncio
+import io
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+from mlflow.exceptions import MlflowException
+
+from mammo.core.config import Config
+from mammo.core.errors import MammoError, TrackingError
+from mammo.core.files import Workspace, read_json, sha256_of, tree_sha256
+from mammo.core.processes import usable_cpus
+from mammo.core.serve_config import ServeConfig
+from mammo.data.decode import GreyImage
+from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
+from mammo.serve.children import Worker
+from mammo.serve.worker import rois_of
+from mammo.track.check import BUNDLE_TAG
+from mammo.track.registry import CODE_TAG, REFERENCE_TAG, tags_of
+from mammo.track.store import WEIGHTS_TAG, connect, first_line
+
+Row = dict[str, Any]
+TOLERANCE: Final = 0.005
+"""Of the reference's score: machines and numbers of threads differ in the last bits, other weights in the first."""
+N_TIMED: Final = 5
+
+
+@dataclass(frozen=True)
+class VersionFiles:
+    """What the registry keeps of a version, on this machine.
+
+    Attributes:
+        folder: of the logged model; `temporary` where it was downloaded.
+        reference: score and votes about the reference ROI.
+        description: the bundle's.
+        run_id: of the training.
+    """
+
+    name: str
+    number: str
+    folder: Path
+    temporary: bool
+    reference: Row
+    description: Row
+    run_id: str
+
+    @property
+    def bundle(self) -> Path:
+        """Folder of weights and description."""
+        return self.folder / "artifacts"
+
+
+def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
+    """Bring a version's files here and check them against the hashes that the registry keeps.
+
+    Raises:
+        TrackingError: the version is not there, its files are gone, or they are not those that were registered.
+    """
+    client = connect(workspace)
+    try:
+        found = client.get_model_version(name, number)
+        tags, uri = tags_of(client, found), f"models:/{name}/{number}"
+        local = client.get_model_version_download_uri(name, number).startswith("file:")
+        target = None if local else tempfile.mkdtemp(prefix="mammo-version-")
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target))
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"{name} version {number}: its files cannot be read ({first_line(error)}); they lie where the store was "
+            "made. If that folder was moved, empty mlruns/ and run `dvc repro`"
+        ) from error
+    bundle, code = folder / "artifacts", folder / "code" / "mammo"
+    if CODE_TAG not in tags:
+        raise TrackingError(
+            f"{name} version {number}: was registered by an older mammo, without the hash of its code; register "
+            "it again with `dvc repro`"
+        )
+    hashes = {
+        CODE_TAG: (code, tree_sha256),
+        BUNDLE_TAG: (bundle / DESCRIPTION_FILE, sha256_of),
+        WEIGHTS_TAG: (bundle / WEIGHTS_FILE, sha256_of),
+    }
+    for tag, (path, hashed) in hashes.items():
+        if not path.exists() or hashed(path) != tags.get(tag):
+            raise TrackingError(
+                f"{name} version {number}: {path} must be what was registered (its hash {tag} is "
+                f"{tags.get(tag)}); it was changed or damaged: serve another version with `mammo rollback`, or "
+                "register this one again with `dvc repro` on an empty mlruns/"
+            )
+    description, reference = read_json(bundle / DESCRIPTION_FILE), json.loads(tags[REFERENCE_TAG])
+    return VersionFiles(name, number, folder, not local, reference, description, found.run_id or "")
+
+
+@dataclass
+class Loaded:
+    """A version whose workers run: one that votes, and some that decode pictures.
+
+    Requests that it refuses raise `MammoError`; those that it did not answer in time, `WorkerGoneError`.
+    """
+
+    files: VersionFiles
+    settings: ServeConfig
+    bounding_box: bool
+    voting: Worker = field(default_factory=lambda: Worker("votes"))
+    decoding: list[Worker] = field(default_factory=list)
+    films: Worker = field(default_factory=lambda: Worker("pictures"))
+
+    async def start(self, threads: int | None = None) -> None:
+        """Start the workers and wait for the one that votes."""
+        order = {"code": str(self.files.folder / "code"), "memory_mb": None, "nice": 0}
+        limited = order | {"memory_mb": self.settings.decode_memory_mb}
+        votes = {"bundle": str(self.files.bundle), "threads": threads or usable_cpus()}
+        votes |= {"model_name": self.files.name, "model_version": self.files.number}
+        self.decoding = [Worker("pictures") for _ in range(self.settings.decoders)]
+        self.films.order = limited | {"kind": "pictures", "nice": 10}  # it starts with the first film
+        for worker in self.decoding:
+            worker.order = limited | {"kind": "pictures"}
+        self._free: asyncio.Queue[Worker] = asyncio.Queue()
+        for worker in self.decoding:
+            self._free.put_nowait(worker)
+        await self.voting.start(order | votes)
+
+    async def check(self) -> float:
+        """Vote on the reference ROI; returns the median seconds of a vote on one ROI.
+
+        Raises:
+            TrackingError: the answer is not the one that the version gave when it was registered.
+        """
+        seconds, rows = [], []
+        for _ in range(N_TIMED):
+            started = time.perf_counter()
+            answer, _ = await self.voting.ask({"do": "reference"})
+            seconds.append(time.perf_counter() - started)
+            rows += answer["rows"]
+        expected, found = self.files.reference["score"], rows[0]["score"]
+        if not abs(found - expected) <= TOLERANCE:
+            raise TrackingError(
+                f"{self.files.name} version {self.files.number}: must give the reference ROI the score "
+                f"{expected:.4f} as when it was registered, got {found:.4f}; this machine or its libraries "
+                "compute something else"
+            )
+        return statistics.median(seconds)
+
+    async def decode(self, content: bytes, name: str) -> GreyImage:
+        """A ROI's grey levels `(120, 120)` from a file's bytes."""
+        worker = await self._free.get()
+        try:
+            _, body = await worker.ask({"do": "roi", "name": name}, content, self.settings.decode_s)
+        finally:
+            self._free.put_nowait(worker)
+        roi: GreyImage = rois_of(body)[0]
+        return roi
+
+    async def cut(
+        self, content: bytes, name: str, places: Sequence[tuple[float, float]]
+    ) -> npt.NDArray[np.uint8]:
+        """ROIs `(n, 120, 120)` at places of a film, cut as in training."""
+        header = {"do": "film", "name": name, "at": list(places), "bounding_box": self.bounding_box}
+        _, body = await self.films.ask(header, content, self.settings.film_s)
+        return rois_of(body)
+
+    async def show(self, content: bytes, name: str) -> tuple[Row, bytes]:
+        """Kind and size of a picture, and a PNG of it for people."""
+        return await self.films.ask({"do": "show", "name": name}, content, self.settings.film_s)
+
+    async def pngs(self, images: npt.NDArray[np.uint8]) -> list[str]:
+        """ROIs `(n, 120, 120)` as PNG in base64."""
+        worker = await self._free.get()
+        try:
+            answer, _ = await worker.ask({"do": "png"}, images.tobytes(), self.settings.decode_s)
+        finally:
+            self._free.put_nowait(worker)
+        return list(answer["pngs"])
+
+    async def vote(self, images: npt.NDArray[np.uint8]) -> list[Row]:
+        """The answer about each of the ROIs `(n, 120, 120)`, with its patch scores."""
+        answer, _ = await self.voting.ask({"do": "vote"}, images.tobytes())
+        return list(answer["rows"])
+
+    async def explain(self, image: GreyImage, block: str | None = None) -> tuple[Row, dict[str, Any]]:
+        """Answer and Grad-CAM of a ROI: the row with what was found, and the maps of `systems.explanation`."""
+        answer, body = await self.voting.ask({"do": "explain", "block": block}, image.tobytes())
+        with np.load(io.BytesIO(body), allow_pickle=False) as maps:
+            return answer["rows"][0], dict(maps)
+
+    async def close(self) -> None:
+        """End the workers; what they are asked meanwhile fails."""
+        for worker in (self.voting, self.films, *self.decoding):
+            await worker.close()
+        if self.files.temporary:
+            shutil.rmtree(self.files.folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def opened(workspace: Workspace, name: str, number: str | None = None) -> AsyncIterator[Loaded]:
+    """A version (the champion, if none is named), loaded for a while.
+
+    Raises:
+        TrackingError: there is no such version or champion, or its files are not those that were registered.
+        MammoError: it cannot be loaded.
+    """
+    from mammo.track.registry import champion
+
+    config, voting = Config.load_own(workspace.params), Worker("votes")
+    try:
+        await voting.load()  # its libraries load while MLflow's do
+        found = await asyncio.to_thread(
+            lambda: fetch_version(workspace, name, number or champion(workspace, name).number)
+        )
+        loaded = Loaded(found, config.serve, config.ingest.bounding_box, voting)
+        await loaded.start()
+    except BaseException:
+        await voting.close()
+        raise
+    try:
+        yield loaded
+    finally:
+        await loaded.close()
+
+
+def checked(workspace: Workspace, name: str, number: str) -> float:
+    """Load a version as the service would and vote on the reference ROI; returns the seconds of a vote on one ROI.
+
+    Raises:
+        TrackingError: its files are not those that were registered, or its answer is another than it was.
+        MammoError: it cannot be loaded.
+    """
+
+    async def check() -> float:
+        async with opened(workspace, name, number) as loaded:
+            return await loaded.check()
+
+    try:
+        return asyncio.run(check())
+    except TrackingError:
+        raise
+    except MammoError as error:
+        raise TrackingError(f"{name} version {number}: cannot be loaded ({error})") from error

@@ -1,0 +1,60 @@
+"""What the service answered: a line of JSON for each ROI, without its picture."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mammo.data.decode import GreyImage
+
+KEPT: Final = (
+    "prediction_id",
+    "model_version",
+    "label",
+    "vote_share",
+    "score",
+    "probability",
+    "referral",
+    "in_domain",
+)
+SHADOWED: Final = ("model_version", "label", "vote_share", "score", "probability")
+
+
+def statistics_of(image: GreyImage) -> dict[str, float]:
+    """What drift is looked for in: mean, standard deviation and percentiles of a ROI's grey levels."""
+    low, middle, high = np.percentile(image, (5, 50, 95))
+    values = {"mean": image.mean(), "std": image.std(), "p05": low, "p50": middle, "p95": high}
+    return {name: round(float(value), 3) for name, value in values.items()}
+
+
+class PredictionLog:
+    """A file of one service process, `HOST-PID.jsonl`; lines are written whole."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("a", buffering=1)
+
+    def write(
+        self,
+        row: Mapping[str, Any],
+        image: GreyImage,
+        road: str,
+        started: float,
+        challenger: Mapping[str, Any] | None,
+    ) -> None:
+        """Add the line of an answer, asked at `started` on `time.perf_counter`, and what the challenger said."""
+        line: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "road": road}
+        line |= {name: row[name] for name in KEPT} | {"inputs": statistics_of(image)}
+        line["seconds"] = round(time.perf_counter() - started, 4)
+        line["challenger"] = challenger and {name: challenger[name] for name in SHADOWED}
+        self._file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,146 @@
+"""A worker of one version: answers requests on standard input until it ends. It runs the version's own code.
+
+What must stay as it is for other versions to understand each other: `run`, the framing of messages, the names of the
+requests and what they hold.
+"""
+
+import base64
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mammo.core.errors import MammoError
+from mammo.core.records import ROI_SIDE_PX
+from mammo.data.decode import decode_image, decode_roi
+from mammo.data.extraction import read_film
+from mammo.serve.pictures import overlay, png, preview
+
+Header = dict[str, Any]
+Request = Callable[[Header, bytes], tuple[Header, bytes]]
+LENGTHS: Final = 4
+"""Bytes of each of the two lengths, big-endian, before a message: of its header (JSON) and of its body."""
+
+
+def read_message(stream: BinaryIO) -> tuple[Header, bytes] | None:
+    """The next message; None at the end."""
+    lengths = stream.read(2 * LENGTHS)
+    if len(lengths) < 2 * LENGTHS:
+        return None
+    header, body = (int.from_bytes(lengths[at : at + LENGTHS], "big") for at in (0, LENGTHS))
+    return json.loads(stream.read(header)), stream.read(body)
+
+
+def message(header: Header, body: bytes = b"") -> bytes:
+    """A message as it is sent."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(LENGTHS, "big") + len(body).to_bytes(LENGTHS, "big") + text + body
+
+
+def run(order: Header, requests: BinaryIO, answers: BinaryIO) -> None:
+    """Become the worker that the order wants, and answer until the requests end.
+
+    The order names `kind` (`votes` or `pictures`), `memory_mb` (null: no limit), `nice`, and for votes the folder
+    `bundle`, `model_name`, `model_version` and `threads`.
+    """
+    if order["memory_mb"]:
+        size = order["memory_mb"] * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    os.nice(order["nice"])
+
+    def send(header: Header, body: bytes = b"") -> None:
+        answers.write(message(header, body))
+        answers.flush()
+
+    try:
+        known = voting(order) if order["kind"] == "votes" else PICTURES
+    except MammoError as error:
+        send({"error": str(error)})
+        return
+    send({"ready": True})
+    while (request := read_message(requests)) is not None:
+        header, body = request
+        try:
+            answer = known[header["do"]](header, body)
+        except MammoError as error:
+            answer = {"error": str(error)}, b""
+        except MemoryError:
+            answer = (
+                {"error": "the picture needs more memory than a request may have; send a smaller one"},
+                b"",
+            )
+        send(*answer)
+    sys.stdout.flush()
+
+
+def voting(order: Header) -> dict[str, Request]:
+    """Requests about ROIs, `n` times 14,400 grey levels: rows, and explanations."""
+    import torch
+
+    from mammo.serve.roi_voter import RoiVoter
+
+    torch.set_num_threads(order["threads"])
+    voter = RoiVoter.load(Path(order["bundle"]), order["model_name"], order["model_version"])
+
+    def vote(_: Header, body: bytes) -> tuple[Header, bytes]:
+        return {"rows": voter.rows(rois_of(body))}, b""
+
+    def reference(_: Header, __: bytes) -> tuple[Header, bytes]:
+        return {"rows": [voter.reference()]}, b""
+
+    def explain_one(header: Header, body: bytes) -> tuple[Header, bytes]:
+        from mammo.systems.explanation import explain
+
+        (image,) = rois_of(body)
+        (found,) = explain(voter.scorer, image[None], header["block"])
+        row = voter.rows(image[None])[0]
+        facts = {"block": found.block, "n_agreeing": found.n_agreeing, "n_patches": len(found.corners)}
+        maps = BytesIO()
+        arrays: Any = {name: getattr(found, name) for name in ("corners", "vote_map", "coverage", "grad_cam")}
+        np.savez(maps, **arrays)
+        drawn = {"grad_cam_png": base64.b64encode(overlay(found.grad_cam)).decode()}
+        facts |= {"size_px": found.size_px, "patch_threshold": found.patch_threshold, "system": found.system}
+        return {"rows": [row | facts | drawn]}, maps.getvalue()
+
+    return {"vote": vote, "reference": reference, "explain": explain_one}
+
+
+def rois_of(body: bytes) -> npt.NDArray[np.uint8]:
+    """Grey levels as they are sent → `(n, 120, 120)`."""
+    return np.frombuffer(body, dtype=np.uint8).reshape(-1, ROI_SIDE_PX, ROI_SIDE_PX).copy()
+
+
+def _roi(header: Header, body: bytes) -> tuple[Header, bytes]:
+    return {}, decode_roi(body, header["name"]).tobytes()
+
+
+def _film(header: Header, body: bytes) -> tuple[Header, bytes]:
+    name, film = header["name"], read_film(body, header["name"])
+    if max(film.grey.shape) <= ROI_SIDE_PX:
+        raise MammoError(
+            f"{name}: a film must be larger than a ROI, got {film.grey.shape}; send it without a place"
+        )
+    cut = [film.roi(x, y, name, header["bounding_box"])[0] for x, y in header["at"]]
+    return {}, b"".join(roi.tobytes() for roi in cut)
+
+
+def _show(header: Header, body: bytes) -> tuple[Header, bytes]:
+    grey = decode_image(body, header["name"])
+    height, width = grey.shape
+    kind = "roi" if grey.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else "film"
+    return {"kind": kind, "width_px": width, "height_px": height}, preview(grey)
+
+
+def _png(_: Header, body: bytes) -> tuple[Header, bytes]:
+    return {"pngs": [base64.b64encode(png(roi)).decode() for roi in rois_of(body)]}, b""
+
+
+PICTURES: Final[dict[str, Request]] = {"roi": _roi, "film": _film, "show": _show, "png": _png}
+"""Requests about files of pictures: grey levels of a ROI or of places in a film, and what a browser can show."""
