@@ -1,4 +1,4 @@
-"""The whole of `docker/compose.yaml` without containers: PostgreSQL, MLflow with log-in, voting services, nginx, load."""
+"""All of `docker/compose.yaml` without containers: PostgreSQL, MLflow with log-in, voting services, nginx, load."""
 
 import asyncio
 import io
