@@ -71,13 +71,8 @@ class Program:
         """Whether it has been started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, timeout_s: float = 120) -> None:
-        """Start it, and wait until it is healthy.
-
-        Raises:
-            RuntimeError: it ended before.
-            TimeoutError: it was not healthy in time.
-        """
+    def launch(self) -> None:
+        """Start it and do not wait."""
         with (self.folder / f"{self.name}.log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command,
@@ -90,12 +85,25 @@ class Program:
                 group=self.user,
             )
 
+    def wait(self, timeout_s: float = 120) -> None:
+        """Wait until it is healthy.
+
+        Raises:
+            RuntimeError: it ended before.
+            TimeoutError: it was not healthy in time.
+        """
+
         def healthy() -> bool:
             if not self.is_running:
                 raise RuntimeError(f"{self.name} ended before it was healthy:\n{self.log}")
             return self.healthy()
 
         wait_until(healthy, timeout_s, lambda: f"{self.name} is healthy:\n{self.log}")
+
+    def start(self) -> None:
+        """Start it and wait until it is healthy; raises as `wait` does."""
+        self.launch()
+        self.wait()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it with a signal.

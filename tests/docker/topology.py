@@ -24,7 +24,7 @@ from mammo.core.files import Workspace
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, save_bundle
 from mammo.track import registry
-from mammo.track.store import RunContext, open_run
+from mammo.track.store import RunContext, open_run, without_addresses
 from tests.docker.dockerfiles import (
     FOLDER,
     environment,
@@ -33,7 +33,7 @@ from tests.docker.dockerfiles import (
     read_dockerfile,
     start_command,
 )
-from tests.docker.processes import Postgresql, Program, answers, free_port, postgresql, running
+from tests.docker.processes import Postgresql, Program, answers, free_port, postgresql
 from tests.settings import PARAMS, section
 
 SECRETS: Final = {
@@ -209,16 +209,21 @@ def deployed(folder: Path, n_services: int = 2, n_versions: int = 3) -> Iterator
     with ExitStack() as stack:
         database = stack.enter_context(compose_postgresql())
         mlflow, mlflow_url = mlflow_server(folder, database.port)
-        stack.enter_context(running(mlflow))
         made = [voting_service(folder / f"voting-{one}", mlflow_url) for one in range(n_services)]
         nginx, url, registry_url = nginx_server(
             folder / "nginx", [address for _, address in made], mlflow_url
         )
-        stack.enter_context(running(nginx))
+        for program in (mlflow, nginx, *(program for program, _ in made)):
+            stack.callback(program.kill)
+        mlflow.start()
+        nginx.start()
         stack.enter_context(logged_in(registry_url))
+        stack.enter_context(without_addresses())
         versions = register_versions(workspace, n_versions)
         for program, _ in made:
-            stack.enter_context(running(program))
+            program.launch()
+        for program, _ in made:
+            program.wait()
         yield Topology(
             database=database,
             mlflow=mlflow,
