@@ -33,7 +33,7 @@ from tests.docker.dockerfiles import (
     read_dockerfile,
     start_command,
 )
-from tests.docker.processes import Postgresql, Program, answers, free_port, postgresql
+from tests.docker.processes import Postgresql, Program, answers, free_port, postgresql, wait_until
 from tests.settings import PARAMS, section
 
 SECRETS: Final = {
@@ -288,7 +288,7 @@ class Load:
 
     url: str
     n_clients: int = 4
-    pause_s: float = 0.02
+    pause_s: float = 0.1
     answers: list[Answer] = field(default_factory=list)
     _ended: Event = field(default_factory=Event)
 
@@ -300,6 +300,20 @@ class Load:
     def since(self, moment: float) -> list[Answer]:
         """Answers to requests that began after a moment."""
         return [one for one in list(self.answers) if one.started >= moment]
+
+    def wait_for(self, count: int, version: str | None = None, timeout_s: float = 120) -> None:
+        """Wait until the last `count` answers, begun from here on, are all votes of one version, or of any.
+
+        Raises:
+            TimeoutError: they are not in time.
+        """
+        begun = monotonic()
+
+        def there() -> bool:
+            last = [one.version for one in self.since(begun) if one.status == 200][-count:]
+            return len(last) == count and (version is None or set(last) == {version})
+
+        wait_until(there, timeout_s, lambda: f"{count} votes of version {version}: {self.answers[-3:]}")
 
     async def _client(self, number: int) -> None:
         # All of 127.0.0.0/8 is this machine: nginx counts each address as a client.
