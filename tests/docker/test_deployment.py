@@ -24,10 +24,9 @@ from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
 from mammo.track import registry
 from mammo.track.store import RunContext, comparison_rows, open_run
-from tests.docker.dockerfiles import FOLDER, ROOT, health_command, read_dockerfile, start_command
+from tests.docker.dockerfiles import FOLDER, ROOT, SECRETS, health_command, read_dockerfile, start_command
 from tests.docker.processes import free_port, running
 from tests.docker.topology import (
-    SECRETS,
     compose_postgresql,
     logged_in,
     mlflow_server,

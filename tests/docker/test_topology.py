@@ -14,7 +14,8 @@ import httpx2
 import pytest
 from mlflow import MlflowClient
 
-from tests.docker.topology import MODEL, SECRETS, Load, Topology, deployed, ended, logged_in, mammo
+from tests.docker.dockerfiles import SECRETS
+from tests.docker.topology import MODEL, Load, Topology, deployed, ended, logged_in, mammo
 
 pytestmark = pytest.mark.slow
 

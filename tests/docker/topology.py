@@ -27,8 +27,10 @@ from mammo.track import registry
 from mammo.track.store import RunContext, open_run, without_addresses
 from tests.docker.dockerfiles import (
     FOLDER,
+    SECRETS,
     environment,
     final_stage,
+    nginx_config,
     read_compose,
     read_dockerfile,
     start_command,
@@ -36,12 +38,6 @@ from tests.docker.dockerfiles import (
 from tests.docker.processes import Postgresql, Program, answers, free_port, postgresql, wait_until
 from tests.settings import PARAMS, section
 
-SECRETS: Final = {
-    "POSTGRES_PASSWORD": "of the superuser",
-    "MLFLOW_DATABASE_PASSWORD": "p@ss:/word%20 'quoted'",  # all that would have to be escaped in an address
-    "MLFLOW_ADMIN_PASSWORD": "of the account: admin",
-    "MLFLOW_SECRET_KEY": "of forms",
-}
 MODEL: Final = "mammo-roi"
 
 
@@ -116,29 +112,6 @@ def voting_service(folder: Path, registry_url: str) -> tuple[Program, str]:
         "mammo", command, variables("serve", service, set_here), folder, lambda: answers(f"{url}/healthz")
     )
     return program, url
-
-
-def nginx_config(folder: Path, port: int, registry_port: int, voting: list[str], registry_url: str) -> Path:
-    """`docker/nginx.conf` with this machine's ports and paths; addresses in place of the names that Docker resolves."""
-    text = (FOLDER / "nginx.conf").read_text()
-    server = "server {} max_fails=1 fail_timeout=2s;"
-    others = {
-        "/tmp/": f"{folder}/",
-        "listen 8000;": f"listen 127.0.0.1:{port};",
-        "listen 5000;": f"listen 127.0.0.1:{registry_port};",
-        server.format("voting:8000 resolve"): " ".join(
-            server.format(url.removeprefix("http://")) for url in voting
-        ),
-        "mlflow:5000 resolve": registry_url.removeprefix("http://"),
-    }
-    for old, new in others.items():
-        assert old in text, f"docker/nginx.conf lacks {old!r}"
-        text = text.replace(old, new)
-    if os.geteuid() == 0:
-        text = f"user root;\n{text}"  # its workers may enter pytest's folders
-    path = folder / "nginx.conf"
-    path.write_text(text)
-    return path
 
 
 def nginx_server(folder: Path, voting: list[str], registry_url: str) -> tuple[Program, str, str]:
