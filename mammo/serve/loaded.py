@@ -57,6 +57,11 @@ class VersionFiles:
     run_id: str
 
     @property
+    def system(self) -> str:
+        """Such as `compact-model2`."""
+        return str(self.description["architecture"]["system"])
+
+    @property
     def bundle(self) -> Path:
         """Folder of weights and description."""
         return self.folder / "artifacts"
