@@ -145,12 +145,12 @@ def test_the_server_answers_to_its_own_names_only(server: Server, host: str, sta
 
 
 def test_the_service_votes_as_the_registered_bundle_does(voting_url: str, server: Server) -> None:
-    with urlopen(f"{voting_url}/healthz", timeout=10) as answer:
-        assert json.load(answer) == {"status": "ok", "model_name": "mammo-roi", "model_version": "1"}
+    with urlopen(f"{voting_url}/readyz", timeout=10) as answer:
+        assert json.load(answer).items() >= {"ready": True, "alias": "1", "loaded": "1"}.items()
     buffer = io.BytesIO()
     Image.fromarray(ROI).save(buffer, format="PNG")
-    with urlopen(Request(f"{voting_url}/api/vote", data=buffer.getvalue()), timeout=30) as answer:
-        row = json.load(answer)
+    with urlopen(Request(f"{voting_url}/v1/rois", data=buffer.getvalue()), timeout=30) as answer:
+        (row,) = json.load(answer)["rois"]
     scorer = RoiScorer.on(load_bundle(server.workspace.bundle("compact-model1")), choose_device("auto"))
     expected = scorer.votes(ROI[None])[0]
     assert (row["label"], row["votes"]) == (expected.label, list(expected.votes))
