@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,11 @@ def test_an_unfinished_run_goes_on_through_the_server_and_is_compared_there(serv
 
 @pytest.mark.parametrize(("host", "status"), [("mlflow:5000", 200), ("elsewhere.example", 403)])
 def test_the_server_answers_to_its_own_names_only(server: Server, host: str, status: int) -> None:
-    request = Request(f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0", headers={"Host": host})
+    login = b64encode(f"admin:{SECRETS['MLFLOW_ADMIN_PASSWORD']}".encode()).decode()
+    request = Request(
+        f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0",
+        headers={"Host": host, "Authorization": f"Basic {login}"},
+    )
     try:
         with urlopen(request, timeout=10) as answer:
             got = answer.status
