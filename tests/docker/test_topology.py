@@ -15,7 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.docker.dockerfiles import SECRETS
-from tests.docker.topology import MODEL, Load, Topology, deployed, ended, logged_in, mammo
+from tests.docker.processes import free_port, running, wait_until
+from tests.docker.topology import MODEL, Load, Topology, deployed, ended, logged_in, mammo, nginx_server
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,15 @@ FOLLOWED_S: Final = float(os.environ.get("MAMMO_TOPOLOGY_FOLLOWED_S", "30"))
 def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     with deployed(tmp_path_factory.mktemp("topology")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """nginx alone: behind it nobody answers."""
+    nobody = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    program, url, _ = nginx_server(tmp_path_factory.mktemp("edge") / "nginx", nobody, nobody[0])
+    with running(program):
+        yield url
 
 
 def promotion(number: str) -> list[str]:
@@ -112,27 +122,34 @@ def test_kills_at_any_moment_lose_no_version_no_alias_and_no_line_of_the_history
 
 @pytest.mark.parametrize(("path", "mib", "status"), [("/v1/rois", 2, 413), ("/v1/films", 21, 413)])
 def test_a_body_that_is_too_large_is_refused_by_nginx_in_the_words_of_the_api(
-    topology: Topology, path: str, mib: int, status: int
+    edge: str, path: str, mib: int, status: int
 ) -> None:
-    answer = httpx2.post(f"{topology.url}{path}", content=b"0" * (mib * 2**20))
+    answer = httpx2.post(f"{edge}{path}", content=b"0" * (mib * 2**20))
     assert (answer.status_code, "must be at most" in answer.json()["error"]) == (status, True)
 
 
 def test_a_client_with_64_half_sent_bodies_is_told_to_wait_others_are_not_and_the_bodies_are_cut_off(
-    topology: Topology,
+    edge: str,
 ) -> None:
-    greedy, modest = (httpx2.HTTPTransport(local_address=f"127.0.0.{last}") for last in (77, 78))
-    at = ("127.0.0.1", int(topology.url.rpartition(":")[2]))
+    at = ("127.0.0.1", int(edge.rpartition(":")[2]))
     with ExitStack() as stack:
+        greedy, modest = (
+            stack.enter_context(
+                httpx2.Client(transport=httpx2.HTTPTransport(local_address=f"127.0.0.{last}"))
+            )
+            for last in (77, 78)
+        )
         begun = monotonic()
         halves = [stack.enter_context(create_connection(at, 15, ("127.0.0.77", 0))) for _ in range(64)]
         for half in halves:
             half.sendall(b"POST /v1/rois HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nP")
-        refused = stack.enter_context(httpx2.Client(transport=greedy)).get(f"{topology.url}/healthz")
+        wait_until(lambda: greedy.get(edge).status_code == 429, 8, lambda: "64 connections are counted")
+        refused = greedy.get(edge)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert "64 at a time" in refused.json()["error"]
-        answered = stack.enter_context(httpx2.Client(transport=modest)).get(f"{topology.url}/healthz")
-        assert answered.status_code == 200
+        passed_on = modest.get(edge)
+        assert (passed_on.status_code, passed_on.headers["retry-after"]) == (503, "2")
+        assert "none answers" in passed_on.json()["error"]
         for half in halves:  # nginx closes without an answer, or with 408
             assert half.recv(12) in (b"", b"HTTP/1.1 408")
         assert monotonic() - begun < 15
