@@ -23,7 +23,7 @@ from mammo.core.files import Workspace
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.track import registry
+from mammo.track.register import register
 from mammo.track.store import RunContext, comparison_rows, open_run
 from tests.docker.dockerfiles import FOLDER, ROOT, SECRETS, health_command, read_dockerfile, start_command
 from tests.docker.processes import free_port, running
@@ -95,7 +95,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def voting_url(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[str]:
     """Compose's `voting`, with a champion that lies in the MLflow server and nowhere else."""
-    version = registry.register(
+    version = register(
         server.workspace, "mammo-roi", server.run_id, server.workspace.bundle("compact-model1")
     )
     assert version.aliases == ("champion",)
