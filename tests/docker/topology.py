@@ -23,7 +23,7 @@ from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, save_bundle
-from mammo.track import registry
+from mammo.track.register import register
 from mammo.track.store import RunContext, open_run, without_addresses
 from tests.docker.dockerfiles import (
     FOLDER,
@@ -153,7 +153,7 @@ def register_versions(workspace: Workspace, count: int) -> list[str]:
         with open_run(
             workspace, RunContext("topology", "compact-model1", {}, {"mammo.system": "compact-model1"})
         ) as run:
-            numbers.append(registry.register(workspace, MODEL, run.run_id, bundle).number)
+            numbers.append(register(workspace, MODEL, run.run_id, bundle).number)
     return numbers
 
 
