@@ -102,10 +102,13 @@ def unless(*codes: str) -> Iterator[None]:
 
 
 def _refused(workspace: Workspace, error: Exception) -> TrackingError:
+    said = first_line(error)
+    remedy = "check that the server runs or that no other program holds the file, or name another store in "
+    remedy += "MLFLOW_TRACKING_URI"
+    if re.search("error code 40[13]|Permission denied", said):
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account of that server that may do so"
     return TrackingError(
-        f"{without_password(tracking_uri(workspace))}: the tracking store cannot be used ({first_line(error)}); "
-        "check that the server runs or that no other program holds the file, or name another store in "
-        "MLFLOW_TRACKING_URI"
+        f"{without_password(tracking_uri(workspace))}: the tracking store cannot be used ({said}); {remedy}"
     )
 
 
