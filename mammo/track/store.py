@@ -32,6 +32,8 @@ from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
 MISSING, EXISTS = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
 HEADLINE: Final = "test/auc"
+FITTED: Final = "rois.csv"
+"""Of a run: names and pixel hashes of the ROIs of training and validation, with their part. No pixels."""
 VIEW: Final = "test-metrics"
 """Under this key an experiment keeps which columns its table of runs shows, the main ones first."""
 COLUMNS: Final = [
