@@ -1,6 +1,7 @@
 """A git clone of the project, whose dvc.lock knows every hash and whose MLflow store is empty, ends with a champion."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -95,3 +96,7 @@ def test_a_fresh_clone_ends_with_a_champion_and_a_clean_tree(
     ]
     assert "MLflow's store is up to date" in second
     assert git(clone.root, "status", "--porcelain") == ""
+    if not fetched:  # its run knows the commit that it was trained at
+        rebuilt = must(clone, "mammo", "rebuild", "1")
+        assert re.search(r"weights .* yes", rebuilt)
+        assert not re.search(r" no\s*$", rebuilt, flags=re.MULTILINE)
