@@ -188,6 +188,34 @@ def predict(
     Console().print(votes_table(rows))
 
 
+@app.command(
+    epilog="Example: mammo score rois/ more.zip own.csv --out scores.parquet (the same line goes on after a stop)"
+)
+def score(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Folders (all files below), zip or tar archives, CSVs with a column path, and pictures of ROIs.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The table, a row for each ROI (parquet).")],
+    version: Annotated[str | None, typer.Option(help="Another version than the champion.")] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Let a version vote on any number of pictures of ROIs. Resumable; what is no ROI gets a row with the error."""
+    from mammo.core.processes import steps_progress
+    from mammo.serve.score import score
+
+    with steps_progress("scoring") as progress:
+        found = score(workspace, inputs, out, version, progress)
+    _say(
+        f"{out}: {found.n_rows} rows by version {found.model_version}, {found.n_errors} of them with an error"
+    )
+    if found.n_errors:
+        raise typer.Exit(2)
+
+
 @app.command()
 def explain(
     rois: Annotated[list[str], typer.Argument(help="Pictures of ROIs, or roi_ids such as 'test/Tumor (3)'.")],

@@ -1,0 +1,269 @@
+"""Many pictures of ROIs → one table of votes, in chunks: a kill costs one, and the same call goes on after it."""
+
+import asyncio
+import hashlib
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from mammo.core.config import Config
+from mammo.core.errors import DataError, MammoError
+from mammo.core.files import Workspace, atomic_path, read_json, write_json
+from mammo.data.decode import MAX_ROI_BYTES, PHANTOM_ROI, GreyImage, read_roi
+from mammo.serve.children import WorkerGoneError
+from mammo.serve.loaded import Loaded, Row, opened
+
+CHUNK: Final = 256
+"""Inputs of a part of the table."""
+BATCH: Final = 32
+"""ROIs that are voted on together: no setting, since another number moves the last bits of the scores."""
+MANIFEST: Final = "manifest.json"
+TARS: Final = (".tar", ".tar.gz", ".tgz")
+_BROKEN: Final = (
+    *(OSError, EOFError, LookupError, RuntimeError, ValueError),
+    *(zlib.error, tarfile.TarError, zipfile.BadZipFile),
+)
+"""What a file, an archive or a member of one raises that cannot be read."""
+
+
+class Input(NamedTuple):
+    """What may be a ROI's picture; it cannot be opened where it is no regular file."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes] | None] | None
+
+
+class Scored(NamedTuple):
+    """What a table holds: its rows, those of them with an error, and whose votes."""
+
+    n_rows: int
+    n_errors: int
+    model_version: str
+
+
+Prepared = tuple[Row, GreyImage | None]
+
+
+def score(
+    workspace: Workspace,
+    places: Sequence[Path],
+    out: Path,
+    number: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scored:
+    """Let a version (the champion, if none is named) vote on every picture of folders, archives, CSVs and files.
+
+    `out` gets a row for each input, in their order: `input`, `sha256` of the file, the version's row with its
+    `patch_scores`, and `error`; where that is said, the input is no readable ROI and the rest is null. Parts of the
+    table wait in the folder `OUT.parts` until all are there.
+
+    Raises:
+        DataError: a place is missing or cannot be read, or `OUT.parts` is of other inputs or another version.
+        TrackingError: there is no such version.
+    """
+    if any(out.resolve().is_relative_to(place.resolve()) for place in places):
+        raise DataError(f"{out}: must lie outside of the inputs, or it would be one; choose another --out")
+    digest = hashlib.sha256()
+    total = sum(1 for _ in _hashed(inputs_of(places), digest))
+    if not total:
+        raise DataError(f"{', '.join(map(str, places))}: must hold a picture of a ROI, got none; add some")
+    name, folder = Config.load_own(workspace.params).register_.model_name, out.with_name(f"{out.name}.parts")
+
+    async def run() -> Scored:
+        async with opened(workspace, name, number) as loaded:
+            await loaded.check()
+            version, weights = loaded.files.number, loaded.files.description["weights_sha256"]
+            manifest: Row = {"model_name": name, "model_version": version, "weights_sha256": weights}
+            manifest |= {
+                "n_inputs": total,
+                "inputs_sha256": digest.hexdigest(),
+                "chunk": CHUNK,
+                "batch": BATCH,
+            }
+            _begin(folder, manifest)
+            schema, seen = await _schema(loaded), hashlib.sha256()
+            inputs, ready = _hashed(inputs_of(places), seen), list[Prepared]()
+            for part in range(-(-total // CHUNK) + 1):
+                # While a part is voted on, the next is read and decoded.
+                ready, _ = await asyncio.gather(
+                    _prepare(loaded, inputs, _part(folder, part)),
+                    _vote(loaded, ready, _part(folder, part - 1), schema),
+                )
+                progress(min(part * CHUNK, total), total)
+            if seen.digest() != digest.digest():
+                raise DataError(f"{folder}: the inputs changed meanwhile; delete the folder and run again")
+            return Scored(total, _join(folder, out, schema), version)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            scored = asyncio.run(run())
+            shutil.rmtree(folder)
+    except Timeout as error:
+        raise MammoError(f"{folder}: another `mammo score` is writing it; wait for its end") from error
+    return scored
+
+
+def inputs_of(places: Sequence[Path]) -> Iterator[Input]:
+    """The files of folders (all below, but hidden ones), of archives and of CSVs, and single files; in a fixed order.
+
+    Raises:
+        DataError: a place does not exist, or is an archive or a CSV that cannot be read.
+    """
+    for place in places:
+        if not place.exists():
+            raise DataError(f"{place}: does not exist; name a folder, an archive, a CSV or a picture")
+        try:
+            yield from _inputs_of(place)
+        except _BROKEN as error:
+            raise DataError(f"{place}: cannot be read ({error}); if it is damaged, make it again") from error
+
+
+def _inputs_of(place: Path) -> Iterator[Input]:
+    if place.is_dir():
+        for path in sorted(place.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                yield from _inputs_of(path)
+            elif not _hidden(path.name):
+                yield _file(path)
+    elif place.suffix.lower() == ".zip":
+        with zipfile.ZipFile(place) as zipped:
+            for info in zipped.infolist():
+                if not info.is_dir() and not _hidden(info.filename):
+                    yield Input(f"{place}/{info.filename}", info.file_size, partial(zipped.open, info))
+    elif place.name.lower().endswith(TARS):
+        with tarfile.open(place) as archive:
+            while (member := archive.next()) is not None:
+                if not member.isdir() and not _hidden(member.name):
+                    opener = partial(archive.extractfile, member) if member.isreg() else None
+                    yield Input(f"{place}/{member.name}", member.size, opener)
+                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+    elif place.suffix.lower() == ".csv":
+        table = pd.read_csv(place, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table.columns = table.columns.str.strip().str.lower()
+        if "path" not in table:
+            raise ValueError(f"it must have the column path, got {', '.join(table.columns)}")
+        for path in table["path"]:
+            yield _file(place.parent / path.strip())
+    else:
+        yield _file(place)
+
+
+def _file(path: Path) -> Input:
+    # A pipe or a device would never end.
+    known = path.is_file()
+    return Input(str(path), path.stat().st_size if known else 0, (lambda: path.open("rb")) if known else None)
+
+
+def _hidden(name: str) -> bool:
+    return Path(name).name.startswith(".")
+
+
+def _hashed(inputs: Iterator[Input], digest: Any) -> Iterator[Input]:
+    """The inputs, as whose names and sizes pass into a hash."""
+    for one in inputs:
+        name = one.name.encode("utf-8", "backslashreplace")  # a file's name may be no text
+        digest.update(b"%s\0%d\n" % (name, one.size))
+        yield one._replace(name=name.decode())
+
+
+def _begin(folder: Path, manifest: Row) -> None:
+    """Write down what the parts in a folder are of, or check it."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        for left in folder.glob("*.parquet"):  # of a folder that was being removed
+            left.unlink()
+        write_json(path, manifest)
+    if (before := read_json(path)) != manifest:
+        changed = ", ".join(
+            f"{name} was {before.get(name)}" for name in manifest if before.get(name) != manifest[name]
+        )
+        raise DataError(
+            f"{folder}: holds the beginning of another table ({changed}); finish that one, with the same inputs and "
+            f"--version {before.get('model_version')}, or delete the folder"
+        )
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"{number:08d}.parquet"
+
+
+async def _schema(loaded: Loaded) -> pa.Schema:
+    """Columns and types as the version's own code answers."""
+    (row,) = await loaded.vote(read_roi(PHANTOM_ROI)[None])
+    fields = pa.Table.from_pylist([{"input": "", "sha256": ""} | row | {"error": ""}]).schema
+    return pa.schema([one.with_type(pa.string()) if pa.types.is_null(one.type) else one for one in fields])
+
+
+async def _prepare(loaded: Loaded, inputs: Iterator[Input], part: Path) -> list[Prepared]:
+    """Read and decode the inputs of a part; nothing where the part is there."""
+    chunk = islice(inputs, CHUNK)
+    if part.exists():
+        await asyncio.to_thread(lambda: sum(1 for _ in chunk))
+        return []
+    read = await asyncio.to_thread(lambda: [_read(one) for one in chunk])
+    return await asyncio.gather(*(_decode(loaded, row, content) for row, content in read))
+
+
+def _read(one: Input) -> tuple[Row, bytes]:
+    row: Row = {"input": one.name}
+    try:
+        if (file := one.open and one.open()) is None:
+            raise OSError("it must be a regular file, but does not exist, or is a link or a device")
+        with file:
+            content = file.read(MAX_ROI_BYTES + 1)
+            digest = hashlib.sha256(content)
+            while more := file.read(2**20):
+                digest.update(more)
+    except _BROKEN as error:
+        return row | {"error": f"{one.name}: cannot be read ({error}); check it"}, b""
+    return row | {"sha256": digest.hexdigest()}, content
+
+
+async def _decode(loaded: Loaded, row: Row, content: bytes) -> Prepared:
+    for attempt in () if "error" in row else range(2):
+        try:
+            return row, await loaded.decode(content, row["input"])
+        except MammoError as error:
+            if attempt or not isinstance(error, WorkerGoneError):  # which may be too slow when all is busy
+                row |= {"error": str(error)}
+                break
+    return row, None
+
+
+async def _vote(loaded: Loaded, ready: list[Prepared], part: Path, schema: pa.Schema) -> None:
+    """Write the part of what was prepared, if anything was."""
+    if not ready:
+        return
+    images, answers = [image for _, image in ready if image is not None], list[Row]()
+    for start in range(0, len(images), BATCH):
+        answers += await loaded.vote(np.stack(images[start : start + BATCH]))
+    following = iter(answers)
+    rows = [row if image is None else row | next(following) for row, image in ready]
+    with atomic_path(part) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema), temporary)
+
+
+def _join(folder: Path, out: Path, schema: pa.Schema) -> int:
+    """Make one table of the parts; returns its number of errors."""
+    whole, n_errors = folder / "whole", 0
+    with pq.ParquetWriter(whole, schema) as writer:
+        for part in sorted(folder.glob("[0-9]*.parquet")):
+            table = pq.read_table(part)
+            n_errors += len(table) - table["error"].null_count
+            writer.write_table(table)
+    whole.replace(out)
+    return n_errors
