@@ -360,6 +360,46 @@ def serve(
 
 
 @app.command()
+def shadow(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
+    """Say how far challengers that answered unseen (serve.shadow_share) agree with the champion."""
+    from mammo.report.terminal import agreements_table
+    from mammo.serve.shadow import agreements
+
+    found = agreements(workspace)
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(one.to_dict()))
+        return
+    Console().print(agreements_table(found))
+
+
+@app.command()
+def drift(
+    days: Annotated[float, typer.Option(min=0, help="Look at what was served in so many days.")] = 30,
+    fail: Annotated[bool, typer.Option("--fail", help="End with exit code 2 where drift is large.")] = False,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Compare what was served with what the champion was trained on; write Data Docs to reports/drift."""
+    from mammo.report.terminal import drifts_table
+    from mammo.serve.drift import MIN_ANSWERS, drift
+
+    found, checked = drift(workspace, days)
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(one.to_dict()))
+    else:
+        Console().print(drifts_table(found))
+        broken = [
+            name for name, one in (checked or {"expectations": {}})["expectations"].items() if not one["kept"]
+        ]
+        docs = f"expectations that failed: {', '.join(broken) or 'none'}; Data Docs: {workspace.reports / 'drift'}"
+        _say(docs if checked else f"fewer than {MIN_ANSWERS} different ROIs were served: nothing is judged")
+    if fail and any(one.word == "large" for one in found):
+        raise typer.Exit(2)
+
+
+@app.command()
 def doctor(workspace: WorkspaceOption = HERE) -> None:
     """Check versions, devices, data, weights and the store; say what is missing and how to get it."""
     from mammo.doctor import examine

@@ -3,17 +3,12 @@
 import asyncio
 import hashlib
 import shutil
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -21,8 +16,9 @@ from filelock import FileLock, Timeout
 from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace, atomic_path, read_json, write_json
-from mammo.data.decode import MAX_ROI_BYTES, PHANTOM_ROI, GreyImage, read_roi
+from mammo.data.decode import PHANTOM_ROI, GreyImage, read_roi
 from mammo.serve.children import WorkerGoneError
+from mammo.serve.inputs import Input, hashed, inputs_of, read_input
 from mammo.serve.loaded import Loaded, Row, opened
 
 CHUNK: Final = 256
@@ -30,20 +26,6 @@ CHUNK: Final = 256
 BATCH: Final = 32
 """ROIs that are voted on together: no setting, since another number moves the last bits of the scores."""
 MANIFEST: Final = "manifest.json"
-TARS: Final = (".tar", ".tar.gz", ".tgz")
-_BROKEN: Final = (
-    *(OSError, EOFError, LookupError, RuntimeError, ValueError),
-    *(zlib.error, tarfile.TarError, zipfile.BadZipFile),
-)
-"""What a file, an archive or a member of one raises that cannot be read."""
-
-
-class Input(NamedTuple):
-    """What may be a ROI's picture; it cannot be opened where it is no regular file."""
-
-    name: str
-    size: int
-    open: Callable[[], IO[bytes] | None] | None
 
 
 class Scored(NamedTuple):
@@ -77,7 +59,7 @@ def score(
     if any(out.resolve().is_relative_to(place.resolve()) for place in places):
         raise DataError(f"{out}: must lie outside of the inputs, or it would be one; choose another --out")
     digest = hashlib.sha256()
-    total = sum(1 for _ in _hashed(inputs_of(places), digest))
+    total = sum(1 for _ in hashed(inputs_of(places), digest))
     if not total:
         raise DataError(f"{', '.join(map(str, places))}: must hold a picture of a ROI, got none; add some")
     name, folder = Config.load_own(workspace.params).register_.model_name, out.with_name(f"{out.name}.parts")
@@ -95,7 +77,7 @@ def score(
             }
             _begin(folder, manifest)
             schema, seen = await _schema(loaded), hashlib.sha256()
-            inputs, ready = _hashed(inputs_of(places), seen), list[Prepared]()
+            inputs, ready = hashed(inputs_of(places), seen), list[Prepared]()
             for part in range(-(-total // CHUNK) + 1):
                 # While a part is voted on, the next is read and decoded.
                 ready, _ = await asyncio.gather(
@@ -115,69 +97,6 @@ def score(
     except Timeout as error:
         raise MammoError(f"{folder}: another `mammo score` is writing it; wait for its end") from error
     return scored
-
-
-def inputs_of(places: Sequence[Path]) -> Iterator[Input]:
-    """The files of folders (all below, but hidden ones), of archives and of CSVs, and single files; in a fixed order.
-
-    Raises:
-        DataError: a place does not exist, or is an archive or a CSV that cannot be read.
-    """
-    for place in places:
-        if not place.exists():
-            raise DataError(f"{place}: does not exist; name a folder, an archive, a CSV or a picture")
-        try:
-            yield from _inputs_of(place)
-        except _BROKEN as error:
-            raise DataError(f"{place}: cannot be read ({error}); if it is damaged, make it again") from error
-
-
-def _inputs_of(place: Path) -> Iterator[Input]:
-    if place.is_dir():
-        for path in sorted(place.iterdir()):
-            if path.is_dir() and not path.is_symlink():
-                yield from _inputs_of(path)
-            elif not _hidden(path.name):
-                yield _file(path)
-    elif place.suffix.lower() == ".zip":
-        with zipfile.ZipFile(place) as zipped:
-            for info in zipped.infolist():
-                if not info.is_dir() and not _hidden(info.filename):
-                    yield Input(f"{place}/{info.filename}", info.file_size, partial(zipped.open, info))
-    elif place.name.lower().endswith(TARS):
-        with tarfile.open(place) as archive:
-            while (member := archive.next()) is not None:
-                if not member.isdir() and not _hidden(member.name):
-                    opener = partial(archive.extractfile, member) if member.isreg() else None
-                    yield Input(f"{place}/{member.name}", member.size, opener)
-                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
-    elif place.suffix.lower() == ".csv":
-        table = pd.read_csv(place, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        table.columns = table.columns.str.strip().str.lower()
-        if "path" not in table:
-            raise ValueError(f"it must have the column path, got {', '.join(table.columns)}")
-        for path in table["path"]:
-            yield _file(place.parent / path.strip())
-    else:
-        yield _file(place)
-
-
-def _file(path: Path) -> Input:
-    # A pipe or a device would never end.
-    known = path.is_file()
-    return Input(str(path), path.stat().st_size if known else 0, (lambda: path.open("rb")) if known else None)
-
-
-def _hidden(name: str) -> bool:
-    return Path(name).name.startswith(".")
-
-
-def _hashed(inputs: Iterator[Input], digest: Any) -> Iterator[Input]:
-    """The inputs, as whose names and sizes pass into a hash."""
-    for one in inputs:
-        name = one.name.encode("utf-8", "backslashreplace")  # a file's name may be no text
-        digest.update(b"%s\0%d\n" % (name, one.size))
-        yield one._replace(name=name.decode())
 
 
 def _begin(folder: Path, manifest: Row) -> None:
@@ -214,23 +133,8 @@ async def _prepare(loaded: Loaded, inputs: Iterator[Input], part: Path) -> list[
     if part.exists():
         await asyncio.to_thread(lambda: sum(1 for _ in chunk))
         return []
-    read = await asyncio.to_thread(lambda: [_read(one) for one in chunk])
+    read = await asyncio.to_thread(lambda: [read_input(one) for one in chunk])
     return await asyncio.gather(*(_decode(loaded, row, content) for row, content in read))
-
-
-def _read(one: Input) -> tuple[Row, bytes]:
-    row: Row = {"input": one.name}
-    try:
-        if (file := one.open and one.open()) is None:
-            raise OSError("it must be a regular file, but does not exist, or is a link or a device")
-        with file:
-            content = file.read(MAX_ROI_BYTES + 1)
-            digest = hashlib.sha256(content)
-            while more := file.read(2**20):
-                digest.update(more)
-    except _BROKEN as error:
-        return row | {"error": f"{one.name}: cannot be read ({error}); check it"}, b""
-    return row | {"sha256": digest.hexdigest()}, content
 
 
 async def _decode(loaded: Loaded, row: Row, content: bytes) -> Prepared:
