@@ -187,12 +187,18 @@ def leakage_suites(protocol: str) -> tuple[ExpectationSuite, ExpectationSuite]:
 def served_suite(bounds: Mapping[str, tuple[float, float]]) -> ExpectationSuite:
     """What is expected of the prediction log: most values lie between the bounds that a reference gave its columns."""
     look = "look at the newest ROIs: another scanner, preparation or population?"
-    often = {"severity": "warning", "mostly": SERVED_SHARE}
-    kind = gxe.ExpectColumnValuesToBeBetween
+    often: dict[str, Any] = {"severity": "warning", "mostly": SERVED_SHARE}
     rules = [
-        _rule(
-            *(kind, f"{column}_as_in_reference", f"{column} mostly lies between {low:g} and {high:g}", look),
-            **({"column": column, "min_value": low, "max_value": high} | often),
+        _between(
+            *(
+                f"{column}_as_in_reference",
+                column,
+                f"{column} mostly lies between {low:g} and {high:g}",
+                look,
+            ),
+            **often,
+            min_value=low,
+            max_value=high,
         )
         for column, (low, high) in bounds.items()
     ]

@@ -130,10 +130,10 @@ def psi(served: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> 
     """Population stability index: the sum over bins of (a - e) ln(a / e), and the number of bins.
 
     a and e are the shares of served and reference in a bin; the bins end at the reference's deciles, of which equal
-    ones count once. Half an observation stands for none, since the logarithm has no value there.
+    ones count once. Half an observation stands for none served, since the logarithm has no value there.
     Source: Siddiqi 2006, "Credit Risk Scorecards", chapter 8; it is Jeffreys' divergence of the two histograms.
     """
-    ends = np.unique(np.quantile(reference, np.arange(1, N_BINS) / N_BINS))
+    ends = np.unique(np.quantile(reference, np.arange(1, N_BINS) / N_BINS, method="inverted_cdf"))
     ends = ends[ends < reference.max()]
     shares = [
         np.maximum(np.bincount(np.searchsorted(ends, values), minlength=len(ends) + 1), 0.5) / len(values)

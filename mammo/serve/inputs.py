@@ -1,6 +1,7 @@
 """The files that folders, archives and CSVs name, one after the other."""
 
 import hashlib
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -17,7 +18,7 @@ from mammo.data.decode import MAX_ROI_BYTES
 TARS: Final = (".tar", ".tar.gz", ".tgz")
 _BROKEN: Final = (
     *(OSError, EOFError, LookupError, RuntimeError, ValueError),
-    *(zlib.error, tarfile.TarError, zipfile.BadZipFile),
+    *(zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile),
 )
 """What a file, an archive or a member of one raises that cannot be read."""
 
@@ -94,7 +95,7 @@ def hashed(inputs: Iterator[Input], digest: Any) -> Iterator[Input]:
 
 
 def read_input(one: Input) -> tuple[dict[str, Any], bytes]:
-    """`input`, and `sha256` or `error`, of an input; and its content, of a large one only what shows that it is no ROI."""
+    """`input`, and `sha256` or `error`; and the content, of a large file only what shows that it is no ROI."""
     row: dict[str, Any] = {"input": one.name}
     try:
         if (file := one.open and one.open()) is None:

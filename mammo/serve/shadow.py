@@ -75,6 +75,8 @@ def _of(workspace: Workspace, pair: tuple[str, str], lines: list[dict[str, Any]]
     return Agreement(
         *pair,
         wilson(len(answers) - len(differ), len(answers), how["confidence"]),
-        bootstrap(lambda weights: weights @ apart / weights.sum(axis=1), np.arange(len(apart)), **how),
+        bootstrap(
+            lambda weights: weights @ apart / np.maximum(weights.sum(axis=1), 1), np.arange(len(apart)), **how
+        ),
         listed,
     )
