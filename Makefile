@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: install demo test test-fast lint format repro seeds ledger ablate ui serve bench doctor clean
+.PHONY: install demo test test-fast lint format repro seeds ledger ablate ui serve bench bench-service doctor clean
 
 install: $(STAMP)
 
@@ -77,6 +77,10 @@ serve: link
 # Speed of everything, in minutes: benchmarks/results.json and the table of its README.
 bench: link
 	$(BIN)/python -m benchmarks.run
+
+# Load on the voting service, with wrk: benchmarks/service.json and its table.
+bench-service: link
+	$(BIN)/python -m benchmarks.service
 
 doctor: link
 	$(BIN)/mammo doctor

@@ -52,6 +52,7 @@ WorkspaceOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object for each row.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")]
 JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU; on a GPU one)."),
@@ -298,19 +299,91 @@ def locate(
 
 
 @app.command()
-def promote(version: str, workspace: WorkspaceOption = HERE) -> None:
-    """Make a registered version champion."""
-    from mammo.track import registry
+def promote(
+    version: str,
+    force: Annotated[
+        bool, typer.Option("--force", help="Whatever the gates say, but for one that loads.")
+    ] = False,
+    reason: ReasonOption = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the gates and move nothing.")] = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Make a registered version champion, if its gates (params.yaml: promote) hold."""
+    from mammo.core.config import Config
+    from mammo.report.terminal import gates_table
+    from mammo.serve import promotion
 
-    _say_version(registry.promote(workspace, _model_name(workspace), version))
+    config = Config.load_own(workspace.params)
+    verdict = promotion.judge(workspace, config, version)
+    Console().print(gates_table(verdict))
+    if not dry_run:
+        _say_version(promotion.promote(workspace, config, verdict, force=force, reason=reason))
 
 
 @app.command()
-def rollback(workspace: WorkspaceOption = HERE) -> None:
-    """Give the champion alias back to the version that held it before."""
-    from mammo.track import registry
+def rollback(
+    steps: Annotated[int, typer.Argument(min=1, help="How many champions to go back.")] = 1,
+    reason: ReasonOption = "",
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Give the champion alias back to the version that held it before, once it has been seen to vote."""
+    from mammo.serve import promotion
 
-    _say_version(registry.rollback(workspace, _model_name(workspace)))
+    _say_version(promotion.rollback(workspace, _model_name(workspace), steps, reason))
+
+
+@app.command()
+def history(
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Walk the chain of hashes, compare the aliases; exit code 2 if broken."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Show every move of champion and challenger: when, who, why."""
+    from mammo.report.terminal import history_table
+    from mammo.track.history import history_of
+
+    entries = history_of(workspace, name := _model_name(workspace), verify).entries
+    if as_json:
+        for entry in entries:
+            typer.echo(entry.model_dump_json())
+    else:
+        Console().print(history_table(entries, f"{name}{': the chain is whole' if verify else ''}"))
+
+
+@app.command()
+def trace(
+    what: Annotated[str, typer.Argument(help="A version such as 2, or the prediction_id of an answer.")],
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Say where a version, or an answer, comes from: run, commit, data, settings, training ROIs."""
+    from dataclasses import asdict
+
+    from mammo.report.terminal import trace_table
+    from mammo.serve.trace import trace as traced
+
+    found = traced(workspace, _model_name(workspace), what)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        Console().print(trace_table(found))
+
+
+@app.command()
+def rebuild(version: str, workspace: WorkspaceOption = HERE) -> None:
+    """Make a version again from its commit and the raw data, in a clean worktree, and compare (minutes)."""
+    from mammo.report.terminal import rebuilt_table
+    from mammo.serve.rebuild import rebuild as made_again
+
+    compared = made_again(workspace, _model_name(workspace), version, _say)
+    Console().print(rebuilt_table(compared))
+    if not all(one.agrees for one in compared):
+        raise typer.Exit(2)
 
 
 @app.command()

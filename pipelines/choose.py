@@ -3,7 +3,7 @@
 from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_json
-from mammo.track.registry import chosen
+from mammo.track.register import chosen
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict
 from pydantic import Field, model_validator
 
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
-from mammo.core.serve_config import RegisterConfig, ServeConfig
+from mammo.core.serve_config import PromoteConfig, RegisterConfig, ServeConfig
 from mammo.core.settings import Folds, Index, Positive, Section, Seed, explained, read_yaml, with_choice
 from mammo.core.systems import FUSIONS, split_system
 from mammo.core.tune_config import AblateConfig, LedgerConfig, StudyConfig, TuneConfig, check_space
@@ -254,6 +254,7 @@ class Config(Section):
     referral: ReferralConfig
     evaluate: EvaluateConfig
     register_: RegisterConfig = Field(alias="register")
+    promote: PromoteConfig
     tune: TuneConfig
     ledger: LedgerConfig
     ablate: AblateConfig

@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mammo.core.errors import DataError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
+
+
+WEIGHTS_FILE: Final = "model.safetensors"
+DESCRIPTION_FILE: Final = "model.json"
+"""The two files of a bundle."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ Nullable columns hold what a source may not know; it is null then, never invente
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any, Final, Self
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mammo.core.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROI_SIDE_PX: Final = 120
 """Side of a ROI in pixels (Yu et al. 2020, data preparation)."""
@@ -67,7 +68,7 @@ SPLIT_SCHEMA: Final[dict[str, str]] = dict.fromkeys(("roi_id", "patient_id", "gr
 """A row for each ROI; `patient_id` is the located one where the source knows none; groups share patients or pixels."""
 
 
-def conform(table: pd.DataFrame, schema: dict[str, str], name: str) -> pd.DataFrame:
+def conform(table: "pd.DataFrame", schema: dict[str, str], name: str) -> "pd.DataFrame":
     """Return `table` with exactly the columns and types of `schema`, in its order.
 
     Raises:

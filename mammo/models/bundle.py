@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from mammo.core.config import Precision, VoteConfig
 from mammo.core.errors import ConfigError, DataError, WeightsError
-from mammo.core.files import atomic_path, read_json, sha256_of, write_json
+from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, atomic_path, read_json, sha256_of, write_json
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
 from mammo.core.settings import Section
 from mammo.data.patches import grid_corners
@@ -24,9 +24,6 @@ from mammo.evaluation.conformal import REFER_ALL, Conformal
 from mammo.evaluation.domain import ANY_DOMAIN, Domain
 from mammo.evaluation.stacking import Stack
 from mammo.models.build import Architecture, Classifier
-
-WEIGHTS_FILE: Final = "model.safetensors"
-DESCRIPTION_FILE: Final = "model.json"
 
 FORMAT: Final = 4
 """Format of the description. 3 had no road, no stack; 2 no domain; 1 no calibrator, no conformal limits, no number."""

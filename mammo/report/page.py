@@ -15,14 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mammo.core.config import Config, VoteConfig
 from mammo.core.errors import NOTICE, PHANTOM
-from mammo.core.files import Workspace, missing_file, read_json, write_bytes, write_json
+from mammo.core.files import DESCRIPTION_FILE, Workspace, missing_file, read_json, write_bytes, write_json
 from mammo.core.provenance import fingerprint, library_versions
 from mammo.core.records import SPLITS, Label
 from mammo.core.systems import title_of
 from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
-from mammo.models.bundle import DESCRIPTION_FILE
 from mammo.report import results as evaluation
 from mammo.report import studies
 from mammo.report.audit import audit_blocks, audit_headline, audit_summary

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from mammo.evaluation.intervals import Estimate
     from mammo.serve.drift import Drift
     from mammo.serve.shadow import Agreement
+    from mammo.serve.promotion import Verdict
+    from mammo.serve.rebuild import Compared
+    from mammo.serve.trace import Trace
+    from mammo.track.history import Entry
     from mammo.track.registry import Version
 
 _WHOLE: Final = 16
 """Letters of a word that no column breaks."""
-_STYLES: Final = {"ok": "green", "note": "yellow", "error": "red"}
+_STYLES: Final = {"ok": "green", "note": "yellow", "error": "red", "failed": "red"}
 
 
 def show_markdown(console: Console, text: str) -> None:
@@ -153,6 +157,32 @@ def drifts_table(found: "Iterable[Drift]") -> RichTable:
     )
 
 
+def gates_table(verdict: "Verdict") -> RichTable:
+    """What a version showed at each gate, beside what is asked."""
+    asked = [(gate.name, gate.value, gate.bound, "ok" if gate.passed else "failed") for gate in verdict.gates]
+    title = f"Version {verdict.number} against champion {verdict.champion or 'none'}"
+    caption = "AUC: candidate minus floor or champion." + " It stays out." * bool(verdict.failed)
+    return rich_table(Table(caption, ("gate", "found", "asked: must be", ""), asked), title)
+
+
+def history_table(entries: "Iterable[Entry]", title: str) -> RichTable:
+    """Every move of an alias."""
+
+    def line(entry: "Entry") -> tuple[str, ...]:
+        moves = (f"{alias} {start or 'none'} → {to or 'none'}" for alias, (start, to) in entry.moves.items())
+        return (
+            str(entry.number),
+            entry.at.replace("T", " ")[:16],
+            entry.who,
+            entry.kind,
+            "\n".join(moves),
+            entry.reason,
+        )
+
+    headings = ("", "UTC", "who", "kind", "moves", "reason")
+    return rich_table(Table("", headings, tuple(map(line, entries))), title)
+
+
 def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> RichTable:
     """The pairs (`AUDIT_SCHEMA`) of ROIs that share tissue, bold where they leak, and what the parts share."""
     patients, n_pairs = summary["shared_patients"], summary["n_pairs"]
@@ -226,3 +256,36 @@ def show_best(console: Console, workspace: "Workspace", record: dict[str, Any]) 
         f"{record['system']}, then dvc repro",
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def trace_table(found: "Trace") -> RichTable:
+    """What made a version or an answer, a line each."""
+    version, rois = found.version, ", ".join(f"{n} {part}" for part, n in found.rois.items())
+    aliases = ", ".join(version["aliases"]) or "no alias"
+    rows = [
+        ("version", f"{version['number']} ({version['system']}), {aliases}"),
+        ("weights", version["weights_sha256"]),
+        ("code", found.code_sha256),
+        ("run", f"{found.run_id} of experiment {found.experiment}, {found.trained}"),
+        ("commit", found.commit),
+        *((path, digest) for path, digest in found.data_md5.items()),
+        ("ROIs of the fit", rois or "not logged"),
+        (
+            "settings",
+            f"{len(found.settings)} in the run, such as seed {found.settings.get('train.seed', '?')}",
+        ),
+    ]
+    if found.training_roi:
+        rows.append(("this picture", f"IS a ROI of the fit: {found.training_roi}"))
+    rows += [
+        ("answered", f"{line['time']} {line['label']}, score {line['score']:.3f}") for line in found.answers
+    ]
+    return rich_table(Table("`--json` shows every setting.", ("what", "which"), tuple(rows)))
+
+
+def rebuilt_table(compared: "Sequence[Compared]") -> RichTable:
+    """What was made again, beside what was registered."""
+    rows = tuple(
+        (one.name, one.registered[:16], one.rebuilt[:16], "yes" if one.agrees else "no") for one in compared
+    )
+    return rich_table(Table("", ("what", "registered", "made again", "the same"), rows))

@@ -1,6 +1,7 @@
 """The voting service over HTTP: votes for programs and for people, health and metrics for operators."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -120,7 +121,8 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
         """Show a picture as the model reads it: a ROI or a film, in any format, as PNG."""
         async with admitted(service, request) as batcher:
             name, content = await one_of(request, serve.body_s)
-            return await batcher.loaded.show(content, name or "body")
+            facts, png = await batcher.loaded.show(content, name or "body")
+        return facts | {"png": base64.b64encode(png).decode()}
 
     @app.post(
         "/v1/explanations",

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from mammo.core.errors import MammoError
+from mammo.core.errors import DataError, MammoError
 from mammo.serve.worker import LENGTHS, Header, message
 
 SPARE: Final = Path(__file__).with_name("spare.py")
@@ -63,7 +63,7 @@ class Worker:
         """Send a request and wait for the answer; a worker that ended is started again first.
 
         Raises:
-            MammoError: the request was refused.
+            DataError: the request was refused.
             WorkerGoneError: there was no answer in time, or the worker ended; the next request starts another.
         """
         async with self._one_at_a_time:
@@ -72,7 +72,7 @@ class Worker:
                 await self._become()
             answer, content = await self._exchange(message(header, body), seconds)
         if "error" in answer:
-            raise MammoError(answer["error"])
+            raise DataError(answer["error"])
         return answer, content
 
     async def _exchange(self, sent: bytes, seconds: float) -> tuple[Header, bytes]:

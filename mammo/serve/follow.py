@@ -13,7 +13,8 @@ from mammo.core.files import Workspace
 from mammo.serve.batching import Batcher
 from mammo.serve.children import Worker
 from mammo.serve.loaded import Loaded, fetch_version
-from mammo.track.registry import CHALLENGER, CHAMPION, aliases
+from mammo.track.history import CHALLENGER, CHAMPION
+from mammo.track.registry import aliases
 from mammo.track.store import connect
 
 log = logging.getLogger("mammo.serve")

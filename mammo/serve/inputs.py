@@ -1,5 +1,6 @@
 """The files that folders, archives and CSVs name, one after the other."""
 
+import csv
 import hashlib
 import lzma
 import tarfile
@@ -10,14 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-import pandas as pd
-
 from mammo.core.errors import DataError
 from mammo.data.decode import MAX_ROI_BYTES
 
 TARS: Final = (".tar", ".tar.gz", ".tgz")
 _BROKEN: Final = (
-    *(OSError, EOFError, LookupError, RuntimeError, ValueError),
+    *(csv.Error, OSError, EOFError, LookupError, RuntimeError, ValueError),
     *(zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile),
 )
 """What a file, an archive or a member of one raises that cannot be read."""
@@ -66,12 +65,13 @@ def _inputs_of(place: Path) -> Iterator[Input]:
                     yield Input(f"{place}/{member.name}", member.size, opener)
                 archive.members = []  # type: ignore[attr-defined]  # it would keep them all
     elif place.suffix.lower() == ".csv":
-        table = pd.read_csv(place, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        table.columns = table.columns.str.strip().str.lower()
-        if "path" not in table:
-            raise ValueError(f"it must have the column path, got {', '.join(table.columns)}")
-        for path in table["path"]:
-            yield _file(place.parent / path.strip())
+        with place.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            columns = [name.strip().lower() for name in next(rows, [])]
+            if "path" not in columns:
+                raise ValueError(f"it must have the column path, got {', '.join(columns)}")
+            for row in filter(None, rows):
+                yield _file(place.parent / row[columns.index("path")].strip())
     else:
         yield _file(place)
 

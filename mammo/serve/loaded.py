@@ -20,16 +20,16 @@ from mlflow.exceptions import MlflowException
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
-from mammo.core.files import Workspace, read_json, sha256_of, tree_sha256
+from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
 from mammo.core.processes import usable_cpus
 from mammo.core.serve_config import ServeConfig
 from mammo.data.decode import GreyImage
-from mammo.models.bundle import DESCRIPTION_FILE, WEIGHTS_FILE
 from mammo.serve.children import Worker
 from mammo.serve.worker import rois_of
 from mammo.track.check import BUNDLE_TAG
-from mammo.track.registry import CODE_TAG, REFERENCE_TAG, tags_of
-from mammo.track.store import WEIGHTS_TAG, connect, first_line
+from mammo.track.history import CODE_TAG
+from mammo.track.registry import REFERENCE_TAG
+from mammo.track.store import WEIGHTS_TAG, connect, first_line, tags_of
 
 Row = dict[str, Any]
 TOLERANCE: Final = 0.005
@@ -57,6 +57,11 @@ class VersionFiles:
     run_id: str
 
     @property
+    def system(self) -> str:
+        """Such as `compact-model2`."""
+        return str(self.description["architecture"]["system"])
+
+    @property
     def bundle(self) -> Path:
         """Folder of weights and description."""
         return self.folder / "artifacts"
@@ -71,7 +76,7 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     client = connect(workspace)
     try:
         found = client.get_model_version(name, number)
-        tags, uri = tags_of(client, found), f"models:/{name}/{number}"
+        tags, uri = tags_of(client, name, number), f"models:/{name}/{number}"
         local = client.get_model_version_download_uri(name, number).startswith("file:")
         target = None if local else tempfile.mkdtemp(prefix="mammo-version-")
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target))

@@ -30,13 +30,12 @@ def _described(workspace: Workspace, name: str, number: str) -> str:
     bundle = files.description
     grid = (bundle["size_px"], bundle["stride_px"])
     corners = grid_corners(*grid, corner_patches=bundle["corner_patches"])
-    system = bundle["architecture"]["system"]
-    data, estimates = _tested(workspace, files, system)
+    data, estimates = _tested(workspace, files)
     return json.dumps(
         {
             "model_name": name,
             "model_version": number,
-            "system": system,
+            "system": files.system,
             "synthetic": bundle["synthetic"],
             "data": data,
             "size_px": bundle["size_px"],
@@ -48,7 +47,7 @@ def _described(workspace: Workspace, name: str, number: str) -> str:
     )
 
 
-def _tested(workspace: Workspace, files: VersionFiles, system: str) -> tuple[str, list[dict[str, Any]]]:
+def _tested(workspace: Workspace, files: VersionFiles) -> tuple[str, list[dict[str, Any]]]:
     """What the version's run says of the test part; nothing where it has not been tested."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -56,7 +55,7 @@ def _tested(workspace: Workspace, files: VersionFiles, system: str) -> tuple[str
         except (MlflowException, OSError):
             return "not tested", []
         results = read_json(Path(found))
-    judged = results["systems"].get(system, {"roi": {}})["roi"]
+    judged = results["systems"].get(files.system, {"roi": {}})["roi"]
     kept = ("value", "ci_low", "ci_high", "n")
     rows = [
         {"name": TITLES[name]} | {key: judged[name][key] for key in kept} for name in SHOWN if name in judged

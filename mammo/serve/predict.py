@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from mammo.core.records import Label, RoiVote
 from mammo.data.decode import GreyImage, read_picture
 from mammo.data.rois import TABLE_FILE, read_rois
 from mammo.serve.loaded import Loaded, opened
-from mammo.systems.explanation import Explanation
+
+if TYPE_CHECKING:
+    from mammo.systems.explanation import Explanation
 
 
 def predict_files(workspace: Workspace, files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -67,7 +69,7 @@ def predict_film(workspace: Workspace, files: Sequence[Path], places: Sequence[s
 
 def explain_rois(
     workspace: Workspace, names: Sequence[str], block: str | None = None
-) -> list[tuple[dict[str, Any], Explanation]]:
+) -> list[tuple[dict[str, Any], "Explanation"]]:
     """Row and explanation of the champion's decision about each ROI; one bad name refuses the whole call.
 
     `names` are picture files, or roi_ids of the workspace's ROI table (a file is preferred); `block` is of Grad-CAM,
@@ -80,7 +82,7 @@ def explain_rois(
     """
     rois = _read_named(workspace, names)
 
-    async def explain() -> list[tuple[dict[str, Any], Explanation]]:
+    async def explain() -> list[tuple[dict[str, Any], "Explanation"]]:
         async with _champion(workspace) as loaded:
             images = [
                 await loaded.decode(content, name) if isinstance(content, bytes) else content
@@ -99,8 +101,10 @@ def explain_rois(
 
 async def explained_by(
     loaded: Loaded, image: GreyImage, block: str | None
-) -> tuple[dict[str, Any], Explanation]:
+) -> tuple[dict[str, Any], "Explanation"]:
     """A version's row about a ROI, with `block`, and its explanation."""
+    from mammo.systems.explanation import Explanation  # it takes PyTorch, which the other answers do without
+
     row, maps = await loaded.explain(image, block)
     facts: Any = {name: row.pop(name) for name in ("system", "size_px", "patch_threshold", "n_agreeing")}
     for name in ("grad_cam_png", "n_patches"):

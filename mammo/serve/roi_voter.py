@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mammo.core.files import read_json
+from mammo.core.files import DESCRIPTION_FILE, read_json
 from mammo.data.decode import PHANTOM_ROI, GreyImage, read_roi
-from mammo.models.bundle import DESCRIPTION_FILE, load_bundle
+from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
 

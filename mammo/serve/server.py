@@ -1,9 +1,12 @@
 """The service as a program: where it listens, what it logs, how it ends."""
 
 import asyncio
+import ctypes
 import ipaddress
 import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final
@@ -16,6 +19,7 @@ from mammo.serve.service import TOKEN, Service
 
 LOCAL: Final = ("localhost", "127.0.0.1", "[::1]", "testserver")
 IDLE_S: Final = 10
+M_MMAP_THRESHOLD: Final = -3
 
 
 class Draining(uvicorn.Server):
@@ -27,12 +31,20 @@ class Draining(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called for SIGTERM and SIGINT; a second signal ends at once."""
-        first, self.service.draining = not self.service.draining, True
-        if first:
-            later = super().handle_exit
-            asyncio.get_running_loop().call_later(self.service.config.serve.drain_s, later, sig, frame)
-        else:
-            super().handle_exit(sig, frame)
+        if self.service.draining:
+            self.force_exit = self.should_exit = True
+            return
+        self.service.draining = True
+        seconds = self.service.config.serve.drain_s if sig == signal.SIGTERM else 0
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, seconds, setattr, self, "should_exit", True)
+
+
+def give_memory_back() -> None:
+    """Have the C library (glibc alone) give large blocks back when they are freed, however many came before them."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**17)
 
 
 def serve(
@@ -45,6 +57,7 @@ def serve(
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mammo.serve").setLevel(logging.INFO)
+    give_memory_back()
     # Every poll of the registry asks again: MLflow's own repetitions would hold it for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

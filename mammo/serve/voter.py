@@ -14,9 +14,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 import mammo
 from mammo.core.errors import DataError
-from mammo.core.files import tree_sha256
+from mammo.core.files import WEIGHTS_FILE, tree_sha256
 from mammo.data.decode import GreyImage, check_roi_array, decode_roi
-from mammo.models.bundle import WEIGHTS_FILE
 from mammo.serve.roi_voter import RoiVoter
 
 

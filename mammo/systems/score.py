@@ -14,7 +14,7 @@ from mammo.evaluation.voting import roi_votes
 from mammo.models.build import Classifier
 from mammo.models.bundle import Bundle
 from mammo.systems.augment import PatchBatch, crop
-from mammo.systems.devices import autocast, keep_freed_memory
+from mammo.systems.devices import autocast
 
 FloatArray = npt.NDArray[np.float64]
 PATCHES_PER_BATCH: Final = 256
@@ -140,7 +140,6 @@ class RoiScorer:
     @classmethod
     def on(cls, bundle: Bundle, device: torch.device, precision: str | None = None) -> "RoiScorer":
         """Move the bundle's network to the device and make it ready; `precision` None is the bundle's own."""
-        keep_freed_memory()
         bundle.classifier.to(device).to(memory_format=torch.channels_last).eval()
         return cls(bundle, device, precision or bundle.precision)
 

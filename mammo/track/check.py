@@ -9,6 +9,8 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,9 @@ BUNDLE_TAG: Final = "mammo.bundle_sha256"
 """Of the description, which names the weights' own hash: another threshold makes another run and another version."""
 
 EVALUATION_TAG: Final = "mammo.results_sha256"
-"""Of the test results that a run holds; set after them, so that a run that has the tag has them all."""
+"""Of the evidence that a run holds; set after it, so that a run that has the tag has all of it."""
+
+_BESIDE_RESULTS: Final = ("audit/flagged_rois.csv", "audit/summary.json", "expectations/*.json")
 
 _RUNS: Final = """
 SELECT bundle FROM (
@@ -43,6 +47,17 @@ def sqlite_path(workspace: Workspace) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+def evidence(workspace: Workspace) -> list[Path]:
+    """The files that speak for a system: its test results, then what audit and expectations found in its data."""
+    found = (sorted(workspace.reports.glob(kind)) for kind in _BESIDE_RESULTS)
+    return [workspace.reports / "evaluate" / "results.json", *chain.from_iterable(found)]
+
+
+def evidence_sha256(workspace: Workspace) -> str:
+    """Their hash."""
+    return sha256("".join(map(sha256_of, evidence(workspace))).encode()).hexdigest()
+
+
 def lacking(workspace: Workspace) -> list[str] | None:
     """What the store lacks of the results in this workspace, in words; empty if it is complete.
 
@@ -52,12 +67,11 @@ def lacking(workspace: Workspace) -> list[str] | None:
     """
     try:
         choice = json.loads((workspace.reports / "champion.json").read_bytes())
-        results = workspace.reports / "evaluate" / "results.json"
-        systems = json.loads(results.read_bytes())["systems"]
+        systems = json.loads(evidence(workspace)[0].read_bytes())["systems"]
         bundles = {system: sha256_of(workspace.description(system)) for system in systems}
         name, best = choice["model_name"], choice["system"]
         with _reading(workspace) as ask:
-            runs = ask(_RUNS, BUNDLE_TAG, EVALUATION_TAG, sha256_of(results))
+            runs = ask(_RUNS, BUNDLE_TAG, EVALUATION_TAG, evidence_sha256(workspace))
             versions = ask(_VERSIONS, name, BUNDLE_TAG)
             champions = ask(_CHAMPIONS)
     except (OSError, sqlite3.Error):

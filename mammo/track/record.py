@@ -12,14 +12,22 @@ import pandas as pd
 from rich.console import Console
 
 from mammo.core.config import OWN_SETTINGS, Config
-from mammo.core.files import Workspace, atomic_path, read_json, read_table, sha256_of, write_json
+from mammo.core.files import (
+    WEIGHTS_FILE,
+    Workspace,
+    atomic_path,
+    read_json,
+    read_table,
+    sha256_of,
+    write_json,
+)
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
 from mammo.core.settings import study_tags
 from mammo.core.systems import title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
-from mammo.models.bundle import WEIGHTS_FILE, save_bundle
+from mammo.models.bundle import save_bundle
 from mammo.systems.assess import operation_estimates
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import (
@@ -29,8 +37,9 @@ from mammo.systems.train import (
     train_system,
     validation_results,
 )
-from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
-from mammo.track.registry import Version, register, voter_of
+from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, evidence, evidence_sha256
+from mammo.track.register import register, voter_of
+from mammo.track.registry import Version
 from mammo.track.store import (
     WEIGHTS_TAG,
     Run,
@@ -215,9 +224,9 @@ def fill_store(workspace: Workspace, config: Config) -> Version:
 
 
 def record_evaluation(workspace: Workspace, config: Config, system: str) -> None:
-    """Add test results, their intervals and the system's pictures to its run and its voter, unless they are there."""
+    """Add test results, pictures and what speaks for the data to a system's run and its voter, unless they are in."""
     folder = workspace.reports / "evaluate"
-    run_id, digest = ensure_run(workspace, config, system), sha256_of(folder / "results.json")
+    run_id, digest = ensure_run(workspace, config, system), evidence_sha256(workspace)
     with store_errors(workspace):
         run = Run(connect(workspace), run_id)
         if run.client.get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
@@ -236,6 +245,8 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
         for path in (*sorted(folder.iterdir()), workspace.root / "dvc.lock"):
             if path.is_file() and path.stem.partition("-")[2] in ("", system):  # no picture of another system
                 run.log_file(path, "evaluate")
+        for path in evidence(workspace)[1:]:
+            run.log_file(path, path.parent.name)
         title = title_of(system, config.model.weights)
         note = {"mlflow.note.content": story(title, results["data"], estimates)}
         run.client.set_logged_model_tags(voter, note)

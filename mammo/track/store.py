@@ -30,6 +30,7 @@ from mammo.core.files import Workspace, read_json, write_json
 from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
+MISSING, EXISTS = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
 HEADLINE: Final = "test/auc"
 VIEW: Final = "test-metrics"
 """Under this key an experiment keeps which columns its table of runs shows, the main ones first."""
@@ -88,6 +89,16 @@ def store_errors(workspace: Workspace) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise _refused(workspace, error) from error
+
+
+@contextmanager
+def unless(*codes: str) -> Iterator[None]:
+    """Go on after what MLflow refuses with one of these codes."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in codes:
+            raise
 
 
 def _refused(workspace: Workspace, error: Exception) -> TrackingError:
@@ -267,6 +278,17 @@ def find_run(client: MlflowClient, bundle_sha256: str) -> str | None:
     query = f"tags.`{BUNDLE_TAG}` = '{bundle_sha256}'"
     found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
     return str(found[0].info.run_id) if found else None
+
+
+def tags_of(client: MlflowClient, name: str, number: str) -> dict[str, str]:
+    """Tags of a version, or of its logged model where people registered it on MLflow's page; none of a deleted one."""
+    tags: dict[str, str] = {}
+    with unless(MISSING):
+        found = client.get_model_version(name, number)
+        tags = dict(found.tags)
+        if WEIGHTS_TAG not in tags and found.source.startswith("models:/m-"):
+            tags = dict(client.get_logged_model(found.source.removeprefix("models:/")).tags)
+    return tags
 
 
 def flat_params(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

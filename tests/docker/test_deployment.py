@@ -25,7 +25,7 @@ from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.track import registry
+from mammo.track.register import register
 from mammo.track.store import RunContext, comparison_rows, open_run
 from tests.docker.dockerfiles import (
     FOLDER,
@@ -152,7 +152,7 @@ def voting_url(
     tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any], server: Server
 ) -> Iterator[str]:
     """Compose's `voting`, with a champion that lies in the MLflow server and nowhere else."""
-    version = registry.register(
+    version = register(
         server.workspace, "mammo-roi", server.run_id, server.workspace.bundle("compact-model1")
     )
     assert version.aliases == ("champion",)

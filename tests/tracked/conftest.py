@@ -1,7 +1,9 @@
 """A small workspace that went through training, evaluation and registration, made once."""
 
+import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ from mammo.data.splits import read_parts
 from mammo.report.results import write_results
 from mammo.systems.assess import assess
 from mammo.track.record import fill_store, train_recorded
-from mammo.track.registry import chosen
+from mammo.track.register import chosen
 from tests.disc_rois import disc_rois, workspace_of
+from tests.docker.processes import free_port, running
 from tests.settings import params
 
 Store = Callable[[Workspace], None]
@@ -94,3 +97,17 @@ def files_only(
     clone = Workspace(tmp_path / "clone")
     store_of(clone)
     return clone, config
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, store_of: Callable[[Workspace], None]) -> Iterator[str]:
+    """Address of MLflow's own server with an empty store."""
+    space, port = Workspace(tmp_path_factory.mktemp("server")), free_port()
+    store_of(space)
+    store = ["--backend-store-uri", f"sqlite:///{space.mlruns / 'mlflow.db'}"]
+    files = ["--artifacts-destination", str(space.root / "artifacts")]
+    command = ["mlflow", "server", "--port", str(port), "--workers", "1", *store, *files]
+    variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with running(command, os.environ | variables, space.root, f"http://127.0.0.1:{port}/health"):
+        yield f"http://127.0.0.1:{port}"

@@ -10,7 +10,8 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.track.check import BUNDLE_TAG, lacking, place_of_champion
 from mammo.track.record import fill_store
-from mammo.track.registry import champion, promote, register, versions
+from mammo.track.register import register
+from mammo.track.registry import champion, versions
 from mammo.track.store import comparison_rows, connect
 
 NAME = "mammo-roi"
@@ -89,7 +90,8 @@ def test_the_choice_of_a_champion_by_people_is_left_alone(filled: tuple[Workspac
     space, config = filled
     (other,) = set(config.systems) - {champion(space, NAME).system}
     run_id = next(row["run_id"] for row in comparison_rows(space) if row["system"] == other)
-    promote(space, NAME, register(space, NAME, run_id, space.bundle(other)).number)
+    number = register(space, NAME, run_id, space.bundle(other)).number
+    connect(space).set_registered_model_alias(NAME, "champion", number)
     assert lacking(space) == []
     fill_store(space, config)
     assert champion(space, NAME).system == other

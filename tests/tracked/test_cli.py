@@ -194,13 +194,16 @@ def test_a_full_disk_stops_fetch_and_leaves_nothing_half_written(
 
 
 def test_promote_and_rollback_tell_what_they_did(mammo: Mammo, files_only: tuple[Workspace, Config]) -> None:
-    from mammo.track import registry
     from mammo.track.record import ensure_run
+    from mammo.track.register import register
 
     space, config = files_only
     for system in config.systems:
-        registry.register(space, "mammo-roi", ensure_run(space, config, system), space.bundle(system))
-    code, out, _ = mammo("promote", "2", "--workspace", str(space.root))
+        register(space, "mammo-roi", ensure_run(space, config, system), space.bundle(system))
+    code, out, err = mammo("promote", "2", "--workspace", str(space.root))
+    assert (code, "no leaked ROI" in out, "version 2 stays out" in err) == (2, True, True)
+    forced = ("--force", "--reason", "a test")
+    code, out, _ = mammo("promote", "2", *forced, "--workspace", str(space.root))
     assert (code, "champion was version 1" in out) == (0, True)
     code, out, _ = mammo("rollback", "--workspace", str(space.root))
     assert (code, "rolled back from version 2" in out) == (0, True)

@@ -1,6 +1,7 @@
 """Versions and aliases."""
 
 import base64
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,32 +21,36 @@ from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.serve.app import create_app
-from mammo.serve.loaded import fetch_version
+from mammo.serve.loaded import VersionFiles, fetch_version
 from mammo.serve.predict import predict_files
+from mammo.serve.promotion import rollback
 from mammo.serve.service import Service
+from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
 from mammo.track import registry
+from mammo.track.history import history_of
 from mammo.track.record import ensure_run, fill_store
+from mammo.track.register import register
 from mammo.track.store import connect
 
 NAME = "mammo-roi"
 
 
-def test_the_first_version_is_champion_promote_moves_the_alias_and_rollback_gives_it_back(
+def test_the_first_version_is_champion_and_the_next_is_challenger_each_by_an_entry_of_the_history(
     files_only: tuple[Workspace, Config],
 ) -> None:
     space, config = files_only
     runs = [(ensure_run(space, config, system), space.bundle(system)) for system in config.systems]
-    first, second, again = (registry.register(space, NAME, *run) for run in (*runs, runs[0]))
+    first, second, again = (register(space, NAME, *run) for run in (*runs, runs[0]))
     assert (first.number, first.aliases) == (again.number, again.aliases) == ("1", ("champion",))
     assert (second.number, second.aliases) == ("2", ("challenger",))
-    promoted = registry.promote(space, NAME, "2")
-    assert promoted.aliases == ("champion",)
-    assert registry.champion(space, NAME).number == "2"
-    assert registry.rollback(space, NAME).number == "1"
-    assert registry.champion(space, NAME).number == "1"
-    with pytest.raises(TrackingError, match="rollback needs an earlier promotion"):
-        registry.rollback(space, NAME)
+    entries = history_of(space, NAME, verify=True).entries
+    assert [(entry.kind, entry.moves) for entry in entries] == [
+        ("register", {"champion": (None, "1")}),
+        ("register", {"challenger": (None, "2")}),
+    ]
+    bundle = (runs[0][1] / "model.json").read_bytes()
+    assert entries[0].hashes["bundle"] == hashlib.sha256(bundle).hexdigest()
 
 
 def test_a_store_that_fails_to_say_who_is_champion_gets_no_new_one(
@@ -53,15 +58,19 @@ def test_a_store_that_fails_to_say_who_is_champion_gets_no_new_one(
 ) -> None:
     space, config = files_only
     first, second = ((ensure_run(space, config, system), space.bundle(system)) for system in config.systems)
-    registry.register(space, NAME, *first)
+    register(space, NAME, *first)
     with monkeypatch.context() as broken:
         broken.setattr(mlflow.MlflowClient, "get_registered_model", unavailable)
         with pytest.raises(TrackingError, match=r"tracking store cannot be used .*503"):
-            registry.register(space, NAME, *second)
+            register(space, NAME, *second)
         with pytest.raises(TrackingError, match=r"tracking store cannot be used .*503"):
-            registry.promote(space, NAME, "2")
+            rollback(space, NAME)
     assert registry.champion(space, NAME).number == "1"
-    assert registry.register(space, NAME, *second).aliases == ("challenger",)
+    assert register(space, NAME, *second).aliases == ("challenger",)
+
+
+def champion_files(space: Workspace) -> VersionFiles:
+    return fetch_version(space, NAME, registry.champion(space, NAME).number)
 
 
 def unavailable(*_: object) -> None:
@@ -75,7 +84,7 @@ def test_a_champion_whose_files_were_moved_is_an_error_with_a_way_out(
     fill_store(space, config)
     shutil.move(space.mlruns / "artifacts", tmp_path / "elsewhere")
     with pytest.raises(TrackingError, match=r"mammo-roi version 1: its files cannot be read .*empty mlruns/"):
-        load_champion(space)
+        champion_files(space)
 
 
 def test_a_service_needs_no_record_of_a_study(files_only: tuple[Workspace, Config]) -> None:
@@ -83,14 +92,7 @@ def test_a_service_needs_no_record_of_a_study(files_only: tuple[Workspace, Confi
     fill_store(space, config)
     values = yaml.safe_load(space.params.read_text()) | {"settings_from": "reports/tune/best.yaml"}
     space.params.write_text(yaml.safe_dump(values))
-    assert load_champion(space).scorer.bundle.system in config.systems
-
-
-def test_promoting_an_unknown_version_is_refused_with_the_known_ones(
-    finished: tuple[Workspace, Config],
-) -> None:
-    with pytest.raises(TrackingError, match=r"must be one of \['1'\], got '7'"):
-        registry.promote(finished[0], NAME, "7")
+    assert champion_files(space).system in config.systems
 
 
 def test_a_store_without_versions_says_how_to_get_a_champion(prepared: tuple[Workspace, Config]) -> None:
@@ -110,7 +112,7 @@ def test_any_mlflow_client_gets_the_votes_that_the_bundle_gives(
     assert by_pixels["domain_reason"].tolist() == 3 * [None] + ["shows one grey value, 9; check the file"]
     by_pixels = by_pixels[:3]
     system = registry.champion(space, NAME).system
-    scorer = RoiScorer.on(load_bundle(space.bundle(system)), model.unwrap_python_model().scorer.device)
+    scorer = RoiScorer.on(load_bundle(space.bundle(system)), choose_device("auto"))
     expected = scorer.votes(rois.images[:3])
 
     assert by_pixels["label"].tolist() == [vote.label for vote in expected]
@@ -126,10 +128,10 @@ def test_the_same_weights_with_another_threshold_are_another_version(
     space, config = files_only
     folder = space.bundle(config.systems[0])
     run_id = ensure_run(space, config, config.systems[0])
-    first = registry.register(space, NAME, run_id, folder)
+    first = register(space, NAME, run_id, folder)
     bundle = load_bundle(folder)
     save_bundle(replace(bundle, vote=bundle.vote.model_copy(update={"share_threshold": 0.123})), folder)
-    second = registry.register(space, NAME, run_id, folder)
+    second = register(space, NAME, run_id, folder)
     assert (first.number, second.number) == ("1", "2")
     assert first.weights_sha256 == second.weights_sha256
 
@@ -145,8 +147,8 @@ def test_every_system_can_be_registered_on_mlflow_s_page(files_only: tuple[Works
         (str(made.version), other),
         ("1", first.system),
     ]
-    registry.promote(space, NAME, str(made.version))
-    assert load_champion(space).scorer.bundle.system == other
+    connect(space).set_registered_model_alias(NAME, "champion", str(made.version))
+    assert champion_files(space).system == other
 
 
 def test_a_version_tells_its_results_and_data_and_comes_of_its_run_s_logged_model(

@@ -15,13 +15,15 @@ from PIL import Image
 from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.serve.score import score
-from mammo.track.store import store_uri
+from mammo.track.check import tracking_uri
 from tests.disc_rois import disc_rois
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "serving.md"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("pyspark") is None, reason="needs pyspark: the extra `spark`"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("pyspark") is None, reason="needs pyspark: the extra `spark`"
+    ),
     pytest.mark.skipif(shutil.which("java") is None, reason="needs Java: apt install default-jre-headless"),
 ]
 
@@ -30,7 +32,11 @@ def documented(store: str, pictures: Path, out: Path) -> str:
     """The document's program, in other places; at its end it must not have imported mammo."""
     (program,) = (part for part in DOCUMENT.read_text().split("```python\n")[1:] if "spark_udf" in part)
     program = program.partition("```")[0]
-    for there, here in (("sqlite:///mlruns/mlflow.db", store), ("/data/rois", str(pictures)), ("votes", str(out))):
+    for there, here in (
+        ("sqlite:///mlruns/mlflow.db", store),
+        ("/data/rois", str(pictures)),
+        ("votes", str(out)),
+    ):
         assert f'"{there}"' in program
         program = program.replace(f'"{there}"', repr(here))
     return program + "\nimport sys\nassert 'mammo' not in sys.modules\n"
@@ -44,13 +50,17 @@ def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(
         folder = tmp_path / "rois" / ("below" if number % 2 else "")
         Image.fromarray(image).save(folder / f"{number}.png")
     score(finished[0], [tmp_path / "rois"], tmp_path / "scored.parquet")
-    program = documented(store_uri(finished[0]), tmp_path / "rois", tmp_path / "of_spark")
+    program = documented(tracking_uri(finished[0]), tmp_path / "rois", tmp_path / "of_spark")
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
 
-    subprocess.run([sys.executable, "-P", "-c", program], env=environment, cwd=tmp_path, check=True, timeout=500)
+    subprocess.run(
+        [sys.executable, "-P", "-c", program], env=environment, cwd=tmp_path, check=True, timeout=500
+    )
 
-    of_spark = {row.pop("path").removeprefix("file:"): row for row in pq.read_table(tmp_path / "of_spark").to_pylist()}
+    of_spark = {
+        row.pop("path").removeprefix("file:"): row for row in pq.read_table(tmp_path / "of_spark").to_pylist()
+    }
     scored = {row["input"]: row for row in pq.read_table(tmp_path / "scored.parquet").to_pylist()}
     assert of_spark.keys() == scored.keys()
     for path, row in of_spark.items():

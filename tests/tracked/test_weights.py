@@ -11,7 +11,7 @@ from mammo.report.page import gather, model_card, write_page
 from mammo.report.results import write_results
 from mammo.systems.assess import assess
 from mammo.track.record import ensure_run, train_recorded
-from mammo.track.registry import chosen
+from mammo.track.register import chosen
 from mammo.track.store import connect
 
 SYSTEM = "vgg16-baseline"

@@ -1,0 +1,144 @@
+"""Promotion through the gates, and the way back along the history."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from mlflow import MlflowClient
+
+from mammo.core.config import Config
+from mammo.core.errors import TrackingError
+from mammo.core.files import Workspace
+from mammo.serve.gates import LOADS, Gate, evidence_of, judged
+from mammo.serve.loaded import checked
+from mammo.track.history import CHALLENGER, CHAMPION, History, Step, move, settled
+from mammo.track.registry import Version, version_of
+from mammo.track.store import MISSING, connect, store_errors, unless
+
+LONGEST_VALUE: Final = 120
+"""Letters of a gate's value that the history keeps."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gates of a version against the champion of that moment."""
+
+    number: str
+    champion: str | None
+    gates: list[Gate]
+
+    @property
+    def failed(self) -> list[Gate]:
+        """Those that do not hold."""
+        return [gate for gate in self.gates if not gate.passed]
+
+
+def judge(workspace: Workspace, config: Config, number: str, agreement: float | None = None) -> Verdict:
+    """Judge a version; nothing moves. `agreement` is that of the shadow, where it was measured.
+
+    Raises:
+        TrackingError: there is no such version, or the store cannot be used.
+    """
+    client, name = connect(workspace), config.register_.model_name
+    with store_errors(workspace), TemporaryDirectory() as scratch:
+        candidate = version_of(client, name, number)
+        champion = settled(workspace, client, name).told.get(CHAMPION)
+        evidence = [
+            evidence_of(client, version, Path(scratch) / version.number)
+            for version in (candidate, *([version_of(client, name, champion)] if champion else []))
+        ]
+        load = partial(checked, workspace, name, number)
+        gates = judged(config, evidence[0], evidence[1] if champion else None, load, agreement)
+        return Verdict(number, champion, gates)
+
+
+def promote(
+    workspace: Workspace, config: Config, verdict: Verdict, *, force: bool = False, reason: str = ""
+) -> Version:
+    """Make the judged version champion; with `force` and a reason whatever its gates say, if only it votes.
+
+    Raises:
+        TrackingError: a gate does not hold, or the champion is another than the version was judged against.
+    """
+    name, number, failed = config.register_.model_name, verdict.number, verdict.failed
+    if force and not reason.strip():
+        raise TrackingError('--force: needs a reason for the history, got none; add --reason "…"')
+    said = f"champion was version {verdict.champion or 'none'}"
+    gates = {
+        gate.name: {"value": gate.value[:LONGEST_VALUE], "bound": gate.bound, "passed": gate.passed}
+        for gate in verdict.gates
+    }
+
+    def plan(now: History) -> Step | None:
+        nonlocal said
+        champion = now.told.get(CHAMPION)
+        if champion == number:
+            said = f"version {number} is champion already"
+            return None
+        if champion != verdict.champion:
+            raise TrackingError(
+                f"{name}: version {number} was judged against champion {verdict.champion or 'none'}, but version "
+                f"{champion or 'none'} has become champion since; judge it again with `mammo promote {number}`"
+            )
+        lame = any(gate.name == LOADS for gate in failed)
+        if lame or (failed and not force):
+            way = (
+                "a version that cannot vote is not forced" if lame else '--force --reason "…" overrules them'
+            )
+            raise TrackingError(
+                f"{name}: version {number} stays out, {len(failed)} of {len(gates)} gates do not hold; {way}\n"
+                + "\n".join(f"- {gate}" for gate in failed)
+            )
+        return Step("forced" if failed else "promote", _onto(now, number), reason, gates)
+
+    client = connect(workspace)
+    with store_errors(workspace):
+        move(workspace, client, name, plan)
+        return version_of(client, name, number, said)
+
+
+def _onto(now: History, number: str) -> dict[str, str | None]:
+    """Where the aliases go when a version becomes champion: it is no challenger any more."""
+    return {CHAMPION: number} | ({CHALLENGER: None} if now.told.get(CHALLENGER) == number else {})
+
+
+def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str = "") -> Version:
+    """Give the champion alias back to the version that held it `steps` champions before, once that has been checked.
+
+    Raises:
+        TrackingError: history does not reach so far, or the version is gone or cannot vote.
+    """
+    client = connect(workspace)
+    with store_errors(workspace):
+        start = settled(workspace, client, model_name).champions
+        number = _back(client, model_name, start, steps)
+        checked(workspace, model_name, number)
+
+        def plan(now: History) -> Step:
+            if now.champions != start:
+                raise TrackingError(
+                    f"{model_name}: the champion was moved while version {number} was checked; "
+                    "run `mammo rollback` again"
+                )
+            return Step("rollback", _onto(now, number), reason, steps=steps)
+
+        move(workspace, client, model_name, plan)
+        return version_of(client, model_name, number, f"rolled back from version {start[-1] or 'none'}")
+
+
+def _back(client: MlflowClient, name: str, champions: list[str | None], steps: int) -> str:
+    """The champion so many steps down the stack, if it is still there."""
+    number = champions[-1 - steps] if 0 < steps < len(champions) else None
+    if number is None:
+        first = f"begins with version {champions[0]}" if champions else "holds none"
+        raise TrackingError(
+            f"{name}: rollback must take 1 to {max(0, len(champions) - 1)} steps, got {steps}: the history of "
+            f"champions {first}; promote another with `mammo promote VERSION`"
+        )
+    with unless(MISSING):
+        return str(client.get_model_version(name, number).version)
+    raise TrackingError(
+        f"{name}: version {number}, {steps} back, has been deleted; go past it with `mammo rollback {steps + 1}`"
+    )
