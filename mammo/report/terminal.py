@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from mammo.doctor import Finding
     from mammo.evaluation.intervals import Estimate
     from mammo.serve.drift import Drift
-    from mammo.serve.shadow import Agreement
     from mammo.serve.promotion import Verdict
     from mammo.serve.rebuild import Compared
+    from mammo.serve.shadow import Agreement
     from mammo.serve.trace import Trace
     from mammo.track.history import Entry
     from mammo.track.registry import Version

@@ -49,10 +49,18 @@ def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(
     for number, image in enumerate(disc_rois(6, 6, seed=2).images):
         folder = tmp_path / "rois" / ("below" if number % 2 else "")
         Image.fromarray(image).save(folder / f"{number}.png")
+    Image.new("L", (120, 120), 90).save(
+        tmp_path / "rois" / "flat.png"
+    )  # out of domain, beside others that are not
     score(finished[0], [tmp_path / "rois"], tmp_path / "scored.parquet")
     program = documented(tracking_uri(finished[0]), tmp_path / "rois", tmp_path / "of_spark")
-    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    spark = Path(str(importlib.util.find_spec("pyspark").origin)).parents[1]  # type: ignore[union-attr]
+    # The checkout is on no path.
+    environment = os.environ | {
+        "PYTHONPATH": str(spark),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
 
     subprocess.run(
         [sys.executable, "-P", "-c", program], env=environment, cwd=tmp_path, check=True, timeout=500
@@ -63,6 +71,7 @@ def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(
     }
     scored = {row["input"]: row for row in pq.read_table(tmp_path / "scored.parquet").to_pylist()}
     assert of_spark.keys() == scored.keys()
+    assert {row["in_domain"] for row in scored.values()} == {True, False}
     for path, row in of_spark.items():
         assert row.keys() == scored[path].keys() - {"input", "sha256", "patch_scores", "error"}
         for name, value in row.items():
