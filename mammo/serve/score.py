@@ -69,12 +69,8 @@ def score(
             await loaded.check()
             version, weights = loaded.files.number, loaded.files.description["weights_sha256"]
             manifest: Row = {"model_name": name, "model_version": version, "weights_sha256": weights}
-            manifest |= {
-                "n_inputs": total,
-                "inputs_sha256": digest.hexdigest(),
-                "chunk": CHUNK,
-                "batch": BATCH,
-            }
+            manifest |= {"n_inputs": total, "inputs_sha256": digest.hexdigest()}
+            manifest |= {"chunk": CHUNK, "batch": BATCH}
             _begin(folder, manifest)
             schema, seen = await _schema(loaded), hashlib.sha256()
             inputs, ready = hashed(inputs_of(places), seen), list[Prepared]()
@@ -92,11 +88,15 @@ def score(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            scored = asyncio.run(run())
-            shutil.rmtree(folder)
+            try:
+                scored = asyncio.run(run())
+                (folder / MANIFEST).unlink()
+                return scored
+            finally:
+                if not (folder / MANIFEST).is_file():  # done, or never begun
+                    shutil.rmtree(folder)
     except Timeout as error:
         raise MammoError(f"{folder}: another `mammo score` is writing it; wait for its end") from error
-    return scored
 
 
 def _begin(folder: Path, manifest: Row) -> None:

@@ -250,6 +250,16 @@ def test_a_place_that_cannot_be_read_is_refused_before_anything_is_voted_on(
         list(inputs_of([tmp_path / name]))
 
 
+def test_a_version_that_is_not_there_is_refused_and_leaves_no_folder(
+    finished: Finished, tmp_path: Path
+) -> None:
+    pictures = write_pictures(tmp_path / "rois", 2)
+
+    with pytest.raises(MammoError, match="mammo-roi version 99"):
+        score(finished[0], pictures, tmp_path / "out.parquet", number="99")
+    assert [path.name for path in tmp_path.iterdir()] == ["rois"]
+
+
 def test_a_table_among_its_own_inputs_is_refused(finished: Finished, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must lie outside of the inputs"):
         score(finished[0], [tmp_path], tmp_path / "below" / "out.parquet")
