@@ -25,8 +25,9 @@ N_BINS: Final = 10
 MIN_ANSWERS: Final = 50
 SOME, LARGE = 0.1, 0.25
 """From which PSI on people speak of some and of large drift (Siddiqi 2006, "Credit Risk Scorecards", chapter 8)."""
-BY_CHANCE: Final = 0.001
-"""How often a PSI above `Drift.chance` may come without any drift."""
+BY_CHANCE: Final = 0.0001
+"""How often a PSI above `Drift.chance` comes without drift, of independent ROIs. So seldom because seven numbers are
+looked at, and because several ROIs come from one film: the published test part of MIAS has one of 0.6 against train."""
 BOUNDS: Final = (0.01, 0.99)
 """Quantiles of the reference between which most of what is served is expected."""
 
@@ -39,7 +40,7 @@ class Drift(Result):
         name: a statistic of grey levels, or of the champion's votes.
         n, n_reference: different ROIs behind the two.
         psi: population stability index; NaN where too few were served.
-        chance: what it stays below in 999 of 1000 sets of these sizes that did not drift.
+        chance: what it stays below where nothing drifted, but for `BY_CHANCE`.
         word: `none`, `some`, `large`, or `too few`.
     """
 

@@ -210,13 +210,15 @@ def test_another_list_of_inputs_does_not_go_on_with_a_table_that_was_begun(
 
 
 def test_another_version_does_not_go_on_with_a_table_that_was_begun(finished: Finished, begun: Path) -> None:
-    out = begun.with_name("out.parquet")
-    with pytest.raises(DataError, match=r"model_version was 1.*finish that one, .*--version 1"):
-        score(finished[0], [begun], out, number="2")
+    out, manifest = begun.with_name("out.parquet"), begun.with_name("out.parquet.parts") / "manifest.json"
+    by_first = manifest.read_text()
+    manifest.write_text(by_first.replace('"model_version": "1"', '"model_version": "2"'))
+    with pytest.raises(DataError, match=r"model_version was 2.*finish that one, .*--version 2"):
+        score(finished[0], [begun], out)
 
+    manifest.write_text(by_first)
     assert score(finished[0], [begun], out, number="1") == Scored(64, 0, "1")
-    manifest = out.with_name("out.parquet.parts") / "manifest.json"
-    assert not manifest.exists()
+    assert not manifest.parent.exists()
 
 
 def test_parts_without_their_manifest_are_not_taken_for_finished_ones(
