@@ -1,5 +1,6 @@
 # MLflow's tracking server and registry: one worker, no job runners. Its arguments name the database.
-FROM python:3.11-slim-bookworm AS build
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 
 ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 \
@@ -8,10 +9,10 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
 COPY constraints.txt ./
-RUN pip install --constraint constraints.txt mlflow "psycopg[binary]"
+RUN pip install --constraint constraints.txt "mlflow[auth]" "psycopg[binary]"
 
 
-FROM python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 
 # The volume takes its owner from the folder that it is first mounted over.
 RUN useradd --create-home --uid 1000 mlflow \

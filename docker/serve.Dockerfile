@@ -1,5 +1,6 @@
 # The voting service. The champion comes from the MLflow server in MLFLOW_TRACKING_URI: no model lies in the image.
-FROM python:3.11-slim-bookworm AS build
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 
 # An index beside the default one, say of a mirror or of other builds of torch and torchvision (both from one index).
 ARG PIP_EXTRA_INDEX_URL
@@ -18,9 +19,11 @@ COPY mammo mammo
 RUN pip install --no-deps --force-reinstall .
 
 
-FROM python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 
-RUN useradd --create-home --uid 1000 mammo
+# A volume takes its owner from the folder that it is first mounted over.
+RUN useradd --create-home --uid 1000 mammo \
+    && install --directory --owner mammo /workspace/predictions
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /workspace
 COPY params.yaml ./

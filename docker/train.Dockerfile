@@ -1,5 +1,6 @@
 # Runs the pipeline on a mounted checkout: at /workspace, or where `docker run -w` says. Build from the project's root.
-FROM python:3.11-slim-bookworm AS build
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 
 # An index beside the default one, say of a mirror or of other builds of torch and torchvision (both from one index).
 ARG PIP_EXTRA_INDEX_URL
@@ -18,7 +19,7 @@ COPY mammo mammo
 RUN pip install --no-deps --force-reinstall .
 
 
-FROM python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 
 # DVC asks git which commit it is on; the checkout's owner is not the container's user.
 RUN apt-get update \

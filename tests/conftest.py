@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mammo.systems.inputs import PatchData
 
 HERE = Path(__file__).parent
-SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "tuning")
+SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "serve", "tuning")
 """With a file to a process (`--dist loadfile`), one that begins last should not be one that takes minutes."""
 
 

@@ -1,6 +1,7 @@
-"""PNG of grey levels and of maps over them, for browsers."""
+"""What a browser can show: grey levels, smaller copies of films, and maps to lay over a ROI. All PNG."""
 
 from io import BytesIO
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -8,29 +9,39 @@ from PIL import Image
 
 from mammo.data.decode import GreyImage
 
-LONGEST_PX = 1024
+TUMOR_RGB: Final = (230, 60, 40)
+NORMAL_RGB: Final = (40, 130, 230)
+STRONGEST_ALPHA: Final = 190
+HATCH_PX: Final = 4
 
 
 def png(grey: GreyImage) -> bytes:
-    """Grey levels `(height, width)` as PNG."""
-    buffer = BytesIO()
-    Image.fromarray(grey).save(buffer, "PNG")
-    return buffer.getvalue()
+    """Grey levels `(height, width)` as they are."""
+    return _saved(Image.fromarray(grey))
 
 
-def preview(grey: GreyImage, longest_px: int = LONGEST_PX) -> bytes:
-    """As `png`, shrunk to at most `longest_px` on the longer side."""
+def preview(grey: GreyImage, longest_px: int = 1024) -> bytes:
+    """Grey levels `(height, width)`, shrunk where the longer side has more than `longest_px`."""
     image = Image.fromarray(grey)
-    image.thumbnail((longest_px, longest_px))
-    return png(np.asarray(image))
+    image.thumbnail((longest_px, longest_px), Image.Resampling.BOX)
+    return _saved(image)
 
 
 def overlay(signed: npt.NDArray[np.float64]) -> bytes:
-    """A signed map `(height, width)` as transparent PNG: red above 0, blue below, clear at 0 and where NaN."""
+    """A signed map `(height, width)`: red above 0, blue and hatched below, clear at 0 and where NaN.
+
+    The opacity grows with the distance from 0; the largest of the map is the most opaque.
+    """
     values = np.nan_to_num(signed)
-    strength = np.abs(values) / max(float(np.abs(values).max()), 1e-12)
-    colour = np.where(values[..., None] > 0, (214, 39, 40), (31, 119, 180))
-    rgba = np.concatenate([colour, (200 * strength)[..., None]], axis=-1).round().astype(np.uint8)
+    alpha = STRONGEST_ALPHA * np.abs(values) / max(np.abs(values).max(), np.finfo(float).tiny)
+    rows, columns = np.indices(values.shape)
+    # Stripes tell the two signs apart where the colours do not.
+    alpha[(values < 0) & ((rows + columns) % HATCH_PX == 0)] /= 4
+    colours = np.where(values[..., None] < 0, NORMAL_RGB, TUMOR_RGB)
+    return _saved(Image.fromarray(np.dstack([colours, alpha.round()]).astype(np.uint8)))
+
+
+def _saved(image: Image.Image) -> bytes:
     buffer = BytesIO()
-    Image.fromarray(rgba, "RGBA").save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

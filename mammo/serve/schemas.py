@@ -83,6 +83,7 @@ class Picture(BaseModel):
     kind: str = Field(examples=["film"], description="roi or film.")
     width_px: int = Field(examples=[1024], description="Of the file.")
     height_px: int = Field(examples=[1024])
+    roi_px: float = Field(examples=[120], description="Side of a ROI in the file's pixels.")
     png: str = Field(description="Base64; of a film at most 1024 pixels a side.")
 
 

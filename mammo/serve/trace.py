@@ -17,7 +17,7 @@ from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
 from mammo.track.history import CODE_TAG
 from mammo.track.registry import Version, version_of
-from mammo.track.store import connect, tags_of
+from mammo.track.store import FITTED, connect, tags_of
 
 PREDICTION: Final = re.compile(r"v(?P<version>\d+)\.(?P<weights>[0-9a-f]{8})\.(?P<pixels>[0-9a-f]{16})")
 
@@ -109,7 +109,7 @@ def text_of(run_id: str, path: str) -> str | None:
 
 def fitted_rois(client: MlflowClient, run_id: str) -> pd.DataFrame:
     """The ROIs of training and validation, with the hashes of their pixels: `roi_id`, `part`, `sha256`."""
-    text = text_of(run_id, "rois.csv")
+    text = text_of(run_id, FITTED)
     return (
         pd.DataFrame(columns=["roi_id", "part", "sha256"]) if text is None else pd.read_csv(io.StringIO(text))
     )

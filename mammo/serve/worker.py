@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from mammo.core.errors import MammoError
 from mammo.core.records import ROI_SIDE_PX
-from mammo.data.decode import decode_image, decode_roi
-from mammo.data.extraction import read_film
+from mammo.data.decode import decode_image, decode_roi, pixel_spacing_mm
+from mammo.data.extraction import PIXEL_MM, read_film
 from mammo.serve.pictures import overlay, png, preview
 
 Header = dict[str, Any]
@@ -135,7 +135,8 @@ def _show(header: Header, body: bytes) -> tuple[Header, bytes]:
     grey = decode_image(body, header["name"])
     height, width = grey.shape
     kind = "roi" if grey.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else "film"
-    return {"kind": kind, "width_px": width, "height_px": height}, preview(grey)
+    side = ROI_SIDE_PX * PIXEL_MM / (pixel_spacing_mm(body, header["name"]) or PIXEL_MM)
+    return {"kind": kind, "width_px": width, "height_px": height, "roi_px": side}, preview(grey)
 
 
 def _png(_: Header, body: bytes) -> tuple[Header, bytes]:

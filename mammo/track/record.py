@@ -41,6 +41,7 @@ from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, evidence, evidence_sha
 from mammo.track.register import register, voter_of
 from mammo.track.registry import Version
 from mammo.track.store import (
+    FITTED,
     WEIGHTS_TAG,
     Run,
     RunContext,
@@ -128,6 +129,10 @@ def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFra
         if record["epoch"] not in logged:
             run.log_metrics(_curves(record), int(record["epoch"]))
     description, trained = workspace.description(system), workspace.reports / "train"
+    fitted = [
+        part.table[["roi_id", "sha256"]].assign(part=name) for name, part in _fitted_parts(workspace).items()
+    ]
+    run.client.log_text(run.run_id, pd.concat(fitted).to_csv(index=False), FITTED)
     for path in (trained / f"{system}.csv", workspace.params):
         run.log_file(path)
     facts = read_json(trained / f"{system}.json")

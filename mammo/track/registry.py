@@ -47,13 +47,7 @@ def champion(workspace: Workspace, model_name: str) -> Version:
     """
     client = connect(workspace)
     with store_errors(workspace):
-        number = look(client, model_name)[0].get(CHAMPION)
-        if number is None:
-            raise TrackingError(
-                f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, which registers "
-                "the best system"
-            )
-        return version_of(client, model_name, number)
+        return version_of(client, model_name, aliases(workspace, client, model_name)[CHAMPION])
 
 
 def aliases(workspace: Workspace, client: MlflowClient, model_name: str) -> dict[str, str]:
@@ -63,12 +57,13 @@ def aliases(workspace: Workspace, client: MlflowClient, model_name: str) -> dict
         TrackingError: there is no champion, or the store cannot be used.
     """
     with store_errors(workspace):
-        found = client.get_registered_model(model_name).aliases
+        found, _ = look(client, model_name)
     if CHAMPION not in found:
         raise TrackingError(
-            f"{model_name}: no version has the alias {CHAMPION}; give it with `mammo promote VERSION`"
+            f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, which registers the "
+            "best system, or give it to a version with `mammo promote VERSION`"
         )
-    return {alias: str(number) for alias, number in found.items()}
+    return found
 
 
 def version_of(client: MlflowClient, model_name: str, number: str, reason: str = "") -> Version:

@@ -32,6 +32,8 @@ from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
 MISSING, EXISTS = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
 HEADLINE: Final = "test/auc"
+FITTED: Final = "rois.csv"
+"""Of a run: names and pixel hashes of the ROIs of training and validation, with their part. No pixels."""
 VIEW: Final = "test-metrics"
 """Under this key an experiment keeps which columns its table of runs shows, the main ones first."""
 COLUMNS: Final = [
@@ -102,10 +104,13 @@ def unless(*codes: str) -> Iterator[None]:
 
 
 def _refused(workspace: Workspace, error: Exception) -> TrackingError:
+    said = first_line(error)
+    remedy = "check that the server runs or that no other program holds the file, or name another store in "
+    remedy += "MLFLOW_TRACKING_URI"
+    if re.search("error code 40[13]|Permission denied", said):
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account of that server that may do so"
     return TrackingError(
-        f"{without_password(tracking_uri(workspace))}: the tracking store cannot be used ({first_line(error)}); "
-        "check that the server runs or that no other program holds the file, or name another store in "
-        "MLFLOW_TRACKING_URI"
+        f"{without_password(tracking_uri(workspace))}: the tracking store cannot be used ({said}); {remedy}"
     )
 
 

@@ -1,6 +1,7 @@
 """Reads the files of `docker/`: instructions of a Dockerfile, services of the compose file."""
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -13,6 +14,12 @@ import yaml
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "docker"
 COMPOSE_FILE: Final = FOLDER / "compose.yaml"
+SECRETS: Final = {
+    "POSTGRES_PASSWORD": "of the superuser",
+    "MLFLOW_DATABASE_PASSWORD": "p@ss:/word%20 'quoted'",  # all that would have to be escaped in an address
+    "MLFLOW_ADMIN_PASSWORD": "of the account: admin",
+    "MLFLOW_SECRET_KEY": "of forms",
+}
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,43 @@ def health_command(instructions: list[Instruction]) -> list[str]:
     return [str(word) for word in json.loads(text)]
 
 
-def read_compose(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The compose file, with `${NAME:?…}` filled in if variables are given."""
-    text = COMPOSE_FILE.read_text()
-    if variables is not None:
+def compose_text(variables: Mapping[str, str]) -> str:
+    """The compose file with `${NAME:?…}` and `${NAME:-…}` filled in; the first kind must be given."""
+
+    def filled(match: re.Match[str]) -> str:
+        name, kind, default = match.groups()
+        value = variables.get(name, default) if kind == "-" else variables[name]
         # Quoted as JSON, which is YAML: a password may hold any character.
-        text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: json.dumps(variables[match[1]]), text)
+        return json.dumps(value)
+
+    return re.sub(r"\$\{(\w+):([?-])([^}]*)\}", filled, COMPOSE_FILE.read_text())
+
+
+def read_compose(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The compose file, with its variables filled in if any are given."""
+    text = COMPOSE_FILE.read_text() if variables is None else compose_text(variables)
     values: dict[str, Any] = yaml.safe_load(text)
     return values
+
+
+def nginx_config(folder: Path, port: int, registry_port: int, voting: list[str], registry_url: str) -> Path:
+    """`docker/nginx.conf` with this machine's ports and paths; addresses in place of the names that Docker resolves."""
+    text = (FOLDER / "nginx.conf").read_text()
+    server = "server {} max_fails=1 fail_timeout=2s;"
+    others = {
+        "/tmp/": f"{folder}/",
+        "listen 8000;": f"listen 127.0.0.1:{port};",
+        "listen 5000;": f"listen 127.0.0.1:{registry_port};",
+        server.format("voting:8000 resolve"): " ".join(
+            server.format(url.removeprefix("http://")) for url in voting
+        ),
+        "mlflow:5000 resolve": registry_url.removeprefix("http://"),
+    }
+    for old, new in others.items():
+        assert old in text, f"docker/nginx.conf lacks {old!r}"
+        text = text.replace(old, new)
+    if os.geteuid() == 0:
+        text = f"user root;\n{text}"  # its workers may enter pytest's folders
+    path = folder / "nginx.conf"
+    path.write_text(text)
+    return path

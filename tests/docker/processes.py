@@ -1,4 +1,4 @@
-"""Starts the servers of a deployment without containers, and stops them as `docker stop` would."""
+"""Starts the servers of a deployment without containers, and ends them as `docker stop` and `docker kill` would."""
 
 import os
 import shutil
@@ -6,15 +6,16 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
 import pytest
 
 
@@ -48,51 +49,110 @@ def answers(url: str) -> bool:
         return False
 
 
-@contextmanager
-def running(
-    command: list[str], variables: Mapping[str, str], folder: Path, health_url: str, timeout_s: float = 120
-) -> Iterator[None]:
-    """Run a server in `folder` until the block ends; its output lies beside in a `.log` file.
+@dataclass
+class Program:
+    """A server with all its children, as a container holds them; its output lies in `folder/NAME.log`."""
 
-    Raises:
-        RuntimeError: it ended before it was healthy.
-        TimeoutError: it did not become healthy, or did not end on SIGTERM with all its children.
-    """
-    log = folder / f"{command[0]}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=variables, cwd=folder, stdout=output, stderr=output, start_new_session=True
-        )
+    name: str
+    command: Sequence[str]
+    variables: Mapping[str, str]
+    folder: Path
+    healthy: Callable[[], bool]
+    user: str | None = None
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
-    def healthy() -> bool:
-        if process.poll() is not None:
-            raise RuntimeError(f"{command} ended with {process.returncode}:\n{log.read_text()}")
-        return answers(health_url)
+    @property
+    def log(self) -> str:
+        """What it said so far."""
+        return (self.folder / f"{self.name}.log").read_text(errors="replace")
 
-    def gone() -> bool:
-        process.poll()
-        return not _group_exists(process.pid)
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
-    try:
-        wait_until(healthy, timeout_s, lambda: f"{health_url} answers:\n{log.read_text()}")
-        yield
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+    def launch(self) -> None:
+        """Start it and do not wait."""
+        with (self.folder / f"{self.name}.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command,
+                env=self.variables,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                user=self.user,
+                group=self.user,
+            )
+
+    def wait(self, timeout_s: float = 120) -> None:
+        """Wait until it is healthy.
+
+        Raises:
+            RuntimeError: it ended before.
+            TimeoutError: it was not healthy in time.
+        """
+
+        def healthy() -> bool:
+            if not self.is_running:
+                raise RuntimeError(f"{self.name} ended before it was healthy:\n{self.log}")
+            return self.healthy()
+
+        wait_until(healthy, timeout_s, lambda: f"{self.name} is healthy:\n{self.log}")
+
+    def start(self) -> None:
+        """Start it and wait until it is healthy; raises as `wait` does."""
+        self.launch()
+        self.wait()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it with a signal.
+
+        Raises:
+            TimeoutError: it or a child of it did not end; they are killed then.
+        """
+        family = self._family()
+        if not family:
+            return
+        os.kill(family[0].pid, how)
         try:
-            wait_until(gone, 60, lambda: f"{command[0]} and its children end on SIGTERM:\n{log.read_text()}")
+            wait_until(
+                lambda: not _alive(family), 60, lambda: f"{self.name} ends with its children:\n{self.log}"
+            )
         finally:
-            if _group_exists(process.pid):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            self._end(family)
+
+    def kill(self) -> None:
+        """SIGKILL to it and its children at once."""
+        self._end(self._family())
+
+    def _family(self) -> list[psutil.Process]:
+        if self._process is None or self._process.poll() is not None:
+            return []
+        parent = psutil.Process(self._process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def _end(self, family: list[psutil.Process]) -> None:
+        for one in _alive(family):
+            one.kill()
+        if self._process is not None and family:
+            self._process.wait(10)
+            wait_until(lambda: not _alive(family), 10, lambda: f"{self.name} is dead")
 
 
-def _group_exists(group: int) -> bool:
+def _alive(family: list[psutil.Process]) -> list[psutil.Process]:
+    # An orphan that nobody waits for stays as a zombie where there is no init.
+    return [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@contextmanager
+def running(program: Program) -> Iterator[Program]:
+    """Start a server; stop it when the block ends, if it still runs then."""
     try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        program.start()
+        yield program
+    finally:
+        program.stop()
 
 
 @dataclass(frozen=True)
@@ -100,56 +160,83 @@ class Postgresql:
     """A server of the tests' own."""
 
     port: int
+    folder: Path
+    program: Program
     start: Callable[[], None]
     stop: Callable[[], None]
 
+    def ask(self, user: str, password: str, *arguments: str, **variables: str) -> str:
+        """What `psql` prints. Raises CalledProcessError where the server refuses."""
+        login = ["--host", "127.0.0.1", "--port", str(self.port), "--username", user]
+        return subprocess.run(
+            [
+                str(postgresql_binaries() / "psql"),
+                "--no-psqlrc",
+                "--set",
+                "ON_ERROR_STOP=1",
+                *login,
+                *arguments,
+            ],
+            env=os.environ | {"PGPASSWORD": password} | variables,
+            check=True,
+            timeout=60,
+            capture_output=True,
+            text=True,
+        ).stdout
+
 
 @contextmanager
-def postgresql(user: str, password: str, database: str) -> Iterator[Postgresql]:
-    """A PostgreSQL cluster of its own with password authentication, running. Skips where it is missing."""
-    binaries = _postgresql_binaries()
-    is_root = os.geteuid() == 0
-    if is_root and shutil.which("runuser") is None:
-        pytest.skip("PostgreSQL refuses root, and there is no runuser to become another user")
-    as_user = ["runuser", "-u", "postgres", "--"] if is_root else []
+def postgresql(
+    user: str, password: str, database: str = "", initdb: Sequence[str] = ("--auth=scram-sha-256",)
+) -> Iterator[Postgresql]:
+    """A PostgreSQL cluster of its own, running, and a database in it if one is named. Skips where it is missing."""
+    binaries = postgresql_binaries()
+    user_of_system = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses root
     # In /tmp itself: the server's user may not enter pytest's folders, and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     secret = folder / "password"
     secret.write_text(password)
-    if is_root:
-        shutil.chown(folder, "postgres")
-        shutil.chown(secret, "postgres")
+    if user_of_system:
+        shutil.chown(folder, user_of_system)
+        shutil.chown(secret, user_of_system)
     port = free_port()
-
-    def call(program: str, *arguments: str) -> None:
-        line = [*as_user, str(binaries / program), *arguments]
-        # PostgreSQL inherits the output of pg_ctl, so a pipe would never end.
-        with (folder / "calls.log").open("ab") as output:
-            subprocess.run(line, cwd=folder, check=True, timeout=120, stdout=output, stderr=output)
-
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
     data = str(folder / "data")
 
-    def start() -> None:
-        call("pg_ctl", "-D", data, "-l", str(folder / "server.log"), "-o", options, "--wait", "start")
+    def call(program: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        line, who = [str(binaries / program), *arguments], user_of_system
+        return subprocess.run(
+            line, cwd=folder, user=who, group=who, check=False, timeout=120, capture_output=True
+        )
+
+    def ready() -> bool:
+        return call("pg_isready", "--host", "127.0.0.1", "--port", str(port)).returncode == 0
+
+    # What a kill leaves is in the system's cache; fsync guards against the loss of power.
+    options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(folder), "fsync": "off"}
+    settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+    server = [str(binaries / "postgres"), "-D", data, "-p", str(port), *settings]
+    program = Program("postgresql", server, dict(os.environ), folder, ready, user_of_system)
 
     def stop() -> None:
-        call("pg_ctl", "-D", data, "--mode", "fast", "--wait", "stop")
+        program.stop(signal.SIGINT)  # the fast way, as the image's STOPSIGNAL
 
     try:
-        call("initdb", "-D", data, "-U", user, "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync")
-        start()
-        environment = os.environ | {"PGPASSWORD": password}
-        create = [str(binaries / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", user, database]
-        subprocess.run(create, env=environment, check=True, timeout=60)
-        yield Postgresql(port, start, stop)
+        made = call("initdb", "-D", data, "-U", user, *initdb, f"--pwfile={secret}", "--no-sync")
+        assert made.returncode == 0, made.stderr.decode()
+        program.start()
+        made_server = Postgresql(port, folder, program, program.start, stop)
+        if database:
+            made_server.ask(
+                user, password, "--dbname", "postgres", "--command", f'CREATE DATABASE "{database}"'
+            )
+        yield made_server
     finally:
-        if (folder / "data" / "postmaster.pid").exists():
-            stop()
+        stop()
         shutil.rmtree(folder)
 
 
-def _postgresql_binaries() -> Path:
+def postgresql_binaries() -> Path:
+    """Where PostgreSQL's programs lie. Skips where they are missing."""
     config = shutil.which("pg_config")
     if config is None:
         pytest.skip("PostgreSQL is not installed (no pg_config on PATH)")

@@ -2,11 +2,11 @@
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,31 +19,26 @@ import psycopg
 import pytest
 from PIL import Image
 
-from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
-from mammo.models.build import build_classifier
-from mammo.models.bundle import Bundle, load_bundle, save_bundle
+from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
 from mammo.track.register import register
 from mammo.track.store import RunContext, comparison_rows, open_run
-from tests.docker.dockerfiles import (
-    FOLDER,
-    ROOT,
-    environment,
-    final_stage,
-    health_command,
-    read_compose,
-    read_dockerfile,
-    start_command,
+from tests.docker.dockerfiles import FOLDER, ROOT, SECRETS, health_command, read_dockerfile, start_command
+from tests.docker.processes import free_port, running
+from tests.docker.topology import (
+    compose_postgresql,
+    logged_in,
+    mlflow_server,
+    replaced,
+    services,
+    tiny_bundle,
+    variables,
+    voting_service,
 )
-from tests.docker.processes import free_port, postgresql, running
-from tests.settings import section
 
 pytestmark = pytest.mark.slow
-
-PASSWORD: Final = "p@ss:/word%20 'quoted'"
-"""Every character that would have to be escaped if it stood in an address."""
 
 ROI: Final = np.random.default_rng(0).integers(0, 256, size=(120, 120), dtype=np.uint8)
 
@@ -59,21 +54,6 @@ class Server:
     run_id: str
 
 
-def replaced(words: list[str], others: Mapping[str, str]) -> list[str]:
-    """A command with whole words exchanged; each must be there."""
-    assert set(others) <= set(words), f"{words} lacks some of {sorted(others)}"
-    return [others.get(word, word) for word in words]
-
-
-def variables(name: str, service: Mapping[str, Any], others: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a container: the image's variables, then the service's, on this machine's programs."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PG"))}
-    image = environment(final_stage(read_dockerfile(FOLDER / f"{name}.Dockerfile")))
-    wanted = image | dict(service["environment"]) | dict(others)
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return inherited | wanted | {"PATH": programs, "OMP_NUM_THREADS": "1"}
-
-
 def health_check(name: str, listening: str, port: str) -> int:
     """Exit code of an image's health check, asked about another port."""
     words = health_command(read_dockerfile(FOLDER / f"{name}.Dockerfile"))
@@ -83,50 +63,15 @@ def health_check(name: str, listening: str, port: str) -> int:
     return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode
 
 
-def tiny_bundle(workspace: Workspace) -> Path:
-    """A system with random weights, as training would leave it."""
-    config = Config.load(workspace.params)
-    model = config.model.model_copy(update={"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]})
-    classifier = build_classifier("compact-model1", model, seed=0).eval()
-    bundle = Bundle(classifier, size_px=48, stride_px=36, vote=section(VoteConfig), synthetic=True)
-    save_bundle(bundle, workspace.bundle("compact-model1"))
-    return workspace.bundle("compact-model1")
-
-
 @pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
-    found: dict[str, Any] = read_compose({"POSTGRES_PASSWORD": PASSWORD})["services"]
-    return found
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Compose's `postgres` and `mlflow`, with one run logged through them."""
     folder = tmp_path_factory.mktemp("mlflow")
     workspace = Workspace(tmp_path_factory.mktemp("workspace"))
     shutil.copy(ROOT / "params.yaml", workspace.params)
-    login = services["postgres"]["environment"]
-    user, database = login["POSTGRES_USER"], login["POSTGRES_DB"]
-    image = start_command(
-        [one for one in read_dockerfile(FOLDER / "mlflow.Dockerfile") if one.keyword != "CMD"]
-    )
-    with (
-        postgresql(user, login["POSTGRES_PASSWORD"], database) as server,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        port = free_port()
-        others = {
-            "0.0.0.0": "127.0.0.1",
-            "5000": str(port),
-            "/mlflow/artifacts": str(folder / "artifacts"),
-            f"postgresql+psycopg://{user}@postgres:5432/{database}": (
-                f"postgresql+psycopg://{user}@127.0.0.1:{server.port}/{database}"
-            ),
-        }
-        command = replaced(image + services["mlflow"]["command"], others)
-        url = f"http://127.0.0.1:{port}"
-        with running(command, variables("mlflow", services["mlflow"], {}), folder, f"{url}/health"):
-            patch.setenv("MLFLOW_TRACKING_URI", url)
+    with compose_postgresql() as database:
+        program, url = mlflow_server(folder, database.port)
+        with running(program), logged_in(url):
             context = RunContext(
                 experiment="deployment",
                 system="compact-model1",
@@ -140,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -
                 run.log_file(bundle / "model.json", "bundle")
             yield Server(
                 url=url,
-                database=f"host=127.0.0.1 port={server.port} user={user} dbname={database}",
+                database=f"host=127.0.0.1 port={database.port} user=mlflow dbname=mlflow",
                 artifacts=folder / "artifacts",
                 workspace=workspace,
                 run_id=run.run_id,
@@ -148,28 +93,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any]) -
 
 
 @pytest.fixture(scope="module")
-def voting_url(
-    tmp_path_factory: pytest.TempPathFactory, services: dict[str, Any], server: Server
-) -> Iterator[str]:
+def voting_url(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[str]:
     """Compose's `voting`, with a champion that lies in the MLflow server and nowhere else."""
     version = register(
         server.workspace, "mammo-roi", server.run_id, server.workspace.bundle("compact-model1")
     )
     assert version.aliases == ("champion",)
-    folder = tmp_path_factory.mktemp("voting")
-    shutil.copy(ROOT / "params.yaml", folder)
-    port = free_port()
-    command = start_command(read_dockerfile(FOLDER / "serve.Dockerfile"))
-    command = replaced(command, {"0.0.0.0": "127.0.0.1", "8000": str(port)})
-    assert services["voting"]["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
-    environment = variables("serve", services["voting"], {"MLFLOW_TRACKING_URI": server.url})
-    with running(command, environment, folder, f"http://127.0.0.1:{port}/healthz"):
-        yield f"http://127.0.0.1:{port}"
+    program, url = voting_service(tmp_path_factory.mktemp("voting"), server.url)
+    with running(program):
+        yield url
 
 
 def asked(server: Server, query: str) -> list[tuple[Any, ...]]:
     """What PostgreSQL itself says of the run."""
-    with psycopg.connect(server.database, password=PASSWORD) as connection:
+    with psycopg.connect(server.database, password=SECRETS["MLFLOW_DATABASE_PASSWORD"]) as connection:
         return connection.execute(query, {"run": server.run_id}).fetchall()
 
 
@@ -198,7 +135,11 @@ def test_an_unfinished_run_goes_on_through_the_server_and_is_compared_there(serv
 
 @pytest.mark.parametrize(("host", "status"), [("mlflow:5000", 200), ("elsewhere.example", 403)])
 def test_the_server_answers_to_its_own_names_only(server: Server, host: str, status: int) -> None:
-    request = Request(f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0", headers={"Host": host})
+    login = b64encode(f"admin:{SECRETS['MLFLOW_ADMIN_PASSWORD']}".encode()).decode()
+    request = Request(
+        f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0",
+        headers={"Host": host, "Authorization": f"Basic {login}"},
+    )
     try:
         with urlopen(request, timeout=10) as answer:
             got = answer.status
@@ -209,12 +150,12 @@ def test_the_server_answers_to_its_own_names_only(server: Server, host: str, sta
 
 
 def test_the_service_votes_as_the_registered_bundle_does(voting_url: str, server: Server) -> None:
-    with urlopen(f"{voting_url}/healthz", timeout=10) as answer:
-        assert json.load(answer) == {"status": "ok", "model_name": "mammo-roi", "model_version": "1"}
+    with urlopen(f"{voting_url}/readyz", timeout=10) as answer:
+        assert json.load(answer).items() >= {"ready": True, "alias": "1", "loaded": "1"}.items()
     buffer = io.BytesIO()
     Image.fromarray(ROI).save(buffer, format="PNG")
-    with urlopen(Request(f"{voting_url}/api/vote", data=buffer.getvalue()), timeout=30) as answer:
-        row = json.load(answer)
+    with urlopen(Request(f"{voting_url}/v1/rois", data=buffer.getvalue()), timeout=30) as answer:
+        (row,) = json.load(answer)["rois"]
     scorer = RoiScorer.on(load_bundle(server.workspace.bundle("compact-model1")), choose_device("auto"))
     expected = scorer.votes(ROI[None])[0]
     assert (row["label"], row["votes"]) == (expected.label, list(expected.votes))
@@ -230,7 +171,7 @@ def test_health_checks_pass_on_a_server_that_answers_and_fail_on_one_that_does_n
 
 
 def test_a_service_without_a_champion_ends_with_the_reason_and_exit_code_2(
-    server: Server, services: dict[str, Any], tmp_path: Path
+    server: Server, tmp_path: Path
 ) -> None:
     params = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(
@@ -239,7 +180,7 @@ def test_a_service_without_a_champion_ends_with_the_reason_and_exit_code_2(
     command = replaced(
         start_command(read_dockerfile(FOLDER / "serve.Dockerfile")), {"8000": str(free_port())}
     )
-    environment = variables("serve", services["voting"], {"MLFLOW_TRACKING_URI": server.url})
+    environment = variables("serve", services()["voting"], {"MLFLOW_TRACKING_URI": server.url})
     ended = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from mammo.systems.assess import assess
 from mammo.track.record import fill_store, train_recorded
 from mammo.track.register import chosen
 from tests.disc_rois import disc_rois, workspace_of
-from tests.docker.processes import free_port, running
+from tests.docker.processes import Program, answers, free_port, running
 from tests.settings import params
 
 Store = Callable[[Workspace], None]
@@ -109,5 +110,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, store_of: Callable[[Workspa
     command = ["mlflow", "server", "--port", str(port), "--workers", "1", *store, *files]
     variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with running(command, os.environ | variables, space.root, f"http://127.0.0.1:{port}/health"):
-        yield f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
+    healthy = partial(answers, f"{url}/health")
+    with running(Program("mlflow", command, os.environ | variables, space.root, healthy)):
+        yield url

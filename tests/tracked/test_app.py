@@ -24,6 +24,7 @@ from mammo.serve.app import create_app
 from mammo.serve.predict import predict_files
 from mammo.serve.requests import BODY_BYTES
 from mammo.serve.service import TOKEN, Service
+from tests.data.test_dicom import dicom
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -131,6 +132,9 @@ def test_a_film_and_a_roi_are_shown_with_their_kind_and_size(client: TestClient,
     assert (roi["kind"], roi["width_px"], roi["height_px"]) == ("roi", 120, 120)
     film = client.post("/v1/pictures", content=png(np.tile(images[0], (9, 18)))).json()
     assert (film["kind"], film["width_px"], film["height_px"]) == ("film", 2160, 1080)
+    fine = dicom(np.tile(images[0], (9, 18)), ImagerPixelSpacing=[0.05, 0.05])
+    spaced = client.post("/v1/pictures", content=fine).json()
+    assert (film["roi_px"], spaced["roi_px"]) == (120, 480)  # of 0.2 mm
     assert Image.open(io.BytesIO(base64.b64decode(film["png"]))).size == (1024, 512)
 
 

@@ -59,7 +59,7 @@ def test_a_film_without_a_place_and_a_roi_with_one_are_told_what_to_do(
         predict_files(finished[0], [film])
     roi = tmp_path / "roi.png"
     Image.fromarray(FILM[:120, :120]).save(roi)
-    with pytest.raises(DataError, match="predict it without --at"):
+    with pytest.raises(DataError, match="send it without a place"):
         predict_film(finished[0], [roi], ["60,60"])
     with pytest.raises(DataError, match="one film at a time"):
         predict_film(finished[0], [film, film], ["60,60"])

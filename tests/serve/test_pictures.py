@@ -1,0 +1,54 @@
+"""PNGs for browsers, decoded again."""
+
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from mammo.serve.pictures import overlay, png, preview
+
+
+def decoded(content: bytes) -> npt.NDArray[np.uint8]:
+    with Image.open(BytesIO(content), formats=["PNG"]) as image:
+        return np.array(image)
+
+
+def test_grey_levels_come_back_as_they_were() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (120, 120), dtype=np.uint8)
+    assert (decoded(png(grey)) == grey).all()
+    assert (decoded(preview(grey)) == grey).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown"),
+    [((2048, 1024), (1024, 512)), ((300, 3000), (102, 1024)), ((1024, 1024), (1024, 1024))],
+)
+def test_a_film_is_shrunk_to_the_longest_side_and_keeps_its_proportions(
+    shape: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    film = np.full(shape, 80, dtype=np.uint8)
+    film[: shape[0] // 2] = 200
+    small = decoded(preview(film))
+    assert small.shape == shown
+    assert (small[0, 0], small[-1, -1]) == (200, 80)
+
+
+def test_red_speaks_for_tumor_hatched_blue_for_normal_and_nothing_for_neither() -> None:
+    signed = np.zeros((120, 120))
+    signed[:40], signed[40:80], signed[80:, :60] = 2.0, -1.0, np.nan
+    red, green, blue, alpha = np.moveaxis(decoded(overlay(signed)).astype(int), 2, 0)
+    assert (red[:40] > blue[:40] + 100).all()
+    assert (blue[40:80] > red[40:80] + 100).all()
+    assert (green < 140).all()
+    assert (alpha[80:] == 0).all()
+    assert np.unique(alpha[:40]).size == 1  # red is plain
+    faint, full = np.unique(alpha[40:80])
+    assert faint < full / 2
+    assert full == pytest.approx(alpha[0, 0] / 2, abs=1)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_map_that_says_nothing_is_clear(value: float) -> None:
+    assert decoded(overlay(np.full((120, 120), value)))[..., 3].max() == 0
