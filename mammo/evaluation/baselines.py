@@ -23,7 +23,8 @@ def floor_statistics(images: ImageArray) -> npt.NDArray[np.float64]:
     third = images.shape[1] // 3
     centre = images[:, third : 2 * third, third : 2 * third].astype(float).mean(axis=(1, 2))
     mean, sd = pixels.mean(axis=1), pixels.std(axis=1)
-    third_moment = ((pixels - mean[:, None]) ** 3).mean(axis=1)
+    centred = pixels - mean[:, None]
+    third_moment = (centred * centred * centred).mean(axis=1)
     skewness = np.divide(third_moment, sd**3, out=np.zeros_like(sd), where=sd > 0)
     p5, median, p95 = np.percentile(pixels, [5, 50, 95], axis=1)
     return np.stack([mean, sd, pixels.min(axis=1), p5, median, p95, skewness, centre - mean], axis=1)

