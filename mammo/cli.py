@@ -189,6 +189,34 @@ def predict(
     Console().print(votes_table(rows))
 
 
+@app.command(
+    epilog="Example: mammo score rois/ more.zip own.csv --out scores.parquet (the same line goes on after a stop)"
+)
+def score(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Folders (all files below), zip or tar archives, CSVs with a column path, and pictures of ROIs.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The table, a row for each ROI (parquet).")],
+    version: Annotated[str | None, typer.Option(help="Another version than the champion.")] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Let a version vote on any number of pictures of ROIs. Resumable; what is no ROI gets a row with the error."""
+    from mammo.core.processes import steps_progress
+    from mammo.serve.score import score
+
+    with steps_progress("scoring") as progress:
+        found = score(workspace, inputs, out, version, progress)
+    _say(
+        f"{out}: {found.n_rows} rows by version {found.model_version}, {found.n_errors} of them with an error"
+    )
+    if found.n_errors:
+        raise typer.Exit(2)
+
+
 @app.command()
 def explain(
     rois: Annotated[list[str], typer.Argument(help="Pictures of ROIs, or roi_ids such as 'test/Tumor (3)'.")],
@@ -402,6 +430,46 @@ def serve(
     if warning := server.warning_for(host):
         typer.echo(warning, err=True)
     server.serve(workspace, host, port, allowed_host or [], partial(typer.echo, err=True))
+
+
+@app.command()
+def shadow(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
+    """Say how far challengers that answered unseen (serve.shadow_share) agree with the champion."""
+    from mammo.report.terminal import agreements_table
+    from mammo.serve.shadow import agreements
+
+    found = agreements(workspace)
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(one.to_dict()))
+        return
+    Console().print(agreements_table(found))
+
+
+@app.command()
+def drift(
+    days: Annotated[float, typer.Option(min=0, help="Look at what was served in so many days.")] = 30,
+    fail: Annotated[bool, typer.Option("--fail", help="End with exit code 2 where drift is large.")] = False,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Compare what was served with what the champion was trained on; write Data Docs to reports/drift."""
+    from mammo.report.terminal import drifts_table
+    from mammo.serve.drift import MIN_ANSWERS, drift
+
+    found, checked = drift(workspace, days)
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(one.to_dict()))
+    else:
+        Console().print(drifts_table(found))
+        broken = [
+            name for name, one in (checked or {"expectations": {}})["expectations"].items() if not one["kept"]
+        ]
+        docs = f"expectations that failed: {', '.join(broken) or 'none'}; Data Docs: {workspace.reports / 'drift'}"
+        _say(docs if checked else f"fewer than {MIN_ANSWERS} different ROIs were served: nothing is judged")
+    if fail and any(one.word == "large" for one in found):
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -56,6 +56,16 @@ def check_leakage(audit: Audit, protocol: str, docs_dir: Path) -> dict[str, Any]
     return _check([(of_pairs, rules.pair_facts(audit)), (of_rois, rules.leak_facts(audit))], docs_dir)
 
 
+def check_served(
+    served: pd.DataFrame, bounds: Mapping[str, tuple[float, float]], docs_dir: Path
+) -> dict[str, Any]:
+    """Check answers of the service (`roi_id`, `in_domain`, a column for each of the bounds), as `check_rois` does.
+
+    Nothing of them is critical.
+    """
+    return _check([(rules.served_suite(bounds), served)], docs_dir)
+
+
 def _check(suites: Sequence[tuple[gx.ExpectationSuite, pd.DataFrame]], docs_dir: Path) -> dict[str, Any]:
     """Run each suite on its facts; see `check_rois`."""
     context = gx.get_context(mode="ephemeral")

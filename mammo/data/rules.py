@@ -31,6 +31,9 @@ from mammo.data.rois import pixel_hashes
 
 Severity = Literal["critical", "warning"]
 
+SERVED_SHARE: Final = 0.9
+"""Of what is served has to lie within the reference's bounds, which hold 98 of 100 of the reference itself."""
+
 REBUILD: Final = "run `dvc repro` to rebuild it from the raw data"
 SOURCE: Final = "check the raw data, then run `dvc repro`"
 SPLIT_AGAIN: Final = "run `dvc repro split patches`"
@@ -179,6 +182,29 @@ def leakage_suites(protocol: str) -> tuple[ExpectationSuite, ExpectationSuite]:
         _between(of_patient, of_patient, patient, GROUPED, leak, max_value=0),
     ]
     return ExpectationSuite("pairs", expectations=pairs), ExpectationSuite("leaks", expectations=leaks)
+
+
+def served_suite(bounds: Mapping[str, tuple[float, float]]) -> ExpectationSuite:
+    """What is expected of the prediction log: most values lie between the bounds that a reference gave its columns."""
+    look = "look at the newest ROIs: another scanner, preparation or population?"
+    often: dict[str, Any] = {"severity": "warning", "mostly": SERVED_SHARE}
+    rules = [
+        _between(
+            *(
+                f"{column}_as_in_reference",
+                column,
+                f"{column} mostly lies between {low:g} and {high:g}",
+                look,
+            ),
+            **often,
+            min_value=low,
+            max_value=high,
+        )
+        for column, (low, high) in bounds.items()
+    ]
+    known, text = gxe.ExpectColumnValuesToBeInSet, "most ROIs are like those of training"
+    rules.append(_rule(known, "mostly_in_domain", text, look, column="in_domain", value_set=[True], **often))
+    return ExpectationSuite("served", expectations=rules)
 
 
 def roi_facts(table: pd.DataFrame, images: npt.NDArray[Any]) -> pd.DataFrame:

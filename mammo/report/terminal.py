@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from mammo.core.files import Workspace
     from mammo.data.own import Problem
     from mammo.doctor import Finding
+    from mammo.evaluation.intervals import Estimate
+    from mammo.serve.drift import Drift
     from mammo.serve.promotion import Verdict
     from mammo.serve.rebuild import Compared
+    from mammo.serve.shadow import Agreement
     from mammo.serve.trace import Trace
     from mammo.track.history import Entry
     from mammo.track.registry import Version
@@ -112,6 +115,46 @@ def versions_table(versions: "Iterable[Version]") -> RichTable:
     """The registered versions and their aliases."""
     rows = tuple((one.number, one.system, ", ".join(one.aliases), one.run_id[:8]) for one in versions)
     return rich_table(Table("", ("version", "system", "aliases", "run"), rows), "Registered versions")
+
+
+def agreements_table(found: "Iterable[Agreement]") -> Group:
+    """How far challengers agree with champions, and the ROIs on which they do not."""
+    headings = ("prediction", "champion", "challenger")
+    tables = []
+    for one in found:
+        rows = [
+            (
+                listed["prediction_id"],
+                *(
+                    f"{label} {p:.2f}"
+                    for label, p in zip(listed["label"], listed["probability"], strict=True)
+                ),
+            )
+            for listed in one.disagreements
+        ]
+        caption = f"{_interval(one.agreement)} of labels agree; probabilities are {_interval(one.difference)} apart."
+        title = f"version {one.champion} and challenger {one.challenger}: {counted(one.agreement.n, 'ROI')}"
+        tables.append(rich_table(Table(caption, headings, rows), title))
+    return (
+        Group(*tables) if tables else Group("no answer has a challenger's beside it: see serve.shadow_share")
+    )
+
+
+def _interval(one: "Estimate") -> str:
+    return f"{one.value:.3f} ({one.ci_low:.3f} to {one.ci_high:.3f})"
+
+
+def drifts_table(found: "Iterable[Drift]") -> RichTable:
+    """What was served against the reference."""
+    rows = tuple(
+        (one.name, str(one.n), str(one.n_reference), f"{one.psi:.3f}", f"{one.chance:.3f}", one.word)
+        for one in found
+    )
+    caption = "PSI: 0.1 some, 0.25 large drift, where it is above what chance gives. n: different ROIs."
+    headings = ("number", "n served", "n reference", "PSI", "by chance", "drift")
+    return rich_table(
+        Table(caption, headings, rows), "Served against training (grey levels) and validation (votes)"
+    )
 
 
 def gates_table(verdict: "Verdict") -> RichTable:

@@ -4,13 +4,14 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from mammo.core.errors import DataError
 from mammo.data.decode import GreyImage
 
 KEPT: Final = (
@@ -58,3 +59,22 @@ class PredictionLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def read_log(folder: Path, since: datetime | None = None) -> Iterator[dict[str, Any]]:
+    """The lines of every process of the service, from a time on; a last line that is still being written is left out.
+
+    Raises:
+        DataError: a line is damaged.
+    """
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open() as file:
+            for number, text in enumerate(file, start=1):
+                try:
+                    line = json.loads(text) if text.endswith("\n") else None
+                    if line and (since is None or datetime.fromisoformat(line["time"]) >= since):
+                        yield line
+                except (ValueError, LookupError) as error:
+                    raise DataError(
+                        f"{path}: line {number} must be an answer as JSON ({error}); delete that line"
+                    ) from error

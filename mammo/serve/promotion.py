@@ -13,6 +13,7 @@ from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
 from mammo.serve.gates import LOADS, Gate, evidence_of, judged
 from mammo.serve.loaded import checked
+from mammo.serve.shadow import agreement
 from mammo.track.history import CHALLENGER, CHAMPION, History, Step, move, settled
 from mammo.track.registry import Version, version_of
 from mammo.track.store import MISSING, connect, store_errors, unless
@@ -35,8 +36,8 @@ class Verdict:
         return [gate for gate in self.gates if not gate.passed]
 
 
-def judge(workspace: Workspace, config: Config, number: str, agreement: float | None = None) -> Verdict:
-    """Judge a version; nothing moves. `agreement` is that of the shadow, where it was measured.
+def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
+    """Judge a version; nothing moves.
 
     Raises:
         TrackingError: there is no such version, or the store cannot be used.
@@ -50,7 +51,11 @@ def judge(workspace: Workspace, config: Config, number: str, agreement: float | 
             for version in (candidate, *([version_of(client, name, champion)] if champion else []))
         ]
         load = partial(checked, workspace, name, number)
-        gates = judged(config, evidence[0], evidence[1] if champion else None, load, agreement)
+        agreed = None
+        if champion and config.promote.shadow_agreement is not None:
+            in_shadow = agreement(workspace, champion, number).agreement
+            agreed = in_shadow.value if in_shadow.n else None
+        gates = judged(config, evidence[0], evidence[1] if champion else None, load, agreed)
         return Verdict(number, champion, gates)
 
 

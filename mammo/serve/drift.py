@@ -1,0 +1,144 @@
+"""Is what is served still like what the champion was trained and validated on?"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import chdtri
+
+from mammo.core.config import Config
+from mammo.core.errors import DataError
+from mammo.core.files import Workspace
+from mammo.data.expectations import check_served
+from mammo.data.splits import read_parts
+from mammo.evaluation.intervals import OrNaN, Result
+from mammo.serve.loaded import opened
+from mammo.serve.log import read_log, statistics_of
+from mammo.serve.score import BATCH
+
+VOTES: Final = ("vote_share", "score")
+N_BINS: Final = 10
+MIN_ANSWERS: Final = 50
+SOME, LARGE = 0.1, 0.25
+"""From which PSI on people speak of some and of large drift (Siddiqi 2006, "Credit Risk Scorecards", chapter 8)."""
+BY_CHANCE: Final = 0.0001
+"""How often a PSI above `Drift.chance` comes without drift, of independent ROIs. So seldom because seven numbers are
+looked at, and because several ROIs come from one film: the published test part of MIAS has one of 0.6 against train."""
+BOUNDS: Final = (0.01, 0.99)
+"""Quantiles of the reference between which most of what is served is expected."""
+
+
+@dataclass(frozen=True)
+class Drift(Result):
+    """One number of the served ROIs against its reference.
+
+    Attributes:
+        name: a statistic of grey levels, or of the champion's votes.
+        n, n_reference: different ROIs behind the two.
+        psi: population stability index; NaN where too few were served.
+        chance: what it stays below where nothing drifted, but for `BY_CHANCE`.
+        word: `none`, `some`, `large`, or `too few`.
+    """
+
+    name: str
+    n: int
+    n_reference: int
+    psi: OrNaN
+    chance: OrNaN
+    word: str
+
+
+def drift(workspace: Workspace, days: float) -> tuple[list[Drift], dict[str, Any] | None]:
+    """What the service answered in the last days against the reference; Data Docs go to `reports/drift`.
+
+    Grey levels are compared with those of the training part, votes (of the champion alone) with those that it gives
+    to the validation part. A ROI that was sent again counts once.
+
+    Returns:
+        A `Drift` for each number, and the summary of the expectations; None where too few ROIs were served.
+
+    Raises:
+        DataError: the log is damaged, or the stages up to `split` have not run.
+        TrackingError: there is no champion.
+    """
+    lines = list(read_log(workspace.predictions, datetime.now(UTC) - timedelta(days=days)))
+    if not lines:
+        raise DataError(
+            f"{workspace.predictions}: holds no answer of the last {days:g} days; `mammo serve` writes them"
+        )
+    reference, champion = asyncio.run(_reference(workspace))
+    served = _served(lines, champion)
+    found = [
+        compare(name, served[name].dropna().to_numpy(dtype=float), values)
+        for name, values in reference.items()
+    ]
+    if len(served) < MIN_ANSWERS:
+        return found, None
+    bounds = {
+        name: (float(low), float(high))
+        for name, values in reference.items()
+        for low, high in [np.quantile(values, BOUNDS)]
+    }
+    return found, check_served(served, bounds, workspace.reports / "drift")
+
+
+async def _reference(workspace: Workspace) -> tuple[dict[str, npt.NDArray[np.float64]], str]:
+    """Statistics of the training part and the champion's votes on the validation part; and its number."""
+    rois = read_parts(workspace)
+    table = pd.DataFrame([statistics_of(image) for image in rois.part("train").images])
+    images, rows = rois.part("val").images, []
+    async with opened(workspace, Config.load_own(workspace.params).register_.model_name) as loaded:
+        for start in range(0, len(images), BATCH):
+            rows += await loaded.vote(images[start : start + BATCH])
+    values = {name: table[name].to_numpy(dtype=float) for name in table}
+    return values | {name: np.array([row[name] for row in rows]) for name in VOTES}, loaded.files.number
+
+
+def _served(lines: list[dict[str, Any]], champion: str) -> pd.DataFrame:
+    """A row for each ROI by its pixels, preferably as the champion answered; other versions' votes are missing."""
+    by_pixels: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        of_champion = line["model_version"] == champion
+        facts = {"roi_id": line["prediction_id"], "in_domain": line["in_domain"], **line["inputs"]}
+        facts |= {name: line[name] if of_champion else None for name in VOTES}
+        pixels = line["prediction_id"].rpartition(".")[2]
+        if of_champion or pixels not in by_pixels:
+            by_pixels[pixels] = facts
+    return pd.DataFrame(by_pixels.values())
+
+
+def compare(name: str, served: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> Drift:
+    """Judge one number, served `(n,)` against the reference `(m,)`.
+
+    The words hold only above chance: with few ROIs the index is large by itself. Without drift it is about
+    (1/n + 1/m) times a chi-squared variable with one degree of freedom less than there are bins (Yurdakul and Naranjo
+    2020, "Statistical properties of the population stability index", doi 10.21314/JRMV.2020.227).
+    """
+    if len(served) < MIN_ANSWERS:
+        return Drift(name, len(served), len(reference), np.nan, np.nan, "too few")
+    index, n_bins = psi(served, reference)
+    chance = float(chdtri(n_bins - 1, BY_CHANCE)) * (1 / len(served) + 1 / len(reference))
+    above = index > chance if n_bins > 1 else False
+    word = "large" if above and index >= LARGE else "some" if above and index >= SOME else "none"
+    return Drift(name, len(served), len(reference), index, chance, word)
+
+
+def psi(served: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> tuple[float, int]:
+    """Population stability index: the sum over bins of (a - e) ln(a / e), and the number of bins.
+
+    a and e are the shares of served and reference in a bin; the bins end at the reference's deciles, of which equal
+    ones count once. Half an observation stands for none served, since the logarithm has no value there.
+    Source: Siddiqi 2006, "Credit Risk Scorecards", chapter 8; it is Jeffreys' divergence of the two histograms.
+    """
+    ends = np.unique(np.quantile(reference, np.arange(1, N_BINS) / N_BINS, method="inverted_cdf"))
+    ends = ends[ends < reference.max()]
+    shares = [
+        np.maximum(np.bincount(np.searchsorted(ends, values), minlength=len(ends) + 1), 0.5) / len(values)
+        for values in (served, reference)
+    ]
+    actual, expected = shares
+    return float(((actual - expected) * np.log(actual / expected)).sum()), len(ends) + 1
