@@ -50,8 +50,8 @@ class ServeConfig(Section):
 
     poll_s: Seconds
     """How often the service asks the registry which version is champion."""
-    threads: Positive | None
-    """CPU threads of a vote; null: one for each CPU."""
+    voters: Positive | None
+    """Processes that vote, of one thread each; null: one for each CPU."""
     max_batch: Positive
     """ROIs that wait are voted on together, so many at most."""
     queue: Positive

@@ -3,9 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mammo.core.errors import MammoError
 from mammo.data.decode import GreyImage
@@ -20,9 +22,9 @@ class BusyError(MammoError):
 
 
 class Batcher:
-    """The ROIs that wait for one version, and the task that has it vote on them.
+    """The ROIs that wait for one version, and the tasks that have its voters vote on them.
 
-    A batch is whatever waits when the version is free, so a lone ROI waits for nobody.
+    A batch is of what waits when a voter is free, so a lone ROI waits for nobody.
     """
 
     def __init__(self, loaded: Loaded, observe: Callable[[int], None]) -> None:
@@ -30,7 +32,7 @@ class Batcher:
         self._observe = observe
         self._waiting: deque[tuple[GreyImage, asyncio.Future[Row]]] = deque()
         self._some = asyncio.Event()
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._run()) for _ in loaded.voters.workers]
         self._n_open = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
@@ -56,7 +58,7 @@ class Batcher:
 
         Raises:
             BusyError: the queue is full.
-            WorkerGoneError: the version's process ended twice in a row.
+            WorkerGoneError: the version's processes ended again and again.
         """
         limit = self.loaded.settings.queue
         if len(self._waiting) + len(images) > limit:
@@ -70,19 +72,17 @@ class Batcher:
 
     async def _run(self) -> None:
         while True:
-            await self._some.wait()
-            n = min(len(self._waiting), self.loaded.settings.max_batch)
-            batch = [self._waiting.popleft() for _ in range(n)]
-            if not self._waiting:
+            while not self._waiting:  # another voter may have been faster
                 self._some.clear()
+                await self._some.wait()
+            share = -(-len(self._waiting) // len(self._tasks))  # what waits is for all voters that are free
+            n = min(share, self.loaded.settings.max_batch)
+            batch = [self._waiting.popleft() for _ in range(n)]
             self._observe(n)
             images = np.stack([image for image, _ in batch])
             try:
-                try:
-                    rows = await self.loaded.vote(images)
-                except WorkerGoneError:  # what killed it need not come again, and nobody else answers these
-                    rows = await self.loaded.vote(images)
-            except MammoError as error:
+                rows = await self._voted(images)
+            except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to hear of it)
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
@@ -91,8 +91,16 @@ class Batcher:
                 if not future.done():  # its client may have gone
                     future.set_result(row)
 
+    async def _voted(self, images: npt.NDArray[np.uint8]) -> list[Row]:
+        """Rows of a batch, from as many voters as there are, and one more, should they end one after the other."""
+        for _ in self._tasks:
+            with suppress(WorkerGoneError):
+                return await self.loaded.vote(images)
+        return await self.loaded.vote(images)
+
     async def drain(self) -> None:
         """Wait for the requests that began with this version, then end it."""
         await self._none_open.wait()
-        self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.loaded.close()

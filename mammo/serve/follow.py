@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mammo.core.config import Config
 from mammo.core.errors import MammoError
 from mammo.core.files import Workspace
+from mammo.core.processes import usable_cpus
 from mammo.serve.batching import Batcher
 from mammo.serve.children import Worker
 from mammo.serve.loaded import Loaded, fetch_version
@@ -39,7 +40,7 @@ class Follower:
     trouble: str = ""
     _loaded: dict[str, Batcher] = field(default_factory=dict)
     _current: str = ""
-    _spare: Worker | None = None
+    _spares: list[Worker] = field(default_factory=list)
     _client: MlflowClient = field(init=False)
     _draining: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -69,8 +70,7 @@ class Follower:
         Raises:
             MammoError: there is none, or it fails its check.
         """
-        self._spare = Worker("votes")
-        await self._spare.load()
+        await self._load_spares()
         self._client = await asyncio.to_thread(connect, self.workspace)
         await self._ask()
         await self._load(self.aliases[CHAMPION])
@@ -119,19 +119,22 @@ class Follower:
     async def _load(self, number: str) -> None:
         """Load and check a version beside the others."""
         files = await asyncio.to_thread(fetch_version, self.workspace, self.name, number)
-        spare, self._spare = self._spare or Worker("votes"), None
-        serve = self.config.serve
-        loaded = Loaded(files, serve, self.config.ingest.bounding_box, spare)
+        voters, self._spares = self._spares, []
+        loaded = Loaded(files, self.config.serve, self.config.ingest.bounding_box, voters)
         try:
-            await loaded.start(serve.threads)
+            await loaded.start()
             await loaded.check()
         except BaseException:
             await loaded.close()
             raise
         finally:
-            self._spare = Worker("votes")
-            await self._spare.load()  # it loads its libraries while nobody waits for it
+            await self._load_spares()
         self._loaded[number] = Batcher(loaded, self.observe_batch)
+
+    async def _load_spares(self) -> None:
+        """Start the next version's voters, whose libraries load while nobody waits for them."""
+        self._spares = [Worker("votes") for _ in range(self.config.serve.voters or usable_cpus())]
+        await asyncio.gather(*(spare.load() for spare in self._spares))
 
     def _end(self, batcher: Batcher) -> None:
         task = asyncio.create_task(batcher.drain())
@@ -144,5 +147,4 @@ class Follower:
             await task
         for batcher in self._loaded.values():
             await batcher.drain()
-        if self._spare is not None:
-            await self._spare.close()
+        await asyncio.gather(*(spare.close() for spare in self._spares))

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from mammo.serve.children import Worker
 from mammo.serve.worker import rois_of
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.history import CODE_TAG
-from mammo.track.registry import REFERENCE_TAG
+from mammo.track.registry import REFERENCE_TAG, champion
 from mammo.track.store import WEIGHTS_TAG, connect, first_line, tags_of
 
 Row = dict[str, Any]
@@ -107,34 +107,54 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     return VersionFiles(name, number, folder, not local, reference, description, found.run_id or "")
 
 
-@dataclass
+class Pool:
+    """Workers of one kind, each asked one thing at a time."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self.workers = list(workers)
+        self._free: asyncio.Queue[Worker] = asyncio.Queue()
+        for worker in workers:
+            self._free.put_nowait(worker)
+
+    async def ask(self, header: Row, body: bytes = b"", seconds: float = 60) -> tuple[Row, bytes]:
+        """As `Worker.ask`, of the next that is free."""
+        worker = await self._free.get()
+        try:
+            return await worker.ask(header, body, seconds)
+        finally:
+            self._free.put_nowait(worker)
+
+
 class Loaded:
-    """A version whose workers run: one that votes, and some that decode pictures.
+    """A version whose workers run: some that vote, some that decode ROIs, one for films.
 
     Requests that it refuses raise `MammoError`; those that it did not answer in time, `WorkerGoneError`.
+
+    Args:
+        files: of the version.
+        settings: how much its workers may take.
+        bounding_box: `ingest.bounding_box`, by which films are cut.
+        voters: workers for votes, whose libraries may be loaded already.
     """
 
-    files: VersionFiles
-    settings: ServeConfig
-    bounding_box: bool
-    voting: Worker = field(default_factory=lambda: Worker("votes"))
-    decoding: list[Worker] = field(default_factory=list)
-    films: Worker = field(default_factory=lambda: Worker("pictures"))
+    def __init__(
+        self, files: VersionFiles, settings: ServeConfig, bounding_box: bool, voters: Sequence[Worker]
+    ) -> None:
+        self.files, self.settings, self.bounding_box = files, settings, bounding_box
+        self.voters = Pool(voters)
+        self.decoders = Pool([Worker("pictures") for _ in range(settings.decoders)])
+        self.films = Worker("pictures")
 
-    async def start(self, threads: int | None = None) -> None:
-        """Start the workers and wait for the one that votes."""
+    async def start(self, threads: int = 1) -> None:
+        """Start the workers that vote and wait for them; the others start when they are asked first."""
         order = {"code": str(self.files.folder / "code"), "memory_mb": None, "nice": 0}
-        limited = order | {"memory_mb": self.settings.decode_memory_mb}
-        votes = {"bundle": str(self.files.bundle), "threads": threads or usable_cpus()}
+        votes = {"bundle": str(self.files.bundle), "threads": threads}
         votes |= {"model_name": self.files.name, "model_version": self.files.number}
-        self.decoding = [Worker("pictures") for _ in range(self.settings.decoders)]
-        self.films.order = limited | {"kind": "pictures", "nice": 10}  # it starts with the first film
-        for worker in self.decoding:
-            worker.order = limited | {"kind": "pictures"}
-        self._free: asyncio.Queue[Worker] = asyncio.Queue()
-        for worker in self.decoding:
-            self._free.put_nowait(worker)
-        await self.voting.start(order | votes)
+        limited = order | {"memory_mb": self.settings.decode_memory_mb, "kind": "pictures"}
+        for worker in self.decoders.workers:
+            worker.order = limited
+        self.films.order = limited | {"nice": 10}  # who votes on ROIs need not wait for films
+        await asyncio.gather(*(voter.start(order | votes) for voter in self.voters.workers))
 
     async def check(self) -> float:
         """Vote on the reference ROI; returns the median seconds of a vote on one ROI.
@@ -145,7 +165,7 @@ class Loaded:
         seconds, rows = [], []
         for _ in range(N_TIMED):
             started = time.perf_counter()
-            answer, _ = await self.voting.ask({"do": "reference"})
+            answer, _ = await self.voters.ask({"do": "reference"})
             seconds.append(time.perf_counter() - started)
             rows += answer["rows"]
         expected, found = self.files.reference["score"], rows[0]["score"]
@@ -159,11 +179,8 @@ class Loaded:
 
     async def decode(self, content: bytes, name: str) -> GreyImage:
         """A ROI's grey levels `(120, 120)` from a file's bytes."""
-        worker = await self._free.get()
-        try:
-            _, body = await worker.ask({"do": "roi", "name": name}, content, self.settings.decode_s)
-        finally:
-            self._free.put_nowait(worker)
+        header = {"do": "roi", "name": name}
+        _, body = await self.decoders.ask(header, content, self.settings.decode_s)
         roi: GreyImage = rois_of(body)[0]
         return roi
 
@@ -181,52 +198,48 @@ class Loaded:
 
     async def pngs(self, images: npt.NDArray[np.uint8]) -> list[str]:
         """ROIs `(n, 120, 120)` as PNG in base64."""
-        worker = await self._free.get()
-        try:
-            answer, _ = await worker.ask({"do": "png"}, images.tobytes(), self.settings.decode_s)
-        finally:
-            self._free.put_nowait(worker)
+        answer, _ = await self.decoders.ask({"do": "png"}, images.tobytes(), self.settings.decode_s)
         return list(answer["pngs"])
 
     async def vote(self, images: npt.NDArray[np.uint8]) -> list[Row]:
         """The answer about each of the ROIs `(n, 120, 120)`, with its patch scores."""
-        answer, _ = await self.voting.ask({"do": "vote"}, images.tobytes())
+        answer, _ = await self.voters.ask({"do": "vote"}, images.tobytes())
         return list(answer["rows"])
 
     async def explain(self, image: GreyImage, block: str | None = None) -> tuple[Row, dict[str, Any]]:
         """Answer and Grad-CAM of a ROI: the row with what was found, and the maps of `systems.explanation`."""
-        answer, body = await self.voting.ask({"do": "explain", "block": block}, image.tobytes())
+        answer, body = await self.voters.ask({"do": "explain", "block": block}, image.tobytes())
         with np.load(io.BytesIO(body), allow_pickle=False) as maps:
             return answer["rows"][0], dict(maps)
 
     async def close(self) -> None:
         """End the workers; what they are asked meanwhile fails."""
-        for worker in (self.voting, self.films, *self.decoding):
+        for worker in (*self.voters.workers, *self.decoders.workers, self.films):
             await worker.close()
         if self.files.temporary:
             shutil.rmtree(self.files.folder, ignore_errors=True)
 
 
 @asynccontextmanager
-async def opened(workspace: Workspace, name: str, number: str | None = None) -> AsyncIterator[Loaded]:
-    """A version (the champion, if none is named), loaded for a while.
+async def opened(
+    workspace: Workspace, name: str, number: str | None = None, voters: int = 1
+) -> AsyncIterator[Loaded]:
+    """A version (the champion, if none is named), loaded for a while; its voters share the CPUs.
 
     Raises:
         TrackingError: there is no such version or champion, or its files are not those that were registered.
         MammoError: it cannot be loaded.
     """
-    from mammo.track.registry import champion
-
-    config, voting = Config.load_own(workspace.params), Worker("votes")
+    config, workers = Config.load_own(workspace.params), [Worker("votes") for _ in range(voters)]
     try:
-        await voting.load()  # its libraries load while MLflow's do
+        await asyncio.gather(*(worker.load() for worker in workers))  # their libraries load while MLflow's do
         found = await asyncio.to_thread(
             lambda: fetch_version(workspace, name, number or champion(workspace, name).number)
         )
-        loaded = Loaded(found, config.serve, config.ingest.bounding_box, voting)
-        await loaded.start()
+        loaded = Loaded(found, config.serve, config.ingest.bounding_box, workers)
+        await loaded.start(max(1, usable_cpus() // voters))
     except BaseException:
-        await voting.close()
+        await asyncio.gather(*(worker.close() for worker in workers))
         raise
     try:
         yield loaded

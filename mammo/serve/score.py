@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace, atomic_path, read_json, write_json
+from mammo.core.processes import usable_cpus
 from mammo.data.decode import PHANTOM_ROI, GreyImage, read_roi
 from mammo.serve.children import WorkerGoneError
 from mammo.serve.inputs import Input, hashed, inputs_of, read_input
@@ -65,7 +66,7 @@ def score(
     name, folder = Config.load_own(workspace.params).register_.model_name, out.with_name(f"{out.name}.parts")
 
     async def run() -> Scored:
-        async with opened(workspace, name, number) as loaded:
+        async with opened(workspace, name, number, voters=usable_cpus()) as loaded:
             await loaded.check()
             version, weights = loaded.files.number, loaded.files.description["weights_sha256"]
             manifest: Row = {"model_name": name, "model_version": version, "weights_sha256": weights}
@@ -152,10 +153,9 @@ async def _vote(loaded: Loaded, ready: list[Prepared], part: Path, schema: pa.Sc
     """Write the part of what was prepared, if anything was."""
     if not ready:
         return
-    images, answers = [image for _, image in ready if image is not None], list[Row]()
-    for start in range(0, len(images), BATCH):
-        answers += await loaded.vote(np.stack(images[start : start + BATCH]))
-    following = iter(answers)
+    images = [image for _, image in ready if image is not None]
+    batches = (np.stack(images[start : start + BATCH]) for start in range(0, len(images), BATCH))
+    following = chain.from_iterable(await asyncio.gather(*map(loaded.vote, batches)))
     rows = [row if image is None else row | next(following) for row, image in ready]
     with atomic_path(part) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema), temporary)

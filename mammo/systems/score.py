@@ -18,6 +18,8 @@ from mammo.systems.devices import autocast
 
 FloatArray = npt.NDArray[np.float64]
 PATCHES_PER_BATCH: Final = 256
+PATCHES_PER_CPU_BATCH: Final = 128
+"""Whose activations the caches hold, and the C library gives from its heap: a third faster than the larger batch."""
 ROIS_PER_BATCH: Final = 32
 """Of the dense road: as many pixels as `PATCHES_PER_BATCH` patches of 72 pixels have, roughly."""
 
@@ -46,7 +48,7 @@ def patch_logits(
     patches: PatchBatch,
     size_px: int,
     precision: str = "auto",
-    batch_size: int = PATCHES_PER_BATCH,
+    batch_size: int | None = None,
     view: int = 0,
 ) -> Tensor:
     """Logits of `n` patches without augmentation, float32 `(n, 2)` on the CPU.
@@ -55,6 +57,7 @@ def patch_logits(
     to which others are resampled. `precision` is as in `devices.autocast`; `view` is as in `turned`.
     """
     pieces = []
+    batch_size = batch_size or (PATCHES_PER_CPU_BATCH if images.device.type == "cpu" else PATCHES_PER_BATCH)
     for start in range(0, len(patches.roi), batch_size):
         batch = patches.take(slice(start, start + batch_size))
         pixels = turned(crop(images, batch, size_px), view).contiguous(memory_format=torch.channels_last)

@@ -197,3 +197,12 @@ def test_on_the_real_films_few_held_out_rois_and_nearly_all_raw_crops_are_referr
     assert len(raw) == 129
     assert share_out(fitted, others.images) <= 0.02
     assert share_out(fitted, np.stack(raw)) >= 0.95
+
+
+def test_the_medians_are_those_of_scipy() -> None:
+    from scipy.ndimage import median_filter
+
+    from mammo.evaluation.domain import _medians
+
+    grey = np.random.default_rng(0).integers(0, 256, (40, 31)).astype(np.uint8)
+    np.testing.assert_array_equal(_medians(grey), median_filter(grey, 3)[1:-1, 1:-1])

@@ -28,7 +28,7 @@ def registered_versions(root: Path, store_of: Callable[[Workspace], None]) -> tu
     """Two versions of 25 patches: the champion wants few votes; the challenger has learned less and was judged less."""
     space = Workspace(root)
     store_of(space)
-    space.params.write_text(yaml.safe_dump(params(serve={"poll_s": 0.1, "threads": 1})))
+    space.params.write_text(yaml.safe_dump(params(serve={"poll_s": 0.1, "voters": 1})))
     client = connect(space)
     experiment = client.create_experiment("discs")
     for seed, epochs, vote, judged in (
