@@ -52,6 +52,8 @@ class ServeConfig(Section):
     """How often the service asks the registry which version is champion."""
     voters: Positive | None
     """Processes that vote, of one thread each; null: one for each CPU."""
+    standby: Annotated[int, Field(ge=0)]
+    """Former champions that stay loaded, beside the challenger, so that a promotion or rollback takes no time."""
     max_batch: Positive
     """ROIs that wait are voted on together, so many at most."""
     queue: Positive

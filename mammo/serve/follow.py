@@ -43,6 +43,9 @@ class Follower:
     _spares: list[Worker] = field(default_factory=list)
     _client: MlflowClient = field(init=False)
     _draining: set[asyncio.Task[None]] = field(default_factory=set)
+    _former: list[str] = field(default_factory=list)
+    _preloading: asyncio.Task[None] | None = None
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def name(self) -> str:
@@ -90,23 +93,33 @@ class Follower:
             self._say("registry", str(error))
             return
         self.trouble = ""
-        wanted = [self.aliases[CHAMPION]]
-        if self.config.serve.shadow_share and CHALLENGER in self.aliases:
-            wanted.append(self.aliases[CHALLENGER])
-        self.refused = {number: why for number, why in self.refused.items() if number in wanted}
-        for number in wanted:
+        champion, challenger = self.aliases[CHAMPION], self.aliases.get(CHALLENGER)
+        self.refused = {
+            number: why for number, why in self.refused.items() if number in (champion, challenger)
+        }
+        await self._have(champion)
+        if champion in self._loaded and champion != self._current:
+            log.warning("version %s answers in place of version %s", champion, self._current)
+            self._former = [number for number in (*self._former, self._current) if number != champion]
+            self._current = champion
+        if challenger is not None and (self._preloading is None or self._preloading.done()):
+            # Its turn may come, and then nobody should wait for it.
+            self._preloading = asyncio.create_task(self._have(challenger))
+        standby = self.config.serve.standby
+        keep = {champion, challenger, self._current, *self._former[len(self._former) - standby :]}
+        for number in self._loaded.keys() - keep:
+            self._end(self._loaded.pop(number))
+
+    async def _have(self, number: str) -> None:
+        """Load a version unless it is loaded or was refused."""
+        async with self._one_at_a_time:
             if number in self._loaded or number in self.refused:
-                continue
+                return
             try:
                 await self._load(number)
             except MammoError as error:
                 self.refused[number] = str(error)
                 log.error("version %s is refused, version %s goes on: %s", number, self._current, error)
-        if wanted[0] in self._loaded and wanted[0] != self._current:
-            log.warning("version %s answers in place of version %s", wanted[0], self._current)
-            self._current = wanted[0]
-        for number in self._loaded.keys() - {*wanted, self._current}:
-            self._end(self._loaded.pop(number))
 
     async def _ask(self) -> None:
         self.aliases = await asyncio.to_thread(aliases, self.workspace, self._client, self.name)
@@ -143,6 +156,8 @@ class Follower:
 
     async def close(self) -> None:
         """End every process."""
+        if self._preloading is not None:
+            await self._preloading
         for task in list(self._draining):
             await task
         for batcher in self._loaded.values():

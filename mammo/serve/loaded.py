@@ -1,15 +1,16 @@
 """A registered version, loaded: its files are checked against the registry, and its own code votes in processes."""
 
 import asyncio
+import hashlib
 import io
 import json
-import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,7 @@ class VersionFiles:
     """What the registry keeps of a version, on this machine.
 
     Attributes:
-        folder: of the logged model; `temporary` where it was downloaded.
+        folder: of the logged model, or a copy that goes when this process ends.
         reference: score and votes about the reference ROI.
         description: the bundle's.
         run_id: of the training.
@@ -51,7 +52,6 @@ class VersionFiles:
     name: str
     number: str
     folder: Path
-    temporary: bool
     reference: Row
     description: Row
     run_id: str
@@ -67,6 +67,26 @@ class VersionFiles:
         return self.folder / "artifacts"
 
 
+@cache
+def _downloads() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="mammo-versions-")
+
+
+def _downloaded(where: str, uri: str) -> Path:
+    """The files of a version: in their place, or downloaded once, since what a number stands for never changes."""
+    if where.startswith("file:"):
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    copy = (
+        Path(_downloads().name)
+        / hashlib.sha256(f"{mlflow.get_registry_uri()} {where} {uri}".encode()).hexdigest()
+    )
+    if not copy.exists():
+        partly = tempfile.mkdtemp(dir=_downloads().name)
+        mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=partly)
+        Path(partly).rename(copy)
+    return copy
+
+
 def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     """Bring a version's files here and check them against the hashes that the registry keeps.
 
@@ -77,9 +97,8 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     try:
         found = client.get_model_version(name, number)
         tags, uri = tags_of(client, name, number), f"models:/{name}/{number}"
-        local = client.get_model_version_download_uri(name, number).startswith("file:")
-        target = None if local else tempfile.mkdtemp(prefix="mammo-version-")
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target))
+        where = client.get_model_version_download_uri(name, number)
+        folder = _downloaded(where, uri)
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"{name} version {number}: its files cannot be read ({first_line(error)}); they lie where the store was "
@@ -104,7 +123,7 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
                 "register this one again with `dvc repro` on an empty mlruns/"
             )
     description, reference = read_json(bundle / DESCRIPTION_FILE), json.loads(tags[REFERENCE_TAG])
-    return VersionFiles(name, number, folder, not local, reference, description, found.run_id or "")
+    return VersionFiles(name, number, folder, reference, description, found.run_id or "")
 
 
 class Pool:
@@ -216,8 +235,6 @@ class Loaded:
         """End the workers; what they are asked meanwhile fails."""
         for worker in (*self.voters.workers, *self.decoders.workers, self.films):
             await worker.close()
-        if self.files.temporary:
-            shutil.rmtree(self.files.folder, ignore_errors=True)
 
 
 @asynccontextmanager
