@@ -227,6 +227,16 @@ def test_mutated_pictures_are_refused_or_voted_on_and_memory_stays(served: Runni
     assert served.memory_mb() < before + 40
 
 
+def test_no_invented_request_gets_an_answer_that_openapi_does_not_promise(served: Running) -> None:
+    checks = ("not_a_server_error", "status_code_conformance", "content_type_conformance")
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", "--seed", "1", "--max-examples", "25"]
+    command += ["--phases", "fuzzing", "--checks", ",".join((*checks, "response_schema_conformance"))]
+    command += ["--request-timeout", "60", f"http://127.0.0.1:{served.port}/openapi.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=served.log.parent)
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert "Traceback" not in served.log.read_text()
+
+
 def test_sigterm_turns_readiness_off_answers_a_while_longer_and_ends_cleanly(served: Running) -> None:
     served.process.send_signal(signal.SIGTERM)
     until(lambda: not served.get("/readyz")["ready"], 5)
