@@ -229,7 +229,14 @@ def test_mutated_pictures_are_refused_or_voted_on_and_memory_stays(served: Runni
 
 def test_no_invented_request_gets_an_answer_that_openapi_does_not_promise(served: Running) -> None:
     checks = ("not_a_server_error", "status_code_conformance", "content_type_conformance")
-    command = [str(Path(sys.executable).with_name("schemathesis")), "run", "--seed", "1", "--max-examples", "25"]
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        "--seed",
+        "1",
+        "--max-examples",
+        "25",
+    ]
     command += ["--phases", "fuzzing", "--checks", ",".join((*checks, "response_schema_conformance"))]
     command += ["--request-timeout", "60", f"http://127.0.0.1:{served.port}/openapi.json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=served.log.parent)
