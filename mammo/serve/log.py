@@ -1,6 +1,7 @@
 """What the service answered: a line of JSON for each ROI, without its picture."""
 
 import json
+import logging
 import os
 import socket
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from mammo.core.errors import DataError
 from mammo.data.decode import GreyImage
 
+log = logging.getLogger("mammo.serve")
 KEPT: Final = (
     "prediction_id",
     "model_version",
@@ -39,6 +41,7 @@ class PredictionLog:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._failing = False
         self._file = (folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("a", buffering=1)
 
     def write(
@@ -54,7 +57,13 @@ class PredictionLog:
         line |= {name: row[name] for name in KEPT} | {"inputs": statistics_of(image)}
         line["seconds"] = round(time.perf_counter() - started, 4)
         line["challenger"] = challenger and {name: challenger[name] for name in SHADOWED}
-        self._file.write(json.dumps(line) + "\n")
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._failing = False
+        except OSError as error:  # a full disk: the answer is worth more than its line
+            if not self._failing:
+                log.error("the log of predictions cannot be written: %s", error)
+            self._failing = True
 
     def close(self) -> None:
         """Close the file."""

@@ -20,7 +20,10 @@ def main() -> None:
     if line:
         order = json.loads(line)
         sys.path.insert(0, order["code"])
-        importlib.import_module("mammo.serve.worker").run(order, sys.stdin.buffer, answers)
+        try:
+            importlib.import_module("mammo.serve.worker").run(order, sys.stdin.buffer, answers)
+        except BrokenPipeError:  # whoever asked has ended
+            os._exit(1)
 
 
 if __name__ == "__main__":
