@@ -74,7 +74,15 @@ def test_predict_prints_one_object_or_one_line_for_each_file(
     assert (code, row["file"]) == (0, str(picture))
     assert tuple(row) == (
         *("file", "label", "vote_share", "votes", "score", "model_name", "model_version"),
-        *("probability", "threshold", "prediction_set", "referral", "in_domain", "domain_reason"),
+        *(
+            "probability",
+            "threshold",
+            "prediction_set",
+            "referral",
+            "in_domain",
+            "domain_reason",
+            "prediction_id",
+        ),
     )
     code, out, _ = mammo(*call)
     assert code == 0
