@@ -89,7 +89,7 @@ def test_a_version_whose_gates_hold_becomes_champion_and_its_gates_are_remembere
     assert promoted(place, "2").reason == "version 2 is champion already"
 
 
-def test_a_client_of_a_server_promotes_with_nothing_but_its_address(
+def test_a_client_of_a_server_promotes_with_nothing_but_settings_and_its_address(
     trained: Place, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker, config = Workspace(tmp_path / "maker"), trained[1]
@@ -99,6 +99,7 @@ def test_a_client_of_a_server_promotes_with_nothing_but_its_address(
     (other,) = set(config.systems) - {first.system}
     register(maker, NAME, ensure_run(maker, config, other), maker.bundle(other))
     (client := tmp_path / "client").mkdir()
+    shutil.copy(maker.params, client / "params.yaml")
     place = Workspace(client), config
     assert promoted(place, "2").aliases == ("champion",)
     assert promotion.rollback(place[0], NAME).number == "1"
