@@ -94,7 +94,9 @@ def files_only(
 ) -> tuple[Workspace, Config]:
     """What a fresh clone has after `dvc pull`: all files, and a store that knows nothing of them."""
     space, config = finished
-    shutil.copytree(space.root, tmp_path / "clone", ignore=shutil.ignore_patterns("mlruns", "*.run.json"))
+    shutil.copytree(
+        space.root, tmp_path / "clone", ignore=shutil.ignore_patterns("mlruns", "*.run.json", "predictions")
+    )
     clone = Workspace(tmp_path / "clone")
     store_of(clone)
     return clone, config

@@ -87,7 +87,7 @@ def serve(space: Workspace, images: Images, version: str = "1") -> None:
 def space(finished: Finished, tmp_path: Path) -> Workspace:
     """A finished workspace with a log of its own."""
     root = tmp_path / "space"
-    shutil.copytree(finished[0].root, root)
+    shutil.copytree(finished[0].root, root, ignore=shutil.ignore_patterns("predictions"))
     return Workspace(root)
 
 
