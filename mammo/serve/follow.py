@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from mlflow import MlflowClient
 
@@ -19,6 +21,7 @@ from mammo.track.registry import aliases
 from mammo.track.store import connect
 
 log = logging.getLogger("mammo.serve")
+POLLS_TO_RETRY: Final = 60
 
 
 @dataclass
@@ -27,7 +30,8 @@ class Follower:
 
     Attributes:
         aliases: as last read: `champion`, and `challenger` where there is one.
-        refused: versions that failed their check, with the reason; they are not tried again while the alias stays.
+        refused: versions that failed their check, with the reason; they are tried again, since a server
+            may have been away, or the machine too busy.
         trouble: why the registry could not be read; empty where it could. The loaded version goes on.
         observe_batch: told of each batch's size.
     """
@@ -43,6 +47,7 @@ class Follower:
     _spares: list[Worker] = field(default_factory=list)
     _client: MlflowClient = field(init=False)
     _draining: set[asyncio.Task[None]] = field(default_factory=set)
+    _retry_at: dict[str, float] = field(default_factory=dict)
     _former: list[str] = field(default_factory=list)
     _preloading: asyncio.Task[None] | None = None
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -83,16 +88,19 @@ class Follower:
         """Ask the registry for ever, and follow it."""
         while True:
             await asyncio.sleep(self.config.serve.poll_s)
-            await self.step()
+            try:
+                await self.step()
+                self.trouble = ""
+            except Exception as error:  # noqa: BLE001 (whatever it is, the next move of the alias has to be followed)
+                self._say(str(error) if isinstance(error, MammoError) else repr(error))
 
     async def step(self) -> None:
-        """Ask the registry once, and do what it says."""
-        try:
-            await self._ask()
-        except MammoError as error:
-            self._say("registry", str(error))
-            return
-        self.trouble = ""
+        """Ask the registry once, and do what it says.
+
+        Raises:
+            TrackingError: the registry cannot be read, or has no champion.
+        """
+        await self._ask()
         champion, challenger = self.aliases[CHAMPION], self.aliases.get(CHALLENGER)
         self.refused = {
             number: why for number, why in self.refused.items() if number in (champion, challenger)
@@ -113,20 +121,23 @@ class Follower:
     async def _have(self, number: str) -> None:
         """Load a version unless it is loaded or was refused."""
         async with self._one_at_a_time:
-            if number in self._loaded or number in self.refused:
+            waits = number in self.refused and self._retry_at[number] > time.monotonic()
+            if number in self._loaded or waits:
                 return
             try:
                 await self._load(number)
+                self.refused.pop(number, None)
             except MammoError as error:
                 self.refused[number] = str(error)
+                self._retry_at[number] = time.monotonic() + POLLS_TO_RETRY * self.config.serve.poll_s
                 log.error("version %s is refused, version %s goes on: %s", number, self._current, error)
 
     async def _ask(self) -> None:
         self.aliases = await asyncio.to_thread(aliases, self.workspace, self._client, self.name)
 
-    def _say(self, what: str, text: str) -> None:
+    def _say(self, text: str) -> None:
         if self.trouble != text:
-            log.error("the %s cannot be read, version %s goes on: %s", what, self._current, text)
+            log.error("the registry cannot be followed, version %s goes on: %s", self._current, text)
         self.trouble = text
 
     async def _load(self, number: str) -> None:

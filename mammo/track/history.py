@@ -293,8 +293,9 @@ def _who() -> str:
 def _claims(client: MlflowClient, name: str) -> Iterator[tuple[str, Entry]]:
     """Claims on steps; to be asked for before the history is read, which has those that are completed meanwhile."""
     for model in client.search_registered_models(f"name LIKE '{name}.move-%'"):
-        if model.name.startswith(f"{name}.move-"):
-            yield model.name, _parsed(model.name, CLAIMED, model.tags.get(CLAIMED, ""))
+        # It is made with its tag; one that a list shows without it was being deleted.
+        if model.name.startswith(f"{name}.move-") and CLAIMED in model.tags:
+            yield model.name, _parsed(model.name, CLAIMED, model.tags[CLAIMED])
 
 
 def _leave_time(client: MlflowClient, claim: str) -> None:
