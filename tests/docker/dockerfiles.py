@@ -106,7 +106,8 @@ def nginx_config(folder: Path, port: int, registry_port: int, voting: list[str],
     server = "server {} max_fails=1 fail_timeout=2s;"
     others = {
         "/tmp/": f"{folder}/",
-        "listen 8000;": f"listen 127.0.0.1:{port};",
+        # All clients of a test share one address: a header tells them apart.
+        "listen 8000;": f"listen 127.0.0.1:{port}; set_real_ip_from 127.0.0.1; real_ip_header X-Client;",
         "listen 5000;": f"listen 127.0.0.1:{registry_port};",
         server.format("voting:8000 resolve"): " ".join(
             server.format(url.removeprefix("http://")) for url in voting

@@ -134,15 +134,15 @@ def test_a_client_with_64_half_sent_bodies_is_told_to_wait_others_are_not_and_th
     at = ("127.0.0.1", int(edge.rpartition(":")[2]))
     with ExitStack() as stack:
         greedy, modest = (
-            stack.enter_context(
-                httpx2.Client(transport=httpx2.HTTPTransport(local_address=f"127.0.0.{last}"))
-            )
-            for last in (77, 78)
+            stack.enter_context(httpx2.Client(headers={"X-Client": address}))
+            for address in ("192.0.2.1", "192.0.2.2")
         )
         begun = monotonic()
-        halves = [stack.enter_context(create_connection(at, 15, ("127.0.0.77", 0))) for _ in range(64)]
+        halves = [stack.enter_context(create_connection(at, 15)) for _ in range(64)]
         for half in halves:
-            half.sendall(b"POST /v1/rois HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nP")
+            half.sendall(
+                b"POST /v1/rois HTTP/1.1\r\nHost: localhost\r\nX-Client: 192.0.2.1\r\nContent-Length: 1000\r\n\r\nP"
+            )
         wait_until(lambda: greedy.get(edge).status_code == 429, 8, lambda: "64 connections are counted")
         refused = greedy.get(edge)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
