@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -312,12 +313,14 @@ def promote(
     from mammo.core.config import Config
     from mammo.report.terminal import gates_table
     from mammo.serve import promotion
+    from mammo.track.registry import announced
 
     config = Config.load_own(workspace.params)
-    verdict = promotion.judge(workspace, config, version)
-    Console().print(gates_table(verdict))
-    if not dry_run:
-        _say_version(promotion.promote(workspace, config, verdict, force=force, reason=reason))
+    with nullcontext() if dry_run else announced(workspace, _model_name(workspace), version):
+        verdict = promotion.judge(workspace, config, version)
+        Console().print(gates_table(verdict))
+        if not dry_run:
+            _say_version(promotion.promote(workspace, config, verdict, force=force, reason=reason))
 
 
 @app.command()

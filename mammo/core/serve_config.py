@@ -42,7 +42,7 @@ class PromoteConfig(Section):
     never_phantom_over_real: bool
     """A model of phantoms takes no real one's place."""
     shadow_agreement: Share | None
-    """Share of shadowed answers that agree with the champion's: at least this."""
+    """Share of shadowed answers that agree with the champion's: the lower end of its interval at least this."""
 
 
 class ServeConfig(Section):

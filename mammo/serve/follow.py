@@ -48,6 +48,7 @@ class Follower:
     _client: MlflowClient = field(init=False)
     _draining: set[asyncio.Task[None]] = field(default_factory=set)
     _retry_at: dict[str, float] = field(default_factory=dict)
+    _next: str | None = None
     _former: list[str] = field(default_factory=list)
     _preloading: asyncio.Task[None] | None = None
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -102,21 +103,26 @@ class Follower:
         """
         await self._ask()
         champion, challenger = self.aliases[CHAMPION], self.aliases.get(CHALLENGER)
+        expected = [number for number in (self._next, challenger) if number is not None]
         self.refused = {
-            number: why for number, why in self.refused.items() if number in (champion, challenger)
+            number: why for number, why in self.refused.items() if number in (champion, *expected)
         }
         await self._have(champion)
         if champion in self._loaded and champion != self._current:
             log.warning("version %s answers in place of version %s", champion, self._current)
             self._former = [number for number in (*self._former, self._current) if number != champion]
             self._current = champion
-        if challenger is not None and (self._preloading is None or self._preloading.done()):
-            # Its turn may come, and then nobody should wait for it.
-            self._preloading = asyncio.create_task(self._have(challenger))
+        if expected and (self._preloading is None or self._preloading.done()):
+            # Their turn may come, and then nobody should wait for them.
+            self._preloading = asyncio.create_task(self._have_all(expected))
         standby = self.config.serve.standby
-        keep = {champion, challenger, self._current, *self._former[len(self._former) - standby :]}
+        keep = {champion, *expected, self._current, *self._former[len(self._former) - standby :]}
         for number in self._loaded.keys() - keep:
             self._end(self._loaded.pop(number))
+
+    async def _have_all(self, numbers: list[str]) -> None:
+        for number in numbers:
+            await self._have(number)
 
     async def _have(self, number: str) -> None:
         """Load a version unless it is loaded or was refused."""
@@ -133,7 +139,7 @@ class Follower:
                 log.error("version %s is refused, version %s goes on: %s", number, self._current, error)
 
     async def _ask(self) -> None:
-        self.aliases = await asyncio.to_thread(aliases, self.workspace, self._client, self.name)
+        self.aliases, self._next = await asyncio.to_thread(aliases, self.workspace, self._client, self.name)
 
     def _say(self, text: str) -> None:
         if self.trouble != text:

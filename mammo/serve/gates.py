@@ -148,7 +148,7 @@ def judged(
         config: `promote` says what is asked, `evaluate` how intervals and bins are made.
         candidate, champion: what speaks for them; there may be no champion.
         load: loads the candidate and has it vote; seconds of a vote.
-        agreement: share of shadowed answers that agree with the champion's, where it was measured.
+        agreement: lower end of the share of shadowed answers that agree with the champion's, where it was measured.
     """
     asked, seconds = config.promote, float("nan")
 

@@ -15,7 +15,7 @@ from mammo.serve.gates import LOADS, Gate, evidence_of, judged
 from mammo.serve.loaded import checked
 from mammo.serve.shadow import agreement
 from mammo.track.history import CHALLENGER, CHAMPION, History, Step, move, settled
-from mammo.track.registry import Version, version_of
+from mammo.track.registry import Version, announced, version_of
 from mammo.track.store import MISSING, connect, store_errors, unless
 
 LONGEST_VALUE: Final = 120
@@ -54,7 +54,7 @@ def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
         agreed = None
         if champion and config.promote.shadow_agreement is not None:
             in_shadow = agreement(workspace, champion, number).agreement
-            agreed = in_shadow.value if in_shadow.n else None
+            agreed = in_shadow.ci_low if in_shadow.n else None
         gates = judged(config, evidence[0], evidence[1] if champion else None, load, agreed)
         return Verdict(number, champion, gates)
 
@@ -119,7 +119,6 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
     with store_errors(workspace):
         start = settled(workspace, client, model_name).champions
         number = _back(client, model_name, start, steps)
-        checked(workspace, model_name, number)
 
         def plan(now: History) -> Step:
             if now.champions != start:
@@ -129,7 +128,9 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
                 )
             return Step("rollback", _onto(now, number), reason, steps=steps)
 
-        move(workspace, client, model_name, plan)
+        with announced(workspace, model_name, number):
+            checked(workspace, model_name, number)
+            move(workspace, client, model_name, plan)
         return version_of(client, model_name, number, f"rolled back from version {start[-1] or 'none'}")
 
 

@@ -34,6 +34,8 @@ CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 TAG: Final = "mammo.history."
 CLAIMED: Final = "mammo.entry"
+NEXT: Final = "mammo.next"
+"""Tag of the registered model: the version that is being checked to become champion; services load it meanwhile."""
 CODE_TAG: Final = "mammo.code_sha256"
 LONGEST_REASON: Final = 1000
 """Letters: a tag of a registered model holds 5,000 (`SqlRegisteredModelTag`), gates take up to 3,000 of them."""

@@ -1,5 +1,7 @@
 """MLflow's model registry: versions that are voters, and the aliases that say which one serves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
 from mammo.track.check import BUNDLE_TAG
-from mammo.track.history import CHAMPION, look
-from mammo.track.store import MISSING, WEIGHTS_TAG, connect, store_errors, tags_of
+from mammo.track.history import CHAMPION, NEXT, look
+from mammo.track.store import MISSING, WEIGHTS_TAG, connect, store_errors, tags_of, unless
 
 REFERENCE_TAG: Final = "mammo.reference"
 """What a version answered about the reference ROI when it was made, as JSON."""
@@ -47,23 +49,43 @@ def champion(workspace: Workspace, model_name: str) -> Version:
     """
     client = connect(workspace)
     with store_errors(workspace):
-        return version_of(client, model_name, aliases(workspace, client, model_name)[CHAMPION])
+        return version_of(client, model_name, aliases(workspace, client, model_name)[0][CHAMPION])
 
 
-def aliases(workspace: Workspace, client: MlflowClient, model_name: str) -> dict[str, str]:
-    """The version of each alias; there is a champion among them.
+def aliases(workspace: Workspace, client: MlflowClient, model_name: str) -> tuple[dict[str, str], str | None]:
+    """The version of each alias, with a champion among them; and the version that may become champion soon.
 
     Raises:
         TrackingError: there is no champion, or the store cannot be used.
     """
     with store_errors(workspace):
-        found, _ = look(client, model_name)
+        found, tags = look(client, model_name)
     if CHAMPION not in found:
         raise TrackingError(
             f"{model_name}: no version has the alias {CHAMPION} in this store; run `dvc repro`, which registers the "
             "best system, or give it to a version with `mammo promote VERSION`"
         )
-    return found
+    return found, tags.get(NEXT)
+
+
+@contextmanager
+def announced(workspace: Workspace, model_name: str, number: str) -> Iterator[None]:
+    """Services load a version while the block decides whether it becomes champion.
+
+    A process that is killed leaves the tag: one version that stands by until the next announcement.
+
+    Raises:
+        TrackingError: there is no such version, or the store cannot be used.
+    """
+    client = connect(workspace)
+    with store_errors(workspace):
+        version_of(client, model_name, number)
+        client.set_registered_model_tag(model_name, NEXT, number)
+    try:
+        yield
+    finally:
+        with store_errors(workspace), unless(MISSING):  # another's block ended first
+            client.delete_registered_model_tag(model_name, NEXT)
 
 
 def version_of(client: MlflowClient, model_name: str, number: str, reason: str = "") -> Version:
