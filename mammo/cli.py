@@ -3,9 +3,12 @@
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -22,14 +25,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help=f"Classify mammographic ROIs as Normal or Tumor by deep fusion learning and patch voting. {NOTICE}",
+    epilog="Exit codes: 0 done; 2 refused or found wanting, with the reason; 130 and 143 stopped, the same command "
+    "goes on.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 tune_app = typer.Typer(
     help="Search settings with Optuna on folds inside train and val. The same command goes on after a stop.",
+    epilog="Example: mammo tune --trials 60 --workers 2",
     invoke_without_command=True,
 )
+Command = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _command(group: str, example: str) -> Command:
+    """A command, under the group that `mammo --help` shows it in."""
+    return app.command(rich_help_panel=group, epilog=f"Example: {example}")
+
+
+DATA, USE, REGISTRY, STUDIES = "Data", "Use", "Registry", "Studies"
 
 HERE: Final = Workspace()
 PHANTOM: Final = Workspace(Path("tune-demo"))
@@ -58,6 +72,7 @@ JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU; on a GPU one)."),
 ]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say how many fits there are to do, and stop.")]
 StorageOption = Annotated[
     str | None,
     typer.Option(
@@ -78,11 +93,27 @@ SourceOption = Annotated[
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget the trials that are there.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mammo {metadata.version('mammo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
 def _say(text: str) -> None:
     Console().print(text, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@_command(DATA, "mammo fetch --archive MIAS_ROIs.zip")
 def fetch(
     archive: Annotated[
         Path | None,
@@ -118,7 +149,7 @@ def fetch(
     _say("next: dvc repro" + (f" (with ingest.source: {source} in params.yaml)" if source else ""))
 
 
-@app.command()
+@_command(DATA, "mammo check rois/rois.csv")
 def check(
     table: Annotated[Path, typer.Argument(help="CSV with the columns path and label; see docs/own-data.md.")],
     workspace: WorkspaceOption = HERE,
@@ -135,7 +166,7 @@ def check(
     _say(f"{table}: {read.rois.counts}\nnext: mammo fetch --source own --archive {table}")
 
 
-@app.command()
+@_command(DATA, "mammo phantom --out films")
 def phantom(
     out: Annotated[Path, typer.Option(help="Folder for the films and Info.txt.")] = Path("data/raw/phantom"),
     workspace: WorkspaceOption = HERE,
@@ -152,7 +183,7 @@ def phantom(
     )
 
 
-@app.command()
+@_command(USE, "mammo demo")
 def demo(
     workspace: WorkspaceOption = Workspace(Path("demo")),
 ) -> None:
@@ -162,11 +193,14 @@ def demo(
     run_demo(Path(), workspace.root, Console())
 
 
-@app.command()
+@_command(USE, "mammo predict roi.png rois/ --csv")
 def predict(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Pictures of ROIs, 120 × 120, or with --at a film: PNG, PGM, TIFF or DICOM."),
+        typer.Argument(
+            help="Pictures of ROIs, 120 × 120, and folders, archives and CSVs of them; with --at a film. PNG, PGM, "
+            "TIFF or DICOM."
+        ),
     ],
     at: Annotated[
         list[str] | None,
@@ -174,25 +208,35 @@ def predict(
             metavar="X,Y", help="Centre of a ROI in the film, in pixels from its top-left corner; repeatable."
         ),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a trained system, such as models/compact-model2, in the champion's place."
+        ),
+    ] = None,
     as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A header and one line for each row.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Let the registered champion vote on pictures of ROIs, or on places of a film, which is cut as in training."""
-    from mammo.serve.predict import predict_files, predict_film
+    from mammo.serve.predict import predict_files, predict_film, write_csv
 
-    rows = predict_film(workspace, files, at) if at else predict_files(workspace, files)
+    if model is None:
+        _register_results(workspace)
+    rows = predict_film(workspace, files, at, model) if at else predict_files(workspace, files, model)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
+        return
+    if as_csv:
+        write_csv(rows, sys.stdout)
         return
     from mammo.report.terminal import votes_table
 
     Console().print(votes_table(rows))
 
 
-@app.command(
-    epilog="Example: mammo score rois/ more.zip own.csv --out scores.parquet (the same line goes on after a stop)"
-)
+@_command(USE, "mammo score rois/ more.zip own.csv --out scores.parquet")
 def score(
     inputs: Annotated[
         list[Path],
@@ -209,6 +253,7 @@ def score(
     from mammo.core.processes import steps_progress
     from mammo.serve.score import score
 
+    _register_results(workspace)
     with steps_progress("scoring") as progress:
         found = score(workspace, inputs, out, version, progress)
     _say(
@@ -218,7 +263,7 @@ def score(
         raise typer.Exit(2)
 
 
-@app.command()
+@_command(USE, "mammo explain 'test/Tumor (3)'")
 def explain(
     rois: Annotated[list[str], typer.Argument(help="Pictures of ROIs, or roi_ids such as 'test/Tumor (3)'.")],
     out: Annotated[
@@ -237,6 +282,7 @@ def explain(
     from mammo.report.rois import write_explanations
     from mammo.serve.predict import explain_rois
 
+    _register_results(workspace)
     explained = explain_rois(workspace, rois, block)
     pictures = write_explanations(explained, workspace.reports / "explanations" if out is None else out)
     for (row, _), picture in zip(explained, pictures, strict=True):
@@ -252,7 +298,7 @@ def explain(
         typer.echo(NOTICE)
 
 
-@app.command()
+@_command(DATA, "mammo audit --json")
 def audit(
     as_json: Annotated[bool, typer.Option("--json", help="A list with one object for each pair.")] = False,
     workspace: WorkspaceOption = HERE,
@@ -280,7 +326,7 @@ def audit(
     Console().print(overlaps_table(found.pairs.to_dict("records"), summary, config.split.protocol))
 
 
-@app.command()
+@_command(DATA, "mammo locate all-mias.tar.gz")
 def locate(
     films: Annotated[
         Path | None,
@@ -299,7 +345,7 @@ def locate(
     _say(located_line(read_table(workspace.located)))
 
 
-@app.command()
+@_command(REGISTRY, "mammo promote 2 --dry-run")
 def promote(
     version: str,
     force: Annotated[
@@ -323,7 +369,7 @@ def promote(
             _say_version(promotion.promote(workspace, config, verdict, force=force, reason=reason))
 
 
-@app.command()
+@_command(REGISTRY, "mammo rollback --reason 'recall fell'")
 def rollback(
     steps: Annotated[int, typer.Argument(min=1, help="How many champions to go back.")] = 1,
     reason: ReasonOption = "",
@@ -335,7 +381,7 @@ def rollback(
     _say_version(promotion.rollback(workspace, _model_name(workspace), steps, reason))
 
 
-@app.command()
+@_command(REGISTRY, "mammo history --verify")
 def history(
     verify: Annotated[
         bool,
@@ -358,15 +404,13 @@ def history(
         Console().print(history_table(entries, f"{name}{': the chain is whole' if verify else ''}"))
 
 
-@app.command()
+@_command(REGISTRY, "mammo trace 2")
 def trace(
     what: Annotated[str, typer.Argument(help="A version such as 2, or the prediction_id of an answer.")],
     as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Say where a version, or an answer, comes from: run, commit, data, settings, training ROIs."""
-    from dataclasses import asdict
-
     from mammo.report.terminal import trace_table
     from mammo.serve.trace import trace as traced
 
@@ -377,7 +421,7 @@ def trace(
         Console().print(trace_table(found))
 
 
-@app.command()
+@_command(REGISTRY, "mammo rebuild 2")
 def rebuild(version: str, workspace: WorkspaceOption = HERE) -> None:
     """Make a version again from its commit and the raw data, in a clean worktree, and compare (minutes)."""
     from mammo.report.terminal import rebuilt_table
@@ -389,7 +433,7 @@ def rebuild(version: str, workspace: WorkspaceOption = HERE) -> None:
         raise typer.Exit(2)
 
 
-@app.command()
+@_command(REGISTRY, "mammo runs")
 def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Compare the runs of this workspace, and show the registered versions."""
     from mammo.track.registry import versions
@@ -408,7 +452,7 @@ def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None
         typer.echo(f"compare the newest of {name} (while `mammo ui` runs): {address}")
 
 
-@app.command()
+@_command(USE, "mammo ui --port 5001")
 def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = HERE) -> None:
     """Start the MLflow UI, and open the table of this workspace's runs (one lean worker)."""
     from mammo.track.page import serve_page
@@ -417,7 +461,7 @@ def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = H
     raise typer.Exit(serve_page(workspace, host, port, partial(typer.echo, err=True)))
 
 
-@app.command()
+@_command(USE, "mammo serve --port 8001")
 def serve(
     port: int = 8000,
     host: str = "127.0.0.1",
@@ -432,10 +476,11 @@ def serve(
 
     if warning := server.warning_for(host):
         typer.echo(warning, err=True)
+    _register_results(workspace)
     server.serve(workspace, host, port, allowed_host or [], partial(typer.echo, err=True))
 
 
-@app.command()
+@_command(REGISTRY, "mammo shadow --json")
 def shadow(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Say how far challengers that answered unseen (serve.shadow_share) agree with the champion."""
     from mammo.report.terminal import agreements_table
@@ -449,7 +494,7 @@ def shadow(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> No
     Console().print(agreements_table(found))
 
 
-@app.command()
+@_command(REGISTRY, "mammo drift --days 7 --fail")
 def drift(
     days: Annotated[float, typer.Option(min=0, help="Look at what was served in so many days.")] = 30,
     fail: Annotated[bool, typer.Option("--fail", help="End with exit code 2 where drift is large.")] = False,
@@ -475,63 +520,72 @@ def drift(
         raise typer.Exit(2)
 
 
-@app.command()
-def doctor(workspace: WorkspaceOption = HERE) -> None:
+@_command(USE, "mammo doctor --json")
+def doctor(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Check versions, devices, data, weights and the store; say what is missing and how to get it."""
     from mammo.doctor import examine
     from mammo.report.terminal import findings_table
 
     findings = examine(workspace)
-    Console().print(findings_table(findings))
+    if as_json:
+        for finding in findings:
+            typer.echo(json.dumps(asdict(finding)))
+    else:
+        Console().print(findings_table(findings))
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(2)
 
 
-@app.command()
+@_command(STUDIES, "mammo seeds 10")
 def seeds(
     n_seeds: Annotated[int, typer.Argument(min=2, help="How many training seeds.")] = 10,
     jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
     from mammo.studies.ledger import run_seeds
 
-    _study(workspace, jobs, lambda config, *how: run_seeds(workspace, config, n_seeds, *how), "seeds")
+    _study(
+        workspace, jobs, dry_run, lambda config, *how: run_seeds(workspace, config, n_seeds, *how), "seeds"
+    )
 
 
-@app.command()
-def ledger(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+@_command(STUDIES, "mammo ledger --dry-run")
+def ledger(jobs: JobsOption = None, dry_run: DryRunOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
     from mammo.studies.ledger import run_ledger
 
-    _study(workspace, jobs, lambda config, *how: run_ledger(workspace, config, *how), "ledger")
+    _study(workspace, jobs, dry_run, lambda config, *how: run_ledger(workspace, config, *how), "ledger")
 
 
-@app.command()
-def ablate(jobs: JobsOption = None, workspace: WorkspaceOption = HERE) -> None:
+@_command(STUDIES, "mammo ablate --jobs 2")
+def ablate(jobs: JobsOption = None, dry_run: DryRunOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
     from mammo.studies.ablation import run_ablation
 
-    _study(workspace, jobs, lambda config, *how: run_ablation(workspace, config, *how), "ablate")
+    _study(workspace, jobs, dry_run, lambda config, *how: run_ablation(workspace, config, *how), "ablate")
 
 
-@app.command()
+@_command(STUDIES, "mammo study pipelines/studies/choices.yaml")
 def study(
     file: Annotated[
         Path, typer.Argument(help="YAML file of variants, such as pipelines/studies/choices.yaml.")
     ],
     jobs: JobsOption = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Compare named variants of the settings within train and val, to choose by. Resumable."""
     from mammo.studies.variants import run_study
 
-    _study(workspace, jobs, lambda config, *how: run_study(workspace, config, file, *how), "study")
+    _study(workspace, jobs, dry_run, lambda config, *how: run_study(workspace, config, file, *how), "study")
 
 
 def _study(
     workspace: Workspace,
     jobs: int | None,
+    dry_run: bool,
     run: "Callable[[Config, int, Console], dict[str, Any]]",
     kind: str,
 ) -> None:
@@ -540,11 +594,15 @@ def _study(
     from mammo.core.provenance import ensure_split
     from mammo.report.studies import write_ledger, write_study
     from mammo.report.terminal import show_markdown
-    from mammo.studies.fits import default_jobs
+    from mammo.studies.fits import DryRunError, default_jobs
 
     config, console = Config.load(workspace.params), Console()
     ensure_split(workspace)
-    summary = run(config, jobs or default_jobs(config), console)
+    try:
+        summary = run(config, 0 if dry_run else jobs or default_jobs(config), console)
+    except DryRunError as plan:
+        _say(str(plan))
+        return
     text = write_ledger(workspace, summary) if kind == "ledger" else write_study(workspace, kind, summary)
     show_markdown(console, text)
 
@@ -571,7 +629,7 @@ def tune(
     show_best(console, workspace, run_tuning(workspace, config, plan, console))
 
 
-@tune_app.command()
+@tune_app.command(epilog="Example: mammo tune nested --trials 20")
 def nested(
     trials: TrialsOption = None,
     workers: WorkersOption = None,
@@ -594,7 +652,9 @@ def nested(
     log_nested(workspace, config, summary, report_folder(workspace))
 
 
-@tune_app.command()
+@tune_app.command(
+    epilog="Example: mammo tune worker --storage postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+)
 def worker(
     storage: StorageOption = None,
     trials: TrialsOption = None,
@@ -624,7 +684,7 @@ def worker(
     console.print(f"{n_ended} trials ended here; none is left", highlight=False)
 
 
-@tune_app.command()
+@tune_app.command(epilog="Example: mammo tune dashboard")
 def dashboard(
     storage: StorageOption = None,
     port: int = 8080,
@@ -707,6 +767,18 @@ def _check_port(host: str, port: int) -> None:
         ) from error
 
 
+def _register_results(workspace: Workspace) -> None:
+    """Register the trained systems that `dvc pull` brought, where the store has no champion."""
+    from mammo.track.check import lacks_champion
+
+    if lacks_champion(workspace):
+        from mammo.core.config import Config
+        from mammo.track.record import fill_store
+
+        typer.echo("no champion yet: the systems in models/ are registered (once)", err=True)
+        fill_store(workspace, Config.load(workspace.params))
+
+
 def _model_name(workspace: Workspace) -> str:
     from mammo.core.config import Config
 
@@ -720,7 +792,7 @@ def _say_version(version: "Version") -> None:
     )
 
 
-app.add_typer(tune_app, name="tune")
+app.add_typer(tune_app, name="tune", rich_help_panel=STUDIES)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from mammo.core.files import Workspace
 from mammo.core.provenance import library_versions
 from mammo.data.fetch import VARIABLES
 from mammo.data.films import holds_films
+from mammo.data.rois import load_rois
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,13 @@ def _data(workspace: Workspace, config: Config) -> list[Finding]:
         copy = os.environ.get(variable)
         found = f"{variable}={copy}, not fetched yet" if copy else f"{place} is missing"
         return [Finding("note", f"data of {source}", found, remedy.get(source, "mammo fetch"))]
-    data = Finding("ok", f"data of {source}", str(place))
+    found = str(place)
+    if source != "mini_mias":  # its films were checked when they came, and take half a minute
+        try:
+            found = f"{place}: {load_rois(config.ingest, workspace.root).counts}"
+        except MammoError as error:
+            return [Finding("error", f"data of {source}", str(error), "bring them again with `mammo fetch`")]
+    data = Finding("ok", f"data of {source}", found)
     if source != "mias_rois":
         return [data]
     films = (
@@ -87,6 +94,7 @@ def _models(workspace: Workspace, config: Config) -> Finding:
 
 
 def _store(workspace: Workspace, config: Config) -> Finding:
+    from mammo.serve.loaded import fetch_version
     from mammo.track.check import lacking, sqlite_path
     from mammo.track.registry import champion
 
@@ -100,6 +108,10 @@ def _store(workspace: Workspace, config: Config) -> Finding:
         version = champion(workspace, config.register_.model_name)
     except MammoError as error:
         return Finding("note", "tracking store", str(error), "see the message")
+    try:
+        fetch_version(workspace, config.register_.model_name, version.number)
+    except MammoError as error:
+        return Finding("error", "tracking store", str(error), "see the message")
     return Finding("ok", "tracking store", f"champion: version {version.number} ({version.system})")
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from mlflow.exceptions import MlflowException
 
+import mammo
 from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
@@ -36,14 +37,17 @@ Row = dict[str, Any]
 TOLERANCE: Final = 0.005
 """Of the reference's score: machines and numbers of threads differ in the last bits, other weights in the first."""
 N_TIMED: Final = 5
+UNREGISTERED: Final = "unregistered"
+"""In place of a version's number."""
 
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """What the registry keeps of a version, on this machine.
+    """What a version votes with, on this machine: files of the logged model, or a copy that goes with this process.
 
     Attributes:
-        folder: of the logged model, or a copy that goes when this process ends.
+        bundle: folder of weights and description.
+        code: folder of its own package.
         reference: score and votes about the reference ROI.
         description: the bundle's.
         run_id: of the training.
@@ -51,7 +55,8 @@ class VersionFiles:
 
     name: str
     number: str
-    folder: Path
+    bundle: Path
+    code: Path
     reference: Row
     description: Row
     run_id: str
@@ -60,11 +65,6 @@ class VersionFiles:
     def system(self) -> str:
         """Such as `compact-model2`."""
         return str(self.description["architecture"]["system"])
-
-    @property
-    def bundle(self) -> Path:
-        """Folder of weights and description."""
-        return self.folder / "artifacts"
 
 
 @cache
@@ -104,14 +104,14 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
             f"{name} version {number}: its files cannot be read ({first_line(error)}); they lie where the store was "
             "made. If that folder was moved, empty mlruns/ and run `dvc repro`"
         ) from error
-    bundle, code = folder / "artifacts", folder / "code" / "mammo"
+    bundle, code = folder / "artifacts", folder / "code"
     if CODE_TAG not in tags:
         raise TrackingError(
             f"{name} version {number}: was registered by an older mammo, without the hash of its code; register "
             "it again with `dvc repro`"
         )
     hashes = {
-        CODE_TAG: (code, tree_sha256),
+        CODE_TAG: (code / "mammo", tree_sha256),
         BUNDLE_TAG: (bundle / DESCRIPTION_FILE, sha256_of),
         WEIGHTS_TAG: (bundle / WEIGHTS_FILE, sha256_of),
     }
@@ -123,7 +123,19 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
                 "register this one again with `dvc repro` on an empty mlruns/"
             )
     description, reference = read_json(bundle / DESCRIPTION_FILE), json.loads(tags[REFERENCE_TAG])
-    return VersionFiles(name, number, folder, reference, description, found.run_id or "")
+    return VersionFiles(name, number, bundle, code, reference, description, found.run_id or "")
+
+
+def files_of(bundle: Path) -> VersionFiles:
+    """A trained system that no registry knows, to vote by the code of this package.
+
+    Raises:
+        DataError: the folder holds none.
+    """
+    description = read_json(bundle / DESCRIPTION_FILE)
+    return VersionFiles(
+        str(bundle), UNREGISTERED, bundle, Path(mammo.__file__).parents[1], {}, description, ""
+    )
 
 
 class Pool:
@@ -166,7 +178,7 @@ class Loaded:
 
     async def start(self, threads: int = 1) -> None:
         """Start the workers that vote and wait for them; the others start when they are asked first."""
-        order = {"code": str(self.files.folder / "code"), "memory_mb": None, "nice": 0}
+        order = {"code": str(self.files.code), "memory_mb": None, "nice": 0}
         votes = {"bundle": str(self.files.bundle), "threads": threads}
         votes |= {"model_name": self.files.name, "model_version": self.files.number}
         limited = order | {"memory_mb": self.settings.decode_memory_mb, "kind": "pictures"}
@@ -239,9 +251,9 @@ class Loaded:
 
 @asynccontextmanager
 async def opened(
-    workspace: Workspace, name: str, number: str | None = None, voters: int = 1
+    workspace: Workspace, name: str, number: str | None = None, voters: int = 1, bundle: Path | None = None
 ) -> AsyncIterator[Loaded]:
-    """A version (the champion, if none is named), loaded for a while; its voters share the CPUs.
+    """A version (the champion, if none is named) or a bundle, loaded for a while; its voters share the CPUs.
 
     Raises:
         TrackingError: there is no such version or champion, or its files are not those that were registered.
@@ -250,9 +262,13 @@ async def opened(
     config, workers = Config.load_own(workspace.params), [Worker("votes") for _ in range(voters)]
     try:
         await asyncio.gather(*(worker.load() for worker in workers))  # their libraries load while MLflow's do
-        found = await asyncio.to_thread(
-            lambda: fetch_version(workspace, name, number or champion(workspace, name).number)
-        )
+
+        def fetch() -> VersionFiles:
+            if bundle is not None:
+                return files_of(bundle)
+            return fetch_version(workspace, name, number or champion(workspace, name).number)
+
+        found = await asyncio.to_thread(fetch)
         loaded = Loaded(found, config.serve, config.ingest.bounding_box, workers)
         await loaded.start(max(1, usable_cpus() // voters))
     except BaseException:

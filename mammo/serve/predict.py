@@ -1,10 +1,12 @@
 """Pictures on disk → the champion's votes, and explanations of them."""
 
 import asyncio
+import csv
+import json
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -14,41 +16,58 @@ from mammo.core.files import Workspace
 from mammo.core.records import Label, RoiVote
 from mammo.data.decode import GreyImage, read_picture
 from mammo.data.rois import TABLE_FILE, read_rois
+from mammo.serve.inputs import inputs_of, read_input
 from mammo.serve.loaded import Loaded, opened
 
 if TYPE_CHECKING:
     from mammo.systems.explanation import Explanation
 
 
-def predict_files(workspace: Workspace, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row for each file: `file` and the fields of `RoiVote.row`.
+def predict_files(
+    workspace: Workspace, places: Sequence[Path], bundle: Path | None = None
+) -> list[dict[str, Any]]:
+    """One row for each picture: `file` and the fields of `RoiVote.row`.
 
-    All files are read first: one bad file refuses the whole call.
+    All are read first: one bad file refuses the whole call.
+
+    Args:
+        workspace: with the registry.
+        places: pictures, or folders, archives and CSVs of them, as for `mammo score`.
+        bundle: folder of a trained system that votes in the champion's place.
 
     Raises:
-        DataError: a file is no readable ROI.
+        DataError: there is no picture, or a file is no readable ROI.
         TrackingError: there is no champion.
     """
-    contents = [read_picture(path) for path in files]
+    contents: list[tuple[str, bytes]] = []
+    for one in inputs_of(places):
+        read, content = read_input(one)
+        if "error" in read:
+            raise DataError(read["error"])
+        contents.append((one.name, content))
+    if not contents:
+        raise DataError(f"{', '.join(map(str, places))}: must hold pictures of ROIs, has none; name others")
 
     async def predict() -> list[dict[str, Any]]:
-        async with _champion(workspace) as loaded:
-            images = [
-                await loaded.decode(content, str(path)) for path, content in zip(files, contents, strict=True)
-            ]
-            return await loaded.vote(np.stack(images))
+        async with _opened(workspace, bundle) as loaded:
+            return await loaded.vote(
+                np.stack([await loaded.decode(content, name) for name, content in contents])
+            )
 
     rows = asyncio.run(predict())
-    return [{"file": str(path)} | _answer(row) for path, row in zip(files, rows, strict=True)]
+    return [{"file": name} | _answer(row) for (name, _), row in zip(contents, rows, strict=True)]
 
 
-def predict_film(workspace: Workspace, files: Sequence[Path], places: Sequence[str]) -> list[dict[str, Any]]:
+def predict_film(
+    workspace: Workspace, files: Sequence[Path], places: Sequence[str], bundle: Path | None = None
+) -> list[dict[str, Any]]:
     """One row for each place of one film, cut as ingest cuts: `file`, `at` and the fields of `RoiVote.row`.
 
     Args:
         workspace: with the registry, and `ingest.bounding_box`.
         files: the film, alone.
         places: centres of ROIs, such as `535,599`: pixels from the film's top-left corner, counted from 1.
+        bundle: as for `predict_files`.
 
     Raises:
         DataError: there is more than one file, it is no film, or a place is not in it.
@@ -60,11 +79,25 @@ def predict_film(workspace: Workspace, files: Sequence[Path], places: Sequence[s
     content = read_picture(path)
 
     async def predict() -> list[dict[str, Any]]:
-        async with _champion(workspace) as loaded:
+        async with _opened(workspace, bundle) as loaded:
             return await loaded.vote(await loaded.cut(content, str(path), at))
 
     rows = asyncio.run(predict())
     return [{"file": str(path), "at": [x, y]} | _answer(row) for (x, y), row in zip(at, rows, strict=True)]
+
+
+def write_csv(rows: Sequence[dict[str, Any]], out: TextIO) -> None:
+    """Rows as CSV: lists as JSON, true and false in small letters, nothing for null."""
+    texts = [
+        {
+            name: one if isinstance(one, str) else "" if one is None else json.dumps(one)
+            for name, one in row.items()
+        }
+        for row in rows
+    ]
+    table = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(texts)
 
 
 def explain_rois(
@@ -83,7 +116,7 @@ def explain_rois(
     rois = _read_named(workspace, names)
 
     async def explain() -> list[tuple[dict[str, Any], "Explanation"]]:
-        async with _champion(workspace) as loaded:
+        async with _opened(workspace) as loaded:
             images = [
                 await loaded.decode(content, name) if isinstance(content, bytes) else content
                 for name, (content, _, _) in zip(names, rois, strict=True)
@@ -112,8 +145,8 @@ async def explained_by(
     return row, Explanation(image=image, vote=RoiVote.of(row), block=row["block"], **facts, **maps)
 
 
-def _champion(workspace: Workspace) -> AbstractAsyncContextManager[Loaded]:
-    return opened(workspace, Config.load_own(workspace.params).register_.model_name)
+def _opened(workspace: Workspace, bundle: Path | None = None) -> AbstractAsyncContextManager[Loaded]:
+    return opened(workspace, Config.load_own(workspace.params).register_.model_name, bundle=bundle)
 
 
 def _answer(row: dict[str, Any]) -> dict[str, Any]:

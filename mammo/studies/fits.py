@@ -8,10 +8,13 @@ import hashlib
 import json
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from math import isnan, nan
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Final
@@ -73,11 +76,16 @@ class PartScores:
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished fit: what validation gave, and the scores of the validation and the test part."""
+    """A finished fit: what validation gave, the scores of the validation and the test part, and how long it took."""
 
     validation: dict[str, float]
     val: PartScores
     test: PartScores
+    seconds: float = field(default=nan, compare=False)
+
+
+class DryRunError(MammoError):
+    """The plan was asked for, and no fit."""
 
 
 def fit_key(task: FitTask) -> str:
@@ -121,7 +129,7 @@ def fit_one(
         trained = train_system(
             network_of(task.system), config, train, val, drawn, task.seed, checkpoint, workspace, on_epoch
         )
-        scores = (
+        of_val, of_test = (
             PartScores(
                 tuple(part.table["roi_id"]),
                 part.labels,
@@ -129,7 +137,7 @@ def fit_one(
             )
             for part in (val, test)
         )
-        return Fit({key: float(value) for key, value in trained.bundle.results.items()}, *scores)
+        return Fit({key: float(value) for key, value in trained.bundle.results.items()}, of_val, of_test)
 
 
 def fit_path(folder: Path, key: str) -> Path:
@@ -144,7 +152,7 @@ def checkpoint_path(folder: Path, key: str) -> Path:
 
 def save_fit(path: Path, fit: Fit) -> None:
     """Keep a fit; a kill while writing leaves nothing."""
-    arrays = {"validation": np.array(json.dumps(fit.validation))}
+    arrays = {"validation": np.array(json.dumps(fit.validation)), "seconds": np.array(fit.seconds)}
     for name, part in (("val", fit.val), ("test", fit.test)):
         arrays |= {f"{name}.{key}": np.array(value) for key, value in vars(part).items()}
     with atomic_path(path) as temporary:
@@ -159,8 +167,9 @@ def load_fit(path: Path) -> Fit | None:
                 [file[f"{name}.{key}"] for key in ("roi_ids", "labels", "patch_scores")]
                 for name in ("val", "test")
             )
-            found = (PartScores(tuple(roi_ids.tolist()), *arrays) for roi_ids, *arrays in parts)
-            return Fit(json.loads(file["validation"].item()), *found)
+            val, test = (PartScores(tuple(roi_ids.tolist()), *arrays) for roi_ids, *arrays in parts)
+            seconds = float(file["seconds"]) if "seconds" in file else nan
+            return Fit(json.loads(file["validation"].item()), val, test, seconds)
     except (OSError, EOFError, ValueError, BadZipFile):
         return None
 
@@ -178,19 +187,40 @@ def run_fits(tasks: Sequence[FitTask], workspace: Workspace, n_jobs: int, consol
     """The fit of each task, from the workspace's cache where it is kept, else by `n_jobs` processes of one thread each.
 
     Raises:
+        DryRunError: with `n_jobs` 0, which asks how much there is to do.
         MammoError: a fit failed, a worker died, or another command is fitting in the workspace. Finished fits
             are kept and unfinished ones go on from their last epoch when the command runs again.
     """
     keys = [fit_key(task) for task in tasks]
     wanted = dict(zip(keys, tasks, strict=True))  # the same fit may be asked for more than once
     fits = {key: fit for key in wanted if (fit := load_fit(fit_path(workspace.fits, key)))}
-    if missing := {key: task for key, task in wanted.items() if key not in fits}:
-        fits |= _fit_missing(missing, len(fits), workspace, n_jobs, console)
+    missing = {key: task for key, task in wanted.items() if key not in fits}
+    took = {network_of(wanted[key].system): fit.seconds for key, fit in fits.items()}
+    to_do = f"{len(missing)} fits to do, {len(fits)} kept from before"
+    if n_jobs == 0:
+        jobs = default_jobs(tasks[0].config)
+        raise DryRunError(f"{to_do}{_duration(missing.values(), took, jobs)}")
+    if missing:
+        n_jobs = min(n_jobs, len(missing))
+        said = f"{to_do}{_duration(missing.values(), took, n_jobs)}"
+        console.print(f"{said}. Stop at any time: the same command goes on.", highlight=False, soft_wrap=True)
+        fits |= _fit_missing(missing, workspace, n_jobs, console)
     return [fits[key] for key in keys]
 
 
+def _duration(tasks: Collection[FitTask], took: Mapping[str, float], n_jobs: int) -> str:
+    """How long fits will take at the pace of kept ones of the same networks."""
+    seconds = sum(took.get(network_of(task.system), nan) for task in tasks) / n_jobs
+    jobs = f"; {n_jobs} {'jobs' if n_jobs > 1 else 'job'}"
+    if not tasks:
+        return ""
+    if isnan(seconds):
+        return f"{jobs}, how long shows once a fit of each network is done"
+    return f"{jobs}, about {timedelta(seconds=round(seconds))} (hours:minutes:seconds)"
+
+
 def _fit_missing(
-    missing: dict[str, FitTask], n_kept: int, workspace: Workspace, n_jobs: int, console: Console
+    missing: dict[str, FitTask], workspace: Workspace, n_jobs: int, console: Console
 ) -> dict[str, Fit]:
     folder = workspace.fits
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,10 +233,6 @@ def _fit_missing(
     with held:
         for path in [*folder.rglob(".*.npz"), *folder.rglob(".*.pt")]:
             path.unlink()  # half written by a killed command: nobody else writes here
-        n_jobs = max(1, min(n_jobs, len(missing)))
-        jobs = f"{n_jobs} {'jobs' if n_jobs > 1 else 'job'}"
-        to_do = f"{len(missing)} fits to do, {n_kept} kept from before; {jobs}."
-        console.print(f"{to_do} Stop at any time: the same command goes on.", highlight=False, soft_wrap=True)
         n_epochs = {key: task.config.recipe.epochs for key, task in missing.items()}
         _keep_all_features(missing.values(), workspace, console)
         with fits_progress(n_epochs, console) as progress:
@@ -290,7 +316,9 @@ def _fit_and_keep(key: str, task: FitTask, workspace: Workspace) -> Fit:
         if _report_epoch is not None:
             _report_epoch((key, record.epoch + 1))
 
+    started = time.perf_counter()
     fit = fit_one(task, checkpoint, report, workspace)
+    fit = replace(fit, seconds=time.perf_counter() - started)
     save_fit(fit_path(workspace.fits, key), fit)
     checkpoint.unlink(missing_ok=True)
     return fit

@@ -22,6 +22,7 @@ BUNDLE_TAG: Final = "mammo.bundle_sha256"
 EVALUATION_TAG: Final = "mammo.results_sha256"
 """Of the evidence that a run holds; set after it, so that a run that has the tag has all of it."""
 
+A_CHAMPION: Final = "a champion"
 _BESIDE_RESULTS: Final = ("audit/flagged_rois.csv", "audit/summary.json", "expectations/*.json")
 
 _RUNS: Final = """
@@ -81,8 +82,13 @@ def lacking(workspace: Workspace) -> list[str] | None:
     if bundles[best] not in versions:
         lacks.append(f"a version of {name} from {best}")
     if name not in champions:
-        lacks.append(f"a champion of {name}")
+        lacks.append(f"{A_CHAMPION} of {name}")
     return lacks
+
+
+def lacks_champion(workspace: Workspace) -> bool:
+    """Whether there are results here, of which one could be champion, and the store has none."""
+    return any(one.startswith(A_CHAMPION) for one in lacking(workspace) or [])
 
 
 def place_of_champion(*folders: str) -> str:

@@ -16,7 +16,16 @@ from rich.console import Console
 from mammo.core.errors import MammoError, WeightsError
 from mammo.core.files import Workspace
 from mammo.studies import fits as pool
-from mammo.studies.fits import Fit, FitTask, checkpoint_path, fit_key, fit_path, load_fit, run_fits
+from mammo.studies.fits import (
+    DryRunError,
+    Fit,
+    FitTask,
+    checkpoint_path,
+    fit_key,
+    fit_path,
+    load_fit,
+    run_fits,
+)
 from tests.studies.tiny_studies import tiny_task
 
 
@@ -46,6 +55,8 @@ def test_the_number_of_jobs_changes_no_bit_and_kept_fits_are_not_fitted_again(
         np.testing.assert_array_equal(a.test.patch_scores, b.test.patch_scores)
         assert a.validation == b.validation
     assert "fit 3/3 done" in text_of(shown)
+    with pytest.raises(DryRunError, match=r"^1 fits to do, 3 kept from before; \d+ jobs?, about 0:00:\d\d "):
+        run_fits([*tasks, tiny_task(9)], Workspace(tmp_path / "one"), 0, console())
     monkeypatch.setattr(pool, "_fit_missing", lambda *_: pytest.fail("fitted again"))
     again = run_fits([*tasks, tasks[0]], Workspace(tmp_path / "one"), 1, console())
     np.testing.assert_array_equal(again[3].test.patch_scores, one[0].test.patch_scores)

@@ -1,23 +1,27 @@
 """The command line: what it prints, and how it refuses."""
 
+import csv
 import errno
 import io
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from PIL import Image
 from rich.console import Console
@@ -27,6 +31,8 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
 from mammo.report.terminal import runs_table
+from mammo.track.registry import versions as registered_versions
+from tests.tracked.registered import NAME
 
 PROJECT: Final = Path(__file__).parents[2]
 Called = tuple[int, str, str]
@@ -55,6 +61,26 @@ def test_help_comes_without_the_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def commands() -> dict[str, Any]:
+    """Every command, by the words that call it."""
+    top = typer.main.get_command(cli.app)
+    named = dict(top.commands)  # type: ignore[attr-defined]
+    return named | {f"tune {name}": command for name, command in named["tune"].commands.items()}
+
+
+@pytest.mark.parametrize("words", commands())
+def test_every_command_shows_an_example_that_it_accepts(words: str) -> None:
+    command = commands()[words]
+    program, *example = shlex.split(command.epilog.removeprefix("Example: "))
+    assert (program, " ".join(example[: len(words.split())])) == ("mammo", words)
+    command.make_context(words, example[len(words.split()) :])
+
+
+def test_the_version_is_the_package_s(mammo: Mammo) -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert mammo("--version") == (0, f"mammo {project['version']}\n", "")
 
 
 @pytest.fixture
@@ -127,6 +153,27 @@ BAD: Final[dict[str, bytes | None]] = {
     "huge.png": png(np.zeros((8000, 8000), dtype=np.uint8)),
     "missing.png": None,
 }
+
+
+@pytest.mark.slow
+def test_folders_are_predicted_as_csv_by_the_champion_or_by_a_trained_system(
+    mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space = finished[0]
+    (tmp_path / "below").mkdir()
+    for number, image in enumerate(read_rois(space.rois).images[:2]):
+        Image.fromarray(image).save(tmp_path / "below" / f"{number}.png")
+    call = ("predict", str(tmp_path), "--csv", "--workspace", str(space.root))
+    answers = [mammo(*call)]
+    system = registered_versions(space, NAME)[0].system
+    answers += [mammo(*call, "--model", str(space.bundle(system)))]
+    by_champion, by_system = (list(csv.DictReader(io.StringIO(out))) for _, out, _ in answers)
+    assert [code for code, _, _ in answers] == [0, 0]
+    assert [row["file"] for row in by_champion] == [str(tmp_path / "below" / f"{n}.png") for n in (0, 1)]
+    assert {row["model_version"] for row in by_system} == {"unregistered"}
+    for one, other in zip(by_champion, by_system, strict=True):
+        assert set(json.loads(one["votes"])) <= {0, 1}
+        assert (one["label"], one["score"], one["votes"]) == (other["label"], other["score"], other["votes"])
 
 
 @pytest.mark.parametrize("name", [*BAD, "a folder"])
@@ -264,6 +311,16 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished[0].mlruns / 'mlflow.db'}")
     code, out, _ = mammo("doctor", "--workspace", str(tmp_path))
     assert (code, "champion: version 1" in out) == (0, True)
+
+    archive = tmp_path / "data" / "raw" / "mias_rois"
+    archive.mkdir(parents=True)
+    (archive / "MIAS_ROIs.zip").write_bytes(b"half a file")
+    values = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    code, out, _ = mammo("doctor", "--json", "--workspace", str(tmp_path))
+    found = {row["what"]: row for row in map(json.loads, out.splitlines())}
+    assert (code, found["data of mias_rois"]["level"]) == (2, "error")
+    assert "mammo fetch" in found["data of mias_rois"]["remedy"]
 
     code, out, _ = mammo("doctor", "--workspace", str(tmp_path / ("a" * 250) / "nowhere"))
     assert (code, "no such folder" in out) == (2, True)

@@ -28,6 +28,7 @@ from mammo.serve.loaded import fetch_version
 from mammo.track.history import CHAMPION
 from mammo.track.record import ensure_run, fill_store
 from mammo.track.register import register
+from mammo.track.registry import announced
 from mammo.track.store import connect
 
 pytestmark = pytest.mark.slow
@@ -168,13 +169,15 @@ def test_a_damaged_version_is_refused_and_the_old_one_goes_on(served: Running, s
     weights = fetch_version(space, NAME, "2").bundle / WEIGHTS_FILE
     whole = weights.read_bytes()
     weights.write_bytes(whole[:1000])
-    move(space, str(made.version))
 
-    def is_refused() -> bool:
+    def is_refused(alias: str) -> bool:
         ready = served.get("/readyz")
-        return ready["alias"] == str(made.version) and str(made.version) in ready["refused"]
+        return ready["alias"] == alias and str(made.version) in ready["refused"]
 
-    until(is_refused, 60)
+    with announced(space, NAME, str(made.version)):  # loaded before the alias moves
+        until(lambda: is_refused("1"), 60)
+    move(space, str(made.version))
+    until(lambda: is_refused(str(made.version)), 60)
     ready = served.get("/readyz")
     assert (ready["ready"], ready["loaded"]) == (True, "1")
     assert "must be what was registered" in ready["refused"][str(made.version)]

@@ -82,7 +82,7 @@ def test_a_process_with_another_mammo_does_not_vote_for_a_version(
     space, config = files_only
     fill_store(space, config)
     files = fetch_version(space, NAME, "1")
-    decoder = files.folder / "code" / "mammo" / "data" / "decode.py"
+    decoder = files.code / "mammo" / "data" / "decode.py"
     decoder.write_text(decoder.read_text() + "\n")
     connect(space)
     with pytest.raises(MammoError, match="votes with its own code"):
@@ -90,4 +90,4 @@ def test_a_process_with_another_mammo_does_not_vote_for_a_version(
     with pytest.raises(TrackingError, match="must be what was registered"):
         fetch_version(space, NAME, "1")
     assert yaml.safe_load(space.params.read_text())
-    shutil.rmtree(files.folder)
+    shutil.rmtree(files.code.parent)
