@@ -11,9 +11,12 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: install demo test test-fast lint format repro seeds ledger ablate ui serve bench bench-service doctor clean
+.PHONY: help install demo test test-fast lint format repro seeds ledger ablate ui serve bench bench-service doctor clean
 
-install: $(STAMP)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## the environment, in VENV (.venv)
 
 # The stamp names the checkout: an environment shared between clones serves the one that installed last.
 $(STAMP): pyproject.toml constraints.txt
@@ -28,62 +31,64 @@ link: install
 	@$(BIN)/python -I -c "import mammo, pathlib, sys; sys.exit(pathlib.Path(mammo.__file__).parents[1] != pathlib.Path.cwd())" \
 	  2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps --editable .
 
-demo: link
+demo: link ## the whole pipeline on synthetic films, minutes
 	$(BIN)/mammo demo
 
 # One process for each CPU, a file to a process: what is costly to make is made once.
 # One thread each: two pools of threads on two CPUs wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations 15
 
-test: link
+test: link ## all tests
 	$(PYTEST)
 
-test-fast: link
+test-fast: link ## the fast ones
 	$(PYTEST) -m "not slow"
 
-lint: link
+lint: link ## style, types, the contract of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: link
+format: link ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-repro: link
+repro: link ## fetch the ROIs, run the pipeline, show the runs
 	$(BIN)/mammo fetch
 	$(BIN)/dvc repro
 	$(BIN)/mammo runs
 
-seeds: link
+seeds: link ## every system over ten seeds
 	$(BIN)/mammo seeds
 
-# Hours of fits; stop at any time, the same target goes on.
-ledger: link
+ledger: link ## every system, published and honest protocol; hours, resumable
 	$(BIN)/mammo fetch
 	$(BIN)/mammo ledger
 
-ablate: link
+ablate: link ## each defect of the paper's recipe alone; hours, resumable
 	$(BIN)/mammo fetch
 	$(BIN)/mammo ablate
 
-ui: link
+ui: link ## compare runs in MLflow
 	$(BIN)/mammo ui --workspace $(WORKSPACE)
 
-serve: link
+serve: link ## the page and the API of the champion
 	$(BIN)/mammo serve --workspace $(WORKSPACE)
 
-# Speed of everything, in minutes: benchmarks/results.json and the table of its README.
-bench: link
+bench: link ## speed of everything, minutes
 	$(BIN)/python -m benchmarks.run
 
-# Load on the voting service, with wrk: benchmarks/service.json and its table.
-bench-service: link
+bench-service: link ## load on the service, with wrk
 	$(BIN)/python -m benchmarks.service
 
-doctor: link
+# Spark for its test alone, beside the environment: it warns of the pandas there.
+.spark: constraints.txt
+	$(BIN)/python -m pip install --quiet --upgrade --target .spark --constraint constraints.txt pyspark
+	touch .spark
+
+doctor: link ## what is missing
 	$(BIN)/mammo doctor
 
-clean:
-	rm -rf demo tune-demo .mypy_cache .ruff_cache .pytest_cache
+clean: ## remove what demo, tests and linters left
+	rm -rf .spark demo tune-demo .mypy_cache .ruff_cache .pytest_cache

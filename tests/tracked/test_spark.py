@@ -18,12 +18,14 @@ from mammo.serve.score import score
 from mammo.track.check import tracking_uri
 from tests.disc_rois import disc_rois
 
+BESIDE: Final = Path(__file__).parents[2] / ".spark"
+INSTALLED: Final = importlib.util.find_spec("pyspark")
+SPARK: Final = BESIDE if BESIDE.is_dir() else INSTALLED and Path(str(INSTALLED.origin)).parents[1]
+"""Folder of the package, which may lie beside the environment."""
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "serving.md"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("pyspark") is None, reason="needs pyspark: the extra `spark`"
-    ),
+    pytest.mark.skipif(SPARK is None, reason="needs pyspark: `make .spark`"),
     pytest.mark.skipif(shutil.which("java") is None, reason="needs Java: apt install default-jre-headless"),
 ]
 
@@ -54,10 +56,9 @@ def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(
     )  # out of domain, beside others that are not
     score(finished[0], [tmp_path / "rois"], tmp_path / "scored.parquet")
     program = documented(tracking_uri(finished[0]), tmp_path / "rois", tmp_path / "of_spark")
-    spark = Path(str(importlib.util.find_spec("pyspark").origin)).parents[1]  # type: ignore[union-attr]
     # The checkout is on no path.
     environment = os.environ | {
-        "PYTHONPATH": str(spark),
+        "PYTHONPATH": str(SPARK),
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
