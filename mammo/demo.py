@@ -10,7 +10,7 @@ from rich.console import Console
 from mammo.core.config import OWN_SETTINGS, Config
 from mammo.core.errors import PHANTOM, MammoError
 from mammo.core.files import Workspace, read_json, write_bytes
-from mammo.core.provenance import run_dvc
+from mammo.core.provenance import commit_all, run_dvc
 from mammo.data.phantom import write_phantom
 from mammo.report.terminal import results_table, versions_table
 from mammo.serve.predict import explain_rois
@@ -18,7 +18,7 @@ from mammo.track.registry import versions
 
 Settings = dict[str, dict[str, Any]]
 
-COPIED: Final = ("dvc.yaml", ".dvcignore", "pipelines", "mammo", "data/raw/mini_mias/README.md")
+COPIED: Final = ("dvc.yaml", ".dvcignore", ".gitignore", "pipelines", "mammo", "data/raw/mini_mias/README.md")
 """With what the stages depend on: DVC then sees in the workspace what has changed."""
 
 COMMAND_REPORTS: Final = ("ablate", "ledger", "seeds", "study", "tune")
@@ -53,8 +53,10 @@ def run_demo(project: Path, folder: Path, console: Console) -> None:
     console.print(results_table(read_json(workspace.reports / "evaluate" / "results.json")))
     name = Config.load(workspace.params).register_.model_name
     console.print(versions_table(versions(workspace, name)))
+    picture = draw_one_vote(workspace)
+    commit_all(workspace.root, "what it made")
     console.print(
-        f"picture of a vote: {draw_one_vote(workspace)}\n"
+        f"picture of a vote: {picture}\n"
         f"results: {workspace.reports / 'evaluate' / 'results.md'}\n"
         "next: make ui    (compare the runs in MLflow)\n"
         "      make serve (send a ROI to the champion)",
@@ -113,9 +115,12 @@ def prepare(
         # DVC warns of every empty folder that a stage depends on.
         note = f"`mammo {name}` writes its tables here; `dvc repro report` then shows them in `reports/index.html`.\n"
         write_bytes(folder / "reports" / name / "README.md", note.encode())
-    if not (folder / ".dvc").is_dir():
-        run_dvc(folder, "init", "--no-scm", "--quiet")
-        run_dvc(folder, "config", "core.analytics", "false")
+    if not (folder / ".git").exists():  # a repository of its own, for `dvc exp` and `dvc metrics diff`
+        commit_all(folder, "nothing yet", "--allow-empty")
+        run_dvc(folder, "init", "--quiet", "--force")
+        for name, value in (("core.analytics", "false"), ("core.autostage", "true")):
+            run_dvc(folder, "config", name, value)
+    commit_all(folder, f"the pipeline of {command}")
     return Workspace(folder)
 
 

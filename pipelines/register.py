@@ -1,13 +1,15 @@
 """Stage `register`: what MLflow's store lacks of the results → runs with test results, a version, a champion.
 
-It runs in every `dvc repro` and imports little before it knows that there is something to do.
+It runs in every `dvc repro` and imports little before it knows that there is something to do. An experiment of DVC
+gets its runs, and no version beside a champion: `dvc exp apply NAME` and `dvc repro` ask for that.
 """
 
+import os
 import sys
 
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace
-from mammo.track.check import lacking
+from mammo.track.check import EXPERIMENT, lacking
 
 
 def main() -> None:
@@ -20,9 +22,17 @@ def main() -> None:
     sys.stdout.write(f"MLflow's store gets {'what it lacks' if lacks is None else ', '.join(lacks)}\n")
     sys.stdout.flush()
     from mammo.core.config import Config
-    from mammo.track.record import fill_store
+    from mammo.track.record import fill_store, record_evaluations
+    from mammo.track.registry import has_champion
 
-    version = fill_store(workspace, Config.load(workspace.params))
+    config = Config.load(workspace.params)
+    if (name := os.environ.get(EXPERIMENT)) and has_champion(workspace, config.register_.model_name):
+        record_evaluations(workspace, config)
+        sys.stdout.write(
+            f"experiment {name}: its runs are in MLflow; to register it: dvc exp apply {name} && dvc repro\n"
+        )
+        return
+    version = fill_store(workspace, config)
     aliases = ", ".join(version.aliases) or "none"
     sys.stdout.write(f"version {version.number} ({version.system}): {version.reason}; aliases: {aliases}\n")
 

@@ -70,7 +70,7 @@ def test_data_hashes_are_those_of_data_sets_not_of_an_earlier_run_s_reports(tmp_
         "  evaluate:\n"
         "    cmd: python pipelines/evaluate.py\n"
         "    outs:\n"
-        "    - {path: reports/metrics.json, md5: ccc}\n"
+        "    - {path: reports/evaluate, md5: ccc}\n"
         "    - {path: reports/plots}\n"
         "  register:\n"
         "    cmd: python pipelines/register.py\n"

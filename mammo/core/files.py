@@ -40,12 +40,12 @@ class Workspace:
     @property
     def films(self) -> Path:
         """Folder of the films of mini-MIAS, or of their archive; holds a README where there are none."""
-        return self.raw("mini_mias")
+        return self.home / "data" / "raw" / "mini_mias"
 
     @property
     def hed(self) -> Path:
         """Pretrained weights: VGG16's convolutions in the edge detector HED."""
-        return self.root / "data" / "weights" / "vgg16_hed.safetensors"
+        return self.home / "data" / "weights" / "vgg16_hed.safetensors"
 
     @property
     def predictions(self) -> Path:
@@ -115,7 +115,13 @@ class Workspace:
     @property
     def mlruns(self) -> Path:
         """MLflow's database and artifacts."""
-        return self.root / "mlruns"
+        return self.home / "mlruns"
+
+    @property
+    def home(self) -> Path:
+        """The checkout that this is a temporary copy of, made for `dvc exp run --temp` or `--queue`; else the root."""
+        home, copy, _ = str(self.root.resolve()).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")
+        return Path(home) if copy else self.root
 
 
 HERE = Workspace()

@@ -106,6 +106,29 @@ def run_dvc(folder: Path, *arguments: str) -> None:
         raise MammoError(f"{folder}: `dvc {' '.join(arguments)}` failed; mend what its message above names")
 
 
+def commit_all(folder: Path, message: str, *options: str) -> None:
+    """Commit what has changed in `folder`, a git repository of its own; it becomes one first, if need be.
+
+    Raises:
+        MammoError: git is missing, or refuses.
+    """
+    who = ("-c", "user.name=mammo", "-c", "user.email=mammo@localhost", "-c", "commit.gpgsign=false")
+    calls = [
+        *([] if (folder / ".git").exists() else [("init", "--quiet")]),
+        ("add", "--all"),
+        (*who, "commit", "--quiet", "--message", message, *options),
+    ]
+    try:
+        for call in calls:
+            done = subprocess.run(["git", *call], cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode != 0 and "nothing to commit" not in done.stdout:
+                raise MammoError(
+                    f"{folder}: `git {call[0]}` failed ({done.stderr.strip()}); mend what it names"
+                )
+    except FileNotFoundError as error:
+        raise MammoError("git: must be installed, was not found; install it and run again") from error
+
+
 def version_file(path: Path) -> None:
     """Put a file that has a `.dvc` file beside it into DVC's cache, so that `dvc push` can take it anywhere."""
     if path.with_name(f"{path.name}.dvc").is_file():

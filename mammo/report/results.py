@@ -1,6 +1,6 @@
 """The evaluation as people read it: its tables, its slices, and the files in `reports/evaluate/`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,12 +35,18 @@ from mammo.report.curves import (
     roc_and_precision_recall,
     training_curves,
 )
+from mammo.report.dvc_plots import plot_tables
 from mammo.report.rois import VotedRoi, wrong_rois_sheet
-from mammo.systems.assess import FLOOR, Assessment, operation_estimates
+from mammo.systems.assess import FLOOR, Assessment
 
 RESULTS_FILE: Final = "evaluate/results.json"
 PREDICTIONS_FILE: Final = "evaluate/predictions.csv"
 COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
+FEW: Final = {
+    "auc": "auc_score",
+    **{name: name for name in ("accuracy", "recall", "specificity", "balanced_accuracy")},
+}
+"""What `dvc metrics` shows of a system, and the estimates that it comes from."""
 FLOOR_TITLE: Final = "floor: logistic regression on 8 intensity statistics"
 _COUNTS: Final = ("tp", "fn", "fp", "tn")
 _COUNTS_TITLE: Final = "TP / FN / FP / TN"
@@ -158,14 +164,21 @@ def referral_table(source: SourceFile, folds: Iterable[SourceFile], *more: Seque
 
 
 def write_results(workspace: Workspace, assessment: Assessment) -> None:
-    """Write `reports/evaluate/` and the flat `reports/metrics.json` that `dvc metrics diff` compares."""
+    """Write `reports/evaluate/`, and what `dvc metrics` and `dvc plots` show: `reports/metrics/`, `reports/plots/`."""
     folder, results = workspace.reports / "evaluate", assessment.results
     write_json(workspace.reports / RESULTS_FILE, results)
-    write_json(workspace.reports / "metrics.json", flat_metrics(results))
+    for system, values in few_metrics(results).items():
+        write_json(workspace.reports / "metrics" / f"{system}.json", values)
+    histories = {
+        name: pd.read_csv(workspace.reports / "train" / f"{name}.csv") for name in results["systems"]
+    }
+    for name, table in plot_tables(assessment, histories).items():
+        with atomic_path(workspace.reports / "plots" / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
     write_bytes(folder / "results.md", results_markdown(results).encode())
     with atomic_path(workspace.reports / PREDICTIONS_FILE) as temporary:
         assessment.predictions.to_csv(temporary, index=False)
-    _draw(workspace, assessment, folder)
+    _draw(assessment, histories, folder)
 
 
 def results_markdown(results: dict[str, Any]) -> str:
@@ -176,17 +189,19 @@ def results_markdown(results: dict[str, Any]) -> str:
     return document("Test results", blocks, synthetic=results["data"]["synthetic"])
 
 
-def flat_metrics(results: dict[str, Any]) -> dict[str, Any]:
-    """The values alone: system → metric → value, with the number of ROIs; the floor has no operation."""
-    values: dict[str, dict[str, Any]] = {}
-    for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items():
-        operation = operation_estimates(entry) if name in results["systems"] else {}
-        roi, more = ({metric: one["value"] for metric, one in of.items()} for of in (entry["roi"], operation))
-        values[name] = {**roi, "n_rois": entry["n_rois"], **more}
-    return {"test": values, "selected": {"system": results["selected"]["system"]}}
+def few_metrics(results: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """The main test results of each system, as many as fit a screen."""
+    return {
+        name: {title: _rounded(entry["roi"][metric]["value"]) for title, metric in FEW.items()}
+        for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items()
+    }
 
 
-def _draw(workspace: Workspace, assessment: Assessment, folder: Path) -> None:
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _draw(assessment: Assessment, histories: Mapping[str, pd.DataFrame], folder: Path) -> None:
     """Draw curves, confusion matrices, reliability, referral, and each system's training and errors."""
     results, test = assessment.results, assessment.test
     note, labels = results["data"]["note"], test.labels
@@ -204,8 +219,7 @@ def _draw(workspace: Workspace, assessment: Assessment, folder: Path) -> None:
     referral_picture(list(assessment.referrals.values()), folder / "referral.png", note)
     held_out = note.replace("test ROIs", "test ROIs held out")
     for name, bundle in bundles.items():
-        history = pd.read_csv(workspace.reports / "train" / f"{name}.csv")
-        training_curves(history, name, folder / f"training-{name}.png", held_out)
+        training_curves(histories[name], name, folder / f"training-{name}.png", held_out)
         patch_scores = assessment.scored[name].patch_scores[0]
         votes = roi_votes(patch_scores, bundle.vote, bundle.calibrator, bundle.conformal)
         rows = zip(test.table["roi_id"], test.images, map(Label, labels), votes, strict=True)

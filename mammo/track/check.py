@@ -22,6 +22,8 @@ BUNDLE_TAG: Final = "mammo.bundle_sha256"
 EVALUATION_TAG: Final = "mammo.results_sha256"
 """Of the evidence that a run holds; set after it, so that a run that has the tag has all of it."""
 
+EXPERIMENT: Final = "DVC_EXP_NAME"
+"""Set by DVC while an experiment runs."""
 A_CHAMPION: Final = "a champion"
 _BESIDE_RESULTS: Final = ("audit/flagged_rois.csv", "audit/summary.json", "expectations/*.json")
 

@@ -4,6 +4,7 @@ The bundles and reports that DVC versions are the truth. A run is found by the h
 store does not know it, as in a fresh clone, the run is written again from the files.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -37,7 +38,7 @@ from mammo.systems.train import (
     train_system,
     validation_results,
 )
-from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, evidence, evidence_sha256
+from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, EXPERIMENT, evidence, evidence_sha256
 from mammo.track.register import register, voter_of
 from mammo.track.registry import Version
 from mammo.track.store import (
@@ -179,6 +180,8 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
     }
     if config.settings_from != OWN_SETTINGS:
         tags |= study_tags(workspace.root / config.settings_from)
+    if name := os.environ.get(EXPERIMENT):
+        tags["mammo.dvc_experiment"] = name
     tags["mammo.versions"] = ", ".join(map(" ".join, library_versions().items()))
     params = flat_params(
         config.model_dump(include={"ingest", "split", "patches", "model", "train", "vote", "referral"})
@@ -221,11 +224,16 @@ def fill_store(workspace: Workspace, config: Config) -> Version:
     Raises:
         TrackingError: the store cannot be used.
     """
-    for system in read_json(workspace.reports / "evaluate" / "results.json")["systems"]:
-        record_evaluation(workspace, config, system)
+    record_evaluations(workspace, config)
     choice = read_json(workspace.reports / "champion.json")
     run_id = ensure_run(workspace, config, choice["system"])
     return register(workspace, choice["model_name"], run_id, workspace.bundle(choice["system"]))
+
+
+def record_evaluations(workspace: Workspace, config: Config) -> None:
+    """`record_evaluation` of every system that was tested."""
+    for system in read_json(workspace.reports / "evaluate" / "results.json")["systems"]:
+        record_evaluation(workspace, config, system)
 
 
 def record_evaluation(workspace: Workspace, config: Config, system: str) -> None:

@@ -30,8 +30,9 @@ def run(space: Workspace, *command: str) -> subprocess.CompletedProcess[str]:
     binaries = Path(sys.executable).parent
     environment = os.environ | OFFLINE
     environment["PATH"] = f"{binaries}{os.pathsep}{environment.get('PATH', '')}"
+    program = binaries / command[0]
     return subprocess.run(
-        [str(binaries / command[0]), *command[1:]],
+        [str(program) if program.exists() else command[0], *command[1:]],
         cwd=space.root,
         env=environment,
         text=True,

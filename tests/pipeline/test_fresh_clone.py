@@ -2,9 +2,12 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import pytest
@@ -14,11 +17,13 @@ from PIL import Image
 from mammo.core.config import OWN_SETTINGS, Config
 from mammo.core.files import Workspace, read_array
 from mammo.data.phantom import write_phantom
-from mammo.track.store import comparison_rows
+from mammo.track.registry import versions
+from mammo.track.store import comparison_rows, connect
 from tests.pipeline.conftest import PROJECT, run
 
 pytestmark = pytest.mark.slow
 
+IDENTITY: Final = {"user.name": "tests", "user.email": "tests@localhost"}
 SYSTEM: Final = "compact-baseline"
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 24, "seed": 3},
@@ -48,8 +53,9 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     must(space, "dvc", "repro")
     must(space, "dvc", "push", "dvc.yaml")
     git(space.root, "add", "--all")
-    identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
-    git(space.root, *identity, "commit", "--quiet", "--message", "results")
+    for name, value in IDENTITY.items():
+        git(space.root, "config", name, value)
+    git(space.root, "commit", "--quiet", "--message", "results")
     return space
 
 
@@ -107,3 +113,46 @@ def test_a_fresh_clone_ends_with_a_champion_and_a_clean_tree(
         rebuilt = must(clone, "mammo", "rebuild", "1")
         assert re.search(r"weights .* yes", rebuilt)
         assert not re.search(r" no\s*$", rebuilt, flags=re.MULTILINE)
+
+
+def test_an_experiment_in_a_temporary_copy_keeps_its_run_here_and_makes_no_version(
+    origin: Workspace, tmp_path: Path
+) -> None:
+    """docs/experiments.md, to the letter."""
+    clone = Workspace(tmp_path / "clone")
+    git(tmp_path, "clone", "--quiet", str(origin.root), str(clone.root))
+    add_films(clone)
+    page = (PROJECT / "docs" / "experiments.md").read_text()
+    commands = [shlex.split(line, comments=True) for line in re.findall(r"^(?:dvc|git) .*", page, re.M)]
+
+    def follow(first: str, other: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Run the page's command that begins with these words, with other words in it."""
+        (words,) = (one for one in commands if shlex.join(one).startswith(first))
+        return must(clone, *(other.get(word, word) for word in words))
+
+    for name, value in IDENTITY.items():
+        git(clone.root, "config", name, value)
+    must(clone, "dvc", "pull", "dvc.yaml")
+    must(clone, "dvc", "repro")
+    films = {"data/raw/own": "data/raw/phantom", "data/raw/own.dvc": "data/raw/phantom.dvc"}
+    for first in ("dvc add", "git add data/raw/own.dvc", "git rm", "git commit --message 'own data'"):
+        follow(first, films)
+
+    follow("dvc exp run", {"train.epochs=24": "train.epochs=2"})
+
+    assert git(clone.root, "status", "--porcelain") == ""
+    client = connect(clone)
+    tagged = [
+        run.data.tags.get("mammo.dvc_experiment")
+        for experiment in client.search_experiments()
+        for run in client.search_runs([experiment.experiment_id])
+    ]
+    assert sorted(filter(None, tagged)) == ["longer"]
+    assert [one.aliases for one in versions(clone, "mammo-roi")] == [("champion",)]
+    assert "longer" in follow("dvc exp show")
+    follow("dvc exp apply")
+    must(clone, "dvc", "repro")  # asked for, it becomes a version
+    assert [one.aliases for one in versions(clone, "mammo-roi")] == [("challenger",), ("champion",)]
+    follow("git checkout .")
+    follow("dvc checkout")
+    assert git(clone.root, "status", "--porcelain") == ""

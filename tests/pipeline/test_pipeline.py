@@ -52,13 +52,28 @@ def test_everything_that_rests_on_phantoms_says_so(reproduced: Workspace) -> Non
 def test_the_metrics_are_those_of_the_predictions(reproduced: Workspace) -> None:
     """Recomputed from the predictions alone, with pandas."""
     rows = pd.read_csv(reproduced.reports / "evaluate" / "predictions.csv")
-    metrics = json.loads((reproduced.reports / "metrics.json").read_text())["test"]
     for system, judged in rows.groupby("system"):
+        metrics = json.loads((reproduced.reports / "metrics" / f"{system}.json").read_text())
         right = judged["label"] == judged["decision"]
         tumor = judged["label"] == "Tumor"
-        assert metrics[system]["accuracy"] == pytest.approx(right.mean())
-        assert metrics[system]["recall"] == pytest.approx(right[tumor].mean())
-        assert metrics[system]["n_rois"] == len(judged)
+        assert metrics["accuracy"] == pytest.approx(right.mean(), abs=1e-4)
+        assert metrics["recall"] == pytest.approx(right[tumor].mean(), abs=1e-4)
+        curve = pd.read_csv(reproduced.reports / "plots" / "roc.csv").query("system == @system")
+        area = np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
+        assert metrics["auc"] == pytest.approx(area, abs=1e-4)
+    shown = run(reproduced, "dvc", "metrics", "show").stdout.splitlines()
+    assert (len(shown), max(map(len, shown)) <= 100) == (1 + rows["system"].nunique(), True)
+
+
+def test_the_plots_of_dvc_show_all_systems_in_one_picture_each(reproduced: Workspace, tmp_path: Path) -> None:
+    done = run(reproduced, "dvc", "plots", "show", "--out", str(tmp_path))
+    assert (done.returncode, "failed" in done.stderr) == (0, False)
+    page = (tmp_path / "index.html").read_text()
+    for title in ("loss on validation", "ROC", "reliability", "decisions"):
+        assert title in page
+    assert "DVC_METRIC" not in page
+    for system in ("compact-baseline", "compact-model1", "floor"):
+        assert page.count(f'"{system}"') > 3
 
 
 def test_the_champion_is_registered_and_is_the_best_on_validation(reproduced: Workspace) -> None:
