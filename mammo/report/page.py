@@ -8,14 +8,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mammo.core.config import Config, VoteConfig
 from mammo.core.errors import NOTICE, PHANTOM
-from mammo.core.files import DESCRIPTION_FILE, Workspace, missing_file, read_json, write_bytes, write_json
+from mammo.core.files import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    Workspace,
+    missing_file,
+    read_json,
+    write_bytes,
+    write_json,
+)
 from mammo.core.provenance import fingerprint, library_versions
 from mammo.core.records import SPLITS, Label
 from mammo.core.systems import title_of
@@ -38,7 +46,11 @@ from mammo.report.blocks import (
     reference,
 )
 from mammo.report.rois import RULE, draw_examples, pick_examples
+from mammo.report.verdict import verdict
 from mammo.systems.assess import FLOOR
+
+UNFOLDED: Final = ("results", "comparisons", "use")  # open at first
+FILMS: Final = ("audit", "explanations", "errors")  # their pictures show tissue
 
 
 @dataclass(frozen=True)
@@ -136,13 +148,17 @@ def write_page(inputs: ReportInputs) -> None:
     titles = ("Accuracy", "Tumor recall", "Specificity", "AUC", "AUC minus the floor's")
     metrics = ("accuracy", "recall", "specificity", "auc_score")
     numbers = inputs.results.cells(metrics, "systems", inputs.system, "roi")
+    floor = [*inputs.results.cells(metrics, FLOOR, "roi"), None]
     margin = inputs.results.cell("selected_minus_floor_auc", signed=True)
     page = _render(
         "page.html.j2",
         inputs,
         sections=sections_of(inputs),
         leakage=audit_headline(audit_summary(inputs.workspace)),
-        facts=zip(titles, [*numbers, margin], strict=True),
+        verdict=verdict(inputs.results, inputs.title),
+        facts=zip(titles, [*numbers, margin], floor, strict=True),
+        unfolded=UNFOLDED,
+        films=FILMS,
         style=files("mammo.report").joinpath("templates", "page.css").read_text(),
     )
     write_bytes(inputs.workspace.reports / "index.html", page.encode())
@@ -221,11 +237,12 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
     training = [block for one in results.each("systems") for block in one.blocks("training", name=one.name)]
     tuning = {"study": studies.tuning_blocks, "nested": studies.nested_blocks}
     return [
+        section("results", "Results", evaluation.results_blocks(results)),
+        section("comparisons", "Which is better?", evaluation.comparisons_blocks(results)),
+        section("use", "How to call it", _use_blocks(inputs)),
         section("data", "Data and split", _data_blocks(inputs)),
         section("audit", "Leakage audit", audit_blocks(workspace), "dvc repro leakage"),
-        section("results", "Results", evaluation.results_blocks(results)),
         section("choice", "The chosen system", evaluation.choice_blocks(results)),
-        section("comparisons", "Are they different?", evaluation.comparisons_blocks(results)),
         section("curves", "Curves and confusion", results.blocks("curves")),
         section("operation", "Thresholds, calibration and referral", evaluation.operation_blocks(results)),
         section("slices", "Slices", evaluation.slices_blocks(inputs.slices, [system, FLOOR])),
@@ -256,6 +273,20 @@ def _data_blocks(inputs: ReportInputs) -> list[Block]:
             rows.append((name, counts[0], Cell(str(kept), source.href("expectations")), counts[1]))
     expectations = Table("", ("table", "expectations", "kept", "warnings"), rows, "expectations/rois.json")
     return inputs.results.blocks("data", parts=inputs.provenance.blocks("parts"), expectations=expectations)
+
+
+def _use_blocks(inputs: ReportInputs) -> list[Block]:
+    """Commands that ask the model, and its size."""
+    name, bundle = inputs.champion.content["model_name"], inputs.workspace.bundle(inputs.system)
+    commands = {
+        "predict": "mammo predict roi.png",
+        "post": "curl --data-binary @roi.png http://localhost:8000/v1/rois",
+        "serve": "mammo serve",
+        "client": f"mlflow.pyfunc.load_model('models:/{name}@champion')",
+    }
+    mebibytes = (bundle / WEIGHTS_FILE).stat().st_size / 2**20
+    codes = {key: Cell(text, code=True) for key, text in commands.items()}
+    return inputs.model.blocks("use", size=f"{mebibytes:.2f} MiB", **codes)
 
 
 def _explanations(inputs: ReportInputs) -> list[Block]:

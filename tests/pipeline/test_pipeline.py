@@ -44,7 +44,7 @@ def test_everything_that_rests_on_phantoms_says_so(reproduced: Workspace) -> Non
     assert "PHANTOM" in (reproduced.reports / "model_card.md").read_text()
     assert "PHANTOM" in (reproduced.reports / "evaluate" / "results.md").read_text()
     page = (reproduced.reports / "index.html").read_text()
-    assert page.count("<caption>") == page.count('<caption><span class="phantom">PHANTOM')
+    assert page.count("<figcaption>") == page.count('<figcaption><span class="phantom">PHANTOM')
     described = json.loads((reproduced.bundle("compact-model1") / "model.json").read_text())
     assert described["synthetic"] is True
 
