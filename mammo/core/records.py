@@ -100,6 +100,7 @@ class RoiVote:
         probability: calibrated probability of Tumor.
         threshold: the ROI is Tumor when its vote share (rule `majority`) or its score (rule `mean_score`)
             is above this.
+        decided_by: which rule decided and why, in words.
         prediction_set: the classes that remain open at the promised coverage; always holds `label`.
         domain_reason: why the picture is unlike the ROIs of training, as "<the picture> …"; None where it is not.
     """
@@ -113,6 +114,7 @@ class RoiVote:
     threshold: float
     prediction_set: tuple[str, ...]
     domain_reason: str | None = None
+    decided_by: str = ""
 
     @property
     def referral(self) -> bool:
@@ -130,6 +132,7 @@ class RoiVote:
             "model_version": model_version,
             "probability": self.probability,
             "threshold": self.threshold,
+            "decided_by": self.decided_by,
             "prediction_set": list(self.prediction_set),
             "referral": self.referral,
             "in_domain": self.domain_reason is None,
@@ -139,7 +142,9 @@ class RoiVote:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """The decision that a row with its patch scores tells."""
-        names = [one.name for one in fields(cls)]
+        names = [
+            one.name for one in fields(cls) if one.name in row
+        ]  # a version answers with its own code's fields
         values: dict[str, Any] = {
             name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in names
         }

@@ -100,6 +100,14 @@ def voted(
     )
 
 
+def _why(votes: IntArray, score: float, config: VoteConfig) -> str:
+    """What was compared with which threshold, and where that comes from."""
+    counted = f"{votes.sum()} of {len(votes)} votes, a share of {votes.mean():.2f}"
+    evidence = counted if config.rule == "majority" else f"mean score {score:.3f} (the votes do not decide)"
+    chosen = "chosen on validation data" if config.threshold == "validation" else "fixed beforehand"
+    return f"{evidence}, against the threshold {config.share_threshold:.2f}, {chosen}"
+
+
 def roi_votes(
     patch_scores: FloatArray,
     config: VoteConfig,
@@ -126,6 +134,7 @@ def roi_votes(
             threshold=config.share_threshold,
             prediction_set=tuple(label.title for label in Label if sets[row, label]),
             domain_reason=reasons[row],
+            decided_by=_why(votes[row], float(scores[row]), config),
         )
         for row in range(len(patch_scores))
     ]

@@ -49,6 +49,10 @@ class Answer(BaseModel):
     prediction_id: str = Field(examples=[ID], description="For `mammo trace`.")
     probability: float = Field(examples=[0.85], description="Calibrated probability of Tumor.")
     threshold: float = Field(examples=[0.42], description="Tumor is decided above this.")
+    decided_by: str = Field(
+        default="",
+        examples=["12 of 25 votes, a share of 0.48, against the threshold 0.26, chosen on validation data"],
+    )
     prediction_set: list[str] = Field(
         examples=[["Normal", "Tumor"]], description="The classes that remain possible."
     )

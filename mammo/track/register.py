@@ -66,6 +66,7 @@ def signature() -> ModelSignature:
         "model_version": DataType.string,
         "probability": DataType.double,
         "threshold": DataType.double,
+        "decided_by": DataType.string,
         "prediction_set": Array(DataType.string),
         "referral": DataType.boolean,
         "in_domain": DataType.boolean,

@@ -98,12 +98,22 @@ def test_the_row_of_a_record_is_plain_and_names_the_model() -> None:
         "model_version": "3",
         "probability": pytest.approx(0.8),
         "threshold": 0.5,
+        "decided_by": "2 of 2 votes, a share of 1.00, against the threshold 0.50, chosen on validation data",
         "prediction_set": ["Tumor"],
         "referral": False,
         "in_domain": True,
         "domain_reason": None,
     }
     assert json.loads(json.dumps(row)) == row
+
+
+def test_the_mean_score_says_that_the_votes_do_not_decide() -> None:
+    rule = section(VoteConfig, rule="mean_score", threshold="validation", share_threshold=0.26)
+    (vote,) = roi_votes(np.array([[0.9, 0.1, 0.2]]), rule)
+    assert vote.label == "Tumor"
+    assert vote.decided_by == (
+        "mean score 0.400 (the votes do not decide), against the threshold 0.26, chosen on validation data"
+    )
 
 
 def test_a_roi_that_is_unlike_those_of_training_is_referred_with_the_reason() -> None:

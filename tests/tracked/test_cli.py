@@ -103,6 +103,7 @@ def test_predict_prints_one_object_or_one_line_for_each_file(
         *(
             "probability",
             "threshold",
+            "decided_by",
             "prediction_set",
             "referral",
             "in_domain",
