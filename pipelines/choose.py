@@ -1,9 +1,9 @@
 """Stage `choose`: the best system by its validation result → reports/champion.json."""
 
+from mammo.core.choice import chosen
 from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_json
-from mammo.track.register import chosen
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Console
 
+from mammo.core.choice import best_system
 from mammo.core.config import Config, EvaluateConfig
 from mammo.core.files import Workspace
 from mammo.core.systems import title_of
@@ -43,7 +44,6 @@ from mammo.studies.runs import (
     runs_of,
 )
 from mammo.systems.assess import describe_data, judge, score_floor
-from mammo.systems.train import best_system
 
 PUBLISHED: Final = "published"
 UNFLAGGED: Final = "published, without the flagged ROIs"

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import numpy as np
 from rich.console import Console
 
+from mammo.core.choice import best_system
 from mammo.core.config import Config, ReferralConfig, VoteConfig
 from mammo.core.files import Workspace
 from mammo.core.records import SPLITS
@@ -21,7 +22,7 @@ from mammo.evaluation.stacking import fit_stack
 from mammo.evaluation.voting import fitted, voted
 from mammo.studies.fits import Fit, FitTask, PartScores, run_fits
 from mammo.systems.assess import score_floor
-from mammo.systems.train import best_system, stacked_results
+from mammo.systems.train import stacked_results
 
 Name = TypeVar("Name")
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from mammo.core.choice import best_system
 from mammo.core.config import Config, EvaluateConfig, VoteConfig
 from mammo.core.files import Workspace
 from mammo.core.records import Label
@@ -26,7 +27,7 @@ from mammo.evaluation.metrics import RATES, TITLES, FloatArray, cells, confusion
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import prediction_sets, voted, with_validation_threshold
 from mammo.models.bundle import Bundle, load_bundle
-from mammo.systems.train import best_system, score_part
+from mammo.systems.train import score_part
 
 FLOOR: Final = "floor"
 

@@ -1,7 +1,7 @@
 """One named system from tables to a bundle, and from a bundle to scored ROIs."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -247,9 +247,3 @@ def patch_scores(classifier: Classifier, part: Rois, config: Config, workspace: 
         return grid_scores(classifier, images, config.patches, config.train.precision, config.vote.views)
     data = fit_data(part, grid_patches(part.table.iloc[:0], config.patches), classifier, config, workspace)
     return tumor_scores(data.grid_logits(classifier, fit_settings(config)))
-
-
-def best_system(results: Mapping[str, Mapping[str, Any]], by: str) -> str:
-    """The system with the lowest `val_loss` or the highest `val_auc` on validation; the earlier one wins a tie."""
-    sign = 1 if by == "val_loss" else -1
-    return min(results, key=lambda system: sign * float(results[system][by]))

@@ -15,13 +15,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
-from mammo.core.config import Config
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
 from mammo.data.decode import PHANTOM_ROI, read_roi
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.systems.train import best_system
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.history import CHALLENGER, CHAMPION, CODE_TAG, History, Step, move
 from mammo.track.registry import REFERENCE_TAG, Version, version_of
@@ -34,24 +32,6 @@ REQUIREMENTS: Final = (
     "mlflow numpy pandas pillow pyarrow pydantic pydicom pyyaml safetensors scipy torch torchvision"
 )
 """The libraries that a voter imports."""
-
-
-def chosen(workspace: Workspace, config: Config) -> dict[str, Any]:
-    """The system with the best validation result, for `reports/champion.json`: the same in every clone.
-
-    Raises:
-        DataError: a trained system is missing.
-    """
-    results = {system: read_json(workspace.reports / "train" / f"{system}.json") for system in config.systems}
-    by = config.register_.select_by
-    system = best_system(results, by)
-    return {
-        "model_name": config.register_.model_name,
-        "system": system,
-        "chosen_by": by,
-        "value": results[system][by],
-        "weights_sha256": read_json(workspace.description(system))["weights_sha256"],
-    }
 
 
 def signature() -> ModelSignature:

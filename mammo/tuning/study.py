@@ -176,9 +176,25 @@ def make_study(
             }
             for key, value in identity.items():
                 one.study.set_user_attr(key, value)
+            _describe(one.study, config, folds[0].rois.name_of_data)
     remedy = "restore params.yaml and data, or start anew with `mammo tune --fresh`"
     _check_foundations(one.study, config, folds, remedy)
     return one
+
+
+def _describe(study: optuna.Study, config: Config, data: str) -> None:
+    """What optuna-dashboard shows: the value's name, and what the study is about."""
+    from optuna_dashboard import save_note  # a web server's libraries
+
+    tune = config.tune
+    metric = f"{tune.metric}, mean of the folds"
+    with experimental():
+        study.set_metric_names([metric])
+    save_note(
+        study,
+        f"**{data}** ROIs. Value: {metric}, of {tune.n_folds} folds inside train and val; the test part is never seen. "
+        f"Searched: {', '.join(tune.space)}. Trials are kept by `mammo tune`; `reports/tune/` has the record.",
+    )
 
 
 def join_study(

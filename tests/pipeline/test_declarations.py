@@ -44,7 +44,6 @@ NOT_IN_THE_RESULT: Final = ("settings_from", "train.device", "train.threads")
 NOT_IN_ITS_OUTS: Final = {
     "features": {"evaluation"},  # votes and metrics, beside scoring
     "leakage": {"evaluation"},  # formats of the report's numbers
-    "choose": {"data", "evaluation", "models"},  # what made the results that it compares
 }
 """Rooms whose change leaves what a stage writes for others as it is."""
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
+from mammo.core.choice import best_system
 from mammo.core.config import EvaluateConfig, VoteConfig
 from mammo.evaluation.calibration import brier, fit_platt
 from mammo.evaluation.conformal import fit_conformal
@@ -16,7 +17,6 @@ from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import prediction_sets, voted, with_validation_threshold
 from mammo.models.bundle import Bundle
 from mammo.systems.assess import describe_operation, judge, operation_estimates
-from mammo.systems.train import best_system
 from tests.settings import section
 from tests.tiny_fits import new_classifier, tiny_config
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mammo.core.choice import chosen
 from mammo.core.config import Config
 from mammo.core.files import Workspace, write_json, write_table
 from mammo.core.records import ROI_SCHEMA, conform
@@ -19,7 +20,6 @@ from mammo.data.splits import read_parts
 from mammo.report.results import write_results
 from mammo.systems.assess import assess
 from mammo.track.record import fill_store, train_recorded
-from mammo.track.register import chosen
 from tests.disc_rois import disc_rois, workspace_of
 from tests.docker.processes import Program, answers, free_port, running
 from tests.settings import params

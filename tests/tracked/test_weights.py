@@ -3,6 +3,7 @@
 import pytest
 from safetensors.torch import save_file
 
+from mammo.core.choice import chosen
 from mammo.core.config import Config
 from mammo.core.files import Workspace, sha256_of, write_json
 from mammo.models.backbones import full_network
@@ -11,7 +12,6 @@ from mammo.report.page import gather, model_card, write_page
 from mammo.report.results import write_results
 from mammo.systems.assess import assess
 from mammo.track.record import ensure_run, train_recorded
-from mammo.track.register import chosen
 from mammo.track.store import connect
 
 SYSTEM = "vgg16-baseline"

@@ -1,13 +1,16 @@
 """The whole command: study, workers, MLflow, files; and what is never looked at."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import yaml
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -17,7 +20,8 @@ from mammo.core.files import Workspace, read_table
 from mammo.core.settings import study_tags
 from mammo.evaluation.metrics import auc
 from mammo.tuning.objective import INDEX, OWN, coarse_stride, fit_seed, roi_value, trial_folds
-from mammo.tuning.study import make_study, study_mark
+from mammo.tuning.storage import using_storage
+from mammo.tuning.study import make_study, study_mark, study_name
 from mammo.tuning.workers import Plan, run_tuning, take
 from tests.tuning.conftest import make_workspace, study_in
 
@@ -131,6 +135,11 @@ def test_a_study_is_made_continued_and_begun_anew(
     more = run_tuning(space, config, Plan(4, 1), Console(quiet=True))
     assert (first["trials"]["ended"], more["trials"]["ended"]) == (2, 4)
     assert more["study"]["id"] == first["study"]["id"]
+    with using_storage(space, None, heartbeat_s=None) as storage, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        shown = optuna.load_study(study_name=study_name(config), storage=storage)  # as optuna-dashboard does
+        assert shown.metric_names == [f"{config.tune.metric}, mean of the folds"]
+        assert "the test part is never seen" in str(storage.get_study_system_attrs(shown._study_id))
     folder = space.reports / "tune"
     written = yaml.safe_load((folder / "best.yaml").read_text())
     assert written["best"] == more["best"]
