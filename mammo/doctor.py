@@ -63,7 +63,8 @@ def _data(workspace: Workspace, config: Config) -> list[Finding]:
     found = str(place)
     if source != "mini_mias":  # its films were checked when they came, and take half a minute
         try:
-            found = f"{place}: {load_rois(config.ingest, workspace.root).counts}"
+            counts, _, _ = load_rois(config.ingest, workspace.root).counts.partition(";")  # of patients below
+            found = f"{place}: {counts}"
         except MammoError as error:
             return [Finding("error", f"data of {source}", str(error), "bring them again with `mammo fetch`")]
     data = Finding("ok", f"data of {source}", found)
