@@ -20,7 +20,7 @@ from tests.docker.topology import MODEL, Load, Topology, deployed, ended, logged
 
 pytestmark = pytest.mark.slow
 
-MOVES: Final = int(os.environ.get("MAMMO_TOPOLOGY_MOVES", "5"))
+MOVES: Final = int(os.environ.get("MAMMO_TOPOLOGY_MOVES", "3"))
 KILLS: Final = int(os.environ.get("MAMMO_TOPOLOGY_KILLS", "4"))
 """How often the champion is moved, and programs are killed; 20 of each is what the service promises."""
 SEED: Final = int(os.environ.get("MAMMO_TOPOLOGY_SEED", "0"))
