@@ -1,4 +1,4 @@
-"""What is expected of ROIs, images, patch sets, splits, pairs and answers: facts, and the rules that they keep or break.
+"""What is expected of ROIs, images, patch sets, splits, pairs and answers: facts, and the rules they keep or break.
 
 Facts are plain tables, one row for each ROI, patch or pair, so that every failure can name its ROIs. A rule is an
 expectation of Great Expectations that carries its name (`meta`), the rule as people read it (`description`) and the
