@@ -125,17 +125,15 @@ def load_rois(config: IngestConfig, root: Path) -> Rois:
         DataError: the raw data is missing or breaks its source's contract.
     """
     from mammo.data.archive import ROIS_ARCHIVE, load_mias_rois  # these modules import this one
-    from mammo.data.film_rois import load_mini_mias, load_phantom
+    from mammo.data.film_rois import load_films
     from mammo.data.own import load_own
 
     place = Workspace(root).raw(config.source)
     match config.source:
         case "mias_rois":
             return load_mias_rois(place / ROIS_ARCHIVE)
-        case "mini_mias":
-            return load_mini_mias(place, config)
-        case "phantom":
-            return load_phantom(place, config)
+        case "mini_mias" | "phantom":
+            return load_films(place, config)
         case "own":
             return load_own(place, config)
 

@@ -23,7 +23,7 @@ from mammo.data.audit_search import (
     overlap_boxes,
 )
 from mammo.data.extraction import extract_roi, preprocess_film
-from mammo.data.film_rois import load_phantom
+from mammo.data.film_rois import load_films
 from mammo.data.rois import Rois
 from tests.data.pictures import Picture, jpeg
 from tests.settings import section
@@ -165,7 +165,7 @@ def test_every_overlap_of_random_crops_is_found_and_nothing_else(corners: list[t
 
 @pytest.fixture(scope="module")
 def phantoms(phantom_folder: Path) -> Rois:
-    return load_phantom(phantom_folder, section(IngestConfig, source="phantom", bounding_box=False))
+    return load_films(phantom_folder, section(IngestConfig, source="phantom", bounding_box=False))
 
 
 def same(image: Picture) -> Picture:

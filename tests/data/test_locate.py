@@ -17,7 +17,7 @@ from mammo.core.files import write_table
 from mammo.data.archive import load_mias_rois
 from mammo.data.audit import leakage_summary, pairs_table, parts_of, with_parts
 from mammo.data.extraction import extract_roi, first_region, preprocess_film
-from mammo.data.film_rois import load_phantom
+from mammo.data.film_rois import load_films
 from mammo.data.films import open_films, patient_of, read_films
 from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
 from mammo.data.rois import Rois, make_roi_set
@@ -101,7 +101,7 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
     phantom_folder: Path, tmp_path: Path
 ) -> None:
     """The phantom's ROIs as the authors publish theirs: folders, classes and numbers, nothing else."""
-    truth = load_phantom(phantom_folder, section(IngestConfig, source="phantom"))
+    truth = load_films(phantom_folder, section(IngestConfig, source="phantom"))
     names = pd.Series(index=range(len(truth.table)), dtype="string")
     path = tmp_path / "MIAS_ROIs.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -175,6 +175,6 @@ def test_places_of_other_rois_are_refused(anonymous: Rois, tmp_path: Path) -> No
 def test_a_source_that_knows_its_films_needs_no_places(
     anonymous: Rois, phantom_folder: Path, tmp_path: Path
 ) -> None:
-    table = load_phantom(phantom_folder, section(IngestConfig, source="phantom")).table
+    table = load_films(phantom_folder, section(IngestConfig, source="phantom")).table
     write_table(tmp_path / "located.parquet", located_rows(anonymous, film_id="mdb001"))
     assert known_owners(table, tmp_path / "located.parquet") is table

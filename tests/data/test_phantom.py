@@ -13,7 +13,7 @@ from PIL import Image
 from mammo.core.config import IngestConfig, PhantomConfig
 from mammo.core.errors import DataError
 from mammo.core.records import ABNORMALITIES, TISSUES
-from mammo.data.film_rois import load_phantom
+from mammo.data.film_rois import load_films
 from mammo.data.films import laterality_of, parse_info, patient_of
 from mammo.data.phantom import draw_film, plan_films, write_phantom
 from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
@@ -37,7 +37,7 @@ def test_the_folder_holds_two_binary_pgm_films_for_each_patient_and_a_table(phan
         content = path.read_bytes()
         assert content.startswith(b"P5\n1024 1024\n255\n")
         assert len(content) == 17 + 1024 * 1024
-    table = load_phantom(phantom_folder, section(IngestConfig, source="phantom")).table
+    table = load_films(phantom_folder, section(IngestConfig, source="phantom")).table
     assert table["synthetic"].all()
     assert set(table["source"]) == {"phantom"}
     assert set(table["label"]) == {0, 1}
