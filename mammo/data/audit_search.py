@@ -130,6 +130,7 @@ def _common_range(side_a: int, side_b: int, shift: int, stretch: float) -> tuple
     return start, max(start, min(side_b, math.floor((side_a - shift) / stretch + 1e-9)))
 
 
+N_THREADS: Final = 2
 LIMITS: Final = OverlapLimits(side_px=15, area_px=400)
 """Narrower or smaller overlaps are not looked for: a match needs about 60 textured pixels to stand above chance
 (see `MATCH_STRENGTH`), and 400 pixels of tissue hold 50 to 180."""
@@ -152,15 +153,15 @@ TILE_SHARE: Final = 0.85
 
 
 def find_overlaps(
-    images: ByteImages, roi_ids: Sequence[str], n_threads: int = 2, progress: Progress | None = None
+    images: ByteImages, roi_ids: Sequence[str], progress: Progress | None = None
 ) -> list[Overlap]:
     """Find every pair of ROIs that shows overlapping tissue, in the order of their rows.
 
-    `images` is uint8 `(n, h, w)`, one for each id. The result does not depend on `n_threads`.
+    `images` is uint8 `(n, h, w)`, one for each id.
     """
     textures = texture(images)
     found: dict[frozenset[int], list[Overlap]] = {}
-    with ThreadPoolExecutor(n_threads) as threads:
+    with ThreadPoolExecutor(N_THREADS) as threads:
         searches: list[Callable[[], list[Candidate]]] = [
             partial(_identical, images),
             *(partial(_shifted, textures, turn, threads) for turn in (None, *TURNS)),

@@ -69,10 +69,7 @@ def rois_of(images: list[Picture]) -> Rois:
 def test_rois_are_found_where_they_were_cut_also_stretched_ones(
     cuts: list[Cut], phantom_folder: Path
 ) -> None:
-    told: list[tuple[int, int]] = []
-    located = locate_rois(
-        rois_of([cut.image for cut in cuts]), phantom_folder, progress=lambda *steps: told.append(steps)
-    )
+    located = locate_rois(rois_of([cut.image for cut in cuts]), phantom_folder)
 
     assert dict(located.dtypes.astype(str)) == LOCATED_SCHEMA
     assert located["film_id"].tolist() == [cut.film_id for cut in cuts]
@@ -80,14 +77,6 @@ def test_rois_are_found_where_they_were_cut_also_stretched_ones(
     for found, cut in zip(located.itertuples(), cuts, strict=True):
         if not cut.stretched:  # a box may lie in several crops, which all give the same ROI
             assert (found.x_px, found.y_px) == (cut.x_px, cut.y_px)
-    n_films = told[-1][1]
-    assert told == [(done, n_films) for done in range(1, n_films + 1)]
-
-
-def test_the_result_does_not_depend_on_the_number_of_threads(cuts: list[Cut], phantom_folder: Path) -> None:
-    rois = rois_of([cuts[0].image, cuts[-1].image])
-    one, four = (locate_rois(rois, phantom_folder, n_threads) for n_threads in (1, 4))
-    pd.testing.assert_frame_equal(one, four)
 
 
 def test_tissue_of_no_film_and_altered_tissue_stay_unknown(cuts: list[Cut], phantom_folder: Path) -> None:
