@@ -33,6 +33,8 @@ LOCATED_SCHEMA: Final[dict[str, str]] = {
 N_THREADS: Final = 2
 _KEY_PX: Final = 8
 """Pixels side by side that a search looks for: 64 bits."""
+_HASH_BITS: Final = 22
+"""A table of so many bits tells most of a film's pixels from all keys."""
 _MIN_LEVELS: Final = 4
 """Fewer grey levels in a key occur all over a film."""
 _SIDES: Final = range(30, ROI_SIDE_PX)
@@ -163,6 +165,10 @@ def _stretch(side: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64
     return stretch, back
 
 
+def _hashed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return (words * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _HASH_BITS)
+
+
 class _Search:
     """Boxes by short rows of their pixels.
 
@@ -179,18 +185,18 @@ class _Search:
                     if len(np.unique(pixels)) >= _MIN_LEVELS:
                         key = int(pixels.copy().view(np.uint64)[0])
                         self._probes.setdefault(key, []).append((box, top, left))
-        self._keys = np.array(sorted(self._probes), dtype=np.uint64)
+        self._may_be_key = np.zeros(2**_HASH_BITS, dtype=bool)
+        self._may_be_key[_hashed(np.array([*self._probes], dtype=np.uint64))] = True
 
     def places(self, film: GreyImage) -> list[tuple[int, int]]:
         """Centres of the crops of a preprocessed film that hold one of the boxes."""
         found: list[tuple[int, int]] = []
         pixels = np.ascontiguousarray(film).ravel()
-        for offset in range(_KEY_PX if len(self._keys) else 0):
+        for offset in range(_KEY_PX):
             words = pixels[offset : offset + (len(pixels) - offset) // _KEY_PX * _KEY_PX].view(np.uint64)
-            nearest = np.searchsorted(self._keys, words).clip(max=len(self._keys) - 1)
-            for index in np.flatnonzero(self._keys[nearest] == words):
-                row, column = divmod(offset + _KEY_PX * int(index), film.shape[1])
-                for box, top, left in self._probes[int(words[index])]:
+            for index in np.flatnonzero(self._may_be_key[_hashed(words)]).tolist():
+                row, column = divmod(offset + _KEY_PX * index, film.shape[1])
+                for box, top, left in self._probes.get(int(words[index]), ()):
                     found += _crops_around(film, box, row - top, column - left)
         return found
 
