@@ -13,12 +13,10 @@ from PIL import Image
 from mammo.core.config import IngestConfig
 from mammo.data.audit import OVERLAP_SCHEMA, find_pairs
 from mammo.data.audit_search import (
-    LACK_OF_DETAIL,
     LIMITS,
     Box,
     Overlap,
     aligned_crops,
-    detail_ratio,
     find_overlaps,
     overlap_boxes,
 )
@@ -55,21 +53,11 @@ def strangers(n: int) -> list[Picture]:
     return [crop(film(1000 + seed, 160), 20, 20) for seed in range(n)]
 
 
-@pytest.mark.parametrize(
-    ("dy", "dx"), [(0, 37), (58, 0), (-31, 44), (70, -66), (-80, -80), (1, 0), (95, -15)]
-)
-def test_a_shifted_crop_of_the_same_film_is_found_with_its_shift(dy: int, dx: int) -> None:
-    tissue = film(1)
-    (overlap,) = audit(crop(tissue, 140, 140), *strangers(3), crop(tissue, 140 + dy, 140 + dx))
-    overlap_px = (SIDE - abs(dy)) * (SIDE - abs(dx))
+def test_a_shifted_crop_of_the_same_film_is_found_with_its_shift_and_its_difference() -> None:
+    tissue = film(1).clip(0, 240)
+    (overlap,) = audit(crop(tissue, 140, 140), *strangers(3), crop(tissue, 210, 74) + np.uint8(7))
     assert overlap.correlation == pytest.approx(1.0)
-    assert overlap == Overlap("r0", "r4", "shifted", dx, dy, 1.0, 1.0, overlap_px, 0.0, overlap.correlation)
-
-
-def test_the_mean_absolute_difference_is_that_of_the_overlap() -> None:
-    tissue = film(3).clip(0, 240)
-    (overlap,) = audit(crop(tissue, 100, 100), crop(tissue, 130, 100) + np.uint8(7))
-    assert overlap.mad == 7.0
+    assert overlap == Overlap("r0", "r4", "shifted", -66, 70, 1.0, 1.0, 50 * 54, 7.0, overlap.correlation)
 
 
 def test_copies_without_texture_are_identical_but_empty_pictures_are_not_reported() -> None:
@@ -172,14 +160,6 @@ def same(image: Picture) -> Picture:
     return image
 
 
-def brighter(image: Picture) -> Picture:
-    return np.minimum(image.astype(np.int16) + 25, 255).astype(np.uint8)
-
-
-def more_contrast(image: Picture) -> Picture:
-    return np.clip(1.4 * (image.astype(np.float64) - 128) + 120, 0, 255).astype(np.uint8)
-
-
 def gamma(image: Picture) -> Picture:
     return np.rint(255 * (image / 255) ** 0.7).astype(np.uint8)
 
@@ -189,8 +169,8 @@ def noisy(image: Picture) -> Picture:
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("change", [same, brighter, more_contrast, gamma, noisy, jpeg])
-@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (17, -30), (-64, 41)])
+@pytest.mark.parametrize("change", [same, gamma, noisy, jpeg])
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (-64, 41)])
 @pytest.mark.parametrize("turn", [same, np.fliplr, np.flipud])
 def test_tissue_of_one_film_is_found_shifted_turned_over_and_changed(
     phantom_folder: Path,
@@ -255,11 +235,3 @@ def test_the_frames_of_a_stretched_overlap_lie_where_its_record_says() -> None:
     overlap = Overlap("a", "b", "stretched", 20, -40, 0.75, 1.0, 9600, 0.0, 1.0)
     boxes = overlap_boxes((SIDE, SIDE), (SIDE, SIDE), overlap)
     assert boxes == (Box(20, 0, 110, 80), Box(0, 40, 120, 120))
-
-
-def test_only_the_axis_of_a_stretch_lacks_fine_detail() -> None:
-    narrow = Image.fromarray(crop(film(12), 0, 0, SIDE, 96))
-    stretched = np.asarray(narrow.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    assert detail_ratio(stretched) < -LACK_OF_DETAIL
-    assert detail_ratio(stretched.T) > LACK_OF_DETAIL
-    assert abs(detail_ratio(crop(film(12), 0, 0))) < LACK_OF_DETAIL
