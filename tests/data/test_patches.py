@@ -94,7 +94,7 @@ def test_the_draws_of_a_roi_depend_on_it_and_the_seed_but_not_on_the_other_rows(
     rois, config = roi_table(3, 3), section(PatchesConfig, tumor_draws=20, normal_draws=10)
     alone = drawn_patches(rois.iloc[[4]], config)
     among_others = drawn_patches(rois.iloc[::-1], config).set_index("roi_id", drop=False)
-    pd.testing.assert_frame_equal(among_others.loc["roi004"].reset_index(drop=True), alone)
+    pd.testing.assert_frame_equal(among_others.loc[["roi004"]].reset_index(drop=True), alone)
     reseeded = drawn_patches(rois.iloc[[4]], config.model_copy(update={"seed": 1}))
     for other in (among_others.loc["roi005"], reseeded):
         assert not np.array_equal(other["top_px"], alone["top_px"])
