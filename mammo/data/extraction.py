@@ -115,11 +115,7 @@ class Film(NamedTuple):
 
 
 def read_film(content: bytes, name: str) -> Film:
-    """Decode a film of any size and prepare it, with the size of pixels that its header tells.
-
-    Raises:
-        DataError: `decode_image` refuses it.
-    """
+    """Decode a film of any size (`decode_image`) and prepare it, with the size of pixels that its header tells."""
     return prepare_film(decode_image(content, name), pixel_spacing_mm(content, name))
 
 

@@ -46,18 +46,13 @@ class StoredFile(NamedTuple):
 
 
 class FilmStore(NamedTuple):
-    """Films and the table about them.
-
-    Attributes:
-        name: what messages call the store.
-        info: the table of the films.
-        films: film id → PGM file, in the order in which reading them is fast.
-        synthetic: whether they are phantoms.
-    """
+    """Films and the table about them."""
 
     name: str
+    """What messages call the store."""
     info: StoredFile
     films: dict[str, StoredFile]
+    """Film id → PGM file, in the order in which reading them is fast."""
     synthetic: bool
 
 
@@ -202,11 +197,7 @@ def laterality_of(film_id: str) -> Laterality:
 
 
 def read_annotations(store: FilmStore) -> list[Annotation]:
-    """Parse the table of a store and check that it names exactly the films that are there.
-
-    Raises:
-        DataError: it does not, or is damaged.
-    """
+    """Parse the table of a store; `DataError` where it is damaged, or names other films than are there."""
     annotations = parse_info(store.info.read(), store.info.name)
     named = {one.film_id for one in annotations}
     for missing in sorted(named - store.films.keys()):

@@ -71,8 +71,7 @@ def load_own(place: Path, config: IngestConfig) -> Rois:
 def bring_own(target: Path, table: Path | None, config: IngestConfig) -> None:
     """Copy a table and its pictures into the folder `target`, whole or not at all; None checks what is there.
 
-    Raises:
-        DataError: as `load_own`.
+    What `load_own` refuses is refused before.
     """
     rois = _whole(table or target / TABLE, config).table
     if table is None:

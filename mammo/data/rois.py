@@ -158,11 +158,7 @@ def pixel_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
 
 
 def write_rois(rois: Rois, out_dir: Path) -> None:
-    """Write `rois.parquet` and `images.npy` into a folder; neither appears before both are complete.
-
-    Raises:
-        DataError: the folder cannot be written or the disk is full.
-    """
+    """Write `rois.parquet` and `images.npy` into a folder (or `DataError`); neither appears before both are whole."""
     table_path, images_path = out_dir / TABLE_FILE, out_dir / IMAGES_FILE
     with atomic_path(table_path) as table_file, atomic_path(images_path) as images_file:
         rois.table.to_parquet(table_file, index=False)
