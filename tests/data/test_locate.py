@@ -1,15 +1,12 @@
 """ROIs cut from films, stripped of all that is known, are given back their film and place."""
 
-import io
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
-from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
@@ -21,13 +18,11 @@ from mammo.data.film_rois import load_films
 from mammo.data.films import open_films, patient_of, read_films
 from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
 from mammo.data.rois import Rois, make_roi_set
+from tests.data.pictures import Picture, encoded
 from tests.settings import section
 
-Picture = npt.NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """A ROI and where it was cut: film, centre, whether it was stretched."""
 
     image: Picture
@@ -98,9 +93,7 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
             for number, row in enumerate(rows.index):
                 part = ("train", "val", "test")[number % 3]
                 names[row] = f"{part}/{title} ({number + 1})"
-                content = io.BytesIO()
-                Image.fromarray(truth.images[row]).save(content, "PNG")
-                archive.writestr(f"MIAS_ROIs/{names[row]}.png", content.getvalue())
+                archive.writestr(f"MIAS_ROIs/{names[row]}.png", encoded(truth.images[row]))
     rois = load_mias_rois(path)
     located = locate_rois(rois, phantom_folder).set_index("roi_id").loc[names.tolist()]
     for column in ("film_id", "patient_id"):
@@ -154,16 +147,12 @@ def test_unknown_places_and_missing_files_give_no_owner(anonymous: Rois, tmp_pat
     assert known_owners(anonymous.table, path)["patient_id"].tolist() == ["p001", "p001"]
 
 
-def test_places_of_other_rois_are_refused(anonymous: Rois, tmp_path: Path) -> None:
+def test_places_of_other_rois_are_refused_and_a_source_that_knows_its_films_needs_none(
+    anonymous: Rois, tmp_path: Path
+) -> None:
     path = tmp_path / "located.parquet"
     write_table(path, located_rows(anonymous, sha256="0" * 64))
     with pytest.raises(DataError, match="run `dvc repro locate`"):
         known_owners(anonymous.table, path)
-
-
-def test_a_source_that_knows_its_films_needs_no_places(
-    anonymous: Rois, phantom_folder: Path, tmp_path: Path
-) -> None:
-    table = load_films(phantom_folder, section(IngestConfig, source="phantom")).table
-    write_table(tmp_path / "located.parquet", located_rows(anonymous, film_id="mdb001"))
-    assert known_owners(table, tmp_path / "located.parquet") is table
+    known = anonymous.table.assign(film_id="mdb009")
+    assert known_owners(known, path) is known
