@@ -1,7 +1,5 @@
 """Stage `features`: ROIs → the block features of frozen backbones, where the settings keep some."""
 
-from rich.console import Console
-
 from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_bytes
@@ -20,7 +18,7 @@ def main() -> None:
     write_bytes(workspace.features / "README.md", README)
     of_backbone = {split_system(system)[0]: system for system in config.systems}
     for backbone, system in of_backbone.items() if config.train.features == "kept" else ():
-        with steps_progress(f"features of {backbone}, ROIs", Console(stderr=True)) as on_step:
+        with steps_progress(f"features of {backbone}, ROIs") as on_step:
             keep_features(system, config, rois.images, workspace, versioned=True, on_step=on_step)
 
 

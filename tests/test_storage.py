@@ -112,20 +112,21 @@ def test_what_is_written_is_read_back_as_it_was(tmp_path: Path) -> None:
     value = {"auc": 0.876, "by": ["val_loss", None], "title": "×"}
     write_json(tmp_path / "a.json", value)
     write_table(tmp_path / "t.parquet", TABLE)
+    write_table(tmp_path / "again.parquet", TABLE.copy())
     np.save(tmp_path / "a.npy", ARRAY)
 
     assert json.loads((tmp_path / "a.json").read_text()) == value == read_json(tmp_path / "a.json")
     assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), TABLE, check_dtype=False)
+    assert sha256_of(tmp_path / "t.parquet") == sha256_of(tmp_path / "again.parquet")
     read = read_array(tmp_path / "a.npy")
     assert read.dtype == np.uint8
     assert np.array_equal(read, ARRAY)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_json_has_not_are_refused_and_write_nothing(tmp_path: Path, value: float) -> None:
+def test_numbers_that_json_has_not_are_refused_and_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "a.json", {"val_loss": value})
+        write_json(tmp_path / "a.json", {"val_loss": float("nan")})
 
     assert names_in(tmp_path) == []
 
@@ -144,23 +145,13 @@ def test_what_is_cut_off_or_missing_is_refused_with_what_to_do(
     path = tmp_path / name
     write(path)
     content = path.read_bytes()
-    for broken in (
-        *(content[: int(kept * len(content))] for kept in (0, 0.01, 0.1, 0.5, 0.9)),
-        b"\xff\xfe\x00",
-    ):
+    for broken in (*(content[: int(kept * len(content))] for kept in (0, 0.1, 0.9)), b"\xff\xfe\x00"):
         path.write_bytes(broken)
         with pytest.raises(DataError, match=rf"{name}: is not {kind} .*dvc repro"):
             read(path)
     path.unlink()
     with pytest.raises(DataError, match=rf"{name}: does not exist; run `dvc repro` \(after `mammo fetch`\)"):
         read(path)
-
-
-def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
-    write_table(tmp_path / "one.parquet", TABLE)
-    write_table(tmp_path / "two.parquet", TABLE.copy())
-
-    assert sha256_of(tmp_path / "one.parquet") == sha256_of(tmp_path / "two.parquet")
 
 
 def test_pickled_arrays_and_archives_are_no_plain_arrays(tmp_path: Path) -> None:

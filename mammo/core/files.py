@@ -92,7 +92,7 @@ class Workspace:
 
     def description(self, system: str) -> Path:
         """What a trained system is; it names the hash of its weights, so that its own hash identifies the bundle."""
-        return self.bundle(system) / "model.json"
+        return self.bundle(system) / DESCRIPTION_FILE
 
     def run_note(self, system: str) -> Path:
         """Which MLflow run made the bundle; beside the bundle, not versioned with it."""
@@ -132,8 +132,7 @@ HERE = Workspace()
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds, else remove it.
 
-    Raises:
-        DataError: the disk is full, or the folder cannot be written.
+    A full disk or a folder that cannot be written is a `DataError`.
     """
     with _writing(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -153,15 +152,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; put it in the place of `path` if the block succeeds, else remove it.
 
-    Raises:
-        DataError: the disk is full, or the parent folder cannot be written.
+    A full disk or a folder that cannot be written is a `DataError`.
     """
-    with (
-        _writing(path),
-        tempfile.TemporaryDirectory(
-            dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True
-        ) as workshop,
-    ):
+    beside: dict[str, Any] = {"dir": path.parent, "prefix": f".{path.name}."}
+    with _writing(path), tempfile.TemporaryDirectory(**beside, ignore_cleanup_errors=True) as workshop:
         fresh = Path(workshop, "new")
         fresh.mkdir()
         yield fresh
@@ -206,11 +200,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataError: the file is missing or is no JSON.
-    """
+    """Read a JSON file; `DataError` where it is missing or is no JSON."""
     with _reading(path, "valid JSON"):
         return json.loads(path.read_text())
 
@@ -222,11 +212,7 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def read_table(path: Path) -> "pd.DataFrame":
-    """Read a parquet table.
-
-    Raises:
-        DataError: the file is missing or is no parquet file.
-    """
+    """Read a parquet table; `DataError` where it is missing or is no such table."""
     import pandas as pd
 
     with _reading(path, "a readable parquet table"):
@@ -234,11 +220,7 @@ def read_table(path: Path) -> "pd.DataFrame":
 
 
 def read_array(path: Path) -> "npt.NDArray[Any]":
-    """Read a `.npy` file, never a pickled one.
-
-    Raises:
-        DataError: the file is missing or is no plain array.
-    """
+    """Read a `.npy` file, never a pickled one; `DataError` where it is missing or is no plain array."""
     import numpy as np
 
     with _reading(path, "a plain .npy array"), path.open("rb") as file:

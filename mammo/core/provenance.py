@@ -77,11 +77,10 @@ def syntax_of(source: str) -> str:
     """What Python makes of a module, without its comments, layout and docstrings."""
 
     def is_text(line: ast.stmt) -> bool:
-        return (
-            isinstance(line, ast.Expr)
-            and isinstance(line.value, ast.Constant)
-            and isinstance(line.value.value, str)
-        )
+        match line:
+            case ast.Expr(ast.Constant(str())):
+                return True
+        return False
 
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -92,11 +91,7 @@ def syntax_of(source: str) -> str:
 
 
 def run_dvc(folder: Path, *arguments: str) -> None:
-    """Run a DVC command in `folder`; its output goes to the terminal.
-
-    Raises:
-        MammoError: the command failed; its own message stands above.
-    """
+    """Run a DVC command in `folder`; its output goes to the terminal. `MammoError` where it failed."""
     set_environment()
     # The stages say `python`: it must be this environment's.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -136,13 +131,9 @@ def version_file(path: Path) -> None:
 
 
 def ensure_split(workspace: Workspace) -> None:
-    """Where ROIs or groups are missing, as in a fresh clone, let DVC make them from the raw data.
-
-    Raises:
-        MammoError: the raw data are missing, or DVC could not.
-    """
-    missing = not workspace.split.is_file() or not workspace.overlaps.is_file() or not workspace.rois.is_dir()
-    if missing and (workspace.root / "dvc.yaml").is_file():
+    """Where ROIs or groups are missing, as in a fresh clone, let DVC make them from the raw data, or `MammoError`."""
+    there = all(path.exists() for path in (workspace.split, workspace.overlaps, workspace.rois))
+    if not there and (workspace.root / "dvc.yaml").is_file():
         raw = workspace.raw(Config.load_own(workspace.params).ingest.source)
         if not raw.exists():
             raise MammoError(

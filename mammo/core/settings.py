@@ -24,11 +24,7 @@ class Section(BaseModel):
 
 
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a YAML file of sections; `remedy` says what to do where it is missing.
-
-    Raises:
-        ConfigError: it is missing, is no YAML, or holds something else than sections.
-    """
+    """Read a YAML file of sections, or raise `ConfigError`; `remedy` says what to do where the file is missing."""
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
@@ -42,11 +38,7 @@ def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
 
 @contextmanager
 def explained(name: str, remedy: str = "") -> Iterator[None]:
-    """Say of every rule that a file breaks its key, rule and value, in a line each.
-
-    Raises:
-        ConfigError: the block checked a model, and a value broke its rule.
-    """
+    """Turn a model's refusal of a file into a `ConfigError`: key, rule and value of each, a line each."""
     try:
         yield
     except ValidationError as error:

@@ -1,7 +1,4 @@
-"""The leakage audit as tables: which ROIs share tissue, in which parts, and the groups that follow.
-
-Source of the question: Yu et al. 2020 split by ROI; ROIs of one film overlap.
-"""
+"""The leakage audit as tables: which ROIs share tissue, in which parts, and the groups that follow."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -43,13 +40,7 @@ SHOWN_COLUMNS: Final = ("a", "b", "split_a", "split_b", "kind", "dx_px", "dy_px"
 
 
 def find_pairs(table: pd.DataFrame, images: ByteImages, progress: Progress | None = None) -> pd.DataFrame:
-    """Pairs of ROIs that share tissue, by their pixels alone (`OVERLAP_SCHEMA`).
-
-    Args:
-        table: ROI table; only its ids are read.
-        images: uint8 `(n, h, w)`, in its order.
-        progress: told of each finished step.
-    """
+    """Pairs of ROIs that share tissue, by their pixels alone (`OVERLAP_SCHEMA`); of the ROI table only ids are read."""
     return pairs_table(find_overlaps(images, table["roi_id"].tolist(), progress=progress))
 
 
@@ -76,17 +67,12 @@ def with_parts(pairs: pd.DataFrame, part_of: pd.Series) -> pd.DataFrame:
 
 
 def group_ids(table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
-    """Join ROIs that share tissue or a patient, directly or through others, into groups.
+    """The group of each row of the ROI table: ROIs that share tissue or a patient, directly or through others.
 
-    Args:
-        table: ROI table; of it ids and patients are read, and an unknown patient joins nothing.
-        pairs: as `find_pairs` returns them.
-
-    Returns:
-        The group of each row: the smallest ROI id in it, so it depends on no order.
+    A group is named by the smallest ROI id in it, so it depends on no order. An unknown patient joins nothing.
 
     Raises:
-        DataError: a pair names a ROI that the table lacks.
+        DataError: a pair (`OVERLAP_SCHEMA`) names a ROI that the table lacks.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -123,11 +109,7 @@ class Audit:
 
 
 def read_audit(workspace: Workspace) -> Audit:
-    """Read what the stages `audit` and `split` have found.
-
-    Raises:
-        DataError: one of them has not run, or its files are damaged.
-    """
+    """What the stages `audit` and `split` have found; `DataError` where one has not run, or its files are damaged."""
     rois = read_rois(workspace.rois)
     table = known_owners(rois.table, workspace.located)
     split = conform(read_table(workspace.split), SPLIT_SCHEMA, str(workspace.split))
@@ -135,11 +117,7 @@ def read_audit(workspace: Workspace) -> Audit:
 
 
 def read_pairs(workspace: Workspace) -> pd.DataFrame:
-    """Read the pairs that the stage `audit` found (`OVERLAP_SCHEMA`).
-
-    Raises:
-        DataError: the stage has not run, or its file is damaged.
-    """
+    """The pairs that the stage `audit` found (`OVERLAP_SCHEMA`); `DataError` as `read_audit`."""
     return conform(read_table(workspace.overlaps), OVERLAP_SCHEMA, str(workspace.overlaps))
 
 
@@ -175,11 +153,13 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
     tested = flagged_rois(pairs, table, part_of).query("split == 'test'")
     part = table["roi_id"].map(part_of)
 
-    def shared(owners: pd.Series) -> int | None:
-        known_both = owners.notna().any() and part.notna().any()
-        return int(part.groupby(owners.to_numpy()).nunique().gt(1).sum()) if known_both else None
+    def shared(owner: str) -> int | None:
+        owners = table[owner]
+        if not (owners.notna() & part.notna()).any():
+            return None
+        return int(part.groupby(owners.to_numpy()).nunique().gt(1).sum())
 
-    patients_known = bool((table["patient_id"].notna() & part.notna()).any())
+    patients = shared("patient_id")
     return {
         "n_rois": len(table),
         "n_test_rois": int((part == "test").sum()),
@@ -188,17 +168,16 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
         "pairs_by_parts": dict(sorted(Counter(parts).items())),
         "n_pairs_across_parts": int((known["split_a"] != known["split_b"]).sum()),
         "n_leaked_test_rois": int((tested["tissue_in"] != "").sum()),
-        "shared_patients": shared(table["patient_id"]),
-        "shared_films": shared(table["film_id"]),
-        "n_test_rois_of_shared_patients": int((tested["patient_in"] != "").sum()) if patients_known else None,
+        "shared_patients": patients,
+        "shared_films": shared("film_id"),
+        "n_test_rois_of_shared_patients": None
+        if patients is None
+        else int((tested["patient_in"] != "").sum()),
     }
 
 
 def flagged_rois(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series) -> pd.DataFrame:
-    """The ROIs of which another part knows something, in the table's order.
-
-    Args:
-        pairs, table, part_of: as in `leakage_summary`.
+    """The ROIs of which another part knows something, in the table's order; arguments as of `leakage_summary`.
 
     Returns:
         `roi_id`, `split`, `film_id`, `patient_id`, and the other parts that hold its tissue (`tissue_in`) or

@@ -70,7 +70,7 @@ class Overlap:
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels from the top-left corner of a picture; edges may lie between pixels."""
+    """A rectangle in pixels from a picture's top-left corner; edges may lie between pixels."""
 
     left: float
     top: float
@@ -130,6 +130,7 @@ def _common_range(side_a: int, side_b: int, shift: int, stretch: float) -> tuple
     return start, max(start, min(side_b, math.floor((side_a - shift) / stretch + 1e-9)))
 
 
+N_THREADS: Final = 2
 LIMITS: Final = OverlapLimits(side_px=15, area_px=400)
 """Narrower or smaller overlaps are not looked for: a match needs about 60 textured pixels to stand above chance
 (see `MATCH_STRENGTH`), and 400 pixels of tissue hold 50 to 180."""
@@ -152,18 +153,15 @@ TILE_SHARE: Final = 0.85
 
 
 def find_overlaps(
-    images: ByteImages, roi_ids: Sequence[str], n_threads: int = 2, progress: Progress | None = None
+    images: ByteImages, roi_ids: Sequence[str], progress: Progress | None = None
 ) -> list[Overlap]:
     """Find every pair of ROIs that shows overlapping tissue, in the order of their rows.
 
-    Args:
-        images: uint8 `(n, h, w)`, one for each id.
-        n_threads: the result does not depend on them.
-        progress: told of each finished step.
+    `images` is uint8 `(n, h, w)`, one for each id.
     """
     textures = texture(images)
     found: dict[frozenset[int], list[Overlap]] = {}
-    with ThreadPoolExecutor(n_threads) as threads:
+    with ThreadPoolExecutor(N_THREADS) as threads:
         searches: list[Callable[[], list[Candidate]]] = [
             partial(_identical, images),
             *(partial(_shifted, textures, turn, threads) for turn in (None, *TURNS)),
@@ -171,8 +169,7 @@ def find_overlaps(
         ]
         for done, search in enumerate(searches, start=1):
             for a, b, placing in search():
-                overlap = _verified(images, roi_ids, a, b, placing)
-                if overlap:
+                if overlap := _verified(images, roi_ids, a, b, placing):
                     found.setdefault(frozenset((a, b)), []).append(overlap)
             if progress:
                 progress(done, len(searches))
@@ -212,15 +209,14 @@ def _shifted(textures: FloatArray, turn: Kind | None, threads: ThreadPoolExecuto
 def _verified(images: ByteImages, roi_ids: Sequence[str], a: int, b: int, placing: Placing) -> Overlap | None:
     """Measure a candidate on the whole overlap; None where the match does not hold."""
     crop_a, crop_b = aligned_crops(images[a], images[b], placing)
-    pair = without_straight_edges(texture(np.stack([crop_a, crop_b])))
-    correlation, textured_px = similarity(pair[0], pair[1])
+    texture_a, texture_b = without_straight_edges(texture(np.stack([crop_a, crop_b])))
+    correlation, textured_px = similarity(texture_a, texture_b)
     equal = np.array_equal(crop_a, crop_b)
-    convincing = (equal and len(np.unique(crop_a)) >= EQUAL_GREY_LEVELS) or (
-        correlation >= MATCH_CORRELATION
-        and strength(correlation, textured_px) >= MATCH_STRENGTH
-        and share_of_matching_tiles(pair[0], pair[1]) >= TILE_SHARE
-    )
-    if not convincing:
+    if not (equal and len(np.unique(crop_a)) >= EQUAL_GREY_LEVELS) and (
+        correlation < MATCH_CORRELATION
+        or strength(correlation, textured_px) < MATCH_STRENGTH
+        or share_of_matching_tiles(texture_a, texture_b) < TILE_SHARE
+    ):
         return None
     kind = placing.kind
     if kind not in TURNS and placing[1:] == (0, 0, 1.0, 1.0):

@@ -26,7 +26,7 @@ from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
 
 GreyImage = npt.NDArray[np.uint8]
 SizeCheck = Callable[[int, int, str], None]
-"""Takes width, height and name; raises `DataError` for a size that is not wanted."""
+"""Of width, height and name; `DataError` for a size that is not wanted."""
 
 MAX_PIXELS: Final = 32_000_000
 """The largest full-field digital mammograms have about 28 million pixels."""
@@ -98,28 +98,12 @@ def decode_roi(content: bytes, name: str) -> GreyImage:
 
 
 def read_roi(path: Path) -> GreyImage:
-    """Read a ROI, shape (120, 120), from a file.
-
-    Raises:
-        DataError: the path is missing, a folder or unreadable, or `decode_roi` refuses its content.
-    """
+    """Read a ROI's file, shape (120, 120); `DataError` where it cannot be read or `decode_roi` refuses it."""
     return decode_roi(read_picture(path), str(path))
 
 
-def read_image(path: Path) -> GreyImage:
-    """Read a picture of any reasonable size, shape (height, width), from a file.
-
-    Raises:
-        DataError: the path is missing, a folder or unreadable, or `decode_image` refuses its content.
-    """
-    return decode_image(read_picture(path), str(path))
-
-
 def pixel_spacing_mm(content: bytes, name: str = "DICOM") -> float | None:
-    """Distance of neighbouring pixels' centres in mm; None where the file is not DICOM or does not tell.
-
-    Imager Pixel Spacing (at the detector) comes before Nominal Scanned Pixel Spacing (of a digitised
-    film) and Pixel Spacing.
+    """Distance of neighbouring pixels' centres in mm, see `dicom.spacing_mm`; None where the file does not tell it.
 
     Raises:
         DataError: the file is damaged, or a spacing is not two equal positive numbers.
@@ -161,16 +145,11 @@ def check_roi_array(array: Any, name: str) -> GreyImage:
 
 
 def read_picture(path: Path) -> bytes:
-    """The bytes of a picture's file.
-
-    Raises:
-        DataError: the path is missing, a folder, too large or unreadable.
-    """
+    """The bytes of a picture's file; `DataError` where the path is missing, a folder, too large or unreadable."""
     if path.is_dir():
         raise DataError(f"{path}: a picture must be one image file, got a folder; name a file inside it")
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise DataError(
                 f"{path}: a picture's file must have at most {MAX_FILE_BYTES} bytes, got {size}; crop it"
             )
@@ -254,19 +233,18 @@ def _decode_with_pillow(
         check_size(image.width, image.height, name)
         if isinstance(image, TiffImageFile):
             limit = max(MAX_TILE_PX, image.width, image.height)
-            side = max(image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
-            if side > limit:
+            if (side := max(image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))) > limit:
                 raise DataError(
                     f"{name}: tiles of a TIFF of this size must have at most {limit} pixels on each side, got "
                     f"{side}; save it without tiles"
                 )
         _check_grey(image, content, name, title)
         pixels = np.array(image)
-    if pixels.ndim == 2:
-        return pixels
-    if (pixels != pixels[..., :1]).any():
-        raise DataError(f"{name}: a mammogram must be grey, got colour pixels; convert it to 8-bit grey")
-    return np.ascontiguousarray(pixels[..., 0])
+    if pixels.ndim == 3:
+        if (pixels != pixels[..., :1]).any():
+            raise DataError(f"{name}: a mammogram must be grey, got colour pixels; convert it to 8-bit grey")
+        pixels = np.ascontiguousarray(pixels[..., 0])
+    return pixels
 
 
 def _check_chunks(content: bytes, name: str) -> None:

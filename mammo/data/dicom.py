@@ -56,9 +56,9 @@ def decode_dicom(
     """Decode one grey frame, shape (Rows, Columns).
 
     Raises:
-        DataError: `check_size` refuses width and height, or the frame is not one grey frame for
-            presentation of 8 to 16 bits, or its elements are missing or contradict each other.
-        ValueError, and whatever else pydicom raises: the file is damaged.
+        DataError: `check_size` refuses width and height, or this is not one grey frame for presentation of 8 to 16
+            bits, or its elements are missing or contradict each other.
+        Exception: whatever pydicom raises, where the file is damaged.
     """
     dataset = _parse(content, name, with_pixels=True)
     _check_header(dataset, name, check_size)
@@ -79,11 +79,10 @@ def decode_dicom(
 
 
 def spacing_mm(content: bytes, name: str) -> float | None:
-    """Distance of neighbouring pixels' centres in mm, None where the file does not tell.
+    """Distance of neighbouring pixels' centres in mm, None where the file does not tell; errors as `decode_dicom`.
 
-    Raises:
-        DataError: a spacing is not two equal positive numbers.
-        ValueError, and whatever else pydicom raises: the file is damaged.
+    Imager Pixel Spacing (at the detector) comes before Nominal Scanned Pixel Spacing (of a digitised film) and
+    Pixel Spacing.
     """
     dataset = _parse(content, name, with_pixels=False)
     for keyword in ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacing"):

@@ -1,12 +1,12 @@
-"""Data expectations, run by Great Expectations.
+"""Data expectations (`rules`), checked by Great Expectations.
 
-A check writes its Data Docs (pages that a person can read) first and raises afterwards, so that a
-failure can be looked at. Nothing here touches the network.
+A check writes its Data Docs (pages that a person can read) first and raises afterwards, so that a failure can be
+looked at. Nothing here touches the network.
 """
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,25 +35,24 @@ def check_rois(table: pd.DataFrame, images: npt.NDArray[Any], docs_dir: Path) ->
             they replace as a whole.
         DataError: `docs_dir` cannot be written.
     """
-    of_rois, of_images = rules.roi_facts(table, images), rules.image_facts(table, images)
-    return _check([(rules.roi_suite(), of_rois), (rules.image_suite(), of_images)], docs_dir)
+    return _check({"rois": rules.of_rois(table, images), "images": rules.of_images(table, images)}, docs_dir)
 
 
 def check_patches(
     patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.DataFrame, docs_dir: Path
 ) -> dict[str, Any]:
     """Check the patch sets of all parts (`PATCH_SCHEMA`) against the ROI table and the split, as `check_rois` does."""
-    of_patches, of_rois = rules.patch_facts(patches, rois, split), rules.split_facts(patches, rois, split)
-    return _check([(rules.patch_suite(), of_patches), (rules.split_suite(), of_rois)], docs_dir)
+    facts = patches, rois, split
+    return _check({"patches": rules.of_patches(*facts), "split": rules.of_split(*facts)}, docs_dir)
 
 
 def check_leakage(audit: Audit, protocol: str, docs_dir: Path) -> dict[str, Any]:
     """Check what the parts of a split share, as `check_rois` does.
 
-    `protocol` is that of the split: what `published` is known to break is a warning there.
+    `protocol` is that of the split: what `published` is known to break is a warning there and never stops the pipeline.
     """
-    of_pairs, of_rois = rules.leakage_suites(protocol)
-    return _check([(of_pairs, rules.pair_facts(audit)), (of_rois, rules.leak_facts(audit))], docs_dir)
+    leak: rules.Severity = "warning" if protocol == "published" else "critical"
+    return _check({"pairs": rules.of_pairs(audit, leak), "leaks": rules.of_leaks(audit, leak)}, docs_dir)
 
 
 def check_served(
@@ -63,19 +62,19 @@ def check_served(
 
     Nothing of them is critical.
     """
-    return _check([(rules.served_suite(bounds), served)], docs_dir)
+    return _check({"served": rules.of_served(served, bounds)}, docs_dir)
 
 
-def _check(suites: Sequence[tuple[gx.ExpectationSuite, pd.DataFrame]], docs_dir: Path) -> dict[str, Any]:
-    """Run each suite on its facts; see `check_rois`."""
+def _check(suites: Mapping[str, rules.Checked], docs_dir: Path) -> dict[str, Any]:
+    """Check the rules of each suite on its facts; see `check_rois`."""
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     entries: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
-    for suite, facts in suites:
-        results = _results(context, suite, facts)
-        for expectation in suite.expectations:
+    for title, (facts, expected) in suites.items():
+        results = _results(context, title, facts, expected)
+        for expectation in expected:
             name, severity = expectation.meta["name"], str(expectation.severity.value)
             observed, examples = _observed(expectation, results[name].result)
             entries[name] = {
@@ -87,30 +86,26 @@ def _check(suites: Sequence[tuple[gx.ExpectationSuite, pd.DataFrame]], docs_dir:
             }
             if severity == "critical" and not results[name].success:
                 got = f"{observed}, for example {'; '.join(examples)}" if examples else observed
-                failures.append(
-                    f"expectation {name} failed: {expectation.description}, got {got}; {expectation.notes}"
-                )
+                rule = f"expectation {name} failed: {expectation.description}"
+                failures.append(f"{rule}, got {got}; {expectation.notes}")
     with atomic_folder(docs_dir) as folder:
         _write_data_docs(context, folder)
     if failures:
         raise ExpectationError("\n".join([*failures, f"Data Docs: {docs_dir / 'index.html'}"]))
-    return {
-        "n_expectations": len(entries),
-        "n_warnings": sum(not entry["kept"] for entry in entries.values()),
-        "expectations": entries,
-    }
+    n_warnings = sum(not entry["kept"] for entry in entries.values())
+    return {"n_expectations": len(entries), "n_warnings": n_warnings, "expectations": entries}
 
 
-def _results(context: Any, suite: gx.ExpectationSuite, facts: pd.DataFrame) -> dict[str, Any]:
+def _results(context: Any, title: str, facts: pd.DataFrame, expected: list[Expectation]) -> dict[str, Any]:
     """Run a suite and return the results by the names of its expectations."""
-    asset = context.data_sources.add_or_update_pandas(suite.name).add_dataframe_asset(suite.name)
+    asset = context.data_sources.add_or_update_pandas(title).add_dataframe_asset(title)
     data = asset.add_batch_definition_whole_dataframe("all")
-    definition = gx.ValidationDefinition(name=suite.name, data=data, suite=context.suites.add(suite))
-    checkpoint = gx.Checkpoint(
-        name=suite.name,
-        validation_definitions=[context.validation_definitions.add(definition)],
-        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["roi_id"]},
+    suite = context.suites.add(gx.ExpectationSuite(title, expectations=expected))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=title, data=data, suite=suite)
     )
+    named = {"result_format": "SUMMARY", "unexpected_index_column_names": ["roi_id"]}
+    checkpoint = gx.Checkpoint(name=title, validation_definitions=[definition], result_format=named)
     run = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": facts})
     (validation,) = run.run_results.values()
     return {result.expectation_config.meta["name"]: result for result in validation.results}
@@ -118,14 +113,9 @@ def _results(context: Any, suite: gx.ExpectationSuite, facts: pd.DataFrame) -> d
 
 def _write_data_docs(context: Any, folder: Path) -> None:
     """Write the pages of all that the context has checked; it leaves nothing else behind."""
-    site = {
-        "class_name": "SiteBuilder",
-        "store_backend": {
-            "class_name": "TupleFilesystemStoreBackend",
-            "base_directory": str(folder.resolve()),
-        },
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-    }
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}
+    index = {"class_name": "DefaultSiteIndexBuilder"}
+    site = {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
     context.add_data_docs_site("docs", site)
     logger = logging.getLogger("great_expectations.render.renderer.site_builder")
     logger.addFilter(_raise_write_error)
@@ -148,8 +138,7 @@ def _observed(expectation: Expectation, details: Mapping[str, Any]) -> tuple[str
     if "unexpected_count" not in details:
         return str(details.get("observed_value", "facts that cannot be checked")), []
     column = expectation.column
-    examples = []
-    for row in (details.get("partial_unexpected_index_list") or [])[:N_EXAMPLES]:
-        shown = "" if column == "roi_id" or rules.is_yes_no(expectation) else f" ({column} {row[column]})"
-        examples.append(f"{row['roi_id']}{shown}")
+    says_nothing = column == "roi_id" or getattr(expectation, "value_set", None) == [True]
+    rows = (details.get("partial_unexpected_index_list") or [])[:N_EXAMPLES]
+    examples = [f"{row['roi_id']}{'' if says_nothing else f' ({column} {row[column]})'}" for row in rows]
     return f"{details['unexpected_count']} of {details['element_count']} rows that break it", examples

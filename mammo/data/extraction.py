@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from mammo.core.errors import DataError
 from mammo.core.records import ROI_SIDE_PX
@@ -27,9 +27,9 @@ _CLIP_LIMIT: Final = 0.01
 
 def preprocess_film(film: GreyImage) -> GreyImage:
     """Median of 3 × 3 pixels, then MATLAB's `adapthisteq`, as Yu et al. 2020: `(height, width)` in and out."""
-    from scipy.ndimage import median_filter
-
-    return adapthisteq(median_filter(film, 3, mode="constant"))
+    # Pillow's median does in half the time what SciPy's does; MATLAB's takes zeros beyond the border.
+    padded = Image.fromarray(np.pad(film, 1)).filter(ImageFilter.MedianFilter(3))
+    return adapthisteq(np.asarray(padded)[1:-1, 1:-1])
 
 
 def adapthisteq(image: GreyImage) -> GreyImage:
@@ -115,11 +115,7 @@ class Film(NamedTuple):
 
 
 def read_film(content: bytes, name: str) -> Film:
-    """Decode a film of any size and prepare it, with the size of pixels that its header tells.
-
-    Raises:
-        DataError: `decode_image` refuses it.
-    """
+    """Decode a film of any size (`decode_image`) and prepare it, with the size of pixels that its header tells."""
     return prepare_film(decode_image(content, name), pixel_spacing_mm(content, name))
 
 

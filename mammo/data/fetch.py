@@ -64,10 +64,8 @@ def fetch_rois(
 ) -> None:
     """Bring `MIAS_ROIs.zip` to `target`: `copy`, else `MAMMO_MIAS_ROIS`, else what is there, else the network.
 
-    The first that exists decides; its SHA-256 must be `sha256`.
-
     Raises:
-        DataError: the copy is missing, unreadable or another file, or the download fails.
+        DataError: the first of these that exists is unreadable or has another SHA-256, or the download fails.
     """
     from pooch import HTTPDownloader
 
@@ -92,8 +90,7 @@ def fetch_rois(
                 ) from error
         else:
             _copy(local, temporary)
-        found = sha256_of(temporary)
-        if found != sha256:
+        if (found := sha256_of(temporary)) != sha256:
             raise DataError(
                 f"{local or url}: must have the SHA-256 {sha256}, got {found}; it is damaged or another version, "
                 "nothing was kept. Get the archive again"
@@ -114,15 +111,15 @@ def fetch_films(target: Path, copy: Path | None, env: Mapping[str, str]) -> None
             f"with --archive or the variable {VARIABLES['mini_mias']}"
         )
     check_films(local or target)
-    there = target / ARCHIVE
     if local is None or target.resolve() in (local.resolve(), local.resolve().parent):
         return
-    if local.is_file() and (there.is_file() or not holds_films(target)):
-        with atomic_path(there) as temporary:
+    archive = target / ARCHIVE
+    if holds_films(target) and not (local.is_file() and archive.is_file()):
+        raise DataError(f"{target}: films are there already; delete them to take those of {local}")
+    if local.is_file():
+        with atomic_path(archive) as temporary:
             _copy(local, temporary)
         return
-    if holds_films(target):
-        raise DataError(f"{target}: films are there already; delete them to take those of {local}")
     with atomic_folder(target) as made, open_films(local) as store:
         if target.is_dir():
             shutil.copytree(target, made, dirs_exist_ok=True)

@@ -114,70 +114,58 @@ def _pectoral_corner(breast: Mask) -> Mask:
     return triangle
 
 
-def load_mini_mias(raw: Path, config: IngestConfig) -> Rois:
-    """Cut the ROIs of the mini-MIAS films in `all-mias.tar.gz` or its unpacked folder.
+def load_films(raw: Path, config: IngestConfig) -> Rois:
+    """Cut the ROIs of the films in `all-mias.tar.gz` or its unpacked folder, or of a phantom, as `config.source` says.
 
     Every lesion with a place gives a Tumor ROI; normal films, chosen by `config.seed` to match the lesions'
     tissues, give one Normal ROI each. Ordered by film, then by the rows of `Info.txt`.
 
     Raises:
-        DataError: the raw data is missing, incomplete, damaged, or a phantom.
+        DataError: the raw data is missing, incomplete or damaged, or a phantom stands for real films or they for it.
     """
-    if is_phantom(raw):
+    synthetic = config.source == "phantom"
+    if not synthetic and is_phantom(raw):
         raise DataError(
-            f"{raw}: ingest.source mini_mias needs real films, got a phantom ({PHANTOM_MARK} is there); "
+            f"{raw}: ingest.source {config.source} needs real films, got a phantom ({PHANTOM_MARK} is there); "
             "set ingest.source to phantom"
         )
-    return _load_films(raw, config, "mini_mias")
-
-
-def load_phantom(raw: Path, config: IngestConfig) -> Rois:
-    """Cut the ROIs of a phantom folder as `load_mini_mias` does; every row is marked as synthetic.
-
-    Raises:
-        DataError: the folder is missing, incomplete, damaged, or not a phantom.
-    """
-    if not is_phantom(raw):
+    if synthetic and not is_phantom(raw):
         raise DataError(
             f"{raw}: ingest.source phantom needs a folder that `mammo phantom` wrote, got none with {PHANTOM_MARK}; "
             "run `mammo phantom` to write it, or set ingest.source to mini_mias if the films are real"
         )
-    return _load_films(raw, config, "phantom")
-
-
-def _load_films(raw: Path, config: IngestConfig, source: str) -> Rois:
-    cuts: dict[str, tuple[dict[str, Any], GreyImage]] = {}
+    cuts: list[tuple[dict[str, Any], GreyImage]] = []
     with open_films(raw) as store:
         annotations = read_annotations(store)
-        placed = [one for one in annotations if one.x_px is not None]
-        lost = [one.film_id for one in annotations if one.x_px is None and one.abnormality != "NORM"]
+        normals = {one.film_id: one for one in annotations if one.abnormality == "NORM"}
+        lesions = [one for one in annotations if one.x_px is not None]
+        lost = [one.film_id for one in annotations if one.x_px is None and one.film_id not in normals]
         logger.info(
             "%d films; rows without a place give no ROI: %s", len(store.films), ", ".join(lost) or "none"
         )
-        normals = {one.film_id: one for one in annotations if one.abnormality == "NORM"}
         tissues = {film_id: normal.tissue for film_id, normal in normals.items()}
-        chosen = choose_normal_films(tissues, [one.tissue for one in placed], config.seed)
-        for film_id, film in read_films(store, {one.film_id for one in placed} | set(chosen)):
-            sites = [one for one in placed if one.film_id == film_id]
-            if film_id in normals:
+        chosen = choose_normal_films(tissues, [one.tissue for one in lesions], config.seed)
+        for film_id, film in read_films(store, {one.film_id for one in lesions} | set(chosen)):
+            if normal := normals.get(film_id):
                 centre = draw_normal_centre(film, film_number(film_id), config.seed)
                 if centre is None:
                     logger.warning("%s gives no normal ROI: no crop fits inside its breast", film_id)
                     continue
-                sites = [replace(normals[film_id], x_px=centre[0], y_px=centre[1])]
-            normal, preprocessed = film_id in normals, preprocess_film(film)
+                sites = [replace(normal, x_px=centre[0], y_px=centre[1])]
+            else:
+                sites = [one for one in lesions if one.film_id == film_id]
+            preprocessed = preprocess_film(film)
             for number, site in enumerate(sites, start=1):
                 assert site.x_px is not None
                 assert site.y_px is not None
                 row = {
                     "roi_id": f"{film_id}/{'normal' if normal else f'lesion {number}'}",
-                    "source": source,
-                    "synthetic": source == "phantom",
+                    "source": config.source,
+                    "synthetic": synthetic,
                     "patient_id": patient_of(film_id),
                     "label": int(Label.NORMAL if normal else Label.TUMOR),
                     **vars(site),
                 }
-                image = extract_roi(preprocessed, site.x_px, site.y_px, config.bounding_box)
-                cuts[f"{film_id} {number:04d}"] = row, image
-    ordered = [cuts[place] for place in sorted(cuts)]
-    return make_roi_set([row for row, _ in ordered], [image for _, image in ordered])
+                cuts.append((row, extract_roi(preprocessed, site.x_px, site.y_px, config.bounding_box)))
+    cuts.sort(key=lambda cut: str(cut[0]["film_id"]))
+    return make_roi_set([row for row, _ in cuts], [image for _, image in cuts])

@@ -46,18 +46,13 @@ class StoredFile(NamedTuple):
 
 
 class FilmStore(NamedTuple):
-    """Films and the table about them.
-
-    Attributes:
-        name: what messages call the store.
-        info: the table of the films.
-        films: film id → PGM file, in the order in which reading them is fast.
-        synthetic: whether they are phantoms.
-    """
+    """Films and the table about them."""
 
     name: str
+    """What messages call the store."""
     info: StoredFile
     films: dict[str, StoredFile]
+    """Film id → PGM file, in the order in which reading them is fast."""
     synthetic: bool
 
 
@@ -100,12 +95,12 @@ def _sort_files(files: Iterable[tuple[str, StoredFile]], store: str) -> FilmStor
             raise DataError(
                 f"{store}: each film must appear once, got {film[1].lower()} twice; remove one of them"
             )
-    for table in _TABLES:
-        if table in tables:
-            return FilmStore(store, tables[table], films, PHANTOM_MARK in tables)
-    raise DataError(
-        f"{store}: must hold Info.txt beside the films, got none; add it from the database's page"
-    )
+    info = next((tables[name] for name in _TABLES if name in tables), None)
+    if info is None:
+        raise DataError(
+            f"{store}: must hold Info.txt beside the films, got none; add it from the database's page"
+        )
+    return FilmStore(store, info, films, PHANTOM_MARK in tables)
 
 
 def _files_of_tar(archive: tarfile.TarFile, store: str) -> Iterator[tuple[str, StoredFile]]:
@@ -146,15 +141,10 @@ def holds_films(folder: Path) -> bool:
     return (folder / ARCHIVE).is_file() or any(_FILM.fullmatch(path.name) for path in folder.rglob("*.*"))
 
 
-def check_films(raw: Path) -> int:
-    """Check that `raw` is a mini-MIAS archive or folder whose films and table agree, pixels aside; count the films.
-
-    Raises:
-        DataError: it is not.
-    """
+def check_films(raw: Path) -> None:
+    """Check that `raw` is a mini-MIAS archive or folder whose films and table agree, pixels aside; else `DataError`."""
     with open_films(raw) as store:
         read_annotations(store)
-        return len(store.films)
 
 
 _STARTS_ROW: Final = re.compile(r"mdb\d+\s+\S")
@@ -207,13 +197,9 @@ def laterality_of(film_id: str) -> Laterality:
 
 
 def read_annotations(store: FilmStore) -> list[Annotation]:
-    """Parse the table of a store and check that it names exactly the films that are there.
-
-    Raises:
-        DataError: it does not, or is damaged.
-    """
+    """Parse the table of a store; `DataError` where it is damaged, or names other films than are there."""
     annotations = parse_info(store.info.read(), store.info.name)
-    named = {annotation.film_id for annotation in annotations}
+    named = {one.film_id for one in annotations}
     for missing in sorted(named - store.films.keys()):
         raise DataError(
             f"{store.name}: {missing}.pgm must be there as {store.info.name} names it, got none; "
@@ -244,11 +230,11 @@ def parse_info(content: bytes, name: str) -> list[Annotation]:
     rows: list[Annotation] = []
     for number, line in enumerate(lines[starts[0] : end], start=starts[0] + 1):
         if line:
-            new = _parse_row(line, f"{name}: line {number}")
-            for earlier in rows:
-                if earlier.film_id == new.film_id:
-                    _check_consistent(earlier, new, f"{name}: line {number}")
-            rows.append(new)
+            where = f"{name}: line {number}"
+            rows.append(_parse_row(line, where))
+            for earlier in rows[:-1]:
+                if earlier.film_id == rows[-1].film_id and (fault := _contradiction(earlier, rows[-1])):
+                    raise DataError(f"{where} {fault}")
     return rows
 
 
@@ -267,21 +253,18 @@ def _parse_row(line: str, where: str) -> Annotation:
     raise DataError(f"{where} must {rule}, got {line!r}; restore the row from the original file")
 
 
-def _check_consistent(earlier: Annotation, new: Annotation, where: str) -> None:
-    """Check a row against an earlier one of its film."""
+def _contradiction(earlier: Annotation, new: Annotation) -> str | None:
+    """What is wrong with a row after an earlier one of its film."""
     film_id = new.film_id
     if earlier == new:
-        raise DataError(f"{where} repeats an earlier row of {film_id}; remove one of them")
+        return f"repeats an earlier row of {film_id}; remove one of them"
     if earlier.tissue != new.tissue:
-        raise DataError(
-            f"{where} gives {film_id} the tissue {new.tissue}, an earlier row {earlier.tissue}; a film has one "
-            "tissue, correct the row"
-        )
+        tissues = f"the tissue {new.tissue}, an earlier row {earlier.tissue}"
+        return f"gives {film_id} {tissues}; a film has one tissue, correct the row"
     if "NORM" in (earlier.abnormality, new.abnormality):
-        raise DataError(
-            f"{where} calls {film_id} {new.abnormality}, an earlier row {earlier.abnormality}; a normal film has no "
-            "lesion, remove the wrong row"
-        )
+        kinds = f"{new.abnormality}, an earlier row {earlier.abnormality}"
+        return f"calls {film_id} {kinds}; a normal film has no lesion, remove the wrong row"
+    return None
 
 
 def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str, GreyImage]]:

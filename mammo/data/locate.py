@@ -17,7 +17,7 @@ from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, conform
 from mammo.data.decode import GreyImage
 from mammo.data.extraction import cubic_taps, extract_roi, preprocess_film
 from mammo.data.films import holds_films, open_films, patient_of, read_annotations, read_films
-from mammo.data.rois import Progress, Rois
+from mammo.data.rois import Rois
 
 LOCATED_SCHEMA: Final[dict[str, str]] = {
     **dict.fromkeys(("roi_id", "sha256", "film_id", "patient_id"), "string"),
@@ -30,8 +30,11 @@ LOCATED_SCHEMA: Final[dict[str, str]] = {
 `Info.txt`. `lesion_px`: distance to the nearest lesion that `Info.txt` places in that film.
 """
 
+N_THREADS: Final = 2
 _KEY_PX: Final = 8
 """Pixels side by side that a search looks for: 64 bits."""
+_HASH_BITS: Final = 22
+"""A table of so many bits tells most of a film's pixels from all keys."""
 _MIN_LEVELS: Final = 4
 """Fewer grey levels in a key occur all over a film."""
 _SIDES: Final = range(30, ROI_SIDE_PX)
@@ -43,10 +46,8 @@ _LIKELY_SIDES: Final = 6
 def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
     """The ROI table with the films and patients of located ROIs where its source knows none.
 
-    Args:
-        table: ROI table (`ROI_SCHEMA`).
-        located: what the stage `locate` wrote (`LOCATED_SCHEMA`); without the file, and where the
-            source knows every film, the table comes back as it is.
+    Without the file `located` (`LOCATED_SCHEMA`, of the stage `locate`), and where the source knows every film, the
+    table (`ROI_SCHEMA`) comes back as it is.
 
     Raises:
         DataError: the file is damaged, or was made from other ROIs.
@@ -65,9 +66,7 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
     )
 
 
-def locate_rois(
-    rois: Rois, films: Path, n_threads: int = 2, progress: Progress | None = None
-) -> pd.DataFrame:
+def locate_rois(rois: Rois, films: Path) -> pd.DataFrame:
     """Look for each ROI in each film; a ROI is located where the extraction gives its very pixels.
 
     Places are tried where `Info.txt` has a lesion and where a film holds the same 8 pixels in a row as a ROI, or as
@@ -76,8 +75,6 @@ def locate_rois(
     Args:
         rois: ROI table and images; of the table only ids and hashes are read.
         films: mini-MIAS archive or folder, with its `Info.txt`.
-        n_threads: threads; the result does not depend on them.
-        progress: told how many films are done.
 
     Returns:
         `LOCATED_SCHEMA`, in the order of the ROI table.
@@ -87,39 +84,35 @@ def locate_rois(
     """
     wanted = {image.tobytes(): row for row, image in enumerate(rois.images)}
     found: dict[int, tuple[str, int, int]] = {}
-    with ThreadPoolExecutor(n_threads) as threads, open_films(films) as store:
-        lesions: dict[str, list[tuple[int, int]]] = {film_id: [] for film_id in store.films}
+    lesions: dict[str, list[tuple[int, int]]] = {}
+    with ThreadPoolExecutor(N_THREADS) as threads, open_films(films) as store:
         for one in read_annotations(store):
             if one.x_px is not None and one.y_px is not None:
-                lesions[one.film_id].append((one.x_px, one.y_px))
-        search = _Search(rois.images)
+                lesions.setdefault(one.film_id, []).append((one.x_px, one.y_px))
+        prepared = dict(
+            threads.map(lambda named: (named[0], preprocess_film(named[1])), read_films(store, store.films))
+        )
 
-        def first_pass(named: tuple[str, GreyImage]) -> tuple[str, GreyImage, dict[int, tuple[int, int]]]:
-            film_id, film = named[0], preprocess_film(named[1])
-            return film_id, film, _matches(film, [*lesions[film_id], *search.places(film)], wanted)
+        def look(boxes: Iterable[GreyImage], places: Mapping[str, list[tuple[int, int]]]) -> None:
+            search = _Search(boxes)
 
-        prepared: dict[str, GreyImage] = {}
-        read = read_films(store, store.films)
-        for done, (film_id, film, matches) in enumerate(threads.map(first_pass, read), start=1):
-            prepared[film_id] = film
-            found |= {row: (film_id, *place) for row, place in matches.items()}
-            if progress:
-                progress(done, len(store.films))
-        rest = [row for row in range(len(rois.images)) if row not in found]
-        search = _Search([box for row in rest for box in _unstretched(rois.images[row])])
+            def matches_in(film_id: str) -> dict[int, tuple[int, int]]:
+                film = prepared[film_id]
+                return _matches(film, [*places.get(film_id, []), *search.places(film)], wanted)
 
-        def second_pass(film: GreyImage) -> dict[int, tuple[int, int]]:
-            return _matches(film, search.places(film), wanted)
+            for film_id, matches in zip(prepared, threads.map(matches_in, prepared), strict=True):
+                found.update((row, (film_id, *place)) for row, place in matches.items())
 
-        for film_id, matches in zip(prepared, threads.map(second_pass, prepared.values()), strict=True):
-            found |= {row: (film_id, *place) for row, place in matches.items()}
+        look(rois.images, lesions)
+        rest = [image for row, image in enumerate(rois.images) if row not in found]
+        look([box for image in rest for box in _unstretched(image)], {})
     return _located(rois, found, lesions)
 
 
-def locate_where_films(rois: Rois, workspace: Workspace, progress: Progress | None = None) -> pd.DataFrame:
+def locate_where_films(rois: Rois, workspace: Workspace) -> pd.DataFrame:
     """As `locate_rois` with the workspace's films; nothing where there are none, or for ROIs not the authors'."""
     if (rois.table["source"] == "mias_rois").all() and holds_films(workspace.films):
-        return locate_rois(rois, workspace.films, progress=progress)
+        return locate_rois(rois, workspace.films)
     return _located(rois, {}, {})
 
 
@@ -133,7 +126,7 @@ def _located(
             film_id, x_px, y_px = found[row]
             rows[-1] |= {"film_id": film_id, "patient_id": patient_of(film_id), "x_px": x_px, "y_px": y_px}
             rows[-1]["lesion_px"] = min(
-                (dist((x_px, y_px), place) for place in lesions[film_id]), default=np.nan
+                (dist((x_px, y_px), place) for place in lesions.get(film_id, [])), default=np.nan
             )
     return conform(pd.DataFrame(rows, columns=list(LOCATED_SCHEMA)), LOCATED_SCHEMA, "located ROIs")
 
@@ -144,8 +137,7 @@ def _matches(
     """The rows of the ROIs that the extraction gives at one of the places, with the first such place."""
     matches: dict[int, tuple[int, int]] = {}
     for place in dict.fromkeys(places):
-        row = wanted.get(extract_roi(film, *place).tobytes())
-        if row is not None:
+        if (row := wanted.get(extract_roi(film, *place).tobytes())) is not None:
             matches.setdefault(row, place)
     return matches
 
@@ -173,6 +165,10 @@ def _stretch(side: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64
     return stretch, back
 
 
+def _hashed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return (words * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _HASH_BITS)
+
+
 class _Search:
     """Boxes by short rows of their pixels.
 
@@ -189,18 +185,18 @@ class _Search:
                     if len(np.unique(pixels)) >= _MIN_LEVELS:
                         key = int(pixels.copy().view(np.uint64)[0])
                         self._probes.setdefault(key, []).append((box, top, left))
-        self._keys = np.array(sorted(self._probes), dtype=np.uint64)
+        self._may_be_key = np.zeros(2**_HASH_BITS, dtype=bool)
+        self._may_be_key[_hashed(np.array([*self._probes], dtype=np.uint64))] = True
 
     def places(self, film: GreyImage) -> list[tuple[int, int]]:
         """Centres of the crops of a preprocessed film that hold one of the boxes."""
         found: list[tuple[int, int]] = []
         pixels = np.ascontiguousarray(film).ravel()
-        for offset in range(_KEY_PX if len(self._keys) else 0):
+        for offset in range(_KEY_PX):
             words = pixels[offset : offset + (len(pixels) - offset) // _KEY_PX * _KEY_PX].view(np.uint64)
-            nearest = np.searchsorted(self._keys, words).clip(max=len(self._keys) - 1)
-            for index in np.flatnonzero(self._keys[nearest] == words):
-                row, column = divmod(offset + _KEY_PX * int(index), film.shape[1])
-                for box, top, left in self._probes[int(words[index])]:
+            for index in np.flatnonzero(self._may_be_key[_hashed(words)]).tolist():
+                row, column = divmod(offset + _KEY_PX * index, film.shape[1])
+                for box, top, left in self._probes.get(int(words[index]), ()):
                     found += _crops_around(film, box, row - top, column - left)
         return found
 

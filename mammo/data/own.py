@@ -57,7 +57,6 @@ class OwnTable:
 
     rois: Rois | None
     problems: list[Problem]
-    paths: list[str]
 
 
 def load_own(place: Path, config: IngestConfig) -> Rois:
@@ -66,28 +65,26 @@ def load_own(place: Path, config: IngestConfig) -> Rois:
     Raises:
         DataError: there is no such table, or something is wrong with a row.
     """
-    return _whole(read_own(place / TABLE, config), place / TABLE)
+    return _whole(place / TABLE, config)
 
 
 def bring_own(target: Path, table: Path | None, config: IngestConfig) -> None:
     """Copy a table and its pictures into the folder `target`, whole or not at all; None checks what is there.
 
-    Raises:
-        DataError: as `load_own`.
+    What `load_own` refuses is refused before.
     """
+    rois = _whole(table or target / TABLE, config).table
     if table is None:
-        load_own(target, config)
         return
-    read = read_own(table, config)
-    _whole(read, table)
     with atomic_folder(target) as made:
-        for path in dict.fromkeys(read.paths):
+        for path in rois["film_id"].fillna(rois["roi_id"]).unique():
             (made / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(table.parent / path, made / path)
         shutil.copyfile(table, made / TABLE)
 
 
-def _whole(read: OwnTable, path: Path) -> Rois:
+def _whole(path: Path, config: IngestConfig) -> Rois:
+    read = read_own(path, config)
     if read.rois is None:
         row, what = read.problems[0]
         raise DataError(
@@ -102,25 +99,21 @@ def read_own(path: Path, config: IngestConfig) -> OwnTable:
     Raises:
         DataError: the file is missing or is no CSV of these columns.
     """
-    rows: list[tuple[int, OwnRow]] = []
+    cuts: list[_Cut] = []
     problems: list[Problem] = []
+    picture_of = lru_cache(1)(partial(_picture, path.parent))
     for number, fields in _numbered_rows(path):
         try:
-            rows.append((number, OwnRow(**fields)))
+            row = OwnRow(**fields)
+            cuts.append(_cut(number, row, picture_of(row.path), config))
         except ValidationError as error:
             problems += [Problem(number, _in_words(one)) for one in error.errors()]
-    cuts: list[_Cut] = []
-    picture_of = lru_cache(1)(partial(_picture, path.parent))
-    for number, row in rows:
-        try:
-            cuts.append(_cut(number, row, picture_of(row.path), config))
         except DataError as error:
             problems.append(Problem(number, str(error)))
     problems += _contradictions(cuts)
     if problems:
-        return OwnTable(None, sorted(problems), [])
-    rois = make_roi_set([cut.fields for cut in cuts], [cut.image for cut in cuts])
-    return OwnTable(rois, [], [row.path for _, row in rows])
+        return OwnTable(None, sorted(problems))
+    return OwnTable(make_roi_set([cut.fields for cut in cuts], [cut.image for cut in cuts]), [])
 
 
 def _numbered_rows(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
@@ -154,13 +147,13 @@ def _picture(folder: Path, name: str) -> tuple[GreyImage | Film, float | None]:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise DataError(f"{name}: must lie in the folder of the table or below, got a way out; move it there")
     content = read_picture(folder / name)
-    picture, spacing = decode_image(content, name), pixel_spacing_mm(content, name)
-    return (
-        picture if picture.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else prepare_film(picture, spacing)
-    ), spacing
+    grey, spacing = decode_image(content, name), pixel_spacing_mm(content, name)
+    return (grey if grey.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else prepare_film(grey, spacing)), spacing
 
 
 class _Cut(NamedTuple):
+    """A ROI with the row that names it, the side of its file's pixels in mm, and what the ROI table says of it."""
+
     number: int
     row: OwnRow
     spacing: float | None
@@ -171,65 +164,51 @@ class _Cut(NamedTuple):
 def _cut(
     number: int, row: OwnRow, picture: tuple[GreyImage | Film, float | None], config: IngestConfig
 ) -> _Cut:
-    film, spacing = picture
-    fields: dict[str, Any] = {
-        "roi_id": row.path,
-        "source": "own",
-        "synthetic": False,
-        "label": int(row.label),
-    }
+    (film, spacing), path = picture, row.path
+    fields = {"roi_id": path, "source": "own", "synthetic": False, "label": int(row.label)}
     fields |= {"patient_id": row.patient, "tissue": row.tissue}
     if isinstance(film, Film):
         if row.x is None or row.y is None:
             raise DataError(
-                f"{row.path}: a film needs the ROI's place, got no x and y; add them, or give a ROI of {ROI_SIDE_PX} x "
+                f"{path}: a film needs the ROI's place, got no x and y; add them, or give a ROI of {ROI_SIDE_PX} x "
                 f"{ROI_SIDE_PX} pixels"
             )
-        image, x_px, y_px = film.roi(row.x, row.y, row.path, config.bounding_box)
-        fields |= {
-            "roi_id": f"{row.path} at {row.x:g},{row.y:g}",
-            "film_id": row.path,
-            "x_px": x_px,
-            "y_px": y_px,
-        }
-        fields["radius_px"] = row.radius and max(round(row.radius * film.scale), 1)
-        return _Cut(number, row, spacing, image, fields)
+        image, x_px, y_px = film.roi(row.x, row.y, path, config.bounding_box)
+        radius_px = row.radius and max(round(row.radius * film.scale), 1)
+        fields |= {"roi_id": f"{path} at {row.x:g},{row.y:g}", "film_id": path}
+        return _Cut(
+            number, row, spacing, image, {**fields, "x_px": x_px, "y_px": y_px, "radius_px": radius_px}
+        )
     if (row.x, row.y) != (None, None):
-        raise DataError(f"{row.path}: a whole ROI has no place in itself, got x and y; leave them empty")
+        raise DataError(f"{path}: a whole ROI has no place in itself, got x and y; leave them empty")
     if spacing is not None and abs(spacing / PIXEL_MM - 1) > 0.01:
         raise DataError(
-            f"{row.path}: pixels of a ROI must be {PIXEL_MM} mm wide, got {spacing:g} mm; give its film with x and y"
+            f"{path}: pixels of a ROI must be {PIXEL_MM} mm wide, got {spacing:g} mm; give its film with x and y"
         )
     return _Cut(number, row, spacing, film, fields)
 
 
-def _contradictions(cuts: Sequence[_Cut]) -> list[Problem]:
+def _contradictions(cuts: Sequence[_Cut]) -> Iterator[Problem]:
     """Rows that do not fit an earlier one: the same ROI twice, two labels for the same pixels, data of two kinds."""
-    problems = []
-    by_id: dict[str, _Cut] = {}
-    by_pixels: dict[str, _Cut] = {}
-    by_film: dict[str, _Cut] = {}
+    first: dict[tuple[str, str], _Cut] = {}
     for cut in cuts:
         name, fields = cut.row.path, cut.fields
-        same = by_id.setdefault(fields["roi_id"], cut)
-        alike = by_pixels.setdefault(pixel_hashes(cut.image[None])[0], cut)
-        of_film = by_film.setdefault(name, cut)
-        what = None
+        same = first.setdefault(("roi", fields["roi_id"]), cut)
+        alike = first.setdefault(("pixels", pixel_hashes(cut.image[None])[0]), cut)
+        of_film = first.setdefault(("film", name), cut)
         if alike.row.label != cut.row.label:
             what = (
-                f"{name}: one ROI has one label, got the pixels of row {alike.number}, labelled "
-                f"{alike.row.label.title}; find out which is right and remove the other row"
+                f"one ROI has one label, got the pixels of row {alike.number}, labelled {alike.row.label.title}; find "
+                "out which is right and remove the other row"
             )
         elif same is not cut:
-            what = f"{name}: must appear once, got it in row {same.number} too; remove one of the rows"
+            what = f"must appear once, got it in row {same.number} too; remove one of the rows"
         elif of_film.row.patient != cut.row.patient:
-            what = (
-                f"{name}: a film is of one patient, got another in row {of_film.number}; correct the patient"
-            )
+            what = f"a film is of one patient, got another in row {of_film.number}; correct the patient"
         elif ("film_id" in fields) != ("film_id" in cuts[0].fields):
-            what = f"{name}: rows must be all ROIs or all films, or training learns their difference; split the table"
+            what = "rows must be all ROIs or all films, or training learns their difference; split the table"
         elif (cut.spacing is None) != (cuts[0].spacing is None):
-            what = f"{name}: the size of pixels must be known of all pictures or of none; split the table"
-        if what:
-            problems.append(Problem(cut.number, what))
-    return problems
+            what = "the size of pixels must be known of all pictures or of none; split the table"
+        else:
+            continue
+        yield Problem(cut.number, f"{name}: {what}")

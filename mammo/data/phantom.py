@@ -89,9 +89,8 @@ def draw_film(film: PlannedFilm, rng: np.random.Generator) -> tuple[npt.NDArray[
         for _ in range(12 if spread else 1):
             x, y = _inner_point(breast, rng)
             add_lesion(grey, draw_lesion(lesion.kind, radius, rng), x, y, TEXTURE_STD)
-        where = {"place": f"{x} {FILM_SIDE_PX - y} {radius}", "note": "*NOTE 3*", "nothing": ""}[
-            lesion.row_gives
-        ]
+        given = {"place": f"{x} {FILM_SIDE_PX - y} {radius}", "note": "*NOTE 3*", "nothing": ""}
+        where = given[lesion.row_gives]
         rows.append(f"{film.film_id} {film.tissue} {lesion.kind} {lesion.severity} {where}")
     return develop(breast, grey, rng), rows
 
@@ -149,10 +148,9 @@ def write_phantom(config: PhantomConfig, out: Path) -> None:
         raise DataError(
             f"{out}: must be new, empty or an older phantom, got other content; choose another folder"
         )
-    films = plan_films(config)
     rows: list[str] = []
     with atomic_folder(out) as made:
-        for number, film in enumerate(films, start=1):
+        for number, film in enumerate(plan_films(config), start=1):
             pixels, film_rows = draw_film(film, np.random.default_rng([config.seed, number]))
             header = f"P5\n{FILM_SIDE_PX} {FILM_SIDE_PX}\n255\n"
             (made / f"{film.film_id}.pgm").write_bytes(header.encode() + pixels.tobytes())

@@ -125,17 +125,15 @@ def load_rois(config: IngestConfig, root: Path) -> Rois:
         DataError: the raw data is missing or breaks its source's contract.
     """
     from mammo.data.archive import ROIS_ARCHIVE, load_mias_rois  # these modules import this one
-    from mammo.data.film_rois import load_mini_mias, load_phantom
+    from mammo.data.film_rois import load_films
     from mammo.data.own import load_own
 
     place = Workspace(root).raw(config.source)
     match config.source:
         case "mias_rois":
             return load_mias_rois(place / ROIS_ARCHIVE)
-        case "mini_mias":
-            return load_mini_mias(place, config)
-        case "phantom":
-            return load_phantom(place, config)
+        case "mini_mias" | "phantom":
+            return load_films(place, config)
         case "own":
             return load_own(place, config)
 
@@ -160,11 +158,7 @@ def pixel_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
 
 
 def write_rois(rois: Rois, out_dir: Path) -> None:
-    """Write `rois.parquet` and `images.npy` into a folder; neither appears before both are complete.
-
-    Raises:
-        DataError: the folder cannot be written or the disk is full.
-    """
+    """Write `rois.parquet` and `images.npy` into a folder (or `DataError`); neither appears before both are whole."""
     table_path, images_path = out_dir / TABLE_FILE, out_dir / IMAGES_FILE
     with atomic_path(table_path) as table_file, atomic_path(images_path) as images_file:
         rois.table.to_parquet(table_file, index=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ def make_split(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) 
 
     Args:
         table: ROI table; `roi_id`, `label` and, for `published`, `published_split` are read.
-        groups: the group id of each row, see `audit.groups_from_overlaps`.
+        groups: the group id of each row, see `audit.group_ids`.
         config: protocol, folds, repeats, seed.
 
     Raises:
@@ -96,21 +97,13 @@ class Fold:
 
 
 def read_parts(workspace: Workspace) -> Rois:
-    """All ROIs of a workspace, with the groups and parts that the stage `split` gave them.
-
-    Raises:
-        DataError: the stages `ingest` and `split` have not run.
-    """
+    """All ROIs of a workspace, in the groups and parts of the stage `split`; `DataError` where it has not run."""
     rois = read_rois(workspace.rois)
     return rois.with_split(conform(read_table(workspace.split), SPLIT_SCHEMA, str(workspace.split)))
 
 
 def development_rois(workspace: Workspace) -> Rois:
-    """The ROIs of train and val alone: what settings may be chosen by.
-
-    Raises:
-        DataError: the stages `ingest` and `split` have not run.
-    """
+    """The ROIs of train and val alone, by which settings may be chosen; `DataError` as `read_parts`."""
     rois = read_parts(workspace)
     return rois.only((rois.table["split"] != "test").to_numpy(dtype=bool))
 
@@ -121,11 +114,7 @@ def has_published(rois: Rois) -> bool:
 
 
 def published_folds(rois: Rois) -> list[Fold]:
-    """The published folders as a single fold.
-
-    Raises:
-        DataError: a ROI has no published folder.
-    """
+    """The published folders as a single fold; `DataError` where a ROI has none."""
     parts = _in_parts(rois.table, list(rois.groups), _published(rois.table))
     return [Fold(0, 0, rois.with_split(parts))]
 
@@ -136,25 +125,12 @@ def grouped_folds(rois: Rois, grid: GridConfig, keep_groups: bool = True) -> lis
     Raises:
         DataError: there are fewer groups of a class than folds.
     """
-    config = SplitConfig(
-        protocol="grouped_cv",
-        n_folds=grid.n_folds,
-        n_repeats=grid.n_repeats,
-        repeat=0,
-        fold=0,
-        seed=grid.seed,
-        keep_groups=keep_groups,
-    )
-    return [
-        _fold(rois, config.model_copy(update={"repeat": repeat, "fold": fold}))
-        for repeat in range(grid.n_repeats)
-        for fold in range(grid.n_folds)
-    ]
-
-
-def _fold(rois: Rois, config: SplitConfig) -> Fold:
-    split = make_split(rois.table, list(rois.groups), config)
-    return Fold(config.repeat, config.fold, rois.with_split(split))
+    shared = grid.model_dump(include={"n_folds", "n_repeats", "seed"}) | {"keep_groups": keep_groups}
+    folds = []
+    for repeat, fold in product(range(grid.n_repeats), range(grid.n_folds)):
+        config = SplitConfig(protocol="grouped_cv", repeat=repeat, fold=fold, **shared)
+        folds.append(Fold(repeat, fold, rois.with_split(make_split(rois.table, list(rois.groups), config))))
+    return folds
 
 
 def rois_of_known_groups(folds: Sequence[Fold]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Texture of pictures and its correlation at every shift, by which the audit and `mammo locate` search.
+"""Texture of pictures and its correlation at every shift, by which the audit searches.
 
 Grey values say little about whether two pictures show the same tissue: bright tissue resembles bright
 tissue, and the straight edge of one film resembles that of any other. So texture alone is compared,
@@ -122,14 +122,7 @@ class Spectra:
 
 
 def spectra(textures: FloatArray, other: Shape, limits: OverlapLimits, *, moving: bool) -> Spectra:
-    """Prepare textures `(n, h, w)` for `best_shifts`.
-
-    Args:
-        textures: results of `texture`.
-        other: height and width of those they are correlated with.
-        limits: smallest overlap.
-        moving: whether these are shifted.
-    """
+    """Prepare textures `(n, h, w)`, `moving` or fixed ones, to be correlated with those of a shape `other`."""
     n, *own = textures.shape
     fixed_shape, moving_shape = (other, (own[0], own[1])) if moving else ((own[0], own[1]), other)
     sides = list(zip(fixed_shape, moving_shape, strict=True))

@@ -13,17 +13,15 @@ from PIL import Image
 from mammo.core.config import IngestConfig
 from mammo.data.audit import OVERLAP_SCHEMA, find_pairs
 from mammo.data.audit_search import (
-    LACK_OF_DETAIL,
     LIMITS,
     Box,
     Overlap,
     aligned_crops,
-    detail_ratio,
     find_overlaps,
     overlap_boxes,
 )
 from mammo.data.extraction import extract_roi, preprocess_film
-from mammo.data.film_rois import load_phantom
+from mammo.data.film_rois import load_films
 from mammo.data.rois import Rois
 from tests.data.pictures import Picture, jpeg
 from tests.settings import section
@@ -55,21 +53,11 @@ def strangers(n: int) -> list[Picture]:
     return [crop(film(1000 + seed, 160), 20, 20) for seed in range(n)]
 
 
-@pytest.mark.parametrize(
-    ("dy", "dx"), [(0, 37), (58, 0), (-31, 44), (70, -66), (-80, -80), (1, 0), (95, -15)]
-)
-def test_a_shifted_crop_of_the_same_film_is_found_with_its_shift(dy: int, dx: int) -> None:
-    tissue = film(1)
-    (overlap,) = audit(crop(tissue, 140, 140), *strangers(3), crop(tissue, 140 + dy, 140 + dx))
-    overlap_px = (SIDE - abs(dy)) * (SIDE - abs(dx))
+def test_a_shifted_crop_of_the_same_film_is_found_with_its_shift_and_its_difference() -> None:
+    tissue = film(1).clip(0, 240)
+    (overlap,) = audit(crop(tissue, 140, 140), *strangers(3), crop(tissue, 210, 74) + np.uint8(7))
     assert overlap.correlation == pytest.approx(1.0)
-    assert overlap == Overlap("r0", "r4", "shifted", dx, dy, 1.0, 1.0, overlap_px, 0.0, overlap.correlation)
-
-
-def test_the_mean_absolute_difference_is_that_of_the_overlap() -> None:
-    tissue = film(3).clip(0, 240)
-    (overlap,) = audit(crop(tissue, 100, 100), crop(tissue, 130, 100) + np.uint8(7))
-    assert overlap.mad == 7.0
+    assert overlap == Overlap("r0", "r4", "shifted", -66, 70, 1.0, 1.0, 50 * 54, 7.0, overlap.correlation)
 
 
 def test_copies_without_texture_are_identical_but_empty_pictures_are_not_reported() -> None:
@@ -165,19 +153,11 @@ def test_every_overlap_of_random_crops_is_found_and_nothing_else(corners: list[t
 
 @pytest.fixture(scope="module")
 def phantoms(phantom_folder: Path) -> Rois:
-    return load_phantom(phantom_folder, section(IngestConfig, source="phantom", bounding_box=False))
+    return load_films(phantom_folder, section(IngestConfig, source="phantom", bounding_box=False))
 
 
 def same(image: Picture) -> Picture:
     return image
-
-
-def brighter(image: Picture) -> Picture:
-    return np.minimum(image.astype(np.int16) + 25, 255).astype(np.uint8)
-
-
-def more_contrast(image: Picture) -> Picture:
-    return np.clip(1.4 * (image.astype(np.float64) - 128) + 120, 0, 255).astype(np.uint8)
 
 
 def gamma(image: Picture) -> Picture:
@@ -189,8 +169,8 @@ def noisy(image: Picture) -> Picture:
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("change", [same, brighter, more_contrast, gamma, noisy, jpeg])
-@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (17, -30), (-64, 41)])
+@pytest.mark.parametrize("change", [same, gamma, noisy, jpeg])
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (-64, 41)])
 @pytest.mark.parametrize("turn", [same, np.fliplr, np.flipud])
 def test_tissue_of_one_film_is_found_shifted_turned_over_and_changed(
     phantom_folder: Path,
@@ -219,15 +199,10 @@ def test_phantom_rois_of_different_films_share_no_tissue(phantoms: Rois) -> None
     assert (pairs["a"].map(film_of) == pairs["b"].map(film_of)).all()
 
 
-def test_the_result_does_not_depend_on_the_number_of_threads_and_every_step_is_told() -> None:
-    tissue = film(10)
-    images = np.stack([crop(tissue, 30 * step, 20 * step) for step in range(8)])
-    ids = [f"r{row}" for row in range(8)]
+def test_every_step_is_told_and_a_roi_alone_has_no_pairs() -> None:
     told: list[tuple[int, int]] = []
-    alone = find_overlaps(images, ids, n_threads=1, progress=lambda *step: told.append(step))
-    assert alone == find_overlaps(images, ids, n_threads=4)
+    assert find_overlaps(crop(film(10), 0, 0)[None], ["r0"], progress=lambda *step: told.append(step)) == []
     assert told == [(step, len(told)) for step in range(1, len(told) + 1)]
-    assert find_overlaps(images[:1], ids[:1]) == []
 
 
 def test_aligned_crops_show_the_same_pixels() -> None:
@@ -260,11 +235,3 @@ def test_the_frames_of_a_stretched_overlap_lie_where_its_record_says() -> None:
     overlap = Overlap("a", "b", "stretched", 20, -40, 0.75, 1.0, 9600, 0.0, 1.0)
     boxes = overlap_boxes((SIDE, SIDE), (SIDE, SIDE), overlap)
     assert boxes == (Box(20, 0, 110, 80), Box(0, 40, 120, 120))
-
-
-def test_only_the_axis_of_a_stretch_lacks_fine_detail() -> None:
-    narrow = Image.fromarray(crop(film(12), 0, 0, SIDE, 96))
-    stretched = np.asarray(narrow.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    assert detail_ratio(stretched) < -LACK_OF_DETAIL
-    assert detail_ratio(stretched.T) > LACK_OF_DETAIL
-    assert abs(detail_ratio(crop(film(12), 0, 0))) < LACK_OF_DETAIL

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,14 +24,21 @@ from tests.settings import PARAMS
 
 def pairs_that_share_a_window(images: Picture, side: int = 12) -> set[tuple[int, int]]:
     """Brute force: pairs of images in which the same textured window occurs, pixel by pixel."""
-    key = np.random.default_rng(0).integers(1, 2**63, (side, side), dtype=np.uint64)
-    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2))
-    owners: dict[int, set[int]] = {}
-    for row, of_image in enumerate(windows):
-        textured = of_image.std(axis=(2, 3)) > 2
-        for value in (of_image[textured].astype(np.uint64) * key).sum(axis=(1, 2)).tolist():
-            owners.setdefault(value, set()).add(row)
-    return {both for rows in owners.values() if len(rows) > 1 for both in combinations(sorted(rows), 2)}
+
+    def sums(grey: Any, weights: Any) -> Any:
+        """Of every window, weighted along rows and columns; of whole numbers modulo 2^64."""
+        for axis in (1, 2):
+            windows = np.lib.stride_tricks.sliding_window_view(grey, side, axis=axis)
+            grey = sum(windows[..., place] * weight for place, weight in enumerate(weights))
+        return grey
+
+    ones = np.ones(side)
+    mean = sums(images.astype(float), ones) / side**2
+    textured = sums(images.astype(float) ** 2, ones) / side**2 - mean**2 > 4
+    keys = sums(images.astype(np.uint64), np.random.default_rng(0).integers(1, 2**63, side, dtype=np.uint64))
+    windows = pd.DataFrame({"key": keys[textured], "row": np.nonzero(textured)[0]}).drop_duplicates()
+    shared = windows[windows["key"].duplicated(keep=False)].groupby("key")["row"]
+    return {both for rows in shared.agg(sorted) for both in combinations(rows, 2)}
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,12 @@
 """ROIs cut from films, stripped of all that is known, are given back their film and place."""
 
-import io
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
-from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
@@ -17,17 +14,15 @@ from mammo.core.files import write_table
 from mammo.data.archive import load_mias_rois
 from mammo.data.audit import leakage_summary, pairs_table, parts_of, with_parts
 from mammo.data.extraction import extract_roi, first_region, preprocess_film
-from mammo.data.film_rois import load_phantom
+from mammo.data.film_rois import load_films
 from mammo.data.films import open_films, patient_of, read_films
 from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
 from mammo.data.rois import Rois, make_roi_set
+from tests.data.pictures import Picture, encoded
 from tests.settings import section
 
-Picture = npt.NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """A ROI and where it was cut: film, centre, whether it was stretched."""
 
     image: Picture
@@ -69,10 +64,7 @@ def rois_of(images: list[Picture]) -> Rois:
 def test_rois_are_found_where_they_were_cut_also_stretched_ones(
     cuts: list[Cut], phantom_folder: Path
 ) -> None:
-    told: list[tuple[int, int]] = []
-    located = locate_rois(
-        rois_of([cut.image for cut in cuts]), phantom_folder, progress=lambda *steps: told.append(steps)
-    )
+    located = locate_rois(rois_of([cut.image for cut in cuts]), phantom_folder)
 
     assert dict(located.dtypes.astype(str)) == LOCATED_SCHEMA
     assert located["film_id"].tolist() == [cut.film_id for cut in cuts]
@@ -80,14 +72,6 @@ def test_rois_are_found_where_they_were_cut_also_stretched_ones(
     for found, cut in zip(located.itertuples(), cuts, strict=True):
         if not cut.stretched:  # a box may lie in several crops, which all give the same ROI
             assert (found.x_px, found.y_px) == (cut.x_px, cut.y_px)
-    n_films = told[-1][1]
-    assert told == [(done, n_films) for done in range(1, n_films + 1)]
-
-
-def test_the_result_does_not_depend_on_the_number_of_threads(cuts: list[Cut], phantom_folder: Path) -> None:
-    rois = rois_of([cuts[0].image, cuts[-1].image])
-    one, four = (locate_rois(rois, phantom_folder, n_threads) for n_threads in (1, 4))
-    pd.testing.assert_frame_equal(one, four)
 
 
 def test_tissue_of_no_film_and_altered_tissue_stay_unknown(cuts: list[Cut], phantom_folder: Path) -> None:
@@ -101,7 +85,7 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
     phantom_folder: Path, tmp_path: Path
 ) -> None:
     """The phantom's ROIs as the authors publish theirs: folders, classes and numbers, nothing else."""
-    truth = load_phantom(phantom_folder, section(IngestConfig, source="phantom"))
+    truth = load_films(phantom_folder, section(IngestConfig, source="phantom"))
     names = pd.Series(index=range(len(truth.table)), dtype="string")
     path = tmp_path / "MIAS_ROIs.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -109,9 +93,7 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
             for number, row in enumerate(rows.index):
                 part = ("train", "val", "test")[number % 3]
                 names[row] = f"{part}/{title} ({number + 1})"
-                content = io.BytesIO()
-                Image.fromarray(truth.images[row]).save(content, "PNG")
-                archive.writestr(f"MIAS_ROIs/{names[row]}.png", content.getvalue())
+                archive.writestr(f"MIAS_ROIs/{names[row]}.png", encoded(truth.images[row]))
     rois = load_mias_rois(path)
     located = locate_rois(rois, phantom_folder).set_index("roi_id").loc[names.tolist()]
     for column in ("film_id", "patient_id"):
@@ -165,16 +147,12 @@ def test_unknown_places_and_missing_files_give_no_owner(anonymous: Rois, tmp_pat
     assert known_owners(anonymous.table, path)["patient_id"].tolist() == ["p001", "p001"]
 
 
-def test_places_of_other_rois_are_refused(anonymous: Rois, tmp_path: Path) -> None:
+def test_places_of_other_rois_are_refused_and_a_source_that_knows_its_films_needs_none(
+    anonymous: Rois, tmp_path: Path
+) -> None:
     path = tmp_path / "located.parquet"
     write_table(path, located_rows(anonymous, sha256="0" * 64))
     with pytest.raises(DataError, match="run `dvc repro locate`"):
         known_owners(anonymous.table, path)
-
-
-def test_a_source_that_knows_its_films_needs_no_places(
-    anonymous: Rois, phantom_folder: Path, tmp_path: Path
-) -> None:
-    table = load_phantom(phantom_folder, section(IngestConfig, source="phantom")).table
-    write_table(tmp_path / "located.parquet", located_rows(anonymous, film_id="mdb001"))
-    assert known_owners(table, tmp_path / "located.parquet") is table
+    known = anonymous.table.assign(film_id="mdb009")
+    assert known_owners(known, path) is known

@@ -35,15 +35,11 @@ def small_archive() -> dict[str, bytes]:
     return {f"MIAS_ROIs/{name}.png": encoded(noise(seed)) for name, seed in seeds.items()}
 
 
-def write(path: Path, members: Mapping[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def write(path: Path, members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return path
-
-
-def load(path: Path) -> Rois:
-    return load_mias_rois(path)
 
 
 @pytest.fixture
@@ -52,7 +48,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_rois_come_in_natural_order_with_folder_label_and_pixels_and_the_rest_is_null(archive: Path) -> None:
-    rois = load(write(archive, small_archive()))
+    rois = load_mias_rois(write(archive, small_archive()))
     table = rois.table
     assert table[["roi_id", "label", "published_split"]].to_numpy().tolist() == [
         ["train/Normal (1)", 0, "train"],
@@ -72,10 +68,10 @@ def test_rois_come_in_natural_order_with_folder_label_and_pixels_and_the_rest_is
     assert not table["synthetic"].any()
 
     bare = {name[len("MIAS_ROIs/") :]: png for name, png in small_archive().items() if "trainval" not in name}
-    assert load(write(archive, bare)).table.equals(table)
+    assert load_mias_rois(write(archive, bare)).table.equals(table)
 
 
-NEXT, TRAINVAL = "MIAS_ROIs/test/Tumor (2).png", "MIAS_ROIs/trainval/Tumor (9).png"
+NEXT = "MIAS_ROIs/test/Tumor (2).png"
 MISNAMED = r"must be named like .*; use the archive as its authors published it"
 
 
@@ -83,14 +79,11 @@ MISNAMED = r"must be named like .*; use the archive as its authors published it"
     ("change", "rule"),
     [
         ({"../evil.png": b""}, MISNAMED),
-        ({"MIAS_ROIs/../../evil.png": b""}, MISNAMED),
         ({"/etc/evil.png": b""}, MISNAMED),
-        ({"C:/evil.png": b""}, MISNAMED),
         ({"MIAS_ROIs/train/notes.txt": b""}, MISNAMED),
         ({NEXT: b"/etc/passwd"}, r"Tumor \(2\)\.png: an image must be PNG"),
         ({NEXT: encoded(noise(8, 64))}, r"Tumor \(2\)\.png: a ROI must be 120 x 120 pixels, got 64 x 64"),
         ({NEXT: bytes(65 * 2**20)}, "must unpack to at most 67108864 bytes, got 68"),
-        ({TRAINVAL: encoded(noise(99))}, "trainval must repeat train and val, got 1"),
         (None, "the folder val must hold Normal and Tumor ROIs, got none"),
     ],
 )
@@ -100,7 +93,7 @@ def test_what_no_published_archive_holds_is_refused(
     members = {name: png for name, png in small_archive().items() if change or "/val/" not in name}
     write(archive, members | (change or {}))
     with pytest.raises(DataError, match=rule):
-        load(archive)
+        load_mias_rois(archive)
     assert sorted(archive.parent.iterdir()) == [archive]
 
 
@@ -115,48 +108,36 @@ def test_a_directory_that_understates_a_size_is_found_while_reading(archive: Pat
         content[start + offset : start + offset + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(content)
     with pytest.raises(DataError, match="not a whole zip archive"):
-        load(archive)
+        load_mias_rois(archive)
 
 
-@pytest.mark.parametrize(
-    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2]
-)
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
 def test_a_damaged_member_is_refused_whatever_packed_it(archive: Path, method: int) -> None:
-    with zipfile.ZipFile(archive, "w", method) as packed:
-        for name, picture in small_archive().items():
-            packed.writestr(name, picture)
-    content = bytearray(archive.read_bytes())
+    content = bytearray(write(archive, small_archive(), method).read_bytes())
     content[60:400] = bytes(340)
     archive.write_bytes(content)
     with pytest.raises(DataError, match="is not a whole zip archive"):
-        load(archive)
+        load_mias_rois(archive)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_truncated_archive_is_refused(archive: Path, share: float) -> None:
-    content = write(archive, small_archive()).read_bytes()
-    archive.write_bytes(content[: int(share * len(content))] or b"<html>rate limit</html>")
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"<html>rate limit</html>"])
+def test_what_is_no_whole_archive_is_refused(archive: Path, content: bytes) -> None:
+    archive.write_bytes(content)
     with pytest.raises(DataError, match="is not a whole zip archive"):
-        load(archive)
+        load_mias_rois(archive)
 
 
 def test_a_missing_archive_says_how_to_get_it_and_a_folder_is_none(archive: Path) -> None:
     with pytest.raises(DataError, match="does not exist; run `mammo fetch`"):
-        load(archive)
+        load_mias_rois(archive)
     with pytest.raises(DataError, match="got a folder; do not unpack"):
-        load(archive.parent)
+        load_mias_rois(archive.parent)
 
 
 @pytest.mark.real
 def test_the_real_archive_holds_326_rois_in_the_published_counts(real_rois: Rois) -> None:
-    counts = real_rois.table.groupby(["published_split", "label"]).size().to_dict()
-    assert counts == {
-        ("train", 0): 125,
-        ("train", 1): 72,
-        ("val", 0): 41,
-        ("val", 1): 24,
-        ("test", 0): 41,
-        ("test", 1): 23,
-    }
+    counts = real_rois.table.groupby(["published_split", "label"], sort=False).size()
+    assert counts.index.tolist() == [(part, label) for part in ("train", "val", "test") for label in (0, 1)]
+    assert counts.tolist() == [125, 72, 41, 24, 41, 23]
     assert real_rois.images.shape == (326, 120, 120)
     assert real_rois.table["sha256"].is_unique

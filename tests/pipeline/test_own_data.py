@@ -14,7 +14,7 @@ from PIL import Image
 
 from mammo.core.config import IngestConfig, PhantomConfig
 from mammo.core.errors import OFFLINE
-from mammo.data.film_rois import load_phantom
+from mammo.data.film_rois import load_films
 from mammo.data.phantom import write_phantom
 from tests.docker.processes import free_port
 from tests.pipeline.conftest import PROJECT
@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     films = tmp_path_factory.mktemp("films") / "phantom"
     write_phantom(section(PhantomConfig, n_patients=24, seed=3), films)
-    rois = load_phantom(films, section(IngestConfig, source="phantom"))
+    rois = load_films(films, section(IngestConfig, source="phantom"))
     (home / "rois").mkdir()
     with (home / "rois" / "rois.csv").open("w", newline="") as file:
         table = csv.writer(file)

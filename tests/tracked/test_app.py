@@ -24,7 +24,7 @@ from mammo.serve.app import create_app
 from mammo.serve.predict import predict_files
 from mammo.serve.requests import BODY_BYTES
 from mammo.serve.service import TOKEN, Service
-from tests.data.test_dicom import dicom
+from tests.data.pictures import dicom
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
