@@ -84,29 +84,6 @@ def test_features_follow_their_formulas() -> None:
     assert found["edges"] == pytest.approx(np.log((np.sqrt(8) + 0.25) / 2.25))
 
 
-def test_features_of_tissue_agree_with_another_way_to_compute_them() -> None:
-    inner = TISSUE[0][10:110, 10:110].astype(float)
-    medians = np.array(
-        [[np.median(inner[r - 1 : r + 2, c - 1 : c + 2]) for c in range(1, 99)] for r in range(1, 99)]
-    )
-    grain = np.sqrt(np.mean((inner[1:-1, 1:-1] - medians) ** 2))
-
-    def energy(px: int) -> float:
-        down, right = np.roll(inner, -px, 0)[:-px] - inner[:-px], np.roll(inner, -px, 1) - inner
-        return float(np.mean([np.mean(down**2), np.mean(right[:, :-px] ** 2)]))
-
-    peaks = sum(
-        (inner[r, c] > max(around) or inner[r, c] < min(around))
-        for r in range(1, 99)
-        for c in range(1, 99)
-        for around in [[inner[r - 1, c], inner[r + 1, c], inner[r, c - 1], inner[r, c + 1]]]
-    )
-    found = dict(zip(FEATURES, features(TISSUE[:1])[0].tolist(), strict=True))
-    assert found["grain"] == pytest.approx(np.log(grain + 0.25))
-    assert found["peaks"] == pytest.approx(np.log((peaks / 98**2 + 0.002) / (1 - peaks / 98**2 + 0.002)))
-    assert found["coarse"] == pytest.approx(np.log((energy(8) + 0.05) / (energy(16) + 0.05)))
-
-
 def test_turning_or_mirroring_a_picture_changes_nothing() -> None:
     turned = np.stack([np.flipud(TISSUE[0]), TISSUE[0].T, np.rot90(TISSUE[0])])
     assert features(turned) == pytest.approx(np.repeat(features(TISSUE[:1]), 3, axis=0))
@@ -140,12 +117,6 @@ def test_raw_crops_are_out_of_domain_with_the_remedy(fitted: Domain) -> None:
         assert str(reason).endswith("`mammo predict FILM --at X,Y`")
     smooth = fitted.reasons(crops([median_filter(film, 3) for film in FILMS[80:]]))
     assert all(reason and "not equalised" in reason for reason in smooth)
-
-
-def test_the_more_noise_lies_over_a_roi_the_farther_it_is(fitted: Domain) -> None:
-    noise = np.random.default_rng(2).normal(size=(120, 120))
-    noisy = np.stack([(TISSUE[85] + level * noise).clip(0, 255).astype(np.uint8) for level in (0, 4, 8, 16)])
-    assert (np.diff(fitted.distance(noisy)) > 0).all()
 
 
 def test_the_limit_keeps_its_share_of_new_pictures_and_strange_training_rois_do_not_move_the_centre(

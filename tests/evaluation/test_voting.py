@@ -124,14 +124,6 @@ def test_a_roi_whose_vote_its_set_rules_out_is_referred() -> None:
     assert prediction_sets(scores, section(VoteConfig), LIMITS).tolist() == [[True, True]]
 
 
-def test_a_roi_that_fits_neither_class_keeps_the_one_decided_for() -> None:
-    narrow = Conformal(0.1, limit_normal=0.2, limit_tumor=0.2, class_conditional=True, n_calibration=40)
-    assert prediction_sets(np.array([[0.4], [0.6]]), section(VoteConfig), narrow).tolist() == [
-        [True, False],
-        [False, True],
-    ]
-
-
 @pytest.mark.parametrize("rule", ["majority", "mean_score"])
 def test_a_threshold_from_validation_decides_its_shifted_scores_better(rule: Rule) -> None:
     rng = np.random.default_rng(1)

@@ -37,21 +37,6 @@ def test_every_system_turns_grey_patches_into_two_logits(backbone: str, fusion: 
     assert logits.shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"])
-def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) -> None:
-    config = TINY.model_copy(update={"preprocessing": name})
-    classifier = build_classifier("compact-model1", config, seed=0).eval()
-    patches = torch.rand(3, 1, 40, 40, generator=torch.Generator().manual_seed(0)) * 255
-    with torch.no_grad():
-        features = classifier.fusion(classifier.backbone(classifier.preprocessing(patches)))
-        assert torch.equal(classifier(patches), classifier.head(features))
-    assert classifier.preprocessing.name == name
-
-
-def test_auto_preprocessing_standardises_patches_for_a_network_without_pretrained_weights() -> None:
-    assert Architecture.of("vgg16-model2", section(ModelConfig)).preprocessing == "samplewise_standardize"
-
-
 def test_one_seed_gives_one_set_of_weights_another_seed_another_and_the_global_generator_is_left_alone() -> (
     None
 ):
@@ -147,14 +132,6 @@ def test_a_state_dict_fits_whatever_its_classifier_and_age(
     load_pretrained(BACKBONE, str(tmp_path / file), network)
     fresh = {name: torch.tensor(0) for name in state if name.endswith("num_batches_tracked")}
     assert_holds(network, state | (fresh if variant is without_counters else {}))
-
-
-def test_a_classifier_starts_with_the_backbone_of_the_file(tmp_path: Path, state: State) -> None:
-    save_file(state, tmp_path / "net.safetensors")
-    config = section(ModelConfig, weights=str(tmp_path / "net.safetensors"), head_units=8, head_dropout=0.0)
-    blocks = build_classifier(f"{BACKBONE}-model1", config, seed=0).backbone.state_dict()
-    assert len(blocks) == len(state) - 2  # all but the weight and the bias of torchvision's own classifier
-    assert all(torch.equal(value, state[name]) for name, value in blocks.items())
 
 
 def test_torchvisions_old_names_of_densenet_layers_fit(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mammo.core.config import Config
-from mammo.core.errors import DataError
 from mammo.core.provenance import syntax_of
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
@@ -108,12 +107,6 @@ def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
     alike = fit_domain(parts["train"].images).with_false_alarms(parts["val"].images)
     assert trained.bundle.domain == alike
     assert validation_results(trained.bundle)["domain_false_alarms"] == 0
-
-
-def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Rois]) -> None:
-    normal = parts["val"].only(parts["val"].labels == 0)
-    with pytest.raises(DataError, match="both classes are needed"):
-        decide_on_validation(trained.bundle, parts["train"], normal, tiny_config())
 
 
 def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_others(
