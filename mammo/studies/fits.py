@@ -8,13 +8,14 @@ import hashlib
 import json
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,6 +29,7 @@ from mammo.core.errors import MammoError
 from mammo.core.files import HERE, Workspace, atomic_path
 from mammo.core.processes import (
     FitsProgress,
+    context_without_threads,
     deaf_to_interrupts,
     end_with_parent,
     fits_progress,
@@ -167,6 +169,7 @@ def load_fit(path: Path) -> Fit | None:
 
 POLL_S: Final = 0.5
 """How often the bar is moved while fits run."""
+PRELOADED: Final = ("mammo.studies.fits", "sklearn.linear_model", "scipy.stats")
 
 
 def default_jobs(config: Config) -> int:
@@ -217,32 +220,51 @@ def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: 
     """Compute with all cores what workers of one thread would wait for."""
     seen = set[str]()
     for task in tasks:
-        backbone, _ = split_system(task.system)
-        config = task.config
+        config, (backbone, _) = task.config, split_system(task.system)
         seed = task.seed if config.model.weights == "none" else None
-        rests_on = [
-            backbone,
-            seed,
-            config.model.model_dump(),
-            config.patches.model_dump(),
-            id(task.rois.images),
-        ]
-        if config.train.features == "kept" and (mark := fingerprint(rests_on)) not in seen:
+        settings = [config.model.model_dump(), config.patches.model_dump()]
+        mark = fingerprint([backbone, seed, *settings, id(task.rois.images)])
+        if config.train.features == "kept" and mark not in seen:
             seen.add(mark)
             with steps_progress(f"features of {backbone}, ROIs", console) as on_step:
                 classifier = build_classifier(task.system, config.model, task.seed)
                 keep_features(task.system, config, task.rois.images, workspace, classifier, on_step=on_step)
 
 
+@contextmanager
+def crew(
+    n_workers: int, modules: Sequence[str], kept: str, option: str, *start: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that have these modules loaded and end with the block, however it ends.
+
+    `start` is what each begins with: a function and a tuple of its arguments. Submit within `deaf_to_interrupts`.
+
+    Raises:
+        MammoError: a worker died or had no memory; says what is `kept` and which `option` asks for fewer.
+    """
+    others, finished_well = set(multiprocessing.active_children()), False
+    executor = ProcessPoolExecutor(n_workers, context_without_threads(modules), *start)
+    try:
+        yield executor
+        finished_well = True
+    except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        raise MammoError(
+            f"a worker died ({str(error).splitlines()[0]}); {kept} are kept: run the same command again, with fewer "
+            f"{option} if memory is short"
+        ) from error
+    finally:
+        if not finished_well:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+        executor.shutdown(cancel_futures=True)
+
+
 def _work_off(
     missing: dict[str, FitTask], workspace: Workspace, n_jobs: int, progress: FitsProgress
 ) -> dict[str, Fit]:
-    context = multiprocessing.get_context("spawn")
-    epochs: SimpleQueue[tuple[str, int]] = context.SimpleQueue()  # key and finished epochs
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(n_jobs, context, _start_worker, (epochs,))
+    epochs: SimpleQueue[tuple[str, int]] = context_without_threads(PRELOADED).SimpleQueue()
     fits: dict[str, Fit] = {}
-    try:
+    with crew(n_jobs, PRELOADED, "finished fits", "--jobs", _start_worker, (epochs,)) as executor:
         with deaf_to_interrupts():
             key_of = {
                 executor.submit(_fit_and_keep, key, task, workspace): key for key, task in missing.items()
@@ -256,19 +278,6 @@ def _work_off(
                 key = key_of[future]
                 fits[key] = future.result()
                 progress.fit(key, missing[key].title)
-    except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
-        what = "died (killed, or out of memory)"
-        if not isinstance(error, BrokenProcessPool):
-            what = f"could not use the GPU ({str(error).splitlines()[0]})"
-        raise MammoError(
-            f"a worker process {what}; finished fits are kept: run the same command again, with fewer --jobs if memory "
-            "is short"
-        ) from error
-    finally:
-        if len(fits) < len(missing):  # stopped or failed: what still runs has its checkpoint
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-        executor.shutdown(cancel_futures=True)
     return fits
 
 
