@@ -189,19 +189,6 @@ def test_the_basic_interval_turns_the_quantiles_round_the_value() -> None:
     assert np.isnan(basic(0.2, np.array([np.nan, np.nan, 0.3]), 0.9)).all()
 
 
-def test_the_basic_bootstrap_agrees_with_scipys() -> None:
-    sample = np.random.default_rng(3).exponential(size=80)
-
-    def mean(weights: FloatArray) -> FloatArray:
-        of_resamples: FloatArray = weights @ sample / weights.sum(axis=1)
-        return of_resamples
-
-    ours = bootstrap(mean, np.arange(80), kind="basic", **(HOW | {"n_bootstrap": 8000}))
-    theirs = stats.bootstrap((sample,), np.mean, method="basic", n_resamples=8000, rng=1).confidence_interval
-    assert (ours.ci_low, ours.ci_high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
-    assert ours.method == "basic bootstrap of groups"
-
-
 @pytest.mark.parametrize(
     ("metric", "score"),
     [

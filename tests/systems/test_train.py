@@ -109,15 +109,6 @@ def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
     assert validation_results(trained.bundle)["domain_false_alarms"] == 0
 
 
-def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_others(
-    trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets
-) -> None:
-    again, other = (train_on(parts, patch_sets, options={"seed": seed}) for seed in (None, 1))
-    first = weights_of(trained.bundle.classifier)
-    assert differing(first, weights_of(again.bundle.classifier)) == []
-    assert "head.1.weight" in differing(first, weights_of(other.bundle.classifier))
-
-
 def test_an_interrupted_training_goes_on_from_its_checkpoint(
     tmp_path: Path, trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:

@@ -34,10 +34,6 @@ BAD_SPACES = [
         "size_px must be between 32 and 120 .*, got 128; lower it",
     ),
     (
-        "size_px: {type: categorical, choices: [24, 72]}",
-        "size_px must be between 32 and 120 .*, got 24; raise it",
-    ),
-    (
         "size_px: {type: int, low: 48, high: 96, step: 8}",
         r"central 8 px .*48 shows the central 2 × 48 − 120 = -24; start at 64 or lower tune\.min_sure_px",
     ),
@@ -52,14 +48,12 @@ BAD_SPACES = [
         "fusion: {type: categorical, choices: [baseline, model9]}",
         "fusion: choices must be of .*, got 'model9'",
     ),
-    ("vote_rule: {type: categorical, choices: [mode]}", "vote_rule: choices must be of"),
     ("fusion: {type: int, low: 0, high: 2}", "fusion must be of type categorical"),
     ("stride_px: {type: categorical, choices: [12, 12]}", "choices must differ from each other"),
     (
         "head_lr: {type: normal, low: 0.1, high: 0.2}",
         "head_lr must say its type .*, got .*; for example {type: float",
     ),
-    ("head_lr: {low: 0.1, high: 0.2}", "head_lr must say its type"),
     ("head_lr: 0.1", r"head_lr must say its type .*, got 0\.1"),
     ("size_px: {type: int, low: '72', high: 96}", r"size_px\.low: .*, got '72'; write 72 without quotes"),
     (
@@ -70,7 +64,6 @@ BAD_SPACES = [
         "fusion: {type: categorical, choices: [yes, baseline]}",
         r"choices\.0 must be a name .*, got True; quote it",
     ),
-    ("size_px: {type: int, low: inf, high: 96}", r"size_px\.low: .*, got 'inf'$"),
     ("head_lr: {type: float, low: .nan, high: 0.2}", r"head_lr\.low: .*finite number, got nan"),
     (
         "{size_px: {type: int, low: 96, high: 72}, head_lr: {type: float, low: 0.2, high: 0.1}}",
