@@ -86,7 +86,7 @@ def explain(scorer: RoiScorer, images: npt.NDArray[np.uint8], block: str | None 
     if block not in known:
         raise MammoError(f"--block: must be one of {known}, got {block!r}; name one of them or leave it out")
     corners, size_px, threshold = bundle.corners, bundle.size_px, bundle.vote.patch_threshold
-    grid = grid_batch(1, size_px, bundle.stride_px, scorer.device, bundle.corner_patches)
+    grid = grid_batch(1, bundle, scorer.device)
     explanations = []
     for image, vote in zip(images, scorer.votes(images), strict=True):
         scores = np.array(vote.patch_scores)
