@@ -88,10 +88,10 @@ class Domain(Result):
             for image, deviations, out in zip(images, self._standardised(found), far, strict=True)
         ]
 
-    def with_false_alarms(self, images: Images, confidence: float = 0.95) -> "Domain":
-        """The same domain and how many other ROIs, uint8 `(n, 120, 120)`, it takes for strangers."""
+    def with_false_alarms(self, images: Images) -> "Domain":
+        """The same domain and how many other ROIs, uint8 `(n, 120, 120)`, it takes for strangers (95% interval)."""
         n_out = sum(reason is not None for reason in self.reasons(images))
-        return replace(self, false_alarms=wilson(n_out, len(images), confidence))
+        return replace(self, false_alarms=wilson(n_out, len(images), 0.95))
 
     def _standardised(self, found: FloatArray) -> FloatArray:
         standardised: FloatArray = (found - np.array(self.median)) / np.array(self.spread)

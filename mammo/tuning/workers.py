@@ -33,7 +33,6 @@ from mammo.core.files import Workspace
 from mammo.core.processes import context_without_threads, deaf_to_interrupts, end_with_parent
 from mammo.data.splits import Fold
 from mammo.studies.fits import crew
-from mammo.systems.devices import choose_device
 from mammo.tuning import objective
 from mammo.tuning.objective import INDEX, judge_trial, trial_folds
 from mammo.tuning.record import study_record, write_record
@@ -226,14 +225,12 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
 
 def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: float) -> FrozenTrial | None:
     """Judge a trial and tell how it ended; None if it counted as dead meanwhile."""
-    value, device = None, choose_device(opened.config.train.device)
+    value = None
     try:
         with _heartbeat(opened, trial):
             try:
-                value, state = (
-                    judge_trial(trial, folds, opened.config, device, opened.workspace),
-                    TrialState.COMPLETE,
-                )
+                value = judge_trial(trial, folds, opened.config, opened.workspace)
+                state = TrialState.COMPLETE
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
             except MammoError as error:

@@ -58,8 +58,8 @@ def test_the_difference_of_aucs_is_that_of_scikit_learn_and_changes_sign_with_th
 
 def test_connors_formula_gives_its_published_shape_by_hand_and_nothing_for_equal_shares() -> None:
     # psi = 0.2, d = 0.1: (1.959964 sqrt(0.2) + 0.841621 sqrt(0.19))² / 0.01 = 154.1
-    assert rois_needed(0.15, 0.05, confidence=0.95) == rois_needed(0.05, 0.15, confidence=0.95) == 155
-    assert rois_needed(0.1, 0.1, confidence=0.95) is None
+    assert rois_needed(0.15, 0.05, 0.95) == rois_needed(0.05, 0.15, 0.95) == 155
+    assert rois_needed(0.1, 0.1, 0.95) is None
 
 
 def test_one_different_roi_is_not_distinguishable_and_says_how_many_it_would_take() -> None:
@@ -68,7 +68,7 @@ def test_one_different_roi_is_not_distinguishable_and_says_how_many_it_would_tak
     result = compare("Model1", a, "Model2", b, **MANY)
     assert result.verdict.startswith("Model1 and Model2 are not distinguishable on 64 ROIs")
     assert result.mcnemar.p_value == 1
-    assert result.rois_needed == rois_needed(1 / 64, 0, confidence=0.95)
+    assert result.rois_needed == rois_needed(1 / 64, 0, 0.95)
     assert f"about {result.rois_needed} ROIs would be needed" in result.verdict
     assert result.accuracy_difference == pytest.approx(1 / 64)
 
