@@ -94,13 +94,11 @@ class Domain(Result):
         return replace(self, false_alarms=wilson(n_out, len(images), 0.95))
 
     def _standardised(self, found: FloatArray) -> FloatArray:
-        standardised: FloatArray = (found - np.array(self.median)) / np.array(self.spread)
-        return standardised
+        return (found - np.array(self.median)) / np.array(self.spread)
 
     def _distance(self, found: FloatArray) -> FloatArray:
         from_centre = self._standardised(found) - np.array(self.shift)
-        distance: FloatArray = np.sqrt(((from_centre @ np.array(self.precision)) * from_centre).sum(axis=1))
-        return distance
+        return np.sqrt(((from_centre @ np.array(self.precision)) * from_centre).sum(axis=1))
 
     def _reason(self, deviations: FloatArray) -> str:
         of = dict(zip(FEATURES, deviations.tolist(), strict=True))
