@@ -48,17 +48,29 @@ def test_one_seed_gives_one_set_of_weights_another_seed_another_and_the_global_g
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("system", ["vgg17-model1", "compact-model3", "compact", "model1", ""])
-def test_a_system_that_does_not_exist_is_refused(system: str) -> None:
-    with pytest.raises(ConfigError, match="BACKBONE-FUSION"):
-        build_classifier(system, TINY, seed=0)
+TAKE_VGG16 = r"take vgg16-baseline, .* none"
 
 
-@pytest.mark.parametrize("weights", ["imagenet", "net.safetensors"])
-def test_compact_has_no_pretrained_weights(weights: str) -> None:
-    config = TINY.model_copy(update={"weights": weights})
-    with pytest.raises(WeightsError, match=rf"model\.weights: {weights} .*compact-model1.* none"):
-        build_classifier("compact-model1", config, seed=0)
+@pytest.mark.parametrize(
+    ("weights", "system", "rule"),
+    [
+        *(
+            ("none", system, "BACKBONE-FUSION")
+            for system in ("vgg17-model1", "compact-model3", "compact", "")
+        ),
+        *(
+            (weights, "compact-model1", "has no pretrained weights; .* none")
+            for weights in ("imagenet", "net.pt")
+        ),
+        *(("hed", system, TAKE_VGG16) for system in ("vgg19-model1", "vgg16_bn-model2", "compact-model1")),
+    ],
+)
+def test_a_system_that_does_not_exist_or_cannot_have_the_weights_is_refused(
+    weights: str, system: str, rule: str
+) -> None:
+    wrong = "" if weights == "none" else rf"model\.weights: {weights} .*{system}"
+    with pytest.raises((ConfigError, WeightsError), match=f"{wrong}.*{rule}"):
+        build_classifier(system, TINY.model_copy(update={"weights": weights}), seed=0)
 
 
 BACKBONE = "mobilenet_v2"
@@ -296,14 +308,6 @@ def test_under_torchvisions_normalisation_hed_sees_grey_levels_minus_the_mean_al
         block, other = (classifier.blocks(patches)["block1"] for classifier in (centred, normalised))
     assert block.std() > 0.1
     assert torch.allclose(block, other, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize("system", ["vgg19-model1", "vgg16_bn-model2", "resnet50-baseline", "compact-model1"])
-def test_hed_is_refused_for_every_other_backbone_and_the_error_names_the_systems_that_fit(
-    system: str,
-) -> None:
-    with pytest.raises(WeightsError, match=rf"model\.weights: hed .* {system}; take vgg16-baseline, .* none"):
-        build_classifier(system, HED, seed=0)
 
 
 @pytest.mark.parametrize(("content", "got"), [(None, "no"), (b"damaged", "another")])

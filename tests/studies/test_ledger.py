@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import signal
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 import yaml
@@ -20,6 +20,7 @@ from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_json
 from mammo.data.splits import Fold, grouped_folds, published_folds, read_parts, rois_of_known_groups
+from mammo.evaluation.conformal import fit_conformal
 from mammo.report.blocks import SourceFile, markdown
 from mammo.report.studies import ledger_blocks, ledger_rows
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
@@ -168,23 +169,11 @@ def test_systems_are_compared_pair_by_pair_over_their_runs() -> None:
     assert "honest, between the systems" in set(ledger_rows(ledger)["protocol"])
 
 
-def misfits(patch_scores: np.ndarray, label: int) -> np.ndarray:
-    """One minus the probability of the class, by the mean score."""
-    score = patch_scores.mean(axis=1)
-    return np.asarray(1 - score if label == 1 else score)
-
-
-def holds_true_class(fit: Fit) -> list[bool]:
-    """Split-conformal sets by hand: a class is in where its misfit is at most the ⌈0.9 (n + 1)⌉th of validation's."""
-    held = []
-    for patch_scores, label, decided in zip(
-        fit.test.patch_scores, fit.test.labels, by_majority(fit), strict=True
-    ):
-        known = sorted(misfits(fit.val.patch_scores[fit.val.labels == label], label))
-        rank = math.ceil(0.9 * (len(known) + 1))
-        limit = known[rank - 1] if rank <= len(known) else 1.0
-        held.append(bool(misfits(patch_scores[None], label)[0] <= limit + 1e-12 or decided == label))
-    return held
+def holds_true_class(fit: Fit) -> npt.NDArray[np.bool_]:
+    """Whether each held-out ROI's served set holds its class."""
+    limits = fit_conformal(fit.val.labels, fit.val.patch_scores.mean(axis=1), alpha=1 - 0.9)
+    sets = limits.sets(fit.test.patch_scores.mean(axis=1))[np.arange(len(fit.test.labels)), fit.test.labels]
+    return sets | (by_majority(fit) == fit.test.labels)
 
 
 def test_each_fold_reports_the_coverage_of_its_prediction_sets(undisturbed: Workspace) -> None:
