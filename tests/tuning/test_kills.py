@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -18,6 +19,7 @@ from rich.console import Console
 from sqlalchemy import text
 
 from mammo.core.config import Config
+from mammo.core.errors import MammoError
 from mammo.core.files import Workspace
 from mammo.tuning.mlflow import write_runs
 from mammo.tuning.objective import FOLDS, INDEX, WORKER, finished, state_of
@@ -25,6 +27,7 @@ from mammo.tuning.record import study_record, write_record
 from mammo.tuning.storage import journal_path, using_storage
 from mammo.tuning.study import OpenStudy, study_name
 from mammo.tuning.workers import Plan, run_tuning, take, work
+from tests.docker.processes import wait_until
 from tests.tuning.conftest import (
     agrees_with_storage,
     line_with,
@@ -159,12 +162,13 @@ def test_a_command_that_is_stopped_or_loses_a_worker_says_one_line_and_goes_on_w
             _, said = command.communicate(timeout=600)
         return command.returncode, said
 
-    def kill_the_worker(_: subprocess.Popen[str]) -> None:
-        os.kill(worker_of_the_last_trial(space, config), signal.SIGKILL)
-
-    code, said = ended_by("trial ", kill_the_worker)
-    assert (code, len(said.splitlines())) == (2, 1)
-    assert said.startswith("error: a worker died")
+    killer = threading.Thread(target=kill_the_first_worker, args=(space, config))
+    killer.start()
+    with pytest.raises(
+        MammoError, match=r"^a worker died .*; ended trials are kept: run the same command again"
+    ):
+        run_tuning(space, config, Plan(n_trials, 1), Console(quiet=True))
+    killer.join()
     stopped = "stopped; run the same command to go on\n"
     # A terminal sends it to all of its processes.
     assert ended_by("ended before", lambda c: os.killpg(c.pid, signal.SIGINT)) == (130, stopped)
@@ -175,11 +179,18 @@ def test_a_command_that_is_stopped_or_loses_a_worker_says_one_line_and_goes_on_w
         is_whole(opened, n_trials, n_died=1)
 
 
-def worker_of_the_last_trial(space: Workspace, config: Config) -> int:
-    with using_storage(space, None, None) as storage:
-        trials = optuna.load_study(study_name=study_name(config), storage=storage).trials
-    signed = [trial.user_attrs[WORKER] for trial in trials if WORKER in trial.user_attrs]
-    return int(signed[-1].split(":")[1])
+def kill_the_first_worker(space: Workspace, config: Config) -> None:
+    """Kill -9 the worker that takes the first trial, as soon as it has."""
+
+    def workers() -> list[str]:
+        with using_storage(space, None, None) as storage:
+            if study_name(config) not in optuna.get_all_study_names(storage):
+                return []
+            trials = optuna.load_study(study_name=study_name(config), storage=storage).trials
+        return [trial.user_attrs[WORKER] for trial in trials if WORKER in trial.user_attrs]
+
+    wait_until(lambda: bool(workers()), 120, lambda: "a worker takes a trial")
+    os.kill(int(workers()[0].split(":")[1]), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("n_writes", range(1, 12))
