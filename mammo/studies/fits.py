@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from mammo.core.config import Config
-from mammo.core.errors import MammoError
+from mammo.core.errors import MammoError, ending_on_sigterm
 from mammo.core.files import HERE, Workspace, atomic_path
 from mammo.core.processes import (
     FitsProgress,
@@ -203,7 +203,7 @@ def _fit_missing(
         raise MammoError(
             f"{folder}: another command is fitting here; wait for it to end, or stop it, and run again"
         ) from error
-    with held:
+    with held, ending_on_sigterm():
         for path in [*folder.rglob(".*.npz"), *folder.rglob(".*.pt")]:
             path.unlink()  # half written by a killed command: nobody else writes here
         n_jobs = max(1, min(n_jobs, len(missing)))
