@@ -109,7 +109,7 @@ def scoring(plan: Plan, device: torch.device, keras: Keras) -> Iterator[Row]:
     ):
         config = config_of(system)
         grid, plain = config.patches, build_classifier(system, config.model, 0).to(device).eval()
-        patches = crop(images, grid_batch(1, grid.size_px, grid.stride_px, device), grid.size_px)
+        patches = crop(images, grid_batch(1, grid, device), grid.size_px)
         by_exact, by_dense = (classifier_of(system, road, device) for road in ("exact", "dense"))
         ways = [
             Way(ONE_BY_ONE, partial(_one_by_one, plain, patches)),
@@ -139,7 +139,7 @@ def training(plan: Plan, device: torch.device, keras: Keras) -> Iterator[Row]:
     configs = {road: config_of(system, road, device.type, **TO_KEEP) for road in ("exact", "dense")}
     nets = {road: classifier_of(system, road, device) for road in configs}
     paper, patches = config_of(system, device=device.type, recipe="paper"), configs["exact"].patches
-    squares = grid_batch(len(images), patches.size_px, patches.stride_px, device)
+    squares = grid_batch(len(images), patches, device)
     slot = torch.arange(len(squares.roi), device=device) % (len(squares.roi) // len(images))
     labels = squares.roi % 2
     pixels = PatchData(torch.from_numpy(images).to(device), labels, squares, labels)
@@ -218,7 +218,7 @@ def limits(plan: Plan, device: torch.device) -> Iterator[Row]:
         3072 if device.type == "cpu" else 8192,
     )
     classifier, grid = classifier_of(system, "exact", device), config_of(system).patches
-    squares = grid_batch(n_rois, grid.size_px, grid.stride_px, device)
+    squares = grid_batch(n_rois, grid, device)
     pixels = crop(torch.from_numpy(noise(n_rois)).to(device), squares, grid.size_px)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -262,7 +262,7 @@ def gpu(plan: Plan, device: torch.device) -> Iterator[Row]:
     """Patches a second by the size of the batch, with and without torch.compile."""
     grid = config_of("compact-model1").patches
     images = torch.from_numpy(noise(41))
-    squares = grid_batch(len(images), grid.size_px, grid.stride_px, device).take(slice(1024))
+    squares = grid_batch(len(images), grid, device).take(slice(1024))
     skipped = "" if device.type == "cuda" else "no GPU is visible"
 
     def score(classifier: Any, size: int) -> int:

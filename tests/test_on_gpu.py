@@ -74,8 +74,9 @@ def val_on_gpu() -> PatchData:
 def test_patches_that_are_cut_are_the_same_pixels(disc_set: Rois) -> None:
     images = torch.from_numpy(disc_set.images)
     for size_px in (32, 72, 120):
-        on_gpu = crop(images.to(GPU), grid_batch(len(images), size_px, 12, GPU), size_px)
-        assert torch.equal(on_gpu.cpu(), crop(images, grid_batch(len(images), size_px, 12, CPU), size_px))
+        grid = replace(SETTINGS, size_px=size_px, stride_px=12)
+        on_gpu = crop(images.to(GPU), grid_batch(len(images), grid, GPU), size_px)
+        assert torch.equal(on_gpu.cpu(), crop(images, grid_batch(len(images), grid, CPU), size_px))
 
 
 @pytest.mark.parametrize("fill", ["patch", "roi"])

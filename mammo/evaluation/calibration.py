@@ -78,12 +78,10 @@ def calibration_estimates(
     gaps, in_bin = scores - labels, _bins(scores, binning, n_bins)
 
     def brier_score(weights: FloatArray) -> FloatArray:
-        score: FloatArray = weights @ gaps**2 / weights.sum(axis=1)
-        return score
+        return weights @ gaps**2 / weights.sum(axis=1)
 
     def calibration_error(weights: FloatArray) -> FloatArray:
-        error: FloatArray = np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
-        return error
+        return np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
 
     error = bootstrap(calibration_error, groups, kind="basic", **how)
     low, high = (float(np.maximum(end, 0)) for end in (error.ci_low, error.ci_high))
@@ -112,8 +110,7 @@ def _bins(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.f
         index = np.minimum((scores * n_bins).astype(np.int64), n_bins - 1)
     else:
         index = np.searchsorted(np.sort(scores), scores).astype(np.int64) * n_bins // len(scores)
-    members: npt.NDArray[np.float64] = (index[:, None] == np.unique(index)).astype(float)
-    return members
+    return (index[:, None] == np.unique(index)).astype(float)
 
 
 @dataclass(frozen=True)
@@ -129,8 +126,7 @@ class Calibrator(Result):
 
     def apply(self, scores: FloatArray) -> npt.NDArray[np.float64]:
         """Calibrated probabilities of Tumor, same shape as `scores`."""
-        probabilities: npt.NDArray[np.float64] = expit(self.slope * logits(scores) + self.intercept)
-        return probabilities
+        return expit(self.slope * logits(scores) + self.intercept)
 
 
 NO_CALIBRATION: Final = Calibrator(slope=1.0, intercept=0.0)
@@ -174,8 +170,7 @@ def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -
 
 
 def logits(scores: FloatArray) -> npt.NDArray[np.float64]:
-    logits: npt.NDArray[np.float64] = logit(np.clip(scores.astype(float), _MARGIN, 1 - _MARGIN))
-    return logits
+    return logit(np.clip(scores.astype(float), _MARGIN, 1 - _MARGIN))
 
 
 def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:

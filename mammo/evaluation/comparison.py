@@ -110,10 +110,8 @@ def verdict(differences: Mapping[str, Estimate]) -> str:
     return "; ".join(f"{word} {side}" for word, side in sides.items() if side) or ALIKE
 
 
-def rois_needed(
-    share_only_a: float, share_only_b: float, *, confidence: float, power: float = 0.8
-) -> int | None:
-    """ROIs that McNemar's two-sided test needs to tell two systems apart, each of which alone decides a share rightly.
+def rois_needed(share_only_a: float, share_only_b: float, confidence: float) -> int | None:
+    """ROIs that McNemar's two-sided test needs, at 80% power, where each of two systems alone decides a share rightly.
 
     Connor 1987, Biometrics 43, 207-211 (doi 10.2307/2531961), with the test's error rate 1 - confidence: asymptotic,
     the exact test needs somewhat more. None when the shares are equal: then no number would do.
@@ -121,7 +119,7 @@ def rois_needed(
     discordant, excess = share_only_a + share_only_b, share_only_a - share_only_b
     if excess == 0:
         return None
-    quantile_alpha, quantile_power = float(ndtri((1 + confidence) / 2)), float(ndtri(power))
+    quantile_alpha, quantile_power = float(ndtri((1 + confidence) / 2)), float(ndtri(0.8))
     reach = quantile_alpha * math.sqrt(discordant) + quantile_power * math.sqrt(discordant - excess**2)
     return math.ceil((reach / excess) ** 2)
 
@@ -135,7 +133,7 @@ def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resamp
     of_auc, confidence = auc_difference(a, b, **how), how["confidence"]
     test = mcnemar_exact(a.labels, a.decisions[0], b.decisions[0])
     n, excess = len(a.labels), test.only_a_right - test.only_b_right
-    needed = rois_needed(test.only_a_right / n, test.only_b_right / n, confidence=confidence)
+    needed = rois_needed(test.only_a_right / n, test.only_b_right / n, confidence)
     decisions_differ, scores_differ = test.p_value < 1 - confidence, of_auc.side is not None
     finding = {
         (False, False): ALIKE,

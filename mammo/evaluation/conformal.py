@@ -108,8 +108,7 @@ class FoldReferral(Result):
 
     def rate(self, name: str) -> Estimate:
         """One of the `RATES`."""
-        rate: Estimate = getattr(self, name)
-        return rate
+        return getattr(self, name)
 
 
 def verdict(coverage: Estimate, promise: float) -> Verdict:

@@ -88,19 +88,17 @@ class Domain(Result):
             for image, deviations, out in zip(images, self._standardised(found), far, strict=True)
         ]
 
-    def with_false_alarms(self, images: Images, confidence: float = 0.95) -> "Domain":
-        """The same domain and how many other ROIs, uint8 `(n, 120, 120)`, it takes for strangers."""
+    def with_false_alarms(self, images: Images) -> "Domain":
+        """The same domain and how many other ROIs, uint8 `(n, 120, 120)`, it takes for strangers (95% interval)."""
         n_out = sum(reason is not None for reason in self.reasons(images))
-        return replace(self, false_alarms=wilson(n_out, len(images), confidence))
+        return replace(self, false_alarms=wilson(n_out, len(images), 0.95))
 
     def _standardised(self, found: FloatArray) -> FloatArray:
-        standardised: FloatArray = (found - np.array(self.median)) / np.array(self.spread)
-        return standardised
+        return (found - np.array(self.median)) / np.array(self.spread)
 
     def _distance(self, found: FloatArray) -> FloatArray:
         from_centre = self._standardised(found) - np.array(self.shift)
-        distance: FloatArray = np.sqrt(((from_centre @ np.array(self.precision)) * from_centre).sum(axis=1))
-        return distance
+        return np.sqrt(((from_centre @ np.array(self.precision)) * from_centre).sum(axis=1))
 
     def _reason(self, deviations: FloatArray) -> str:
         of = dict(zip(FEATURES, deviations.tolist(), strict=True))

@@ -31,8 +31,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 def _quotient(top: FloatArray, bottom: FloatArray) -> FloatArray:
     """`top / bottom`, NaN where `bottom` is 0: undefined."""
-    quotient: FloatArray = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
-    return quotient
+    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,7 @@ class Scores:
     @cached_property
     def scores(self) -> FloatArray:
         """Mean patch score, `(R, n)`."""
-        mean: FloatArray = self.patch_scores.mean(axis=-1)
-        return mean
+        return self.patch_scores.mean(axis=-1)
 
     def with_scores(self, scores: FloatArray) -> Self:
         """The same decisions with another score of each ROI, `(R, n)`."""

@@ -27,8 +27,7 @@ def patch_votes(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
 
 def vote_shares(patch_scores: FloatArray, config: VoteConfig) -> FloatArray:
     """Share of Tumor votes of each ROI: `(n_rois, n_patches)` → `(n_rois,)`."""
-    shares: FloatArray = patch_votes(patch_scores, config).mean(axis=1)
-    return shares
+    return patch_votes(patch_scores, config).mean(axis=1)
 
 
 def decisions(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
@@ -74,8 +73,7 @@ def prediction_sets(patch_scores: FloatArray, config: VoteConfig, conformal: Con
     disagree it holds both and the ROI goes to a reader. Larger sets keep the promised coverage.
     """
     decided = decisions(patch_scores, config)[:, None] == np.array([Label.NORMAL, Label.TUMOR])
-    sets: BoolArray = conformal.sets(patch_scores.mean(axis=1)) | decided
-    return sets
+    return conformal.sets(patch_scores.mean(axis=1)) | decided
 
 
 def voted(

@@ -168,13 +168,11 @@ class Classifier(nn.Module):
 
     def blocks(self, patches: Tensor) -> dict[str, Tensor]:
         """Grey patches `(n, 1, p, p)`, 0 to 255 → the feature maps of the blocks."""
-        features: dict[str, Tensor] = self.backbone(self.preprocessing(patches))
-        return features
+        return self.backbone(self.preprocessing(patches))
 
     def classify(self, features: dict[str, Tensor]) -> Tensor:
         """Feature maps → logits `(n, 2)`: Normal, Tumor."""
-        logits: Tensor = self.head(self.fusion(features))
-        return logits
+        return self.head(self.fusion(features))
 
     def forward(self, patches: Tensor) -> Tensor:
         """Grey patches `(n, 1, p, p)`, 0 to 255 → logits `(n, 2)`."""
@@ -182,8 +180,7 @@ class Classifier(nn.Module):
 
     def classify_pooled(self, parts: list[Tensor]) -> Tensor:
         """Parts of the blocks, each `(n, 2 + cells, c)` → logits `(n, 2)`."""
-        logits: Tensor = self.head(self.fusion.of_pooled(parts))
-        return logits
+        return self.head(self.fusion.of_pooled(parts))
 
     def windows(self, images: Tensor, tops: Tensor, lefts: Tensor, size_px: int) -> Tensor:
         """The dense road: whole ROIs `(n, 1, S, S)` → logits `(n, t · l, 2)` of the patches at tops and lefts."""

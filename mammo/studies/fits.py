@@ -6,12 +6,10 @@ kept patch scores, so another vote rule costs no fit.
 
 import hashlib
 import json
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import isnan, nan
@@ -27,10 +25,11 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from mammo.core.config import Config
-from mammo.core.errors import MammoError
+from mammo.core.errors import MammoError, ending_on_sigterm
 from mammo.core.files import HERE, Workspace, atomic_path
 from mammo.core.processes import (
     FitsProgress,
+    context_without_threads,
     deaf_to_interrupts,
     end_with_parent,
     fits_progress,
@@ -43,6 +42,7 @@ from mammo.core.systems import network_of, split_system
 from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.models.build import build_classifier
+from mammo.studies.crew import crew
 from mammo.systems.devices import choose_device, cpu_threads
 from mammo.systems.features import keep_features
 from mammo.systems.fit import EpochRecord
@@ -176,6 +176,7 @@ def load_fit(path: Path) -> Fit | None:
 
 POLL_S: Final = 0.5
 """How often the bar is moved while fits run."""
+PRELOADED: Final = ("mammo.studies.fits", "sklearn.linear_model", "scipy.stats")
 
 
 def default_jobs(config: Config) -> int:
@@ -196,27 +197,29 @@ def run_fits(tasks: Sequence[FitTask], workspace: Workspace, n_jobs: int, consol
     fits = {key: fit for key in wanted if (fit := load_fit(fit_path(workspace.fits, key)))}
     missing = {key: task for key, task in wanted.items() if key not in fits}
     took = {network_of(wanted[key].system): fit.seconds for key, fit in fits.items()}
-    to_do = f"{len(missing)} fits to do, {len(fits)} kept from before"
+    jobs = min(n_jobs or default_jobs(tasks[0].config), max(1, len(missing)))
+    to_do = (
+        f"{len(missing)} fits to do, {len(fits)} kept from before{_duration(missing.values(), took, jobs)}"
+    )
     if n_jobs == 0:
-        jobs = default_jobs(tasks[0].config)
-        raise DryRunError(f"{to_do}{_duration(missing.values(), took, jobs)}")
+        raise DryRunError(to_do)
     if missing:
-        n_jobs = min(n_jobs, len(missing))
-        said = f"{to_do}{_duration(missing.values(), took, n_jobs)}"
-        console.print(f"{said}. Stop at any time: the same command goes on.", highlight=False, soft_wrap=True)
-        fits |= _fit_missing(missing, workspace, n_jobs, console)
+        console.print(
+            f"{to_do}. Stop at any time: the same command goes on.", highlight=False, soft_wrap=True
+        )
+        fits |= _fit_missing(missing, workspace, jobs, console)
     return [fits[key] for key in keys]
 
 
 def _duration(tasks: Collection[FitTask], took: Mapping[str, float], n_jobs: int) -> str:
     """How long fits will take at the pace of kept ones of the same networks."""
-    seconds = sum(took.get(network_of(task.system), nan) for task in tasks) / n_jobs
-    jobs = f"; {n_jobs} {'jobs' if n_jobs > 1 else 'job'}"
     if not tasks:
         return ""
-    if isnan(seconds):
-        return f"{jobs}, how long shows once a fit of each network is done"
-    return f"{jobs}, about {timedelta(seconds=round(seconds))} (hours:minutes:seconds)"
+    seconds = sum(took.get(network_of(task.system), nan) for task in tasks) / n_jobs
+    pace = "how long shows once a fit of each network is done"
+    if not isnan(seconds):
+        pace = f"about {timedelta(seconds=round(seconds))} (hours:minutes:seconds)"
+    return f"; {n_jobs} {'jobs' if n_jobs > 1 else 'job'}, {pace}"
 
 
 def _fit_missing(
@@ -230,7 +233,7 @@ def _fit_missing(
         raise MammoError(
             f"{folder}: another command is fitting here; wait for it to end, or stop it, and run again"
         ) from error
-    with held:
+    with held, ending_on_sigterm():
         for path in [*folder.rglob(".*.npz"), *folder.rglob(".*.pt")]:
             path.unlink()  # half written by a killed command: nobody else writes here
         n_epochs = {key: task.config.recipe.epochs for key, task in missing.items()}
@@ -243,17 +246,11 @@ def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: 
     """Compute with all cores what workers of one thread would wait for."""
     seen = set[str]()
     for task in tasks:
-        backbone, _ = split_system(task.system)
-        config = task.config
+        config, (backbone, _) = task.config, split_system(task.system)
         seed = task.seed if config.model.weights == "none" else None
-        rests_on = [
-            backbone,
-            seed,
-            config.model.model_dump(),
-            config.patches.model_dump(),
-            id(task.rois.images),
-        ]
-        if config.train.features == "kept" and (mark := fingerprint(rests_on)) not in seen:
+        settings = [config.model.model_dump(), config.patches.model_dump()]
+        mark = fingerprint([backbone, seed, *settings, id(task.rois.images)])
+        if config.train.features == "kept" and mark not in seen:
             seen.add(mark)
             with steps_progress(f"features of {backbone}, ROIs", console) as on_step:
                 classifier = build_classifier(task.system, config.model, task.seed)
@@ -263,12 +260,9 @@ def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: 
 def _work_off(
     missing: dict[str, FitTask], workspace: Workspace, n_jobs: int, progress: FitsProgress
 ) -> dict[str, Fit]:
-    context = multiprocessing.get_context("spawn")
-    epochs: SimpleQueue[tuple[str, int]] = context.SimpleQueue()  # key and finished epochs
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(n_jobs, context, _start_worker, (epochs,))
+    epochs: SimpleQueue[tuple[str, int]] = context_without_threads(PRELOADED).SimpleQueue()
     fits: dict[str, Fit] = {}
-    try:
+    with crew(n_jobs, PRELOADED, "finished fits", "--jobs", _start_worker, (epochs,)) as executor:
         with deaf_to_interrupts():
             key_of = {
                 executor.submit(_fit_and_keep, key, task, workspace): key for key, task in missing.items()
@@ -282,19 +276,6 @@ def _work_off(
                 key = key_of[future]
                 fits[key] = future.result()
                 progress.fit(key, missing[key].title)
-    except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
-        what = "died (killed, or out of memory)"
-        if not isinstance(error, BrokenProcessPool):
-            what = f"could not use the GPU ({str(error).splitlines()[0]})"
-        raise MammoError(
-            f"a worker process {what}; finished fits are kept: run the same command again, with fewer --jobs if memory "
-            "is short"
-        ) from error
-    finally:
-        if len(fits) < len(missing):  # stopped or failed: what still runs has its checkpoint
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-        executor.shutdown(cancel_futures=True)
     return fits
 
 

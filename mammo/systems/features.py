@@ -117,12 +117,8 @@ class Extractor:
     def exact_views(self) -> list[int]:
         """The views as `score.turned` counts them, or none where the recipe draws what no such view shows."""
         recipe = self.recipe
-        if (
-            (recipe.rotation_deg > 0 and not recipe.quarter_turns)
-            or recipe.zoom
-            or recipe.gain
-            or recipe.offset
-        ):
+        free_rotation = recipe.rotation_deg > 0 and not recipe.quarter_turns
+        if free_rotation or recipe.zoom or recipe.gain or recipe.offset:
             return []
         turns = range(4 if recipe.quarter_turns else 1)
         mirrored = range(1 + (recipe.flip_horizontal or recipe.flip_vertical))
@@ -136,15 +132,14 @@ class Extractor:
     @property
     def corners(self) -> npt.NDArray[np.int64]:
         """Corners of the patches whose features are kept, those of the voting grid: `(s, 2)`, pixels."""
-        size_px, stride_px = self.patches.size_px, self.patches.stride_px
-        return grid_corners(size_px, stride_px, corner_patches=self.patches.corner_patches)
+        grid = self.patches
+        return grid_corners(grid.size_px, grid.stride_px, corner_patches=grid.corner_patches)
 
     @torch.inference_mode()
     def exact(self, image: npt.NDArray[np.uint8]) -> Rows:
         """One ROI → its patches' features, each alone through the backbone: `(views, s, length)`."""
         stack = torch.from_numpy(image[None]).to(self.device)
-        size_px, stride_px = self.patches.size_px, self.patches.stride_px
-        squares = grid_batch(1, size_px, stride_px, self.device, self.patches.corner_patches)
+        size_px, squares = self.patches.size_px, grid_batch(1, self.patches, self.device)
         plain = crop(stack, squares, size_px)
         views = [turned(plain, view) for view in self.exact_views] or [plain] + [
             augment(stack, squares, size_px, self.recipe, torch.Generator().manual_seed(draw))
@@ -243,9 +238,7 @@ def keep_features(
         )
     blocks = how.shapes(size_px)
     channels = tuple(shape[0] for shape in blocks)
-    sides = (
-        [size_px // 2**level for level in range(1, len(BLOCKS) + 1)] if dense else [h for _, h, _ in blocks]
-    )
+    sides = [size_px // 2 ** (k + 1) if dense else height for k, (_, height, _) in enumerate(blocks)]
     n_cells = tuple((side // pool) ** 2 for side, pool in zip(sides, MODEL2_POOLS, strict=True))
     length = sum(width * (2 + n) for width, n in zip(channels, n_cells, strict=True))
     shape = (how.n_views, len(how.corners), length)
@@ -257,17 +250,14 @@ def keep_features(
         )
     backbone, _ = split_system(system)
     name = f"{backbone}-{how.mark(with_grid=True)[:32]}.f16"
-    folders = (workspace.features, workspace.feature_cache)
-    elsewhere, own = (
-        KeptRows(folder / name, shape) for folder in (folders if not versioned else folders[::-1])
-    )
+    both = [KeptRows(folder / name, shape) for folder in (workspace.features, workspace.feature_cache)]
+    elsewhere, own = reversed(both) if versioned else both
     if not versioned and wanted.keys() <= set(elsewhere.hashes()):
         own = elsewhere
     with own.missing(wanted) as missing:
         if missing:
-            others = (
-                dict(zip(elsewhere.hashes(), elsewhere.rows(), strict=True)) if elsewhere.hashes() else {}
-            )
+            known = elsewhere.hashes()
+            others = dict(zip(known, elsewhere.rows(), strict=True)) if known else {}
             compute = _by_windows(how, workspace, backbone) if dense else how.exact
             for done, hashed in enumerate(missing):
                 on_step(done, len(missing))

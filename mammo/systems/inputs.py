@@ -61,8 +61,7 @@ class PatchData:
         with autocast(pixels.device, settings.precision):
             if dense:
                 return classifier.windows(pixels, places.top[:, None], places.left[:, None], size_px)[:, 0]
-            logits: Tensor = classifier(pixels)
-            return logits
+            return classifier(pixels)
 
     def drawn_logits(self, classifier: Classifier, settings: FitSettings) -> Tensor:
         """Logits of the drawn patches as they are; on the exact road whatever the classifier's is."""
@@ -75,16 +74,21 @@ class PatchData:
 
 def patch_data(rois: Rois, table: pd.DataFrame, device: torch.device) -> PatchData:
     """Put ROIs and the patches of them that `table` names (`PATCH_SCHEMA`) on the device."""
-    row_of = pd.Series(range(len(rois.table)), index=rois.table["roi_id"].astype(object))
-    rows = row_of.loc[table["roi_id"].astype(object)]
-
-    def on_device(values: npt.ArrayLike) -> Tensor:
-        return torch.from_numpy(np.array(values, dtype=np.int64)).to(device)
-
     images = torch.from_numpy(np.ascontiguousarray(rois.images)).to(device)
-    squares = (rows, table["top_px"], table["left_px"], table["size_px"])
-    patches = PatchBatch(*(on_device(values) for values in squares))
-    return PatchData(images, on_device(rois.labels), patches, on_device(table["label"]))
+    places = (table[name] for name in ("top_px", "left_px", "size_px"))
+    squares = PatchBatch(*_on(device, _rows(rois, table), *places))
+    roi_labels, labels = _on(device, rois.labels, table["label"])
+    return PatchData(images, roi_labels, squares, labels)
+
+
+def _rows(rois: Rois, patches: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """The row of each patch's ROI."""
+    return pd.Index(rois.table["roi_id"]).get_indexer(patches["roi_id"])
+
+
+def _on(device: torch.device, *arrays: npt.ArrayLike) -> list[Tensor]:
+    """Whole numbers as tensors of the device."""
+    return [torch.from_numpy(np.array(values, dtype=np.int64)).to(device) for values in arrays]
 
 
 @dataclass(frozen=True)
@@ -151,13 +155,7 @@ def frozen_data(
     """
     size_px = ROI_SIDE_PX - int(features.corners.max()) - int(features.corners.min())
     patches = patches[patches["size_px"] == size_px]
-    row_of = pd.Series(range(len(rois.table)), index=rois.table["roi_id"].astype(object))
     squares = patches[["top_px", "left_px"]].to_numpy(np.int64)
     places, of_square = np.unique(squares, axis=0, return_inverse=True)
     slot = np.abs(places[:, None] - features.corners).sum(axis=2).argmin(axis=1)[of_square]
-
-    def on_device(values: npt.ArrayLike) -> Tensor:
-        return torch.from_numpy(np.array(values, dtype=np.int64)).to(device)
-
-    roi = row_of.loc[patches["roi_id"].astype(object)]
-    return FrozenData(features, *(on_device(values) for values in (rois.labels, roi, slot, patches["label"])))
+    return FrozenData(features, *_on(device, rois.labels, _rows(rois, patches), slot, patches["label"]))

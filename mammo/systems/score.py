@@ -67,24 +67,21 @@ def patch_logits(
     return torch.cat(pieces) if pieces else torch.zeros(0, 2)
 
 
-def grid_batch(
-    n_rois: int, size_px: int, stride_px: int, device: torch.device, corner_patches: bool = True
-) -> PatchBatch:
+def grid_batch(n_rois: int, grid: Grid, device: torch.device) -> PatchBatch:
     """The voting grids of `n_rois` ROIs, one ROI after the other, row by row."""
-    corners = torch.from_numpy(grid_corners(size_px, stride_px, corner_patches=corner_patches)).to(device)
-    n_patches = len(corners)
+    places = grid_corners(grid.size_px, grid.stride_px, corner_patches=grid.corner_patches)
+    top, left = torch.from_numpy(places).to(device).T
     return PatchBatch(
-        roi=torch.arange(n_rois, device=device).repeat_interleave(n_patches),
-        top=corners[:, 0].repeat(n_rois),
-        left=corners[:, 1].repeat(n_rois),
-        size=torch.full((n_rois * n_patches,), size_px, device=device),
+        roi=torch.arange(n_rois, device=device).repeat_interleave(len(places)),
+        top=top.repeat(n_rois),
+        left=left.repeat(n_rois),
+        size=torch.full((n_rois * len(places),), grid.size_px, device=device),
     )
 
 
 def tumor_scores(logits: Tensor) -> FloatArray:
     """Probability of Tumor: logits `(…, 2)` → `(…,)`."""
-    scores: FloatArray = torch.softmax(logits.double(), dim=-1)[..., 1].numpy()
-    return scores
+    return torch.softmax(logits.double(), dim=-1)[..., 1].numpy()
 
 
 def grid_offsets_on(n_rois: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -101,8 +98,8 @@ def grid_logits(classifier: Classifier, images: Tensor, grid: Grid, precision: s
     """
     if classifier.architecture.road == "dense":
         return _window_logits(classifier, images, grid, precision, view)
-    batch = grid_batch(len(images), grid.size_px, grid.stride_px, images.device, grid.corner_patches)
-    logits = patch_logits(classifier, images, batch, grid.size_px, precision, view=view)
+    squares = grid_batch(len(images), grid, images.device)
+    logits = patch_logits(classifier, images, squares, grid.size_px, precision, view=view)
     return logits.view(len(images), -1, 2)
 
 
@@ -114,9 +111,8 @@ def _window_logits(classifier: Classifier, images: Tensor, grid: Grid, precision
         tops, lefts = grid_offsets_on(len(batch), grid, images.device)
         with autocast(images.device, precision):
             logits = classifier.windows(pixels, tops, lefts, grid.size_px)
-        places = logits.float().unflatten(
-            1, (tops.shape[1], lefts.shape[1])
-        )  # the grid is as symmetric as the ROI
+        # The grid is as symmetric as the ROI.
+        places = logits.float().unflatten(1, (tops.shape[1], lefts.shape[1]))
         places = torch.rot90(places.flip(2) if view >= 4 else places, -(view % 4), (1, 2))
         pieces.append(places.flatten(1, 2).cpu())
     return torch.cat(pieces)
@@ -128,8 +124,7 @@ def grid_scores(classifier: Classifier, images: Tensor, grid: Grid, precision: s
     The classifier is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`.
     """
     of_views = [tumor_scores(grid_logits(classifier, images, grid, precision, view)) for view in range(views)]
-    mean: FloatArray = np.mean(of_views, axis=0)
-    return mean
+    return np.mean(of_views, axis=0)
 
 
 @dataclass(frozen=True)

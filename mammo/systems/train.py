@@ -157,26 +157,17 @@ def stacked_results(labels: npt.NDArray[np.int64], patch_scores: FloatArray) -> 
 
 def validation_results(bundle: Bundle) -> dict[str, float]:
     """What validation gave: the results of the chosen epoch, and the numbers that decide and calibrate."""
-    alarms = bundle.domain.false_alarms
-    return (
-        bundle.results
-        | {
-            "threshold": bundle.vote.share_threshold,
-            "calibrator_slope": bundle.calibrator.slope,
-            "calibrator_intercept": bundle.calibrator.intercept,
-            "limit_normal": bundle.conformal.limit_normal,
-            "limit_tumor": bundle.conformal.limit_tumor,
-        }
-        | (
-            {}
-            if alarms is None
-            else {
-                "domain_false_alarms": alarms.value,
-                "domain_false_alarms_ci_low": alarms.ci_low,
-                "domain_false_alarms_ci_high": alarms.ci_high,
-            }
-        )
-    )
+    found = bundle.results | {
+        "threshold": bundle.vote.share_threshold,
+        "calibrator_slope": bundle.calibrator.slope,
+        "calibrator_intercept": bundle.calibrator.intercept,
+        "limit_normal": bundle.conformal.limit_normal,
+        "limit_tumor": bundle.conformal.limit_tumor,
+    }
+    if alarms := bundle.domain.false_alarms:
+        of_alarms = {"": alarms.value, "_ci_low": alarms.ci_low, "_ci_high": alarms.ci_high}
+        found |= {f"domain_false_alarms{end}": value for end, value in of_alarms.items()}
+    return found
 
 
 FIT_CODE: Final = (

@@ -1,13 +1,13 @@
 """What a trial is worth: ROIs of held-out folds after voting, one fold after the other; and when it is stopped."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import optuna
-import torch
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import wilcoxon
 
@@ -23,9 +23,9 @@ from mammo.evaluation.metrics import auc, confusion
 from mammo.evaluation.voting import decisions, fitted, vote_shares, with_validation_threshold
 from mammo.models.build import Classifier, build_classifier
 from mammo.studies.fits import Fit
+from mammo.systems.devices import choose_device
 from mammo.systems.fit import EpochRecord, fit
-from mammo.systems.inputs import FitSettings
-from mammo.systems.train import fit_data, patch_scores
+from mammo.systems.train import fit_data, fit_settings, patch_scores
 from mammo.tuning.space import trial_settings
 
 INDEX: Final = "index"
@@ -85,9 +85,7 @@ def _folds(rois: Rois, n_folds: int, seed: int) -> list[Fold]:
     return grouped_folds(rois, GridConfig(n_folds=n_folds, n_repeats=1, n_seeds=1, seed=seed))
 
 
-def judge_trial(
-    trial: optuna.Trial, folds: Sequence[Fold], config: Config, device: torch.device, workspace: Workspace
-) -> float:
+def judge_trial(trial: optuna.Trial, folds: Sequence[Fold], config: Config, workspace: Workspace) -> float:
     """Fit and judge a trial, whose index is known, on each of `trial_folds`; its value is the mean over them.
 
     Every epoch reports, at the step `fold × epochs + epoch`, the validation AUC so far: the mean of this epoch's and of
@@ -112,7 +110,7 @@ def judge_trial(
         trial.set_user_attr(PATCHES, len(val_aucs) * config.tune.patches_per_epoch)
         for name, spent in cost.items():
             trial.set_user_attr(name, round(spent, 3))
-        trial.set_user_attr(DEVICE, str(device))
+        trial.set_user_attr(DEVICE, str(choose_device(config.train.device)))
     return float(np.mean(values))
 
 
@@ -127,19 +125,15 @@ def _fitted(
     cost: dict[str, float],
 ) -> Classifier:
     """Fit one fold; the validation AUCs of all epochs so far, and `cost`, are added to as it goes."""
-    tune, patches = settings.tune, settings.patches
+    tune, patches, part, val_part = settings.tune, settings.patches, rois.part("train"), rois.part("val")
     seed = fit_seed(tune.seed, int(trial.user_attrs[INDEX]), number)
-    classifier, part, val_part = (
-        build_classifier(system, settings.model, seed),
-        rois.part("train"),
-        rois.part("val"),
-    )
+    classifier = build_classifier(system, settings.model, seed)
     drawn = drawn_patches(part.table, patches.model_copy(update={"seed": seed}))
     train = fit_data(part, drawn, classifier, settings, workspace)
     # The grid alone judges an epoch.
     val = fit_data(val_part, drawn_patches(val_part.table.iloc[:0], patches), classifier, settings, workspace)
     stride_px = coarse_stride(patches.size_px, patches.corner_patches)
-    how = FitSettings(patches.size_px, stride_px, seed, settings.train.precision, patches.corner_patches)
+    how = replace(fit_settings(settings, seed), stride_px=stride_px)
     earlier, so_far, last_epochs = _earlier(trial), list[float](), val_aucs[tune.epochs - 1 :: tune.epochs]
     started = perf_counter()
 

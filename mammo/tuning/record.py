@@ -255,9 +255,8 @@ def write_plots(opened: OpenStudy, shares: Mapping[str, Any], folder: Path) -> N
             draw("importance.png", plots.plot_param_importances, (8, 5), evaluator=evaluator)
             draw("parallel_coordinate.png", plots.plot_parallel_coordinate, (14, 6), params=list(tune.space))
         if len(varied) > 1:
-            draw(
-                "contour.png", plots.plot_contour, (14, 10), params=varied[:4]
-            )  # more would be too small to read
+            # More than four would be too small to read.
+            draw("contour.png", plots.plot_contour, (14, 10), params=varied[:4])
 
 
 def _redrawn(ended: Sequence[FrozenTrial]) -> optuna.Study:

@@ -6,12 +6,10 @@ the ROI images in its own memory (a few MiB).
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
-from multiprocessing import active_children
 from os import getpid
 from platform import node
 from time import perf_counter, sleep
@@ -34,7 +32,7 @@ from mammo.core.errors import PHANTOM, MammoError, ending_on_sigterm
 from mammo.core.files import Workspace
 from mammo.core.processes import context_without_threads, deaf_to_interrupts, end_with_parent
 from mammo.data.splits import Fold
-from mammo.systems.devices import choose_device
+from mammo.studies.crew import crew
 from mammo.tuning import objective
 from mammo.tuning.objective import INDEX, judge_trial, trial_folds
 from mammo.tuning.record import study_record, write_record
@@ -129,7 +127,11 @@ def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None
     elif n_left > 0:
         said += f", workers: {plan.n_workers}. Stop at any time: the same command goes on."
     say(said)
-    with _crew(opened, plan, min(plan.n_workers, n_left)) as at_work:
+    n_workers = max(0, min(plan.n_workers, n_left))
+    with crew(max(1, n_workers), PRELOADED, "ended trials", "--workers") as executor:
+        with deaf_to_interrupts():
+            task = (opened.workspace, opened.config, plan, opened.command)
+            at_work = {executor.submit(work, *task) for _ in range(n_workers)}
         while True:
             ended = opened.ended
             for trial in ended:
@@ -144,29 +146,6 @@ def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None
             if not at_work:
                 sleep(POLL_S)
     say("no trial is left: writing the record, the pictures and MLflow's runs")
-
-
-@contextmanager
-def _crew(opened: OpenStudy, plan: Plan, n_workers: int) -> Iterator[set[Future[int]]]:
-    """Worker processes of this machine, that end with the block however it ends."""
-    others, finished_well = set(active_children()), False
-    executor = ProcessPoolExecutor(max(1, n_workers), context_without_threads(PRELOADED))
-    task = (opened.workspace, opened.config, plan, opened.command)
-    try:
-        with deaf_to_interrupts():
-            futures = {executor.submit(work, *task) for _ in range(n_workers)}
-        yield futures
-        finished_well = True
-    except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
-        raise MammoError(
-            f"a worker died ({str(error).splitlines()[0]}); ended trials are kept: run the same command again, with "
-            "fewer --workers if memory is short"
-        ) from error
-    finally:
-        if not finished_well:
-            for worker in set(active_children()) - others:
-                worker.terminate()
-        executor.shutdown(cancel_futures=True)
 
 
 def work(
@@ -246,14 +225,12 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
 
 def _end(opened: OpenStudy, trial: optuna.Trial, folds: list[Fold], started: float) -> FrozenTrial | None:
     """Judge a trial and tell how it ended; None if it counted as dead meanwhile."""
-    value, device = None, choose_device(opened.config.train.device)
+    value = None
     try:
         with _heartbeat(opened, trial):
             try:
-                value, state = (
-                    judge_trial(trial, folds, opened.config, device, opened.workspace),
-                    TrialState.COMPLETE,
-                )
+                value = judge_trial(trial, folds, opened.config, opened.workspace)
+                state = TrialState.COMPLETE
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
             except MammoError as error:

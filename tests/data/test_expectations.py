@@ -126,7 +126,7 @@ def test_each_fault_of_the_images_is_named_with_its_roi() -> None:
     table, images = phantom_rois()
     images[1] = 255
     images[2] = images[9]
-    faulty = images[:, :100, :90].astype(np.float32)
+    faulty: Any = images[:, :100, :90].astype(np.float32)
     table["sha256"] = pixel_hashes(faulty)
     assert broken(check_rois, table, faulty) == {
         "dtype_known_value": {"roi0", "roi1", "roi2"},

@@ -14,8 +14,7 @@ from scipy.stats import chi2
 
 from mammo.core.errors import DataError
 from mammo.data.extraction import extract_roi, preprocess_film
-from mammo.data.films import open_films, read_films
-from mammo.data.locate import locate_rois
+from mammo.data.films import open_films, read_annotations, read_films
 from mammo.data.rois import Rois
 from mammo.evaluation import domain as module
 from mammo.evaluation.domain import ANY_DOMAIN, FEATURES, MIN_ROIS, QUANTILE, Domain, features, fit_domain
@@ -85,29 +84,6 @@ def test_features_follow_their_formulas() -> None:
     assert found["edges"] == pytest.approx(np.log((np.sqrt(8) + 0.25) / 2.25))
 
 
-def test_features_of_tissue_agree_with_another_way_to_compute_them() -> None:
-    inner = TISSUE[0][10:110, 10:110].astype(float)
-    medians = np.array(
-        [[np.median(inner[r - 1 : r + 2, c - 1 : c + 2]) for c in range(1, 99)] for r in range(1, 99)]
-    )
-    grain = np.sqrt(np.mean((inner[1:-1, 1:-1] - medians) ** 2))
-
-    def energy(px: int) -> float:
-        down, right = np.roll(inner, -px, 0)[:-px] - inner[:-px], np.roll(inner, -px, 1) - inner
-        return float(np.mean([np.mean(down**2), np.mean(right[:, :-px] ** 2)]))
-
-    peaks = sum(
-        (inner[r, c] > max(around) or inner[r, c] < min(around))
-        for r in range(1, 99)
-        for c in range(1, 99)
-        for around in [[inner[r - 1, c], inner[r + 1, c], inner[r, c - 1], inner[r, c + 1]]]
-    )
-    found = dict(zip(FEATURES, features(TISSUE[:1])[0].tolist(), strict=True))
-    assert found["grain"] == pytest.approx(np.log(grain + 0.25))
-    assert found["peaks"] == pytest.approx(np.log((peaks / 98**2 + 0.002) / (1 - peaks / 98**2 + 0.002)))
-    assert found["coarse"] == pytest.approx(np.log((energy(8) + 0.05) / (energy(16) + 0.05)))
-
-
 def test_turning_or_mirroring_a_picture_changes_nothing() -> None:
     turned = np.stack([np.flipud(TISSUE[0]), TISSUE[0].T, np.rot90(TISSUE[0])])
     assert features(turned) == pytest.approx(np.repeat(features(TISSUE[:1]), 3, axis=0))
@@ -141,12 +117,6 @@ def test_raw_crops_are_out_of_domain_with_the_remedy(fitted: Domain) -> None:
         assert str(reason).endswith("`mammo predict FILM --at X,Y`")
     smooth = fitted.reasons(crops([median_filter(film, 3) for film in FILMS[80:]]))
     assert all(reason and "not equalised" in reason for reason in smooth)
-
-
-def test_the_more_noise_lies_over_a_roi_the_farther_it_is(fitted: Domain) -> None:
-    noise = np.random.default_rng(2).normal(size=(120, 120))
-    noisy = np.stack([(TISSUE[85] + level * noise).clip(0, 255).astype(np.uint8) for level in (0, 4, 8, 16)])
-    assert (np.diff(fitted.distance(noisy)) > 0).all()
 
 
 def test_the_limit_keeps_its_share_of_new_pictures_and_strange_training_rois_do_not_move_the_centre(
@@ -185,17 +155,19 @@ def test_a_domain_comes_back_from_json_and_damage_is_refused(fitted: Domain) -> 
 def test_on_the_real_films_few_held_out_rois_and_nearly_all_raw_crops_are_referred(
     real_rois: Rois, real_films: Path
 ) -> None:
-    """Fitted on the 197 published training ROIs; raw crops lie at the places of the 129 others."""
+    """Fitted on the 197 published training ROIs; raw crops lie at the lesions of every third film with one."""
     split = real_rois.table["published_split"]
     fitted = fit_domain(real_rois.images[split == "train"])
-    others = real_rois.only((split != "train").to_numpy(dtype=bool))
-    places, raw = locate_rois(others, real_films).set_index("film_id")[["x_px", "y_px"]], []
     with open_films(real_films) as store:
-        for film_id, film in read_films(store, set(places.index)):
-            raw += [extract_roi(film, x, y) for x, y in places.loc[[film_id]].to_numpy(dtype=int).tolist()]
-    # Measured: 2 of 129 are 1.6% (0.4% to 5.5%), 125 of 129 are 96.9% (92.3% to 98.8%).
-    assert len(raw) == 129
-    assert share_out(fitted, others.images) <= 0.02
+        places: dict[str, list[tuple[int, int]]] = {}
+        for one in read_annotations(store):
+            if one.x_px is not None and one.y_px is not None:
+                places.setdefault(one.film_id, []).append((one.x_px, one.y_px))
+        films = read_films(store, set(sorted(places)[::3]))
+        raw = [extract_roi(film, *place) for film_id, film in films for place in places[film_id]]
+    # Measured: 2 of 129 held-out ROIs are 1.6% (0.4% to 5.5%), 40 of 40 raw crops are all (91.2% to 100%).
+    assert len(raw) == 40
+    assert share_out(fitted, real_rois.images[split != "train"]) <= 0.02
     assert share_out(fitted, np.stack(raw)) >= 0.95
 
 

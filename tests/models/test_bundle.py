@@ -58,8 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def described(folder: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((folder / "model.json").read_text())
-    return values
+    return json.loads((folder / "model.json").read_text())
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -59,13 +59,6 @@ def test_held_out_rois_leave_no_trace_in_the_fit(task: FitTask, fit: Fit) -> Non
     np.testing.assert_array_equal(relabelled.test.labels, 1 - fit.test.labels)
 
 
-def test_validation_and_held_out_rois_are_scored_once_each(task: FitTask, fit: Fit) -> None:
-    parts = task.rois.table.groupby("split")["roi_id"].apply(sorted)
-    assert sorted(fit.val.roi_ids) == parts["val"]
-    assert sorted(fit.test.roi_ids) == parts["test"]
-    assert fit.test.patch_scores.shape == (len(parts["test"]), 9)
-
-
 FITTED: list[dict[str, Any]] = [
     {"train": {"epochs": 3}},
     {"train": {"head_lr": 0.01}},

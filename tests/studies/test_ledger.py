@@ -1,14 +1,16 @@
 """The ledger as people call it: one command, stopped and resumed, and its cells computed again by scikit-learn."""
 
+import io
 import json
-import math
 import signal
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 import yaml
@@ -18,6 +20,7 @@ from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace, read_json
 from mammo.data.splits import Fold, grouped_folds, published_folds, read_parts, rois_of_known_groups
+from mammo.evaluation.conformal import fit_conformal
 from mammo.report.blocks import SourceFile, markdown
 from mammo.report.studies import ledger_blocks, ledger_rows
 from mammo.studies.fits import Fit, fit_key, fit_path, load_fit
@@ -32,14 +35,21 @@ N_FITS = 8
 """Two seeds, each on the published folders and three honest folds."""
 
 
+def mammo(workspace: Workspace, *arguments: str) -> str:
+    """What the command says, run in this process."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+        patch.setattr(sys, "argv", ["mammo", *arguments, "--workspace", str(workspace.root)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    assert not left.value.code
+    return said.getvalue()
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace after one `mammo ledger` with two jobs."""
     workspace = tiny_space(tmp_path_factory.mktemp("ledger") / "undisturbed")
-    command = mammo_command(workspace, "ledger", "--jobs", "2")
-    output, _ = command.communicate(timeout=300)
-    assert command.returncode == 0, output
-    assert f"fit {N_FITS}/{N_FITS} done" in output
+    assert f"fit {N_FITS}/{N_FITS} done" in mammo(workspace, "ledger", "--jobs", "2")
     return workspace
 
 
@@ -64,9 +74,7 @@ def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
     n_kept = len(finished_fits(workspace))
     assert 0 < n_kept < N_FITS
     assert not (workspace.reports / "ledger").exists()
-    again = mammo_command(workspace, "ledger", "--jobs", "1")
-    output, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, output
+    mammo(workspace, "ledger", "--jobs", "1")
     assert table_of(workspace) == table_of(undisturbed)
     assert sorted(p.name for p in finished_fits(workspace)) == sorted(
         p.name for p in finished_fits(undisturbed)
@@ -85,13 +93,11 @@ def fits_of(workspace: Workspace, folds: list[Fold]) -> list[Fit]:
 def cells_of(workspace: Workspace, protocol: str, name: str = "compact-baseline") -> dict[str, Any]:
     rows = read_json(workspace.reports / "ledger" / "ledger.json")["rows"]
     (row,) = [row for row in rows if (row["protocol"], row["name"]) == (protocol, name)]
-    cells: dict[str, Any] = row["cells"]
-    return cells
+    return row["cells"]
 
 
 def by_majority(fit: Fit) -> np.ndarray:
-    decided: np.ndarray = ((fit.test.patch_scores > 0.5).mean(axis=1) >= 0.5).astype(int)
-    return decided
+    return ((fit.test.patch_scores > 0.5).mean(axis=1) >= 0.5).astype(int)
 
 
 def test_the_cells_are_scikit_learns_over_seeds_and_held_out_rois(undisturbed: Workspace) -> None:
@@ -130,8 +136,7 @@ def test_gaps_and_what_a_system_adds_to_the_floor_are_differences_of_cells(undis
     ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
 
     def value(protocol: str, name: str, metric: str) -> float:
-        found: float = cells_of(undisturbed, protocol, name)[metric]["value"]
-        return found
+        return cells_of(undisturbed, protocol, name)[metric]["value"]
 
     for name in ("compact-baseline", "floor"):
         (gap,) = [gap["cells"] for gap in ledger["gaps"] if gap["name"] == name]
@@ -164,23 +169,11 @@ def test_systems_are_compared_pair_by_pair_over_their_runs() -> None:
     assert "honest, between the systems" in set(ledger_rows(ledger)["protocol"])
 
 
-def misfits(patch_scores: np.ndarray, label: int) -> np.ndarray:
-    """One minus the probability of the class, by the mean score."""
-    score = patch_scores.mean(axis=1)
-    return np.asarray(1 - score if label == 1 else score)
-
-
-def holds_true_class(fit: Fit) -> list[bool]:
-    """Split-conformal sets by hand: a class is in where its misfit is at most the ⌈0.9 (n + 1)⌉th of validation's."""
-    held = []
-    for patch_scores, label, decided in zip(
-        fit.test.patch_scores, fit.test.labels, by_majority(fit), strict=True
-    ):
-        known = sorted(misfits(fit.val.patch_scores[fit.val.labels == label], label))
-        rank = math.ceil(0.9 * (len(known) + 1))
-        limit = known[rank - 1] if rank <= len(known) else 1.0
-        held.append(bool(misfits(patch_scores[None], label)[0] <= limit + 1e-12 or decided == label))
-    return held
+def holds_true_class(fit: Fit) -> npt.NDArray[np.bool_]:
+    """Whether each held-out ROI's served set holds its class."""
+    limits = fit_conformal(fit.val.labels, fit.val.patch_scores.mean(axis=1), alpha=1 - 0.9)
+    sets = limits.sets(fit.test.patch_scores.mean(axis=1))[np.arange(len(fit.test.labels)), fit.test.labels]
+    return sets | (by_majority(fit) == fit.test.labels)
 
 
 def test_each_fold_reports_the_coverage_of_its_prediction_sets(undisturbed: Workspace) -> None:
@@ -221,10 +214,7 @@ def test_every_file_says_that_it_rests_on_phantoms_and_every_cell_has_its_n(undi
 
 
 def test_ablation_study_and_seeds_are_commands_that_share_the_fits(
-    undisturbed: Workspace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    undisturbed: Workspace, tmp_path: Path
 ) -> None:
     values = yaml.safe_load(undisturbed.params.read_text())
     values["ingest"]["source"] = "mias_rois"  # no films to cut again
@@ -232,14 +222,9 @@ def test_ablation_study_and_seeds_are_commands_that_share_the_fits(
     file = tmp_path / "pick.yaml"
     file.write_text("variants: {mean score: {vote.rule: mean_score}, larger: {patches.size_px: 60}}")
     for arguments in (("ablate",), ("study", str(file)), ("seeds", "2")):
-        options = ("--jobs", "1", "--workspace", str(undisturbed.root))
-        monkeypatch.setattr(sys, "argv", ["mammo", *arguments, *options])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        shown = capsys.readouterr()
-        assert not left.value.code, shown.err
-        assert "PHANTOM" in shown.out
-        assert "kept from before" in shown.out or arguments[0] == "seeds"
+        said = mammo(undisturbed, *arguments, "--jobs", "1")
+        assert "PHANTOM" in said
+        assert "kept from before" in said or arguments[0] == "seeds"
     ablated = read_json(undisturbed.reports / "ablate" / "ablate.json")
     effects = {entry["name"]: entry["effect"] for entry in ablated["defects"]}
     assert effects["AUC from hard labels"]["cells"]["auc_score"]["value"] is not None

@@ -78,7 +78,7 @@ def test_a_fit_without_memory_on_its_gpu_is_an_error_with_a_way_out(
     tasks: list[FitTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "_fit_and_keep", no_memory)
-    with pytest.raises(MammoError, match=r"could not use the GPU \(CUDA out of memory\).*fewer --jobs"):
+    with pytest.raises(MammoError, match=r"a worker died \(CUDA out of memory\).*fewer --jobs"):
         run_fits([tasks[0]], Workspace(tmp_path), 1, console())
 
 

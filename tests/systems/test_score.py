@@ -13,9 +13,9 @@ from mammo.core.config import VoteConfig
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
-from mammo.systems.score import RoiScorer, grid_batch, patch_logits, tumor_scores
+from mammo.systems.score import RoiScorer, grid_batch, patch_logits
 from tests.settings import section
-from tests.tiny_fits import CPU, new_classifier
+from tests.tiny_fits import CPU, SETTINGS, new_classifier
 
 SIZE_PX, STRIDE_PX = 40, 40
 GRID = [(top, left) for top in (0, 40, 80) for left in (0, 40, 80)]
@@ -36,17 +36,12 @@ def scorer(classifier: Classifier) -> RoiScorer:
 
 
 def test_the_grids_follow_each_other_row_by_row() -> None:
-    batch = grid_batch(2, SIZE_PX, STRIDE_PX, CPU)
+    batch = grid_batch(2, SETTINGS, CPU)
     rows = torch.stack([batch.roi, batch.top, batch.left, batch.size], dim=1).tolist()
     assert rows == [[roi, top, left, SIZE_PX] for roi in (0, 1) for top, left in GRID]
 
 
-def test_tumor_scores_are_the_softmax_of_the_second_logit() -> None:
-    logits = np.random.default_rng(0).normal(0, 30, (4, 5, 2))
-    np.testing.assert_allclose(tumor_scores(torch.from_numpy(logits)), softmax(logits, axis=-1)[..., 1])
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 18, 256])
+@pytest.mark.parametrize("batch_size", [1, 7])
 def test_logits_do_not_depend_on_the_size_of_the_batches(
     classifier: Classifier, disc_set: Rois, batch_size: int
 ) -> None:
@@ -54,7 +49,7 @@ def test_logits_do_not_depend_on_the_size_of_the_batches(
     patches = [images[None, None, roi, y : y + 40, x : x + 40].float() for roi in (0, 1) for y, x in GRID]
     with torch.no_grad():
         one_by_one = torch.cat([classifier(patch) for patch in patches])
-    grid = grid_batch(2, SIZE_PX, STRIDE_PX, CPU)
+    grid = grid_batch(2, SETTINGS, CPU)
     logits = patch_logits(classifier, images, grid, SIZE_PX, "float32", batch_size)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, one_by_one, atol=1e-5, rtol=1e-5)
@@ -82,7 +77,7 @@ def test_votes_use_the_bundles_own_rule(scorer: RoiScorer, disc_set: Rois) -> No
 
 def test_no_rois_give_no_logits_no_scores_and_no_votes(scorer: RoiScorer) -> None:
     none = np.empty((0, 120, 120), dtype=np.uint8)
-    grid = grid_batch(0, SIZE_PX, STRIDE_PX, CPU)
+    grid = grid_batch(0, SETTINGS, CPU)
     assert patch_logits(scorer.bundle.classifier, torch.from_numpy(none), grid, SIZE_PX).shape == (0, 2)
     assert scorer.patch_scores(none).shape == (0, 9)
     assert scorer.votes(none) == []

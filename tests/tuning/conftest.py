@@ -62,11 +62,17 @@ def workspace(tmp_path: Path) -> tuple[Workspace, Config]:
     return make_workspace(tmp_path / "space")
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are written without their pictures, which take seconds and have tests of their own."""
+    monkeypatch.setattr("mammo.tuning.record.write_plots", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def forked() -> ForkServerContext:
     """Processes that begin in milliseconds, because what they import is loaded already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload([*PRELOADED, "alembic.command", "psycopg"])
     return context
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import threading
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -11,16 +13,21 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from sqlalchemy import text
 
 from mammo.core.config import Config
+from mammo.core.errors import MammoError
 from mammo.core.files import Workspace
 from mammo.tuning.mlflow import write_runs
 from mammo.tuning.objective import FOLDS, INDEX, WORKER, finished, state_of
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.storage import journal_path, using_storage
 from mammo.tuning.study import OpenStudy, study_name
-from mammo.tuning.workers import Plan, take, work
+from mammo.tuning.workers import Plan, run_tuning, take, work
+from tests.docker.processes import wait_until
 from tests.tuning.conftest import (
     agrees_with_storage,
     line_with,
@@ -64,12 +71,17 @@ def kill_ten_times(
         until = n_reported(opened) + int(rng.integers(1, N_REPORTS))
         workers = started(forked, opened, url, n_workers, f"command {kill}")
         while n_reported(opened) < until:
-            workers[0].join(0.002)
+            workers[0].join(0.03)
             assert workers[0].exitcode is None, "the study ended before the last kill"
         for worker in workers:
             worker.kill()
             worker.join()
             assert worker.exitcode == -9
+        if isinstance(opened.storage, RDBStorage):  # as if the four heartbeats had been waited for
+            with opened.storage.engine.begin() as connection:
+                connection.execute(
+                    text("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 minute'")
+                )
         assert what_counts([opened.trials[trial.number] for trial in ended]) == what_counts(ended)
         ended = opened.ended
     for worker in started(forked, opened, url, n_workers, "the last command"):
@@ -95,17 +107,18 @@ def n_reported(opened: OpenStudy) -> int:
     return sum(len(trial.intermediate_values) for trial in opened.trials)
 
 
-def is_whole(opened: OpenStudy, n_died: int = 5) -> None:
+def is_whole(opened: OpenStudy, n_trials: int = N_TRIALS, n_died: int = 5) -> None:
     """Every index once, nothing left open, and MLflow says so too."""
-    assert [trial.user_attrs[INDEX] for trial in opened.ended] == list(range(N_TRIALS))
+    assert [trial.user_attrs[INDEX] for trial in opened.ended] == list(range(n_trials))
     ended = [trial for trial in opened.trials if state_of(trial) != "retried"]
-    assert len(ended) == N_TRIALS
+    assert len(ended) == n_trials
     assert all(trial.state.is_finished() for trial in opened.trials)
     assert len(opened.trials) - len(ended) >= n_died
     agrees_with_storage(opened)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_pictures")
 def test_a_study_killed_ten_times_ends_with_the_trials_of_an_undisturbed_one(
     tmp_path: Path, forked: ForkServerContext, store_of: Store
 ) -> None:
@@ -122,6 +135,7 @@ def test_a_study_killed_ten_times_ends_with_the_trials_of_an_undisturbed_one(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_pictures")
 def test_two_workers_killed_ten_times_on_postgresql_lose_and_double_nothing(
     workspace: tuple[Workspace, Config], forked: ForkServerContext, database_url: str, store_of: Store
 ) -> None:
@@ -133,37 +147,50 @@ def test_two_workers_killed_ten_times_on_postgresql_lose_and_double_nothing(
 
 
 @pytest.mark.slow
-def test_a_command_whose_worker_is_killed_says_so_and_goes_on_as_after_a_kill_of_its_own(
+@pytest.mark.usefixtures("hears_interrupts", "without_pictures")
+def test_a_command_that_is_stopped_or_loses_a_worker_says_one_line_and_goes_on_when_run_again(
     workspace: tuple[Workspace, Config], store_of: Store
 ) -> None:
     space, config = workspace
     store_of(space)
+    n_trials = 10
 
-    def command_killed(victim: str) -> tuple[int, str]:
-        with tune_command(space, "--trials", str(N_TRIALS), "--workers", "1") as command:
-            line_with(command, "trial ")
-            if victim == "worker":
-                os.kill(worker_of_the_last_trial(space, config), signal.SIGKILL)
-            elif victim == "command":
-                command.kill()
-            _, errors = command.communicate(timeout=600)
-        return command.returncode, errors
+    def ended_by(line: str, end: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
+        with tune_command(space, "--trials", str(n_trials), "--workers", "1") as command:
+            line_with(command, line)
+            end(command)
+            _, said = command.communicate(timeout=600)
+        return command.returncode, said
 
-    code, errors = command_killed("worker")
-    assert code == 2
-    assert errors.startswith("error: a worker died")
-    assert len(errors.splitlines()) == 1
-    assert command_killed("command")[0] == -signal.SIGKILL
-    assert command_killed("nobody") == (0, "")
+    killer = threading.Thread(target=kill_the_first_worker, args=(space, config))
+    killer.start()
+    with pytest.raises(
+        MammoError, match=r"^a worker died .*; ended trials are kept: run the same command again"
+    ):
+        run_tuning(space, config, Plan(n_trials, 1), Console(quiet=True))
+    killer.join()
+    stopped = "stopped; run the same command to go on\n"
+    # A terminal sends it to all of its processes.
+    assert ended_by("ended before", lambda c: os.killpg(c.pid, signal.SIGINT)) == (130, stopped)
+    assert ended_by("trial ", lambda c: c.send_signal(signal.SIGTERM)) == (143, stopped)
+    assert ended_by("trial ", lambda c: c.kill())[0] == -signal.SIGKILL
+    run_tuning(space, config, Plan(n_trials, 1), Console(quiet=True))
     with study_in(space, config) as opened:
-        is_whole(opened, n_died=1)
+        is_whole(opened, n_trials, n_died=1)
 
 
-def worker_of_the_last_trial(space: Workspace, config: Config) -> int:
-    with using_storage(space, None, None) as storage:
-        trials = optuna.load_study(study_name=study_name(config), storage=storage).trials
-    signed = [trial.user_attrs[WORKER] for trial in trials if WORKER in trial.user_attrs]
-    return int(signed[-1].split(":")[1])
+def kill_the_first_worker(space: Workspace, config: Config) -> None:
+    """Kill -9 the worker that takes the first trial, as soon as it has."""
+
+    def workers() -> list[str]:
+        with using_storage(space, None, None) as storage:
+            if study_name(config) not in optuna.get_all_study_names(storage):
+                return []
+            trials = optuna.load_study(study_name=study_name(config), storage=storage).trials
+        return [trial.user_attrs[WORKER] for trial in trials if WORKER in trial.user_attrs]
+
+    wait_until(lambda: bool(workers()), 120, lambda: "a worker takes a trial")
+    os.kill(int(workers()[0].split(":")[1]), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("n_writes", range(1, 12))
@@ -203,33 +230,3 @@ def test_half_a_line_that_a_killed_writer_left_is_cut_off(workspace: tuple[Works
     with study_in(space, config) as later:
         assert later.study.user_attrs["after"] == "the kill"
         assert [trial.state for trial in later.trials] == [TrialState.FAIL]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("hears_interrupts")
-@pytest.mark.parametrize(
-    ("line", "number", "code"),
-    [("0 of 3 trials ended before", signal.SIGINT, 130), ("trial 0", signal.SIGTERM, 143)],
-)
-def test_a_stop_says_one_line_and_the_same_command_goes_on(
-    workspace: tuple[Workspace, Config], store_of: Store, line: str, number: int, code: int
-) -> None:
-    space, config = workspace
-    store_of(space)
-    arguments = ("--trials", "3", "--workers", "2")
-    with tune_command(space, *arguments) as command:
-        line_with(command, line)
-        if number == signal.SIGINT:
-            os.killpg(command.pid, number)  # as a terminal does: to all of its processes
-        else:
-            command.send_signal(number)
-        _, said = command.communicate()
-    assert (command.returncode, said) == (code, "stopped; run the same command to go on\n")
-
-    with tune_command(space, *arguments) as again:
-        line_with(again, "of 3 trials ended before")
-        line_with(again, "best: trial")
-        again.communicate()
-    assert again.returncode == 0
-    with study_in(space, config) as opened:
-        agrees_with_storage(opened)

@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from mammo.core.config import Config
-from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace, read_json, read_table
 from mammo.data.splits import development_rois
 from mammo.evaluation.metrics import auc
@@ -52,11 +51,6 @@ def test_studies_of_different_folds_do_not_mix(workspace: tuple[Workspace, Confi
     assert len({rois_mark(material) for material in materials}) == len(all_of_them)
     marks = [study_mark(one, material) for one, material in zip(all_of_them, materials, strict=True)]
     assert len(set(marks)) == len(all_of_them)
-
-
-def test_a_fold_that_does_not_exist_is_refused(workspace: tuple[Workspace, Config]) -> None:
-    with pytest.raises(ConfigError, match=r"held_out_fold must be below nested_folds \(5\), got 5"):
-        without_fold(workspace[1], 5)
 
 
 def test_the_threshold_of_a_held_out_value_comes_from_validation() -> None:

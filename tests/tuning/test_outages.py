@@ -14,6 +14,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from rich.console import Console
 from sqlalchemy import text
 
 from mammo.core.config import Config
@@ -24,11 +25,13 @@ from mammo.tuning.objective import INDEX, trial_folds
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study
-from mammo.tuning.workers import Plan, take, work
+from mammo.tuning.workers import Plan, run_tuning, take, work
 from tests.docker.processes import Postgresql, answers, free_port, wait_until
 from tests.tuning.conftest import PASSWORD, agrees_with_storage, line_with, study_in, tune_command
 
-N_TRIALS = 5
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+N_TRIALS = 4
 Store = Callable[[Workspace], None]
 
 
@@ -62,9 +65,7 @@ def test_an_outage_of_the_database_ends_the_command_with_one_sentence_and_the_sa
     assert "the study's database must answer, and does not" in sentence
     assert sentence.endswith("then run the same command again")
     assert PASSWORD not in rest + errors
-    with tune_command(space, *arguments) as again:
-        _, errors = again.communicate(timeout=600)
-    assert (again.returncode, errors) == (0, "")
+    run_tuning(space, config, Plan(N_TRIALS, 2, database_url), Console(quiet=True))
     with study_in(space, config, database_url) as opened:
         assert [t.user_attrs[INDEX] for t in opened.ended] == list(range(N_TRIALS))
         assert all(t.state.is_finished() for t in opened.trials)
@@ -97,18 +98,12 @@ def test_a_study_whose_mlflow_server_is_away_is_whole_and_is_written_by_the_same
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    arguments = ("--trials", "3", "--workers", "1")
-    with tune_command(space, *arguments) as command:
-        _, errors = command.communicate(timeout=600)
-    assert command.returncode == 2
-    assert errors.startswith(f"error: http://127.0.0.1:{port}: ")
-    assert len(errors.splitlines()) == 1
+    with pytest.raises(TrackingError, match=rf"^http://127\.0\.0\.1:{port}: "):
+        run_tuning(space, config, Plan(2, 1), Console(quiet=True))
     record = yaml.safe_load((space.reports / "tune" / "best.yaml").read_text())
-    assert record["trials"]["ended"] == 3
+    assert record["trials"]["ended"] == 2
     with mlflow_server(port, tmp_path):
-        with tune_command(space, *arguments) as command:
-            _, errors = command.communicate(timeout=600)
-        assert (command.returncode, errors) == (0, "")
+        run_tuning(space, config, Plan(2, 1), Console(quiet=True))
         with study_in(space, config) as opened:
             agrees_with_storage(opened)
 

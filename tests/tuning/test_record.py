@@ -39,8 +39,8 @@ def drawn_trial(index: int, drawn: optuna.Trial, *, pruned: bool = False) -> Fro
 @pytest.mark.parametrize(
     ("space", "n_trials", "pictures"),
     [
-        (PROJECT_SPACE, 12, DRAWN),
-        (ONE_VALUE, 12, DRAWN - {"contour"}),
+        (PROJECT_SPACE, 6, DRAWN),
+        (ONE_VALUE, 6, DRAWN - {"contour"}),
         (PROJECT_SPACE, 1, {"history", "slice"}),
     ],
     ids=["the project's space", "ranges of one value", "a single trial"],
@@ -66,11 +66,11 @@ def test_a_value_that_hangs_on_one_parameter_is_explained_by_it() -> None:
         name: optuna.distributions.FloatDistribution(0.001, 1.0) for name in ("head_lr", "weight_decay")
     }
     random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    found = importances([drawn_trial(index, random.ask(space)) for index in range(60)])
+    found = importances([drawn_trial(index, random.ask(space)) for index in range(40)])
     assert next(iter(found)) == "head_lr"
     assert found["head_lr"]["value"] > 0.9
     assert sum(share["value"] for share in found.values()) == pytest.approx(1)
-    assert {share["n"] for share in found.values()} == {60}
+    assert {share["n"] for share in found.values()} == {40}
 
 
 def test_pruned_trials_and_equal_values_explain_nothing() -> None:

@@ -18,8 +18,7 @@ from mammo.core.config import Config
 from mammo.core.errors import MammoError
 from mammo.core.files import Workspace, read_table
 from mammo.core.settings import study_tags
-from mammo.evaluation.metrics import auc
-from mammo.tuning.objective import INDEX, OWN, coarse_stride, fit_seed, roi_value, trial_folds
+from mammo.tuning.objective import INDEX, OWN, coarse_stride, fit_seed, trial_folds
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import make_study, study_mark, study_name
 from mammo.tuning.workers import Plan, run_tuning, take
@@ -42,19 +41,6 @@ def test_no_fold_holds_a_test_roi_or_splits_a_group(workspace: tuple[Workspace, 
         held_out += list(parts[2].table["roi_id"])
     assert sorted(held_out) == seen
     assert len(seen) == 32
-
-
-def test_the_value_follows_the_vote_rule() -> None:
-    labels = np.array([0, 0, 1, 1])
-    scores = np.array([[0.1, 0.9, 0.9], [0.2, 0.2, 0.2], [0.45, 0.45, 0.6], [0.9, 0.9, 0.9]])
-    config = Config.load(Path(__file__).parents[2] / "params.yaml").vote
-    majority = config.model_copy(update={"rule": "majority"})
-    mean = config.model_copy(update={"rule": "mean_score"})
-    assert roi_value("auc", labels, scores, majority) == auc(labels, np.array([2 / 3, 0, 1 / 3, 1]))
-    assert roi_value("auc", labels, scores, mean) == auc(labels, scores.mean(axis=1))
-    assert roi_value("accuracy", labels, scores, majority) == 0.5
-    lower = majority.model_copy(update={"share_threshold": 0.3})
-    assert roi_value("accuracy", labels, scores, lower) == 0.75
 
 
 @pytest.mark.parametrize("size_px", [32, 72, 119, 120])
@@ -124,6 +110,7 @@ def test_other_settings_are_refused_by_name(workspace: tuple[Workspace, Config])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_pictures")
 def test_a_study_is_made_continued_and_begun_anew(
     workspace: tuple[Workspace, Config], store_of: Store
 ) -> None:

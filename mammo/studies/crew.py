@@ -1,0 +1,41 @@
+"""Processes that work for a study or a search of settings."""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mammo.core.errors import MammoError
+from mammo.core.processes import context_without_threads
+
+
+@contextmanager
+def crew(
+    n_workers: int, modules: Sequence[str], kept: str, option: str, *start: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that have these modules loaded and end with the block, however it ends.
+
+    `start` is what each begins with: a function and a tuple of its arguments. Submit within `deaf_to_interrupts`.
+
+    Raises:
+        MammoError: a worker died or had no memory; says what is `kept` and which `option` asks for fewer.
+    """
+    others, finished_well = set(multiprocessing.active_children()), False
+    executor = ProcessPoolExecutor(n_workers, context_without_threads(modules), *start)
+    try:
+        yield executor
+        finished_well = True
+    except (BrokenProcessPool, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        raise MammoError(
+            f"a worker died ({str(error).splitlines()[0]}); {kept} are kept: run the same command again, with fewer "
+            f"{option} if memory is short"
+        ) from error
+    finally:
+        if not finished_well:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+        executor.shutdown(cancel_futures=True)
