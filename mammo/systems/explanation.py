@@ -1,8 +1,8 @@
 """Why a ROI was decided as it was: the map of its votes, and Grad-CAM of its patches.
 
-Source of Grad-CAM: Selvaraju et al. 2017 (doi 10.1109/ICCV.2017.74), eq. 1 and 2. Two things differ here. The explained
-quantity is the Tumor logit minus the Normal logit, which is all that a patch score depends on. And the last ReLU is
-left out: what speaks for Normal is shown as well, with a negative sign.
+Source of Grad-CAM: Selvaraju et al. 2017 (doi 10.1109/ICCV.2017.74), eq. 1 and 2, computed by Captum. Two things differ
+here. The explained quantity is the Tumor logit minus the Normal logit, which is all that a patch score depends on. And
+the last ReLU is left out: what speaks for Normal is shown as well, with a negative sign.
 
 Grad-CAM is a first-order guess, not a measurement. How far it agrees with what hiding a part of the patch does to the
 logits differs from system to system, so a picture shows it beside the votes and never in their place.
@@ -130,24 +130,44 @@ def patch_grad_cams(classifier: Classifier, patches: Tensor, block: str) -> Floa
     Returns:
         `(n, p, p)`, above 0 for Tumor, below 0 for Normal.
     """
+    from captum.attr import LayerAttribution, LayerGradCam
+
     _, fusion = split_system(classifier.architecture.system)
     own_way = block == ALL_BLOCKS
     seen = [block] if not own_way else BLOCKS[-1:] if fusion == "baseline" else BLOCKS
-    pieces = []
-    for part in patches.split(_PATCHES_PER_PASS):
-        # In a frozen network no other tensor before the blocks asks for gradients.
-        features = classifier.blocks(part.clone().requires_grad_())
-        if own_way:  # each block by the fusion's branch alone, without the way through the later blocks
-            features = {name: maps.detach().requires_grad_() for name, maps in features.items()}
-        logits = classifier.classify(features)
-        gradients = torch.autograd.grad(
-            (logits[:, 1] - logits[:, 0]).sum(), [features[name] for name in seen]
-        )
-        cams = torch.zeros(len(part), *patches.shape[-2:], dtype=torch.float64, device=part.device)
-        for name, gradient in zip(seen, gradients, strict=True):
-            maps = features[name].detach()
-            cam = (gradient.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True)
-            upsampled = nn.functional.interpolate(cam, patches.shape[-2:], mode="bilinear")
-            cams += maps[0, 0].numel() * upsampled[:, 0]
-        pieces.append(cams.cpu().numpy())
-    return np.concatenate(pieces)
+    cams = np.zeros((len(patches), *patches.shape[-2:]))
+    for name in seen:
+        tapped = _TappedClassifier(classifier, name, own_way=own_way)
+        grad_cam, pieces = LayerGradCam(tapped, tapped.tap), []
+        for part in patches.split(_PATCHES_PER_PASS):
+            # In a frozen network no other tensor before the block asks for gradients.
+            maps = grad_cam.attribute(part.clone().requires_grad_())
+            upsampled = LayerAttribution.interpolate(maps, patches.shape[-2:], interpolate_mode="bilinear")
+            pieces.append((maps[0, 0].numel() * upsampled.detach()[:, 0]).double().cpu().numpy())
+        cams += np.concatenate(pieces)
+    return cams
+
+
+class _TappedClassifier(nn.Module):
+    """A classifier with a module of its own behind one block, which is what Captum attributes to.
+
+    The blocks of torchvision's networks are nodes of a traced graph, and not all of them end in a module. The tap hands
+    on the very tensor that the next block has read, so its gradient holds every way from the block to the head;
+    `own_way` keeps the fusion's branch of this block and leaves out the way through the later blocks.
+    """
+
+    def __init__(self, classifier: Classifier, block: str, *, own_way: bool) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.block = block
+        self.own_way = own_way
+        self.tap = nn.Identity()
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Grey patches `(n, 1, p, p)` → Tumor logit minus Normal logit, `(n,)`."""
+        features = self.classifier.blocks(patches)
+        tapped = features[self.block]
+        if self.own_way:
+            tapped = tapped.detach().requires_grad_()
+        logits = self.classifier.classify({**features, self.block: self.tap(tapped)})
+        return logits[:, 1] - logits[:, 0]

@@ -153,6 +153,17 @@ def test_a_threshold_is_chosen_only_by_a_metric_that_sees_it(rule: str, becomes:
     assert (unseen.vote.rule, unseen.vote.threshold) == (becomes[0], before.threshold)
 
 
+def test_the_projects_own_settings_are_a_point_of_its_space() -> None:
+    config = with_tune()
+    own = own_params(config)
+    assert own is not None
+    assert list(own) == list(config.tune.space)
+    system, chosen = chosen_settings(config, own)
+    assert system == config.tune.system
+    assert (chosen.patches, chosen.vote) == (config.patches, config.vote)
+    assert chosen.recipe == config.recipes[config.tune.recipe]
+
+
 @pytest.mark.parametrize(
     "space",
     [
