@@ -128,10 +128,6 @@ def with_choice(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def study_tags(path: Path) -> dict[str, str]:
-    """Which study and which of its trials the settings come from, as tags of a training run.
-
-    Raises:
-        ConfigError: the record cannot be read.
-    """
+    """Which study and trial the settings come from, as tags of a training run; `ConfigError` without a record."""
     record = _read_record(path)
     return {"mammo.study": str(record["study"]["id"]), "mammo.best_trial": str(record["best"]["trial"])}

@@ -1,6 +1,5 @@
 """The search for pairs of ROIs that show the same tissue, and where in each of them it lies."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from mammo.data.rois import Progress
+from mammo.data.rois import Progress, pixel_hashes
 from mammo.data.texture import (
     ByteImages,
     FloatArray,
@@ -182,9 +181,9 @@ def find_overlaps(
 
 def _identical(images: ByteImages) -> list[Candidate]:
     """Pairs of equal images, which have no texture that the search would find if they are smooth."""
-    rows: dict[bytes, list[int]] = {}
-    for row, image in enumerate(images):
-        rows.setdefault(hashlib.sha256(image.tobytes()).digest(), []).append(row)
+    rows: dict[str, list[int]] = {}
+    for row, pixels in enumerate(pixel_hashes(images)):
+        rows.setdefault(pixels, []).append(row)
     return [(a, b, Placing("identical", 0, 0)) for equal in rows.values() for a, b in combinations(equal, 2)]
 
 

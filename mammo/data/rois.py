@@ -152,7 +152,7 @@ def make_roi_set(rows: Sequence[Mapping[str, Any]], images: Sequence[npt.NDArray
     return Rois(conform(table, ROI_SCHEMA, "ROI table"), stacked)
 
 
-def pixel_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
+def pixel_hashes(images: npt.NDArray[Any]) -> list[str]:
     """SHA-256 of each image's pixels, row by row, as lower-case hex."""
     return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
 

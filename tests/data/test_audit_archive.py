@@ -66,9 +66,8 @@ def test_the_published_archive_leaks_in_three_of_its_five_pairs(
 @pytest.mark.slow
 def test_the_shifts_in_the_published_archive_are_those_of_its_lesions(published: pd.DataFrame) -> None:
     """Lesions of one film that are closer than a ROI's side, by the authors' lists beside the archive."""
-    lists = [
-        Path(os.environ["MAMMO_MIAS_ROIS"]).with_name(f"data_{severity}_labels.txt") for severity in "BM"
-    ]
+    archive = Path(os.environ["MAMMO_MIAS_ROIS"])
+    lists = [archive.with_name(f"data_{severity}_labels.txt") for severity in "BM"]
     if not all(path.is_file() for path in lists):
         pytest.skip("the lists of lesions do not lie beside the archive")
     lesions: dict[str, list[tuple[int, int]]] = {}
@@ -122,19 +121,10 @@ def test_the_json_is_a_list_with_one_object_for_each_pair_and_nothing_is_written
     before = sorted(workspace.root.rglob("*"))
     shown = CliRunner().invoke(cli.app, ["audit", "--json", "--workspace", str(workspace.root)])
     assert sorted(workspace.root.rglob("*")) == before
-    assert json.loads(shown.stdout) == [
-        {
-            "a": "train/Tumor (1)",
-            "b": "test/Tumor (1)",
-            "split_a": "train",
-            "split_b": "test",
-            "kind": "shifted",
-            "dx_px": DX_PX,
-            "dy_px": DY_PX,
-            "overlap_px": (120 - abs(DX_PX)) * (120 - abs(DY_PX)),
-            "mad": 0.0,
-        }
-    ]
+    overlap_px = (120 - abs(DX_PX)) * (120 - abs(DY_PX))
+    where = {"kind": "shifted", "dx_px": DX_PX, "dy_px": DY_PX, "overlap_px": overlap_px, "mad": 0.0}
+    pair = {"a": "train/Tumor (1)", "b": "test/Tumor (1)", "split_a": "train", "split_b": "test"}
+    assert json.loads(shown.stdout) == [pair | where]
 
 
 def test_people_see_the_pair_and_what_it_means(workspace: Workspace) -> None:

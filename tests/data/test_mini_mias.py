@@ -110,13 +110,6 @@ def test_films_that_are_not_the_published_ones_are_warned_about_and_phantoms_are
     assert "mdb001.pgm: its pixels are not those of the published film; somebody altered it" in caplog.text
 
 
-def test_the_seed_moves_normal_rois_and_leaves_lesions(folder: Path, rois: Rois) -> None:
-    other = load_films(folder, section(IngestConfig, source="mini_mias", seed=1))
-    tumor = rois.table["label"].to_numpy() == 1
-    assert np.array_equal(other.images[tumor], rois.images[tumor])
-    assert not np.array_equal(other.table["x_px"][~tumor], rois.table["x_px"][~tumor])
-
-
 def test_a_normal_film_without_room_is_left_out_with_a_warning_and_a_table_named_readme_will_do(
     copied: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
