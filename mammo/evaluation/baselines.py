@@ -38,7 +38,8 @@ def floor_scores(images: ImageArray, labels: IntArray, judged: ImageArray) -> np
     Raises:
         DataError: a class is absent.
     """
-    return _fitted(images, labels).predict_proba(floor_statistics(judged))[:, 1]
+    scores: npt.NDArray[np.float64] = _fitted(images, labels).predict_proba(floor_statistics(judged))[:, 1]
+    return scores
 
 
 def fit_floor(images: ImageArray, labels: IntArray) -> tuple[npt.NDArray[np.float64], float]:

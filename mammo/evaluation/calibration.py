@@ -78,10 +78,12 @@ def calibration_estimates(
     gaps, in_bin = scores - labels, _bins(scores, binning, n_bins)
 
     def brier_score(weights: FloatArray) -> FloatArray:
-        return weights @ gaps**2 / weights.sum(axis=1)
+        score: FloatArray = weights @ gaps**2 / weights.sum(axis=1)
+        return score
 
     def calibration_error(weights: FloatArray) -> FloatArray:
-        return np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
+        error: FloatArray = np.abs((weights * gaps) @ in_bin).sum(axis=1) / weights.sum(axis=1)
+        return error
 
     error = bootstrap(calibration_error, groups, kind="basic", **how)
     low, high = (float(np.maximum(end, 0)) for end in (error.ci_low, error.ci_high))
@@ -110,7 +112,8 @@ def _bins(scores: FloatArray, binning: Binning, n_bins: int) -> npt.NDArray[np.f
         index = np.minimum((scores * n_bins).astype(np.int64), n_bins - 1)
     else:
         index = np.searchsorted(np.sort(scores), scores).astype(np.int64) * n_bins // len(scores)
-    return (index[:, None] == np.unique(index)).astype(float)
+    members: npt.NDArray[np.float64] = (index[:, None] == np.unique(index)).astype(float)
+    return members
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ class Calibrator(Result):
 
     def apply(self, scores: FloatArray) -> npt.NDArray[np.float64]:
         """Calibrated probabilities of Tumor, same shape as `scores`."""
-        return expit(self.slope * logits(scores) + self.intercept)
+        probabilities: npt.NDArray[np.float64] = expit(self.slope * logits(scores) + self.intercept)
+        return probabilities
 
 
 NO_CALIBRATION: Final = Calibrator(slope=1.0, intercept=0.0)
@@ -170,7 +174,8 @@ def fit_platt(labels: IntArray, scores: FloatArray, *, balanced: bool = False) -
 
 
 def logits(scores: FloatArray) -> npt.NDArray[np.float64]:
-    return logit(np.clip(scores.astype(float), _MARGIN, 1 - _MARGIN))
+    logits: npt.NDArray[np.float64] = logit(np.clip(scores.astype(float), _MARGIN, 1 - _MARGIN))
+    return logits
 
 
 def score_threshold(labels: IntArray, scores: FloatArray) -> float | None:

@@ -108,7 +108,8 @@ class FoldReferral(Result):
 
     def rate(self, name: str) -> Estimate:
         """One of the `RATES`."""
-        return getattr(self, name)
+        rate: Estimate = getattr(self, name)
+        return rate
 
 
 def verdict(coverage: Estimate, promise: float) -> Verdict:

@@ -94,11 +94,13 @@ class Domain(Result):
         return replace(self, false_alarms=wilson(n_out, len(images), 0.95))
 
     def _standardised(self, found: FloatArray) -> FloatArray:
-        return (found - np.array(self.median)) / np.array(self.spread)
+        standardised: FloatArray = (found - np.array(self.median)) / np.array(self.spread)
+        return standardised
 
     def _distance(self, found: FloatArray) -> FloatArray:
         from_centre = self._standardised(found) - np.array(self.shift)
-        return np.sqrt(((from_centre @ np.array(self.precision)) * from_centre).sum(axis=1))
+        distance: FloatArray = np.sqrt(((from_centre @ np.array(self.precision)) * from_centre).sum(axis=1))
+        return distance
 
     def _reason(self, deviations: FloatArray) -> str:
         of = dict(zip(FEATURES, deviations.tolist(), strict=True))

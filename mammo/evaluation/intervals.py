@@ -51,7 +51,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON; NaN becomes None."""
-        return from_json(to_json(self, inf_nan_mode="null"))
+        fields: dict[str, Any] = from_json(to_json(self, inf_nan_mode="null"))
+        return fields
 
     @classmethod
     def from_dict(cls, fields: object) -> Self:
@@ -172,7 +173,8 @@ def bootstrap(
         return [np.atleast_2d(term) for term in (found if isinstance(found, tuple) else (found,))]
 
     def mean(weights: FloatArray) -> FloatArray:
-        return np.sum([term.mean(axis=0) for term in terms(weights)], axis=0)
+        total: FloatArray = np.sum([term.mean(axis=0) for term in terms(weights)], axis=0)
+        return total
 
     names, member_of = np.unique(groups, return_inverse=True)
     n_groups, method, size = len(names), f"{kind} bootstrap of groups", len(groups) if n is None else n
@@ -204,7 +206,8 @@ def _mean_of_some_runs(term: FloatArray, rng: np.random.Generator) -> FloatArray
     if n_runs > 1:
         drawn = rng.multinomial(n_runs - 1, np.full(n_runs, 1 / n_runs), size=n_resamples)
         weights = drawn.T / (n_runs - 1)
-    return np.where(weights > 0, weights * term, 0).sum(axis=0)
+    total: FloatArray = np.where(weights > 0, weights * term, 0).sum(axis=0)
+    return total
 
 
 def basic(value: float, draws: FloatArray, confidence: float) -> tuple[float, float]:

@@ -31,7 +31,8 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 def _quotient(top: FloatArray, bottom: FloatArray) -> FloatArray:
     """`top / bottom`, NaN where `bottom` is 0: undefined."""
-    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+    quotient: FloatArray = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+    return quotient
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ class Scores:
     @cached_property
     def scores(self) -> FloatArray:
         """Mean patch score, `(R, n)`."""
-        return self.patch_scores.mean(axis=-1)
+        mean: FloatArray = self.patch_scores.mean(axis=-1)
+        return mean
 
     def with_scores(self, scores: FloatArray) -> Self:
         """The same decisions with another score of each ROI, `(R, n)`."""

@@ -27,7 +27,8 @@ def patch_votes(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
 
 def vote_shares(patch_scores: FloatArray, config: VoteConfig) -> FloatArray:
     """Share of Tumor votes of each ROI: `(n_rois, n_patches)` → `(n_rois,)`."""
-    return patch_votes(patch_scores, config).mean(axis=1)
+    shares: FloatArray = patch_votes(patch_scores, config).mean(axis=1)
+    return shares
 
 
 def decisions(patch_scores: FloatArray, config: VoteConfig) -> IntArray:
@@ -73,7 +74,8 @@ def prediction_sets(patch_scores: FloatArray, config: VoteConfig, conformal: Con
     disagree it holds both and the ROI goes to a reader. Larger sets keep the promised coverage.
     """
     decided = decisions(patch_scores, config)[:, None] == np.array([Label.NORMAL, Label.TUMOR])
-    return conformal.sets(patch_scores.mean(axis=1)) | decided
+    sets: BoolArray = conformal.sets(patch_scores.mean(axis=1)) | decided
+    return sets
 
 
 def voted(

@@ -92,7 +92,8 @@ _TORCHVISION: Final[dict[str, tuple[tuple[str, ...], tuple[int, ...]]]] = {
 
 def full_network(name: str) -> nn.Module:
     """The whole torchvision network of a backbone, untrained: its state dict is what files hold."""
-    return tv.get_model(name, weights=None)
+    network: nn.Module = tv.get_model(name, weights=None)
+    return network
 
 
 def build_backbone(name: str, compact_channels: Sequence[int], network: nn.Module | None = None) -> Backbone:
@@ -133,7 +134,8 @@ class Halving(nn.MaxPool2d):
     def forward(self, maps: Tensor) -> Tensor:
         """`(n, c, h, w)` → `(n, c, h // 2, w // 2)`."""
         if torch.is_grad_enabled() or maps.device.type != "cpu":
-            return super().forward(maps)
+            halved: Tensor = super().forward(maps)
+            return halved
         height, width = (side // 2 * 2 for side in maps.shape[-2:])
         across = torch.maximum(maps[..., :height, 0:width:2], maps[..., :height, 1:width:2])
         return torch.maximum(across[..., 0::2, :], across[..., 1::2, :])

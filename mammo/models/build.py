@@ -168,11 +168,13 @@ class Classifier(nn.Module):
 
     def blocks(self, patches: Tensor) -> dict[str, Tensor]:
         """Grey patches `(n, 1, p, p)`, 0 to 255 → the feature maps of the blocks."""
-        return self.backbone(self.preprocessing(patches))
+        features: dict[str, Tensor] = self.backbone(self.preprocessing(patches))
+        return features
 
     def classify(self, features: dict[str, Tensor]) -> Tensor:
         """Feature maps → logits `(n, 2)`: Normal, Tumor."""
-        return self.head(self.fusion(features))
+        logits: Tensor = self.head(self.fusion(features))
+        return logits
 
     def forward(self, patches: Tensor) -> Tensor:
         """Grey patches `(n, 1, p, p)`, 0 to 255 → logits `(n, 2)`."""
@@ -180,7 +182,8 @@ class Classifier(nn.Module):
 
     def classify_pooled(self, parts: list[Tensor]) -> Tensor:
         """Parts of the blocks, each `(n, 2 + cells, c)` → logits `(n, 2)`."""
-        return self.head(self.fusion.of_pooled(parts))
+        logits: Tensor = self.head(self.fusion.of_pooled(parts))
+        return logits
 
     def windows(self, images: Tensor, tops: Tensor, lefts: Tensor, size_px: int) -> Tensor:
         """The dense road: whole ROIs `(n, 1, S, S)` → logits `(n, t · l, 2)` of the patches at tops and lefts."""

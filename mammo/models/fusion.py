@@ -83,7 +83,8 @@ def _branch_of_pooled(branch: nn.Module, part: Tensor) -> Tensor:
         mean, variance = batch_mean, batch_variance
     cells = (part[:, 2:] - mean) * (norm.weight / (variance.clamp(min=0) + norm.eps).sqrt()) + norm.bias
     kernels = convolution.weight.flatten(1)
-    return relu(nn.functional.linear(cells, kernels, convolution.bias)).mean(dim=1)
+    averaged: Tensor = relu(nn.functional.linear(cells, kernels, convolution.bias)).mean(dim=1)
+    return averaged
 
 
 def build_fusion(name: str, channels: tuple[int, ...]) -> Averages | Model2:

@@ -61,7 +61,8 @@ class PatchData:
         with autocast(pixels.device, settings.precision):
             if dense:
                 return classifier.windows(pixels, places.top[:, None], places.left[:, None], size_px)[:, 0]
-            return classifier(pixels)
+            logits: Tensor = classifier(pixels)
+            return logits
 
     def drawn_logits(self, classifier: Classifier, settings: FitSettings) -> Tensor:
         """Logits of the drawn patches as they are; on the exact road whatever the classifier's is."""
@@ -83,7 +84,8 @@ def patch_data(rois: Rois, table: pd.DataFrame, device: torch.device) -> PatchDa
 
 def _rows(rois: Rois, patches: pd.DataFrame) -> npt.NDArray[np.int64]:
     """The row of each patch's ROI."""
-    return pd.Index(rois.table["roi_id"]).get_indexer(patches["roi_id"])
+    rows: npt.NDArray[np.int64] = pd.Index(rois.table["roi_id"]).get_indexer(patches["roi_id"])
+    return rows
 
 
 def _on(device: torch.device, *arrays: npt.ArrayLike) -> list[Tensor]:

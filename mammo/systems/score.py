@@ -81,7 +81,8 @@ def grid_batch(n_rois: int, grid: Grid, device: torch.device) -> PatchBatch:
 
 def tumor_scores(logits: Tensor) -> FloatArray:
     """Probability of Tumor: logits `(…, 2)` → `(…,)`."""
-    return torch.softmax(logits.double(), dim=-1)[..., 1].numpy()
+    scores: FloatArray = torch.softmax(logits.double(), dim=-1)[..., 1].numpy()
+    return scores
 
 
 def grid_offsets_on(n_rois: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -124,7 +125,8 @@ def grid_scores(classifier: Classifier, images: Tensor, grid: Grid, precision: s
     The classifier is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`.
     """
     of_views = [tumor_scores(grid_logits(classifier, images, grid, precision, view)) for view in range(views)]
-    return np.mean(of_views, axis=0)
+    mean: FloatArray = np.mean(of_views, axis=0)
+    return mean
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ def draw(n_normal: int, n_tumor: int, shift: float, rng: np.random.Generator) ->
 
 
 def shares(patch_scores: FloatArray) -> FloatArray:
-    return (patch_scores > 0.5).mean(axis=1)
+    share: FloatArray = (patch_scores > 0.5).mean(axis=1)
+    return share
 
 
 def test_mirrored_classes_meet_at_one_half_and_move_with_their_scores() -> None:

@@ -36,7 +36,8 @@ def with_errors(n_errors: int, start: int = 0) -> IntArray:
 
 
 def noisy_scores(noise: float, seed: int) -> FloatArray:
-    return LABELS + noise * np.random.default_rng(seed).normal(size=len(LABELS))
+    scores: FloatArray = LABELS + noise * np.random.default_rng(seed).normal(size=len(LABELS))
+    return scores
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (0, 1), (0, 6), (3, 11), (5, 5)])

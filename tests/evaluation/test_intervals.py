@@ -65,7 +65,8 @@ def test_the_bootstrap_agrees_with_scipys_bca() -> None:
         tumor = labels[index]
         n_tumor, n_normal = tumor.sum(axis), (1 - tumor).sum(axis)
         ranks = (stats.rankdata(scores[index], axis=axis) * tumor).sum(axis)
-        return (ranks - n_tumor * (n_tumor + 1) / 2) / (n_tumor * n_normal)
+        won: FloatArray = (ranks - n_tumor * (n_tumor + 1) / 2) / (n_tumor * n_normal)
+        return won
 
     ours = auc_estimate(labels, scores, np.arange(120), n_bootstrap=20_000)
     reference = stats.bootstrap(

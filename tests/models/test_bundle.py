@@ -58,7 +58,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def described(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "model.json").read_text())
+    values: dict[str, Any] = json.loads((folder / "model.json").read_text())
+    return values
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -39,7 +39,8 @@ def normalised(values: FloatArray, norm: nn.Module) -> FloatArray:
         norm.state_dict()[name].double().numpy().reshape(shape)
         for name in ("running_mean", "running_var", "weight", "bias")
     )
-    return (values - mean) / np.sqrt(variance + 1e-5) * scale + shift
+    result: FloatArray = (values - mean) / np.sqrt(variance + 1e-5) * scale + shift
+    return result
 
 
 def pooled(values: FloatArray, side: int) -> FloatArray:
@@ -47,7 +48,8 @@ def pooled(values: FloatArray, side: int) -> FloatArray:
     n, channels, height, width = values.shape
     rows, columns = height // side, width // side
     kept = values[:, :, : rows * side, : columns * side]
-    return kept.reshape(n, channels, rows, side, columns, side).mean(axis=(3, 5))
+    result: FloatArray = kept.reshape(n, channels, rows, side, columns, side).mean(axis=(3, 5))
+    return result
 
 
 @pytest.mark.parametrize(("name", "n_features"), [("baseline", 512), ("model1", 1472), ("model2", 224)])

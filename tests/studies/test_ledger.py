@@ -93,11 +93,13 @@ def fits_of(workspace: Workspace, folds: list[Fold]) -> list[Fit]:
 def cells_of(workspace: Workspace, protocol: str, name: str = "compact-baseline") -> dict[str, Any]:
     rows = read_json(workspace.reports / "ledger" / "ledger.json")["rows"]
     (row,) = [row for row in rows if (row["protocol"], row["name"]) == (protocol, name)]
-    return row["cells"]
+    cells: dict[str, Any] = row["cells"]
+    return cells
 
 
 def by_majority(fit: Fit) -> np.ndarray:
-    return ((fit.test.patch_scores > 0.5).mean(axis=1) >= 0.5).astype(int)
+    decided: np.ndarray = ((fit.test.patch_scores > 0.5).mean(axis=1) >= 0.5).astype(int)
+    return decided
 
 
 def test_the_cells_are_scikit_learns_over_seeds_and_held_out_rois(undisturbed: Workspace) -> None:
@@ -136,7 +138,8 @@ def test_gaps_and_what_a_system_adds_to_the_floor_are_differences_of_cells(undis
     ledger = read_json(undisturbed.reports / "ledger" / "ledger.json")
 
     def value(protocol: str, name: str, metric: str) -> float:
-        return cells_of(undisturbed, protocol, name)[metric]["value"]
+        found: float = cells_of(undisturbed, protocol, name)[metric]["value"]
+        return found
 
     for name in ("compact-baseline", "floor"):
         (gap,) = [gap["cells"] for gap in ledger["gaps"] if gap["name"] == name]

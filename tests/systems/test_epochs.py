@@ -61,7 +61,8 @@ LABELS = torch.tensor([1] * 70 + [0] * 30)
 
 def order_of(**changes: Any) -> npt.NDArray[np.int64]:
     generator = torch.Generator().manual_seed(0)
-    return epoch_order(LABELS, recipe(**changes), generator).numpy()
+    order: npt.NDArray[np.int64] = epoch_order(LABELS, recipe(**changes), generator).numpy()
+    return order
 
 
 @pytest.mark.parametrize("n_patches", [None, 40, 250])

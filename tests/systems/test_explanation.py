@@ -49,7 +49,8 @@ def hand_made(gradient: Tensor, features: Tensor, side: int) -> npt.NDArray[np.f
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     cam = (weights * features).sum(dim=1, keepdim=True) * features.shape[2] * features.shape[3]
     upsampled = torch.nn.functional.interpolate(cam, (side, side), mode="bilinear", align_corners=False)
-    return upsampled[:, 0].detach().double().numpy()
+    made: npt.NDArray[np.float64] = upsampled[:, 0].detach().double().numpy()
+    return made
 
 
 def evidence(logits: Tensor) -> Tensor:
