@@ -579,7 +579,9 @@ def study(
     """Compare named variants of the settings within train and val, to choose by. Resumable."""
     from mammo.studies.variants import run_study
 
-    _study(workspace, jobs, dry_run, lambda config, *how: run_study(workspace, config, file, *how), "study")
+    _study(
+        workspace, jobs, dry_run, lambda config, *how: run_study(workspace, config, file, *how), "study", file
+    )
 
 
 def _study(
@@ -588,6 +590,7 @@ def _study(
     dry_run: bool,
     run: "Callable[[Config, int, Console], dict[str, Any]]",
     kind: str,
+    file: Path | None = None,
 ) -> None:
     """Make the data up to the split where they are missing, run a study, write and show its tables."""
     from mammo.core.config import Config
@@ -595,6 +598,7 @@ def _study(
     from mammo.report.studies import write_ledger, write_study
     from mammo.report.terminal import show_markdown
     from mammo.studies.fits import DryRunError, default_jobs
+    from mammo.studies.made import note_made
 
     config, console = Config.load(workspace.params), Console()
     ensure_split(workspace)
@@ -604,6 +608,7 @@ def _study(
         _say(str(plan))
         return
     text = write_ledger(workspace, summary) if kind == "ledger" else write_study(workspace, kind, summary)
+    note_made(workspace, kind, file)
     show_markdown(console, text)
 
 
@@ -622,11 +627,14 @@ def tune(
         _refuse_misplaced(context, context.invoked_subcommand)
         return
     from mammo.report.terminal import show_best
+    from mammo.studies.made import note_made
     from mammo.tuning.workers import run_tuning
 
     console = Console()
     workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
-    show_best(console, workspace, run_tuning(workspace, config, plan, console))
+    summary = run_tuning(workspace, config, plan, console)
+    note_made(workspace, "tune")
+    show_best(console, workspace, summary)
 
 
 @tune_app.command(epilog="Example: mammo tune nested --trials 20")
@@ -641,6 +649,7 @@ def nested(
     """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
     from mammo.report.studies import write_study
     from mammo.report.terminal import show_markdown
+    from mammo.studies.made import note_made
     from mammo.tuning.mlflow import log_nested
     from mammo.tuning.nested import run_nested
     from mammo.tuning.record import report_folder
@@ -649,6 +658,7 @@ def nested(
     workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
     summary = run_nested(workspace, config, plan, console)
     show_markdown(console, write_study(workspace, "nested", summary))
+    note_made(workspace, "nested")
     log_nested(workspace, config, summary, report_folder(workspace))
 
 
