@@ -235,7 +235,14 @@ def test_another_processor_library_or_code_is_another_fit(
     assert computed_with(tiny_config()) != before
 
 
-VALUES_ALONE = {"core", "data/rois.py", "data/splits.py", "evaluation", "studies/__init__.py"}
+VALUES_ALONE = {
+    "core",
+    "data/rois.py",
+    "data/splits.py",
+    "evaluation",
+    "studies/crew.py",
+    "studies/__init__.py",
+}
 """What a fit imports and does not depend on: files and settings, whose values are hashed, and how ROIs are judged."""
 
 
