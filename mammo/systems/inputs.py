@@ -83,9 +83,9 @@ def patch_data(rois: Rois, table: pd.DataFrame, device: torch.device) -> PatchDa
 
 
 def _rows(rois: Rois, patches: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """The row of each patch's ROI."""
-    rows: npt.NDArray[np.int64] = pd.Index(rois.table["roi_id"]).get_indexer(patches["roi_id"])
-    return rows
+    """The row of each patch's ROI; `KeyError` where a patch names a ROI that is not there."""
+    row_of = pd.Series(range(len(rois.table)), index=rois.table["roi_id"].astype(object))
+    return np.asarray(row_of.loc[patches["roi_id"].astype(object)], dtype=np.int64)
 
 
 def _on(device: torch.device, *arrays: npt.ArrayLike) -> list[Tensor]:

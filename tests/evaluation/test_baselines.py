@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mammo.core.errors import DataError
 from mammo.data.archive import load_mias_rois
@@ -55,6 +58,15 @@ def test_a_roi_of_one_grey_level_has_no_skewness_and_no_warning() -> None:
     assert row.tolist() == [7, 0, 7, 7, 7, 7, 0, 0]
 
 
+def test_scores_are_those_of_a_logistic_regression_on_the_standardised_statistics() -> None:
+    images, labels = rois(40)
+    unseen, _ = rois(20, seed=1)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-10, max_iter=1000))
+    pipeline.fit(floor_statistics(images), labels)
+    expected = pipeline.predict_proba(floor_statistics(unseen))[:, 1]
+    assert floor_scores(images, labels, unseen) == pytest.approx(expected, abs=1e-4)
+
+
 def test_one_class_alone_is_refused() -> None:
     images, labels = rois(4)
     with pytest.raises(DataError, match="both classes are needed"):
@@ -89,3 +101,8 @@ def test_only_the_stated_counts_round_to_the_printed_rates(result: PaperResult) 
         if found == pytest.approx(PRINTED[result.system], abs=5.1e-5):
             fitting.append(counts)
     assert fitting == [result.confusion]
+
+
+def test_systems_whose_numbers_are_not_at_hand_stay_empty() -> None:
+    empty = [result.system for result in PAPER_RESULTS if not result.estimates(0.95)]
+    assert empty == ["VGG16", "VGG19", "DenseNet", "ResNet50", "MobileNet"]

@@ -14,6 +14,7 @@ from sklearn.metrics import brier_score_loss
 from mammo.core.errors import DataError
 from mammo.evaluation.calibration import (
     Binning,
+    Calibrator,
     Fixed,
     brier,
     calibration_estimates,
@@ -77,11 +78,31 @@ def test_the_calibration_error_is_the_weighted_gap_by_hand() -> None:
     assert expected_calibration_error(labels, scores, binning="equal_width", n_bins=1) == pytest.approx(0.2)
 
 
+@given(st.integers(1, 30), st.integers(0, 1000))
+def test_finer_equal_width_bins_never_hide_a_gap_that_one_bin_shows(n_bins: int, seed: int) -> None:
+    labels, scores = honest(60, seed)
+    coarse = expected_calibration_error(labels, scores, binning="equal_width", n_bins=1)
+    assert expected_calibration_error(labels, scores, binning="equal_width", n_bins=n_bins) >= coarse - 1e-12
+
+
+def test_a_known_distortion_of_the_logits_is_found_and_undone() -> None:
+    labels, truth = honest(40_000)
+    distorted = expit((logit(truth) - 0.8) / 0.4)
+    calibrator = fit_platt(labels, distorted)
+    assert (calibrator.slope, calibrator.intercept) == pytest.approx((0.4, 0.8), abs=0.05)
+    assert np.abs(calibrator.apply(distorted) - truth).max() < 0.02
+
+
 def test_perfectly_separated_scores_give_finite_numbers_short_of_certainty() -> None:
     labels = np.array([0] * 20 + [1] * 20)
     calibrator = fit_platt(labels, labels.astype(float))
     # Both groups are fitted exactly by Platt's targets.
     assert calibrator.apply(np.array([0.0, 1.0])) == pytest.approx([1 / 22, 21 / 22], abs=1e-3)
+
+
+def test_slope_one_and_intercept_zero_change_nothing() -> None:
+    scores = np.array([0.0, 0.25, 0.5, 1.0])
+    assert Calibrator(1.0, 0.0).apply(scores) == pytest.approx(scores, abs=2e-6)
 
 
 def test_one_class_alone_cannot_be_calibrated() -> None:
@@ -116,6 +137,13 @@ def test_the_estimates_are_those_of_the_single_functions_and_lie_in_plausible_in
     assert (of_brier.method, of_error.method) == ("BCa bootstrap of groups", "basic bootstrap of groups")
 
 
+def test_most_intervals_of_a_calibration_error_that_is_all_chance_start_at_zero() -> None:
+    settings: dict[str, Any] = {"binning": "equal_mass", "n_bins": 6, **HOW, "n_bootstrap": 250}
+    estimates = [calibration_estimates(*honest(64, seed), np.arange(64), **settings) for seed in range(60)]
+    at_zero = [estimate["calibration_error"].ci_low == 0 for estimate in estimates]
+    assert np.mean(at_zero) > 0.6
+
+
 def test_a_calibration_error_of_perfect_scores_is_what_drawing_labels_gives() -> None:
     _, scores = honest(64, seed=5)
     drawn = (np.random.default_rng(99).random((400, 64)) < scores).astype(int)
@@ -141,11 +169,25 @@ def shares(patch_scores: FloatArray) -> FloatArray:
     return share
 
 
+def balanced_accuracy(labels: IntArray, evidence: FloatArray, threshold: float) -> float:
+    called = evidence > threshold
+    return float((called[labels == 1].mean() + (~called[labels == 0]).mean()) / 2)
+
+
 def test_mirrored_classes_meet_at_one_half_and_move_with_their_scores() -> None:
     labels, scores = np.array([0, 0, 0, 1, 1, 1]), np.array([0.1, 0.3, 0.6, 0.4, 0.7, 0.9])
     assert score_threshold(labels, scores) == pytest.approx(0.5, abs=1e-6)
     moved = score_threshold(labels, expit(logit(scores) - 1.5))
     assert moved == pytest.approx(expit(-1.5), abs=1e-4)
+
+
+def test_more_rois_of_one_class_do_not_move_the_threshold() -> None:
+    labels, patch_scores = draw(60, 60, 0.0, np.random.default_rng(5))
+    scores = patch_scores.mean(axis=1)
+    many = np.concatenate([np.arange(120), np.tile(np.flatnonzero(labels == 0), 3)])
+    once, often = score_threshold(labels, scores), score_threshold(labels[many], scores[many])
+    assert once is not None
+    assert often == pytest.approx(once, abs=0.02)  # but for Platt's targets
 
 
 @pytest.mark.parametrize(
@@ -154,6 +196,13 @@ def test_mirrored_classes_meet_at_one_half_and_move_with_their_scores() -> None:
 def test_scores_that_do_not_tell_the_classes_apart_give_no_threshold(scores: list[float]) -> None:
     assert score_threshold(np.array([0, 0, 1, 1]), np.array(scores)) is None
     assert share_threshold(np.array([0, 0, 1, 1]), np.array(scores), 10) is None
+
+
+def test_perfectly_separated_classes_are_separated() -> None:
+    labels = np.array([0] * 5 + [1] * 3)
+    threshold = share_threshold(labels, np.array([0.0] * 5 + [1.0] * 3), N_PATCHES)
+    assert threshold is not None
+    assert 0.2 < threshold < 0.8
 
 
 @settings(max_examples=30, deadline=None)
@@ -175,6 +224,35 @@ def test_a_share_threshold_lies_between_two_shares_and_decides_every_count_as_th
     by_share = counts / n_patches > threshold
     by_smooth = (counts + 0.5) / (n_patches + 1) > smooth
     assert (by_share == by_smooth)[inside].all()
+
+
+def best_of_all(labels: IntArray, evidence: FloatArray) -> float:
+    """Youden's index by brute force: half-way between neighbouring values, the middle one of the best."""
+    values = np.unique(evidence)
+    between = (values[1:] + values[:-1]) / 2
+    reached = np.array([balanced_accuracy(labels, evidence, threshold) for threshold in between])
+    best = np.flatnonzero(reached >= reached.max() - 1e-12)
+    return float(between[best[len(best) // 2]])
+
+
+@pytest.mark.parametrize("shift", [-1.2, 0.0], ids=["shifted down", "not shifted"])
+def test_on_new_rois_it_is_better_than_the_best_on_validation_and_hardly_worse_than_a_half(
+    shift: float,
+) -> None:
+    rng = np.random.default_rng(65)
+    new_labels, new_scores = draw(4000, 4000, shift, rng)
+    new = shares(new_scores)
+    reached: dict[str, list[float]] = {"this": [], "best": []}
+    for _ in range(60):
+        labels, patch_scores = draw(41, 24, shift, rng)
+        evidence = shares(patch_scores)
+        threshold = share_threshold(labels, evidence, N_PATCHES)
+        assert threshold is not None
+        reached["this"].append(balanced_accuracy(new_labels, new, threshold))
+        reached["best"].append(balanced_accuracy(new_labels, new, best_of_all(labels, evidence)))
+    half = balanced_accuracy(new_labels, new, 0.5)
+    assert np.mean(reached["this"]) > np.mean(reached["best"]) + 0.002
+    assert np.mean(reached["this"]) > half + (0.05 if shift else -0.008)
 
 
 Graded = list[tuple[int, int]]

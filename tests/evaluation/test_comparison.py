@@ -21,7 +21,7 @@ from mammo.evaluation.comparison import (
 )
 from mammo.evaluation.intervals import Estimate, estimate
 from mammo.evaluation.metrics import FloatArray, IntArray
-from tests.evaluation.made_scores import HOW, made, some_runs
+from tests.evaluation.made_scores import HOW, lucky, made, some_runs
 
 MANY: dict[str, Any] = {**HOW, "n_bootstrap": 2000}
 
@@ -58,8 +58,18 @@ def test_the_difference_of_aucs_is_that_of_scikit_learn_and_changes_sign_with_th
 
 def test_connors_formula_gives_its_published_shape_by_hand_and_nothing_for_equal_shares() -> None:
     # psi = 0.2, d = 0.1: (1.959964 sqrt(0.2) + 0.841621 sqrt(0.19))² / 0.01 = 154.1
-    assert rois_needed(0.15, 0.05, 0.95) == rois_needed(0.05, 0.15, 0.95) == 155
-    assert rois_needed(0.1, 0.1, 0.95) is None
+    assert rois_needed(0.15, 0.05, confidence=0.95) == rois_needed(0.05, 0.15, confidence=0.95) == 155
+    assert rois_needed(0.1, 0.1, confidence=0.95) is None
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0.15, 0.05), (0.08, 0.02), (0.3, 0.2)])
+def test_the_number_needed_has_about_80_percent_power(only_a: float, only_b: float) -> None:
+    n = rois_needed(only_a, only_b, confidence=0.95)
+    assert n is not None
+    rng = np.random.default_rng(0)
+    b, c, _ = rng.multinomial(n, [only_a, only_b, 1 - only_a - only_b], size=20_000).T
+    found = np.abs(b - c) > stats.norm.ppf(0.975) * np.sqrt(b + c)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
 
 
 def test_one_different_roi_is_not_distinguishable_and_says_how_many_it_would_take() -> None:
@@ -68,7 +78,7 @@ def test_one_different_roi_is_not_distinguishable_and_says_how_many_it_would_tak
     result = compare("Model1", a, "Model2", b, **MANY)
     assert result.verdict.startswith("Model1 and Model2 are not distinguishable on 64 ROIs")
     assert result.mcnemar.p_value == 1
-    assert result.rois_needed == rois_needed(1 / 64, 0, 0.95)
+    assert result.rois_needed == rois_needed(1 / 64, 0, confidence=0.95)
     assert f"about {result.rois_needed} ROIs would be needed" in result.verdict
     assert result.accuracy_difference == pytest.approx(1 / 64)
 
@@ -100,15 +110,15 @@ def test_two_equally_good_systems_are_called_different_at_the_stated_rate_at_mos
     rng = np.random.default_rng(2020)
     labels = np.array([0] * 80 + [1] * 40)
     by_decisions, by_scores = 0, 0
-    for seed in range(200):
+    for seed in range(400):
         shared = 1.5 * labels + rng.normal(size=120)
         a, b = (shared + 0.7 * rng.normal(size=120) for _ in range(2))
         of_a, of_b = made(labels, a > 0.75, a), made(labels, b > 0.75, b)
         result = compare("a", of_a, "b", of_b, n_bootstrap=500, seed=seed, confidence=0.95)
         by_decisions += result.decisions_differ
         by_scores += result.scores_differ
-    assert by_decisions / 200 <= 0.05
-    assert 0.02 <= by_scores / 200 <= 0.09
+    assert by_decisions / 400 <= 0.05
+    assert 0.025 <= by_scores / 400 <= 0.08
 
 
 def test_systems_that_judged_other_rois_are_refused() -> None:
@@ -144,6 +154,13 @@ def test_runs_of_other_numbers_are_compared_by_their_means_without_a_spread() ->
     means = [np.mean(one.decisions == one.labels) for one in (three, two)]
     assert gap.value == pytest.approx(means[0] - means[1])
     assert (math.isnan(gap.sd_runs), gap.n_runs) == (True, 2)
+
+
+def test_two_runs_whose_effects_have_opposite_signs_show_no_effect() -> None:
+    found = difference(lucky([0.1, 0.3]), lucky([0.35, 0.2]), "accuracy", **HOW)
+    assert found.value > 0.02
+    assert found.ci_low < 0 < found.ci_high
+    assert found.method == "BCa bootstrap of groups and runs"
 
 
 def found(value: float, low: float = math.nan, high: float = math.nan) -> Estimate:

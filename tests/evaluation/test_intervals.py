@@ -26,6 +26,7 @@ from mammo.evaluation.intervals import (
     bootstrap,
     estimate,
     over_seeds,
+    percent,
     summarise,
     wilson,
 )
@@ -56,6 +57,10 @@ def test_wilson_gives_the_known_intervals_of_the_papers_accuracies(
     estimate = wilson(successes, 64, 0.95)
     assert (round(estimate.ci_low, 3), round(estimate.ci_high, 3)) == (low, high)
     assert (estimate.n, estimate.method, estimate.confidence) == (64, "Wilson", 0.95)
+
+
+def test_a_confidence_is_shown_unrounded() -> None:
+    assert [percent(value) for value in (0.9, 0.975, 0.57)] == ["90%", "97.5%", "57%"]
 
 
 def test_the_bootstrap_agrees_with_scipys_bca() -> None:
@@ -157,9 +162,9 @@ def test_the_interval_over_seeds_is_students_and_one_seed_has_none() -> None:
 def test_bootstrap_intervals_of_200_rois_cover_the_true_auc_at_the_nominal_rate(true_auc: float) -> None:
     rng = np.random.default_rng(2020)
     covered = []
-    for seed in range(700):
+    for seed in range(1000):
         labels, scores = draw_rois(200, true_auc, rng)
-        estimate = auc_estimate(labels, scores, np.arange(200), n_bootstrap=500, seed=seed)
+        estimate = auc_estimate(labels, scores, np.arange(200), n_bootstrap=1000, seed=seed)
         covered.append(estimate.ci_low <= true_auc <= estimate.ci_high)
     assert 0.93 <= np.mean(covered) <= 0.97
 
@@ -171,7 +176,7 @@ def test_resampling_groups_keeps_its_coverage_where_resampling_rois_loses_it() -
     by_roi: list[bool] = []
     separation = 1.6
     true_auc = stats.norm.cdf(separation / math.sqrt(2 * (1 + 1)))
-    for seed in range(200):
+    for seed in range(400):
         group_labels = (np.arange(80) < 30).astype(int)
         labels, groups = np.repeat(group_labels, 3), np.repeat(np.arange(80), 3)
         scores = rng.normal(size=240) + np.repeat(rng.normal(size=80), 3) + separation * labels
@@ -187,6 +192,19 @@ def test_the_basic_interval_turns_the_quantiles_round_the_value() -> None:
     assert basic(0.2, draws, 0.9) == pytest.approx((0.4 - 0.48, 0.4 - 0.12))
     assert np.isnan(basic(0.2, np.full(10, 0.3), 0.9)).all()
     assert np.isnan(basic(0.2, np.array([np.nan, np.nan, 0.3]), 0.9)).all()
+
+
+def test_the_basic_bootstrap_agrees_with_scipys() -> None:
+    sample = np.random.default_rng(3).exponential(size=80)
+
+    def mean(weights: FloatArray) -> FloatArray:
+        of_resamples: FloatArray = weights @ sample / weights.sum(axis=1)
+        return of_resamples
+
+    ours = bootstrap(mean, np.arange(80), kind="basic", **(HOW | {"n_bootstrap": 8000}))
+    theirs = stats.bootstrap((sample,), np.mean, method="basic", n_resamples=8000, rng=1).confidence_interval
+    assert (ours.ci_low, ours.ci_high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    assert ours.method == "basic bootstrap of groups"
 
 
 @pytest.mark.parametrize(
@@ -205,6 +223,26 @@ def test_a_metric_of_runs_is_the_mean_of_scikit_learns_over_them(metric: str, sc
     assert found.value == pytest.approx(np.mean(of_runs))
     assert found.sd_runs == pytest.approx(np.std(of_runs, ddof=1))
     assert found.n_runs == 3
+
+
+def test_intervals_of_runs_hold_the_value_and_shrink_with_more_rois() -> None:
+    few, many = (estimate(some_runs(n=n), "accuracy", **HOW) for n in (60, 600))
+    assert few.ci_low < few.value < few.ci_high
+    assert many.ci_high - many.ci_low < (few.ci_high - few.ci_low) / 2
+    assert (few.n, few.n_groups) == (60, 30)
+
+
+def test_a_metric_that_is_undefined_in_a_run_is_undefined_in_the_mean() -> None:
+    decisions = np.stack([some_runs(n_runs=1).decisions[0], np.zeros(60, dtype=int)])
+    assert np.isnan(estimate(made(some_runs().labels, decisions), "precision", **HOW).value)
+
+
+def test_the_luck_of_training_is_in_the_interval() -> None:
+    steady, shaky = (
+        estimate(lucky(offsets), "accuracy", **HOW) for offsets in ([0.3] * 4, [0.1, 0.5, 0.2, 0.4])
+    )
+    assert shaky.ci_high - shaky.ci_low > 2 * (steady.ci_high - steady.ci_low)
+    assert shaky.method == "BCa bootstrap of groups and runs"
 
 
 def test_where_runs_alone_vary_the_interval_is_two_standard_errors_of_their_mean() -> None:

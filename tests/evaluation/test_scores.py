@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -15,6 +15,7 @@ from mammo.evaluation.metrics import (
     Confusion,
     auc,
     confusion,
+    weighted_auc,
 )
 from mammo.evaluation.scores import Scores, auc_within_folds, run_values
 from tests.evaluation.made_scores import made, some_runs
@@ -103,6 +104,20 @@ def test_a_fold_of_one_class_gives_no_pairs_and_no_pairs_no_auc() -> None:
     assert np.isnan(auc_within_folds(labels, scores, np.array([0, 1, 1]), ones)[0])
 
 
+def test_the_rates_equal_the_hand_computed_fractions() -> None:
+    counts = confusion(np.array([1, 1, 1, 0, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 0, 0, 0, 0]))
+    assert counts == Confusion(tp=2, fn=1, fp=1, tn=4)
+    expected = {
+        "accuracy": 6 / 8,
+        "recall": 2 / 3,
+        "specificity": 4 / 5,
+        "precision": 2 / 3,
+        "f1": 2 / 3,
+        "balanced_accuracy": (2 / 3 + 4 / 5) / 2,
+    }
+    assert counts.metrics() == pytest.approx(expected)
+
+
 def test_trials_are_the_successes_among_the_metrics_own_rois() -> None:
     table = Confusion(tp=2, fn=1, fp=5, tn=4)
     trials = {"accuracy": (6, 12), "recall": (2, 3), "specificity": (4, 9), "precision": (2, 7)}
@@ -131,6 +146,17 @@ def test_the_auc_is_the_share_of_pairs_that_the_tumor_roi_wins(pairs: list[tuple
         assert auc(labels, scores / 6) == pytest.approx(brute_auc(labels, scores, 0 * labels))
     else:
         assert math.isnan(auc(labels, scores / 6))
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10_000))
+def test_a_weight_counts_a_roi_as_often_as_repeating_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, scores = np.array([1, 0] * 6), rng.integers(0, 5, 12) / 4
+    weights = rng.integers(0, 4, (3, 12))
+    weights[:, :2] += 1
+    repeated = [auc(np.repeat(labels, row), np.repeat(scores, row)) for row in weights]
+    assert weighted_auc(labels, scores, weights.astype(float)) == pytest.approx(repeated)
 
 
 def test_undefined_metrics_are_nan_and_never_zero() -> None:

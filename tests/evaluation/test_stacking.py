@@ -43,6 +43,17 @@ def test_patches_of_one_roi_keep_their_order_and_rois_do_not_see_each_other(stac
     np.testing.assert_allclose(alone[0], stacked[3], rtol=1e-12)
 
 
+def test_a_network_that_says_the_same_of_every_roi_leaves_the_decision_to_the_floor() -> None:
+    flat = np.full((17, 4), 0.6)
+    stack = fit_stack(TRAIN.images, TRAIN.labels, VAL.images, VAL.labels, flat)
+    floor = floor_scores(TRAIN.images, TRAIN.labels, TEST.images)
+    np.testing.assert_array_equal(stack.apply(TEST.images, flat)[:, 0].argsort(), floor.argsort())
+
+
+def test_a_stack_survives_json(stack: Stack) -> None:
+    assert Stack.from_dict(stack.to_dict()) == stack
+
+
 def test_a_part_of_one_class_is_refused() -> None:
     normal = TRAIN.only(TRAIN.labels == 0)
     with pytest.raises(DataError, match="both classes are needed"):

@@ -87,11 +87,9 @@ def test_a_record_carries_probability_threshold_and_prediction_set() -> None:
     assert [vote.probability for vote in votes] == pytest.approx([3 / 7, 27 / 38, 12 / 13])
 
 
-def test_the_row_of_a_record_is_plain_names_the_model_and_why_a_strange_roi_is_referred() -> None:
-    scores, reasons = np.array([[0.9, 0.7], [0.9, 0.7]]), [None, "shows one grey value"]
-    votes = roi_votes(scores, section(VoteConfig), conformal=LIMITS, domain_reasons=reasons)
-    known, strange = (vote.row("mammo-roi", "3") for vote in votes)
-    assert known == {
+def test_the_row_of_a_record_is_plain_and_names_the_model() -> None:
+    row = roi_votes(np.array([[0.9, 0.7]]), section(VoteConfig), conformal=LIMITS)[0].row("mammo-roi", "3")
+    assert row == {
         "label": "Tumor",
         "vote_share": 1.0,
         "votes": [1, 1],
@@ -106,8 +104,7 @@ def test_the_row_of_a_record_is_plain_names_the_model_and_why_a_strange_roi_is_r
         "in_domain": True,
         "domain_reason": None,
     }
-    assert strange == known | {"referral": True, "in_domain": False, "domain_reason": reasons[1]}
-    assert json.loads(json.dumps(known)) == known
+    assert json.loads(json.dumps(row)) == row
 
 
 def test_the_mean_score_says_that_the_votes_do_not_decide() -> None:
@@ -119,12 +116,30 @@ def test_the_mean_score_says_that_the_votes_do_not_decide() -> None:
     )
 
 
+def test_a_roi_that_is_unlike_those_of_training_is_referred_with_the_reason() -> None:
+    scores, reasons = np.array([[0.9, 0.7], [0.9, 0.7]]), [None, "shows one grey value"]
+    votes = roi_votes(scores, section(VoteConfig), conformal=LIMITS, domain_reasons=reasons)
+    rows = [vote.row("mammo-roi", "3") for vote in votes]
+    assert [(row["label"], row["prediction_set"]) for row in rows] == 2 * [("Tumor", ["Tumor"])]
+    assert [row["referral"] for row in rows] == [False, True]
+    assert [row["in_domain"] for row in rows] == [True, False]
+    assert [row["domain_reason"] for row in rows] == reasons
+
+
 def test_a_roi_whose_vote_its_set_rules_out_is_referred() -> None:
     """Two sure patches of five carry the mean over 0.6, while three of five vote Normal."""
     scores = np.array([[1.0, 1.0, 0.49, 0.49, 0.49]])
     assert LIMITS.sets(scores.mean(axis=1)).tolist() == [[False, True]]
     assert roi_votes(scores, section(VoteConfig), conformal=LIMITS)[0].label == "Normal"
     assert prediction_sets(scores, section(VoteConfig), LIMITS).tolist() == [[True, True]]
+
+
+def test_a_roi_that_fits_neither_class_keeps_the_one_decided_for() -> None:
+    narrow = Conformal(0.1, limit_normal=0.2, limit_tumor=0.2, class_conditional=True, n_calibration=40)
+    assert prediction_sets(np.array([[0.4], [0.6]]), section(VoteConfig), narrow).tolist() == [
+        [True, False],
+        [False, True],
+    ]
 
 
 @pytest.mark.parametrize("rule", ["majority", "mean_score"])

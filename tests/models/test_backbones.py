@@ -148,6 +148,13 @@ def test_imagenet_uses_the_published_mean_and_deviation_of_each_channel() -> Non
     torch.testing.assert_close(prepared[1, :, 1, 1], expected, atol=1e-5, rtol=0)
 
 
+def test_samplewise_preprocessing_does_not_see_brightness_and_leaves_flat_tissue_flat() -> None:
+    for name in ("samplewise_center", "samplewise_standardize"):
+        preprocessing = Preprocessing(name, 1)
+        torch.testing.assert_close(preprocessing(PATCHES + 30), preprocessing(PATCHES))
+        assert not preprocessing(torch.full((1, 1, 4, 4), 200.0)).any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 16, 72, 72), (2, 5, 9, 7), (1, 1, 2, 3)])
 def test_halving_without_gradients_gives_the_values_of_max_pooling(

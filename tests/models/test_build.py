@@ -37,6 +37,21 @@ def test_every_system_turns_grey_patches_into_two_logits(backbone: str, fusion: 
     assert logits.shape == (2, 2)
 
 
+@pytest.mark.parametrize("name", ["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"])
+def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) -> None:
+    config = TINY.model_copy(update={"preprocessing": name})
+    classifier = build_classifier("compact-model1", config, seed=0).eval()
+    patches = torch.rand(3, 1, 40, 40, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.no_grad():
+        features = classifier.fusion(classifier.backbone(classifier.preprocessing(patches)))
+        assert torch.equal(classifier(patches), classifier.head(features))
+    assert classifier.preprocessing.name == name
+
+
+def test_auto_preprocessing_standardises_patches_for_a_network_without_pretrained_weights() -> None:
+    assert Architecture.of("vgg16-model2", section(ModelConfig)).preprocessing == "samplewise_standardize"
+
+
 def test_one_seed_gives_one_set_of_weights_another_seed_another_and_the_global_generator_is_left_alone() -> (
     None
 ):
@@ -48,29 +63,17 @@ def test_one_seed_gives_one_set_of_weights_another_seed_another_and_the_global_g
     assert torch.equal(torch.get_rng_state(), before)
 
 
-TAKE_VGG16 = r"take vgg16-baseline, .* none"
+@pytest.mark.parametrize("system", ["vgg17-model1", "compact-model3", "compact", "model1", ""])
+def test_a_system_that_does_not_exist_is_refused(system: str) -> None:
+    with pytest.raises(ConfigError, match="BACKBONE-FUSION"):
+        build_classifier(system, TINY, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("weights", "system", "rule"),
-    [
-        *(
-            ("none", system, "BACKBONE-FUSION")
-            for system in ("vgg17-model1", "compact-model3", "compact", "")
-        ),
-        *(
-            (weights, "compact-model1", "has no pretrained weights; .* none")
-            for weights in ("imagenet", "net.pt")
-        ),
-        *(("hed", system, TAKE_VGG16) for system in ("vgg19-model1", "vgg16_bn-model2", "compact-model1")),
-    ],
-)
-def test_a_system_that_does_not_exist_or_cannot_have_the_weights_is_refused(
-    weights: str, system: str, rule: str
-) -> None:
-    wrong = "" if weights == "none" else rf"model\.weights: {weights} .*{system}"
-    with pytest.raises((ConfigError, WeightsError), match=f"{wrong}.*{rule}"):
-        build_classifier(system, TINY.model_copy(update={"weights": weights}), seed=0)
+@pytest.mark.parametrize("weights", ["imagenet", "net.safetensors"])
+def test_compact_has_no_pretrained_weights(weights: str) -> None:
+    config = TINY.model_copy(update={"weights": weights})
+    with pytest.raises(WeightsError, match=rf"model\.weights: {weights} .*compact-model1.* none"):
+        build_classifier("compact-model1", config, seed=0)
 
 
 BACKBONE = "mobilenet_v2"
@@ -144,6 +147,14 @@ def test_a_state_dict_fits_whatever_its_classifier_and_age(
     load_pretrained(BACKBONE, str(tmp_path / file), network)
     fresh = {name: torch.tensor(0) for name in state if name.endswith("num_batches_tracked")}
     assert_holds(network, state | (fresh if variant is without_counters else {}))
+
+
+def test_a_classifier_starts_with_the_backbone_of_the_file(tmp_path: Path, state: State) -> None:
+    save_file(state, tmp_path / "net.safetensors")
+    config = section(ModelConfig, weights=str(tmp_path / "net.safetensors"), head_units=8, head_dropout=0.0)
+    blocks = build_classifier(f"{BACKBONE}-model1", config, seed=0).backbone.state_dict()
+    assert len(blocks) == len(state) - 2  # all but the weight and the bias of torchvision's own classifier
+    assert all(torch.equal(value, state[name]) for name, value in blocks.items())
 
 
 def test_torchvisions_old_names_of_densenet_layers_fit(tmp_path: Path) -> None:
@@ -308,6 +319,14 @@ def test_under_torchvisions_normalisation_hed_sees_grey_levels_minus_the_mean_al
         block, other = (classifier.blocks(patches)["block1"] for classifier in (centred, normalised))
     assert block.std() > 0.1
     assert torch.allclose(block, other, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("system", ["vgg19-model1", "vgg16_bn-model2", "resnet50-baseline", "compact-model1"])
+def test_hed_is_refused_for_every_other_backbone_and_the_error_names_the_systems_that_fit(
+    system: str,
+) -> None:
+    with pytest.raises(WeightsError, match=rf"model\.weights: hed .* {system}; take vgg16-baseline, .* none"):
+        build_classifier(system, HED, seed=0)
 
 
 @pytest.mark.parametrize(("content", "got"), [(None, "no"), (b"damaged", "another")])

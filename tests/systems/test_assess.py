@@ -1,6 +1,7 @@
 """What is said of a system on test: metrics, thresholds, points, calibration and referral against single counts."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,13 @@ def test_flat_names_hold_every_estimate_once_and_the_whole_is_json() -> None:
         "referral_rate",
     } <= set(flat)
     assert flat["recall_at_specificity_0.90"] == whole["operating_points"][1]["recall"]
+
+
+def test_operating_points_take_their_thresholds_from_validation() -> None:
+    moved = replace(TEST, patch_scores=TEST.patch_scores / 2)
+    first, second = (described(test=test)["operating_points"] for test in (TEST, moved))
+    assert [point["threshold"] for point in first] == [point["threshold"] for point in second]
+    assert [point["recall"] for point in first] != [point["recall"] for point in second]
 
 
 FEW = section(EvaluateConfig, n_bootstrap=100)

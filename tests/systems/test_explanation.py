@@ -176,6 +176,15 @@ def test_the_default_is_what_the_head_sees() -> None:
     )
 
 
+def test_explaining_leaves_the_network_as_it_was() -> None:
+    scorer = scorer_of("compact-model2")
+    images = images_of(1)
+    before = scorer.patch_scores(images)
+    explain(scorer, images, "block2")
+    np.testing.assert_array_equal(scorer.patch_scores(images), before)
+    assert all(parameter.grad is None for parameter in scorer.bundle.classifier.parameters())
+
+
 @pytest.mark.parametrize("block", ["block3", "all"])
 def test_a_frozen_network_is_explained_all_the_same_in_several_passes(block: str) -> None:
     classifier, patches = classifier_of("compact-model1"), patches_of(70, side=32)

@@ -1,5 +1,6 @@
 """A fit is repeatable to the bit, goes on after a kill as if nothing had happened, and keeps its best epoch."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from os import truncate
@@ -12,7 +13,8 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from mammo.core.config import RecipeConfig
-from mammo.systems.fit import EpochRecord, FitState, fit, load_checkpoint
+from mammo.core.errors import DataError
+from mammo.systems.fit import EpochRecord, FitState, fit, load_checkpoint, save_checkpoint
 from tests.tiny_fits import (
     FROZEN,
     SETTINGS,
@@ -78,6 +80,15 @@ def test_a_stopped_and_resumed_fit_equals_an_undisturbed_one_and_is_not_run_agai
         assert differing(weights_of(resumed), weights_of(undisturbed)) == []
 
 
+SHARES = (0.0, 0.0001, 0.05, 0.5, 0.99)
+
+
+def with_another_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def new_state() -> FitState:
     classifier = new_classifier()
     return FitState(classifier, AdamW(classifier.parameters()), [], -1, {})
@@ -95,10 +106,11 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     "damage",
     [
         Path.unlink,
+        with_another_bit,
         lambda path: torch.save({"weight": torch.ones(2)}, path),
         lambda path: torch.save(torch.load(path, weights_only=True) | {"fingerprint": "other"}, path),
         lambda path: torch.save({"fingerprint": "abc", "history": Path("/")}, path),
-        lambda path: truncate(path, path.stat().st_size // 2),
+        *(lambda path, s=share: truncate(path, int(s * path.stat().st_size)) for share in SHARES),
         lambda path: path.write_text("no checkpoint"),
     ],
 )
@@ -114,6 +126,22 @@ def test_a_checkpoint_that_is_not_this_fits_or_damaged_is_started_anew(
     assert (state.history, state.best_epoch, state.best_weights) == ([], -1, {})
     assert differing(weights_of(state.classifier), before) == []
     assert not state.optimizer.state
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(
+    tmp_path: Path, unfinished: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoint = tmp_path / "fit.pt"
+    checkpoint.write_bytes(unfinished)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", disk_full)
+        with pytest.raises(DataError, match="No space left on device"):
+            save_checkpoint(checkpoint, new_state(), "abc")
+    assert checkpoint.read_bytes() == unfinished
+    assert [file.name for file in tmp_path.iterdir()] == ["fit.pt"]
 
 
 @pytest.mark.parametrize(

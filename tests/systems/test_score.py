@@ -13,7 +13,7 @@ from mammo.core.config import VoteConfig
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
-from mammo.systems.score import RoiScorer, grid_batch, patch_logits
+from mammo.systems.score import RoiScorer, grid_batch, patch_logits, tumor_scores
 from tests.settings import section
 from tests.tiny_fits import CPU, SETTINGS, new_classifier
 
@@ -41,7 +41,12 @@ def test_the_grids_follow_each_other_row_by_row() -> None:
     assert rows == [[roi, top, left, SIZE_PX] for roi in (0, 1) for top, left in GRID]
 
 
-@pytest.mark.parametrize("batch_size", [1, 7])
+def test_tumor_scores_are_the_softmax_of_the_second_logit() -> None:
+    logits = np.random.default_rng(0).normal(0, 30, (4, 5, 2))
+    np.testing.assert_allclose(tumor_scores(torch.from_numpy(logits)), softmax(logits, axis=-1)[..., 1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 18, 256])
 def test_logits_do_not_depend_on_the_size_of_the_batches(
     classifier: Classifier, disc_set: Rois, batch_size: int
 ) -> None:

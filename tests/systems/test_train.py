@@ -14,6 +14,8 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mammo.core.config import Config
+from mammo.core.errors import DataError
 from mammo.core.provenance import syntax_of
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
@@ -70,8 +72,6 @@ def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(
     again = decide_on_validation(bundle, parts["train"], parts["val"], tiny_config())
     assert (again.calibrator, again.conformal) == (bundle.calibrator, bundle.conformal)
     assert bundle.conformal.n_calibration == 6
-    alike = fit_domain(parts["train"].images).with_false_alarms(parts["val"].images)
-    assert bundle.domain == alike
 
 
 def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trained: Trained) -> None:
@@ -82,7 +82,6 @@ def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trai
     assert (results["val_loss"], results["val_auc"]) == (best["val_loss"], best["val_auc"])
     assert (results["n_rois_train"], results["n_rois_val"]) == (6, 6)
     assert results["calibrator_slope"] == trained.bundle.calibrator.slope
-    assert results["domain_false_alarms"] == 0
 
 
 def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_validation_part(
@@ -101,6 +100,29 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
         decide_on_validation(trained.bundle, parts["train"], parts["val"], fixed).vote.share_threshold
         == 0.123
     )
+
+
+def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
+    trained: Trained, parts: dict[str, Rois]
+) -> None:
+    alike = fit_domain(parts["train"].images).with_false_alarms(parts["val"].images)
+    assert trained.bundle.domain == alike
+    assert validation_results(trained.bundle)["domain_false_alarms"] == 0
+
+
+def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Rois]) -> None:
+    normal = parts["val"].only(parts["val"].labels == 0)
+    with pytest.raises(DataError, match="both classes are needed"):
+        decide_on_validation(trained.bundle, parts["train"], normal, tiny_config())
+
+
+def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_others(
+    trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets
+) -> None:
+    again, other = (train_on(parts, patch_sets, options={"seed": seed}) for seed in (None, 1))
+    first = weights_of(trained.bundle.classifier)
+    assert differing(first, weights_of(again.bundle.classifier)) == []
+    assert "head.1.weight" in differing(first, weights_of(other.bundle.classifier))
 
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(
@@ -181,40 +203,50 @@ def test_predictions_have_a_row_for_each_roi_in_words_and_nothing_of_what_was_no
     assert bare[["probability", "prediction_set", "referral"]].isna().all(axis=None)
 
 
-FITTED: list[dict[str, Any]] = [
-    {"train__epochs": 3},
-    {"train__head_lr": 0.5},
-    {"train__precision": "bfloat16"},
-    {"train__threads": 2},
-    {"model__head_units": 9},
-    {"model__preprocessing": "fixed_scale"},
-    {"patches__stride_px": 20},
-]
+@pytest.mark.parametrize(
+    ("change", "changes"),
+    [
+        ({"train__epochs": 3}, True),
+        ({"train__head_lr": 0.5}, True),
+        ({"train__precision": "bfloat16"}, True),
+        ({"train__threads": 2}, True),
+        ({"model__head_units": 9}, True),
+        ({"model__preprocessing": "fixed_scale"}, True),
+        ({"patches__stride_px": 20}, True),
+        ({"vote__rule": "majority", "evaluate__seed": 7}, False),
+    ],
+)
+def test_settings_that_change_a_fit_change_its_fingerprint_and_those_that_judge_it_do_not(
+    change: dict[str, Any], changes: bool, parts: dict[str, Rois], patch_sets: PatchSets
+) -> None:
+    def of(config: Config) -> str:
+        return run_fingerprint("compact-model2", config, 0, parts["train"], parts["val"], patch_sets)
+
+    assert (of(tiny_config(**change)) != of(tiny_config())) == changes
 
 
-def test_all_that_a_fit_depends_on_is_in_its_fingerprint_and_what_judges_it_is_not(
+def test_system_seed_pixels_labels_patches_and_weights_are_in_the_fingerprint(
     tmp_path: Path, parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:
     train, val, patches = parts["train"], parts["val"], patch_sets["val"]
     brighter = train.images.copy()
     brighter[0, 0, 0] ^= 1
-    weights = tmp_path / "backbone.pt"
-    weights.write_bytes(b"one")
-
-    def mark(system: str = "compact-model2", seed: int = 0, train: Rois = train, **changes: Any) -> str:
-        config = tiny_config(**({"model__weights": str(weights)} | changes))
-        return run_fingerprint(system, config, seed, train, val, patch_sets)
-
-    moved = patch_sets | {"val": patches.assign(top_px=patches["top_px"].to_numpy()[::-1])}
     relabelled = train.table.assign(label=train.table["label"].to_numpy()[::-1])
-    marks = [mark(), mark("compact-model1"), mark(seed=1), *(mark(**change) for change in FITTED)]
-    marks += [mark(train=replace(train, images=brighter)), mark(train=replace(train, table=relabelled))]
-    assert mark(vote__rule="majority", evaluate__seed=7) == marks[0]
-    patch_sets = moved
-    marks.append(mark())
-    weights.write_bytes(b"two")
-    marks.append(mark())
-    assert len(set(marks)) == len(marks) == 14
+    moved = {**patch_sets, "val": patches.assign(top_px=patches["top_px"].to_numpy()[::-1])}
+    path = tmp_path / "backbone.pt"
+    config = tiny_config(model__weights=str(path))
+    path.write_bytes(b"one")
+    fingerprints = {
+        run_fingerprint("compact-model2", config, 0, train, val, patch_sets),
+        run_fingerprint("compact-model1", config, 0, train, val, patch_sets),
+        run_fingerprint("compact-model2", config, 1, train, val, patch_sets),
+        run_fingerprint("compact-model2", config, 0, replace(train, images=brighter), val, patch_sets),
+        run_fingerprint("compact-model2", config, 0, replace(train, table=relabelled), val, patch_sets),
+        run_fingerprint("compact-model2", config, 0, train, val, moved),
+    }
+    path.write_bytes(b"two")
+    fingerprints.add(run_fingerprint("compact-model2", config, 0, train, val, patch_sets))
+    assert len(fingerprints) == 7
 
 
 @pytest.mark.parametrize(
@@ -237,10 +269,10 @@ def test_another_processor_library_or_code_is_another_fit(
 
 VALUES_ALONE = {
     "core",
+    "studies/crew.py",
     "data/rois.py",
     "data/splits.py",
     "evaluation",
-    "studies/crew.py",
     "studies/__init__.py",
 }
 """What a fit imports and does not depend on: files and settings, whose values are hashed, and how ROIs are judged."""
