@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mammo.data.extraction import adapthisteq, extract_roi, first_region, resize_bicubic
+from mammo.data.extraction import adapthisteq, extract_roi, first_region, preprocess_film, resize_bicubic
 from mammo.data.film_rois import breast_mask, choose_normal_films, draw_normal_centre
 
 GreyImage = npt.NDArray[np.uint8]
@@ -51,8 +51,10 @@ def matlabs_map(tile: GreyImage) -> list[int]:
 
 @pytest.mark.parametrize("contrast", [1, 4, 16])
 def test_equalisation_is_that_of_matlabs_loops(contrast: int) -> None:
-    image = (np.random.default_rng(1).integers(0, 216, (128, 128)) // contrast + 40).astype(np.uint8)
-    height, width = 16, 16
+    image = (
+        (np.random.default_rng(1).integers(0, 256, (256, 128)) // contrast + 40).clip(0, 255).astype(np.uint8)
+    )
+    height, width = 32, 16
     maps = [
         [
             matlabs_map(image[row * height : (row + 1) * height, column * width : (column + 1) * width])
@@ -81,6 +83,17 @@ def test_films_of_any_size_keep_their_size_and_a_padded_one_its_middle() -> None
     padded = np.pad(image, [(3, 3), (6, 7)], mode="symmetric")
 
     assert np.array_equal(adapthisteq(image), adapthisteq(padded)[3:-3, 6:-7])
+
+
+def test_single_bright_and_dark_pixels_do_not_survive_preprocessing() -> None:
+    ramp = np.tile((np.arange(256) // 2 + 40).astype(np.uint8), (256, 1))
+    spotted = ramp.copy()
+    spotted[64:192:16, 64:192:16] = 255
+    spotted[72:192:16, 72:192:16] = 0
+
+    difference = preprocess_film(spotted).astype(int) - preprocess_film(ramp)
+
+    assert np.abs(difference).max() <= 3
 
 
 @given(st.integers(-70, 330), st.integers(-70, 330))
@@ -143,6 +156,12 @@ def test_a_crop_at_the_films_edge_is_stretched_from_what_lies_inside() -> None:
     assert np.abs(roi[3:-3, 60] - expected[3:-3]).max() <= 0.51
 
 
+def test_a_crop_without_tissue_is_kept() -> None:
+    film = np.full((128, 128), 9, dtype=np.uint8)
+
+    assert (extract_roi(film, 64, 64) == 9).all()
+
+
 @given(st.integers(30, 120), st.integers(0, 1), st.integers(0, 2**32 - 1))
 def test_enlarging_one_axis_is_pillows_bicubic_but_for_rounding(side: int, axis: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(90, 110, (side, 120), dtype=np.uint8)
@@ -165,24 +184,37 @@ def half_disc_film(seed: int = 0) -> tuple[GreyImage, npt.NDArray[np.bool_]]:
     return film, breast
 
 
-def test_draws_are_whole_crops_all_over_the_breast_and_repeat_with_seed_and_film() -> None:
+def test_the_whole_crop_of_every_draw_is_inside_the_breast() -> None:
     film, breast = half_disc_film()
-    draws = [draw_normal_centre(film, number, seed) for number in range(5) for seed in range(8)]
-    for centre in draws:
+    for seed in range(40):
+        centre = draw_normal_centre(film, 7, seed)
         assert centre is not None
         x, y = centre
         assert x >= 60
         assert breast[y - 60 : y + 60, x - 60 : x + 60].all()
-    assert len(set(draws)) == len(draws)
-    assert (np.ptp(np.array(draws), axis=0) > 150).all()
-    assert draw_normal_centre(film, 0, 0) == draws[0]
+
+
+def test_draws_differ_between_seeds_and_films_and_repeat_with_both() -> None:
+    film, _ = half_disc_film()
+
+    draws = [draw_normal_centre(film, number, seed) for number in (1, 2) for seed in (0, 1)]
+
+    assert len(set(draws)) == 4
+    assert draw_normal_centre(film, 1, 0) == draws[0]
+
+
+def test_draws_spread_over_the_breast() -> None:
+    film, _ = half_disc_film()
+    draws = np.array([draw_normal_centre(film, number, 0) for number in range(60)])
+
+    assert (draws.max(axis=0) - draws.min(axis=0) > 150).all()
 
 
 @pytest.mark.parametrize("flipped", [False, True])
 def test_the_corner_of_the_pectoral_muscle_is_left_out(flipped: bool) -> None:
     film, _ = half_disc_film()
     film = np.ascontiguousarray(film[:, ::-1]) if flipped else film
-    for number in range(20):
+    for number in range(40):
         centre = draw_normal_centre(film, number, 0)
         assert centre is not None
         x, y = (1023 - centre[0], centre[1]) if flipped else centre
@@ -191,9 +223,18 @@ def test_the_corner_of_the_pectoral_muscle_is_left_out(flipped: bool) -> None:
         assert corner_x / (0.5 * 420) + (corner_y - 80) / (0.45 * 840) >= 0.95
 
 
-def test_the_breast_holds_its_dark_holes_but_neither_label_nor_noise() -> None:
+def test_the_label_and_the_noise_are_no_breast() -> None:
+    film, breast = half_disc_film()
+    found = breast_mask(film)
+
+    assert not found[:40, 200:].any()
+    assert (found != breast[::4, ::4]).mean() < 0.01
+
+
+def test_dark_holes_are_part_of_the_breast() -> None:
     film, breast = half_disc_film()
     film[480:520, 100:140] = 3
+
     assert (breast_mask(film) != breast[::4, ::4]).mean() < 0.01
 
 
@@ -215,9 +256,18 @@ def test_tissues_of_the_chosen_films_are_those_of_the_lesions() -> None:
     assert chosen == sorted(chosen)
 
 
-def test_the_choice_depends_on_the_seed_alone_and_without_lesions_there_is_none() -> None:
+def test_the_choice_depends_on_the_seed_alone() -> None:
     tissues = {f"mdb{number:03d}": "G" if number % 2 else "F" for number in range(1, 61)}
-    chosen = choose_normal_films(tissues, ["G", "F", "D"], 0)
-    assert choose_normal_films(dict(reversed(tissues.items())), ["G", "F", "D"], 0) == chosen
-    assert choose_normal_films(tissues, ["G", "F", "D"], 1) != chosen
-    assert choose_normal_films(tissues, [], seed=0) == []
+    backwards = dict(reversed(tissues.items()))
+
+    choices = [choose_normal_films(tissues, ["G"], seed) for seed in (0, 1)]
+
+    assert choices[0] == choose_normal_films(backwards, ["G"], 0)
+    assert len(choices[0]) == 30
+    assert choose_normal_films(tissues, ["G", "F", "D"], 0) != choose_normal_films(
+        tissues, ["G", "F", "D"], 1
+    )
+
+
+def test_without_lesions_there_is_nothing_to_match() -> None:
+    assert choose_normal_films({"mdb001": "F"}, [], seed=0) == []

@@ -109,38 +109,50 @@ def test_a_wrong_sha256_is_refused_and_the_old_copy_stays(tmp_path: Path, target
     assert list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("address", [NOWHERE, "http://no-such-host.invalid/MIAS_ROIs.zip"])
 def test_without_a_network_the_error_names_url_place_and_variable(
-    target: Path, monkeypatch: pytest.MonkeyPatch
+    target: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(DataError) as refused:
-        fetch_rois(target, None, {}, NOWHERE, SHA256)
-    assert all(part in str(refused.value) for part in (NOWHERE, str(target), "MAMMO_MIAS_ROIS"))
+        fetch_rois(target, None, {}, address, SHA256)
+    assert all(part in str(refused.value) for part in (address, str(target), "MAMMO_MIAS_ROIS"))
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("from_network", [True, False])
 def test_a_full_disk_leaves_the_old_copy_and_no_half_one(
-    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    site: tuple[Path, str],
+    tmp_path: Path,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    from_network: bool,
 ) -> None:
+    target = target if from_network else copy_at(target, b"old")
+    named = None if from_network else copy_at(tmp_path / "named.zip")
+    copy_at(site[0] / "MIAS_ROIs.zip")
+
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
     monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
-    copy = copy_at(tmp_path / "named.zip")
-    for named, before in ((None, {}), (copy, {}), (copy, {target.name: b"old"})):
-        for name, content in before.items():
-            copy_at(target.with_name(name), content)
-        with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); free space"):
-            fetch_rois(target, named, {}, NOWHERE, SHA256)
-        assert {path.name: path.read_bytes() for path in target.parent.iterdir()} == before
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); free space"):
+        fetch_rois(target, named, {}, f"{site[1]}/MIAS_ROIs.zip", SHA256)
+
+    left = {path.name: path.read_bytes() for path in target.parent.iterdir()}
+    assert left == ({} if from_network else {target.name: b"old"})
 
 
-def test_a_named_copy_that_is_no_file_is_an_error(tmp_path: Path, target: Path) -> None:
-    with pytest.raises(DataError, match=r"must name a file that exists, got .*missing\.zip"):
-        fetch_rois(target, None, {VARIABLES["mias_rois"]: str(tmp_path / "missing.zip")}, NOWHERE, SHA256)
-    with pytest.raises(DataError, match="name the archive file itself"):
-        fetch_rois(target, tmp_path, {}, NOWHERE, SHA256)
+@pytest.mark.parametrize("by_archive", [True, False])
+def test_a_named_copy_that_is_no_file_is_an_error(tmp_path: Path, target: Path, by_archive: bool) -> None:
+    for path, rule in (
+        (tmp_path / "missing.zip", r"must name a file that exists, got .*missing\.zip"),
+        (tmp_path, "name the archive file itself"),
+    ):
+        archive, env = (path, {}) if by_archive else (None, {VARIABLES["mias_rois"]: str(path)})
+        with pytest.raises(DataError, match=rule):
+            fetch_rois(target, archive, env, NOWHERE, SHA256)
 
 
 def test_films_are_checked_and_copied_from_an_archive_or_a_folder_without_strangers(

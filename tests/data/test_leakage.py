@@ -17,6 +17,7 @@ from mammo.data.audit import (
     flagged_rois,
     group_ids,
     leakage_summary,
+    overlaps_of,
     pairs_table,
     parts_of,
     with_parts,
@@ -57,8 +58,6 @@ def test_groups_join_overlaps_and_patients_through_others_but_not_unknown_patien
     patients = ["p1", None, None, "p1", "p2", None]
     found = groups(["d", "c", "b", "a", "e", "f"], [pair("d", "c"), pair("f", "c")], patients)
     assert found == ["a", "a", "b", "a", "e", "a"]
-    with pytest.raises(DataError, match="for example \\['z'\\]"):
-        groups(["a", "b"], [pair("a", "z")])
 
 
 @given(
@@ -76,6 +75,17 @@ def test_groups_are_the_reachable_sets_whatever_the_order(
                 reach[member] = reach[member] | joined
     found = groups([f"r{row}" for row in order], [pair(f"r{a}", f"r{b}") for a, b in links])
     assert found == [f"r{min(reach[row])}" for row in order]
+
+
+def test_overlaps_of_a_roi_that_the_table_lacks_are_refused() -> None:
+    with pytest.raises(DataError, match="for example \\['z'\\]"):
+        groups(["a", "b"], [pair("a", "z")])
+
+
+def test_overlaps_survive_the_way_through_the_table() -> None:
+    overlaps = [pair("x", "y"), Overlap("y", "x", "stretched", -2, 5, 0.75, 1.0, 6240, 0.25, 0.9)]
+    assert overlaps_of(pairs_table(overlaps)) == overlaps
+    assert overlaps_of(pairs_table([])) == []
 
 
 TABLE = rois(

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from hypothesis import example, given
@@ -19,6 +20,16 @@ from tests.settings import section
 def roi_table(n_normal: int, n_tumor: int) -> pd.DataFrame:
     labels = [0] * n_normal + [1] * n_tumor
     return pd.DataFrame({"roi_id": [f"roi{row:03d}" for row in range(len(labels))], "label": labels})
+
+
+def pixels_in_every_patch(size_px: int, stride_px: int) -> npt.NDArray[np.bool_]:
+    """Which pixels of the ROI every patch of the grid holds, counted pixel by pixel."""
+    covered = np.ones((120, 120), dtype=bool)
+    for top, left in grid_corners(size_px, stride_px):
+        patch = np.zeros((120, 120), dtype=bool)
+        patch[top : top + size_px, left : left + size_px] = True
+        covered &= patch
+    return covered
 
 
 @pytest.mark.parametrize(
@@ -55,6 +66,17 @@ def test_a_grid_is_inside_the_roi_centred_and_as_large_as_its_stride_allows(
     assert all(later - earlier == stride_px for earlier, later in pairwise(offsets))
 
 
+@pytest.mark.parametrize(
+    ("size_px", "stride_px", "side_px"),
+    [(72, 12, 24), (96, 12, 72), (61, 1, 2), (60, 12, 0), (48, 12, 0), (32, 8, 0)],
+)
+def test_only_the_central_pixels_are_in_every_patch(size_px: int, stride_px: int, side_px: int) -> None:
+    centre = np.zeros((120, 120), dtype=bool)
+    first = (120 - side_px) // 2
+    centre[first : first + side_px, first : first + side_px] = True
+    assert np.array_equal(pixels_in_every_patch(size_px, stride_px), centre)
+
+
 @pytest.mark.parametrize(("n_normal", "n_tumor", "n_patches"), [(125, 72, 103_447), (41, 24, 34_315)])
 def test_the_published_parts_give_the_papers_number_of_patches(
     n_normal: int, n_tumor: int, n_patches: int
@@ -76,25 +98,35 @@ def test_the_whole_roi_is_one_more_patch_and_can_be_left_out() -> None:
     assert set(without["size_px"]) == {40}
 
 
-@pytest.mark.parametrize(("last_offset", "n_offsets"), [(True, 9), (False, 8)])
-def test_draws_are_uniform_and_reach_the_last_offset_only_if_asked_to(
-    last_offset: bool, n_offsets: int
-) -> None:
-    corners = random_corners(50_000, 112, np.random.default_rng(0), last_offset=last_offset)
-    counts = np.bincount(corners[:, 0] * n_offsets + corners[:, 1])
-    assert corners.max() == n_offsets - 1
-    assert len(counts) == n_offsets**2
+@pytest.mark.parametrize(("last_offset", "largest"), [(True, 48), (False, 47)])
+def test_draws_reach_the_last_offset_only_if_asked_to(last_offset: bool, largest: int) -> None:
+    corners = random_corners(20_000, 72, np.random.default_rng(0), last_offset=last_offset)
+    assert corners.min(axis=0).tolist() == [0, 0]
+    assert corners.max(axis=0).tolist() == [largest, largest]
+
+
+def test_draws_are_uniform_over_all_places() -> None:
+    corners = random_corners(50_000, 112, np.random.default_rng(0), last_offset=True)
+    counts = np.bincount(corners[:, 0] * 9 + corners[:, 1], minlength=81)
+    assert len(counts) == 81
     assert chisquare(counts).pvalue > 0.001
 
 
-def test_the_draws_of_a_roi_depend_on_it_and_the_seed_but_not_on_the_other_rows() -> None:
-    rois, config = roi_table(3, 3), section(PatchesConfig, tumor_draws=20, normal_draws=10)
+def test_the_draws_of_a_roi_do_not_depend_on_the_other_rows() -> None:
+    rois = roi_table(3, 3)
+    config = section(PatchesConfig, tumor_draws=20, normal_draws=10)
     alone = drawn_patches(rois.iloc[[4]], config)
-    among_others = drawn_patches(rois.iloc[::-1], config).set_index("roi_id", drop=False)
-    pd.testing.assert_frame_equal(among_others.loc[["roi004"]].reset_index(drop=True), alone)
-    reseeded = drawn_patches(rois.iloc[[4]], config.model_copy(update={"seed": 1}))
-    for other in (among_others.loc["roi005"], reseeded):
-        assert not np.array_equal(other["top_px"], alone["top_px"])
+    among_others = drawn_patches(rois.iloc[::-1], config).query("roi_id == 'roi004'")
+    pd.testing.assert_frame_equal(among_others.reset_index(drop=True), alone)
+
+
+def test_rois_and_seeds_draw_different_places() -> None:
+    rois = roi_table(2, 0)
+    config = section(PatchesConfig, normal_draws=30)
+    corners = drawn_patches(rois, config)[["top_px", "left_px"]].to_numpy()
+    reseeded = drawn_patches(rois, config.model_copy(update={"seed": 1}))[["top_px", "left_px"]].to_numpy()
+    assert not np.array_equal(corners[:30], corners[31:61])
+    assert not np.array_equal(corners, reseeded)
 
 
 def test_a_part_without_rois_gives_an_empty_patch_set_of_the_right_types() -> None:
@@ -117,7 +149,7 @@ def test_what_stays_is_at_most_half_the_way_from_the_middle_and_some_patch_must(
         section(PatchesConfig, size_px=size_px, stride_px=stride_px, corner_patches=False)
 
 
-@pytest.mark.parametrize("size_px", [32, 33, 72, 117, 118, 119, 120])
+@pytest.mark.parametrize("size_px", range(32, 121))
 def test_draws_and_a_grid_of_single_steps_reach_the_same_places(size_px: int) -> None:
     drawn = random_corners(2000, size_px, np.random.default_rng(0), last_offset=True, corner_patches=False)
     assert sorted(set(drawn.ravel().tolist())) == grid_offsets(size_px, 1, corner_patches=False).tolist()

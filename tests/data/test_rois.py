@@ -35,11 +35,12 @@ def small_set(seed: int = 0) -> Rois:
     return make_roi_set(rows, [noise(seed + number) for number in range(3)])
 
 
+@pytest.mark.parametrize("seed", [None, 0])
 def test_a_part_holds_its_rois_their_pixels_and_groups_whatever_the_order_of_the_split(
-    disc_set: Rois, split: pd.DataFrame
+    disc_set: Rois, split: pd.DataFrame, seed: int | None
 ) -> None:
-    earlier = split.assign(group_id="all", split="train")
-    whole = disc_set.with_split(earlier).with_split(split.sample(frac=1, random_state=0))
+    rows = split if seed is None else split.sample(frac=1, random_state=seed)
+    whole = disc_set.with_split(rows)
     for offset, name in enumerate(SPLITS):
         part = whole.part(name)
         assert part.name == name
@@ -47,6 +48,13 @@ def test_a_part_holds_its_rois_their_pixels_and_groups_whatever_the_order_of_the
         assert np.array_equal(part.images, disc_set.images[offset::3])
         assert part.labels.tolist() == disc_set.table["label"].tolist()[offset::3]
         assert part.groups.tolist() == [f"group{row // 2}" for row in range(18)][offset::3]
+
+
+def test_another_split_takes_the_place_of_the_first(disc_set: Rois, split: pd.DataFrame) -> None:
+    swapped = split.assign(group_id="all", split=split["split"].replace({"train": "test", "test": "train"}))
+    again = disc_set.with_split(split).with_split(swapped)
+    assert ids(again.part("test")) == ids(disc_set)[::3]
+    assert set(again.groups) == {"all"}
 
 
 @pytest.mark.parametrize("rows", [slice(1, None), [*range(18), 0]])
@@ -125,6 +133,7 @@ def test_what_is_written_is_read_again_and_the_same_rois_give_the_same_bytes(tmp
         (small_set(seed=1).images, "must come from one run"),
         (np.zeros((2, 120, 120), np.uint8), r"must be uint8 of shape \(3, 120, 120\)"),
         (np.zeros((3, 120, 120)), r"must be uint8 of shape \(3, 120, 120\)"),
+        (np.zeros((3, 72, 72), np.uint8), r"must be uint8 of shape \(3, 120, 120\)"),
     ],
 )
 def test_images_of_another_run_or_shape_are_refused(tmp_path: Path, images: Any, rule: str) -> None:
