@@ -594,11 +594,10 @@ def _study(
 ) -> None:
     """Make the data up to the split where they are missing, run a study, write and show its tables."""
     from mammo.core.config import Config
-    from mammo.core.provenance import ensure_split
+    from mammo.core.provenance import ensure_split, note_made
     from mammo.report.studies import write_ledger, write_study
     from mammo.report.terminal import show_markdown
     from mammo.studies.fits import DryRunError, default_jobs
-    from mammo.studies.made import note_made
 
     config, console = Config.load(workspace.params), Console()
     ensure_split(workspace)
@@ -626,8 +625,8 @@ def tune(
     if context.invoked_subcommand is not None:
         _refuse_misplaced(context, context.invoked_subcommand)
         return
+    from mammo.core.provenance import note_made
     from mammo.report.terminal import show_best
-    from mammo.studies.made import note_made
     from mammo.tuning.workers import run_tuning
 
     console = Console()
@@ -647,9 +646,9 @@ def nested(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
+    from mammo.core.provenance import note_made
     from mammo.report.studies import write_study
     from mammo.report.terminal import show_markdown
-    from mammo.studies.made import note_made
     from mammo.tuning.mlflow import log_nested
     from mammo.tuning.nested import run_nested
     from mammo.tuning.record import report_folder

@@ -45,24 +45,37 @@ def disc_set() -> Rois:
     return disc_rois(10, 8)
 
 
+def named_by(variable: str, what: str) -> Path:
+    """A file that an environment variable names. Skips where it names none."""
+    if not os.environ.get(variable):
+        pytest.skip(f"needs {what}: {variable}")
+    return Path(os.environ[variable])
+
+
 @pytest.fixture(scope="session")
-def real_rois() -> Rois:
+def real_archive() -> Path:
+    """The authors' archive of ROIs."""
+    return named_by("MAMMO_MIAS_ROIS", "the real ROI archive")
+
+
+@pytest.fixture(scope="session")
+def real_rois(real_archive: Path) -> Rois:
     """The authors' 326 ROIs."""
-    archive = os.environ.get("MAMMO_MIAS_ROIS")
-    if not archive:
-        pytest.skip("needs the real ROI archive: MAMMO_MIAS_ROIS")
     from mammo.data.archive import load_mias_rois
 
-    return load_mias_rois(Path(archive))
+    return load_mias_rois(real_archive)
 
 
 @pytest.fixture(scope="session")
 def real_films() -> Path:
     """The 322 genuine films of mini-MIAS."""
-    films = os.environ.get("MAMMO_MINI_MIAS")
-    if not films:
-        pytest.skip("needs the real films: MAMMO_MINI_MIAS")
-    return Path(films)
+    return named_by("MAMMO_MINI_MIAS", "the real films")
+
+
+@pytest.fixture(scope="session")
+def hed_weights() -> Path:
+    """HED's convolutions, as the package's file or the safetensors file made of it."""
+    return named_by("MAMMO_WEIGHTS", "HED's weights")
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from mammo.core.errors import MammoError, set_environment
 from mammo.core.files import Workspace
 
 LIBRARIES: Final = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "mlflow", "dvc", "optuna")
+STUDIES: Final = Path("pipelines", "studies", "dvc.yaml")
 
 
 def git_commit(root: Path) -> str | None:
@@ -99,6 +100,21 @@ def run_dvc(folder: Path, *arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
     if done.returncode != 0:
         raise MammoError(f"{folder}: `dvc {' '.join(arguments)}` failed; mend what its message above names")
+
+
+def note_made(workspace: Workspace, stage: str, file: Path | None = None) -> None:
+    """Write down what a study rested on when its command ended, so that `dvc status` lists it only after a change.
+
+    A study of another file than those of the graph, or of a workspace without it, is unknown to DVC. Within
+    `dvc repro` DVC writes it down itself.
+    """
+    graph = workspace.root / STUDIES
+    if "DVC_STAGE" in os.environ or not graph.is_file() or not (workspace.root / ".dvc").is_dir():
+        return
+    name = stage if file is None else f"{stage}@{file.stem}"
+    stages = yaml.safe_load(graph.read_text())["stages"]
+    if stage in stages and (file is None or file.stem in stages[stage]["matrix"]["file"]):
+        run_dvc(workspace.root, "commit", "--quiet", "--force", f"{STUDIES}:{name}")
 
 
 def commit_all(folder: Path, message: str, *options: str) -> None:

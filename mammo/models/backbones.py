@@ -7,8 +7,6 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torchvision import models as tv
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from mammo.core.config import PreprocessingName
 
@@ -92,7 +90,9 @@ _TORCHVISION: Final[dict[str, tuple[tuple[str, ...], tuple[int, ...]]]] = {
 
 def full_network(name: str) -> nn.Module:
     """The whole torchvision network of a backbone, untrained: its state dict is what files hold."""
-    network: nn.Module = tv.get_model(name, weights=None)
+    from torchvision.models import get_model  # takes a second to import, and `compact` needs none of it
+
+    network: nn.Module = get_model(name, weights=None)
     return network
 
 
@@ -103,6 +103,8 @@ def build_backbone(name: str, compact_channels: Sequence[int], network: nn.Modul
     """
     if name == "compact":
         return Backbone(compact(compact_channels), tuple(compact_channels), in_channels=1)
+    from torchvision.models.feature_extraction import create_feature_extractor
+
     nodes, channels = _TORCHVISION[name]
     whole = full_network(name) if network is None else network
     extractor = create_feature_extractor(whole, dict(zip(nodes, BLOCKS, strict=True)))

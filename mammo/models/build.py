@@ -9,7 +9,6 @@ from urllib.error import URLError
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models as tv
 
 from mammo.core.config import ModelConfig, PreprocessingName, Road
 from mammo.core.errors import WeightsError
@@ -64,7 +63,9 @@ def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
 
 def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     """Read torchvision's cache, or let torchvision download into it and check the hash in the file's name."""
-    entry = tv.get_model_weights(backbone).DEFAULT
+    from torchvision.models import get_model_weights
+
+    entry = get_model_weights(backbone).DEFAULT
     try:
         state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError, EOFError, RuntimeError, UnpicklingError) as error:

@@ -10,21 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG2MPML,
-    UID,
     DeflatedExplicitVRLittleEndian,
-    DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
-    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
@@ -32,41 +27,9 @@ from pydicom.uid import (
 
 from mammo.core.errors import DataError
 from mammo.data.decode import decode_image, decode_roi, pixel_spacing_mm
-from tests.data.pictures import encoded, noise
+from tests.data.pictures import dicom, encoded, noise, saved
 
 REAL_CROPS = Path(os.environ.get("MAMMO_MIAS_ROIS", ".")).with_name("dicom")
-
-
-def dicom(
-    stored: npt.NDArray[Any],
-    bits: int = 8,
-    syntax: UID = ExplicitVRLittleEndian,
-    frame: bytes | None = None,
-    **fields: Any,
-) -> bytes:
-    """A mammogram of these stored values, or of a compressed frame; None leaves a field empty."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.Rows, dataset.Columns = stored.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = 8 * stored.dtype.itemsize
-    dataset.BitsStored, dataset.HighBit = bits, bits - 1
-    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
-    dataset.PixelData = stored.tobytes() if frame is None else encapsulate([frame])
-    dataset["PixelData"].VR = "OB" if stored.dtype == np.uint8 or frame else "OW"
-    for name, value in fields.items():
-        setattr(dataset, name, value)
-    return saved(dataset)
-
-
-def saved(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def table(first: int, bits: int, entries: Any, packed: bool = False) -> Sequence:

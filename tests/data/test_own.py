@@ -1,45 +1,24 @@
 """A user's own ROIs: what is read, what is cut out of films, and what is said of each row that is wrong."""
 
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.data.own import bring_own, load_own, read_own
+from tests.data.pictures import dicom
 from tests.settings import section
 
 CONFIG = section(IngestConfig, source="own")
 RNG = np.random.default_rng(5)
 ROIS = {f"{name}.png": RNG.integers(0, 256, (120, 120), dtype=np.uint8) for name in "abcd"}
 FILM = np.kron(RNG.integers(30, 226, (40, 30), dtype=np.uint8), np.ones((10, 10), np.uint8))
-
-
-def dicom(pixels: np.ndarray[Any, Any], spacing: float | None) -> bytes:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 7, 0, 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    if spacing is not None:
-        dataset.ImagerPixelSpacing = [spacing, spacing]
-    dataset.PixelData = pixels.tobytes()
-    file = BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
 
 
 def folder_with(folder: Path, table: str, pictures: Mapping[str, Any] = ROIS) -> Path:
@@ -83,7 +62,10 @@ def test_a_film_is_cut_at_its_places_as_in_training(tmp_path: Path) -> None:
 def test_a_film_with_known_pixels_is_brought_to_a_fifth_of_a_millimetre_first(tmp_path: Path) -> None:
     # Each pixel of the film in four: half the size, the same picture, every place twice as far from the corner.
     fine = np.kron(FILM, np.ones((2, 2), np.uint8))
-    films = {"fine.dcm": dicom(fine, 0.1), "coarse.dcm": dicom(FILM, 0.2)}
+    films = {
+        "fine.dcm": dicom(fine, ImagerPixelSpacing=[0.1, 0.1]),
+        "coarse.dcm": dicom(FILM, ImagerPixelSpacing=[0.2, 0.2]),
+    }
     folder_with(tmp_path, "path,label,x,y\nfine.dcm,Tumor,200,240\ncoarse.dcm,Tumor,100,120\n", films)
     rois = load_own(tmp_path, CONFIG)
     assert rois.table[["x_px", "y_px"]].to_numpy().tolist() == [[100, 120], [100, 120]]
@@ -128,8 +110,8 @@ def test_each_wrong_row_is_named_with_rule_value_and_remedy(
     pictures = {
         **ROIS,
         "f.png": FILM,
-        "mm.dcm": dicom(FILM, 0.2),
-        "roi.dcm": dicom(ROIS["a.png"], 0.1),
+        "mm.dcm": dicom(FILM, ImagerPixelSpacing=[0.2, 0.2]),
+        "roi.dcm": dicom(ROIS["a.png"], ImagerPixelSpacing=[0.1, 0.1]),
         "broken.png": b"\x89PNG\r\n\x1a\n and no more",
     }
     table = folder_with(tmp_path / "in", HEADER + rows, pictures)

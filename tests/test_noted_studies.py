@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from mammo.core.files import Workspace
-from mammo.core.provenance import commit_all, run_dvc
-from mammo.studies.made import note_made
+from mammo.core.provenance import commit_all, note_made, run_dvc
 
 GRAPH = """
 stages:
