@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: help install demo test test-fast lint format repro seeds ledger ablate ui serve bench bench-service doctor clean
+.PHONY: help install demo test test-slow lint format repro seeds ledger ablate ui serve bench bench-service doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +38,11 @@ demo: link ## the whole pipeline on synthetic films, minutes
 # One thread each: two pools of threads on two CPUs wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations 15
 
-test: link ## all tests
-	$(PYTEST)
-
-test-fast: link ## the fast ones
+test: link ## the fast tests, five minutes
 	$(PYTEST) -m "not slow"
+
+test-slow: link ## the others: servers, browsers, kills, clones, the real films
+	$(PYTEST) -m slow
 
 lint: link ## style, types, the contract of imports
 	$(BIN)/ruff check .
