@@ -22,9 +22,8 @@ from mammo.core.errors import NOTICE
 from mammo.data.decode import MAX_ROI_BYTES, PHANTOM_ROI
 from mammo.serve import schemas
 from mammo.serve.middleware import Outermost
-from mammo.serve.model import describe
 from mammo.serve.requests import BODY_BYTES, RefusedError, files_of, one_of, places_of
-from mammo.serve.service import Service, admitted
+from mammo.serve.service import Service, admitted, describe
 
 log = logging.getLogger("mammo.serve")
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ import pytest
 from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.serve_config import PromoteConfig
-from mammo.serve.gates import Evidence, Gate, judged
+from mammo.promotion.gates import Evidence, Gate, judged
 from mammo.track.registry import Version
 from tests.settings import settings
 from tests.tracked.evidence import LEAKED, predictions, write_beside_results
