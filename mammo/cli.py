@@ -357,16 +357,16 @@ def promote(
 ) -> None:
     """Make a registered version champion, if its gates (params.yaml: promote) hold."""
     from mammo.core.config import Config
+    from mammo.promotion import moves
     from mammo.report.terminal import gates_table
-    from mammo.serve import promotion
     from mammo.track.registry import announced
 
     config = Config.load_own(workspace.params)
     with nullcontext() if dry_run else announced(workspace, _model_name(workspace), version):
-        verdict = promotion.judge(workspace, config, version)
+        verdict = moves.judge(workspace, config, version)
         Console().print(gates_table(verdict))
         if not dry_run:
-            _say_version(promotion.promote(workspace, config, verdict, force=force, reason=reason))
+            _say_version(moves.promote(workspace, config, verdict, force=force, reason=reason))
 
 
 @_command(REGISTRY, "mammo rollback --reason 'recall fell'")
@@ -376,9 +376,9 @@ def rollback(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Give the champion alias back to the version that held it before, once it has been seen to vote."""
-    from mammo.serve import promotion
+    from mammo.promotion import moves
 
-    _say_version(promotion.rollback(workspace, _model_name(workspace), steps, reason))
+    _say_version(moves.rollback(workspace, _model_name(workspace), steps, reason))
 
 
 @_command(REGISTRY, "mammo history --verify")
@@ -411,8 +411,8 @@ def trace(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Say where a version, or an answer, comes from: run, commit, data, settings, training ROIs."""
+    from mammo.promotion.trace import trace as traced
     from mammo.report.terminal import trace_table
-    from mammo.serve.trace import trace as traced
 
     found = traced(workspace, _model_name(workspace), what)
     if as_json:
@@ -424,8 +424,8 @@ def trace(
 @_command(REGISTRY, "mammo rebuild 2")
 def rebuild(version: str, workspace: WorkspaceOption = HERE) -> None:
     """Make a version again from its commit and the raw data, in a clean worktree, and compare (minutes)."""
+    from mammo.promotion.rebuild import rebuild as made_again
     from mammo.report.terminal import rebuilt_table
-    from mammo.serve.rebuild import rebuild as made_again
 
     compared = made_again(workspace, _model_name(workspace), version, _say)
     Console().print(rebuilt_table(compared))
@@ -483,8 +483,8 @@ def serve(
 @_command(REGISTRY, "mammo shadow --json")
 def shadow(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Say how far challengers that answered unseen (serve.shadow_share) agree with the champion."""
+    from mammo.promotion.shadow import agreements
     from mammo.report.terminal import agreements_table
-    from mammo.serve.shadow import agreements
 
     found = agreements(workspace)
     if as_json:
@@ -502,8 +502,8 @@ def drift(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Compare what was served with what the champion was trained on; write Data Docs to reports/drift."""
+    from mammo.promotion.drift import MIN_ANSWERS, drift
     from mammo.report.terminal import drifts_table
-    from mammo.serve.drift import MIN_ANSWERS, drift
 
     found, checked = drift(workspace, days)
     if as_json:

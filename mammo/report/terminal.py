@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from mammo.data.own import Problem
     from mammo.doctor import Finding
     from mammo.evaluation.intervals import Estimate
-    from mammo.serve.drift import Drift
-    from mammo.serve.promotion import Verdict
-    from mammo.serve.rebuild import Compared
-    from mammo.serve.shadow import Agreement
-    from mammo.serve.trace import Trace
+    from mammo.promotion.drift import Drift
+    from mammo.promotion.moves import Verdict
+    from mammo.promotion.rebuild import Compared
+    from mammo.promotion.shadow import Agreement
+    from mammo.promotion.trace import Trace
     from mammo.track.history import Entry
     from mammo.track.registry import Version
 

@@ -20,10 +20,10 @@ from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
 from mammo.models.bundle import load_bundle, save_bundle
+from mammo.promotion.moves import rollback
 from mammo.serve.app import create_app
 from mammo.serve.loaded import VersionFiles, fetch_version
 from mammo.serve.predict import predict_files
-from mammo.serve.promotion import rollback
 from mammo.serve.service import Service
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer

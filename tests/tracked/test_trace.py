@@ -13,9 +13,9 @@ from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace, tree_sha256
 from mammo.data.rois import read_rois
 from mammo.data.splits import read_parts
+from mammo.promotion.rebuild import rebuild
+from mammo.promotion.trace import trace
 from mammo.serve.predict import predict_files
-from mammo.serve.rebuild import rebuild
-from mammo.serve.trace import trace
 from mammo.track import registry
 
 NAME = "mammo-roi"

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
-from mammo.serve.gates import LOADS, Gate, evidence_of, judged
+from mammo.promotion.gates import LOADS, Gate, evidence_of, judged
+from mammo.promotion.shadow import agreement
 from mammo.serve.loaded import checked
-from mammo.serve.shadow import agreement
 from mammo.track.history import CHALLENGER, CHAMPION, History, Step, move, settled
 from mammo.track.registry import Version, announced, version_of
 from mammo.track.store import MISSING, connect, store_errors, unless

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
+from mammo.promotion.shadow import agreement, agreements
 from mammo.report.terminal import agreements_table
 from mammo.serve.log import PredictionLog, read_log
-from mammo.serve.shadow import agreement, agreements
 from tests.settings import PARAMS
 
 

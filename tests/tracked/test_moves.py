@@ -16,14 +16,14 @@ from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError, guarded
 from mammo.core.files import Workspace, sha256_of
 from mammo.models.bundle import load_bundle, save_bundle
-from mammo.serve import promotion
+from mammo.promotion import moves
 from mammo.track import registry
 from mammo.track.check import lacking
 from mammo.track.history import history_of
 from mammo.track.record import ensure_run, fill_store
 from mammo.track.register import register
 from mammo.track.store import connect
-from tests.tracked.evidence import write_beside_results
+from tests.promotion.evidence import write_beside_results
 
 NAME = "mammo-roi"
 Place = tuple[Workspace, Config]
@@ -64,9 +64,7 @@ def place(trained: Place, tmp_path: Path) -> Place:
 
 def promoted(place: Place, number: str, force: bool = False, reason: str = "") -> registry.Version:
     space, config = place
-    return promotion.promote(
-        space, config, promotion.judge(space, config, number), force=force, reason=reason
-    )
+    return moves.promote(space, config, moves.judge(space, config, number), force=force, reason=reason)
 
 
 def kinds(place: Place) -> list[str]:
@@ -102,7 +100,7 @@ def test_a_client_of_a_server_promotes_with_nothing_but_settings_and_its_address
     shutil.copy(maker.params, client / "params.yaml")
     place = Workspace(client), config
     assert promoted(place, "2").aliases == ("champion",)
-    assert promotion.rollback(place[0], NAME).number == "1"
+    assert moves.rollback(place[0], NAME).number == "1"
     assert kinds(place) == ["register", "register", "promote", "rollback"]
     connect(place[0]).delete_registered_model(NAME)
 
@@ -125,10 +123,10 @@ def test_force_needs_a_reason_and_is_written_down_with_what_failed(place: Place)
 
 def test_a_champion_that_changed_since_the_gates_were_judged_is_not_replaced(place: Place) -> None:
     space, config = place
-    verdict = promotion.judge(space, config, "2")
+    verdict = moves.judge(space, config, "2")
     promoted(place, "3", force=True, reason="first")
     with pytest.raises(TrackingError, match=r"judged against champion 1, but version 3 has become champion"):
-        promotion.promote(space, config, verdict)
+        moves.promote(space, config, verdict)
     assert registry.champion(space, NAME).number == "3"
 
 
@@ -136,14 +134,14 @@ def test_rollback_goes_down_the_stack_and_says_where_history_begins(place: Place
     space, _ = place
     for number in ("2", "3", "2"):
         promoted(place, number, force=True, reason="a test")
-    found = [promotion.rollback(space, NAME).number for _ in range(3)]
+    found = [moves.rollback(space, NAME).number for _ in range(3)]
     assert found == ["3", "2", "1"]
     with pytest.raises(TrackingError, match="history of champions begins with version 1"):
-        promotion.rollback(space, NAME)
+        moves.rollback(space, NAME)
     promoted(place, "3", force=True, reason="a test")
     with pytest.raises(TrackingError, match=r"must take 1 to 1 steps, got 2"):
-        promotion.rollback(space, NAME, 2)
-    assert promotion.rollback(space, NAME).aliases == ("champion",)
+        moves.rollback(space, NAME, 2)
+    assert moves.rollback(space, NAME).aliases == ("champion",)
     assert kinds(place)[-5:] == ["rollback", "rollback", "rollback", "forced", "rollback"]
 
 
@@ -153,16 +151,16 @@ def test_rollback_passes_a_deleted_version_only_when_told_to(place: Place) -> No
         promoted(place, number, force=True, reason="a test")
     connect(space).delete_model_version(NAME, "2")
     with pytest.raises(TrackingError, match=r"version 2, 1 back, has been deleted; .*`mammo rollback 2`"):
-        promotion.rollback(space, NAME)
-    assert promotion.rollback(space, NAME, 2).number == "1"
+        moves.rollback(space, NAME)
+    assert moves.rollback(space, NAME, 2).number == "1"
 
 
 def test_after_the_alias_was_deleted_by_hand_rollback_gives_it_back(place: Place) -> None:
     space, _ = place
     promoted(place, "2")
     connect(space).delete_registered_model_alias(NAME, "champion")
-    assert promotion.rollback(space, NAME).number == "2"
-    assert promotion.rollback(space, NAME).number == "1"
+    assert moves.rollback(space, NAME).number == "2"
+    assert moves.rollback(space, NAME).number == "1"
 
 
 def weights_of(space: Workspace, number: str) -> Path:
@@ -198,7 +196,7 @@ def test_damaged_weights_are_neither_promoted_nor_forced_nor_rolled_back_to(
         connect(space).set_registered_model_alias(NAME, "champion", "2")
         promoted(place, "3", force=True, reason="away from it")
         with pytest.raises(MammoError, match=r"version 2|safetensors"):
-            promotion.rollback(space, NAME)
+            moves.rollback(space, NAME)
         assert registry.champion(space, NAME).number == "3"
     finally:
         path.write_bytes(before)
@@ -223,7 +221,7 @@ def test_random_weights_that_were_registered_properly_have_no_evidence(
 def test_an_unknown_version_is_refused_with_the_known_ones(place: Place) -> None:
     for number in ("7", "best"):
         with pytest.raises(TrackingError, match=rf"must be one of \[1, 2, 3\], got '{number}'"):
-            promotion.judge(*place, number)
+            moves.judge(*place, number)
 
 
 def test_evidence_added_later_is_lacking_in_an_evaluated_run(trained: Place, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import WEIGHTS_FILE, Workspace, read_json, sha256_of
-from mammo.serve.trace import text_of, trace
+from mammo.promotion.trace import text_of, trace
 
 RAW = ("data/raw", "data/weights")
 
