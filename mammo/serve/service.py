@@ -1,30 +1,75 @@
 """The service's parts together: which version answers, what is counted and written down, who is let in."""
 
 import asyncio
+import json
 import os
 import random
+import tempfile
 import time
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
+from mlflow.exceptions import MlflowException
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import Request
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError
-from mammo.core.files import Workspace
+from mammo.core.files import Workspace, read_json
 from mammo.data.decode import GreyImage
+from mammo.data.patches import grid_corners
+from mammo.evaluation.metrics import TITLES
 from mammo.serve.batching import Batcher, BusyError
 from mammo.serve.children import WorkerGoneError
 from mammo.serve.follow import Follower
+from mammo.serve.loaded import VersionFiles, fetch_version
 from mammo.serve.log import PredictionLog
-from mammo.serve.measures import Measures
 from mammo.serve.requests import RefusedError
+from mammo.track.store import connect
 
 TOKEN: Final = "MAMMO_SERVE_TOKEN"
 """In the environment: the bearer token that `/v1` wants, if any."""
+SHOWN: Final = ("auc_score", "accuracy", "recall", "specificity")
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 Row = dict[str, Any]
+
+
+class Measures:
+    """Counters of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        shared: Any = {"registry": self.registry}
+        self.votes = Counter("mammo_votes", "ROIs voted on", ["version", "label"], **shared)
+        self.referrals = Counter("mammo_referrals", "ROIs referred to a reader", ["version"], **shared)
+        self.refused = Counter("mammo_refused", "Requests refused", ["status"], **shared)
+        self.queue = Gauge("mammo_queue", "ROIs that wait for a batch", **shared)
+        self.batch = Histogram("mammo_batch_size", "ROIs voted on together", buckets=SIZES, **shared)
+        self.decode = Histogram(
+            "mammo_decode_seconds", "Decoding of a request's pictures", buckets=SECONDS, **shared
+        )
+        self.vote = Histogram(
+            "mammo_vote_seconds", "From decoded to voted, with waiting", buckets=SECONDS, **shared
+        )
+        self.drifted = Gauge(
+            "mammo_alias_drift", "1 while the alias champion names another version", **shared
+        )
+        self._loaded = Gauge("mammo_version_loaded", "1 for the version that answers", ["version"], **shared)
+
+    def answered(self, row: Mapping[str, Any]) -> None:
+        """Count an answer."""
+        self.votes.labels(row["model_version"], row["label"]).inc()
+        self.referrals.labels(row["model_version"]).inc(int(row["referral"]))
+
+    def loaded(self, version: str) -> None:
+        """Name the version that answers."""
+        self._loaded.clear()
+        self._loaded.labels(version).set(1)
 
 
 class Service:
@@ -111,3 +156,48 @@ async def admitted(service: Service, request: Request) -> AsyncIterator[Batcher]
         service.open_of[client] -= 1
         if not service.open_of[client]:
             del service.open_of[client]
+
+
+def describe(follower: Follower, number: str) -> dict[str, Any]:
+    """A version for people: system, data, grid, rule, and estimates with intervals where its run has them."""
+    described: dict[str, Any] = json.loads(_described(follower.workspace, follower.name, number))
+    return described
+
+
+@lru_cache(maxsize=16)
+def _described(workspace: Workspace, name: str, number: str) -> str:
+    files = fetch_version(workspace, name, number)
+    bundle = files.description
+    grid = (bundle["size_px"], bundle["stride_px"])
+    corners = grid_corners(*grid, corner_patches=bundle["corner_patches"])
+    data, estimates = _tested(workspace, files)
+    return json.dumps(
+        {
+            "model_name": name,
+            "model_version": number,
+            "system": files.system,
+            "synthetic": bundle["synthetic"],
+            "data": data,
+            "size_px": bundle["size_px"],
+            "corners_px": corners.tolist(),
+            "vote": bundle["vote"],
+            "coverage": round(1 - bundle["conformal"]["alpha"], 12),
+            "estimates": estimates,
+        }
+    )
+
+
+def _tested(workspace: Workspace, files: VersionFiles) -> tuple[str, list[dict[str, Any]]]:
+    """What the version's run says of the test part; nothing where it has not been tested."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = connect(workspace).download_artifacts(files.run_id, "evaluate/results.json", folder)
+        except (MlflowException, OSError):
+            return "not tested", []
+        results = read_json(Path(found))
+    judged = results["systems"].get(files.system, {"roi": {}})["roi"]
+    kept = ("value", "ci_low", "ci_high", "n")
+    rows = [
+        {"name": TITLES[name]} | {key: judged[name][key] for key in kept} for name in SHOWN if name in judged
+    ]
+    return results["data"]["note"], rows
