@@ -1,9 +1,7 @@
 """Where an answer comes from: version → run → commit, data, settings and the ROIs that trained it."""
 
 import io
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -15,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
+from mammo.serve.log import read_log
 from mammo.track.history import CODE_TAG
 from mammo.track.registry import Version, version_of
 from mammo.track.store import FITTED, connect, tags_of
@@ -72,7 +71,7 @@ def trace(workspace: Workspace, name: str, what: str) -> Trace:
         return made
     rois = fitted_rois(client, version.run_id)
     same = rois["roi_id"][rois["sha256"].str.startswith(found["pixels"])]
-    lines = tuple(line for line in logged(workspace) if line["prediction_id"] == what)
+    lines = tuple(line for line in read_log(workspace.predictions) if line["prediction_id"] == what)
     return Trace(**asdict(made) | {"training_roi": next(iter(same), None), "answers": lines})
 
 
@@ -113,12 +112,3 @@ def fitted_rois(client: MlflowClient, run_id: str) -> pd.DataFrame:
     return (
         pd.DataFrame(columns=["roi_id", "part", "sha256"]) if text is None else pd.read_csv(io.StringIO(text))
     )
-
-
-def logged(workspace: Workspace) -> Iterator[dict[str, Any]]:
-    """The lines of all prediction logs; half a line that a kill left does not count."""
-    for path in sorted(workspace.predictions.glob("*.jsonl")):
-        with path.open() as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)

@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import hmac
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
@@ -15,22 +17,30 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mammo.core.errors import NOTICE
 from mammo.data.decode import MAX_ROI_BYTES, PHANTOM_ROI
 from mammo.serve import schemas
-from mammo.serve.middleware import Outermost
 from mammo.serve.requests import BODY_BYTES, RefusedError, files_of, one_of, places_of
 from mammo.serve.service import Service, admitted, describe
 
 log = logging.getLogger("mammo.serve")
-Row = dict[str, Any]
 Places = Annotated[
     list[str],
     Query(alias="at", description="X,Y of a ROI's centre, in pixels from the film's top-left corner, from 1"),
 ]
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
 def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI:
@@ -197,3 +207,51 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
         return text("docs.html")
 
     return app
+
+
+class Outermost:
+    """Security headers on every answer, the token of `/v1`, a line of log; nobody hears of a client that hangs up."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 499
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message.get("headers", []), *own]
+            await send(message)
+
+        token, given = self.service.token, Headers(scope=scope).get("authorization", "")
+        with suppress(ClientDisconnect):
+            if (
+                token
+                and scope["path"].startswith("/v1/")
+                and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+            ):
+                denied = JSONResponse(
+                    {
+                        "error": "authorization: must be `Bearer TOKEN` with this service's token; ask its operator"
+                    },
+                    401,
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+                await denied(scope, receive, sending)
+            else:
+                await self.app(scope, receive, sending)
+        if scope["path"].startswith("/v1/"):
+            client = scope["client"][0] if scope.get("client") else None
+            line = {
+                "path": scope["path"],
+                "status": status,
+                "seconds": round(time.perf_counter() - started, 4),
+            }
+            log.info(json.dumps(line | {"method": scope["method"], "client": client}))

@@ -16,17 +16,21 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from mammo.core.errors import MammoError
 from mammo.core.records import ROI_SIDE_PX
-from mammo.data.decode import decode_image, decode_roi, pixel_spacing_mm
+from mammo.data.decode import GreyImage, decode_image, decode_roi, pixel_spacing_mm
 from mammo.data.extraction import PIXEL_MM, read_film
-from mammo.serve.pictures import overlay, png, preview
 
 Header = dict[str, Any]
 Request = Callable[[Header, bytes], tuple[Header, bytes]]
 LENGTHS: Final = 4
 """Bytes of each of the two lengths, big-endian, before a message: of its header (JSON) and of its body."""
+TUMOR_RGB: Final = (230, 60, 40)
+NORMAL_RGB: Final = (40, 130, 230)
+STRONGEST_ALPHA: Final = 190
+HATCH_PX: Final = 4
 
 
 def read_message(stream: BinaryIO) -> tuple[Header, bytes] | None:
@@ -115,6 +119,38 @@ def voting(order: Header) -> dict[str, Request]:
 def rois_of(body: bytes) -> npt.NDArray[np.uint8]:
     """Grey levels as they are sent → `(n, 120, 120)`."""
     return np.frombuffer(body, dtype=np.uint8).reshape(-1, ROI_SIDE_PX, ROI_SIDE_PX).copy()
+
+
+def png(grey: GreyImage) -> bytes:
+    """Grey levels `(height, width)` as they are."""
+    return _saved(Image.fromarray(grey))
+
+
+def preview(grey: GreyImage, longest_px: int = 1024) -> bytes:
+    """Grey levels `(height, width)`, shrunk where the longer side has more than `longest_px`."""
+    image = Image.fromarray(grey)
+    image.thumbnail((longest_px, longest_px), Image.Resampling.BOX)
+    return _saved(image)
+
+
+def overlay(signed: npt.NDArray[np.float64]) -> bytes:
+    """A signed map `(height, width)`: red above 0, blue and hatched below, clear at 0 and where NaN.
+
+    The opacity grows with the distance from 0; the largest of the map is the most opaque.
+    """
+    values = np.nan_to_num(signed)
+    alpha = STRONGEST_ALPHA * np.abs(values) / max(np.abs(values).max(), np.finfo(float).tiny)
+    rows, columns = np.indices(values.shape)
+    # Stripes tell the two signs apart where the colours do not.
+    alpha[(values < 0) & ((rows + columns) % HATCH_PX == 0)] /= 4
+    colours = np.where(values[..., None] < 0, NORMAL_RGB, TUMOR_RGB)
+    return _saved(Image.fromarray(np.dstack([colours, alpha.round()]).astype(np.uint8)))
+
+
+def _saved(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _roi(header: Header, body: bytes) -> tuple[Header, bytes]:

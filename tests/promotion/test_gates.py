@@ -14,8 +14,8 @@ from mammo.core.errors import TrackingError
 from mammo.core.serve_config import PromoteConfig
 from mammo.promotion.gates import Evidence, Gate, judged
 from mammo.track.registry import Version
+from tests.promotion.evidence import LEAKED, predictions, write_beside_results
 from tests.settings import settings
-from tests.tracked.evidence import LEAKED, predictions, write_beside_results
 
 Change = Callable[[Path], object]
 CANDIDATE, CHAMPION = "compact-model1", "compact-baseline"

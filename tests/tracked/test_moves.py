@@ -23,9 +23,9 @@ from mammo.track.history import history_of
 from mammo.track.record import ensure_run, fill_store
 from mammo.track.register import register
 from mammo.track.store import connect
-from tests.tracked.evidence import write_beside_results
+from tests.promotion.evidence import write_beside_results
+from tests.tracked.registered import NAME, crown
 
-NAME = "mammo-roi"
 Place = tuple[Workspace, Config]
 
 
@@ -65,6 +65,13 @@ def place(trained: Place, tmp_path: Path) -> Place:
 def promoted(place: Place, number: str, force: bool = False, reason: str = "") -> registry.Version:
     space, config = place
     return moves.promote(space, config, moves.judge(space, config, number), force=force, reason=reason)
+
+
+def crowned(place: Place, *numbers: str) -> None:
+    """Make versions champion one after the other, without the gates, which load each of them."""
+    client = connect(place[0])
+    for number in numbers:
+        crown(place[0], client, number, registry.champion(place[0], NAME).number)
 
 
 def kinds(place: Place) -> list[str]:
@@ -132,23 +139,21 @@ def test_a_champion_that_changed_since_the_gates_were_judged_is_not_replaced(pla
 
 def test_rollback_goes_down_the_stack_and_says_where_history_begins(place: Place) -> None:
     space, _ = place
-    for number in ("2", "3", "2"):
-        promoted(place, number, force=True, reason="a test")
+    crowned(place, "2", "3", "2")
     found = [moves.rollback(space, NAME).number for _ in range(3)]
     assert found == ["3", "2", "1"]
     with pytest.raises(TrackingError, match="history of champions begins with version 1"):
         moves.rollback(space, NAME)
-    promoted(place, "3", force=True, reason="a test")
+    crowned(place, "3")
     with pytest.raises(TrackingError, match=r"must take 1 to 1 steps, got 2"):
         moves.rollback(space, NAME, 2)
     assert moves.rollback(space, NAME).aliases == ("champion",)
-    assert kinds(place)[-5:] == ["rollback", "rollback", "rollback", "forced", "rollback"]
+    assert kinds(place)[-5:] == ["rollback", "rollback", "rollback", "promote", "rollback"]
 
 
 def test_rollback_passes_a_deleted_version_only_when_told_to(place: Place) -> None:
     space, _ = place
-    for number in ("2", "3"):
-        promoted(place, number, force=True, reason="a test")
+    crowned(place, "2", "3")
     connect(space).delete_model_version(NAME, "2")
     with pytest.raises(TrackingError, match=r"version 2, 1 back, has been deleted; .*`mammo rollback 2`"):
         moves.rollback(space, NAME)
@@ -157,7 +162,7 @@ def test_rollback_passes_a_deleted_version_only_when_told_to(place: Place) -> No
 
 def test_after_the_alias_was_deleted_by_hand_rollback_gives_it_back(place: Place) -> None:
     space, _ = place
-    promoted(place, "2")
+    crowned(place, "2")
     connect(space).delete_registered_model_alias(NAME, "champion")
     assert moves.rollback(space, NAME).number == "2"
     assert moves.rollback(space, NAME).number == "1"
@@ -194,7 +199,7 @@ def test_damaged_weights_are_neither_promoted_nor_forced_nor_rolled_back_to(
         with pytest.raises(TrackingError, match=r"(?s)cannot vote is not forced.*loads and votes"):
             promoted(place, "2", force=True, reason="a test")
         connect(space).set_registered_model_alias(NAME, "champion", "2")
-        promoted(place, "3", force=True, reason="away from it")
+        crowned(place, "3")
         with pytest.raises(MammoError, match=r"version 2|safetensors"):
             moves.rollback(space, NAME)
         assert registry.champion(space, NAME).number == "3"

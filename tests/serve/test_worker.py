@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mammo.serve.pictures import overlay, png, preview
+from mammo.serve.worker import overlay, png, preview
 
 
 def decoded(content: bytes) -> npt.NDArray[np.uint8]:
