@@ -157,13 +157,18 @@ def check(
     """Say row by row what is wrong with the CSV of own ROIs; nothing is written."""
     from mammo.core.config import Config
     from mammo.data.own import read_own
+    from mammo.data.splits import require_groups
     from mammo.report.terminal import problems_table
 
-    read = read_own(table, Config.load_own(workspace.params).ingest)
+    config = Config.load_own(workspace.params)
+    read = read_own(table, config.ingest)
     if read.rois is None:
         Console().print(problems_table(table, read.problems))
         raise typer.Exit(2)
-    _say(f"{table}: {read.rois.counts}\nnext: mammo fetch --source own --archive {table}")
+    patients = read.rois.table["patient_id"].fillna(read.rois.table["roi_id"])
+    require_groups(read.rois.labels, patients.to_numpy(dtype=str), config.split.n_folds)
+    there = "" if workspace == HERE else f" --workspace {workspace.root}"
+    _say(f"{table}: {read.rois.counts}\nnext: mammo fetch --source own --archive {table}{there}")
 
 
 @_command(DATA, "mammo phantom --out films")
@@ -338,11 +343,11 @@ def locate(
     from mammo.core.files import read_table
     from mammo.core.provenance import run_dvc
     from mammo.data.fetch import fetch_films
-    from mammo.report.terminal import located_line
+    from mammo.data.locate import located_line
 
     fetch_films(workspace.films, films, os.environ)
     run_dvc(workspace.root, "repro", "locate")
-    _say(located_line(read_table(workspace.located)))
+    _say(f"{located_line(read_table(workspace.located))}\nnext: dvc repro (groups ROIs by patient)")
 
 
 @_command(REGISTRY, "mammo promote 2 --dry-run")
@@ -600,6 +605,10 @@ def _study(
     from mammo.studies.fits import DryRunError, default_jobs
 
     config, console = Config.load(workspace.params), Console()
+    if dry_run and not workspace.split.is_file():
+        raise MammoError(
+            f"{workspace.split}: --dry-run counts the fits of a split, got none; run `dvc repro split` first (minutes)"
+        )
     ensure_split(workspace)
     try:
         summary = run(config, 0 if dry_run else jobs or default_jobs(config), console)
@@ -772,7 +781,7 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
     except (OSError, OverflowError) as error:
         raise MammoError(
-            f"{host}:{port}: cannot be listened on ({error}); choose another with --port"
+            f"{host}:{port}: cannot be listened on ({error}); choose another with --host or --port"
         ) from error
 
 

@@ -8,10 +8,11 @@ from typing import Literal
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError
-from mammo.core.files import Workspace
-from mammo.core.provenance import library_versions
+from mammo.core.files import Workspace, read_table
+from mammo.core.provenance import in_git, library_versions
 from mammo.data.fetch import VARIABLES
 from mammo.data.films import holds_films
+from mammo.data.locate import located_line
 from mammo.data.rois import load_rois
 
 
@@ -29,15 +30,18 @@ def examine(workspace: Workspace) -> list[Finding]:
     """Look at everything; a check that fails is a finding, not an error."""
     versions = ", ".join(f"{name} {value}" for name, value in library_versions().items())
     findings = [Finding("ok", "versions", versions)]
+    if not in_git(workspace.root):
+        remedy = "clone the project, or run `git init`: DVC needs one"
+        findings.append(Finding("error", "git", f"{workspace.root} lies in no repository", remedy))
     try:
         config = Config.load_own(workspace.params)
         Config.load(workspace.params)  # with the record of a study, if the settings come from one
     except MammoError as error:
         findings.append(Finding("error", "params.yaml", str(error), "mend the named key"))
-        return [*findings, _device(), _weights(), _disk(workspace)]
+        return [*findings, _device(), _disk(workspace)]
     systems = f"source {config.ingest.source}, systems {', '.join(config.systems)}"
     findings.append(Finding("ok", "params.yaml", systems))
-    files = [*_data(workspace, config), _weights(), _models(workspace, config)]
+    files = [*_data(workspace, config), _weights(workspace, config), _models(workspace, config)]
     return [*findings, _device(), *files, _store(workspace, config), _disk(workspace)]
 
 
@@ -70,15 +74,23 @@ def _data(workspace: Workspace, config: Config) -> list[Finding]:
     data = Finding("ok", f"data of {source}", found)
     if source != "mias_rois":
         return [data]
-    films = (
-        "films are there, see `mammo locate`" if holds_films(workspace.films) else "unknown without the films"
-    )
+    films = "films are there: `mammo locate`" if holds_films(workspace.films) else "unknown without the films"
+    if workspace.located.is_file():
+        films = located_line(read_table(workspace.located)) or films
     return [data, Finding("ok", "patients", films)]
 
 
-def _weights() -> Finding:
+def _weights(workspace: Workspace, config: Config) -> Finding:
     import torch
 
+    wanted = config.model.weights
+    if wanted == "hed" and not workspace.hed.is_file():
+        return Finding("error", "weights", f"{workspace.hed} is missing", "mammo fetch --weights hed")
+    if wanted not in ("none", "imagenet", "hed"):
+        if not (workspace.root / wanted).is_file():
+            remedy = "set model.weights to none, imagenet, hed or the path of a state dict"
+            return Finding("error", "weights", f"{wanted}: no such file", remedy)
+        return Finding("ok", "weights", wanted)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     files = sorted(path.name for path in folder.glob("*.pth"))
     if files:

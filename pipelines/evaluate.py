@@ -3,7 +3,7 @@
 from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace
-from mammo.report.results import write_results
+from mammo.report.evaluation_files import write_results
 from mammo.systems.assess import assess
 
 

@@ -99,7 +99,17 @@ def run_dvc(folder: Path, *arguments: str) -> None:
     environment = {**os.environ, "PATH": path}
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
     if done.returncode != 0:
-        raise MammoError(f"{folder}: `dvc {' '.join(arguments)}` failed; mend what its message above names")
+        remedy = "mend what its message above names"
+        if not in_git(folder):
+            remedy = (
+                "DVC works in a git repository, and this is none; clone the project, or run `git init` in it"
+            )
+        raise MammoError(f"{folder}: `dvc {' '.join(arguments)}` failed; {remedy}")
+
+
+def in_git(folder: Path) -> bool:
+    """Whether the folder lies in a git repository."""
+    return any((parent / ".git").exists() for parent in (folder.resolve(), *folder.resolve().parents))
 
 
 def note_made(workspace: Workspace, stage: str, file: Path | None = None) -> None:

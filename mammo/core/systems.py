@@ -10,7 +10,9 @@ HED_SHA256 = "25d7e6b17b76ac218ce5638add5c4e9e12ee5aed0bdbbf7520d52f8a26c2ae02"
 """Of the file that `model.weights: hed` stands for, so that the name alone says which weights a fit starts from."""
 
 
-FLOOR_SUFFIX = "-floor"
+FLOOR = "floor"
+"""Name of the floor among the judged systems: a logistic regression on 8 intensity statistics."""
+FLOOR_SUFFIX = f"-{FLOOR}"
 """Of a system whose votes also count the floor's evidence (`evaluation.stacking`), after its network's name."""
 
 

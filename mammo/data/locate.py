@@ -213,3 +213,14 @@ def _crops_around(film: GreyImage, box: GreyImage, top: int, left: int) -> list[
         for y in range(top - ROI_SIDE_PX + height, top + 1)
         for x in range(left - ROI_SIDE_PX + width, left + 1)
     ]
+
+
+def located_line(located: pd.DataFrame) -> str:
+    """How many ROIs were found in the films (`LOCATED_SCHEMA`), for people; empty where there are no films."""
+    found = located.dropna(subset="film_id")
+    if found.empty:
+        return ""
+    return (
+        f"{len(found)} of {len(located)} ROIs located, bit by bit, in {found['film_id'].nunique()} films of "
+        f"{found['patient_id'].nunique()} patients"
+    )

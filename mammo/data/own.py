@@ -4,6 +4,7 @@ Columns: `path` (relative to the CSV), `label` (Normal or Tumor), and where know
 and for films `x`, `y` and `radius`, in pixels of the file from its left and top edge, counted from 1.
 """
 
+import csv
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mammo.core.config import IngestConfig
@@ -102,9 +102,9 @@ def read_own(path: Path, config: IngestConfig) -> OwnTable:
     cuts: list[_Cut] = []
     problems: list[Problem] = []
     picture_of = lru_cache(1)(partial(_picture, path.parent))
-    for number, fields in _numbered_rows(path):
+    for number, columns, fields in _numbered_rows(path):
         try:
-            row = OwnRow(**fields)
+            row = _row(columns, fields)
             cuts.append(_cut(number, row, picture_of(row.path), config))
         except ValidationError as error:
             problems += [Problem(number, _in_words(one)) for one in error.errors()]
@@ -116,29 +116,39 @@ def read_own(path: Path, config: IngestConfig) -> OwnTable:
     return OwnTable(make_roi_set([cut.fields for cut in cuts], [cut.image for cut in cuts]), [])
 
 
-def _numbered_rows(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+def _numbered_rows(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Number, columns and fields of each row; blank lines are none."""
     try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
-        )
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(enumerate(csv.reader(file), start=1))
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; name the CSV of your ROIs") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: must be a CSV in UTF-8 with commas ({error}); save it as such") from error
-    table.columns = table.columns.str.strip().str.lower()
+    columns = [name.strip().lower() for name in rows[0][1]] if rows else []
     known = list(OwnRow.model_fields)
-    if not {"path", "label"} <= set(table.columns) <= set(known):
+    if not {"path", "label"} <= set(columns) <= set(known) or len(set(columns)) < len(columns):
         raise DataError(
-            f"{path}: must have the columns path and label, and may have {', '.join(known[2:])}, separated by commas, "
-            f"got {', '.join(table.columns)}; rename or remove columns"
+            f"{path}: must have the columns path and label, and may have {', '.join(known[2:])}, each once, separated "
+            f"by commas, got {', '.join(columns) or 'nothing'}; rename or remove columns"
         )
-    if table.empty:
+    if not any(fields for _, fields in rows[1:]):
         raise DataError(f"{path}: must have a row for each ROI, got only the header; add them")
-    yield from enumerate(table.to_dict("records"), start=2)
+    yield from ((number, columns, fields) for number, fields in rows[1:] if fields)
+
+
+def _row(columns: list[str], fields: list[str]) -> OwnRow:
+    if len(fields) > len(columns):
+        raise DataError(
+            f"a row must have at most {len(columns)} fields, as the header has, got {len(fields)}; put a text "
+            "with commas in quotes"
+        )
+    return OwnRow.model_validate(dict(zip(columns, fields, strict=False)))
 
 
 def _in_words(error: Any) -> str:
-    rule = "must be Normal or Tumor" if error["loc"] == ("label",) else f"{error['msg'].lower()}"
+    rule = error["msg"][:1].lower() + error["msg"][1:]
+    rule = "must be Normal or Tumor" if error["loc"] == ("label",) else rule
     return f"{error['loc'][0]} {rule}, got {error['input']!r}; correct it"
 
 

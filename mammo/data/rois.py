@@ -101,7 +101,7 @@ class Rois:
         tumor, n_films, n_patients = self.labels.sum(), *self.table[["film_id", "patient_id"]].nunique()
         of = [f"{n} {what}" for n, what in ((n_films, "films"), (n_patients, "patients")) if n]
         return f"{len(self.labels)} ROIs, {tumor} Tumor and {len(self.labels) - tumor} Normal" + (
-            f", of {' and '.join(of)}" if of else "; patients unknown"
+            f", of {' and '.join(of)}" if of else "; the source names no patients"
         )
 
     def describe(self) -> dict[str, Any]:

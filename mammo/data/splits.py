@@ -52,19 +52,28 @@ def _published(table: pd.DataFrame) -> npt.NDArray[np.object_]:
     return published.to_numpy(dtype=object)
 
 
+def require_groups(labels: npt.NDArray[np.int64], groups: npt.NDArray[np.str_], n_folds: int) -> None:
+    """Refuse `(n,)` labels and groups of which a fold would get no group (a patient, or a ROI alone) of a class.
+
+    Raises:
+        DataError: a class has fewer groups than folds.
+    """
+    for label in Label:
+        n_groups = len(set(groups[labels == label]))
+        if n_groups < n_folds:
+            raise DataError(
+                f"split: every fold needs a group (a patient, or a ROI alone) of each class, but {label.title} has "
+                f"{n_groups} for split.n_folds {n_folds}; lower n_folds or add data"
+            )
+
+
 def _grouped(table: pd.DataFrame, groups: Sequence[str], config: SplitConfig) -> npt.NDArray[np.object_]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     order = np.argsort(table["roi_id"].to_numpy(dtype=str), kind="stable")
     labels = table["label"].to_numpy(dtype=np.int64)[order]
     group_ids = np.asarray(groups, dtype=str)[order]
-    for label in Label:
-        n_groups = len(set(group_ids[labels == label]))
-        if n_groups < config.n_folds:
-            raise DataError(
-                f"split: every fold needs a group of each class, but {label.title} has {n_groups} groups for "
-                f"split.n_folds {config.n_folds}; lower n_folds or add data"
-            )
+    require_groups(labels, group_ids, config.n_folds)
     seed = int(np.random.SeedSequence([config.seed, config.repeat]).generate_state(1)[0])
     splitter = StratifiedGroupKFold(config.n_folds, shuffle=True, random_state=seed)
     folds = np.empty(len(labels), dtype=np.int64)

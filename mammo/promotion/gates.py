@@ -16,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
 from mammo.core.records import Label
+from mammo.core.systems import FLOOR
 from mammo.evaluation.calibration import expected_calibration_error
 from mammo.evaluation.comparison import auc_difference
 from mammo.evaluation.intervals import Estimate, percent
 from mammo.evaluation.scores import Scores
-from mammo.systems.assess import FLOOR
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.registry import Version
 from mammo.track.store import first_line

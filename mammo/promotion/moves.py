@@ -137,10 +137,16 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
 def _back(client: MlflowClient, name: str, champions: list[str | None], steps: int) -> str:
     """The champion so many steps down the stack, if it is still there."""
     number = champions[-1 - steps] if 0 < steps < len(champions) else None
-    if number is None:
-        first = f"begins with version {champions[0]}" if champions else "holds none"
+    if number is None and len(champions) < 2:
+        held = f"version {champions[0]} alone" if champions else "none"
         raise TrackingError(
-            f"{name}: rollback must take 1 to {max(0, len(champions) - 1)} steps, got {steps}: the history of "
+            f"{name}: there is no champion to go back to, the history holds {held}; "
+            "promote another with `mammo promote VERSION`"
+        )
+    if number is None:
+        first = f"begins with version {champions[0]}"
+        raise TrackingError(
+            f"{name}: rollback must take 1 to {len(champions) - 1} steps, got {steps}: the history of "
             f"champions {first}; promote another with `mammo promote VERSION`"
         )
     with unless(MISSING):

@@ -26,7 +26,7 @@ from mammo.core.files import (
 )
 from mammo.core.provenance import fingerprint, library_versions
 from mammo.core.records import SPLITS, Label
-from mammo.core.systems import title_of
+from mammo.core.systems import FLOOR, title_of
 from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
@@ -47,7 +47,6 @@ from mammo.report.blocks import (
 )
 from mammo.report.rois import RULE, draw_examples, pick_examples
 from mammo.report.verdict import verdict
-from mammo.systems.assess import FLOOR
 
 UNFOLDED: Final = ("results", "comparisons", "use")  # open at first
 FILMS: Final = ("audit", "explanations", "errors")  # their pictures show tissue

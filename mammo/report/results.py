@@ -1,7 +1,6 @@
-"""The evaluation as people read it: its tables, its slices, and the files in `reports/evaluate/`."""
+"""The evaluation as people read it: its tables and its slices."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -9,14 +8,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.config import EvaluateConfig
-from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.records import ABNORMALITIES, SEVERITIES, TISSUES, Label
+from mammo.core.systems import FLOOR
 from mammo.evaluation.conformal import RATES
-from mammo.evaluation.intervals import Estimate
-from mammo.evaluation.metrics import TITLES, Confusion
+from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.slices import SIZES, sizes_of, slices_of
-from mammo.evaluation.voting import roi_votes
 from mammo.report.blocks import (
     Block,
     Cell,
@@ -28,25 +25,10 @@ from mammo.report.blocks import (
     Table,
     document,
 )
-from mammo.report.curves import (
-    confusion_matrices,
-    referral_picture,
-    reliability_diagram,
-    roc_and_precision_recall,
-    training_curves,
-)
-from mammo.report.dvc_plots import plot_tables
-from mammo.report.rois import VotedRoi, wrong_rois_sheet
-from mammo.systems.assess import FLOOR, Assessment
 
 RESULTS_FILE: Final = "evaluate/results.json"
 PREDICTIONS_FILE: Final = "evaluate/predictions.csv"
 COLUMNS: Final = ("accuracy", "recall", "specificity", "precision", "auc_score", "auc_vote_share")
-FEW: Final = {
-    "auc": "auc_score",
-    **{name: name for name in ("accuracy", "recall", "specificity", "balanced_accuracy")},
-}
-"""What `dvc metrics` shows of a system, and the estimates that it comes from."""
 FLOOR_TITLE: Final = "floor: logistic regression on 8 intensity statistics"
 _COUNTS: Final = ("tp", "fn", "fp", "tn")
 _COUNTS_TITLE: Final = "TP / FN / FP / TN"
@@ -163,68 +145,12 @@ def referral_table(source: SourceFile, folds: Iterable[SourceFile], *more: Seque
     return source.table(headings, [*rows, *more])
 
 
-def write_results(workspace: Workspace, assessment: Assessment) -> None:
-    """Write `reports/evaluate/`, and what `dvc metrics` and `dvc plots` show: `reports/metrics/`, `reports/plots/`."""
-    folder, results = workspace.reports / "evaluate", assessment.results
-    write_json(workspace.reports / RESULTS_FILE, results)
-    for system, values in few_metrics(results).items():
-        write_json(workspace.reports / "metrics" / f"{system}.json", values)
-    histories = {
-        name: pd.read_csv(workspace.reports / "train" / f"{name}.csv") for name in results["systems"]
-    }
-    for name, table in plot_tables(assessment, histories).items():
-        with atomic_path(workspace.reports / "plots" / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
-    write_bytes(folder / "results.md", results_markdown(results).encode())
-    with atomic_path(workspace.reports / PREDICTIONS_FILE) as temporary:
-        assessment.predictions.to_csv(temporary, index=False)
-    _draw(assessment, histories, folder)
-
-
 def results_markdown(results: dict[str, Any]) -> str:
     """All tables of one evaluation."""
     source = SourceFile(RESULTS_FILE, results)
     blocks = [*results_blocks(source), *choice_blocks(source), Heading("Are they different?")]
     blocks += [*comparisons_blocks(source), *operation_blocks(source)]
     return document("Test results", blocks, synthetic=results["data"]["synthetic"])
-
-
-def few_metrics(results: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """The main test results of each system, as many as fit a screen."""
-    return {
-        name: {title: _rounded(entry["roi"][metric]["value"]) for title, metric in FEW.items()}
-        for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items()
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
-def _draw(assessment: Assessment, histories: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Draw curves, confusion matrices, reliability, referral, and each system's training and errors."""
-    results, test = assessment.results, assessment.test
-    note, labels = results["data"]["note"], test.labels
-    entries = {**results["systems"], FLOOR: results[FLOOR]}
-    scores = {name: one.scores[0] for name, one in {**assessment.scored, FLOOR: assessment.floor}.items()}
-    aucs = {name: Estimate.from_dict(entries[name]["roi"]["auc_score"]) for name in scores}
-    roc_and_precision_recall(labels, scores, aucs, folder / "curves.png", note)
-    confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
-    confidence = entries[FLOOR]["roi"]["accuracy"]["confidence"]
-    confusion_matrices(confusions, folder / "confusion.png", note, confidence)
-    bundles, first = assessment.bundles, next(iter(entries.values()))["calibration"]
-    systems = {name: (scores[name], bundles[name].calibrator.apply(scores[name])) for name in bundles}
-    how = {"binning": first["binning"], "n_bins": first["n_bins"], "confidence": confidence}
-    reliability_diagram(labels, systems, folder / "reliability.png", note, **how)
-    referral_picture(list(assessment.referrals.values()), folder / "referral.png", note)
-    held_out = note.replace("test ROIs", "test ROIs held out")
-    for name, bundle in bundles.items():
-        training_curves(histories[name], name, folder / f"training-{name}.png", held_out)
-        patch_scores = assessment.scored[name].patch_scores[0]
-        votes = roi_votes(patch_scores, bundle.vote, bundle.calibrator, bundle.conformal)
-        rows = zip(test.table["roi_id"], test.images, map(Label, labels), votes, strict=True)
-        path, title = folder / f"errors-{name}.png", f"Wrong ROIs of {name}"
-        wrong_rois_sheet([VotedRoi(*row) for row in rows], bundle.corners, path, note, title=title)
 
 
 def slices_blocks(slices: SourceFile, systems: Sequence[str]) -> list[Block]:

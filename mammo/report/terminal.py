@@ -5,7 +5,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -15,8 +15,6 @@ from mammo.report.results import RESULTS_FILE, systems_table
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pandas as pd
 
     from mammo.core.files import Workspace
     from mammo.data.own import Problem
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
 
 _WHOLE: Final = 16
 """Letters of a word that no column breaks."""
+_NARROW: Final = 60
+"""Columns of a terminal below which a table would lose letters."""
 _STYLES: Final = {"ok": "green", "note": "yellow", "error": "red", "failed": "red"}
 
 
@@ -40,7 +40,27 @@ def show_markdown(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def rich_table(table: Table, title: str = "") -> RichTable:
+class Fitting:
+    """A table, or in a terminal too narrow for its columns a line for each cell."""
+
+    def __init__(self, table: RichTable) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width >= _NARROW:
+            yield self.table
+            return
+        if self.table.title:
+            yield self.table.title
+        cells = [list(column.cells) for column in self.table.columns]
+        for row in zip(*cells, strict=True):
+            yield ""
+            for column, cell in zip(self.table.columns, row, strict=True):
+                yield Text(f"{column.header}: {cell}")
+        yield Text(f"\n{self.table.caption}", "dim")
+
+
+def rich_table(table: Table, title: str = "") -> Fitting:
     """A table without vertical lines, whose columns keep their words whole as far as 80 columns allow."""
     caption, heading = f"{table.caption} {NOTICE}".strip(), Text(title) if title else None
     made = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=heading, caption=caption)
@@ -52,10 +72,10 @@ def rich_table(table: Table, title: str = "") -> RichTable:
         made.add_row(
             *(Text(plain(part), _STYLES.get(plain(part), look)) for part, look in zip(row, bold, strict=True))
         )
-    return made
+    return Fitting(made)
 
 
-def results_table(results: dict[str, Any]) -> RichTable:
+def results_table(results: dict[str, Any]) -> Fitting:
     """The test results of one evaluation."""
     metrics = ("accuracy", "recall", "specificity", "auc_score")
     judged = systems_table(SourceFile(RESULTS_FILE, results), metrics)
@@ -67,13 +87,15 @@ def results_table(results: dict[str, Any]) -> RichTable:
     return rich_table(table, results["data"]["note"])
 
 
-def votes_table(rows: list[dict[str, Any]]) -> RichTable:
+def votes_table(rows: list[dict[str, Any]]) -> Group:
     """One row for each file of `mammo predict`; one model answers them all."""
     first = rows[0]
-    strange = "".join(f" {row['file']} {row['domain_reason']}." for row in rows if not row["in_domain"])
+    strange = [
+        f"{row['file']}: refer to a reader, it {row['domain_reason']}" for row in rows if not row["in_domain"]
+    ]
     caption = (
         "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
-        f"classes are open: refer to a reader.{strange}"
+        "classes are open: refer to a reader."
     )
     lines = [
         (
@@ -88,7 +110,9 @@ def votes_table(rows: list[dict[str, Any]]) -> RichTable:
     ]
     headings = ("file", "label", "votes", "score", "probability", "open classes")
     model = f"{first['model_name']} v{first['model_version']}, threshold {first['threshold']:.2f}"
-    return rich_table(Table(caption, headings, lines), model)
+    return Group(
+        rich_table(Table(caption, headings, lines), model), *(Text(line, "yellow") for line in strange)
+    )
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Group:
@@ -111,7 +135,7 @@ def runs_table(rows: list[dict[str, Any]]) -> Group:
     return Group(*(rich_table(table, f"Runs of {name}") for name, table in tables.items()))
 
 
-def versions_table(versions: "Iterable[Version]") -> RichTable:
+def versions_table(versions: "Iterable[Version]") -> Fitting:
     """The registered versions and their aliases."""
     rows = tuple((one.number, one.system, ", ".join(one.aliases), one.run_id[:8]) for one in versions)
     return rich_table(Table("", ("version", "system", "aliases", "run"), rows), "Registered versions")
@@ -144,7 +168,7 @@ def _interval(one: "Estimate") -> str:
     return f"{one.value:.3f} ({one.ci_low:.3f} to {one.ci_high:.3f})"
 
 
-def drifts_table(found: "Iterable[Drift]") -> RichTable:
+def drifts_table(found: "Iterable[Drift]") -> Fitting:
     """What was served against the reference."""
     rows = tuple(
         (one.name, str(one.n), str(one.n_reference), f"{one.psi:.3f}", f"{one.chance:.3f}", one.word)
@@ -157,7 +181,7 @@ def drifts_table(found: "Iterable[Drift]") -> RichTable:
     )
 
 
-def gates_table(verdict: "Verdict") -> RichTable:
+def gates_table(verdict: "Verdict") -> Fitting:
     """What a version showed at each gate, beside what is asked."""
     asked = [(gate.name, gate.value, gate.bound, "ok" if gate.passed else "failed") for gate in verdict.gates]
     title = f"Version {verdict.number} against champion {verdict.champion or 'none'}"
@@ -165,7 +189,7 @@ def gates_table(verdict: "Verdict") -> RichTable:
     return rich_table(Table(caption, ("gate", "found", "asked: must be", ""), asked), title)
 
 
-def history_table(entries: "Iterable[Entry]", title: str) -> RichTable:
+def history_table(entries: "Iterable[Entry]", title: str) -> Fitting:
     """Every move of an alias."""
 
     def line(entry: "Entry") -> tuple[str, ...]:
@@ -183,7 +207,7 @@ def history_table(entries: "Iterable[Entry]", title: str) -> RichTable:
     return rich_table(Table("", headings, tuple(map(line, entries))), title)
 
 
-def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> RichTable:
+def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> Fitting:
     """The pairs (`AUDIT_SCHEMA`) of ROIs that share tissue, bold where they leak, and what the parts share."""
     patients, n_pairs = summary["shared_patients"], summary["n_pairs"]
     caption = (
@@ -208,22 +232,13 @@ def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protoco
     return rich_table(Table(caption, headings, rows), title)
 
 
-def located_line(located: "pd.DataFrame") -> str:
-    """How many ROIs `mammo locate` found (`LOCATED_SCHEMA`), and what to do next."""
-    found = located.dropna(subset="film_id")
-    return (
-        f"{len(found)} of {len(located)} ROIs located, bit by bit, in {found['film_id'].nunique()} films of "
-        f"{found['patient_id'].nunique()} patients\nnext: dvc repro (groups ROIs by patient)"
-    )
-
-
-def problems_table(table: "Path", problems: "Sequence[Problem]") -> RichTable:
+def problems_table(table: "Path", problems: "Sequence[Problem]") -> Fitting:
     """What `mammo check` found wrong with the rows of a CSV."""
     title = f"{table}: {len(problems)} problems; nothing was written"
     return rich_table(Table("", ("row", "problem"), tuple((str(row), what) for row, what in problems)), title)
 
 
-def findings_table(findings: "list[Finding]") -> RichTable:
+def findings_table(findings: "list[Finding]") -> Fitting:
     """What `mammo doctor` found."""
     return rich_table(Table("", ("", "what", "found", "remedy"), [astuple(one) for one in findings]))
 
@@ -258,7 +273,7 @@ def show_best(console: Console, workspace: "Workspace", record: dict[str, Any]) 
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def trace_table(found: "Trace") -> RichTable:
+def trace_table(found: "Trace") -> Fitting:
     """What made a version or an answer, a line each."""
     version, rois = found.version, ", ".join(f"{n} {part}" for part, n in found.rois.items())
     aliases = ", ".join(version["aliases"]) or "no alias"
@@ -283,7 +298,7 @@ def trace_table(found: "Trace") -> RichTable:
     return rich_table(Table("`--json` shows every setting.", ("what", "which"), tuple(rows)))
 
 
-def rebuilt_table(compared: "Sequence[Compared]") -> RichTable:
+def rebuilt_table(compared: "Sequence[Compared]") -> Fitting:
     """What was made again, beside what was registered."""
     rows = tuple(
         (one.name, one.registered[:16], one.rebuilt[:16], "yes" if one.agrees else "no") for one in compared

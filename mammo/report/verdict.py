@@ -1,7 +1,7 @@
 """The evaluation in a sentence."""
 
+from mammo.core.systems import FLOOR
 from mammo.report.blocks import Inline, SourceFile
-from mammo.systems.assess import FLOOR
 
 
 def verdict(results: SourceFile, title: str) -> list[Inline]:
@@ -12,20 +12,22 @@ def verdict(results: SourceFile, title: str) -> list[Inline]:
         word = "ranks ROIs better than"
     elif (margin["ci_high"] or 0) < 0:
         word = "ranks ROIs worse than"
-    standing: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
+    standing: dict[str, list[str]] = {}
     for one in results.content["comparisons"]:
         if one["name_b"] == FLOOR:
             continue
-        told = one["accuracy_difference"] if one["decisions_differ"] else one["auc_difference"]["value"]
-        better = ["worse than", "better than"][told > 0]
-        key = better if one["decisions_differ"] or one["scores_differ"] else "not distinguishable from"
-        standing[key].append(str(one["name_b"]))
-    others = "; ".join(f"{key} {', '.join(names)}" for key, names in standing.items() if names)
+        key = "is not distinguishable from"
+        if one["decisions_differ"]:  # by McNemar's test
+            key = f"decides {['fewer', 'more'][one['accuracy_difference'] > 0]} of them rightly than"
+        elif one["scores_differ"]:
+            key = f"ranks them {['worse', 'better'][one['auc_difference']['value'] > 0]} than"
+        standing.setdefault(key, []).append(str(one["name_b"]))
+    others = "; it ".join(f"{key} {', '.join(names)}" for key, names in standing.items())
     says = f" {word} the floor, eight intensity statistics without texture: AUC "
     return [
         title,
         says,
         results.cell("selected_minus_floor_auc", signed=True),
         ". ",
-        *([f"On these ROIs it is {others}."] if others else []),
+        *([f"On these ROIs it {others}."] if others else []),
     ]

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from mammo.core.choice import best_system
 from mammo.core.config import Config, EvaluateConfig, VoteConfig
 from mammo.core.files import Workspace
 from mammo.core.records import Label
+from mammo.core.systems import FLOOR
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI, PAPER_RESULTS, floor_scores
@@ -28,8 +29,6 @@ from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import prediction_sets, voted, with_validation_threshold
 from mammo.models.bundle import Bundle, load_bundle
 from mammo.systems.train import score_part
-
-FLOOR: Final = "floor"
 
 
 @dataclass(frozen=True)

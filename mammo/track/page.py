@@ -44,7 +44,8 @@ def serve_page(workspace: Workspace, host: str, port: int, say: Callable[[str], 
     command += ["--backend-store-uri", store, "--host", host, "--port", str(port)]
     command += ["--artifacts-destination", str((workspace.mlruns / "artifacts").resolve())]
     command += ["--uvicorn-opts", "--log-level warning"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # Of its libraries' deprecations nobody who looks at runs can do anything.
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     with ending_on_sigterm(), subprocess.Popen(command, env=environment) as process:
         try:
             while process.poll() is None and not _answers(f"{server}/health"):

@@ -107,6 +107,10 @@ def version_of(client: MlflowClient, model_name: str, number: str, reason: str =
         if error.error_code not in (MISSING, "INVALID_PARAMETER_VALUE"):
             raise
         known = sorted(int(one.version) for one in client.search_model_versions(f"name = '{model_name}'"))
+        if not known:
+            raise TrackingError(
+                f"{model_name}: has no versions yet; register one with `dvc repro`"
+            ) from error
         raise TrackingError(
             f"{model_name}: version must be one of {known}, got {number!r}; list them with `mammo runs`, register one "
             "with `dvc repro`"

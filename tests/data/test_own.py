@@ -102,6 +102,7 @@ HEADER = "path,label,patient,x,y\n"
         ("roi.dcm,Tumor,,,\n", 2, "pixels of a ROI must be 0.2 mm wide, got 0.1 mm"),
         ("broken.png,Tumor,,,\n", 2, "broken.png: is not a whole PNG file"),
         (",Tumor,,,\n", 2, "path string should have at least 1 character"),
+        ("a.png,Tumor,,,,extra\nb.png,Normal,,,\n", 2, "at most 5 fields, as the header has, got 6"),
     ],
 )
 def test_each_wrong_row_is_named_with_rule_value_and_remedy(
@@ -130,7 +131,8 @@ def test_each_wrong_row_is_named_with_rule_value_and_remedy(
         ("path;label\na.png;Tumor\n", "separated by commas, got path;label"),
         ("path,label,patinet\na.png,Tumor,1\n", "may have patient, x, y, radius, tissue"),
         ("path,label\n", "must have a row for each ROI"),
-        ("", "must be a CSV"),
+        ("", "must have the columns path and label.*got nothing"),
+        ("path,label,label\n", "each once"),
     ],
 )
 def test_a_table_of_another_kind_is_refused(tmp_path: Path, table: str, words: str) -> None:

@@ -38,4 +38,7 @@ def test_the_floor_is_beaten_only_where_the_whole_interval_says_so(
     results = SourceFile("r.json", {"selected_minus_floor_auc": margin, "comparisons": compared})
     said = "".join(inline_markdown(part, linked=False) for part in verdict(results, "mine"))
     assert said.startswith(f"mine {words}, eight intensity statistics without texture: AUC ")
-    assert said.endswith("On these ROIs it is better than a; worse than b, d; not distinguishable from c.")
+    assert said.endswith(
+        "On these ROIs it decides more of them rightly than a; it ranks them worse than b; it is not distinguishable "
+        "from c; it decides fewer of them rightly than d."
+    )

@@ -17,7 +17,7 @@ from mammo.core.records import ROI_SCHEMA, conform
 from mammo.data.patches import drawn_patches, grid_patches
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
-from mammo.report.results import write_results
+from mammo.report.evaluation_files import write_results
 from mammo.systems.assess import assess
 from mammo.track.record import fill_store, train_recorded
 from tests.disc_rois import disc_rois, workspace_of

@@ -8,8 +8,8 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace, sha256_of, write_json
 from mammo.models.backbones import full_network
 from mammo.models.bundle import load_bundle
+from mammo.report.evaluation_files import write_results
 from mammo.report.page import gather, model_card, write_page
-from mammo.report.results import write_results
 from mammo.systems.assess import assess
 from mammo.track.record import ensure_run, train_recorded
 from mammo.track.store import connect
