@@ -32,7 +32,7 @@ def examine(workspace: Workspace) -> list[Finding]:
     findings = [Finding("ok", "versions", versions)]
     if not in_git(workspace.root):
         remedy = "clone the project, or run `git init`: DVC needs one"
-        findings.append(Finding("error", "git", f"{workspace.root} lies in no repository", remedy))
+        findings.append(Finding("note", "git", f"{workspace.root} lies in no repository", remedy))
     try:
         config = Config.load_own(workspace.params)
         Config.load(workspace.params)  # with the record of a study, if the settings come from one

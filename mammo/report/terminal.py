@@ -111,7 +111,8 @@ def votes_table(rows: list[dict[str, Any]]) -> Group:
     headings = ("file", "label", "votes", "score", "probability", "open classes")
     model = f"{first['model_name']} v{first['model_version']}, threshold {first['threshold']:.2f}"
     return Group(
-        rich_table(Table(caption, headings, lines), model), *(Text(line, "yellow") for line in strange)
+        rich_table(Table(caption, headings, lines), model),
+        *(Text(line, "yellow", no_wrap=True, overflow="ignore") for line in strange),
     )
 
 

@@ -111,7 +111,7 @@ def test_repeats_and_seeds_shuffle_anew_and_the_same_seed_repeats_itself() -> No
 def test_fewer_groups_of_a_class_than_folds_are_refused() -> None:
     table = rois([0] * 10 + [1] * 10)
     groups = [f"n{row}" for row in range(10)] + [f"t{row % 4}" for row in range(10)]
-    with pytest.raises(DataError, match=r"Tumor has 4 groups for split.n_folds 5; lower n_folds"):
+    with pytest.raises(DataError, match=r"Tumor has 4 for split.n_folds 5; lower n_folds"):
         make_split(table, groups, grouped())
 
 

@@ -134,8 +134,8 @@ def test_predict_says_why_a_picture_is_unlike_the_rois_of_training(
     assert (strange["in_domain"], strange["referral"]) == (False, True)
     assert strange["domain_reason"] == "shows one grey value, 128; check the file"
     out = " ".join(mammo(*call)[1].split())
-    assert f"{flat} {strange['domain_reason']}." in out
-    assert f"{picture} " not in out.split("refer to a reader.")[1]
+    assert out.endswith(f"{flat}: refer to a reader, it {strange['domain_reason']}")
+    assert f"{picture}: refer" not in out
 
 
 def png(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
@@ -350,3 +350,27 @@ def test_in_a_terminal_of_eighty_columns_no_name_and_no_number_is_cut(
         assert code == 0
         assert "…" not in out
         assert max(len(line) for line in out.splitlines() if "http://" not in line) <= 80
+    _, out, _ = mammo("predict", str(picture), "--workspace", str(space.root), columns=40)
+    for heading in ("file", "label", "votes", "score", "probability", "open classes"):
+        assert f"\n{heading}: " in out
+
+
+def test_what_cannot_be_done_yet_is_told_with_the_command_that_comes_first(
+    mammo: Mammo, prepared: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space, _ = prepared
+    here = ("--workspace", str(space.root))
+    (space.root / "rois.csv").write_text("path,label\na.png,Tumor\n")
+    Image.fromarray(read_rois(space.rois).images[1]).save(space.root / "a.png")
+    space.split.unlink()
+    for command, words in (
+        (("ledger", "--dry-run"), "run `dvc repro split` first"),
+        (("rollback",), "no champion to go back to, the history holds none"),
+        (("promote", "2"), "has no versions yet; register one with `dvc repro`"),
+        (
+            ("check", str(space.root / "rois.csv")),
+            "Normal has 0 for split.n_folds 5; lower n_folds or add data",
+        ),
+    ):
+        code, _, error = mammo(*command, *here)
+        assert (code, words in " ".join(error.split())) == (2, True), error
