@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
@@ -720,7 +721,10 @@ def dashboard(
         raise MammoError(f"{journal}: does not exist; run `mammo tune` to make a study")
     with using_storage(workspace, storage, heartbeat_s=None) as opened:
         typer.echo(f"optuna-dashboard: http://{host}:{port} (stop with Ctrl-C)", err=True)
-        run_server(opened, host=host, port=port)
+        # In a thread: its server swallows a Ctrl-C that comes while it answers.
+        page = Thread(target=run_server, args=(opened, host, port), daemon=True)
+        page.start()
+        page.join()
 
 
 def _refuse_misplaced(context: typer.Context, command: str) -> None:

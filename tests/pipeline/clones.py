@@ -175,6 +175,8 @@ class Reader:
             try:
                 wait_until(lambda: answers(address + path), 120, lambda: f"{line} does not answer")
                 yield address
-            finally:
                 server.send_signal(signal.SIGINT)
+                server.wait(60)
+            finally:
+                server.kill()
         assert server.returncode in (0, 130), line
