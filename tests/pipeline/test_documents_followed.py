@@ -35,6 +35,7 @@ def reader(origin: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Reade
     clone = clone_of(origin, folder / "clone")
     must(clone, "dvc", "pull", "dvc.yaml")
     give_pictures(clone)
+    must(clone, "mammo", "predict", "roi.png")  # the first one registers what was pulled
     return Reader(clone, folder)
 
 
