@@ -348,7 +348,8 @@ def locate(
 
     fetch_films(workspace.films, films, os.environ)
     run_dvc(workspace.root, "repro", "locate")
-    _say(f"{located_line(read_table(workspace.located))}\nnext: dvc repro (groups ROIs by patient)")
+    found = located_line(read_table(workspace.located)) or "no ROI shows a place of these films"
+    _say(f"{found}\nnext: dvc repro (groups ROIs by patient)")
 
 
 @_command(REGISTRY, "mammo promote 2 --dry-run")
