@@ -188,7 +188,9 @@ class Classifier(nn.Module):
 
     def windows(self, images: Tensor, tops: Tensor, lefts: Tensor, size_px: int) -> Tensor:
         """The dense road: whole ROIs `(n, 1, S, S)` → logits `(n, t · l, 2)` of the patches at tops and lefts."""
-        parts = pool_windows(self.blocks(images), tops, lefts, size_px)
+        maps, fusion = self.blocks(images), self.fusion
+        features = {name: maps[name] for name in fusion.names}
+        parts = pool_windows(features, tops, lefts, size_px, means_only=fusion.means_only)
         logits = self.classify_pooled([part.flatten(0, 1) for part in parts])
         return logits.view(len(images), -1, 2)
 

@@ -23,6 +23,8 @@ def global_average(features: Tensor) -> Tensor:
 class Averages(nn.Module):
     """Global averages of the last blocks, concatenated: one in the baseline, all five in Model1 (1,472 for VGG)."""
 
+    means_only = True
+
     def __init__(self, channels: tuple[int, ...], n_blocks: int = len(BLOCKS)) -> None:
         super().__init__()
         self.names = BLOCKS[-n_blocks:]
@@ -42,6 +44,9 @@ class Model2(nn.Module):
 
     Needs patches of at least 32 pixels, or the pooling of a block has nothing to pool.
     """
+
+    names = BLOCKS
+    means_only = False
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()

@@ -29,57 +29,57 @@ def pool_patches(features: dict[str, Tensor]) -> list[Tensor]:
     return parts
 
 
-def pool_windows(features: dict[str, Tensor], tops: Tensor, lefts: Tensor, size_px: int) -> list[Tensor]:
+def pool_windows(
+    features: dict[str, Tensor], tops: Tensor, lefts: Tensor, size_px: int, *, means_only: bool = False
+) -> list[Tensor]:
     """Blocks of whole ROIs → each block's part of the patches at every pair of the tops and lefts.
 
     Args:
-        features: `blockK`: `(n, c, h, w)`, with a pixel for each 2^K pixels of the ROI.
+        features: `blockK`: `(n, c, h, w)`, with a pixel for each 2^K pixels of the ROI; all blocks or some.
         tops, lefts: corners in pixels, `(n, t)` and `(n, l)`.
         size_px: side of a patch.
+        means_only: leave out of the parts what only Model2 needs.
 
     Returns:
-        Of each block `(n, t · l, 2 + cells, c)`, float32; windows row by row. A mean is that of the area: pixels of a
-        map that a window cuts count by their share.
+        Of each block `(n, t · l, 2 + cells, c)`, float32, or `(n, t · l, 1, c)`; windows row by row. A mean is that of
+        the area: pixels of a map that a window cuts count by their share.
     """
     parts = []
     for level, (name, pool) in enumerate(zip(BLOCKS, MODEL2_POOLS, strict=True), start=1):
+        if name not in features:
+            continue
         maps, stride = features[name].float(), 2**level
-        n_along = size_px // stride // pool
-        cell_starts = torch.arange(n_along, device=maps.device) * stride * pool
-
-        def means(
-            of: Tensor, starts: Tensor | None, side_px: int, stride: int = stride, n_along: int = n_along
-        ) -> Tensor:
-            rows, columns = (
-                _shares(
-                    corners if starts is None else (corners[:, :, None] + starts).flatten(1),
-                    side_px,
-                    stride,
-                    n,
-                )
-                for corners, n in ((tops, of.shape[2]), (lefts, of.shape[3]))
+        part = [_window_means(maps, tops, lefts, size_px, stride).flatten(1, 2)[:, :, None]]
+        if not means_only:
+            squares = _window_means(maps.square(), tops, lefts, size_px, stride)
+            n_along = size_px // stride // pool
+            starts = torch.arange(n_along, device=maps.device) * stride * pool
+            cells = _window_means(
+                maps,
+                *((corners[:, :, None] + starts).flatten(1) for corners in (tops, lefts)),
+                stride * pool,
+                stride,
             )
-            found = _weighted(of, rows, columns)
-            if starts is None:
-                return found.flatten(1, 2)[:, :, None]
-            n_rows, n_columns = tops.shape[1], lefts.shape[1]
-            by_cell = found.reshape(len(of), n_rows, n_along, n_columns, n_along, -1)
-            return by_cell.transpose(2, 3).reshape(len(of), n_rows * n_columns, n_along**2, -1)
-
-        mean, square = means(maps, None, size_px), means(maps.square(), None, size_px)
-        parts.append(torch.cat([mean, square, means(maps, cell_starts, stride * pool)], dim=2))
+            by_cell = cells.unflatten(2, (-1, n_along)).unflatten(1, (-1, n_along)).transpose(2, 3)
+            part += [squares.flatten(1, 2)[:, :, None], by_cell.flatten(3, 4).flatten(1, 2)]
+        parts.append(torch.cat(part, dim=2))
     return parts
 
 
-def _weighted(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`(n, c, h, w)`, `(n, t, h)` and `(n, l, w)` → sums over pixels `(n, t, l, c)`, as two products of matrices."""
-    n, width, height, _ = maps.shape
-    with torch.autocast(
-        maps.device.type, enabled=False
-    ):  # means of maps in bfloat16 keep the digits of float32
-        along = maps.contiguous().flatten(1, 2) @ columns.transpose(1, 2)
-        across = along.view(n, width, height, -1).transpose(2, 3).flatten(1, 2) @ rows.transpose(1, 2)
-    return across.view(n, width, columns.shape[1], -1).permute(0, 3, 2, 1)
+def _window_means(maps: Tensor, tops: Tensor, lefts: Tensor, side_px: int, stride: int) -> Tensor:
+    """Maps `(n, c, h, w)` of a pixel for each `stride` → means of squares of `side_px`, `(n, t, l, c)`.
+
+    Two products of matrices, along the rows and along the columns; channels stay last, as the convolutions left them.
+    """
+    pixels = maps.permute(0, 2, 3, 1).contiguous()
+    rows, columns = (
+        _shares(corners, side_px, stride, n)
+        for corners, n in ((tops, pixels.shape[1]), (lefts, pixels.shape[2]))
+    )
+    # Means of maps in bfloat16 keep the digits of float32.
+    with torch.autocast(maps.device.type, enabled=False):
+        of_rows = (rows @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+        return columns[:, None] @ of_rows
 
 
 def _shares(starts_px: Tensor, side_px: int, stride: int, n: int) -> Tensor:
