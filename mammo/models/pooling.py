@@ -54,12 +54,8 @@ def pool_windows(
             squares = _window_means(maps.square(), tops, lefts, size_px, stride)
             n_along = size_px // stride // pool
             starts = torch.arange(n_along, device=maps.device) * stride * pool
-            cells = _window_means(
-                maps,
-                *((corners[:, :, None] + starts).flatten(1) for corners in (tops, lefts)),
-                stride * pool,
-                stride,
-            )
+            of_rows, of_columns = ((corners[:, :, None] + starts).flatten(1) for corners in (tops, lefts))
+            cells = _window_means(maps, of_rows, of_columns, stride * pool, stride)
             by_cell = cells.unflatten(2, (-1, n_along)).unflatten(1, (-1, n_along)).transpose(2, 3)
             part += [squares.flatten(1, 2)[:, :, None], by_cell.flatten(3, 4).flatten(1, 2)]
         parts.append(torch.cat(part, dim=2))
@@ -79,7 +75,7 @@ def _window_means(maps: Tensor, tops: Tensor, lefts: Tensor, side_px: int, strid
     # Means of maps in bfloat16 keep the digits of float32.
     with torch.autocast(maps.device.type, enabled=False):
         of_rows = (rows @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
-        return columns[:, None] @ of_rows
+        return torch.matmul(columns[:, None], of_rows)
 
 
 def _shares(starts_px: Tensor, side_px: int, stride: int, n: int) -> Tensor:
