@@ -446,6 +446,7 @@ def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None
     from mammo.track.registry import versions
     from mammo.track.store import comparison_rows
 
+    _register_results(workspace)
     rows, registered = comparison_rows(workspace), versions(workspace, _model_name(workspace))
     if as_json:
         for row in rows:

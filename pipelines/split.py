@@ -4,7 +4,7 @@ from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_table
 from mammo.data.audit import group_ids, read_pairs
-from mammo.data.locate import known_owners
+from mammo.data.locate import with_films
 from mammo.data.rois import read_rois
 from mammo.data.splits import make_split
 
@@ -12,7 +12,7 @@ from mammo.data.splits import make_split
 def main() -> None:
     """Run the stage in the current folder."""
     workspace = Workspace()
-    table = known_owners(read_rois(workspace.rois).table, workspace.located)
+    table = with_films(read_rois(workspace.rois).table, workspace.located)
     groups = group_ids(table, read_pairs(workspace))
     write_table(workspace.split, make_split(table, groups, Config.load(workspace.params).split))
 

@@ -13,7 +13,7 @@ from mammo.core.errors import DataError
 from mammo.core.files import Workspace, read_table
 from mammo.core.records import SPLIT_SCHEMA, conform
 from mammo.data.audit_search import Overlap, find_overlaps
-from mammo.data.locate import known_owners
+from mammo.data.locate import with_films
 from mammo.data.rois import Progress, Rois, load_rois, read_rois
 from mammo.data.splits import make_split
 from mammo.data.texture import ByteImages
@@ -111,7 +111,7 @@ class Audit:
 def read_audit(workspace: Workspace) -> Audit:
     """What the stages `audit` and `split` have found; `DataError` where one has not run, or its files are damaged."""
     rois = read_rois(workspace.rois)
-    table = known_owners(rois.table, workspace.located)
+    table = with_films(rois.table, workspace.located)
     split = conform(read_table(workspace.split), SPLIT_SCHEMA, str(workspace.split))
     return Audit(Rois(table, rois.images), split, with_parts(read_pairs(workspace), parts_of(split)))
 
@@ -128,7 +128,7 @@ def run_audit(workspace: Workspace, config: Config, progress: Progress | None = 
         DataError: the raw data is missing or breaks its source's contract.
     """
     rois = load_rois(config.ingest, workspace.root)
-    table = known_owners(rois.table, workspace.located)
+    table = with_films(rois.table, workspace.located)
     pairs = find_pairs(table, rois.images, progress)
     split = make_split(table, group_ids(table, pairs), config.split)
     return Audit(Rois(table, rois.images), split, with_parts(pairs, parts_of(split)))

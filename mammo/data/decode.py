@@ -91,7 +91,7 @@ def decode_roi(content: bytes, name: str) -> GreyImage:
     """
     if len(content) > MAX_ROI_BYTES:
         raise DataError(
-            f"{name}: a ROI's file must have at most {MAX_ROI_BYTES} bytes, got {len(content)}; save its "
+            f"{name}: a ROI's file must have at most {MAX_ROI_BYTES} bytes, got more; save its "
             f"{ROI_SIDE_PX} x {ROI_SIDE_PX} pixels alone"
         )
     return _decode(content, name, _check_roi_size)

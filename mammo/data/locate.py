@@ -13,22 +13,34 @@ import pandas as pd
 
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace, read_table
-from mammo.core.records import ROI_SCHEMA, ROI_SIDE_PX, conform
+from mammo.core.records import ROI_SIDE_PX, conform
 from mammo.data.decode import GreyImage
 from mammo.data.extraction import cubic_taps, extract_roi, preprocess_film
-from mammo.data.films import holds_films, open_films, patient_of, read_annotations, read_films
+from mammo.data.films import (
+    Annotation,
+    holds_films,
+    open_films,
+    patient_of,
+    read_annotations,
+    read_films,
+)
 from mammo.data.rois import Rois
 
 LOCATED_SCHEMA: Final[dict[str, str]] = {
     **dict.fromkeys(("roi_id", "sha256", "film_id", "patient_id"), "string"),
     **dict.fromkeys(("x_px", "y_px"), "Int32"),
     "lesion_px": "float64",
+    **dict.fromkeys(("tissue", "abnormality", "severity"), "string"),
+    "radius_px": "Int32",
 }
-"""One row for each ROI, in the order of the ROI table; film, patient and place are null where it was not found.
+"""One row for each ROI, in the order of the ROI table; all but id and hash are null where it was not found.
 
 `sha256`: of the ROI's pixels. `x_px`, `y_px`: a centre at which the extraction gives these pixels, counted as in
-`Info.txt`. `lesion_px`: distance to the nearest lesion that `Info.txt` places in that film.
+`Info.txt`. `lesion_px`: distance to the nearest lesion that `Info.txt` places in that film. The last four are what
+`Info.txt` says of the film and of the lesion whose centre is the ROI's; null where it has no lesion there.
 """
+FROM_FILMS: Final = ("film_id", "patient_id", "tissue", "abnormality", "severity", "radius_px")
+"""Columns of the ROI table that a source without films leaves null."""
 
 N_THREADS: Final = 2
 _KEY_PX: Final = 8
@@ -43,11 +55,11 @@ _LIKELY_SIDES: Final = 6
 """How many of them are searched, the likeliest first."""
 
 
-def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
-    """The ROI table with the films and patients of located ROIs where its source knows none.
+def with_films(table: pd.DataFrame, located: Path) -> pd.DataFrame:
+    """The ROI table with films, patients and lesions of located ROIs where its source knows none.
 
     Without the file `located` (`LOCATED_SCHEMA`, of the stage `locate`), and where the source knows every film, the
-    table (`ROI_SCHEMA`) comes back as it is.
+    table comes back as it is.
 
     Raises:
         DataError: the file is damaged, or was made from other ROIs.
@@ -60,10 +72,8 @@ def known_owners(table: pd.DataFrame, located: Path) -> pd.DataFrame:
         raise DataError(
             f"{located}: must locate exactly the ROIs of the table, got others; run `dvc repro locate`"
         )
-    owners = {column: table["roi_id"].map(rows[column].to_dict()) for column in ("film_id", "patient_id")}
-    return table.assign(**{column: table[column].fillna(owners[column]) for column in owners}).astype(
-        ROI_SCHEMA
-    )
+    found = rows.loc[table["roi_id"], list(FROM_FILMS)].set_axis(table.index)
+    return table.assign(**{column: table[column].fillna(found[column]) for column in FROM_FILMS})
 
 
 def locate_rois(rois: Rois, films: Path) -> pd.DataFrame:
@@ -84,11 +94,11 @@ def locate_rois(rois: Rois, films: Path) -> pd.DataFrame:
     """
     wanted = {image.tobytes(): row for row, image in enumerate(rois.images)}
     found: dict[int, tuple[str, int, int]] = {}
-    lesions: dict[str, list[tuple[int, int]]] = {}
+    known: dict[str, list[Annotation]] = {}
     with ThreadPoolExecutor(N_THREADS) as threads, open_films(films) as store:
         for one in read_annotations(store):
-            if one.x_px is not None and one.y_px is not None:
-                lesions.setdefault(one.film_id, []).append((one.x_px, one.y_px))
+            known.setdefault(one.film_id, []).append(one)
+        lesions = {film_id: [*_centres(rows)] for film_id, rows in known.items()}
         prepared = dict(
             threads.map(lambda named: (named[0], preprocess_film(named[1])), read_films(store, store.films))
         )
@@ -106,7 +116,7 @@ def locate_rois(rois: Rois, films: Path) -> pd.DataFrame:
         look(rois.images, lesions)
         rest = [image for row, image in enumerate(rois.images) if row not in found]
         look([box for image in rest for box in _unstretched(image)], {})
-    return _located(rois, found, lesions)
+    return _located(rois, found, known)
 
 
 def locate_where_films(rois: Rois, workspace: Workspace) -> pd.DataFrame:
@@ -116,18 +126,29 @@ def locate_where_films(rois: Rois, workspace: Workspace) -> pd.DataFrame:
     return _located(rois, {}, {})
 
 
+def _centres(annotations: Iterable[Annotation]) -> dict[tuple[int, int], Annotation]:
+    """The lesions of a film by their places, those that have one."""
+    return {(one.x_px, one.y_px): one for one in annotations if one.x_px is not None and one.y_px is not None}
+
+
 def _located(
-    rois: Rois, found: Mapping[int, tuple[str, int, int]], lesions: Mapping[str, Sequence[tuple[int, int]]]
+    rois: Rois, found: Mapping[int, tuple[str, int, int]], known: Mapping[str, Sequence[Annotation]]
 ) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for row, (roi_id, sha256) in enumerate(zip(rois.table["roi_id"], rois.table["sha256"], strict=True)):
         rows.append({"roi_id": roi_id, "sha256": sha256})
         if row in found:
-            film_id, x_px, y_px = found[row]
+            film_id, *place = found[row]
+            x_px, y_px = place
             rows[-1] |= {"film_id": film_id, "patient_id": patient_of(film_id), "x_px": x_px, "y_px": y_px}
-            rows[-1]["lesion_px"] = min(
-                (dist((x_px, y_px), place) for place in lesions.get(film_id, [])), default=np.nan
-            )
+            of_film = known[film_id]
+            centres = _centres(of_film)
+            rows[-1]["lesion_px"] = min((dist(place, centre) for centre in centres), default=np.nan)
+            rows[-1]["tissue"] = of_film[0].tissue
+            normal = of_film[0] if of_film[0].abnormality == "NORM" else None
+            if lesion := centres.get((x_px, y_px), normal):
+                facts = ("abnormality", "severity", "radius_px")
+                rows[-1] |= {fact: getattr(lesion, fact) for fact in facts}
     return conform(pd.DataFrame(rows, columns=list(LOCATED_SCHEMA)), LOCATED_SCHEMA, "located ROIs")
 
 

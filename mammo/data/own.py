@@ -149,7 +149,8 @@ def _row(columns: list[str], fields: list[str]) -> OwnRow:
 def _in_words(error: Any) -> str:
     rule = error["msg"][:1].lower() + error["msg"][1:]
     rule = "must be Normal or Tumor" if error["loc"] == ("label",) else rule
-    return f"{error['loc'][0]} {rule}, got {error['input']!r}; correct it"
+    given = "nothing" if error["type"] == "missing" else repr(error["input"])
+    return f"{error['loc'][0]} {rule}, got {given}; correct it"
 
 
 def _picture(folder: Path, name: str) -> tuple[GreyImage | Film, float | None]:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure, SubFigure
 from mammo.core.errors import NOTICE
 from mammo.core.files import write_bytes
 from mammo.core.records import Label
+from mammo.core.systems import FLOOR
 
 INK: Final = "#222222"
 MUTED: Final = "#5F5F5F"
@@ -33,9 +34,6 @@ SCORE_COLOURS: Final = LinearSegmentedColormap.from_list(
 """From certainly Normal to certainly Tumor; a score of 0.5 is nearly white."""
 SCORES: Final = Normalize(0, 1)
 GREY_LEVELS: Final = Normalize(0, 255)
-
-FLOOR: Final = "floor"
-"""Name of the intensity floor in pictures; it is always a grey dotted line."""
 
 _FUSION_COLOURS: Final = {"baseline": "#56B4E9", "model1": "#00805C", "model2": "#7B3294"}
 _OTHER_COLOURS: Final = ("#E69F00", "#CC79A7", "#005F73", "#8C6D1F")
@@ -59,7 +57,7 @@ _CHARACTERS_PER_INCH: Final = {_TITLE_PT: 8.5, _NOTE_PT: 13.5, _FOOT_PT: 15.5}
 def system_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The line of each system, the same in every picture: colour from its fusion, dashes from its backbone.
 
-    Other names get further colours in the order of `names`.
+    The floor is grey and dotted; other names get further colours in the order of `names`.
     """
     styles: dict[str, dict[str, Any]] = {}
     others = itertools.cycle(itertools.product(("solid", "dashed"), _OTHER_COLOURS))

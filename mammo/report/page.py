@@ -27,6 +27,7 @@ from mammo.core.files import (
 from mammo.core.provenance import fingerprint, library_versions
 from mammo.core.records import SPLITS, Label
 from mammo.core.systems import FLOOR, title_of
+from mammo.data.locate import with_films
 from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
@@ -107,7 +108,8 @@ def gather(workspace: Workspace, config: Config) -> ReportInputs:
     predictions_file = workspace.reports / evaluation.PREDICTIONS_FILE
     if not predictions_file.is_file():
         raise missing_file(predictions_file)
-    predictions, rois = pd.read_csv(predictions_file), read_parts(workspace).table
+    predictions = pd.read_csv(predictions_file)
+    rois = with_films(read_parts(workspace).table, workspace.located)
     data = results.content["data"]
     sliced = evaluation.slice_report(predictions, rois, config.evaluate, data)
     slices = SourceFile("slices.json", sliced)

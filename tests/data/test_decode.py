@@ -195,7 +195,7 @@ def test_a_million_empty_chunks_are_refused_at_once(roi: GreyImage) -> None:
     start = time.process_time()
     with pytest.raises(DataError, match="at most 10000 chunks, got more; save it again"):
         decode_image(content, "chunks")
-    with pytest.raises(DataError, match=r"at most 524288 bytes, got 120.*; save its 120 x 120 pixels alone"):
+    with pytest.raises(DataError, match=r"at most 524288 bytes, got more; save its 120 x 120 pixels alone"):
         decode_roi(content, "chunks")
 
     assert time.process_time() - start < 1

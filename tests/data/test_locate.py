@@ -1,5 +1,6 @@
 """ROIs cut from films, stripped of all that is known, are given back their film and place."""
 
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from mammo.data.audit import leakage_summary, pairs_table, parts_of, with_parts
 from mammo.data.extraction import extract_roi, first_region, preprocess_film
 from mammo.data.film_rois import load_films
 from mammo.data.films import open_films, patient_of, read_films
-from mammo.data.locate import LOCATED_SCHEMA, known_owners, locate_rois
+from mammo.data.locate import LOCATED_SCHEMA, locate_rois, with_films
 from mammo.data.rois import Rois, make_roi_set
 from tests.data.pictures import Picture, encoded
 from tests.settings import section
@@ -81,7 +82,7 @@ def test_tissue_of_no_film_and_altered_tissue_stay_unknown(cuts: list[Cut], phan
     assert located[["film_id", "patient_id", "x_px", "y_px"]].isna().all(axis=None)
 
 
-def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
+def test_an_anonymous_archive_gets_back_films_patients_and_lesions(
     phantom_folder: Path, tmp_path: Path
 ) -> None:
     """The phantom's ROIs as the authors publish theirs: folders, classes and numbers, nothing else."""
@@ -101,8 +102,11 @@ def test_an_anonymous_archive_gets_back_films_patients_and_distances_to_lesions(
     tumor = (truth.table["label"] == 1).to_numpy()
     assert (located.loc[tumor, "lesion_px"] == 0).all()
     write_table(tmp_path / "located.parquet", located.reset_index())
-    known = known_owners(rois.table, tmp_path / "located.parquet").set_index("roi_id")
-    assert known.loc[names.tolist(), "patient_id"].tolist() == truth.table["patient_id"].tolist()
+    known = with_films(rois.table, tmp_path / "located.parquet").set_index("roi_id")
+    for column in ("film_id", "patient_id", "tissue", "abnormality", "severity", "radius_px"):
+        pd.testing.assert_series_equal(
+            known.loc[names.tolist(), column].reset_index(drop=True), truth.table[column], check_dtype=False
+        )
 
 
 @pytest.mark.slow
@@ -117,6 +121,20 @@ def test_every_roi_of_the_archive_is_cut_from_the_films_to_the_last_bit(
     lesions = real_rois.table["label"] == 1
     assert (located.loc[lesions, "lesion_px"] == 0).all()
     assert lesions.sum() == 119
+    assert located.loc[~lesions, "abnormality"].eq("NORM").all()
+    # What the films' table says of those places, read here by another way: y counts from the bottom.
+    with tarfile.open(real_films) as archive:
+        member = next(name for name in archive.getnames() if name.endswith("Info.txt"))
+        lines = [line.split() for line in archive.extractfile(member).read().decode("latin-1").splitlines()]  # type: ignore[union-attr]
+    said = {
+        (film, int(x), 1024 - int(y)): (tissue, kind, severity, int(radius))
+        for film, tissue, kind, severity, x, y, radius in (
+            line for line in lines if len(line) == 7 and line[0].startswith("mdb") and line[4].isdigit()
+        )
+    }
+    places = located.loc[lesions, ["film_id", "x_px", "y_px"]].itertuples(index=False, name=None)
+    facts = located.loc[lesions, ["tissue", "abnormality", "severity", "radius_px"]]
+    assert [said[place] for place in places] == list(facts.itertuples(index=False, name=None))
     # The headline: counted here from the films' numbers, two to a patient, and by the audit.
     films = located["film_id"].str.removeprefix("mdb").astype(int)
     tested = (real_rois.table["published_split"] == "test").to_numpy()
@@ -140,11 +158,11 @@ def anonymous() -> Rois:
 
 def test_unknown_places_and_missing_files_give_no_owner(anonymous: Rois, tmp_path: Path) -> None:
     path = tmp_path / "located.parquet"
-    pd.testing.assert_frame_equal(known_owners(anonymous.table, path), anonymous.table)
+    pd.testing.assert_frame_equal(with_films(anonymous.table, path), anonymous.table)
     write_table(path, located_rows(anonymous))
-    assert known_owners(anonymous.table, path)[["film_id", "patient_id"]].isna().all(axis=None)
+    assert with_films(anonymous.table, path)[["film_id", "patient_id"]].isna().all(axis=None)
     write_table(path, located_rows(anonymous, film_id="mdb001", patient_id="p001"))
-    assert known_owners(anonymous.table, path)["patient_id"].tolist() == ["p001", "p001"]
+    assert with_films(anonymous.table, path)["patient_id"].tolist() == ["p001", "p001"]
 
 
 def test_places_of_other_rois_are_refused_and_a_source_that_knows_its_films_needs_none(
@@ -153,6 +171,6 @@ def test_places_of_other_rois_are_refused_and_a_source_that_knows_its_films_need
     path = tmp_path / "located.parquet"
     write_table(path, located_rows(anonymous, sha256="0" * 64))
     with pytest.raises(DataError, match="run `dvc repro locate`"):
-        known_owners(anonymous.table, path)
+        with_films(anonymous.table, path)
     known = anonymous.table.assign(film_id="mdb009")
-    assert known_owners(known, path) is known
+    assert with_films(known, path) is known

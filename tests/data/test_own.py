@@ -79,6 +79,7 @@ HEADER = "path,label,patient,x,y\n"
     ("rows", "row", "words"),
     [
         ("a.png,Tumor,,,\nb.png,tumour,,,\n", 3, "label must be Normal or Tumor, got 'tumour'"),
+        ("a.png,Tumor,,,\nb.png\n", 3, "label must be Normal or Tumor, got nothing"),
         ("lost.png,Tumor,,,\n", 2, "lost.png: does not exist"),
         ("../a.png,Tumor,,,\n", 2, "must lie in the folder of the table"),
         ("a.png,Tumor,,,\nb.png,Normal,,,\na.png,Tumor,,,\n", 4, "must appear once, got it in row 2 too"),
