@@ -24,6 +24,8 @@ from mammo.models.bundle import Bundle
 from mammo.systems.score import RoiScorer
 from mammo.track.check import place_of_champion
 
+AT_ONCE: Final = 256
+"""ROIs that are in memory together, as in `mammo score`."""
 ALWAYS_RUN: Final = {"register"}
 """Stages that DVC calls changed in every status."""
 
@@ -47,11 +49,13 @@ def _vote(n_rois: int, device: str) -> tuple[float, float | None]:
     config = config_of("compact-model2")
     classifier = build_classifier("compact-model2", config.model, 0)
     bundle = Bundle(classifier, config.patches.size_px, config.patches.stride_px, config.vote)
-    scorer, images = RoiScorer.on(bundle, torch.device(device)), noise(n_rois)
-    scorer.votes(images[:10])
-    started = perf_counter()
-    scorer.votes(images)
-    seconds = perf_counter() - started
+    scorer, seconds = RoiScorer.on(bundle, torch.device(device)), 0.0
+    scorer.votes(noise(10))
+    for start in range(0, n_rois, AT_ONCE):
+        images = noise(min(AT_ONCE, n_rois - start), start)
+        started = perf_counter()
+        scorer.votes(images)
+        seconds += perf_counter() - started
     # Not ru_maxrss, which a process inherits from the one that started it.
     status = Path("/proc/self/status")
     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.is_file() else "")

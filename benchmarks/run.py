@@ -28,7 +28,7 @@ from mammo.systems.devices import choose_device, computes_bfloat16, hardware, ke
 HERE: Final = Path(__file__).parent
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 BUSY: Final = 0.7
-"""Load from which the table warns: other work took part of the processors."""
+"""Load of the last minute from which the table warns: other work took part of the processors."""
 
 
 def measure(plan: Plan, device: torch.device, console: Console) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def table(results: dict[str, Any]) -> str:
     """The results in Markdown."""
     machine = results["machine"]
     loads = ", ".join(f"{load:g}" for load in machine["load_at_start"])
-    busy = max(machine["load_at_start"][:2]) >= BUSY
+    busy = machine["load_at_start"][0] >= BUSY
     lines = [
         f"{machine['date']}, {machine['device']}{' with bfloat16' if machine['bfloat16'] else ''}, "
         f"{machine['cores']} cores, torch {machine['torch']}, "

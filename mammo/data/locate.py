@@ -66,14 +66,43 @@ def with_films(table: pd.DataFrame, located: Path) -> pd.DataFrame:
     """
     if not located.is_file() or table["film_id"].notna().all():
         return table
+    found = _rows_of(table, located)[list(FROM_FILMS)]
+    return table.assign(**{column: table[column].fillna(found[column]) for column in FROM_FILMS})
+
+
+def _rows_of(table: pd.DataFrame, located: Path) -> pd.DataFrame:
     rows = conform(read_table(located), LOCATED_SCHEMA, str(located)).set_index("roi_id")
     pixels = table["roi_id"].map(rows["sha256"])
     if not (pixels == table["sha256"]).fillna(False).all():
         raise DataError(
             f"{located}: must locate exactly the ROIs of the table, got others; run `dvc repro locate`"
         )
-    found = rows.loc[table["roi_id"], list(FROM_FILMS)].set_axis(table.index)
-    return table.assign(**{column: table[column].fillna(found[column]) for column in FROM_FILMS})
+    return rows.loc[table["roi_id"]].set_axis(table.index)
+
+
+def can_be_cut_again(table: pd.DataFrame, workspace: Workspace) -> bool:
+    """Whether the workspace has films in which every ROI of the table (`ROI_SCHEMA`) is located."""
+    return holds_films(workspace.films) and bool(
+        with_films(table, workspace.located)["film_id"].notna().all()
+    )
+
+
+def cut_again(table: pd.DataFrame, workspace: Workspace, *, bounding_box: bool) -> npt.NDArray[np.uint8]:
+    """Located ROIs as another setting of `ingest.bounding_box` cuts them, `(N, 120, 120)`.
+
+    Several crops may be stretched to the same ROI; without the stretch it is the one around the place that was found.
+
+    Raises:
+        DataError: the films or places are missing, incomplete or damaged.
+    """
+    rows, images = _rows_of(table, workspace.located), np.zeros((len(table), *2 * (ROI_SIDE_PX,)), np.uint8)
+    with open_films(workspace.films) as store:
+        for film_id, film in read_films(store, set(rows["film_id"])):
+            prepared = preprocess_film(film)
+            for index in np.flatnonzero(rows["film_id"] == film_id):
+                place = rows["x_px"].iloc[index], rows["y_px"].iloc[index]
+                images[index] = extract_roi(prepared, *place, bounding_box)
+    return images
 
 
 def locate_rois(rois: Rois, films: Path) -> pd.DataFrame:

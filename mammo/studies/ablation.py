@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace
+from mammo.data.locate import can_be_cut_again
 from mammo.data.splits import has_published, published_folds
 from mammo.evaluation.scores import Scores
 from mammo.models.build import Architecture
@@ -107,7 +108,7 @@ FITTED: Final = (CLASS_PRIOR, LAST_OFFSET, MEAN_SUBTRACTION, BOUNDING_BOX, CORNE
 """The defects that need fits of their own."""
 
 PUBLISHED_SPLIT: Final = "published split"
-NO_FILMS: Final = "not applicable to this source: its ROIs come cut, and only films can be cut again"
+NO_FILMS: Final = "not applicable: only films can be cut again, and the films of these ROIs are not at hand"
 NO_FOLDERS: Final = "not applicable to this source: it has no published folders"
 CLOSED: Final = "not applicable: the test part stays closed under the development protocol"
 
@@ -123,7 +124,7 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
     chosen, evaluate = config.ablate, config.evaluate
     study = Study.opened(workspace, config, chosen.system, chosen, chosen.protocol)
     reasons = {}
-    if config.ingest.source == "mias_rois":
+    if config.ingest.source == "mias_rois" and not can_be_cut_again(study.rois.table, workspace):
         reasons[BOUNDING_BOX.name] = NO_FILMS
     if chosen.protocol != "honest":
         reasons[PUBLISHED_SPLIT] = CLOSED

@@ -16,7 +16,8 @@ from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
 from mammo.core.settings import Section
 from mammo.core.tune_config import GridConfig
-from mammo.data.rois import Rois, load_rois
+from mammo.data.locate import cut_again
+from mammo.data.rois import Rois, load_rois, pixel_hashes
 from mammo.data.splits import Fold, development_rois, grouped_folds, read_parts
 from mammo.evaluation.comparison import JUDGED, difference, verdict
 from mammo.evaluation.intervals import estimate
@@ -116,11 +117,14 @@ def prepare(workspace: Workspace, study: Study, variant: Variant) -> list[FitTas
 
 
 def recut(workspace: Workspace, config: Config, reference: Rois) -> Rois:
-    """The reference's ROIs as other `ingest` settings cut them from the raw data.
+    """The reference's ROIs as other `ingest` settings cut them from the raw data, or from the films that they lie in.
 
     Raises:
-        DataError: the raw data are missing, or other ROIs come out.
+        DataError: the raw data or the films are missing, or other ROIs come out.
     """
+    if config.ingest.source == "mias_rois":
+        images = cut_again(reference.table, workspace, bounding_box=config.ingest.bounding_box)
+        return Rois(reference.table.assign(sha256=pixel_hashes(images)), images)
     rois = load_rois(config.ingest, workspace.root)
     wanted = reference.table["roi_id"]
     rows = pd.Index(rois.table["roi_id"]).get_indexer(wanted)

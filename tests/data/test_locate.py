@@ -11,13 +11,13 @@ import pytest
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
-from mammo.core.files import write_table
+from mammo.core.files import Workspace, write_table
 from mammo.data.archive import load_mias_rois
 from mammo.data.audit import leakage_summary, pairs_table, parts_of, with_parts
-from mammo.data.extraction import extract_roi, first_region, preprocess_film
+from mammo.data.extraction import extract_roi, first_region, preprocess_film, resize_bicubic
 from mammo.data.film_rois import load_films
 from mammo.data.films import open_films, patient_of, read_films
-from mammo.data.locate import LOCATED_SCHEMA, locate_rois, with_films
+from mammo.data.locate import LOCATED_SCHEMA, can_be_cut_again, cut_again, locate_rois, with_films
 from mammo.data.rois import Rois, make_roi_set
 from tests.data.pictures import Picture, encoded
 from tests.settings import section
@@ -73,6 +73,24 @@ def test_rois_are_found_where_they_were_cut_also_stretched_ones(
     for found, cut in zip(located.itertuples(), cuts, strict=True):
         if not cut.stretched:  # a box may lie in several crops, which all give the same ROI
             assert (found.x_px, found.y_px) == (cut.x_px, cut.y_px)
+
+
+def test_located_rois_are_cut_again_without_the_stretch(
+    cuts: list[Cut], phantom_folder: Path, tmp_path: Path
+) -> None:
+    rois, workspace = rois_of([cut.image for cut in cuts]), Workspace(tmp_path)
+    assert not can_be_cut_again(rois.table, workspace)
+    workspace.films.parent.mkdir(parents=True)
+    workspace.films.symlink_to(phantom_folder)
+    write_table(workspace.located, locate_rois(rois, workspace.films))
+    assert can_be_cut_again(rois.table, workspace)
+    assert (cut_again(rois.table, workspace, bounding_box=True) == rois.images).all()
+    for cut, whole in zip(cuts, cut_again(rois.table, workspace, bounding_box=False), strict=True):
+        assert bool((whole == cut.image).all()) is not cut.stretched
+        if cut.stretched:  # the box is the same, whichever of the crops around it was found
+            region = first_region(whole)
+            assert region is not None
+            assert (resize_bicubic(whole[region]) == cut.image).all()
 
 
 def test_tissue_of_no_film_and_altered_tissue_stay_unknown(cuts: list[Cut], phantom_folder: Path) -> None:
