@@ -5,17 +5,20 @@ divides Tumor ROIs only: there the recall is the slice's own, and the AUC sets i
 ROIs of the part. A slice that lacks what a metric needs has no value (NaN), never 0 or 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from mammo.core.config import Resampling
-from mammo.core.records import Label
-from mammo.evaluation.intervals import Estimate, Result, summarise
+from mammo.core.records import ABNORMALITIES, SEVERITIES, TISSUES, Label
+from mammo.evaluation.intervals import Estimate, Result, estimate, summarise
 from mammo.evaluation.scores import Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OF_LESIONS: Final = ("recall",)
 OF_ALL: Final = ("accuracy", "recall", "specificity")
@@ -24,6 +27,14 @@ OF_ALL: Final = ("accuracy", "recall", "specificity")
 SIZE_EDGES_PX: Final = (20, 40, 60)
 SIZES: Final = ("radius under 20 px", "radius 20 to 39 px", "radius 40 to 59 px", "radius 60 px and more")
 """Bins of the lesion's radius. With 60 pixels and more a lesion does not fit its ROI of 120 pixels."""
+
+AXES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "tissue": ("Tissue (F fatty, G fatty-glandular, D dense-glandular)", TISSUES),
+    "abnormality": ("Kind of lesion", tuple(kind for kind in ABNORMALITIES if kind != "NORM")),
+    "severity": ("Severity (B benign, M malignant)", SEVERITIES),
+    "size": ("Size of the lesion", SIZES),
+}
+"""What the ROIs are sliced by: title and slices."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +56,58 @@ def slices_of(
     of_lesions: bool,
     **how: Unpack[Resampling],
 ) -> list[Slice]:
-    """A single run on the whole part judged on each slice, in the order of `names`.
+    """Judgements of all ROIs taken on each slice, in the order of `names`: of a single run, or means over several.
 
     The slice of each ROI is in `values`, `(n,)`: one that is not among `names` belongs to none. Where they describe
     lesions (`of_lesions`), see the module.
     """
+
+    def judge(on: Scores, metrics: Sequence[str]) -> Mapping[str, Estimate]:
+        if on.n_runs == 1:
+            return summarise(on, metrics=metrics, **how)
+        return {metric: estimate(on, metric, **how) for metric in metrics}
+
     tumor = scores.labels == Label.TUMOR
     slices = []
     for name in names:
         inside = values == name
         n_rois, n_tumor = int(inside.sum()), int((inside & tumor).sum())
         ranked = (inside & tumor) | ~tumor if of_lesions else inside
-        rates = summarise(scores.where(inside), metrics=OF_LESIONS if of_lesions else OF_ALL, **how)
-        auc = summarise(scores.where(ranked), metrics=["auc_score"], **how)
-        slices.append(Slice(name, n_rois, n_tumor, n_rois - n_tumor, rates | auc))
+        rates = judge(scores.where(inside), OF_LESIONS if of_lesions else OF_ALL)
+        auc = judge(scores.where(ranked), ["auc_score"])
+        slices.append(Slice(name, n_rois, n_tumor, n_rois - n_tumor, {**rates, **auc}))
     return slices
+
+
+def slices_by_axis(
+    judged: Mapping[str, Scores], rois: "pd.DataFrame", **how: Unpack[Resampling]
+) -> dict[str, Any]:
+    """Systems on every slice of the same ROIs, ready for JSON.
+
+    Args:
+        judged: name → judgements.
+        rois: the ROI table.
+        how: how the intervals are made.
+
+    Returns:
+        For each of the `AXES` its `title`, `of_lesions`, `n_known` of `n_rois` (for what describes a lesion: of the
+        Tumor ROIs), and `systems`: name → list of slices; empty where the source knows nothing.
+    """
+    known, first = rois.set_index("roi_id"), next(iter(judged.values()))
+    known["size"] = sizes_of(known["radius_px"].to_numpy(dtype=float, na_value=np.nan))
+    axes: dict[str, Any] = {}
+    for axis, (title, names) in AXES.items():
+        of_lesions = axis != "tissue"
+        relevant = first.roi_ids[(first.labels == Label.TUMOR) | (not of_lesions)]
+        n_known = int(known.loc[relevant, axis].isin(names).sum())
+        axes[axis] = {"title": title, "of_lesions": of_lesions, "n_known": n_known, "n_rois": len(relevant)}
+        axes[axis]["systems"] = systems = {}
+        for name, scores in judged.items() if n_known else ():
+            values = known.loc[scores.roi_ids, axis].astype(object)
+            found = values.where(values.notna(), None).to_numpy(dtype=object)
+            slices = slices_of(scores, found, names, of_lesions=of_lesions, **how)
+            systems[name] = [one.to_dict() for one in slices]
+    return axes
 
 
 def sizes_of(radius_px: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.object_]:

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.config import EvaluateConfig
-from mammo.core.records import ABNORMALITIES, SEVERITIES, TISSUES, Label
+from mammo.core.records import Label
 from mammo.core.systems import FLOOR
 from mammo.evaluation.conformal import RATES
 from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.scores import Scores
-from mammo.evaluation.slices import SIZES, sizes_of, slices_of
+from mammo.evaluation.slices import slices_by_axis
 from mammo.report.blocks import (
     Block,
     Cell,
@@ -33,13 +33,6 @@ FLOOR_TITLE: Final = "floor: logistic regression on 8 intensity statistics"
 _COUNTS: Final = ("tp", "fn", "fp", "tn")
 _COUNTS_TITLE: Final = "TP / FN / FP / TN"
 _BINNINGS: Final = {"equal_mass": "equally many ROIs", "equal_width": "equal width"}
-AXES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "tissue": ("Tissue (F fatty, G fatty-glandular, D dense-glandular)", TISSUES),
-    "abnormality": ("Kind of lesion", tuple(kind for kind in ABNORMALITIES if kind != "NORM")),
-    "severity": ("Severity (B benign, M malignant)", SEVERITIES),
-    "size": ("Size of the lesion", SIZES),
-}
-"""What the ROIs are sliced by: title and slices."""
 
 
 def titles(names: Iterable[str]) -> list[str]:
@@ -159,7 +152,7 @@ def slices_blocks(slices: SourceFile, systems: Sequence[str]) -> list[Block]:
     for axis in slices.each("axes"):
         title, known = axis.value("title"), axis.value("systems", systems[0])
         if not known:
-            unknown = f"{title}: unknown to the source for all ROIs of the test part. No slice."
+            unknown = f"{title}: unknown to the source for all of these ROIs. No slice."
             blocks.append(Paragraph((unknown,)))
             continue
         names = list(known[0]["metrics"])
@@ -192,16 +185,11 @@ def slice_report(
         data: what was judged, as `assess.describe_data` tells it.
 
     Returns:
-        `data`, and for each of the `AXES` its `title`, `of_lesions`, `n_known` of `n_rois` (for what describes a
-        lesion: of the Tumor ROIs), and `systems`: name → list of slices; empty where the source knows nothing.
+        `data`, and `axes` as `slices_by_axis` gives them.
     """
-    known = rois.set_index("roi_id")[["tissue", "abnormality", "severity", "radius_px"]]
-    judged = predictions.join(known, on="roi_id")
-    judged["size"] = sizes_of(judged["radius_px"].to_numpy(dtype=float, na_value=np.nan))
-    by_system = {str(system): rows for system, rows in judged.groupby("system", sort=False)}
-    decided = {
+    judged = {
         # A ROI's mean score stands for its patches, its decision for its votes.
-        system: Scores.single(
+        str(system): Scores.single(
             rows["roi_id"].to_numpy(dtype=object),
             _classes(rows["label"]),
             rows["group_id"].to_numpy(dtype=object),
@@ -209,20 +197,9 @@ def slice_report(
             _classes(rows["decision"]).astype(float),
             _classes(rows["decision"]),
         )
-        for system, rows in by_system.items()
+        for system, rows in predictions.groupby("system", sort=False)
     }
-    axes: dict[str, Any] = {}
-    for axis, (title, names) in AXES.items():
-        of_lesions, first = axis != "tissue", next(iter(by_system.values()))
-        relevant = first[(first["label"] == Label.TUMOR.title) | (not of_lesions)]
-        n_known = int(relevant[axis].isin(names).sum())
-        axes[axis] = {"title": title, "of_lesions": of_lesions, "n_known": n_known, "n_rois": len(relevant)}
-        axes[axis]["systems"] = systems = {}
-        for system, rows in by_system.items() if n_known else ():
-            values = rows[axis].astype(object).where(rows[axis].notna(), None).to_numpy(dtype=object)
-            slices = slices_of(decided[system], values, names, of_lesions=of_lesions, **config.resampling)
-            systems[system] = [one.to_dict() for one in slices]
-    return {"data": data, "axes": axes}
+    return {"data": data, "axes": slices_by_axis(judged, rois, **config.resampling)}
 
 
 def _classes(names: pd.Series) -> npt.NDArray[np.int64]:

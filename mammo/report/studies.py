@@ -23,7 +23,7 @@ from mammo.report.blocks import (
     shown,
 )
 from mammo.report.curves import draw_ledger, referral_picture
-from mammo.report.results import FLOOR_TITLE, referral_table, titles
+from mammo.report.results import FLOOR_TITLE, referral_table, slices_blocks, titles
 
 Blocks = Callable[[SourceFile], list[Block]]
 LEDGER: Final = (
@@ -111,7 +111,15 @@ def ledger_blocks(source: SourceFile) -> list[Block]:
         levels=[_levels(source, rows) for rows in by_protocol.values()],
         title=_title,
         referral=referral_table(source, source.each("referral"), *_over_folds(source)),
+        slices=_slices(source.at("slices")),
     )
+
+
+def _slices(slices: SourceFile) -> list[Block]:
+    known = [axis for axis in slices.each("axes") if axis.value("n_known")]
+    if not known:
+        return []
+    return [*slices.blocks("ledger slices"), *slices_blocks(slices, list(known[0].value("systems")))]
 
 
 def _levels(source: SourceFile, rows: Sequence[SourceFile]) -> Table:

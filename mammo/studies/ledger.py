@@ -16,7 +16,8 @@ from rich.console import Console
 from mammo.core.choice import best_system
 from mammo.core.config import Config, EvaluateConfig
 from mammo.core.files import Workspace
-from mammo.core.systems import title_of
+from mammo.core.systems import FLOOR, title_of
+from mammo.data.locate import with_films
 from mammo.data.rois import Rois
 from mammo.data.splits import (
     Fold,
@@ -31,6 +32,7 @@ from mammo.evaluation.comparison import auc_difference, difference
 from mammo.evaluation.intervals import estimate, over_seeds, with_spread
 from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.scores import METRICS, Scores
+from mammo.evaluation.slices import slices_by_axis
 from mammo.studies.runs import (
     Placed,
     chosen_by_validation,
@@ -83,10 +85,16 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
         systems = {system: fits[name, system] for system in config.systems}
         rows += _rows(name, systems, rois, of_protocol, n_seeds[name], config)
     chosen = chosen_by_validation(systems, config.register_.select_by)  # of the honest protocol, the last one
+    sliced = {"chosen on validation": runs_of(chosen, rois), FLOOR: rows[-1].runs}
     return tabulate(rows, rois, rois_of_known_groups(folds.get(PUBLISHED, [])), config) | {
         "referral": [fold.to_dict() for fold in referral_by_fold(chosen, rois, config)],
         "referral_over_runs": {
             rate: found.to_dict() for rate, found in referral_over_runs(chosen, rois, config).items()
+        },
+        "slices": {
+            "axes": slices_by_axis(
+                sliced, with_films(rois.table, workspace.located), **config.evaluate.resampling
+            )
         },
     }
 
@@ -109,7 +117,7 @@ def _rows(
         sets["chosen on validation", "chosen"] = chosen_by_validation(systems, config.register_.select_by)
     return [
         *(Row(*key, protocol, runs_of(placed, rois)) for key, placed in sets.items()),
-        Row("floor", "floor", protocol, runs_of(floor_runs(folds), rois)),
+        Row(FLOOR, "floor", protocol, runs_of(floor_runs(folds), rois)),
     ]
 
 

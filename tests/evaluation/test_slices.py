@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mammo.evaluation.slices import SIZES, Slice, sizes_of, slices_of
-from tests.evaluation.made_scores import HOW, made
+from tests.evaluation.made_scores import HOW, made, some_runs
 
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0])
 SCORES = np.array([0.9, 0.3, 0.8, 0.6, 0.1, 0.4, 0.7, 0.2])
@@ -47,6 +47,21 @@ def test_a_kind_of_lesion_is_ranked_against_all_normal_rois() -> None:
     assert found.metrics["recall"].value == 0.5
     assert found.metrics["auc_score"].value == pytest.approx(roc_auc_score(LABELS[ranked], SCORES[ranked]))
     assert (found.n_tumor, found.n_normal) == (2, 0)
+
+
+def test_over_several_runs_a_slice_has_the_mean_of_what_each_run_says() -> None:
+    runs = some_runs(n_runs=3)
+    values = np.where(np.arange(60) % 2, "F", "G").astype(object)
+    (fatty,) = slices_of(runs, values, ["F"], of_lesions=False, **HOW)
+    inside = values == "F"
+    tumor = inside & (runs.labels == 1)
+    assert fatty.metrics["recall"].value == pytest.approx(
+        np.mean([one[tumor].mean() for one in runs.decisions])
+    )
+    assert fatty.metrics["accuracy"].n == inside.sum() == 30
+    assert fatty.metrics["recall"].to_dict()["sd_runs"] == pytest.approx(
+        np.std([one[tumor].mean() for one in runs.decisions], ddof=1)
+    )
 
 
 def test_sizes_are_binned_at_20_40_and_60_pixels() -> None:

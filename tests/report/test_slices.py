@@ -4,7 +4,8 @@ import pandas as pd
 
 from mammo.core.config import EvaluateConfig
 from mammo.core.records import ROI_SCHEMA, conform
-from mammo.report.results import AXES, slice_report
+from mammo.evaluation.slices import AXES
+from mammo.report.results import slice_report
 from tests.settings import section
 
 CONFIG = section(EvaluateConfig, n_bootstrap=100)

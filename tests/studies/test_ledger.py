@@ -198,6 +198,17 @@ def test_each_fold_reports_the_coverage_of_its_prediction_sets(undisturbed: Work
     assert over_runs["coverage"]["n_runs"] == 2
 
 
+def test_the_honest_folds_are_sliced_by_what_the_films_say(undisturbed: Workspace) -> None:
+    table = read_parts(undisturbed).table
+    axes = read_json(undisturbed.reports / "ledger" / "ledger.json")["slices"]["axes"]
+    for system in ("chosen on validation", "floor"):
+        for one in axes["tissue"]["systems"][system]:
+            inside = table[table["tissue"] == one["value"]]
+            assert (one["n_rois"], one["n_tumor"]) == (len(inside), inside["label"].sum())
+    text = (undisturbed.reports / "ledger" / "ledger.md").read_text()
+    assert "| G: chosen on validation |" in text.partition("## Slices of the honest folds")[2]
+
+
 def test_every_file_says_that_it_rests_on_phantoms_and_every_cell_has_its_n(undisturbed: Workspace) -> None:
     folder = undisturbed.reports / "ledger"
     assert sorted(path.name for path in folder.iterdir()) == [

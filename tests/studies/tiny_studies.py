@@ -45,11 +45,12 @@ def tiny_config(**sections: Any) -> Config:
 
 
 def _discs() -> Rois:
-    """28 Normal and 20 Tumor ROIs; every third patient has two ROIs; folders in turn, two of three train."""
+    """28 Normal and 20 Tumor ROIs of two tissues; every third patient has two; folders in turn, two of three train."""
     rois = disc_rois(28, 20)
     n = len(rois.table)
     table = rois.table.assign(
         source="phantom",
+        tissue=pd.array([("F", "G")[row % 5 == 0] for row in range(n)], dtype="string"),
         patient_id=pd.array([f"p{row - (row % 6 == 1):02}" for row in range(n)], dtype="string"),
         published_split=pd.array(
             [("train", "train", "val", "test")[row % 4] for row in range(n)], dtype="string"
