@@ -73,12 +73,14 @@ class Keras:
 
 
 def config_of(system: str, road: str = "exact", device: str = "cpu", **train: Any) -> Config:
-    """The project's settings for a system: VGG16 under HED's weights where they are at hand, else under random ones."""
-    config, model = Config.load(Workspace().params), {"road": road}
+    """The project's settings for a system; VGG16 has the paper's head, and HED's weights where they are at hand."""
+    config = Config.load(Workspace().params)
+    model: dict[str, Any] = {"road": road}
     if system.startswith("vgg16"):
         places = (str(Workspace().hed), os.environ.get("MAMMO_WEIGHTS", ""))
         weights = next((place for place in places if Path(place).is_file()), "none")
         model |= {"weights": weights, "preprocessing": "samplewise_center"}
+        model |= {"head_units": 1024, "head_dropout": 0.0}
     return config.model_copy(
         update={
             "model": config.model.model_copy(update=model),
