@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mammo.core.config import Resampling
-from mammo.core.records import ABNORMALITIES, SEVERITIES, TISSUES, Label
+from mammo.core.records import SEVERITIES, TISSUES, Label
 from mammo.evaluation.intervals import Estimate, Result, estimate, summarise
 from mammo.evaluation.scores import Scores
 
@@ -28,9 +28,17 @@ SIZE_EDGES_PX: Final = (20, 40, 60)
 SIZES: Final = ("radius under 20 px", "radius 20 to 39 px", "radius 40 to 59 px", "radius 60 px and more")
 """Bins of the lesion's radius. With 60 pixels and more a lesion does not fit its ROI of 120 pixels."""
 
+_KINDS: Final = {
+    "CALC": "calcification",
+    "CIRC": "well-defined mass",
+    "SPIC": "spiculated mass",
+    "MISC": "ill-defined mass",
+    "ARCH": "architectural distortion",
+    "ASYM": "asymmetry",
+}
 AXES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tissue": ("Tissue (F fatty, G fatty-glandular, D dense-glandular)", TISSUES),
-    "abnormality": ("Kind of lesion", tuple(kind for kind in ABNORMALITIES if kind != "NORM")),
+    "abnormality": (f"Kind of lesion ({', '.join(map(' '.join, _KINDS.items()))})", tuple(_KINDS)),
     "severity": ("Severity (B benign, M malignant)", SEVERITIES),
     "size": ("Size of the lesion", SIZES),
 }
