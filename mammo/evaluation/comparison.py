@@ -41,8 +41,8 @@ class Comparison(Result):
         auc_difference: AUC of a minus that of b, with its paired interval.
         rois_needed: ROIs that would show the observed difference of accuracy at 80% power; None when the
             two are equally accurate here, so that no number would.
-        decisions_differ: whether McNemar's p is below 1 - confidence.
-        scores_differ: whether the interval of the AUC's difference leaves 0 out.
+        decisions_differ: whether McNemar's p is below 1 - confidence, divided by the number of comparisons.
+        scores_differ: whether the interval of the AUC's difference, so much wider, leaves 0 out.
         verdict: what may be said about the two, in words.
     """
 
@@ -124,8 +124,13 @@ def rois_needed(share_only_a: float, share_only_b: float, confidence: float) -> 
     return math.ceil((reach / excess) ** 2)
 
 
-def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resampling]) -> Comparison:
+def compare(
+    name_a: str, a: Scores, name_b: str, b: Scores, n_comparisons: int = 1, **how: Unpack[Resampling]
+) -> Comparison:
     """Comparison of two systems, a single run of each on the same ROIs, and whether they can be told apart.
+
+    Where it is one of several, what is told apart holds for all of them at once (Bonferroni); the interval that is
+    shown is its own.
 
     Raises:
         DataError: the two did not judge the same ROIs.
@@ -134,19 +139,22 @@ def compare(name_a: str, a: Scores, name_b: str, b: Scores, **how: Unpack[Resamp
     test = mcnemar_exact(a.labels, a.decisions[0], b.decisions[0])
     n, excess = len(a.labels), test.only_a_right - test.only_b_right
     needed = rois_needed(test.only_a_right / n, test.only_b_right / n, confidence)
-    decisions_differ, scores_differ = test.p_value < 1 - confidence, of_auc.side is not None
+    alpha = (1 - confidence) / n_comparisons
+    together = auc_difference(a, b, **(how | {"confidence": 1 - alpha})) if n_comparisons > 1 else of_auc
+    decisions_differ, scores_differ = test.p_value < alpha, together.side is not None
     finding = {
         (False, False): ALIKE,
         (True, False): "distinguishable by their decisions, not by their AUC",
         (False, True): "distinguishable by their AUC, not by their decisions",
         (True, True): "distinguishable by their decisions and by their AUC",
     }[decisions_differ, scores_differ]
+    bound = f", of {n_comparisons} comparisons: below {alpha:.3f} would tell" if n_comparisons > 1 else ""
     ends = f"{percent(confidence)} interval {of_auc.ci_low:+.3f} to {of_auc.ci_high:+.3f}"
     interval = "no interval can be stated" if math.isnan(of_auc.ci_low) else ends
     words = (
         f"{name_a} and {name_b} are {finding} on {n} ROIs; ROIs that one alone decides rightly: {name_a} "
-        f"{test.only_a_right}, {name_b} {test.only_b_right} (McNemar exact p = {test.p_value:.3f}); AUC differs by "
-        f"{of_auc.value:+.3f} ({interval})"
+        f"{test.only_a_right}, {name_b} {test.only_b_right} (McNemar exact p = {test.p_value:.3f}{bound}); AUC "
+        f"differs by {of_auc.value:+.3f} ({interval})"
     )
     if not decisions_differ:
         words += (

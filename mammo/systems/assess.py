@@ -83,8 +83,9 @@ def assess(workspace: Workspace, config: Config) -> Assessment:
         },
         "selected_minus_floor_auc": auc_difference(scored[selected], floor, **evaluate.resampling).to_dict(),
         "comparisons": [
-            compare(selected, scored[selected], name, other, **evaluate.resampling).to_dict()
-            for name, other in (scored | {FLOOR: floor}).items()
+            # That with the floor is the question; those with the other systems are asked together.
+            compare(selected, scored[selected], name, other, n, **evaluate.resampling).to_dict()
+            for name, other, n in (*((*one, len(scored) - 1) for one in scored.items()), (FLOOR, floor, 1))
             if name != selected
         ],
     }

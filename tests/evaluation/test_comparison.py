@@ -94,6 +94,15 @@ def test_a_clear_difference_is_called_one() -> None:
     assert "would be needed" not in result.verdict
 
 
+def test_one_of_several_comparisons_has_to_show_more() -> None:
+    a, b = (made(LABELS, with_errors(n), noisy_scores(0.6, n)) for n in (1, 7))  # 6 against 0: p = 2 / 2**6
+    assert compare("A", a, "B", b, **MANY).decisions_differ
+    one_of_three = compare("A", a, "B", b, 3, **MANY)
+    assert not one_of_three.decisions_differ
+    assert "p = 0.031, of 3 comparisons: below 0.017 would tell" in one_of_three.verdict
+    assert one_of_three.auc_difference == compare("A", a, "B", b, **MANY).auc_difference
+
+
 def test_a_system_is_not_distinguishable_from_itself() -> None:
     same = made(LABELS, with_errors(5), noisy_scores(0.5, 0))
     result = compare("A", same, "A", same, **MANY)
