@@ -108,9 +108,8 @@ def gather(workspace: Workspace, config: Config) -> ReportInputs:
     predictions_file = workspace.reports / evaluation.PREDICTIONS_FILE
     if not predictions_file.is_file():
         raise missing_file(predictions_file)
-    predictions = pd.read_csv(predictions_file)
+    predictions, data = pd.read_csv(predictions_file), results.content["data"]
     rois = with_films(read_parts(workspace).table, workspace.located)
-    data = results.content["data"]
     sliced = evaluation.slice_report(predictions, rois, config.evaluate, data)
     slices = SourceFile("slices.json", sliced)
     provenance = SourceFile("provenance.json", _provenance(workspace, config, rois, model.content))
