@@ -315,7 +315,7 @@ def test_the_card_of_the_archive_says_what_it_does_not_know(own: tuple[Workspace
         axis["systems"] = {}
     inputs.results.content["data"] |= {"synthetic": False, "protocol": "published"}
     card = model_card(inputs)
-    assert card.count("unknown to the source for all ROIs of the test part") == 4
+    assert card.count("unknown to the source for all of these ROIs") == 4
     assert "PHANTOM" not in card.replace("PHANTOM (synthetic) ROIs", "")
     assert "published split is by ROI" in card
 
