@@ -79,8 +79,8 @@ def config_of(system: str, road: str = "exact", device: str = "cpu", **train: An
     if system.startswith("vgg16"):
         places = (str(Workspace().hed), os.environ.get("MAMMO_WEIGHTS", ""))
         weights = next((place for place in places if Path(place).is_file()), "none")
-        model |= {"weights": weights, "preprocessing": "samplewise_center"}
-        model |= {"head_units": 1024, "head_dropout": 0.0}
+        paper = {"preprocessing": "samplewise_center", "head_units": 1024, "head_dropout": 0.0}
+        model |= {"weights": weights} | paper
     return config.model_copy(
         update={
             "model": config.model.model_copy(update=model),

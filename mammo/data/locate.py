@@ -93,8 +93,13 @@ def cut_again(table: pd.DataFrame, workspace: Workspace, *, bounding_box: bool) 
     Several crops may be stretched to the same ROI; without the stretch it is the one around the place that was found.
 
     Raises:
-        DataError: the films or places are missing, incomplete or damaged.
+        DataError: a ROI is not located, or the films are missing, incomplete or damaged.
     """
+    if not can_be_cut_again(table, workspace):
+        raise DataError(
+            f"{workspace.films}: must hold films in which every ROI is located, so that they can be cut again; run "
+            "`mammo fetch --source mini_mias` and `dvc repro locate`"
+        )
     rows, images = _rows_of(table, workspace.located), np.zeros((len(table), *2 * (ROI_SIDE_PX,)), np.uint8)
     with open_films(workspace.films) as store:
         for film_id, film in read_films(store, set(rows["film_id"])):

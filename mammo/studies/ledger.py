@@ -85,7 +85,8 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
         systems = {system: fits[name, system] for system in config.systems}
         rows += _rows(name, systems, rois, of_protocol, n_seeds[name], config)
     chosen = chosen_by_validation(systems, config.register_.select_by)  # of the honest protocol, the last one
-    sliced = {"chosen on validation": runs_of(chosen, rois), FLOOR: rows[-1].runs}
+    (floor,) = (row.runs for row in rows if (row.protocol, row.kind) == (HONEST, "floor"))
+    sliced = {"chosen on validation": runs_of(chosen, rois), FLOOR: floor}
     return tabulate(rows, rois, rois_of_known_groups(folds.get(PUBLISHED, [])), config) | {
         "referral": [fold.to_dict() for fold in referral_by_fold(chosen, rois, config)],
         "referral_over_runs": {

@@ -59,6 +59,7 @@ def assess(workspace: Workspace, config: Config) -> Assessment:
     by = config.register_.select_by
     selected = best_system({name: bundle.results for name, bundle in bundles.items()}, by)
     referrals = {name: _referral(bundles[name], scores, config) for name, scores in scored.items()}
+    others = {name: scores for name, scores in scored.items() if name != selected}
     results = {
         "data": describe_data(config, test, bundles[selected].provenance.get("weights")),
         "selected": {"system": selected, "by": by, **bundles[selected].results},
@@ -82,11 +83,11 @@ def assess(workspace: Workspace, config: Config) -> Assessment:
             ],
         },
         "selected_minus_floor_auc": auc_difference(scored[selected], floor, **evaluate.resampling).to_dict(),
+        # That with the floor is the question; those with the other systems are asked together.
         "comparisons": [
-            # That with the floor is the question; those with the other systems are asked together.
             compare(selected, scored[selected], name, other, n, **evaluate.resampling).to_dict()
-            for name, other, n in (*((*one, len(scored) - 1) for one in scored.items()), (FLOOR, floor, 1))
-            if name != selected
+            for compared, n in ((others, len(others)), ({FLOOR: floor}, 1))
+            for name, other in compared.items()
         ],
     }
     rows = [predictions(name, scores, test.name) for name, scores in (scored | {FLOOR: floor}).items()]

@@ -80,6 +80,8 @@ def test_located_rois_are_cut_again_without_the_stretch(
 ) -> None:
     rois, workspace = rois_of([cut.image for cut in cuts]), Workspace(tmp_path)
     assert not can_be_cut_again(rois.table, workspace)
+    with pytest.raises(DataError, match=r"films in which every ROI is located.*dvc repro locate"):
+        cut_again(rois.table, workspace, bounding_box=False)
     workspace.films.parent.mkdir(parents=True)
     workspace.films.symlink_to(phantom_folder)
     write_table(workspace.located, locate_rois(rois, workspace.films))

@@ -89,6 +89,17 @@ def test_windows_are_means_over_the_pixels_that_they_cover(size_px: int) -> None
             np.testing.assert_allclose(part[roi, 2 * row + column], expected, rtol=1e-4)
 
 
+def test_means_of_some_blocks_are_the_first_row_of_their_parts() -> None:
+    features = {name: grey(2, 3, 128 // 2**k, 128 // 2**k) for k, name in enumerate(BLOCKS, start=1)}
+    corners = torch.tensor([[0, 12], [24, 4]])
+    whole = pool_windows(features, corners, corners, 72)
+    last_two = {name: features[name] for name in BLOCKS[-2:]}
+    for means, part in zip(
+        pool_windows(last_two, corners, corners, 72, means_only=True), whole[-2:], strict=True
+    ):
+        torch.testing.assert_close(means, part[:, :, :1])
+
+
 def test_a_window_over_the_edge_of_the_last_map_is_the_mean_of_what_is_there() -> None:
     # A ROI of 120 pixels has 3 pixels of 32 in block 5: those from 96 on have no map.
     features = {name: grey(1, 2, 120 // 2**k, 120 // 2**k) for k, name in enumerate(BLOCKS, start=1)}
