@@ -4,7 +4,7 @@ from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_bytes
 from mammo.core.processes import steps_progress
-from mammo.core.systems import split_system
+from mammo.core.systems import members_of, split_system
 from mammo.data.rois import read_rois
 from mammo.systems.features import keep_features
 
@@ -16,7 +16,7 @@ def main() -> None:
     workspace = Workspace()
     config, rois = Config.load(workspace.params), read_rois(workspace.rois)
     write_bytes(workspace.features / "README.md", README)
-    of_backbone = {split_system(system)[0]: system for system in config.systems}
+    of_backbone = {split_system(name)[0]: name for system in config.systems for name in members_of(system)}
     for backbone, system in of_backbone.items() if config.train.features == "kept" else ():
         with steps_progress(f"features of {backbone}, ROIs") as on_step:
             keep_features(system, config, rois.images, workspace, versioned=True, on_step=on_step)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mammo.core.config import AugmentConfig, Config, ModelConfig, PatchesConfig, RecipeConfig
 from mammo.data.patches import drawn_patches
@@ -73,8 +73,8 @@ def without_speed(history: list[EpochRecord]) -> list[dict[str, Any]]:
     return [{**asdict(record), "patches_per_second": None} for record in history]
 
 
-def weights_of(classifier: Classifier) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in classifier.state_dict().items()}
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:

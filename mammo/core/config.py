@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
 from mammo.core.serve_config import PromoteConfig, RegisterConfig, ServeConfig
 from mammo.core.settings import Folds, Index, Positive, Section, Seed, explained, read_yaml, with_choice
-from mammo.core.systems import FUSIONS, split_system
+from mammo.core.systems import FUSIONS, members_of, split_system
 from mammo.core.tune_config import AblateConfig, LedgerConfig, StudyConfig, TuneConfig, check_space
 
 SourceName = Literal["mias_rois", "mini_mias", "phantom", "own"]
@@ -263,8 +263,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for system in (*self.systems, self.ablate.system, self.study.system, self.tune.system):
-            split_system(system)
+        split_system(self.tune.system)
+        for system in (*self.systems, self.ablate.system, self.study.system):
+            for member in members_of(system):
+                split_system(member)
         if len(set(self.systems)) != len(self.systems):
             raise ValueError(f"systems must differ from each other, got {self.systems}")
         for section, recipe in {"train": self.train.recipe, "tune": self.tune.recipe}.items():

@@ -98,9 +98,9 @@ class Workspace:
         """Which MLflow run made the bundle; beside the bundle, not versioned with it."""
         return self.root / "models" / f"{system}.run.json"
 
-    def checkpoint(self, system: str) -> Path:
-        """State of an unfinished fit. Outside the bundle: DVC empties a stage's outputs before it runs."""
-        return self.root / "models" / ".unfinished" / f"{system}.pt"
+    def checkpoints(self, system: str) -> Path:
+        """State of unfinished fits. Outside the bundle: DVC empties a stage's outputs before it runs."""
+        return self.root / "models" / ".unfinished" / system
 
     @property
     def fits(self) -> Path:

@@ -1,9 +1,10 @@
 """A classifier from its settings, and the weights it starts from."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Final, Self
+from typing import Final, Self, cast
 from urllib.error import URLError
 
 import torch
@@ -14,7 +15,7 @@ from mammo.core.config import ModelConfig, PreprocessingName, Road
 from mammo.core.errors import WeightsError
 from mammo.core.files import Workspace, sha256_of
 from mammo.core.settings import Section
-from mammo.core.systems import HED_SHA256, split_system
+from mammo.core.systems import HED_SHA256, members_of, split_system
 from mammo.models.backbones import IMAGENET_STD, Preprocessing, build_backbone, full_network
 from mammo.models.fusion import build_fusion, build_head
 from mammo.models.pooling import pool_windows
@@ -193,6 +194,59 @@ class Classifier(nn.Module):
         parts = pool_windows(features, tops, lefts, size_px, means_only=fusion.means_only)
         logits = self.classify_pooled([part.flatten(0, 1) for part in parts])
         return logits.view(len(images), -1, 2)
+
+
+class Ensemble(nn.Module):
+    """Several classifiers as one: a patch's probabilities are the means of theirs (Lakshminarayanan et al. 2017).
+
+    `forward` and `windows` take and give what a `Classifier`'s do. The architecture is that of the members but for the
+    system, which names all of them; without `members` they are new ones.
+    """
+
+    def __init__(self, architecture: Architecture, members: Sequence[Classifier] = ()) -> None:
+        super().__init__()
+        names = members_of(architecture.system)
+        empty = (Classifier(architecture.model_copy(update={"system": name})) for name in names)
+        self.architecture = architecture
+        self.members = nn.ModuleList(members or empty)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Grey patches `(n, 1, p, p)`, 0 to 255 → logits `(n, 2)`."""
+        return mean_logits([member(patches) for member in self.classifiers])
+
+    def windows(self, images: Tensor, tops: Tensor, lefts: Tensor, size_px: int) -> Tensor:
+        """The dense road: whole ROIs `(n, 1, S, S)` → logits `(n, t · l, 2)` of the patches at tops and lefts."""
+        return mean_logits([member.windows(images, tops, lefts, size_px) for member in self.classifiers])
+
+    @property
+    def classifiers(self) -> list[Classifier]:
+        """The members."""
+        return cast("list[Classifier]", list(self.members))
+
+
+def mean_logits(logits: list[Tensor]) -> Tensor:
+    """Logits of the members, each `(…, 2)` → float32 logits `(…, 2)` of the mean of their probabilities."""
+    # The sum stands for the mean: a softmax does not see the difference.
+    return torch.stack(logits).float().log_softmax(dim=-1).logsumexp(dim=0)
+
+
+Network = Classifier | Ensemble
+
+
+def joined(system: str, members: Sequence[Classifier]) -> Network:
+    """The network of `system` from its trained members."""
+    first, *others = members
+    architecture = first.architecture.model_copy(update={"system": system})
+    if others:
+        return Ensemble(architecture, members)
+    first.architecture = architecture
+    return first
+
+
+def empty_network(architecture: Architecture) -> Network:
+    """The network that `architecture` describes, for weights that are read from a file."""
+    one = len(members_of(architecture.system)) == 1
+    return Classifier(architecture) if one else Ensemble(architecture)
 
 
 def build_classifier(system: str, config: ModelConfig, seed: int) -> Classifier:

@@ -1,4 +1,4 @@
-"""A trained classifier on disk: safetensors weights and one JSON that says how to use them.
+"""A trained system on disk: safetensors weights and one JSON that says how to use them.
 
 Nothing has to be remembered beside it.
 """
@@ -23,7 +23,7 @@ from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator
 from mammo.evaluation.conformal import REFER_ALL, Conformal
 from mammo.evaluation.domain import ANY_DOMAIN, Domain
 from mammo.evaluation.stacking import Stack
-from mammo.models.build import Architecture, Classifier
+from mammo.models.build import Architecture, Network, empty_network
 
 FORMAT: Final = 4
 """Format of the description. 3 had no road, no stack; 2 no domain; 1 no calibrator, no conformal limits, no number."""
@@ -31,7 +31,7 @@ FORMAT: Final = 4
 
 @dataclass(frozen=True)
 class Bundle:
-    """A classifier in evaluation mode and everything that its decisions rest on.
+    """A network in evaluation mode and everything that its decisions rest on.
 
     Attributes:
         size_px, stride_px: side of a patch, and step of the voting grid.
@@ -47,7 +47,7 @@ class Bundle:
             device, however slow it is there without the hardware.
     """
 
-    classifier: Classifier
+    network: Network
     size_px: int
     stride_px: int
     vote: VoteConfig
@@ -69,7 +69,7 @@ class Bundle:
     @property
     def system(self) -> str:
         """The system's name, such as `compact-model2`."""
-        return self.classifier.architecture.system
+        return self.network.architecture.system
 
 
 class _Description(Section):
@@ -97,13 +97,13 @@ _SHARED: Final = [one.name for one in fields(Bundle) if one.name in _Description
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the weights and their description into `folder`."""
-    state = bundle.classifier.state_dict()
+    state = bundle.network.state_dict()
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
         save_file(plain, temporary, metadata={"format": "pt"})
     description = _Description(
         bundle_format=FORMAT,
-        architecture=bundle.classifier.architecture,
+        architecture=bundle.network.architecture,
         weights_sha256=sha256_of(folder / WEIGHTS_FILE),
         **{name: getattr(bundle, name) for name in _SHARED},
     )
@@ -111,7 +111,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle; the classifier is in evaluation mode on the CPU.
+    """Read a bundle; the network is in evaluation mode on the CPU.
 
     Raises:
         DataError: a file is missing or unreadable, or the description lacks or breaks a value.
@@ -126,7 +126,7 @@ def load_bundle(folder: Path) -> Bundle:
         )
     try:
         description = _Description.model_validate(described)
-        classifier = Classifier(description.architecture).eval()
+        network = empty_network(description.architecture).eval()
     except (ConfigError, ValueError) as error:
         raise DataError(
             f"{folder / DESCRIPTION_FILE}: does not describe a bundle ({error}); restore it with `dvc checkout` or "
@@ -139,9 +139,9 @@ def load_bundle(folder: Path) -> Bundle:
             "restore it with `dvc checkout` or train again with `dvc repro`"
         )
     try:
-        classifier.load_state_dict(load_file(path))
+        network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(
             f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again"
         ) from error
-    return Bundle(classifier, **{name: getattr(description, name) for name in _SHARED})
+    return Bundle(network, **{name: getattr(description, name) for name in _SHARED})

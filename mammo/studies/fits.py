@@ -46,7 +46,7 @@ from mammo.studies.crew import crew
 from mammo.systems.devices import choose_device, cpu_threads
 from mammo.systems.features import keep_features
 from mammo.systems.fit import EpochRecord
-from mammo.systems.train import computed_with, patch_scores, train_system
+from mammo.systems.train import computed_with, patch_scores, train_network
 
 
 @dataclass(frozen=True)
@@ -126,18 +126,18 @@ def fit_one(
     train, val, test = (task.rois.part(name) for name in SPLITS)
     drawn = {part.name: drawn_patches(part.table, config.patches) for part in (train, val)}
     with cpu_threads(1):
-        trained = train_system(
+        trained = train_network(
             network_of(task.system), config, train, val, drawn, task.seed, checkpoint, workspace, on_epoch
         )
         of_val, of_test = (
             PartScores(
                 tuple(part.table["roi_id"]),
                 part.labels,
-                patch_scores(trained.bundle.classifier, part, config, workspace),
+                patch_scores(trained.classifier, part, config, workspace),
             )
             for part in (val, test)
         )
-        return Fit({key: float(value) for key, value in trained.bundle.results.items()}, of_val, of_test)
+        return Fit({key: float(value) for key, value in trained.results.items()}, of_val, of_test)
 
 
 def fit_path(folder: Path, key: str) -> Path:

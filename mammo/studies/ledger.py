@@ -248,8 +248,9 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
         seeds = []
         for one in placed:
             found, validation = judged(one), one.fit.validation
-            entry: Entry = {"best_epoch": int(validation["epoch"])}
-            entry |= {name: validation[name] for name in ("val_loss", "val_auc")}
+            entry: Entry = {name: validation[name] for name in ("val_loss", "val_auc")}
+            if "epoch" in validation:  # an ensemble has none
+                entry["best_epoch"] = int(validation["epoch"])
             entry["test"] = {name: cell["value"] for name, cell in found["roi"].items()}
             entry |= {"confusion": found["confusion"], "minus_floor_auc": found["minus_floor_auc"]["value"]}
             seeds.append(entry)

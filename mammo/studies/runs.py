@@ -1,8 +1,8 @@
 """Systems and folds → fits → runs: votes and decisions from kept patch scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Final, TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from mammo.core.choice import best_system
 from mammo.core.config import Config, ReferralConfig, VoteConfig
 from mammo.core.files import Workspace
 from mammo.core.records import SPLITS
-from mammo.core.systems import has_floor
+from mammo.core.systems import fits_of, has_floor
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold
 from mammo.evaluation.conformal import FoldReferral, fit_conformal, judge_fold
@@ -22,7 +22,7 @@ from mammo.evaluation.stacking import fit_stack
 from mammo.evaluation.voting import fitted, voted
 from mammo.studies.fits import Fit, FitTask, PartScores, run_fits
 from mammo.systems.assess import score_floor
-from mammo.systems.train import stacked_results
+from mammo.systems.decide import results_on_grid
 
 Name = TypeVar("Name")
 
@@ -62,19 +62,25 @@ def fit_all(
 ) -> dict[Name, list[Placed]]:
     """Fits of several plans at their places, made at once so that no worker waits for another plan's end.
 
-    Where the floor's evidence counts in a system, it is stacked on the fit of its network.
+    An ensemble's fits are those of its members. Where the floor's evidence counts, it is stacked on their mean.
     """
-    fits = iter(run_fits([task for tasks in plans.values() for task in tasks], workspace, n_jobs, console))
+    asked = [_members(task) for tasks in plans.values() for task in tasks]
+    fits = iter(run_fits([member for members in asked for member in members], workspace, n_jobs, console))
     return {
         name: [
-            Placed(task.repeat, task.fold, task.seed, _as_system(task, next(fits)), task.config.vote)
+            Placed(task.repeat, task.fold, task.seed, _as_system(task, fits), task.config.vote)
             for task in tasks
         ]
         for name, tasks in plans.items()
     }
 
 
-def _as_system(task: FitTask, fit: Fit) -> Fit:
+def _members(task: FitTask) -> list[FitTask]:
+    return [replace(task, system=name, seed=seed) for name, seed in fits_of(task.system, task.seed)]
+
+
+def _as_system(task: FitTask, fits: Iterator[Fit]) -> Fit:
+    fit = mean_fit(list(islice(fits, len(_members(task)))))
     if not has_floor(task.system):
         return fit
     train, val, test = (task.rois.part(name) for name in SPLITS)
@@ -83,7 +89,7 @@ def _as_system(task: FitTask, fit: Fit) -> Fit:
         replace(of_part, patch_scores=stack.apply(part.images, of_part.patch_scores))
         for of_part, part in ((fit.val, val), (fit.test, test))
     )
-    return Fit(fit.validation | stacked_results(val.labels, on_val.patch_scores), on_val, on_test)
+    return Fit(fit.validation | results_on_grid(val.labels, on_val.patch_scores), on_val, on_test)
 
 
 def judge_fit(one: Placed, rois: Rois, referral: ReferralConfig | None = None) -> Scores:
@@ -163,19 +169,27 @@ def ensemble(placed: Sequence[Placed]) -> list[Placed]:
     members: dict[tuple[int, int], list[Placed]] = {}
     for one in placed:
         members.setdefault((one.repeat, one.fold), []).append(one)
+    averaged = []
+    for seeds in members.values():
+        fits = [one.fit for one in seeds]
+        # Systems are chosen by what a seed of theirs can be expected to give, not by their ensembles.
+        means = {
+            name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")
+        }
+        averaged.append(replace(seeds[0], seed=0, fit=replace(mean_fit(fits), validation=means)))
+    return averaged
+
+
+def mean_fit(fits: Sequence[Fit]) -> Fit:
+    """The members of an ensemble as one: patch scores are their means. One alone is itself."""
+    if len(fits) == 1:
+        return fits[0]
 
     def mean(parts: list[PartScores]) -> PartScores:
         return replace(parts[0], patch_scores=np.mean([part.patch_scores for part in parts], axis=0))
 
-    averaged = []
-    for seeds in members.values():
-        fits = [one.fit for one in seeds]
-        validation = {
-            name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")
-        }
-        both = mean([fit.val for fit in fits]), mean([fit.test for fit in fits])
-        averaged.append(replace(seeds[0], seed=0, fit=Fit(validation, *both)))
-    return averaged
+    val, test = mean([fit.val for fit in fits]), mean([fit.test for fit in fits])
+    return Fit(results_on_grid(val.labels, val.patch_scores), val, test)
 
 
 def chosen_by_validation(systems: dict[str, list[Placed]], by: str) -> list[Placed]:

@@ -28,7 +28,7 @@ from mammo.evaluation.metrics import RATES, TITLES, FloatArray, cells, confusion
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import prediction_sets, voted, with_validation_threshold
 from mammo.models.bundle import Bundle, load_bundle
-from mammo.systems.train import score_part
+from mammo.systems.decide import score_part
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mammo.core.records import RoiVote
 from mammo.data.patches import grid_corners, grid_offsets
 from mammo.evaluation.voting import roi_votes
-from mammo.models.build import Classifier
+from mammo.models.build import Network
 from mammo.models.bundle import Bundle
 from mammo.systems.augment import PatchBatch, crop
 from mammo.systems.devices import autocast
@@ -43,7 +43,7 @@ def turned(pixels: Tensor, view: int) -> Tensor:
 
 @torch.inference_mode()
 def patch_logits(
-    classifier: Classifier,
+    network: Network,
     images: Tensor,
     patches: PatchBatch,
     size_px: int,
@@ -53,7 +53,7 @@ def patch_logits(
 ) -> Tensor:
     """Logits of `n` patches without augmentation, float32 `(n, 2)` on the CPU.
 
-    The classifier is in evaluation mode on the device of `images`, uint8 `(N, S, S)`, and takes patches of `size_px`,
+    The network is in evaluation mode on the device of `images`, uint8 `(N, S, S)`, and takes patches of `size_px`,
     to which others are resampled. `precision` is as in `devices.autocast`; `view` is as in `turned`.
     """
     pieces = []
@@ -62,7 +62,7 @@ def patch_logits(
         batch = patches.take(slice(start, start + batch_size))
         pixels = turned(crop(images, batch, size_px), view).contiguous(memory_format=torch.channels_last)
         with autocast(images.device, precision):
-            logits = classifier(pixels)
+            logits = network(pixels)
         pieces.append(logits.float().cpu())
     return torch.cat(pieces) if pieces else torch.zeros(0, 2)
 
@@ -92,26 +92,26 @@ def grid_offsets_on(n_rois: int, grid: Grid, device: torch.device) -> tuple[Tens
     return both, both
 
 
-def grid_logits(classifier: Classifier, images: Tensor, grid: Grid, precision: str, view: int = 0) -> Tensor:
-    """Logits of the grid's patches by the classifier's own road, float32 `(n_rois, n_patches, 2)` on the CPU.
+def grid_logits(network: Network, images: Tensor, grid: Grid, precision: str, view: int = 0) -> Tensor:
+    """Logits of the grid's patches by the network's own road, float32 `(n_rois, n_patches, 2)` on the CPU.
 
-    The classifier is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`; `view` is as in `turned`.
+    The network is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`; `view` is as in `turned`.
     """
-    if classifier.architecture.road == "dense":
-        return _window_logits(classifier, images, grid, precision, view)
+    if network.architecture.road == "dense":
+        return _window_logits(network, images, grid, precision, view)
     squares = grid_batch(len(images), grid, images.device)
-    logits = patch_logits(classifier, images, squares, grid.size_px, precision, view=view)
+    logits = patch_logits(network, images, squares, grid.size_px, precision, view=view)
     return logits.view(len(images), -1, 2)
 
 
 @torch.inference_mode()
-def _window_logits(classifier: Classifier, images: Tensor, grid: Grid, precision: str, view: int) -> Tensor:
+def _window_logits(network: Network, images: Tensor, grid: Grid, precision: str, view: int) -> Tensor:
     pieces = []
     for batch in images.split(ROIS_PER_BATCH):
         pixels = turned(batch[:, None].float(), view).contiguous(memory_format=torch.channels_last)
         tops, lefts = grid_offsets_on(len(batch), grid, images.device)
         with autocast(images.device, precision):
-            logits = classifier.windows(pixels, tops, lefts, grid.size_px)
+            logits = network.windows(pixels, tops, lefts, grid.size_px)
         # The grid is as symmetric as the ROI.
         places = logits.float().unflatten(1, (tops.shape[1], lefts.shape[1]))
         places = torch.rot90(places.flip(2) if view >= 4 else places, -(view % 4), (1, 2))
@@ -119,12 +119,12 @@ def _window_logits(classifier: Classifier, images: Tensor, grid: Grid, precision
     return torch.cat(pieces)
 
 
-def grid_scores(classifier: Classifier, images: Tensor, grid: Grid, precision: str, views: int) -> FloatArray:
+def grid_scores(network: Network, images: Tensor, grid: Grid, precision: str, views: int) -> FloatArray:
     """Probability of Tumor of the grid's patches, the mean over their first 1 or 8 views: `(n_rois, n_patches)`.
 
-    The classifier is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`.
+    The network is in evaluation mode on the device of `images`, uint8 `(n_rois, S, S)`.
     """
-    of_views = [tumor_scores(grid_logits(classifier, images, grid, precision, view)) for view in range(views)]
+    of_views = [tumor_scores(grid_logits(network, images, grid, precision, view)) for view in range(views)]
     mean: FloatArray = np.mean(of_views, axis=0)
     return mean
 
@@ -140,7 +140,7 @@ class RoiScorer:
     @classmethod
     def on(cls, bundle: Bundle, device: torch.device, precision: str | None = None) -> "RoiScorer":
         """Move the bundle's network to the device and make it ready; `precision` None is the bundle's own."""
-        bundle.classifier.to(device).to(memory_format=torch.channels_last).eval()
+        bundle.network.to(device).to(memory_format=torch.channels_last).eval()
         return cls(bundle, device, precision or bundle.precision)
 
     def patch_scores(self, images: npt.NDArray[np.uint8]) -> FloatArray:
@@ -149,7 +149,7 @@ class RoiScorer:
         if not len(images):
             return np.empty((0, len(bundle.corners)))
         stack = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        scores = grid_scores(bundle.classifier, stack, bundle, self.precision, bundle.vote.views)
+        scores = grid_scores(bundle.network, stack, bundle, self.precision, bundle.vote.views)
         return scores if bundle.stack is None else bundle.stack.apply(images, scores)
 
     def votes(self, images: npt.NDArray[np.uint8]) -> list[RoiVote]:

@@ -1,13 +1,12 @@
-"""One named system from tables to a bundle, and from a bundle to scored ROIs."""
+"""One network trained on the training part, and what its fit depends on."""
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -15,52 +14,43 @@ from mammo.core.config import Config
 from mammo.core.files import HERE, Workspace, sha256_of
 from mammo.core.processes import StepObserver
 from mammo.core.provenance import code_mark, fingerprint
-from mammo.core.records import Label
-from mammo.core.systems import has_floor
 from mammo.data.patches import grid_patches
 from mammo.data.rois import Rois
-from mammo.evaluation.calibration import fit_platt
-from mammo.evaluation.conformal import fit_conformal
-from mammo.evaluation.domain import fit_domain
-from mammo.evaluation.metrics import auc
-from mammo.evaluation.scores import Scores
-from mammo.evaluation.stacking import fit_stack
-from mammo.evaluation.voting import fitted, voted
 from mammo.models.build import Classifier, build_classifier
-from mammo.models.bundle import Bundle
-from mammo.systems.devices import choose_device, computes_bfloat16, cpu_threads, hardware, precision_on
+from mammo.systems.devices import choose_device, computes_bfloat16, cpu_threads, hardware
 from mammo.systems.features import keep_features
 from mammo.systems.fit import EpochRecord, fit
 from mammo.systems.inputs import FitData, FitSettings, frozen_data, patch_data
-from mammo.systems.score import FloatArray, RoiScorer, grid_scores, tumor_scores
+from mammo.systems.score import FloatArray, grid_scores, tumor_scores
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training a system gave."""
+    """What training a network gave: it, at the epoch that validation chose, that epoch's results, and all epochs."""
 
-    bundle: Bundle
+    classifier: Classifier
+    results: dict[str, float]
     history: pd.DataFrame
 
 
-def train_system(
+def train_network(
     system: str,
     config: Config,
     train: Rois,
     val: Rois,
     patch_sets: dict[str, pd.DataFrame],
-    seed: int | None = None,
+    seed: int,
     checkpoint: Path | None = None,
     workspace: Workspace = HERE,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> Trained:
-    """One system, such as `compact-model2`, trained on `train`; `val` chooses the epoch. It cannot decide yet.
+    """One network, such as `compact-model2`, trained on `train`; `val` chooses the epoch.
 
     Args:
-        system, config: its name, and all settings.
+        system, config: the network's name, and all settings.
         train, val: the parts, with `patch_sets` of these names.
-        seed: instead of `config.train.seed`.
+        seed: of initial weights, order, draws and dropout.
         checkpoint: where to keep the state of an unfinished fit.
         workspace: where the features of frozen backbones are kept.
         on_epoch, on_step: as in `fit`.
@@ -69,36 +59,21 @@ def train_system(
         WeightsError: pretrained weights cannot be had or do not fit.
         ConfigError: the device does not exist, or training diverged.
     """
-    device = choose_device(config.train.device)
-    seed = config.train.seed if seed is None else seed
     classifier = build_classifier(system, config.model, seed)
-    grid, settings = config.patches, fit_settings(config, seed)
+    settings = fit_settings(config, seed)
     parts = ((train, patch_sets["train"]), (val, patch_sets["val"]))
     mark = run_fingerprint(system, config, seed, train, val, patch_sets)
     with cpu_threads(config.train.threads):
         data, judged = (fit_data(part, table, classifier, config, workspace) for part, table in parts)
         history = fit(classifier, data, judged, config.recipe, settings, checkpoint, mark, on_epoch, on_step)
     best = min(history, key=lambda record: record.val_loss)
-    bundle = Bundle(
-        classifier=classifier,
-        size_px=grid.size_px,
-        stride_px=grid.stride_px,
-        vote=config.vote,
-        domain=fit_domain(train.images).with_false_alarms(val.images),
-        results={
-            "epoch": best.epoch,
-            "n_epochs": len(history),
-            "val_loss": best.val_loss,
-            "val_auc": best.val_auc,
-            "n_rois_train": len(train.table),
-            "n_rois_val": len(val.table),
-        },
-        synthetic=train.synthetic,
-        corner_patches=grid.corner_patches,
-        precision=precision_on(device, config.train.precision),
-    )
-    epochs = pd.DataFrame([vars(record) for record in history])
-    return Trained(bundle, epochs)
+    results = {
+        "epoch": best.epoch,
+        "n_epochs": len(history),
+        "val_loss": best.val_loss,
+        "val_auc": best.val_auc,
+    }
+    return Trained(classifier, results, pd.DataFrame([vars(record) for record in history]))
 
 
 def fit_settings(config: Config, seed: int = 0) -> FitSettings:
@@ -121,60 +96,14 @@ def fit_data(
     return patch_data(rois, patches, device)
 
 
-def decide_on_validation(bundle: Bundle, train: Rois, val: Rois, config: Config) -> Bundle:
-    """The bundle with threshold, calibrator and conformal limits fitted to its own scores of the validation part.
-
-    Where the floor's evidence counts, it is fitted to the training part and stacked on those scores first.
-
-    The scores come by the road of serving. The same ROIs have chosen the epoch, so what these numbers promise is
-    somewhat optimistic; the test part says how much.
-
-    Raises:
-        DataError: a part lacks a class.
-    """
-    scored, referral = score_part(bundle, val, config), config.referral
-    if has_floor(bundle.system):
-        stack = fit_stack(train.images, train.labels, val.images, val.labels, scored.patch_scores[0])
-        stacked = stack.apply(val.images, scored.patch_scores[0])
-        bundle = replace(bundle, stack=stack, results=bundle.results | stacked_results(val.labels, stacked))
-        scored = voted(scored.roi_ids, val.labels, val.groups, stacked, config.vote)
-    labels, (patch_scores,), (scores,) = scored.labels, scored.patch_scores, scored.scores
-    alpha, by_class = 1 - referral.coverage, referral.class_conditional
-    return replace(
-        bundle,
-        vote=fitted(labels, patch_scores, config.vote),
-        calibrator=fit_platt(labels, scores),
-        conformal=fit_conformal(labels, scores, alpha=alpha, class_conditional=by_class),
-    )
-
-
-def stacked_results(labels: npt.NDArray[np.int64], patch_scores: FloatArray) -> dict[str, float]:
-    """`val_loss` and `val_auc` of patch scores `(n, n_patches)`, as a fit computes its network's on the grid."""
-    of_label = np.where(labels[:, None] == Label.TUMOR, patch_scores, 1 - patch_scores)
-    loss = float(-np.log(np.maximum(of_label, np.finfo(float).tiny)).mean())
-    return {"val_loss": loss, "val_auc": auc(labels, patch_scores.mean(axis=1))}
-
-
-def validation_results(bundle: Bundle) -> dict[str, float]:
-    """What validation gave: the results of the chosen epoch, and the numbers that decide and calibrate."""
-    found = bundle.results | {
-        "threshold": bundle.vote.share_threshold,
-        "calibrator_slope": bundle.calibrator.slope,
-        "calibrator_intercept": bundle.calibrator.intercept,
-        "limit_normal": bundle.conformal.limit_normal,
-        "limit_tumor": bundle.conformal.limit_tumor,
-    }
-    if alarms := bundle.domain.false_alarms:
-        of_alarms = {"": alarms.value, "_ci_low": alarms.ci_low, "_ci_high": alarms.ci_high}
-        found |= {f"domain_false_alarms{end}": value for end, value in of_alarms.items()}
-    return found
-
-
 FIT_CODE: Final = (
     "core/records.py",
     "data/patches.py",
     "evaluation/metrics.py",
-    "models",
+    "models/backbones.py",
+    "models/build.py",
+    "models/fusion.py",
+    "models/pooling.py",
     "studies/fits.py",
     "systems/augment.py",
     "systems/devices.py",
@@ -217,15 +146,6 @@ def run_fingerprint(
     settings = [config.recipe.model_dump(), config.model.model_dump(), how]
     grid = [config.patches.size_px, config.patches.stride_px, config.patches.corner_patches]
     return fingerprint([system, seed, settings, grid, pixels.hexdigest(), computed_with(config)])
-
-
-def score_part(bundle: Bundle, part: Rois, config: Config) -> Scores:
-    """Judgement of a part's ROIs by the road that serving uses: a single run."""
-    scorer = RoiScorer.on(bundle, choose_device(config.train.device))
-    with cpu_threads(config.train.threads):
-        scores = scorer.patch_scores(part.images)
-    roi_ids = part.table["roi_id"].to_numpy(dtype=object)
-    return voted(roi_ids, part.labels, part.groups, scores, bundle.vote, bundle.calibrator, bundle.conformal)
 
 
 def patch_scores(classifier: Classifier, part: Rois, config: Config, workspace: Workspace) -> FloatArray:

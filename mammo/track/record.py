@@ -7,6 +7,7 @@ store does not know it, as in a fresh clone, the run is written again from the f
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from shutil import rmtree
 from typing import Any, Final
 
 import pandas as pd
@@ -25,19 +26,14 @@ from mammo.core.files import (
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
 from mammo.core.settings import study_tags
-from mammo.core.systems import title_of
+from mammo.core.systems import members_of, title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.models.bundle import save_bundle
 from mammo.systems.assess import operation_estimates
+from mammo.systems.decide import TrainedSystem, train_system, validation_results
 from mammo.systems.fit import EpochRecord
-from mammo.systems.train import (
-    Trained,
-    decide_on_validation,
-    run_fingerprint,
-    train_system,
-    validation_results,
-)
+from mammo.systems.train import run_fingerprint
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, EXPERIMENT, evidence, evidence_sha256
 from mammo.track.register import register, voter_of
 from mammo.track.registry import Version
@@ -73,7 +69,7 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     """
     parts = _fitted_parts(workspace)
     patch_sets = {name: read_table(workspace.patches(name)) for name in parts}
-    n_epochs, console = config.recipe.epochs, Console(stderr=True)
+    n_epochs, console = config.recipe.epochs * len(members_of(system)), Console(stderr=True)
     mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
     note = workspace.run_note(system)
     context = training_context(workspace, config, system, parts)
@@ -91,16 +87,15 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
                 parts["train"],
                 parts["val"],
                 patch_sets,
-                checkpoint=workspace.checkpoint(system),
+                checkpoints=workspace.checkpoints(system),
                 workspace=workspace,
                 on_epoch=report,
                 on_step=on_step,
             )
-        decided = decide_on_validation(trained.bundle, parts["train"], parts["val"], config)
-        _write(workspace, config, replace(trained, bundle=decided))
+        _write(workspace, config, trained)
         _log_bundle(workspace, system, run, trained.history)
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
-    workspace.checkpoint(system).unlink(missing_ok=True)
+    rmtree(workspace.checkpoints(system), ignore_errors=True)
 
 
 def _fitted_parts(workspace: Workspace) -> dict[str, Rois]:
@@ -145,7 +140,7 @@ def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFra
     run.tag({WEIGHTS_TAG: weights, BUNDLE_TAG: sha256_of(description)})
 
 
-def _write(workspace: Workspace, config: Config, trained: Trained) -> None:
+def _write(workspace: Workspace, config: Config, trained: TrainedSystem) -> None:
     """Write bundle, history and validation results.
 
     What changes from machine to machine (speed, commit) stays out of these files: DVC must find them

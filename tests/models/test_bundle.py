@@ -76,14 +76,14 @@ def test_a_bundle_comes_back_with_identical_scores(tmp_path: Path, disc_set: Roi
 
 def test_everything_that_decisions_rest_on_comes_back_in_plain_numbers_without_pickle(folder: Path) -> None:
     bundle, loaded, description = new_bundle(), load_bundle(folder), described(folder)
-    assert loaded.classifier.architecture == bundle.classifier.architecture
-    assert replace(loaded, classifier=bundle.classifier) == bundle
-    assert not loaded.classifier.training
+    assert loaded.network.architecture == bundle.network.architecture
+    assert replace(loaded, network=bundle.network) == bundle
+    assert not loaded.network.training
     assert description["vote"]["share_threshold"] == 0.4
     assert description["calibrator"] == {"slope": 0.1 + 0.2, "intercept": -1 / 3}
     assert description["conformal"]["limit_tumor"] == 2 / 3
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
-    assert load_file(folder / "model.safetensors").keys() == bundle.classifier.state_dict().keys()
+    assert load_file(folder / "model.safetensors").keys() == bundle.network.state_dict().keys()
 
 
 def test_other_weights_than_the_described_ones_are_refused(folder: Path) -> None:

@@ -160,3 +160,19 @@ def test_a_system_with_the_floor_shares_the_fit_of_its_network_and_stacks_it_wit
     assert placed.fit.validation["val_auc"] == roc_auc_score(
         val.labels, placed.fit.val.patch_scores.mean(axis=1)
     )
+
+
+def test_an_ensemble_shares_the_fits_of_its_members_and_averages_their_patch_scores(tmp_path: Path) -> None:
+    workspace, task, console = Workspace(tmp_path), tiny_task(), Console(quiet=True)
+    single = {name: [replace(task, system=name)] for name in ("compact-baseline", "compact-model1")}
+    alone = [placed[0].fit for placed in fit_all(single, workspace, 1, console).values()]
+    together = {"one": [replace(task, system="compact-baseline+compact-model1")]}
+    kept = {path: path.stat().st_mtime_ns for path in workspace.fits.glob("*.npz")}
+    (placed,) = fit_all(together, workspace, 1, console)["one"]
+    assert {path: path.stat().st_mtime_ns for path in workspace.fits.glob("*.npz")} == kept
+    for part in ("val", "test"):
+        members = [getattr(fit, part).patch_scores for fit in alone]
+        np.testing.assert_allclose(getattr(placed.fit, part).patch_scores, np.mean(members, axis=0))
+    assert placed.fit.validation["val_auc"] == roc_auc_score(
+        placed.fit.val.labels, placed.fit.val.patch_scores.mean(axis=1)
+    )

@@ -13,7 +13,13 @@ from mammo.data.patches import grid_corners
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle
-from mammo.systems.explanation import default_block, explain, mean_over_roi, patch_grad_cams
+from mammo.systems.explanation import (
+    default_block,
+    explain,
+    mean_over_roi,
+    network_grad_cams,
+    patch_grad_cams,
+)
 from mammo.systems.score import RoiScorer
 from tests.settings import section
 
@@ -98,9 +104,7 @@ def test_the_vote_map_rests_on_the_scores_that_vote() -> None:
 
 def test_a_grid_without_corner_patches_is_explained_patch_by_patch() -> None:
     whole = scorer_of("compact-model1", 48, 12)
-    inner = RoiScorer.on(
-        Bundle(whole.bundle.classifier, 48, 12, section(VoteConfig), corner_patches=False), CPU
-    )
+    inner = RoiScorer.on(Bundle(whole.bundle.network, 48, 12, section(VoteConfig), corner_patches=False), CPU)
 
     (explained,) = explain(inner, images_of(1))
 
@@ -159,7 +163,7 @@ def test_agreement_counts_the_patches_whose_map_has_the_sign_of_their_logit() ->
     explained = explain(scorer, images_of(1))[0]
     pixels = [images_of(1)[0, top : top + 72, left : left + 72] for top, left in explained.corners]
     patches = torch.from_numpy(np.stack(pixels)).unsqueeze(1).float()
-    means = patch_grad_cams(scorer.bundle.classifier, patches, "all").mean(axis=(1, 2))
+    means = network_grad_cams(scorer.bundle.network, patches, "all").mean(axis=(1, 2))
     fits = [
         (mean > 0) == (score > 0.5) for mean, score in zip(means, explained.vote.patch_scores, strict=True)
     ]
@@ -182,7 +186,7 @@ def test_explaining_leaves_the_network_as_it_was() -> None:
     before = scorer.patch_scores(images)
     explain(scorer, images, "block2")
     np.testing.assert_array_equal(scorer.patch_scores(images), before)
-    assert all(parameter.grad is None for parameter in scorer.bundle.classifier.parameters())
+    assert all(parameter.grad is None for parameter in scorer.bundle.network.parameters())
 
 
 @pytest.mark.parametrize("block", ["block3", "all"])

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from mammo.core.config import VoteConfig
 from mammo.data.rois import Rois
-from mammo.models.build import Classifier
+from mammo.models.build import Classifier, Network
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.score import RoiScorer, grid_batch, patch_logits, tumor_scores
 from tests.settings import section
@@ -26,8 +26,8 @@ def classifier() -> Classifier:
     return new_classifier().eval()
 
 
-def scorer_of(classifier: Classifier, **vote: Any) -> RoiScorer:
-    return RoiScorer.on(Bundle(classifier, SIZE_PX, STRIDE_PX, section(VoteConfig, **vote)), CPU, "float32")
+def scorer_of(network: Network, **vote: Any) -> RoiScorer:
+    return RoiScorer.on(Bundle(network, SIZE_PX, STRIDE_PX, section(VoteConfig, **vote)), CPU, "float32")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_rois_scores_do_not_depend_on_its_neighbours_nor_on_a_classifier_left_
 def test_votes_use_the_bundles_own_rule(scorer: RoiScorer, disc_set: Rois) -> None:
     scores = scorer.patch_scores(disc_set.images[:3])
     threshold = float(np.median(scores))
-    strict = scorer_of(scorer.bundle.classifier, patch_threshold=threshold, share_threshold=0.0, tie="normal")
+    strict = scorer_of(scorer.bundle.network, patch_threshold=threshold, share_threshold=0.0, tie="normal")
     votes = strict.votes(disc_set.images[:3])
     assert [list(vote.votes) for vote in votes] == (scores > threshold).astype(int).tolist()
     assert [vote.label == "Tumor" for vote in votes] == (scores > threshold).any(axis=1).tolist()
@@ -83,7 +83,7 @@ def test_votes_use_the_bundles_own_rule(scorer: RoiScorer, disc_set: Rois) -> No
 def test_no_rois_give_no_logits_no_scores_and_no_votes(scorer: RoiScorer) -> None:
     none = np.empty((0, 120, 120), dtype=np.uint8)
     grid = grid_batch(0, SETTINGS, CPU)
-    assert patch_logits(scorer.bundle.classifier, torch.from_numpy(none), grid, SIZE_PX).shape == (0, 2)
+    assert patch_logits(scorer.bundle.network, torch.from_numpy(none), grid, SIZE_PX).shape == (0, 2)
     assert scorer.patch_scores(none).shape == (0, 9)
     assert scorer.votes(none) == []
 

@@ -26,18 +26,16 @@ from mammo.evaluation.voting import with_validation_threshold
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import devices
 from mammo.systems.assess import predictions
-from mammo.systems.fit import EpochRecord
-from mammo.systems.score import RoiScorer
-from mammo.systems.train import (
-    FIT_CODE,
-    Trained,
-    computed_with,
+from mammo.systems.decide import (
+    TrainedSystem,
     decide_on_validation,
-    run_fingerprint,
     score_part,
     train_system,
     validation_results,
 )
+from mammo.systems.fit import EpochRecord
+from mammo.systems.score import RoiScorer
+from mammo.systems.train import FIT_CODE, computed_with, run_fingerprint
 from tests.tiny_fits import CPU, differing, tiny_config, weights_of
 
 PatchSets = dict[str, pd.DataFrame]
@@ -49,32 +47,31 @@ def train_on(
     system: str = "compact-model2",
     options: Mapping[str, Any] = MappingProxyType({}),
     **changes: Any,
-) -> Trained:
+) -> TrainedSystem:
     config = tiny_config(**changes)
-    trained = train_system(system, config, parts["train"], parts["val"], patch_sets, **options)
-    return replace(trained, bundle=decide_on_validation(trained.bundle, parts["train"], parts["val"], config))
+    return train_system(system, config, parts["train"], parts["val"], patch_sets, **options)
 
 
 @pytest.fixture(scope="module")
-def trained(parts: dict[str, Rois], patch_sets: PatchSets) -> Trained:
+def trained(parts: dict[str, Rois], patch_sets: PatchSets) -> TrainedSystem:
     return train_on(parts, patch_sets)
 
 
 def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(
-    trained: Trained, parts: dict[str, Rois]
+    trained: TrainedSystem, parts: dict[str, Rois]
 ) -> None:
     bundle = trained.bundle
     assert bundle.system == "compact-model2"
     assert (bundle.size_px, bundle.stride_px) == (40, 40)
     assert bundle.vote == tiny_config().vote
     assert bundle.synthetic  # as the ROIs are
-    assert not bundle.classifier.training
+    assert not bundle.network.training
     again = decide_on_validation(bundle, parts["train"], parts["val"], tiny_config())
     assert (again.calibrator, again.conformal) == (bundle.calibrator, bundle.conformal)
     assert bundle.conformal.n_calibration == 6
 
 
-def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trained: Trained) -> None:
+def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trained: TrainedSystem) -> None:
     history, results = trained.history, validation_results(trained.bundle)
     best = min(history.to_dict("records"), key=lambda row: float(row["val_loss"]))
     assert len(history) == results["n_epochs"] == 2
@@ -85,7 +82,7 @@ def test_the_results_are_those_of_the_epoch_with_the_lowest_validation_loss(trai
 
 
 def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_validation_part(
-    trained: Trained, parts: dict[str, Rois]
+    trained: TrainedSystem, parts: dict[str, Rois]
 ) -> None:
     config = tiny_config(vote__threshold="validation", referral__coverage=0.6)
     seen = score_part(trained.bundle, parts["val"], config)
@@ -94,7 +91,7 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
     assert bundle.calibrator == fit_platt(seen.labels, seen.scores[0])
     assert bundle.conformal == fit_conformal(seen.labels, seen.scores[0], alpha=1 - 0.6)
     assert bundle.conformal.coverage == 0.6
-    assert (bundle.results, bundle.classifier) == (trained.bundle.results, trained.bundle.classifier)
+    assert (bundle.results, bundle.network) == (trained.bundle.results, trained.bundle.network)
     fixed = tiny_config(vote__share_threshold=0.123)
     assert (
         decide_on_validation(trained.bundle, parts["train"], parts["val"], fixed).vote.share_threshold
@@ -103,41 +100,41 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
 
 
 def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
-    trained: Trained, parts: dict[str, Rois]
+    trained: TrainedSystem, parts: dict[str, Rois]
 ) -> None:
     alike = fit_domain(parts["train"].images).with_false_alarms(parts["val"].images)
     assert trained.bundle.domain == alike
     assert validation_results(trained.bundle)["domain_false_alarms"] == 0
 
 
-def test_a_validation_part_of_one_class_is_refused(trained: Trained, parts: dict[str, Rois]) -> None:
+def test_a_validation_part_of_one_class_is_refused(trained: TrainedSystem, parts: dict[str, Rois]) -> None:
     normal = parts["val"].only(parts["val"].labels == 0)
     with pytest.raises(DataError, match="both classes are needed"):
         decide_on_validation(trained.bundle, parts["train"], normal, tiny_config())
 
 
 def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_others(
-    trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets
+    trained: TrainedSystem, parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:
-    again, other = (train_on(parts, patch_sets, options={"seed": seed}) for seed in (None, 1))
-    first = weights_of(trained.bundle.classifier)
-    assert differing(first, weights_of(again.bundle.classifier)) == []
-    assert "head.1.weight" in differing(first, weights_of(other.bundle.classifier))
+    again, other = (train_on(parts, patch_sets, train__seed=seed) for seed in (0, 1))
+    first = weights_of(trained.bundle.network)
+    assert differing(first, weights_of(again.bundle.network)) == []
+    assert "head.1.weight" in differing(first, weights_of(other.bundle.network))
 
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(
-    tmp_path: Path, trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets
+    tmp_path: Path, trained: TrainedSystem, parts: dict[str, Rois], patch_sets: PatchSets
 ) -> None:
     def interrupt(_: EpochRecord) -> None:
         raise KeyboardInterrupt
 
-    checkpoint, records = {"checkpoint": tmp_path / "unfinished.pt"}, list[EpochRecord]()
+    checkpoint, records = {"checkpoints": tmp_path}, list[EpochRecord]()
     with pytest.raises(KeyboardInterrupt):
         train_on(parts, patch_sets, options=checkpoint | {"on_epoch": interrupt})
     resumed = train_on(parts, patch_sets, options=checkpoint | {"on_epoch": records.append})
     assert [record.epoch for record in records] == [1]
-    expected = weights_of(trained.bundle.classifier)
-    assert differing(expected, weights_of(resumed.bundle.classifier)) == []
+    expected = weights_of(trained.bundle.network)
+    assert differing(expected, weights_of(resumed.bundle.network)) == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +156,7 @@ def test_a_bundle_of_every_fusion_keeps_what_auto_meant_where_it_was_fitted(
 
 
 def test_scored_rois_keep_truth_groups_and_order_and_a_bundle_from_disk_scores_alike(
-    tmp_path: Path, trained: Trained, parts: dict[str, Rois]
+    tmp_path: Path, trained: TrainedSystem, parts: dict[str, Rois]
 ) -> None:
     part = parts["test"]
     scored = score_part(trained.bundle, part, tiny_config())
@@ -176,7 +173,7 @@ def test_scored_rois_keep_truth_groups_and_order_and_a_bundle_from_disk_scores_a
 
 
 def test_the_vote_of_the_bundle_decides_whatever_the_settings_say(
-    trained: Trained, parts: dict[str, Rois]
+    trained: TrainedSystem, parts: dict[str, Rois]
 ) -> None:
     always_tumor = replace(trained.bundle, vote=tiny_config(vote__share_threshold=0.0).vote)
     scored = score_part(always_tumor, parts["test"], tiny_config(vote__share_threshold=1.0))
@@ -184,7 +181,7 @@ def test_the_vote_of_the_bundle_decides_whatever_the_settings_say(
 
 
 def test_predictions_have_a_row_for_each_roi_in_words_and_nothing_of_what_was_not_calibrated(
-    trained: Trained, parts: dict[str, Rois]
+    trained: TrainedSystem, parts: dict[str, Rois]
 ) -> None:
     scored = score_part(trained.bundle, parts["test"], tiny_config())
     table = predictions("compact-model2", scored, "test")
@@ -273,6 +270,7 @@ VALUES_ALONE = {
     "data/rois.py",
     "data/splits.py",
     "evaluation",
+    "models/bundle.py",
     "studies/__init__.py",
 }
 """What a fit imports and does not depend on: files and settings, whose values are hashed, and how ROIs are judged."""
@@ -296,12 +294,12 @@ def test_comments_docstrings_and_layout_do_not_change_the_code_but_a_number_does
 
 
 def test_a_system_with_the_floor_is_its_network_with_the_floor_stacked_on_its_validation_scores(
-    trained: Trained, parts: dict[str, Rois], patch_sets: PatchSets, tmp_path: Path
+    trained: TrainedSystem, parts: dict[str, Rois], patch_sets: PatchSets, tmp_path: Path
 ) -> None:
     bundle = train_on(parts, patch_sets, "compact-model2-floor").bundle
     network = trained.bundle
-    for name, value in network.classifier.state_dict().items():
-        assert torch.equal(bundle.classifier.state_dict()[name], value)
+    for name, value in network.network.state_dict().items():
+        assert torch.equal(bundle.network.state_dict()[name], value)
     train, val = parts["train"], parts["val"]
     seen = RoiScorer.on(network, CPU).patch_scores(val.images)
     assert bundle.stack == fit_stack(train.images, train.labels, val.images, val.labels, seen)

@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on_in_the_same_mlflow_run_with_the_same_weights(
     assert client.get_run(killed_id).info.status == "FINISHED"
     assert [m.step for m in client.get_metric_history(killed_id, "val_loss")] == [1, 0]
     assert (space.bundle("compact-model1") / "model.safetensors").read_bytes() == undisturbed.read_bytes()
-    assert not space.checkpoint("compact-model1").exists()
+    assert not space.checkpoints("compact-model1").exists()
 
 
 def test_training_again_writes_the_same_bytes(

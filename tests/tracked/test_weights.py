@@ -41,7 +41,7 @@ def test_run_bundle_results_page_and_card_of_vgg16_name_hed(
     space.hed.unlink()  # a bundle has weights of its own
     bundle = load_bundle(space.bundle(SYSTEM))
     assert bundle.provenance["weights"] == "hed"
-    assert bundle.classifier.preprocessing.name == "samplewise_center"
+    assert bundle.network.architecture.preprocessing == "samplewise_center"
 
     write_results(space, assess(space, config))
     write_json(space.reports / "champion.json", chosen(space, config))
