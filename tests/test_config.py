@@ -55,7 +55,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"split.n_repeats": 1, "split.repeat": 1}, "split.repeat must be below n_repeats (1)", "got 1"),
     ({"ingest.source": "own", "split.protocol": "published"}, "split.protocol must be grouped_cv", "own"),
     ({"systems": ["vgg16-model3"]}, "systems are written BACKBONE-FUSION", "got 'vgg16-model3'"),
-    ({"systems": ["compact-model1+vgg16-model3"]}, "systems are written BACKBONE-FUSION", "got 'vgg16-model3'"),
+    (
+        {"systems": ["compact-model1+vgg16-model3"]},
+        "systems are written BACKBONE-FUSION",
+        "got 'vgg16-model3'",
+    ),
     ({"systems": ["compact-model1"] * 2}, "systems must differ", "'compact-model1', 'compact-model1'"),
     ({"train.recipe": "scrath"}, "train.recipe must be one of ['frozen', 'paper', 'scratch']", "'scrath'"),
     ({"recipes.scratch.head_lr": "1e-3"}, "recipes.scratch.head_lr: Input should be a valid number", "1e-3"),

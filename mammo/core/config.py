@@ -247,6 +247,7 @@ class Config(Section):
     split: SplitConfig
     patches: PatchesConfig
     systems: Annotated[list[str], Field(min_length=1)]
+    """`BACKBONE-FUSION`, several joined by `+` as an ensemble, and `-floor` where the floor's evidence counts too."""
     model: ModelConfig
     train: TrainConfig
     recipes: dict[str, RecipeConfig]

@@ -139,7 +139,7 @@ def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: s
     """Draw losses and validation metrics over the epochs, and mark the epoch of the lowest validation loss.
 
     `history` has one row for each epoch: `epoch`, `train_loss`, `val_loss`, `val_auc`; further `val_…` columns between
-    0 and 1 are drawn beside the AUC.
+    0 and 1 are drawn beside the AUC. Of an ensemble `member` says whose epoch it is, and each has its mark.
     """
     figure = canvas.new_figure(10, 3.8, f"Training of {system}", data_note)
     losses, metrics = figure.subplots(1, 2)
@@ -147,7 +147,10 @@ def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: s
     canvas.tidy(metrics, "Validation", "epoch", "value")
     metrics.set_ylim(0, 1.02)
     judged = [name for name in map(str, history) if name.startswith("val_") and name != "val_loss"]
-    best = history.set_index("epoch")["val_loss"].idxmin()
+    by_epoch = history.set_index("epoch")
+    members = by_epoch["member"] if "member" in history else pd.Series(0, by_epoch.index)
+    chosen = list(by_epoch["val_loss"].groupby(members).idxmin())
+    lowest = f"lowest validation loss: epoch {' and '.join(map(str, chosen))}"
     dashed: dict[str, Any] = {"color": canvas.MUTED, "linewidth": 0.9, "linestyle": (0, (2, 2)), "zorder": 1}
     for axes, columns in ((losses, ["train_loss", "val_loss"]), (metrics, judged)):
         for column, (colour, marker, dashes) in zip(columns, _TRAINING, strict=False):
@@ -155,7 +158,8 @@ def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: s
             look: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.6, "markersize": 4}
             look |= {"marker": marker if len(history) <= 40 else "", "label": in_words}
             axes.plot(history["epoch"], history[column], **look)
-        axes.axvline(best, label=f"lowest validation loss: epoch {best}", **dashed)
+        for best in chosen:
+            axes.axvline(best, label=lowest if best == chosen[0] else None, **dashed)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend(fontsize=8.5, frameon=False, labelcolor=canvas.INK, loc="best")
     canvas.save(figure, path)

@@ -31,7 +31,7 @@ from mammo.systems.train import train_network
 
 @dataclass(frozen=True)
 class TrainedSystem:
-    """A system that decides, and the epochs of its networks, one network after the other."""
+    """A system that decides, and its epochs; those of an ensemble are counted on, and `member` says whose they are."""
 
     bundle: Bundle
     history: pd.DataFrame
@@ -64,7 +64,6 @@ def train_system(
     """
     members: list[Classifier] = []
     epochs: list[pd.DataFrame] = []
-    results: dict[str, float] = {}
     for name, seed in fits_of(system, config.train.seed):
         before = sum(map(len, epochs))
 
@@ -79,8 +78,10 @@ def train_system(
         path = None if checkpoints is None else checkpoints / f"{len(members)}.pt"
         trained = train_network(name, config, train, val, patch_sets, seed, path, workspace, report, step)
         members.append(trained.classifier)
-        epochs.append(trained.history.assign(epoch=trained.history["epoch"] + before))
-        results = {"n_epochs": before + len(trained.history)} if members[1:] else trained.results
+        epochs.append(trained.history.assign(epoch=trained.history["epoch"] + before, member=len(epochs)))
+    results, history = trained.results, trained.history
+    if len(members) > 1:
+        results, history = {"n_epochs": sum(map(len, epochs))}, pd.concat(epochs, ignore_index=True)
     grid, device = config.patches, choose_device(config.train.device)
     bundle = Bundle(
         network=joined(system, members),
@@ -93,9 +94,7 @@ def train_system(
         corner_patches=grid.corner_patches,
         precision=precision_on(device, config.train.precision),
     )
-    return TrainedSystem(
-        decide_on_validation(bundle, train, val, config), pd.concat(epochs, ignore_index=True)
-    )
+    return TrainedSystem(decide_on_validation(bundle, train, val, config), history)
 
 
 def decide_on_validation(bundle: Bundle, train: Rois, val: Rois, config: Config) -> Bundle:

@@ -177,6 +177,15 @@ def test_training_curves_mark_the_epoch_of_the_lowest_validation_loss(
     assert np.isnan(drawn).tolist() == [True, False, False, False]  # an AUC that was undefined is left out
 
 
+def test_training_curves_of_an_ensemble_mark_the_chosen_epoch_of_each_member(
+    tmp_path: Path, gallery: Gallery
+) -> None:
+    training_curves(
+        HISTORY.assign(member=[0, 0, 1, 1]), "compact-model1+compact-model2", tmp_path / "a.png", NOTE
+    )
+    assert gallery.texts().count("lowest validation loss: epoch 2 and 3") == 2
+
+
 @pytest.mark.parametrize(
     ("binning", "raw", "probabilities", "said"),
     [

@@ -61,6 +61,8 @@ def test_members_have_the_weights_that_they_have_alone(
     expected = [*alone[0].history["val_loss"], *alone[1].history["val_loss"], *alone[2].history["val_loss"]]
     assert trained.history["val_loss"].tolist() == expected
     assert trained.history["epoch"].tolist() == list(range(6))
+    assert trained.history["member"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert "member" not in alone[0].history
 
 
 @pytest.mark.parametrize("road", ["exact", "dense"])
