@@ -60,6 +60,12 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
         "systems are written BACKBONE-FUSION",
         "got 'vgg16-model3'",
     ),
+    ({"tune.system": "compact-model2-floor"}, "tune.system must be one network", "['compact-model2']"),
+    (
+        {"tune.system": "compact-model1+compact-model2"},
+        "tune.system must be one network",
+        "['compact-model1', 'compact-model2']",
+    ),
     ({"systems": ["compact-model1"] * 2}, "systems must differ", "'compact-model1', 'compact-model1'"),
     ({"train.recipe": "scrath"}, "train.recipe must be one of ['frozen', 'paper', 'scratch']", "'scrath'"),
     ({"recipes.scratch.head_lr": "1e-3"}, "recipes.scratch.head_lr: Input should be a valid number", "1e-3"),

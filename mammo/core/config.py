@@ -264,8 +264,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        split_system(self.tune.system)
-        for system in (*self.systems, self.ablate.system, self.study.system):
+        for system in (*self.systems, self.ablate.system, self.study.system, self.tune.system):
             for member in members_of(system):
                 split_system(member)
         if len(set(self.systems)) != len(self.systems):

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
 from mammo.core.settings import Folds, Index, Positive, Section, Seed
-from mammo.core.systems import FLOOR_SUFFIX, has_floor
+from mammo.core.systems import members_of
 
 VOTE_RULES: Final = ("majority", "mean_score", "share_threshold")
 
@@ -237,12 +237,13 @@ def check_space(tune: TuneConfig, size_px: int, stride_px: int, fusions: Sequenc
     """Check what rests on other sections: patches and grids (of `patches` where the space has none), and fusions.
 
     Raises:
-        ValueError: the floor is to be tuned, a patch shows too little of the centre for sure, a grid can tie and no tie
-            rule is stated, or a fusion does not exist.
+        ValueError: the floor or an ensemble is to be tuned, a patch shows too little of the centre for sure, a grid
+            can tie and no tie rule is stated, or a fusion does not exist.
     """
-    if has_floor(tune.system):
+    if members_of(tune.system) != [tune.system]:
         raise ValueError(
-            f"tune.system must be a network, without the floor, got {tune.system}; drop {FLOOR_SUFFIX}"
+            f"tune.system must be one network, without the floor, got {tune.system}; name one of "
+            f"{members_of(tune.system)}"
         )
     sizes = whole_values(tune.space["size_px"]) if "size_px" in tune.space else [size_px]
     strides = whole_values(tune.space["stride_px"]) if "stride_px" in tune.space else [stride_px]
