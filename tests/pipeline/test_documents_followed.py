@@ -15,7 +15,7 @@ from tests.docker.processes import postgresql
 from tests.pipeline.clones import Reader, clone_of, commands, git, give_pictures, make_origin, must
 from tests.pipeline.conftest import PROJECT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtures("hears_interrupts")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000), pytest.mark.usefixtures("hears_interrupts")]
 
 FOLLOWED: Final = ("README", "experiments", "films", "mlflow", "serving", "studies", "tuning", "weights")
 ELSEWHERE: Final = ("own-data",)  # test_own_data.py
