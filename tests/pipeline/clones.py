@@ -22,7 +22,7 @@ from mammo.core.provenance import STUDIES
 from mammo.data.phantom import write_phantom
 from tests.data.pictures import dicom
 from tests.docker.processes import answers, free_port, wait_until
-from tests.pipeline.conftest import PROJECT, run
+from tests.pipeline.workspaces import PROJECT, run
 
 IDENTITY: Final = {"user.name": "tests", "user.email": "tests@localhost"}
 SYSTEM: Final = "compact-model2"
@@ -30,7 +30,8 @@ FITS: Final = {"n_folds": 3, "n_seeds": 1}
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 24, "seed": 3},
     "ingest": {"source": "phantom"},
-    "patches": {"tumor_draws": 4, "normal_draws": 4},
+    "patches": {"tumor_draws": 4, "normal_draws": 4, "stride_px": 24},
+    "model": {"compact_channels": [4, 4, 8, 8, 8], "head_units": 8},
     "train": {"epochs": 1, "patches_per_epoch": 64, "device": "cpu"},
     "evaluate": {"n_bootstrap": 100},
     "ledger": FITS | {"n_repeats": 1, "published_seeds": 1},

@@ -16,7 +16,7 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.core.settings import Section
 from mammo.systems.train import FIT_CODE
-from tests.pipeline.conftest import PROJECT, make_workspace
+from tests.pipeline.workspaces import PROJECT, make_workspace
 
 STAGES: Final = (
     "ingest",

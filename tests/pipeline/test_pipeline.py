@@ -21,7 +21,7 @@ from mammo.systems.score import RoiScorer
 from mammo.track.registry import champion
 from mammo.track.store import connect, find_run
 from tests.painting import paint_lesion
-from tests.pipeline.conftest import run
+from tests.pipeline.workspaces import run
 from tests.study_records import write_record
 
 pytestmark = pytest.mark.slow
