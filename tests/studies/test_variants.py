@@ -113,7 +113,7 @@ def test_reference_and_variants_share_folds_and_seeds() -> None:
     assert {task.system for task in other} == {"compact-model1"}
 
 
-@pytest.mark.parametrize("name", ["choices", "refinements"])
+@pytest.mark.parametrize("name", ["choices", "patch_sizes", "roads"])
 def test_the_shipped_studies_can_be_fitted(name: str) -> None:
     asked = read_study_file(PROJECT / "pipelines" / "studies" / f"{name}.yaml")
     reference = with_overrides(SHIPPED, asked.reference)
