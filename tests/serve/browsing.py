@@ -1,22 +1,16 @@
 """What the tests of the service's page do in the browser."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-import pytest
 from axe_playwright_python.sync_playwright import Axe
 from mlflow import MlflowClient
 from playwright.sync_api import Locator, Page
 
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on PATH: install Debian's package chromium"
-)
 SCREENS: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1280, "height": 900}},
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},

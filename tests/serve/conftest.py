@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from mammo.core.files import Workspace
 from mammo.serve.app import create_app
 from mammo.serve.service import Service
+from tests.chromium import chromium
 from tests.disc_rois import disc_rois
-from tests.serve.browsing import CHROMIUM, SCREENS, Served
+from tests.serve.browsing import SCREENS, Served
 from tests.serve.tiny_versions import NAME, film_of_discs, registered_versions
 
 UNTIL_LOADED = """async number => {
@@ -58,11 +59,8 @@ def served(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.serve.browsing import SCREENS, Served, box_of, choose, needs_chromium, violations
+from tests.chromium import needs_chromium
+from tests.serve.browsing import SCREENS, Served, box_of, choose, violations
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 

@@ -15,8 +15,9 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from mammo.serve.requests import FILM_BYTES
+from tests.chromium import needs_chromium
 from tests.disc_rois import disc_rois
-from tests.serve.browsing import Served, choose, needs_chromium
+from tests.serve.browsing import Served, choose
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 HOSTILE = "=<img src=x onerror=alert(1)>'\"; $(rm) &amp;.png"

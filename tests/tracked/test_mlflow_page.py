@@ -1,25 +1,21 @@
 """MLflow's own page, as `mammo ui` opens it, in a real browser; the screenshots lie in the test's folder."""
 
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from mammo.core.config import Config
 from mammo.core.errors import TERMINATED
 from mammo.core.files import Workspace
 from mammo.track.registry import champion
+from tests.chromium import chromium, needs_chromium
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: install Debian's package chromium"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +37,10 @@ def address(finished: tuple[Workspace, Config]) -> Iterator[str]:
 @pytest.fixture
 def page(address: str) -> Iterator[Page]:
     """A browser of a laptop's size at that address."""
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(address)
         yield page
-        browser.close()
 
 
 def test_two_systems_are_compared_in_three_clicks_and_the_test_auc_is_seen_without_scrolling(

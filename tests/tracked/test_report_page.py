@@ -10,14 +10,13 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace, read_json, write_json
 from mammo.report.page import gather, model_card, write_model_card, write_page
+from tests.chromium import chromium, needs_chromium
 
-CHROMIUM = shutil.which("chromium")
 REPORTS = Path(__file__).parents[2] / "reports"
 STUDIES = ("seeds", "ledger", "ablate", "study", "tune")
 
@@ -321,7 +320,7 @@ def test_the_card_of_the_archive_says_what_it_does_not_know(own: tuple[Workspace
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: install Debian's package chromium")
+@needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_browser_shows_the_page_alone_without_a_request(
     reported: tuple[Workspace, Config], tmp_path: Path, width: int, scheme: Literal["light", "dark"]
@@ -329,8 +328,7 @@ def test_a_browser_shows_the_page_alone_without_a_request(
     # Alone in a folder: whatever else it wanted would be missing.
     alone = shutil.copy(reported[0].reports / "index.html", tmp_path)
     trouble: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: trouble.append(message.text))
         page.on("request", lambda r: None if r.url.startswith("data:") else trouble.append(r.url))
@@ -343,7 +341,6 @@ def test_a_browser_shows_the_page_alone_without_a_request(
         page.locator("nav a[href='#ledger']").click()
         page.wait_for_function("document.querySelector('#ledger details').open")
         printed = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
-        browser.close()
     assert before is None
     assert printed <= 12
     assert trouble == [f"file://{alone}"]
