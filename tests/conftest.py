@@ -5,16 +5,12 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from tests.disc_rois import disc_rois
-
-if TYPE_CHECKING:
-    from mammo.systems.inputs import PatchData
 
 HERE = Path(__file__).parent
 SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "serve", "tuning")
@@ -76,22 +72,6 @@ def real_films() -> Path:
 def hed_weights() -> Path:
     """HED's convolutions, as the package's file or the safetensors file made of it."""
     return named_by("MAMMO_WEIGHTS", "HED's weights")
-
-
-@pytest.fixture(scope="session")
-def train() -> "PatchData":
-    """66 patches of 11 ROIs."""
-    from tests.tiny_fits import data_of  # torch: other rooms' tests start without it
-
-    return data_of(disc_rois(6, 5))
-
-
-@pytest.fixture(scope="session")
-def val() -> "PatchData":
-    """48 patches of 8 other ROIs."""
-    from tests.tiny_fits import data_of
-
-    return data_of(disc_rois(4, 4, seed=1))
 
 
 @pytest.fixture(scope="session", autouse=True)

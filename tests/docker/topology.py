@@ -1,9 +1,7 @@
 """All of `docker/compose.yaml` without containers: PostgreSQL, MLflow with log-in, voting services, nginx, load."""
 
 import asyncio
-import io
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,9 +13,7 @@ from time import monotonic
 from typing import Any, Final
 
 import httpx2
-import numpy as np
 import pytest
-from PIL import Image
 
 from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
@@ -25,6 +21,7 @@ from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, save_bundle
 from mammo.track.register import register
 from mammo.track.store import RunContext, open_run, without_addresses
+from tests.data.pictures import encoded, noise
 from tests.docker.dockerfiles import (
     FOLDER,
     SECRETS,
@@ -211,11 +208,8 @@ def deployed(folder: Path, n_services: int = 2, n_versions: int = 3) -> Iterator
 
 def mammo(workspace: Workspace, *arguments: str) -> "subprocess.Popen[str]":
     """A command of `mammo`, started; for an operator who uses the registry that is logged into."""
-    command = [str(Path(sys.executable).with_name("mammo")), *arguments]
-    if arguments[-1] != "--help":
-        command += ["--workspace", str(workspace.root)]
     return subprocess.Popen(
-        command,
+        [Path(sys.executable).with_name("mammo"), *arguments, "--workspace", str(workspace.root)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -227,14 +221,6 @@ def ended(command: "subprocess.Popen[str]", timeout_s: float = 120) -> tuple[int
     """Exit code and output of a command."""
     output, _ = command.communicate(timeout=timeout_s)
     return command.returncode, output
-
-
-def png(seed: int = 0) -> bytes:
-    """A ROI of noise."""
-    pixels = np.random.default_rng(seed).integers(0, 256, size=(120, 120), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -290,7 +276,7 @@ class Load:
 
     async def _client(self, number: int) -> None:
         async with httpx2.AsyncClient(timeout=30) as client:
-            body = png(number)
+            body = encoded(noise(number))
             while not self._ended.is_set():
                 started = monotonic()
                 try:
@@ -323,23 +309,3 @@ def _answer(started: float, answer: httpx2.Response) -> Answer:
         return Answer(started, monotonic(), answer.status_code, "", answer.text)
     (row,) = answer.json()["rois"]
     return Answer(started, monotonic(), 200, row["model_version"])
-
-
-def wrk(url: str, body: bytes, folder: Path, clients: int, seconds: int) -> dict[str, float]:
-    """What wrk measures on a POST: answers a second, p50 and p95 in ms, and how many were no success."""
-    picture, script = folder / "body", folder / "post.lua"
-    picture.write_bytes(body)
-    script.write_text(
-        f'local file = io.open("{picture}", "rb")\nwrk.method, wrk.body = "POST", file:read("*a")\nfile:close()\n'
-        "done = function(summary, latency)\n"
-        "  local e = summary.errors\n"
-        '  print(string.format("found %f %f %f %d", summary.requests / summary.duration * 1e6,\n'
-        "    latency:percentile(50) / 1000, latency:percentile(95) / 1000,\n"
-        "    e.connect + e.read + e.write + e.status + e.timeout))\nend\n"
-    )
-    threads = str(min(clients, 2))
-    command = ["wrk", "-t", threads, "-c", str(clients), "-d", f"{seconds}s", "-s", str(script), url]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
-    found = re.search(r"found (\S+) (\S+) (\S+) (\S+)", said)
-    assert found, said
-    return dict(zip(("per_second", "p50_ms", "p95_ms", "failed"), map(float, found.groups()), strict=True))
