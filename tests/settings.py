@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from mammo.core.config import AugmentConfig, Config
+from mammo.core.config import AugmentConfig, Config, ModelConfig
 from mammo.core.settings import Section
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -46,3 +46,9 @@ def section(kind: type[S], **changes: Any) -> S:
         (name,) = (field.alias or name for name, field in fields if field.annotation is kind)
         values = settings().model_dump(by_alias=True)[name]
     return kind.model_validate(values | changes)
+
+
+def tiny_model(**changes: Any) -> ModelConfig:
+    """Of a compact network that is fitted in a fraction of a second."""
+    tiny = {"compact_channels": [4, 4, 8, 8, 8], "head_units": 8, "head_dropout": 0.0}
+    return section(ModelConfig, **(tiny | changes))

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mammo.core.config import AugmentConfig, Config, ModelConfig, PatchesConfig, RecipeConfig
+from mammo.core.config import AugmentConfig, Config, PatchesConfig, RecipeConfig
 from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
 from mammo.systems.fit import EpochRecord
 from mammo.systems.inputs import FitSettings, PatchData, patch_data
 from tests.disc_rois import disc_rois
-from tests.settings import params, section
+from tests.settings import params, section, tiny_model
 
 CPU = torch.device("cpu")
 SETTINGS = FitSettings(size_px=40, stride_px=40, seed=3, precision="float32")
@@ -48,7 +48,7 @@ def tiny_config(**changes: Any) -> Config:
     tiny = recipe(epochs=2, patches_per_epoch=32, backbone_lr=0.003, schedule="constant")
     values = params(
         patches={"size_px": 40, "stride_px": 40, "tumor_draws": 4, "normal_draws": 4},
-        model={"compact_channels": [4, 4, 8, 8, 8], "head_units": 8, "head_dropout": 0.0},
+        model=tiny_model().model_dump(),
         train={"recipe": "tiny", "device": "cpu", "precision": "float32"},
         recipes={"tiny": tiny.model_dump()},
         vote={"rule": "mean_score", "tie": "normal", "threshold": "fixed"},
@@ -60,8 +60,7 @@ def tiny_config(**changes: Any) -> Config:
 
 
 def new_classifier(dropout: float = 0.0, seed: int = 0, fusion: str = "model2") -> Classifier:
-    config = section(ModelConfig, compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=dropout)
-    return build_classifier(f"compact-{fusion}", config, seed)
+    return build_classifier(f"compact-{fusion}", tiny_model(head_dropout=dropout), seed)
 
 
 def data_of(rois: Rois, draws: int = 6, whole_roi: bool = False, device: torch.device = CPU) -> PatchData:

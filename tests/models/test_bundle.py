@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mammo.core.config import ModelConfig, VoteConfig
+from mammo.core.config import VoteConfig
 from mammo.core.errors import DataError, WeightsError
 from mammo.core.files import sha256_of
 from mammo.core.systems import FUSIONS
@@ -23,18 +23,12 @@ from mammo.evaluation.intervals import wilson
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, load_bundle, save_bundle
 from mammo.systems.score import RoiScorer
-from tests.settings import section
+from tests.settings import section, tiny_model
 from tests.tiny_fits import CPU
 
 
 def new_bundle(system: str = "compact-model2") -> Bundle:
-    config = section(
-        ModelConfig,
-        compact_channels=[4, 4, 8, 8, 8],
-        head_units=8,
-        head_dropout=0.5,
-        preprocessing="fixed_scale",
-    )
+    config = tiny_model(head_dropout=0.5, preprocessing="fixed_scale")
     classifier = build_classifier(system, config, seed=0)
     classifier(torch.rand(8, 1, 40, 40) * 255)  # moves BatchNorm's statistics away from a new network's
     return Bundle(

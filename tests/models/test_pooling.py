@@ -11,22 +11,14 @@ from mammo.models.backbones import BLOCKS
 from mammo.models.build import Architecture, Classifier
 from mammo.models.fusion import MODEL2_POOLS
 from mammo.models.pooling import flatten, pool_patches, pool_windows, unflatten
+from tests.settings import tiny_model
 
 SYSTEMS = ("compact-baseline", "compact-model1", "compact-model2", "vgg16-model2", "resnet50-model2")
 
 
 def classifier_of(system: str) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(
-        Architecture(
-            system=system,
-            road="exact",
-            preprocessing="samplewise_center",
-            head_units=8,
-            head_dropout=0.0,
-            compact_channels=[4, 4, 8, 8, 8],
-        )
-    )
+    return Classifier(Architecture.of(system, tiny_model(preprocessing="samplewise_center")))
 
 
 def grey(*shape: int) -> Tensor:
@@ -39,13 +31,9 @@ def test_pooled_blocks_give_the_logits_of_the_maps_in_evaluation_and_in_training
     with torch.no_grad():
         features = classifier.blocks(grey(5, 1, 72, 72))
         parts = pool_patches(features)
-        torch.testing.assert_close(
-            classifier.classify_pooled(parts), classifier.classify(features), atol=1e-4, rtol=1e-4
-        )
-        classifier.train()
-        torch.testing.assert_close(
-            classifier.classify_pooled(parts), classifier.classify(features), atol=1e-4, rtol=1e-4
-        )
+        for mode in (False, True):
+            logits = classifier.train(mode).classify_pooled(parts)
+            torch.testing.assert_close(logits, classifier.classify(features), atol=1e-4, rtol=1e-4)
 
 
 def test_training_moves_the_statistics_of_model2_as_over_the_maps() -> None:

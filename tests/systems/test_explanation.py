@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mammo.core.config import ModelConfig, VoteConfig
+from mammo.core.config import VoteConfig
+from mammo.core.systems import FUSIONS
 from mammo.data.patches import grid_corners
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, build_classifier
@@ -21,16 +22,13 @@ from mammo.systems.explanation import (
     patch_grad_cams,
 )
 from mammo.systems.score import RoiScorer
-from tests.settings import section
-
-FUSIONS = ("baseline", "model1", "model2")
-CPU = torch.device("cpu")
+from tests.settings import section, tiny_model
+from tests.tiny_fits import CPU
 
 
 def classifier_of(system: str) -> Classifier:
     """Untrained, but with statistics of its own in every normalisation, in evaluation mode."""
-    config = section(ModelConfig, compact_channels=[4, 4, 8, 8, 8], head_units=8, head_dropout=0.0)
-    classifier = build_classifier(system, config, seed=1)
+    classifier = build_classifier(system, tiny_model(), seed=1)
     with torch.no_grad():
         classifier.train()(patches_of(16))
     return classifier.eval()
