@@ -11,6 +11,7 @@ import pytest
 from mammo.core.files import Workspace
 from mammo.data.rois import Rois
 from tests.disc_rois import disc_rois
+from tests.settings import PHANTOM
 
 HERE = Path(__file__).parent
 SLOWEST_FIRST = ("pipeline", "studies", "data", "tracked", "serve", "tuning")
@@ -39,6 +40,16 @@ def hears_interrupts() -> Iterator[None]:
 def disc_set() -> Rois:
     """Ten Normal and eight Tumor ROIs."""
     return disc_rois(10, 8)
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve films of six patients with their table; tests must not change it."""
+    from mammo.data.phantom import write_phantom
+
+    folder = tmp_path_factory.mktemp("films") / "phantom"
+    write_phantom(PHANTOM, folder)
+    return folder
 
 
 def named_by(variable: str, what: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from mammo.core.config import AugmentConfig, Config, ModelConfig
+from mammo.core.config import AugmentConfig, Config, ModelConfig, PhantomConfig
 from mammo.core.settings import Section
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -46,6 +46,10 @@ def section(kind: type[S], **changes: Any) -> S:
         (name,) = (field.alias or name for name, field in fields if field.annotation is kind)
         values = settings().model_dump(by_alias=True)[name]
     return kind.model_validate(values | changes)
+
+
+PHANTOM = section(PhantomConfig, n_patients=6, seed=3)
+"""Of the fixture `phantom_folder`."""
 
 
 def tiny_model(**changes: Any) -> ModelConfig:

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from mammo.core.config import AugmentConfig, Config, PatchesConfig, RecipeConfig
 from mammo.data.patches import drawn_patches
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
+from mammo.systems.decide import TrainedSystem, train_system
 from mammo.systems.fit import EpochRecord
 from mammo.systems.inputs import FitSettings, PatchData, patch_data
 from tests.disc_rois import disc_rois
@@ -61,6 +63,16 @@ def tiny_config(**changes: Any) -> Config:
 
 def new_classifier(dropout: float = 0.0, seed: int = 0, fusion: str = "model2") -> Classifier:
     return build_classifier(f"compact-{fusion}", tiny_model(head_dropout=dropout), seed)
+
+
+def train_tiny(
+    parts: dict[str, Rois],
+    patch_sets: dict[str, pd.DataFrame],
+    system: str = "compact-model2",
+    **changes: Any,
+) -> TrainedSystem:
+    """A system of these parts under `tiny_config(**changes)`."""
+    return train_system(system, tiny_config(**changes), parts["train"], parts["val"], patch_sets)
 
 
 def data_of(rois: Rois, draws: int = 6, whole_roi: bool = False, device: torch.device = CPU) -> PatchData:

@@ -12,14 +12,7 @@ from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.data.audit import OVERLAP_SCHEMA, find_pairs
-from mammo.data.audit_search import (
-    LIMITS,
-    Box,
-    Overlap,
-    aligned_crops,
-    find_overlaps,
-    overlap_boxes,
-)
+from mammo.data.audit_search import LIMITS, Box, Overlap, aligned_crops, find_overlaps, overlap_boxes
 from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.data.film_rois import load_films
 from mammo.data.rois import Rois

@@ -122,11 +122,7 @@ def test_without_a_network_the_error_names_url_place_and_variable(
 
 @pytest.mark.parametrize("from_network", [True, False])
 def test_a_full_disk_leaves_the_old_copy_and_no_half_one(
-    site: tuple[Path, str],
-    tmp_path: Path,
-    target: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    from_network: bool,
+    site: tuple[Path, str], tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch, from_network: bool
 ) -> None:
     target = target if from_network else copy_at(target, b"old")
     named = None if from_network else copy_at(tmp_path / "named.zip")

@@ -116,11 +116,6 @@ def test_another_file_is_refused_and_the_old_one_stays(
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_folder_is_no_copy(target: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="name the archive file itself"):
-        fetch_hed(target, tmp_path, {})
-
-
 def test_without_h5py_the_h5_is_refused_by_the_extras_name_and_the_ready_file_is_not(
     files: tuple[Path, Path], target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

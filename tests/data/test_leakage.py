@@ -157,11 +157,7 @@ def test_leaks_of_the_published_split_are_warnings_and_leaks_of_groups_stop_the_
 
 @pytest.mark.parametrize(
     ("overlaps", "warnings"),
-    [
-        ([], []),
-        ([pair("a", "c")], []),
-        ([pair("a", "b", "mirrored", 120 * 120)], ["pair_is_no_copy"]),
-    ],
+    [([], []), ([pair("a", "c")], []), ([pair("a", "b", "mirrored", 120 * 120)], ["pair_is_no_copy"])],
 )
 def test_a_split_without_leaks_passes_and_a_copy_in_one_part_is_a_warning(
     tmp_path: Path, overlaps: list[Overlap], warnings: list[str]

@@ -145,11 +145,7 @@ def test_the_table_and_its_pictures_are_brought_whole(tmp_path: Path) -> None:
     table = folder_with(
         tmp_path / "in",
         "\ufeffpath,label\r\nsub/a.png,Tumor\r\nb.png,Normal\r\n",
-        {
-            "sub/a.png": ROIS["a.png"],
-            "b.png": ROIS["b.png"],
-            "other.png": ROIS["c.png"],
-        },
+        {"sub/a.png": ROIS["a.png"], "b.png": ROIS["b.png"], "other.png": ROIS["c.png"]},
     )
     bring_own(tmp_path / "own", table, CONFIG)
     assert sorted(path.name for path in (tmp_path / "own").rglob("*.*")) == ["a.png", "b.png", "rois.csv"]

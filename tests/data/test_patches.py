@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 from hypothesis import example, given
@@ -20,16 +19,6 @@ from tests.settings import section
 def roi_table(n_normal: int, n_tumor: int) -> pd.DataFrame:
     labels = [0] * n_normal + [1] * n_tumor
     return pd.DataFrame({"roi_id": [f"roi{row:03d}" for row in range(len(labels))], "label": labels})
-
-
-def pixels_in_every_patch(size_px: int, stride_px: int) -> npt.NDArray[np.bool_]:
-    """Which pixels of the ROI every patch of the grid holds, counted pixel by pixel."""
-    covered = np.ones((120, 120), dtype=bool)
-    for top, left in grid_corners(size_px, stride_px):
-        patch = np.zeros((120, 120), dtype=bool)
-        patch[top : top + size_px, left : left + size_px] = True
-        covered &= patch
-    return covered
 
 
 @pytest.mark.parametrize(
@@ -64,17 +53,6 @@ def test_a_grid_is_inside_the_roi_centred_and_as_large_as_its_stride_allows(
     assert behind - before in (0, 1)
     assert before + behind < stride_px
     assert all(later - earlier == stride_px for earlier, later in pairwise(offsets))
-
-
-@pytest.mark.parametrize(
-    ("size_px", "stride_px", "side_px"),
-    [(72, 12, 24), (96, 12, 72), (61, 1, 2), (60, 12, 0), (48, 12, 0), (32, 8, 0)],
-)
-def test_only_the_central_pixels_are_in_every_patch(size_px: int, stride_px: int, side_px: int) -> None:
-    centre = np.zeros((120, 120), dtype=bool)
-    first = (120 - side_px) // 2
-    centre[first : first + side_px, first : first + side_px] = True
-    assert np.array_equal(pixels_in_every_patch(size_px, stride_px), centre)
 
 
 @pytest.mark.parametrize(("n_normal", "n_tumor", "n_patches"), [(125, 72, 103_447), (41, 24, 34_315)])

@@ -16,7 +16,7 @@ from mammo.data.film_rois import load_films
 from mammo.data.films import laterality_of, parse_info, patient_of
 from mammo.data.phantom import draw_film, plan_films, write_phantom
 from mammo.data.phantom_drawing import RADIUS_PX, draw_breast, draw_lesion, power_law
-from tests.settings import section
+from tests.settings import PHANTOM, section
 
 KINDS = [kind for kind in ABNORMALITIES if kind != "NORM"]
 
@@ -37,20 +37,16 @@ def test_the_folder_holds_two_binary_pgm_films_for_each_patient_and_a_table(phan
     assert set(table["label"]) == {0, 1}
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
-    phantom_config: PhantomConfig, phantom_folder: Path
-) -> None:
-    planned = plan_films(phantom_config)[4]
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(phantom_folder: Path) -> None:
+    planned = plan_films(PHANTOM)[4]
     film, other = (draw_film(planned, np.random.default_rng([seed, 5]))[0] for seed in (3, 4))
     assert np.array_equal(film, films_of(phantom_folder)[4])
     assert not np.array_equal(film, other)
 
 
-def test_a_folder_of_the_same_configuration_is_left_alone(
-    phantom_folder: Path, phantom_config: PhantomConfig
-) -> None:
+def test_a_folder_of_the_same_configuration_is_left_alone(phantom_folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in phantom_folder.iterdir()}
-    write_phantom(phantom_config, phantom_folder)
+    write_phantom(PHANTOM, phantom_folder)
     assert {path: path.stat().st_mtime_ns for path in phantom_folder.iterdir()} == before
 
 

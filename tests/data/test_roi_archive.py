@@ -2,7 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -97,32 +97,31 @@ def test_what_no_published_archive_holds_is_refused(
     assert sorted(archive.parent.iterdir()) == [archive]
 
 
-def test_a_directory_that_understates_a_size_is_found_while_reading(archive: Path) -> None:
-    """The lie: the directory says 1,000 bytes, the packed stream holds a megabyte."""
-    name = "MIAS_ROIs/train/Tumor (2).png"
-    write(archive, {**small_archive(), name: bytes(1_000_000)})
-    content = bytearray(archive.read_bytes())
-    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
-        header = content.rindex(name.encode()) if signature == b"PK\x01\x02" else content.index(name.encode())
-        start = content.rindex(signature, 0, header)
-        content[start + offset : start + offset + 4] = (1000).to_bytes(4, "little")
-    archive.write_bytes(content)
-    with pytest.raises(DataError, match="not a whole zip archive"):
-        load_mias_rois(archive)
+def blotted(content: bytes) -> bytes:
+    return content[:60] + bytes(340) + content[400:]
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
-def test_a_damaged_member_is_refused_whatever_packed_it(archive: Path, method: int) -> None:
-    content = bytearray(write(archive, small_archive(), method).read_bytes())
-    content[60:400] = bytes(340)
-    archive.write_bytes(content)
-    with pytest.raises(DataError, match="is not a whole zip archive"):
-        load_mias_rois(archive)
+def understated(content: bytes) -> bytes:
+    """The directory says that the first member unpacks to 1,000 bytes."""
+    header = content.index(b"PK\x01\x02")
+    return content[: header + 24] + (1000).to_bytes(4, "little") + content[header + 28 :]
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"<html>rate limit</html>"])
-def test_what_is_no_whole_archive_is_refused(archive: Path, content: bytes) -> None:
-    archive.write_bytes(content)
+@pytest.mark.parametrize(
+    ("method", "damage"),
+    [
+        pytest.param(zipfile.ZIP_DEFLATED, blotted, id="a damaged member"),
+        pytest.param(zipfile.ZIP_LZMA, blotted, id="a damaged member that LZMA packed"),
+        pytest.param(zipfile.ZIP_DEFLATED, understated, id="a member larger than the directory says"),
+        pytest.param(zipfile.ZIP_DEFLATED, lambda _: b"PK\x03\x04 and no more", id="cut off"),
+        pytest.param(zipfile.ZIP_DEFLATED, lambda _: b"<html>rate limit</html>", id="a web page"),
+    ],
+)
+def test_what_is_no_whole_archive_is_refused(
+    archive: Path, method: int, damage: Callable[[bytes], bytes]
+) -> None:
+    write(archive, small_archive(), method)
+    archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(DataError, match="is not a whole zip archive"):
         load_mias_rois(archive)
 

@@ -14,13 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mammo.core.errors import DataError
 from mammo.data.archive import load_mias_rois
-from mammo.evaluation.baselines import (
-    PAPER_RESULTS,
-    STATISTICS,
-    PaperResult,
-    floor_scores,
-    floor_statistics,
-)
+from mammo.evaluation.baselines import PAPER_RESULTS, STATISTICS, PaperResult, floor_scores, floor_statistics
 from mammo.evaluation.metrics import Confusion, auc, confusion
 
 Images = npt.NDArray[np.uint8]

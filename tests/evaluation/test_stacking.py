@@ -50,10 +50,6 @@ def test_a_network_that_says_the_same_of_every_roi_leaves_the_decision_to_the_fl
     np.testing.assert_array_equal(stack.apply(TEST.images, flat)[:, 0].argsort(), floor.argsort())
 
 
-def test_a_stack_survives_json(stack: Stack) -> None:
-    assert Stack.from_dict(stack.to_dict()) == stack
-
-
 def test_a_part_of_one_class_is_refused() -> None:
     normal = TRAIN.only(TRAIN.labels == 0)
     with pytest.raises(DataError, match="both classes are needed"):

@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 from mammo.core.config import VoteConfig
 from mammo.evaluation.calibration import Calibrator
 from mammo.evaluation.conformal import Conformal
-from mammo.evaluation.voting import (
-    decisions,
-    prediction_sets,
-    roi_votes,
-    with_validation_threshold,
-)
+from mammo.evaluation.voting import decisions, prediction_sets, roi_votes, with_validation_threshold
 from tests.settings import section
 
 Rule = Literal["majority", "mean_score"]

@@ -21,6 +21,7 @@ from mammo.systems.score import RoiScorer
 from mammo.track.registry import champion
 from mammo.track.store import connect, find_run
 from tests.painting import paint_lesion
+from tests.pipeline.clones import must
 from tests.pipeline.workspaces import run
 from tests.study_records import write_record
 
@@ -106,9 +107,7 @@ def test_a_choice_reruns_what_it_changes_once_it_is_asked_for(reproduced: Worksp
     values["settings_from"] = "reports/tune/best.yaml"
     clone.params.write_text(yaml.safe_dump(values, sort_keys=False))
 
-    done = run(clone, "dvc", "repro", "train@compact-model1")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    ran = re.findall(r"Running stage '(.*)'", done.stdout)
+    ran = re.findall(r"Running stage '(.*)'", must(clone, "dvc", "repro", "train@compact-model1"))
     assert sorted(ran) == ["features", "patches", "train@compact-model1"]
     draws_of_train = read_table(clone.patches("train")).groupby("roi_id").size()
     assert set(draws_of_train) == {9}  # and the whole ROI

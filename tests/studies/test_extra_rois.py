@@ -5,29 +5,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mammo.core.config import PhantomConfig
 from mammo.data.films import open_films, read_annotations
-from mammo.data.phantom import write_phantom
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold
 from pipelines.studies.extra_rois import SHIFT_PX, cut_extra, with_extra
 from tests.disc_rois import disc_rois
-from tests.settings import section
 
 PATIENT_OF_PART = {"train": ("p001", "p002"), "val": ("p003",), "test": ("p004",)}
 """Films 1 to 4 are the training patients'."""
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("extra") / "films"
-    write_phantom(section(PhantomConfig, n_patients=4), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def extra(films: Path) -> Rois:
-    return cut_extra(films)
+def extra(phantom_folder: Path) -> Rois:
+    return cut_extra(phantom_folder)
 
 
 def fold_of(patients: dict[str, tuple[str, ...]]) -> Fold:
@@ -58,9 +48,9 @@ def test_a_patient_of_two_parts_gives_no_extra_rois(extra: Rois) -> None:
 
 
 def test_six_shifted_crops_of_each_lesion_and_six_normal_rois_of_each_film_without(
-    films: Path, extra: Rois
+    phantom_folder: Path, extra: Rois
 ) -> None:
-    with open_films(films) as store:
+    with open_films(phantom_folder) as store:
         annotations = read_annotations(store)
     lesions = [one for one in annotations if one.x_px is not None]
     normal = {one.film_id for one in annotations if one.abnormality == "NORM"}

@@ -121,8 +121,5 @@ def test_a_killed_worker_ends_the_command_and_neither_fit_nor_epochs_are_lost(
 def test_two_commands_do_not_fit_in_one_folder(tasks: list[FitTask], tmp_path: Path) -> None:
     folder = Workspace(tmp_path).fits
     folder.mkdir(parents=True)
-    with (
-        FileLock(folder / ".lock"),
-        pytest.raises(MammoError, match="another command is fitting here"),
-    ):
+    with FileLock(folder / ".lock"), pytest.raises(MammoError, match="another command is fitting here"):
         run_fits(tasks, Workspace(tmp_path), 1, console())

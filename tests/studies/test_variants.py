@@ -11,21 +11,9 @@ from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
 from mammo.evaluation.comparison import mcnemar_exact
 from mammo.evaluation.scores import Scores
-from mammo.studies.ablation import (
-    FITTED,
-    MEAN_SUBTRACTION,
-    Defect,
-    toggled,
-)
+from mammo.studies.ablation import FITTED, MEAN_SUBTRACTION, Defect, toggled
 from mammo.studies.fits import fit_key
-from mammo.studies.variants import (
-    Study,
-    Variant,
-    effect,
-    prepare,
-    read_study_file,
-    with_overrides,
-)
+from mammo.studies.variants import Study, Variant, effect, prepare, read_study_file, with_overrides
 from tests.evaluation.made_scores import made
 from tests.studies.tiny_studies import PROJECT, tiny_config, tiny_rois
 

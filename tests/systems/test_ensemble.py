@@ -17,26 +17,20 @@ from mammo.systems.decide import TrainedSystem, score_part, train_system
 from mammo.systems.explanation import explain, patch_grad_cams
 from mammo.systems.fit import EpochRecord
 from mammo.systems.score import RoiScorer
-from tests.tiny_fits import CPU, differing, tiny_config, weights_of
+from tests.tiny_fits import CPU, differing, tiny_config, train_tiny, weights_of
 
 SYSTEM = "compact-model1+compact-model2+compact-model2-floor"
 
 
-def train(
-    parts: dict[str, Rois], patch_sets: dict[str, pd.DataFrame], system: str, **changes: object
-) -> TrainedSystem:
-    return train_system(system, tiny_config(**changes), parts["train"], parts["val"], patch_sets)
-
-
 @pytest.fixture(scope="module")
 def trained(parts: dict[str, Rois], patch_sets: dict[str, pd.DataFrame]) -> TrainedSystem:
-    return train(parts, patch_sets, SYSTEM)
+    return train_tiny(parts, patch_sets, SYSTEM)
 
 
 @pytest.fixture(scope="module")
 def alone(parts: dict[str, Rois], patch_sets: dict[str, pd.DataFrame]) -> list[TrainedSystem]:
     named = (("compact-model1", 0), ("compact-model2", 0), ("compact-model2", 1000))
-    return [train(parts, patch_sets, name, train__seed=seed) for name, seed in named]
+    return [train_tiny(parts, patch_sets, name, train__seed=seed) for name, seed in named]
 
 
 def members(bundle: Bundle) -> Ensemble:
@@ -58,6 +52,8 @@ def test_members_have_the_weights_that_they_have_alone(
     assert trained.bundle.system == SYSTEM
     for member, single in zip(members(trained.bundle).classifiers, alone, strict=True):
         assert differing(weights_of(member), weights_of(single.bundle.network)) == []
+    of_one_seed, of_another = (weights_of(single.bundle.network) for single in alone[1:])
+    assert "head.1.weight" in differing(of_one_seed, of_another)
     expected = [*alone[0].history["val_loss"], *alone[1].history["val_loss"], *alone[2].history["val_loss"]]
     assert trained.history["val_loss"].tolist() == expected
     assert trained.history["epoch"].tolist() == list(range(6))
@@ -70,7 +66,7 @@ def test_patch_scores_are_the_means_of_the_members_and_come_back_from_disk(
     tmp_path: Path, parts: dict[str, Rois], patch_sets: dict[str, pd.DataFrame], road: str
 ) -> None:
     ensemble, *single = (
-        train(parts, patch_sets, name, model__road=road).bundle
+        train_tiny(parts, patch_sets, name, model__road=road).bundle
         for name in ("compact-baseline+compact-model2", "compact-baseline", "compact-model2")
     )
     images = parts["test"].images

@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mammo.core.config import Config
-from mammo.core.errors import DataError
 from mammo.core.provenance import syntax_of
 from mammo.data.rois import Rois
 from mammo.evaluation.calibration import fit_platt
@@ -26,48 +23,26 @@ from mammo.evaluation.voting import with_validation_threshold
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import devices
 from mammo.systems.assess import predictions
-from mammo.systems.decide import (
-    TrainedSystem,
-    decide_on_validation,
-    score_part,
-    train_system,
-    validation_results,
-)
-from mammo.systems.fit import EpochRecord
+from mammo.systems.decide import TrainedSystem, decide_on_validation, score_part, validation_results
 from mammo.systems.score import RoiScorer
 from mammo.systems.train import FIT_CODE, computed_with, run_fingerprint
-from tests.tiny_fits import CPU, differing, tiny_config, weights_of
+from tests.tiny_fits import CPU, tiny_config, train_tiny
 
 PatchSets = dict[str, pd.DataFrame]
 
 
-def train_on(
-    parts: dict[str, Rois],
-    patch_sets: PatchSets,
-    system: str = "compact-model2",
-    options: Mapping[str, Any] = MappingProxyType({}),
-    **changes: Any,
-) -> TrainedSystem:
-    config = tiny_config(**changes)
-    return train_system(system, config, parts["train"], parts["val"], patch_sets, **options)
-
-
 @pytest.fixture(scope="module")
 def trained(parts: dict[str, Rois], patch_sets: PatchSets) -> TrainedSystem:
-    return train_on(parts, patch_sets)
+    return train_tiny(parts, patch_sets)
 
 
-def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(
-    trained: TrainedSystem, parts: dict[str, Rois]
-) -> None:
+def test_training_gives_a_bundle_with_the_settings_that_its_decisions_rest_on(trained: TrainedSystem) -> None:
     bundle = trained.bundle
     assert bundle.system == "compact-model2"
     assert (bundle.size_px, bundle.stride_px) == (40, 40)
     assert bundle.vote == tiny_config().vote
     assert bundle.synthetic  # as the ROIs are
     assert not bundle.network.training
-    again = decide_on_validation(bundle, parts["train"], parts["val"], tiny_config())
-    assert (again.calibrator, again.conformal) == (bundle.calibrator, bundle.conformal)
     assert bundle.conformal.n_calibration == 6
 
 
@@ -107,36 +82,6 @@ def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(
     assert validation_results(trained.bundle)["domain_false_alarms"] == 0
 
 
-def test_a_validation_part_of_one_class_is_refused(trained: TrainedSystem, parts: dict[str, Rois]) -> None:
-    normal = parts["val"].only(parts["val"].labels == 0)
-    with pytest.raises(DataError, match="both classes are needed"):
-        decide_on_validation(trained.bundle, parts["train"], normal, tiny_config())
-
-
-def test_the_same_settings_and_seed_give_the_same_weights_and_another_seed_others(
-    trained: TrainedSystem, parts: dict[str, Rois], patch_sets: PatchSets
-) -> None:
-    again, other = (train_on(parts, patch_sets, train__seed=seed) for seed in (0, 1))
-    first = weights_of(trained.bundle.network)
-    assert differing(first, weights_of(again.bundle.network)) == []
-    assert "head.1.weight" in differing(first, weights_of(other.bundle.network))
-
-
-def test_an_interrupted_training_goes_on_from_its_checkpoint(
-    tmp_path: Path, trained: TrainedSystem, parts: dict[str, Rois], patch_sets: PatchSets
-) -> None:
-    def interrupt(_: EpochRecord) -> None:
-        raise KeyboardInterrupt
-
-    checkpoint, records = {"checkpoints": tmp_path}, list[EpochRecord]()
-    with pytest.raises(KeyboardInterrupt):
-        train_on(parts, patch_sets, options=checkpoint | {"on_epoch": interrupt})
-    resumed = train_on(parts, patch_sets, options=checkpoint | {"on_epoch": records.append})
-    assert [record.epoch for record in records] == [1]
-    expected = weights_of(trained.bundle.network)
-    assert differing(expected, weights_of(resumed.bundle.network)) == []
-
-
 @pytest.mark.parametrize(
     ("system", "hardware", "expected"),
     [("compact-baseline", True, "bfloat16"), ("compact-model1", False, "float32")],
@@ -150,7 +95,7 @@ def test_a_bundle_of_every_fusion_keeps_what_auto_meant_where_it_was_fitted(
     expected: str,
 ) -> None:
     monkeypatch.setattr(devices, "computes_bfloat16", lambda device: hardware)
-    trained = train_on(parts, patch_sets, system, train__precision="auto", train__epochs=1)
+    trained = train_tiny(parts, patch_sets, system, train__precision="auto", train__epochs=1)
     assert (trained.bundle.system, trained.bundle.precision) == (system, expected)
     assert len(trained.history) == 1
 
@@ -296,7 +241,7 @@ def test_comments_docstrings_and_layout_do_not_change_the_code_but_a_number_does
 def test_a_system_with_the_floor_is_its_network_with_the_floor_stacked_on_its_validation_scores(
     trained: TrainedSystem, parts: dict[str, Rois], patch_sets: PatchSets, tmp_path: Path
 ) -> None:
-    bundle = train_on(parts, patch_sets, "compact-model2-floor").bundle
+    bundle = train_tiny(parts, patch_sets, "compact-model2-floor").bundle
     network = trained.bundle
     for name, value in network.network.state_dict().items():
         assert torch.equal(bundle.network.state_dict()[name], value)
