@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.data.own import bring_own, load_own, read_own
-from tests.data.pictures import dicom
+from tests.data.pictures import dicom, encoded
 from tests.settings import section
 
 CONFIG = section(IngestConfig, source="own")
@@ -25,10 +24,7 @@ def folder_with(folder: Path, table: str, pictures: Mapping[str, Any] = ROIS) ->
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in pictures.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            (folder / name).write_bytes(content)
-        else:
-            Image.fromarray(content).save(folder / name)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else encoded(content))
     (folder / "rois.csv").write_text(table)
     return folder / "rois.csv"
 

@@ -29,15 +29,6 @@ from mammo.studies.fits import (
 from tests.studies.tiny_studies import tiny_task
 
 
-def console() -> Console:
-    return Console(file=io.StringIO(), width=200)
-
-
-def text_of(shown: Console) -> str:
-    assert isinstance(shown.file, io.StringIO)
-    return shown.file.getvalue()
-
-
 @pytest.fixture(scope="module")
 def tasks() -> list[FitTask]:
     return [tiny_task(seed) for seed in range(3)]
@@ -47,18 +38,18 @@ def tasks() -> list[FitTask]:
 def test_the_number_of_jobs_changes_no_bit_and_kept_fits_are_not_fitted_again(
     tasks: list[FitTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = console()
+    shown = Console(file=io.StringIO(), record=True, width=200)
     one = run_fits(tasks, Workspace(tmp_path / "one"), 1, shown)
-    two = run_fits(tasks[::-1], Workspace(tmp_path / "two"), 2, console())[::-1]
+    two = run_fits(tasks[::-1], Workspace(tmp_path / "two"), 2, Console(quiet=True))[::-1]
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.val.patch_scores, b.val.patch_scores)
         np.testing.assert_array_equal(a.test.patch_scores, b.test.patch_scores)
         assert a.validation == b.validation
-    assert "fit 3/3 done" in text_of(shown)
+    assert "fit 3/3 done" in shown.export_text()
     with pytest.raises(DryRunError, match=r"^1 fits to do, 3 kept from before; \d+ jobs?, about 0:00:\d\d "):
-        run_fits([*tasks, tiny_task(9)], Workspace(tmp_path / "one"), 0, console())
+        run_fits([*tasks, tiny_task(9)], Workspace(tmp_path / "one"), 0, Console(quiet=True))
     monkeypatch.setattr(pool, "_fit_missing", lambda *_: pytest.fail("fitted again"))
-    again = run_fits([*tasks, tasks[0]], Workspace(tmp_path / "one"), 1, console())
+    again = run_fits([*tasks, tasks[0]], Workspace(tmp_path / "one"), 1, Console(quiet=True))
     np.testing.assert_array_equal(again[3].test.patch_scores, one[0].test.patch_scores)
 
 
@@ -68,7 +59,7 @@ def test_a_failing_fit_ends_the_command_with_its_own_error_and_finished_fits_sta
 ) -> None:
     failing = tiny_task(model={"weights": "no-such-file.pt"})
     with pytest.raises(WeightsError, match=r"no-such-file\.pt"):
-        run_fits([tasks[0], failing], Workspace(tmp_path), 1, console())
+        run_fits([tasks[0], failing], Workspace(tmp_path), 1, Console(quiet=True))
     assert fit_path(Workspace(tmp_path).fits, fit_key(tasks[0])).is_file()
     assert multiprocessing.active_children() == []
 
@@ -79,7 +70,7 @@ def test_a_fit_without_memory_on_its_gpu_is_an_error_with_a_way_out(
 ) -> None:
     monkeypatch.setattr(pool, "_fit_and_keep", no_memory)
     with pytest.raises(MammoError, match=r"a worker died \(CUDA out of memory\).*fewer --jobs"):
-        run_fits([tasks[0]], Workspace(tmp_path), 1, console())
+        run_fits([tasks[0]], Workspace(tmp_path), 1, Console(quiet=True))
 
 
 def no_memory(*_: object) -> Fit:
@@ -110,7 +101,7 @@ def test_a_killed_worker_ends_the_command_and_neither_fit_nor_epochs_are_lost(
     killer.start()
     try:
         with pytest.raises(MammoError, match="finished fits are kept"):
-            run_fits(longer, Workspace(tmp_path), 1, console())
+            run_fits(longer, Workspace(tmp_path), 1, Console(quiet=True))
     finally:
         stop.set()
         killer.join()
@@ -122,4 +113,4 @@ def test_two_commands_do_not_fit_in_one_folder(tasks: list[FitTask], tmp_path: P
     folder = Workspace(tmp_path).fits
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"), pytest.raises(MammoError, match="another command is fitting here"):
-        run_fits(tasks, Workspace(tmp_path), 1, console())
+        run_fits(tasks, Workspace(tmp_path), 1, Console(quiet=True))

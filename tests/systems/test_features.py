@@ -41,11 +41,12 @@ def config_of(
     **how: Any,
 ) -> Config:
     frozen = recipe(**(FROZEN | how), augment=augment)
-    values = tiny_config().model_dump(by_alias=True)
-    values["recipes"]["tiny"] = frozen.model_dump()
-    values["train"] |= {"features": features, "precision": precision}
-    values["model"] |= {"road": road}
-    return Config.parse(values)
+    return tiny_config(
+        recipes__tiny=frozen.model_dump(),
+        train__features=features,
+        train__precision=precision,
+        model__road=road,
+    )
 
 
 def classifier_of(config: Config, system: str = SYSTEM) -> Classifier:
