@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -101,6 +101,7 @@ def test_trials_are_the_successes_among_the_metrics_own_rois() -> None:
     assert {name: table.trials(name) for name in trials} == trials
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
 def test_the_rates_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     labels, decisions = np.array(pairs).T
