@@ -431,7 +431,7 @@ def trace(
 @_command(REGISTRY, "mammo rebuild 2")
 def rebuild(version: str, workspace: WorkspaceOption = HERE) -> None:
     """Make a version again from its commit and the raw data, in a clean worktree, and compare (minutes)."""
-    from mammo.promotion.rebuild import rebuild as made_again
+    from mammo.promotion.trace import rebuild as made_again
     from mammo.report.terminal import rebuilt_table
 
     compared = made_again(workspace, _model_name(workspace), version, _say)

@@ -14,9 +14,9 @@ from mammo.core.files import Workspace
 from mammo.promotion.gates import LOADS, Gate, evidence_of, judged
 from mammo.promotion.shadow import agreement
 from mammo.serve.loaded import checked
-from mammo.track.history import CHALLENGER, CHAMPION, History, Step, move, settled
+from mammo.track.history import CHAMPION, History, Step, move, settled
 from mammo.track.registry import Version, announced, version_of
-from mammo.track.store import MISSING, connect, store_errors, unless
+from mammo.track.store import MISSING, unless, using_store
 
 LONGEST_VALUE: Final = 120
 """Letters of a gate's value that the history keeps."""
@@ -42,8 +42,8 @@ def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
     Raises:
         TrackingError: there is no such version, or the store cannot be used.
     """
-    client, name = connect(workspace), config.register_.model_name
-    with store_errors(workspace), TemporaryDirectory() as scratch:
+    name = config.register_.model_name
+    with using_store(workspace) as client, TemporaryDirectory() as scratch:
         candidate = version_of(client, name, number)
         champion = settled(workspace, client, name).told.get(CHAMPION)
         evidence = [
@@ -96,17 +96,11 @@ def promote(
                 f"{name}: version {number} stays out, {len(failed)} of {len(gates)} gates do not hold; {way}\n"
                 + "\n".join(f"- {gate}" for gate in failed)
             )
-        return Step("forced" if failed else "promote", _onto(now, number), reason, gates)
+        return Step("forced" if failed else "promote", now.crowning(number), reason, gates)
 
-    client = connect(workspace)
-    with store_errors(workspace):
+    with using_store(workspace) as client:
         move(workspace, client, name, plan)
         return version_of(client, name, number, said)
-
-
-def _onto(now: History, number: str) -> dict[str, str | None]:
-    """Where the aliases go when a version becomes champion: it is no challenger any more."""
-    return {CHAMPION: number} | ({CHALLENGER: None} if now.told.get(CHALLENGER) == number else {})
 
 
 def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str = "") -> Version:
@@ -115,8 +109,7 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
     Raises:
         TrackingError: history does not reach so far, or the version is gone or cannot vote.
     """
-    client = connect(workspace)
-    with store_errors(workspace):
+    with using_store(workspace) as client:
         start = settled(workspace, client, model_name).champions
         number = _back(client, model_name, start, steps)
 
@@ -126,7 +119,7 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
                     f"{model_name}: the champion was moved while version {number} was checked; "
                     "run `mammo rollback` again"
                 )
-            return Step("rollback", _onto(now, number), reason, steps=steps)
+            return Step("rollback", now.crowning(number), reason, steps=steps)
 
         with announced(workspace, model_name, number):
             checked(workspace, model_name, number)

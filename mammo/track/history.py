@@ -28,7 +28,7 @@ from mammo.core.files import Workspace
 from mammo.core.provenance import git_commit
 from mammo.core.settings import Section
 from mammo.track.check import BUNDLE_TAG
-from mammo.track.store import EXISTS, MISSING, WEIGHTS_TAG, connect, store_errors, tags_of, unless
+from mammo.track.store import EXISTS, MISSING, WEIGHTS_TAG, tags_of, unless, using_store
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
@@ -126,6 +126,10 @@ class History:
                     stack.append(to)
         return stack
 
+    def crowning(self, number: str) -> dict[str, str | None]:
+        """Where the aliases go when a version becomes champion: it is no challenger any more."""
+        return {CHAMPION: number} | ({CHALLENGER: None} if self.told.get(CHALLENGER) == number else {})
+
     @property
     def flaw(self) -> str | None:
         """The first thing wrong with the chain, or with the aliases beside it; None if it is whole."""
@@ -214,8 +218,7 @@ def history_of(workspace: Workspace, name: str, verify: bool) -> History:
     Raises:
         TrackingError: verified, it is broken.
     """
-    client = connect(workspace)
-    with store_errors(workspace):
+    with using_store(workspace) as client:
         if not verify:
             return settled(workspace, client, name)
         found = at_rest(client, name)

@@ -35,8 +35,7 @@ from mammo.systems.decide import TrainedSystem, train_system, validation_results
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import run_fingerprint
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, EXPERIMENT, evidence, evidence_sha256
-from mammo.track.register import register, voter_of
-from mammo.track.registry import Version
+from mammo.track.registry import Version, register, voter_of
 from mammo.track.store import (
     FITTED,
     WEIGHTS_TAG,

@@ -94,6 +94,18 @@ def store_errors(workspace: Workspace) -> Iterator[None]:
 
 
 @contextmanager
+def using_store(workspace: Workspace) -> Iterator[MlflowClient]:
+    """Yield a client of the workspace's store.
+
+    Raises:
+        TrackingError: as of `connect` and `store_errors`.
+    """
+    client = connect(workspace)
+    with store_errors(workspace):
+        yield client
+
+
+@contextmanager
 def unless(*codes: str) -> Iterator[None]:
     """Go on after what MLflow refuses with one of these codes."""
     try:

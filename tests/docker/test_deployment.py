@@ -23,7 +23,7 @@ from mammo.core.files import Workspace
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.track.register import register
+from mammo.track.registry import register
 from mammo.track.store import RunContext, comparison_rows, open_run
 from tests.docker.dockerfiles import FOLDER, ROOT, SECRETS, health_command, read_dockerfile, start_command
 from tests.docker.processes import free_port, running

@@ -23,7 +23,7 @@ from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, save_bundle
-from mammo.track.register import register
+from mammo.track.registry import register
 from mammo.track.store import RunContext, open_run, without_addresses
 from tests.docker.dockerfiles import (
     FOLDER,
