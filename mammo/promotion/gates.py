@@ -79,19 +79,17 @@ class Evidence:
         return values
 
     @cached_property
-    def leaked(self) -> frozenset[str]:
-        """ROIs that share tissue with another part; empty where the list is missing, which a gate of its own says."""
-        if not (self.folder / FLAGGED).is_file():
-            return frozenset()
-        flagged = pd.read_csv(self.folder / FLAGGED, dtype=str).dropna(subset="tissue_in")
-        return frozenset(flagged["roi_id"])
-
-    @cached_property
     def predictions(self) -> pd.DataFrame:
-        """What each system said about each ROI of the test part that is not leaked, by `roi_id`."""
+        """What each system said about each ROI of the test part that shares no tissue with another, by `roi_id`.
+
+        Where the list of those that do is missing, a gate of its own says so.
+        """
         kinds = dict.fromkeys(("system", "roi_id", "group_id", "label", "decision"), str)
         table = pd.read_csv(self.file(PREDICTIONS), dtype=kinds)
-        return table[~table["roi_id"].isin(self.leaked)].set_index("roi_id").sort_index()
+        if (flagged := self.folder / FLAGGED).is_file():
+            leaked = pd.read_csv(flagged, dtype=str).dropna(subset="tissue_in")["roi_id"]
+            table = table[~table["roi_id"].isin(leaked)]
+        return table.set_index("roi_id").sort_index()
 
     def scores(self, system: str) -> Scores:
         """Judgements of one system.

@@ -12,7 +12,7 @@ from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
 from mammo.promotion.gates import LOADS, Gate, evidence_of, judged
-from mammo.promotion.shadow import agreement
+from mammo.promotion.shadow import agreements
 from mammo.serve.loaded import checked
 from mammo.track.history import CHAMPION, History, Step, move, settled
 from mammo.track.registry import Version, announced, version_of
@@ -51,10 +51,9 @@ def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
             for version in (candidate, *([version_of(client, name, champion)] if champion else []))
         ]
         load = partial(checked, workspace, name, number)
-        agreed = None
-        if champion and config.promote.shadow_agreement is not None:
-            in_shadow = agreement(workspace, champion, number).agreement
-            agreed = in_shadow.ci_low if in_shadow.n else None
+        measured = agreements(workspace) if champion and config.promote.shadow_agreement is not None else []
+        pairs = {(one.champion, one.challenger): one.agreement.ci_low for one in measured}
+        agreed = pairs.get((str(champion), number))
         gates = judged(config, evidence[0], evidence[1] if champion else None, load, agreed)
         return Verdict(number, champion, gates)
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mammo.core.config import Config
+from mammo.core.config import Config, Resampling
 from mammo.core.files import Workspace
 from mammo.evaluation.intervals import Estimate, Result, bootstrap, wilson
 from mammo.serve.log import read_log
@@ -33,38 +33,24 @@ class Agreement(Result):
     disagreements: list[dict[str, Any]]
 
 
-def agreement(workspace: Workspace, champion: str, challenger: str) -> Agreement:
-    """What the prediction log tells of two versions; `n` is 0 where they never voted on the same ROI.
+def agreements(workspace: Workspace) -> list[Agreement]:
+    """What the prediction log tells of each pair of versions that voted on the same ROIs.
 
     Raises:
         DataError: the log is damaged.
     """
-    pair = champion, challenger
-    return _of(workspace, pair, _shadowed(workspace).get(pair, []))
-
-
-def agreements(workspace: Workspace) -> list[Agreement]:
-    """The `agreement` of each pair of versions in the prediction log."""
-    return [_of(workspace, pair, lines) for pair, lines in sorted(_shadowed(workspace).items())]
-
-
-def _shadowed(workspace: Workspace) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The newest lines with a challenger's answer, one for each ROI, by the versions of champion and challenger."""
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    by_pair: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for line in read_log(workspace.predictions):
         if other := line["challenger"]:
-            found.setdefault((line["model_version"], other["model_version"]), {})[line["prediction_id"]] = (
-                line
-            )
-    return {
-        pair: sorted(lines.values(), key=lambda line: str(line["time"]))[-N_NEWEST:]
-        for pair, lines in found.items()
-    }
-
-
-def _of(workspace: Workspace, pair: tuple[str, str], lines: list[dict[str, Any]]) -> Agreement:
+            lines = by_pair.setdefault((line["model_version"], other["model_version"]), {})
+            lines[line["prediction_id"]] = line
     how = Config.load_own(workspace.params).evaluate.resampling
-    answers = [(line, line["challenger"]) for line in lines]
+    return [_of(pair, list(lines.values()), how) for pair, lines in sorted(by_pair.items())]
+
+
+def _of(pair: tuple[str, str], lines: list[dict[str, Any]], how: Resampling) -> Agreement:
+    newest = sorted(lines, key=lambda line: str(line["time"]))[-N_NEWEST:]
+    answers = [(line, line["challenger"]) for line in newest]
     apart = np.array([abs(one["probability"] - other["probability"]) for one, other in answers])
     differ = [number for number, (one, other) in enumerate(answers) if one["label"] != other["label"]]
     listed = [

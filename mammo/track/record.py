@@ -7,6 +7,7 @@ store does not know it, as in a fresh clone, the run is written again from the f
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
 
@@ -44,10 +45,8 @@ from mammo.track.store import (
     connect,
     find_run,
     flat_params,
-    note_run,
     open_run,
-    store_errors,
-    unfinished_run,
+    using_store,
 )
 
 CURVES: Final = ("train_loss", "val_loss", "val_auc", "patches_per_second")
@@ -92,9 +91,23 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
                 on_step=on_step,
             )
         _write(workspace, config, trained)
-        _log_bundle(workspace, system, run, trained.history)
+        _log_bundle(workspace, system, run, trained.history, parts)
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
     rmtree(workspace.checkpoints(system), ignore_errors=True)
+
+
+def unfinished_run(path: Path, fingerprint: str) -> str | None:
+    """The run id noted in `path` if that run was killed before its end and had the same fingerprint."""
+    if not path.is_file():
+        return None
+    note = read_json(path)
+    return str(note["run_id"]) if note["fingerprint"] == fingerprint and not note["finished"] else None
+
+
+def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | None) -> None:
+    """Write which run makes, or (with the weights' hash) made, a bundle."""
+    note = {"run_id": run_id, "fingerprint": fingerprint, "finished": weights_sha256 is not None}
+    write_json(path, note | {"weights_sha256": weights_sha256})
 
 
 def _fitted_parts(workspace: Workspace) -> dict[str, Rois]:
@@ -114,7 +127,9 @@ def _curves(record: Mapping[Any, Any]) -> dict[str, float]:
     return {name: float(record[name]) for name in CURVES if name in record}
 
 
-def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFrame) -> None:
+def _log_bundle(
+    workspace: Workspace, system: str, run: Run, history: pd.DataFrame, parts: dict[str, Rois]
+) -> None:
     """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out.
 
     The bundle goes into the run's logged model. What is no result of a test or of an epoch is a tag.
@@ -124,9 +139,7 @@ def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFra
         if record["epoch"] not in logged:
             run.log_metrics(_curves(record), int(record["epoch"]))
     description, trained = workspace.description(system), workspace.reports / "train"
-    fitted = [
-        part.table[["roi_id", "sha256"]].assign(part=name) for name, part in _fitted_parts(workspace).items()
-    ]
+    fitted = [part.table[["roi_id", "sha256"]].assign(part=name) for name, part in parts.items()]
     run.client.log_text(run.run_id, pd.concat(fitted).to_csv(index=False), FITTED)
     for path in (trained / f"{system}.csv", workspace.params):
         run.log_file(path)
@@ -202,10 +215,11 @@ def ensure_run(workspace: Workspace, config: Config, system: str) -> str:
     found = find_run(connect(workspace), sha256_of(workspace.description(system)))
     if found is not None:
         return found
-    context = training_context(workspace, config, system, _fitted_parts(workspace))
+    parts, history = _fitted_parts(workspace), pd.read_csv(workspace.reports / "train" / f"{system}.csv")
+    context = training_context(workspace, config, system, parts)
     tags = context.tags | {"mammo.rebuilt": "from DVC outputs"}
     with open_run(workspace, replace(context, tags=tags)) as run:
-        _log_bundle(workspace, system, run, pd.read_csv(workspace.reports / "train" / f"{system}.csv"))
+        _log_bundle(workspace, system, run, history, parts)
         return run.run_id
 
 
@@ -234,8 +248,8 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
     """Add test results, pictures and what speaks for the data to a system's run and its voter, unless they are in."""
     folder = workspace.reports / "evaluate"
     run_id, digest = ensure_run(workspace, config, system), evidence_sha256(workspace)
-    with store_errors(workspace):
-        run = Run(connect(workspace), run_id)
+    with using_store(workspace) as client:
+        run = Run(client, run_id)
         if run.client.get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
             return
         results = read_json(folder / "results.json")

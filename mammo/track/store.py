@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mammo.core.errors import TrackingError
-from mammo.core.files import Workspace, read_json, write_json
+from mammo.core.files import Workspace
 from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
@@ -275,20 +275,6 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
     return False
 
 
-def unfinished_run(path: Path, fingerprint: str) -> str | None:
-    """The run id noted in `path` if that run was killed before its end and had the same fingerprint."""
-    if not path.is_file():
-        return None
-    note = read_json(path)
-    return str(note["run_id"]) if note["fingerprint"] == fingerprint and not note["finished"] else None
-
-
-def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | None) -> None:
-    """Write which run makes, or (with the weights' hash) made, a bundle."""
-    note = {"run_id": run_id, "fingerprint": fingerprint, "finished": weights_sha256 is not None}
-    write_json(path, note | {"weights_sha256": weights_sha256})
-
-
 def find_run(client: MlflowClient, bundle_sha256: str) -> str | None:
     """Id of the newest run that made the bundle with this hash (`BUNDLE_TAG`), or None if this store has none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -308,13 +294,10 @@ def tags_of(client: MlflowClient, name: str, number: str) -> dict[str, str]:
     return tags
 
 
-def flat_params(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_params(values: dict[str, Any]) -> dict[str, Any]:
     """Nested settings as dotted keys: `{"train": {"seed": 0}}` → `{"train.seed": 0}`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= flat_params(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+    (flat,) = pd.json_normalize(values).to_dict("records")
+    return {str(name): value for name, value in flat.items()}
 
 
 def comparison_rows(workspace: Workspace, most: int = 200) -> list[dict[str, Any]]:
