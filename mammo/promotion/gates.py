@@ -142,11 +142,8 @@ def judged(
 ) -> list[Gate]:
     """Every gate, in the order of the table.
 
-    Args:
-        config: `promote` says what is asked, `evaluate` how intervals and bins are made.
-        candidate, champion: what speaks for them; there may be no champion.
-        load: loads the candidate and has it vote; seconds of a vote.
-        agreement: lower end of the share of shadowed answers that agree with the champion's, where it was measured.
+    `load` loads the candidate, has it vote, and gives the seconds of a vote. `agreement` is the lower end of the share
+    of shadowed answers that agree with the champion's, where it was measured.
     """
     asked, seconds = config.promote, float("nan")
 

@@ -109,7 +109,7 @@ def trace(workspace: Workspace, name: str, what: str) -> Trace:
             out["path"]: out["md5"] for out in outs if out["path"].startswith("data/") and "md5" in out
         },
         settings=dict(run.data.params),
-        rois=rois["part"].value_counts().to_dict(),
+        rois={str(part): int(n) for part, n in rois["part"].value_counts().items()},
         training_roi=next(iter(same), None),
         answers=tuple(line for line in lines if line["prediction_id"] == what),
     )

@@ -225,33 +225,28 @@ def history_of(workspace: Workspace, name: str, verify: bool) -> History:
         return found
 
 
-def move(
-    workspace: Workspace, client: MlflowClient, name: str, plan: Callable[[History], Step | None]
-) -> History:
-    """Move aliases, with an entry; the history after it.
+def move(workspace: Workspace, client: MlflowClient, name: str, plan: Callable[[History], Step]) -> Step:
+    """Move aliases of a registered model that exists, with an entry; what was done.
 
-    Args:
-        workspace: whose commit is noted.
-        client: of the store.
-        name: of the registered model, which exists.
-        plan: what to do from a settled history, or None for nothing; asked again where others were faster.
+    `plan` says what to do from a settled history, and is asked again where others were faster. A step that moves
+    nothing has no entry.
 
     Raises:
         TrackingError: the plan's refusal, or the reason is too long.
     """
-    mine: Entry | None = None
     while True:
         now = settled(workspace, client, name)
-        if mine in now.entries:  # a server that took it may not have said so
-            return now
         step = plan(now)
-        if step is None:
-            return now
+        if not step.to:
+            return step
         if len(step.reason) > LONGEST_REASON:
             raise TrackingError(
                 f"reason: must have at most {LONGEST_REASON} letters, got {len(step.reason)}; shorten it"
             )
         mine = _append(workspace, client, name, now, step)
+        # Asked of the history: a server that took it may not have said so.
+        if mine in settled(workspace, client, name).entries:
+            return step
 
 
 def _append(workspace: Workspace, client: MlflowClient, name: str, now: History, step: Step) -> Entry:

@@ -6,6 +6,7 @@ store does not know it, as in a fresh clone, the run is written again from the f
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -41,7 +42,6 @@ from mammo.track.store import (
     FITTED,
     WEIGHTS_TAG,
     Run,
-    RunContext,
     connect,
     find_run,
     flat_params,
@@ -70,8 +70,7 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     n_epochs, console = config.recipe.epochs * len(members_of(system)), Console(stderr=True)
     mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
     note = workspace.run_note(system)
-    context = training_context(workspace, config, system, parts)
-    with open_run(workspace, context, unfinished_run(note, mark)) as run:
+    with _training_run(workspace, config, system, parts, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
 
         def report(record: EpochRecord) -> None:
@@ -172,8 +171,14 @@ def _write(workspace: Workspace, config: Config, trained: TrainedSystem) -> None
     write_json(workspace.reports / "train" / f"{system}.json", validation_results(trained.bundle))
 
 
-def training_context(workspace: Workspace, config: Config, system: str, parts: dict[str, Rois]) -> RunContext:
-    """What a run logs at its start: settings, identity, data sets with their DVC hashes."""
+def _training_run(
+    workspace: Workspace,
+    config: Config,
+    system: str,
+    parts: dict[str, Rois],
+    unfinished: str | None = None,
+) -> AbstractContextManager[Run]:
+    """Open the run of a system, which logs at its start settings, identity, and data sets with their DVC hashes."""
     use = {"train": "training", "val": "validation"}
     synthetic, data = any(part.synthetic for part in parts.values()), parts["train"].name_of_data
     tags = {
@@ -195,7 +200,8 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         | {"recipe": config.recipe.model_dump(), "system": system}
     )
     datasets = tuple(_data_set(workspace, config, part, use[name]) for name, part in parts.items())
-    return RunContext(experiment_name(config), title_of(system, config.model.weights), params, tags, datasets)
+    title = title_of(system, config.model.weights)
+    return open_run(workspace, experiment_name(config), title, params, tags, datasets, unfinished)
 
 
 def _data_set(
@@ -216,9 +222,8 @@ def ensure_run(workspace: Workspace, config: Config, system: str) -> str:
     if found is not None:
         return found
     parts, history = _fitted_parts(workspace), pd.read_csv(workspace.reports / "train" / f"{system}.csv")
-    context = training_context(workspace, config, system, parts)
-    tags = context.tags | {"mammo.rebuilt": "from DVC outputs"}
-    with open_run(workspace, replace(context, tags=tags)) as run:
+    with _training_run(workspace, config, system, parts) as run:
+        run.tag({"mammo.rebuilt": "from DVC outputs"})
         _log_bundle(workspace, system, run, history, parts)
         return run.run_id
 

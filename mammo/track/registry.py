@@ -25,7 +25,7 @@ from mammo.core.errors import TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.history import CHALLENGER, CHAMPION, CODE_TAG, NEXT, History, Step, look, move
-from mammo.track.store import MISSING, WEIGHTS_TAG, store_errors, tags_of, unless, using_store
+from mammo.track.store import EXISTS, MISSING, WEIGHTS_TAG, store_errors, tags_of, unless, using_store
 
 REFERENCE_TAG: Final = "mammo.reference"
 """What a version answered about the reference ROI when it was made, as JSON."""
@@ -123,14 +123,9 @@ def version_of(client: MlflowClient, model_name: str, number: str, reason: str =
         if error.error_code not in (MISSING, "INVALID_PARAMETER_VALUE"):
             raise
         known = sorted(int(one.version) for one in client.search_model_versions(f"name = '{model_name}'"))
-        if not known:
-            raise TrackingError(
-                f"{model_name}: has no versions yet; register one with `dvc repro`"
-            ) from error
-        raise TrackingError(
-            f"{model_name}: version must be one of {known}, got {number!r}; list them with `mammo runs`, register one "
-            "with `dvc repro`"
-        ) from error
+        choice = f"version must be one of {known}, got {number!r}; list them with `mammo runs`, register one"
+        said = choice if known else "has no versions yet; register one"
+        raise TrackingError(f"{model_name}: {said} with `dvc repro`") from error
     tags = tags_of(client, model_name, number)
     said = tags.get("mammo.synthetic")
     return Version(
@@ -224,21 +219,17 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         number = number or _create_version(client, model_name, voter_of(client, run_id, bundle))
         note = client.get_run(run_id).data.tags.get("mlflow.note.content", "")
         client.update_model_version(model_name, number, note)
-        reason = ""
 
-        def first_or_challenger(now: History) -> Step | None:
-            nonlocal reason
+        def first_or_challenger(now: History) -> Step:
             if (champion := now.told.get(CHAMPION)) is None:
-                reason = "there was no champion"
-                return Step("register", now.crowning(number), reason)
+                return Step("register", now.crowning(number), "there was no champion")
             if number in now.told.values():
-                reason = f"version {number} is already registered"
-                return None
+                return Step("register", {}, f"version {number} is already registered")
             reason = f"version {champion} is champion: promote with `mammo promote VERSION`"
             return Step("register", {CHALLENGER: number}, reason)
 
-        move(workspace, client, model_name, first_or_challenger)
-        return version_of(client, model_name, number, reason)
+        done = move(workspace, client, model_name, first_or_challenger)
+        return version_of(client, model_name, number, done.reason)
 
 
 def reference_answer(bundle: Path) -> dict[str, Any]:
@@ -254,10 +245,9 @@ def reference_answer(bundle: Path) -> dict[str, Any]:
 
 
 def _create_version(client: MlflowClient, model_name: str, model_id: str) -> str:
-    if not client.search_registered_models(f"name = '{model_name}'"):
-        client.create_registered_model(
-            model_name, description="Normal or Tumor: patch voting on mammographic ROIs."
-        )
+    with unless(EXISTS):
+        about = "Normal or Tumor: patch voting on mammographic ROIs."
+        client.create_registered_model(model_name, description=about)
     tags = {name: text for name, text in client.get_logged_model(model_id).tags.items() if "mammo." in name}
     with redirect_stderr(StringIO()):  # where it tells what it does
         made = mlflow.register_model(f"models:/{model_id}", model_name, tags=tags)

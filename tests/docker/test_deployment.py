@@ -24,7 +24,7 @@ from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
 from mammo.track.registry import register
-from mammo.track.store import RunContext, comparison_rows, open_run
+from mammo.track.store import comparison_rows, open_run
 from tests.docker.dockerfiles import FOLDER, ROOT, SECRETS, health_command, read_dockerfile, start_command
 from tests.docker.processes import free_port, running
 from tests.docker.topology import (
@@ -72,15 +72,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with compose_postgresql() as database:
         program, url = mlflow_server(folder, database.port)
         with running(program), logged_in(url):
-            context = RunContext(
-                experiment="deployment",
-                system="compact-model1",
-                params={"train.seed": 0},
-                tags={"mammo.system": "compact-model1"},
-                datasets=(("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training"),),
-            )
+            params, tags = {"train.seed": 0}, {"mammo.system": "compact-model1"}
+            data = [("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training")]
             bundle = tiny_bundle(workspace)
-            with open_run(workspace, context) as run:
+            with open_run(workspace, "deployment", "compact-model1", params, tags, data) as run:
                 run.log_metrics({"val_loss": 0.25}, step=0)
                 run.log_file(bundle / "model.json", "bundle")
             yield Server(
@@ -123,8 +118,7 @@ def test_a_run_goes_through_the_server_into_postgresql_and_the_artifact_volume(s
 
 
 def test_an_unfinished_run_goes_on_through_the_server_and_is_compared_there(server: Server) -> None:
-    context = RunContext("deployment", "compact-model1", {}, {})
-    with open_run(server.workspace, context, unfinished=server.run_id) as run:
+    with open_run(server.workspace, "deployment", "compact-model1", {}, {}, unfinished=server.run_id) as run:
         run.log_metrics({"train_loss": 0.5}, step=1)
     loss = "SELECT value, step FROM metrics WHERE run_uuid = %(run)s AND key = 'train_loss'"
     assert asked(server, loss) == [(0.5, 1)]

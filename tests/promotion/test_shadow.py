@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
-from mammo.promotion.shadow import agreements
+from mammo.promotion.monitoring import agreements
 from mammo.report.terminal import agreements_table
 from mammo.serve.log import PredictionLog, read_log
 from tests.settings import PARAMS
