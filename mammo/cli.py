@@ -431,7 +431,7 @@ def trace(
 @_command(REGISTRY, "mammo rebuild 2")
 def rebuild(version: str, workspace: WorkspaceOption = HERE) -> None:
     """Make a version again from its commit and the raw data, in a clean worktree, and compare (minutes)."""
-    from mammo.promotion.rebuild import rebuild as made_again
+    from mammo.promotion.trace import rebuild as made_again
     from mammo.report.terminal import rebuilt_table
 
     compared = made_again(workspace, _model_name(workspace), version, _say)
@@ -491,7 +491,7 @@ def serve(
 @_command(REGISTRY, "mammo shadow --json")
 def shadow(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None:
     """Say how far challengers that answered unseen (serve.shadow_share) agree with the champion."""
-    from mammo.promotion.shadow import agreements
+    from mammo.promotion.monitoring import agreements
     from mammo.report.terminal import agreements_table
 
     found = agreements(workspace)
@@ -510,7 +510,7 @@ def drift(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Compare what was served with what the champion was trained on; write Data Docs to reports/drift."""
-    from mammo.promotion.drift import MIN_ANSWERS, drift
+    from mammo.promotion.monitoring import MIN_ANSWERS, drift
     from mammo.report.terminal import drifts_table
 
     found, checked = drift(workspace, days)

@@ -79,19 +79,17 @@ class Evidence:
         return values
 
     @cached_property
-    def leaked(self) -> frozenset[str]:
-        """ROIs that share tissue with another part; empty where the list is missing, which a gate of its own says."""
-        if not (self.folder / FLAGGED).is_file():
-            return frozenset()
-        flagged = pd.read_csv(self.folder / FLAGGED, dtype=str).dropna(subset="tissue_in")
-        return frozenset(flagged["roi_id"])
-
-    @cached_property
     def predictions(self) -> pd.DataFrame:
-        """What each system said about each ROI of the test part that is not leaked, by `roi_id`."""
+        """What each system said about each ROI of the test part that shares no tissue with another, by `roi_id`.
+
+        Where the list of those that do is missing, a gate of its own says so.
+        """
         kinds = dict.fromkeys(("system", "roi_id", "group_id", "label", "decision"), str)
         table = pd.read_csv(self.file(PREDICTIONS), dtype=kinds)
-        return table[~table["roi_id"].isin(self.leaked)].set_index("roi_id").sort_index()
+        if (flagged := self.folder / FLAGGED).is_file():
+            leaked = pd.read_csv(flagged, dtype=str).dropna(subset="tissue_in")["roi_id"]
+            table = table[~table["roi_id"].isin(leaked)]
+        return table.set_index("roi_id").sort_index()
 
     def scores(self, system: str) -> Scores:
         """Judgements of one system.
@@ -144,11 +142,8 @@ def judged(
 ) -> list[Gate]:
     """Every gate, in the order of the table.
 
-    Args:
-        config: `promote` says what is asked, `evaluate` how intervals and bins are made.
-        candidate, champion: what speaks for them; there may be no champion.
-        load: loads the candidate and has it vote; seconds of a vote.
-        agreement: lower end of the share of shadowed answers that agree with the champion's, where it was measured.
+    `load` loads the candidate, has it vote, and gives the seconds of a vote. `agreement` is the lower end of the share
+    of shadowed answers that agree with the champion's, where it was measured.
     """
     asked, seconds = config.promote, float("nan")
 

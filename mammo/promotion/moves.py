@@ -11,12 +11,12 @@ from mlflow import MlflowClient
 from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
-from mammo.promotion.gates import LOADS, Gate, evidence_of, judged
-from mammo.promotion.shadow import agreement
+from mammo.promotion.gates import LOADS, Evidence, Gate, evidence_of, judged
+from mammo.promotion.monitoring import agreements
 from mammo.serve.loaded import checked
-from mammo.track.history import CHALLENGER, CHAMPION, History, Step, move, settled
+from mammo.track.history import CHAMPION, History, Step, move, settled
 from mammo.track.registry import Version, announced, version_of
-from mammo.track.store import MISSING, connect, store_errors, unless
+from mammo.track.store import MISSING, unless, using_store
 
 LONGEST_VALUE: Final = 120
 """Letters of a gate's value that the history keeps."""
@@ -42,20 +42,19 @@ def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
     Raises:
         TrackingError: there is no such version, or the store cannot be used.
     """
-    client, name = connect(workspace), config.register_.model_name
-    with store_errors(workspace), TemporaryDirectory() as scratch:
-        candidate = version_of(client, name, number)
-        champion = settled(workspace, client, name).told.get(CHAMPION)
-        evidence = [
-            evidence_of(client, version, Path(scratch) / version.number)
-            for version in (candidate, *([version_of(client, name, champion)] if champion else []))
-        ]
+    name = config.register_.model_name
+    with using_store(workspace) as client, TemporaryDirectory() as scratch:
+
+        def evidence(number: str) -> Evidence:
+            return evidence_of(client, version_of(client, name, number), Path(scratch) / number)
+
+        candidate, champion = evidence(number), settled(workspace, client, name).told.get(CHAMPION)
+        shadowed = agreements(workspace) if champion and config.promote.shadow_agreement is not None else []
+        pair = champion, number
+        agreed = [one.agreement.ci_low for one in shadowed if (one.champion, one.challenger) == pair]
         load = partial(checked, workspace, name, number)
-        agreed = None
-        if champion and config.promote.shadow_agreement is not None:
-            in_shadow = agreement(workspace, champion, number).agreement
-            agreed = in_shadow.ci_low if in_shadow.n else None
-        gates = judged(config, evidence[0], evidence[1] if champion else None, load, agreed)
+        against = evidence(champion) if champion else None
+        gates = judged(config, candidate, against, load, next(iter(agreed), None))
         return Verdict(number, champion, gates)
 
 
@@ -70,18 +69,15 @@ def promote(
     name, number, failed = config.register_.model_name, verdict.number, verdict.failed
     if force and not reason.strip():
         raise TrackingError('--force: needs a reason for the history, got none; add --reason "…"')
-    said = f"champion was version {verdict.champion or 'none'}"
     gates = {
         gate.name: {"value": gate.value[:LONGEST_VALUE], "bound": gate.bound, "passed": gate.passed}
         for gate in verdict.gates
     }
 
-    def plan(now: History) -> Step | None:
-        nonlocal said
+    def plan(now: History) -> Step:
         champion = now.told.get(CHAMPION)
         if champion == number:
-            said = f"version {number} is champion already"
-            return None
+            return Step("promote", {})
         if champion != verdict.champion:
             raise TrackingError(
                 f"{name}: version {number} was judged against champion {verdict.champion or 'none'}, but version "
@@ -96,17 +92,13 @@ def promote(
                 f"{name}: version {number} stays out, {len(failed)} of {len(gates)} gates do not hold; {way}\n"
                 + "\n".join(f"- {gate}" for gate in failed)
             )
-        return Step("forced" if failed else "promote", _onto(now, number), reason, gates)
+        return Step("forced" if failed else "promote", now.crowning(number), reason, gates)
 
-    client = connect(workspace)
-    with store_errors(workspace):
-        move(workspace, client, name, plan)
+    with using_store(workspace) as client:
+        moved = move(workspace, client, name, plan).to
+        before = f"champion was version {verdict.champion or 'none'}"
+        said = before if moved else f"version {number} is champion already"
         return version_of(client, name, number, said)
-
-
-def _onto(now: History, number: str) -> dict[str, str | None]:
-    """Where the aliases go when a version becomes champion: it is no challenger any more."""
-    return {CHAMPION: number} | ({CHALLENGER: None} if now.told.get(CHALLENGER) == number else {})
 
 
 def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str = "") -> Version:
@@ -115,8 +107,7 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
     Raises:
         TrackingError: history does not reach so far, or the version is gone or cannot vote.
     """
-    client = connect(workspace)
-    with store_errors(workspace):
+    with using_store(workspace) as client:
         start = settled(workspace, client, model_name).champions
         number = _back(client, model_name, start, steps)
 
@@ -126,7 +117,7 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
                     f"{model_name}: the champion was moved while version {number} was checked; "
                     "run `mammo rollback` again"
                 )
-            return Step("rollback", _onto(now, number), reason, steps=steps)
+            return Step("rollback", now.crowning(number), reason, steps=steps)
 
         with announced(workspace, model_name, number):
             checked(workspace, model_name, number)
@@ -137,18 +128,13 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
 def _back(client: MlflowClient, name: str, champions: list[str | None], steps: int) -> str:
     """The champion so many steps down the stack, if it is still there."""
     number = champions[-1 - steps] if 0 < steps < len(champions) else None
-    if number is None and len(champions) < 2:
-        held = f"version {champions[0]} alone" if champions else "none"
-        raise TrackingError(
-            f"{name}: there is no champion to go back to, the history holds {held}; "
-            "promote another with `mammo promote VERSION`"
-        )
     if number is None:
-        first = f"begins with version {champions[0]}"
-        raise TrackingError(
-            f"{name}: rollback must take 1 to {len(champions) - 1} steps, got {steps}: the history of "
-            f"champions {first}; promote another with `mammo promote VERSION`"
-        )
+        held = f"version {champions[0]} alone" if champions else "none"
+        why = f"there is no champion to go back to, the history holds {held}"
+        if len(champions) > 1:
+            why = f"rollback must take 1 to {len(champions) - 1} steps, got {steps}: the history of champions begins "
+            why += f"with version {champions[0]}"
+        raise TrackingError(f"{name}: {why}; promote another with `mammo promote VERSION`")
     with unless(MISSING):
         return str(client.get_model_version(name, number).version)
     raise TrackingError(

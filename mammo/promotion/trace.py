@@ -1,24 +1,36 @@
-"""Where an answer comes from: version → run → commit, data, settings and the ROIs that trained it."""
+"""Where an answer comes from: version → run → commit, data, settings and ROIs; and what of a version can be made again.
+
+`rebuild` makes it from its commit, its settings and the raw data.
+"""
 
 import io
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import mlflow
 import pandas as pd
 import yaml
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mammo.core.errors import TrackingError
-from mammo.core.files import Workspace
+from mammo.core.errors import MammoError, TrackingError
+from mammo.core.files import WEIGHTS_FILE, Workspace, read_json, sha256_of
 from mammo.serve.log import read_log
 from mammo.track.history import CODE_TAG
-from mammo.track.registry import Version, version_of
+from mammo.track.registry import version_of
 from mammo.track.store import FITTED, connect, tags_of
 
 PREDICTION: Final = re.compile(r"v(?P<version>\d+)\.(?P<weights>[0-9a-f]{8})\.(?P<pixels>[0-9a-f]{16})")
+RAW: Final = ("data/raw", "data/weights")
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,20 @@ class Trace:
     answers: tuple[dict[str, Any], ...] = ()
 
 
+@dataclass(frozen=True)
+class Compared:
+    """One thing that was made again."""
+
+    name: str
+    registered: str
+    rebuilt: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it came out the same."""
+        return self.registered == self.rebuilt
+
+
 def trace(workspace: Workspace, name: str, what: str) -> Trace:
     """Trace a version's number or a `prediction_id`.
 
@@ -66,35 +92,26 @@ def trace(workspace: Workspace, name: str, what: str) -> Trace:
             f"{what}: version {number} of this registry has the weights {version.weights_sha256[:8]}, so another "
             "registry's version gave this answer; name its store in MLFLOW_TRACKING_URI"
         )
-    made = traced(client, version, tags_of(client, name, number).get(CODE_TAG, ""))
-    if not found:
-        return made
-    rois = fitted_rois(client, version.run_id)
-    same = rois["roi_id"][rois["sha256"].str.startswith(found["pixels"])]
-    lines = tuple(line for line in read_log(workspace.predictions) if line["prediction_id"] == what)
-    return Trace(**asdict(made) | {"training_roi": next(iter(same), None), "answers": lines})
-
-
-def traced(client: MlflowClient, version: Version, code_sha256: str) -> Trace:
-    """What the registry and the run say of a version."""
     run = client.get_run(version.run_id)
     lock = yaml.safe_load(text_of(version.run_id, "evaluate/dvc.lock") or "{}") or {}
     outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
+    rois = pd.read_csv(io.StringIO(text_of(version.run_id, FITTED) or "roi_id,part,sha256\n"), dtype=str)
+    same = rois["roi_id"][rois["sha256"].str.startswith(found["pixels"])] if found else ()
+    lines = read_log(workspace.predictions) if found else ()
     return Trace(
         version=asdict(version),
         run_id=version.run_id,
         experiment=client.get_experiment(run.info.experiment_id).name,
         trained=pd.Timestamp(run.info.start_time, unit="ms", tz="UTC").isoformat(timespec="seconds"),
         commit=run.data.tags.get("mammo.git_commit", ""),
-        code_sha256=code_sha256,
+        code_sha256=tags_of(client, name, number).get(CODE_TAG, ""),
         data_md5={
             out["path"]: out["md5"] for out in outs if out["path"].startswith("data/") and "md5" in out
         },
         settings=dict(run.data.params),
-        rois={
-            str(part): int(n)
-            for part, n in fitted_rois(client, version.run_id)["part"].value_counts().items()
-        },
+        rois={str(part): int(n) for part, n in rois["part"].value_counts().items()},
+        training_roi=next(iter(same), None),
+        answers=tuple(line for line in lines if line["prediction_id"] == what),
     )
 
 
@@ -106,9 +123,82 @@ def text_of(run_id: str, path: str) -> str | None:
         return None
 
 
-def fitted_rois(client: MlflowClient, run_id: str) -> pd.DataFrame:
-    """The ROIs of training and validation, with the hashes of their pixels: `roi_id`, `part`, `sha256`."""
-    text = text_of(run_id, FITTED)
-    return (
-        pd.DataFrame(columns=["roi_id", "part", "sha256"]) if text is None else pd.read_csv(io.StringIO(text))
+def rebuild(workspace: Workspace, name: str, number: str, say: Callable[[str], None]) -> list[Compared]:
+    """Run the pipeline for a version's system in a clean worktree of its commit; compare weights and test metrics.
+
+    Nothing is taken from DVC's cache: every stage runs. It takes as long as `dvc repro` does for one system.
+
+    Raises:
+        TrackingError: the version is not there, or its run keeps too little.
+        MammoError: the commit is not there or was not clean, or a stage failed.
+    """
+    made = trace(workspace, name, number)
+    system, params = made.version["system"], text_of(made.run_id, "params.yaml")
+    results = text_of(made.run_id, "evaluate/results.json")
+    if params is None or results is None:
+        raise TrackingError(
+            f"{name} version {number}: its run {made.run_id} keeps no params.yaml or no test results; register the "
+            "system with `dvc repro`, which logs both"
+        )
+    with worktree(workspace.root, made.commit) as root:
+        settings = yaml.safe_load(params) | {"systems": [system]}
+        (root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        for folder in RAW:
+            if (workspace.root / folder).is_dir():
+                shutil.copytree(workspace.root / folder, root / folder, dirs_exist_ok=True)
+        say(f"{root}: running the pipeline of commit {made.commit[:10]} for {system}")
+        run_stages(root)
+        rebuilt = Workspace(root)
+        again = read_json(rebuilt.reports / "evaluate" / "results.json")["systems"][system]["roi"]
+        before = json.loads(results)["systems"][system]["roi"]
+        weights = sha256_of(rebuilt.bundle(system) / WEIGHTS_FILE)
+        compared = [Compared("weights", made.version["weights_sha256"], weights)]
+        return compared + [Compared(one, _shown(before[one]), _shown(again.get(one))) for one in before]
+
+
+def _shown(estimate: dict[str, Any] | None) -> str:
+    return "none" if estimate is None else str(estimate["value"])
+
+
+@contextmanager
+def worktree(root: Path, commit: str) -> Iterator[Path]:
+    """A clean checkout of a commit, in a folder of its own that goes at the end."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root.resolve()), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    if not commit or commit.endswith("-dirty") or " " in commit:
+        raise MammoError(
+            f"commit: the version must come from a clean commit to be made again, its run says {commit or 'none'!r}; "
+            "commit the code and train again with `dvc repro`"
+        )
+    with tempfile.TemporaryDirectory(prefix="mammo-rebuild-", ignore_cleanup_errors=True) as folder:
+        tree = Path(folder) / "tree"
+        try:
+            within = git("rev-parse", "--show-prefix")
+            git("worktree", "add", "--detach", str(tree), commit)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = getattr(error, "stderr", "") or str(error)
+            raise MammoError(
+                f"{root.resolve()}: has no commit {commit[:10]} ({said.strip().splitlines()[-1]}); fetch it with git"
+            ) from error
+        try:
+            yield tree / within
+        finally:
+            with suppress(subprocess.CalledProcessError):
+                git("worktree", "remove", "--force", str(tree))
+
+
+def run_stages(root: Path) -> None:
+    """`dvc repro evaluate` with the checkout's own code and a cache and a store of its own."""
+    environment = os.environ | {"PYTHONPATH": str(root), "DVC_NO_ANALYTICS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        environment.pop(name, None)
+    (root / "dvc.lock").unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "evaluate"], cwd=root, env=environment, check=False
     )
+    if done.returncode:
+        raise MammoError(f"{root}: `dvc repro evaluate` failed; mend what its message above names")

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from mammo.data.own import Problem
     from mammo.doctor import Finding
     from mammo.evaluation.intervals import Estimate
-    from mammo.promotion.drift import Drift
+    from mammo.promotion.monitoring import Agreement, Drift
     from mammo.promotion.moves import Verdict
-    from mammo.promotion.rebuild import Compared
-    from mammo.promotion.shadow import Agreement
-    from mammo.promotion.trace import Trace
+    from mammo.promotion.trace import Compared, Trace
     from mammo.track.history import Entry
     from mammo.track.registry import Version
 

@@ -28,7 +28,7 @@ from mammo.core.files import Workspace
 from mammo.core.provenance import git_commit
 from mammo.core.settings import Section
 from mammo.track.check import BUNDLE_TAG
-from mammo.track.store import EXISTS, MISSING, WEIGHTS_TAG, connect, store_errors, tags_of, unless
+from mammo.track.store import EXISTS, MISSING, WEIGHTS_TAG, tags_of, unless, using_store
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
@@ -74,11 +74,12 @@ class Entry(Section):
     @property
     def digest(self) -> str:
         """What `sha256` must be."""
-        return sha256(_canonical(self.model_dump(exclude={"sha256"})).encode()).hexdigest()
+        return sha256(self.canonical("sha256").encode()).hexdigest()
 
-
-def _canonical(fields: dict[str, Any]) -> str:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    def canonical(self, *without: str) -> str:
+        """JSON of the fields, but for some, in one way of writing it."""
+        fields = self.model_dump(exclude=set(without))
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -126,26 +127,28 @@ class History:
                     stack.append(to)
         return stack
 
+    def crowning(self, number: str) -> dict[str, str | None]:
+        """Where the aliases go when a version becomes champion: it is no challenger any more."""
+        return {CHAMPION: number} | ({CHALLENGER: None} if self.told.get(CHALLENGER) == number else {})
+
     @property
     def flaw(self) -> str | None:
         """The first thing wrong with the chain, or with the aliases beside it; None if it is whole."""
         told: dict[str, str | None] = {}
-        before: Entry | None = None
+        number, previous = 0, None
         for number, entry in enumerate(self.entries, start=1):
             if entry.number != number:
                 return f"entry {number} is missing"
             if entry.sha256 != entry.digest:
                 return f"entry {number} was changed: its fields do not give its sha256"
-            if entry.previous != (before and before.sha256):
+            if entry.previous != previous:
                 return f"entry {number} does not follow entry {number - 1}: one of the two was changed"
             if any(start != told.get(alias) for alias, (start, _) in entry.moves.items()):
                 return f"entry {number} starts from other aliases than the entries before it leave"
             told |= {alias: to for alias, (_, to) in entry.moves.items()}
-            before = entry
+            previous = entry.sha256
         for alias, to in self.strays.items():
-            return (
-                f"{alias} is version {to or 'none'} where entry {len(self.entries)} leaves {told.get(alias)}"
-            )
+            return f"{alias} is version {to or 'none'} where entry {number} leaves {told.get(alias)}"
         return None
 
 
@@ -161,11 +164,7 @@ def look(client: MlflowClient, name: str) -> tuple[dict[str, str], dict[str, str
 
 
 def read(client: MlflowClient, name: str) -> History:
-    """What the registered model says, whether a move is under way or not.
-
-    Raises:
-        TrackingError: an entry is no entry.
-    """
+    """What the registered model says, whether a move is under way or not; `TrackingError` where an entry is none."""
     aliases, tags = look(client, name)
     entries = (_parsed(name, key, tags[key]) for key in sorted(tags) if key.startswith(TAG))
     return History(tuple(entries), aliases)
@@ -214,8 +213,7 @@ def history_of(workspace: Workspace, name: str, verify: bool) -> History:
     Raises:
         TrackingError: verified, it is broken.
     """
-    client = connect(workspace)
-    with store_errors(workspace):
+    with using_store(workspace) as client:
         if not verify:
             return settled(workspace, client, name)
         found = at_rest(client, name)
@@ -227,33 +225,28 @@ def history_of(workspace: Workspace, name: str, verify: bool) -> History:
         return found
 
 
-def move(
-    workspace: Workspace, client: MlflowClient, name: str, plan: Callable[[History], Step | None]
-) -> History:
-    """Move aliases, with an entry; the history after it.
+def move(workspace: Workspace, client: MlflowClient, name: str, plan: Callable[[History], Step]) -> Step:
+    """Move aliases of a registered model that exists, with an entry; what was done.
 
-    Args:
-        workspace: whose commit is noted.
-        client: of the store.
-        name: of the registered model, which exists.
-        plan: what to do from a settled history, or None for nothing; asked again where others were faster.
+    `plan` says what to do from a settled history, and is asked again where others were faster. A step that moves
+    nothing has no entry.
 
     Raises:
         TrackingError: the plan's refusal, or the reason is too long.
     """
-    mine: Entry | None = None
     while True:
         now = settled(workspace, client, name)
-        if mine in now.entries:  # a server that took it may not have said so
-            return now
         step = plan(now)
-        if step is None:
-            return now
+        if not step.to:
+            return step
         if len(step.reason) > LONGEST_REASON:
             raise TrackingError(
                 f"reason: must have at most {LONGEST_REASON} letters, got {len(step.reason)}; shorten it"
             )
         mine = _append(workspace, client, name, now, step)
+        # Asked of the history: a server that took it may not have said so.
+        if mine in settled(workspace, client, name).entries:
+            return step
 
 
 def _append(workspace: Workspace, client: MlflowClient, name: str, now: History, step: Step) -> Entry:
@@ -278,7 +271,7 @@ def _append(workspace: Workspace, client: MlflowClient, name: str, now: History,
     entry = entry.model_copy(update={"sha256": entry.digest})
     claim, first = f"{name}.move-{entry.number:06}", False
     with unless(EXISTS, MISSING):  # the second where it is gone before MLflow can say that it exists
-        client.create_registered_model(claim, {CLAIMED: _canonical(entry.model_dump())})
+        client.create_registered_model(claim, {CLAIMED: entry.canonical()})
         first = True
     if first:
         _complete(client, name, claim, entry)
@@ -311,20 +304,18 @@ def _complete(client: MlflowClient, name: str, claim: str, entry: Entry) -> None
     """Write a claimed entry and do what it says, unless another has its number; then the claim goes."""
     entries = {one.number: one for one in read(client, name).entries}
     if entries.setdefault(entry.number, entry) == entry:
-        client.set_registered_model_tag(name, f"{TAG}{entry.number:06}", _canonical(entry.model_dump()))
+        client.set_registered_model_tag(name, f"{TAG}{entry.number:06}", entry.canonical())
         to_point, n_entries = () if entry.kind in ("by hand", "found") else tuple(entry.moves), -1
         # Whoever slept on the way here must not leave an old version behind: the newest entry says where to.
         while to_point and n_entries != len((now := read(client, name)).entries):
             n_entries = len(now.entries)
             for alias in to_point:
-                _point(client, name, alias, now.told.get(alias))
+                with unless(
+                    MISSING
+                ):  # the version was deleted meanwhile: then the alias strays, and that is noted
+                    if (number := now.told.get(alias)) is None:
+                        client.delete_registered_model_alias(name, alias)
+                    else:
+                        client.set_registered_model_alias(name, alias, number)
     with unless(MISSING):
         client.delete_registered_model(claim)
-
-
-def _point(client: MlflowClient, name: str, alias: str, number: str | None) -> None:
-    with unless(MISSING):  # the version was deleted meanwhile: then the alias strays, and that is noted
-        if number is None:
-            client.delete_registered_model_alias(name, alias)
-        else:
-            client.set_registered_model_alias(name, alias, number)

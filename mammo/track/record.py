@@ -6,7 +6,9 @@ store does not know it, as in a fresh clone, the run is written again from the f
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
 
@@ -35,20 +37,16 @@ from mammo.systems.decide import TrainedSystem, train_system, validation_results
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import run_fingerprint
 from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, EXPERIMENT, evidence, evidence_sha256
-from mammo.track.register import register, voter_of
-from mammo.track.registry import Version
+from mammo.track.registry import Version, register, voter_of
 from mammo.track.store import (
     FITTED,
     WEIGHTS_TAG,
     Run,
-    RunContext,
     connect,
     find_run,
     flat_params,
-    note_run,
     open_run,
-    store_errors,
-    unfinished_run,
+    using_store,
 )
 
 CURVES: Final = ("train_loss", "val_loss", "val_auc", "patches_per_second")
@@ -72,8 +70,7 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     n_epochs, console = config.recipe.epochs * len(members_of(system)), Console(stderr=True)
     mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
     note = workspace.run_note(system)
-    context = training_context(workspace, config, system, parts)
-    with open_run(workspace, context, unfinished_run(note, mark)) as run:
+    with _training_run(workspace, config, system, parts, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
 
         def report(record: EpochRecord) -> None:
@@ -93,9 +90,23 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
                 on_step=on_step,
             )
         _write(workspace, config, trained)
-        _log_bundle(workspace, system, run, trained.history)
+        _log_bundle(workspace, system, run, trained.history, parts)
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
     rmtree(workspace.checkpoints(system), ignore_errors=True)
+
+
+def unfinished_run(path: Path, fingerprint: str) -> str | None:
+    """The run id noted in `path` if that run was killed before its end and had the same fingerprint."""
+    if not path.is_file():
+        return None
+    note = read_json(path)
+    return str(note["run_id"]) if note["fingerprint"] == fingerprint and not note["finished"] else None
+
+
+def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | None) -> None:
+    """Write which run makes, or (with the weights' hash) made, a bundle."""
+    note = {"run_id": run_id, "fingerprint": fingerprint, "finished": weights_sha256 is not None}
+    write_json(path, note | {"weights_sha256": weights_sha256})
 
 
 def _fitted_parts(workspace: Workspace) -> dict[str, Rois]:
@@ -115,7 +126,9 @@ def _curves(record: Mapping[Any, Any]) -> dict[str, float]:
     return {name: float(record[name]) for name in CURVES if name in record}
 
 
-def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFrame) -> None:
+def _log_bundle(
+    workspace: Workspace, system: str, run: Run, history: pd.DataFrame, parts: dict[str, Rois]
+) -> None:
     """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out.
 
     The bundle goes into the run's logged model. What is no result of a test or of an epoch is a tag.
@@ -125,9 +138,7 @@ def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFra
         if record["epoch"] not in logged:
             run.log_metrics(_curves(record), int(record["epoch"]))
     description, trained = workspace.description(system), workspace.reports / "train"
-    fitted = [
-        part.table[["roi_id", "sha256"]].assign(part=name) for name, part in _fitted_parts(workspace).items()
-    ]
+    fitted = [part.table[["roi_id", "sha256"]].assign(part=name) for name, part in parts.items()]
     run.client.log_text(run.run_id, pd.concat(fitted).to_csv(index=False), FITTED)
     for path in (trained / f"{system}.csv", workspace.params):
         run.log_file(path)
@@ -160,8 +171,14 @@ def _write(workspace: Workspace, config: Config, trained: TrainedSystem) -> None
     write_json(workspace.reports / "train" / f"{system}.json", validation_results(trained.bundle))
 
 
-def training_context(workspace: Workspace, config: Config, system: str, parts: dict[str, Rois]) -> RunContext:
-    """What a run logs at its start: settings, identity, data sets with their DVC hashes."""
+def _training_run(
+    workspace: Workspace,
+    config: Config,
+    system: str,
+    parts: dict[str, Rois],
+    unfinished: str | None = None,
+) -> AbstractContextManager[Run]:
+    """Open the run of a system, which logs at its start settings, identity, and data sets with their DVC hashes."""
     use = {"train": "training", "val": "validation"}
     synthetic, data = any(part.synthetic for part in parts.values()), parts["train"].name_of_data
     tags = {
@@ -183,7 +200,8 @@ def training_context(workspace: Workspace, config: Config, system: str, parts: d
         | {"recipe": config.recipe.model_dump(), "system": system}
     )
     datasets = tuple(_data_set(workspace, config, part, use[name]) for name, part in parts.items())
-    return RunContext(experiment_name(config), title_of(system, config.model.weights), params, tags, datasets)
+    title = title_of(system, config.model.weights)
+    return open_run(workspace, experiment_name(config), title, params, tags, datasets, unfinished)
 
 
 def _data_set(
@@ -203,10 +221,10 @@ def ensure_run(workspace: Workspace, config: Config, system: str) -> str:
     found = find_run(connect(workspace), sha256_of(workspace.description(system)))
     if found is not None:
         return found
-    context = training_context(workspace, config, system, _fitted_parts(workspace))
-    tags = context.tags | {"mammo.rebuilt": "from DVC outputs"}
-    with open_run(workspace, replace(context, tags=tags)) as run:
-        _log_bundle(workspace, system, run, pd.read_csv(workspace.reports / "train" / f"{system}.csv"))
+    parts, history = _fitted_parts(workspace), pd.read_csv(workspace.reports / "train" / f"{system}.csv")
+    with _training_run(workspace, config, system, parts) as run:
+        run.tag({"mammo.rebuilt": "from DVC outputs"})
+        _log_bundle(workspace, system, run, history, parts)
         return run.run_id
 
 
@@ -235,8 +253,8 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
     """Add test results, pictures and what speaks for the data to a system's run and its voter, unless they are in."""
     folder = workspace.reports / "evaluate"
     run_id, digest = ensure_run(workspace, config, system), evidence_sha256(workspace)
-    with store_errors(workspace):
-        run = Run(connect(workspace), run_id)
+    with using_store(workspace) as client:
+        run = Run(client, run_id)
         if run.client.get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
             return
         results = read_json(folder / "results.json")

@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -26,11 +26,12 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mammo.core.errors import TrackingError
-from mammo.core.files import Workspace, read_json, write_json
+from mammo.core.files import Workspace
 from mammo.track.check import BUNDLE_TAG, sqlite_path, tracking_uri
 
 WEIGHTS_TAG: Final = "mammo.weights_sha256"
 MISSING, EXISTS = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
+REFUSALS: Final = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
 HEADLINE: Final = "test/auc"
 FITTED: Final = "rois.csv"
 """Of a run: names and pixel hashes of the ROIs of training and validation, with their part. No pixels."""
@@ -81,7 +82,7 @@ def connect(workspace: Workspace) -> MlflowClient:
 
 
 @contextmanager
-def store_errors(workspace: Workspace) -> Iterator[None]:
+def store_errors(workspace: Workspace, kinds: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
     """Say in a line what MLflow's store refuses.
 
     Raises:
@@ -89,8 +90,30 @@ def store_errors(workspace: Workspace) -> Iterator[None]:
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise _refused(workspace, error) from error
+    except kinds as error:
+        said = first_line(error)
+        remedy = (
+            "check that the server runs or that no other program holds the file, or name another store in"
+        )
+        remedy += " MLFLOW_TRACKING_URI"
+        if re.search("error code 40[13]|Permission denied", said):
+            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account of that server"
+            remedy += " that may do so"
+        raise TrackingError(
+            f"{without_password(tracking_uri(workspace))}: the tracking store cannot be used ({said}); {remedy}"
+        ) from error
+
+
+@contextmanager
+def using_store(workspace: Workspace) -> Iterator[MlflowClient]:
+    """Yield a client of the workspace's store.
+
+    Raises:
+        TrackingError: as of `connect` and `store_errors`.
+    """
+    client = connect(workspace)
+    with store_errors(workspace):
+        yield client
 
 
 @contextmanager
@@ -101,17 +124,6 @@ def unless(*codes: str) -> Iterator[None]:
     except MlflowException as error:
         if error.error_code not in codes:
             raise
-
-
-def _refused(workspace: Workspace, error: Exception) -> TrackingError:
-    said = first_line(error)
-    remedy = "check that the server runs or that no other program holds the file, or name another store in "
-    remedy += "MLFLOW_TRACKING_URI"
-    if re.search("error code 40[13]|Permission denied", said):
-        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account of that server that may do so"
-    return TrackingError(
-        f"{without_password(tracking_uri(workspace))}: the tracking store cannot be used ({said}); {remedy}"
-    )
 
 
 def without_addresses() -> AbstractContextManager[None]:
@@ -146,20 +158,6 @@ def without_password(text: str) -> str:
     A password may hold slashes, so an address is cut up to its last @, even if that costs some of its path.
     """
     return re.sub(r"(?i)(password=)[^&\s]*", r"\1…", re.sub(r"://\S*@", "://", text))
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What a run is about."""
-
-    experiment: str
-    """Its name groups comparable runs: one source, one protocol."""
-    system: str
-    """The run's name."""
-    params: dict[str, Any]
-    tags: dict[str, str]
-    datasets: tuple[tuple[str, pd.DataFrame, str, str], ...] = ()
-    """Of each data set what `Run.log_data` takes."""
 
 
 @dataclass(frozen=True)
@@ -212,30 +210,38 @@ class Run:
 
 
 @contextmanager
-def open_run(workspace: Workspace, context: RunContext, unfinished: str | None = None) -> Iterator[Run]:
+def open_run(
+    workspace: Workspace,
+    experiment: str,
+    name: str,
+    params: dict[str, Any],
+    tags: dict[str, str],
+    datasets: Sequence[tuple[str, pd.DataFrame, str, str]] = (),
+    unfinished: str | None = None,
+) -> Iterator[Run]:
     """Open a run, or go on with the one that a killed process left `unfinished`; it ends FAILED if the block raises.
+
+    Comparable runs (one source, one protocol) share an `experiment`. `datasets` are arguments of `Run.log_data`.
 
     Raises:
         TrackingError: the store cannot be used.
     """
     client = connect(workspace)
-    try:
-        mlflow.set_experiment(experiment_id=experiment_id(client, workspace, context.experiment))
-        if unfinished is not None and not _exists(client, unfinished):
-            unfinished = None
-        name = None if unfinished else context.system
-        with mlflow.start_run(run_id=unfinished, run_name=name, log_system_metrics=True) as active:
+    with store_errors(
+        workspace, (MlflowException,)
+    ):  # the block trains: a full disk is not the store's fault
+        mlflow.set_experiment(experiment_id=experiment_id(client, workspace, experiment))
+        kept = unfinished if unfinished is not None and _exists(client, unfinished) else None
+        with mlflow.start_run(kept, run_name=None if kept else name, log_system_metrics=True) as active:
             run = Run(client, active.info.run_id)
-            if unfinished is None:
-                mlflow.log_params({name: str(value)[:6000] for name, value in context.params.items()})
-                mlflow.set_tags(context.tags)
+            if kept is None:
+                mlflow.log_params({name: str(value)[:6000] for name, value in params.items()})
+                mlflow.set_tags(tags)
                 # MLflow's page compares runs by the metric that came first.
                 mlflow.log_metric(HEADLINE, nan)
-                for data in context.datasets:
+                for data in datasets:
                     run.log_data(*data)
             yield run
-    except MlflowException as error:  # no other: the block trains, and a full disk is not the store's fault
-        raise _refused(workspace, error) from error
 
 
 def experiment_id(client: MlflowClient, workspace: Workspace, name: str) -> str:
@@ -263,20 +269,6 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
     return False
 
 
-def unfinished_run(path: Path, fingerprint: str) -> str | None:
-    """The run id noted in `path` if that run was killed before its end and had the same fingerprint."""
-    if not path.is_file():
-        return None
-    note = read_json(path)
-    return str(note["run_id"]) if note["fingerprint"] == fingerprint and not note["finished"] else None
-
-
-def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | None) -> None:
-    """Write which run makes, or (with the weights' hash) made, a bundle."""
-    note = {"run_id": run_id, "fingerprint": fingerprint, "finished": weights_sha256 is not None}
-    write_json(path, note | {"weights_sha256": weights_sha256})
-
-
 def find_run(client: MlflowClient, bundle_sha256: str) -> str | None:
     """Id of the newest run that made the bundle with this hash (`BUNDLE_TAG`), or None if this store has none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -296,13 +288,10 @@ def tags_of(client: MlflowClient, name: str, number: str) -> dict[str, str]:
     return tags
 
 
-def flat_params(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_params(values: dict[str, Any]) -> dict[str, Any]:
     """Nested settings as dotted keys: `{"train": {"seed": 0}}` → `{"train.seed": 0}`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= flat_params(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+    (flat,) = pd.json_normalize(values).to_dict("records")
+    return {str(name): value for name, value in flat.items()}
 
 
 def comparison_rows(workspace: Workspace, most: int = 200) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.core.provenance import fingerprint, git_commit
 from mammo.track.record import experiment_name
-from mammo.track.store import connect, experiment_id, flat_params, store_errors, without_addresses
+from mammo.track.store import experiment_id, flat_params, using_store, without_addresses
 from mammo.tuning import objective
 from mammo.tuning.objective import FOLDS, INDEX, state_of
 from mammo.tuning.record import report_folder
@@ -41,8 +41,7 @@ MEASURED: Final = (objective.PATCHES, objective.FIT_S, objective.JUDGE_S, object
 
 @contextmanager
 def _experiment(workspace: Workspace, config: Config) -> Iterator[tuple[MlflowClient, str]]:
-    client = connect(workspace)
-    with store_errors(workspace), without_addresses():
+    with using_store(workspace) as client, without_addresses():
         yield client, experiment_id(client, workspace, experiment_name(config))
 
 

@@ -57,7 +57,7 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
     trials, ended = opened.trials, opened.ended
     system, chosen = chosen_settings(opened.config, best.params)
     patches, vote = chosen.patches, chosen.vote
-    folds = _folds(best)
+    folds = list(best.user_attrs[FOLDS])
     n_votes = len(grid_corners(patches.size_px, patches.stride_px, corner_patches=patches.corner_patches))
     return {
         "study": {
@@ -107,10 +107,6 @@ def study_record(opened: OpenStudy) -> dict[str, Any]:
     }
 
 
-def _folds(trial: FrozenTrial) -> list[float]:
-    return [float(value) for value in trial.user_attrs.get(FOLDS, [])]
-
-
 def _value(trial: FrozenTrial) -> float | None:
     """Optuna gives a pruned trial its last epoch's value, which is none."""
     return trial.value if trial.state == TrialState.COMPLETE else None
@@ -127,7 +123,7 @@ def _own(opened: OpenStudy) -> dict[str, Any] | str:
         "state": state_of(own),
         "evidence": evidence(opened.config.tune.metric, settings.vote),
         "value": _value(own),
-        "folds": _folds(own),
+        "folds": list(own.user_attrs.get(FOLDS, [])),
         "params": dict(own.params),
     }
 
@@ -159,7 +155,7 @@ def saved_work(tune: TuneConfig, ended: Sequence[FrozenTrial]) -> dict[str, Any]
     judged = [t for t in ended if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     done = [int(t.user_attrs.get(PATCHES, 0)) for t in judged]
     spent = [sum(float(t.user_attrs.get(cost, 0)) for cost in COSTS[:2]) for t in judged]
-    pruned = [t.user_attrs.get(PRUNED_BY) for t in judged if t.state == TrialState.PRUNED]
+    pruned = [t.user_attrs.get(PRUNED_BY) for t in judged]
     return {
         "planned_patches": full * len(judged),
         "trained_patches": sum(done),
@@ -183,7 +179,7 @@ def trials_table(opened: OpenStudy) -> pd.DataFrame:
             "value": _value(t),
             PRUNED_BY: t.user_attrs.get(PRUNED_BY),
             PATCHES: t.user_attrs.get(PATCHES),
-            **{f"fold_{k}": value for k, value in enumerate(_folds(t))},
+            **{f"fold_{k}": value for k, value in enumerate(t.user_attrs.get(FOLDS, []))},
             **{f"param_{name}": t.params.get(name) for name in opened.config.tune.space},
             **{name: t.user_attrs.get(name) for name in (*COSTS, ERROR)},
         }

@@ -157,12 +157,8 @@ def work(
 ) -> int:
     """Join the study and take trials until it has those of the plan; returns how many this worker ended.
 
-    Args:
-        workspace: where it is.
-        config: all settings.
-        plan: how many trials, and where they are stored.
-        command: signs its trials, see `OpenStudy`; None for a worker that no command has started.
-        say: told one line for each trial that this worker ended.
+    `command` signs its trials, see `OpenStudy`; None for a worker that no command has started. `say` is told one line
+    for each trial that it ended.
 
     Raises:
         MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.

@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.track.store import RunContext, comparison_rows, open_run
+from mammo.track.store import comparison_rows, open_run
 from tests.data.pictures import encoded, noise
 from tests.docker.dockerfiles import FOLDER, SECRETS, health_command, read_dockerfile, start_command
 from tests.docker.processes import Program, free_port, running, wait_until
@@ -88,14 +88,9 @@ def kept() -> tuple[dict[str, Any], dict[str, str]]:
 @pytest.fixture(scope="module")
 def run_id(topology: Topology) -> str:
     """A run that went through MLflow's server."""
-    context = RunContext(
-        experiment="deployment",
-        system="compact-model1",
-        params={"train.seed": 0},
-        tags={"mammo.system": "compact-model1"},
-        datasets=(("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training"),),
-    )
-    with open_run(topology.workspace, context) as run:
+    params, tags = {"train.seed": 0}, {"mammo.system": "compact-model1"}
+    data = [("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training")]
+    with open_run(topology.workspace, "deployment", "compact-model1", params, tags, data) as run:
         run.log_metrics({"val_loss": 0.25}, step=0)
         run.log_file(topology.workspace.params, "settings")
     return run.run_id
@@ -124,8 +119,7 @@ def test_a_run_goes_through_the_server_into_postgresql_and_the_artifact_volume(
 def test_an_unfinished_run_goes_on_through_the_server_and_is_compared_there(
     topology: Topology, run_id: str
 ) -> None:
-    context = RunContext("deployment", "compact-model1", {}, {})
-    with open_run(topology.workspace, context, unfinished=run_id) as run:
+    with open_run(topology.workspace, "deployment", "compact-model1", {}, {}, unfinished=run_id) as run:
         run.log_metrics({"train_loss": 0.5}, step=1)
     loss = "SELECT value, step FROM metrics WHERE run_uuid = %(run)s AND key = 'train_loss'"
     assert in_postgresql(topology, loss, run_id) == [(0.5, 1)]

@@ -20,8 +20,8 @@ from mammo.core.config import Config, VoteConfig
 from mammo.core.files import Workspace
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle, save_bundle
-from mammo.track.register import register
-from mammo.track.store import RunContext, open_run, without_addresses
+from mammo.track.registry import register
+from mammo.track.store import open_run, without_addresses
 from tests.data.pictures import encoded, noise
 from tests.docker.dockerfiles import (
     FOLDER,
@@ -150,9 +150,7 @@ def register_versions(workspace: Workspace, count: int) -> list[str]:
     numbers = []
     for seed in range(count):
         bundle = tiny_bundle(workspace, seed)
-        with open_run(
-            workspace, RunContext("topology", "compact-model1", {}, {"mammo.system": "compact-model1"})
-        ) as run:
+        with open_run(workspace, "topology", "compact-model1", {}, {"mammo.system": "compact-model1"}) as run:
             numbers.append(register(workspace, MODEL, run.run_id, bundle).number)
     return numbers
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
-from mammo.promotion.shadow import agreement, agreements
+from mammo.promotion.monitoring import agreements
 from mammo.report.terminal import agreements_table
 from mammo.serve.log import PredictionLog, read_log
 from tests.settings import PARAMS
@@ -41,7 +41,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_a_roi_counts_once_however_often_it_was_sent(workspace: Workspace) -> None:
-    found = agreement(workspace, "1", "2")
+    found = agreements(workspace)[0]
 
     assert (found.agreement.n, found.agreement.value) == (10, 0.8)
     # Wilson's interval of 8 of 10, as Brown, Cai and DasGupta (2001) compute it.
@@ -51,7 +51,7 @@ def test_a_roi_counts_once_however_often_it_was_sent(workspace: Workspace) -> No
 
 
 def test_disagreements_are_named_the_most_different_first(workspace: Workspace) -> None:
-    assert agreement(workspace, "1", "2").disagreements == [
+    assert agreements(workspace)[0].disagreements == [
         {
             "prediction_id": "v1.aaaaaaaa.0000000000000003",
             "label": ["Normal", "Tumor"],
@@ -70,7 +70,6 @@ def test_each_pair_of_versions_has_its_own_report(workspace: Workspace) -> None:
         ("1", "2", 10),
         ("1", "3", 1),
     ]
-    assert agreement(workspace, "2", "3").to_dict()["agreement"]["n"] == 0
 
 
 def test_the_table_shows_both_answers(workspace: Workspace) -> None:

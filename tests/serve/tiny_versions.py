@@ -14,7 +14,7 @@ from mammo.data.decode import GreyImage
 from mammo.evaluation.conformal import Conformal
 from mammo.models.bundle import Bundle, save_bundle
 from mammo.systems.fit import fit
-from mammo.track.register import register
+from mammo.track.registry import register
 from mammo.track.store import connect
 from tests.settings import params, section
 from tests.tiny_fits import SETTINGS, TRAIN, VAL, new_classifier, recipe

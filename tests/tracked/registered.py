@@ -24,7 +24,7 @@ def with_versions(workspace: Workspace, n_versions: int = 5) -> MlflowClient:
     return client
 
 
-def crown(workspace: Workspace, client: MlflowClient, number: str, judged_against: str | None) -> History:
+def crown(workspace: Workspace, client: MlflowClient, number: str, judged_against: str | None) -> Step:
     """Promote a version that was judged against a champion."""
 
     def plan(now: History) -> Step:

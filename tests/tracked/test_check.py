@@ -10,8 +10,7 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.track.check import BUNDLE_TAG, lacking, place_of_champion
 from mammo.track.record import fill_store
-from mammo.track.register import register
-from mammo.track.registry import champion, versions
+from mammo.track.registry import champion, register, versions
 from mammo.track.store import comparison_rows, connect
 
 NAME = "mammo-roi"

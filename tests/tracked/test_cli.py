@@ -251,7 +251,7 @@ def test_a_full_disk_stops_fetch_and_leaves_nothing_half_written(
 
 def test_promote_and_rollback_tell_what_they_did(mammo: Mammo, files_only: tuple[Workspace, Config]) -> None:
     from mammo.track.record import ensure_run
-    from mammo.track.register import register
+    from mammo.track.registry import register
 
     space, config = files_only
     for system in config.systems:

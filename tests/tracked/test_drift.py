@@ -16,7 +16,7 @@ from mammo import cli
 from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
-from mammo.promotion.drift import compare, drift, psi
+from mammo.promotion.monitoring import compare, drift, psi
 from mammo.serve.log import PredictionLog
 from tests.disc_rois import disc_rois
 

@@ -68,6 +68,12 @@ def place(tmp_path: Path, store_of: Callable[[Workspace], None]) -> Place:
     return space, with_versions(space)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody leaves the owner of a claim time to go on with it."""
+    monkeypatch.setattr(history, "GRACE_S", 0.0)
+
+
 @pytest.fixture(params=["sqlite", "server"])
 def any_place(
     request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch
@@ -133,12 +139,12 @@ def test_of_two_promoters_at_once_each_step_is_won_by_one(any_place: Place) -> N
     assert claims_of(client) == []
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("k", range(1, 6))
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_champion_and_the_next_command_mends_the_rest(
-    place: Place, monkeypatch: pytest.MonkeyPatch, when: str, k: int
+    place: Place, when: str, k: int
 ) -> None:
-    monkeypatch.setattr(history, "GRACE_S", 0.0)
     space, client = place
     move(space, client, NAME, lambda _: Step("register", {CHAMPION: "1"}))
     move(space, client, NAME, lambda _: Step("register", {CHALLENGER: "2"}))
@@ -161,10 +167,8 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_champion_and_the_next_comm
     assert champion_of(client) == "3"
 
 
-def test_an_owner_who_sleeps_while_others_go_on_leaves_no_old_champion_behind(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "GRACE_S", 0.0)
+@pytest.mark.usefixtures("impatient")
+def test_an_owner_who_sleeps_while_others_go_on_leaves_no_old_champion_behind(place: Place) -> None:
     space, client = place
     crown(space, client, "1", None)
 
@@ -179,9 +183,9 @@ def test_an_owner_who_sleeps_while_others_go_on_leaves_no_old_champion_behind(
     assert [moves[CHAMPION][1] for _, moves in moves_of(space)] == ["1", "2", "3"]
 
 
-def test_a_move_whose_answer_got_lost_is_made_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_move_whose_answer_got_lost_is_made_once(place: Place) -> None:
     """MLflow's client sends a request again where the connection breaks, and is told that the model exists."""
-    monkeypatch.setattr(history, "GRACE_S", 0.0)
     space, client = place
 
     def forget(n_calls: int, _: str) -> None:
@@ -193,8 +197,8 @@ def test_a_move_whose_answer_got_lost_is_made_once(place: Place, monkeypatch: py
     assert moves_of(space) == [("promote", {CHAMPION: (None, "1")})]
 
 
-def test_a_claim_that_came_too_late_is_void(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "GRACE_S", 0.0)
+@pytest.mark.usefixtures("impatient")
+def test_a_claim_that_came_too_late_is_void(place: Place) -> None:
     space, client = place
     kept: dict[str, Any] = {}
 
@@ -233,10 +237,8 @@ def test_aliases_older_than_the_history_are_its_first_entry(place: Place) -> Non
     assert moves_of(space) == [("found", {CHAMPION: (None, "3")}), ("promote", {CHAMPION: ("3", "4")})]
 
 
-def test_a_version_deleted_before_its_move_was_mended_is_a_move_by_hand(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "GRACE_S", 0.0)
+@pytest.mark.usefixtures("impatient")
+def test_a_version_deleted_before_its_move_was_mended_is_a_move_by_hand(place: Place) -> None:
     space, client = place
     crown(space, client, "1", None)
 
@@ -305,15 +307,8 @@ def test_a_changed_entry_with_a_new_hash_and_a_taken_entry_are_found(place: Plac
 
 
 def told(kind: Any, number: int, old: str | None, new: str | None, steps: int | None) -> Entry:
-    plain: dict[str, Any] = {
-        "at": "",
-        "who": "",
-        "gates": None,
-        "reason": "",
-        "commit": None,
-        "hashes": {},
-        "previous": None,
-    }
+    plain: dict[str, Any] = {"at": "", "who": "", "reason": "", "hashes": {}}
+    plain |= dict.fromkeys(("gates", "commit", "previous"))
     return Entry(number=number, kind=kind, moves={CHAMPION: (old, new)}, steps=steps, **plain)
 
 

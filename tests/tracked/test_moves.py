@@ -21,7 +21,7 @@ from mammo.track import registry
 from mammo.track.check import lacking
 from mammo.track.history import history_of
 from mammo.track.record import ensure_run, fill_store
-from mammo.track.register import register
+from mammo.track.registry import register
 from mammo.track.store import connect
 from tests.promotion.evidence import write_beside_results
 from tests.tracked.registered import NAME, crown

@@ -30,7 +30,7 @@ from mammo.systems.score import RoiScorer
 from mammo.track import registry
 from mammo.track.history import history_of
 from mammo.track.record import ensure_run, fill_store
-from mammo.track.register import register
+from mammo.track.registry import register
 from mammo.track.store import connect
 
 NAME = "mammo-roi"

@@ -27,8 +27,7 @@ from mammo.data.decode import PHANTOM_ROI
 from mammo.serve.loaded import fetch_version
 from mammo.track.history import CHAMPION
 from mammo.track.record import ensure_run, fill_store
-from mammo.track.register import register
-from mammo.track.registry import announced
+from mammo.track.registry import announced, register
 from mammo.track.store import connect
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,7 @@ from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace, tree_sha256
 from mammo.data.rois import read_rois
 from mammo.data.splits import read_parts
-from mammo.promotion.rebuild import rebuild
-from mammo.promotion.trace import trace
+from mammo.promotion.trace import rebuild, trace
 from mammo.serve.predict import predict_files
 from mammo.track import registry
 

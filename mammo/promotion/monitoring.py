@@ -1,4 +1,4 @@
-"""Is what is served still like what the champion was trained and validated on?"""
+"""What the log of served answers tells: drift from what the champion was made with, and agreement of a challenger."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,15 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import chdtri
 
-from mammo.core.config import Config
+from mammo.core.config import Config, Resampling
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
-from mammo.data.expectations import check_served
 from mammo.data.splits import read_parts
-from mammo.evaluation.intervals import OrNaN, Result
-from mammo.serve.loaded import opened
+from mammo.evaluation.intervals import Estimate, OrNaN, Result, bootstrap, wilson
 from mammo.serve.log import read_log, statistics_of
-from mammo.serve.score import BATCH
 
 VOTES: Final = ("vote_share", "score")
 N_BINS: Final = 10
@@ -30,6 +27,9 @@ BY_CHANCE: Final = 0.0001
 looked at, and because several ROIs come from one film: the published test part of MIAS has one of 0.6 against train."""
 BOUNDS: Final = (0.01, 0.99)
 """Quantiles of the reference between which most of what is served is expected."""
+N_LISTED: Final = 10
+N_NEWEST: Final = 5000
+"""Different ROIs that a comparison looks at: what the jackknife of its interval has memory for."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def drift(workspace: Workspace, days: float) -> tuple[list[Drift], dict[str, Any
         DataError: the log is damaged, or the stages up to `split` have not run.
         TrackingError: there is no champion.
     """
+    from mammo.data.expectations import check_served
+
     lines = list(read_log(workspace.predictions, datetime.now(UTC) - timedelta(days=days)))
     if not lines:
         raise DataError(
@@ -88,6 +90,9 @@ def drift(workspace: Workspace, days: float) -> tuple[list[Drift], dict[str, Any
 
 async def _reference(workspace: Workspace) -> tuple[dict[str, npt.NDArray[np.float64]], str]:
     """Statistics of the training part and the champion's votes on the validation part; and its number."""
+    from mammo.serve.loaded import opened
+    from mammo.serve.score import BATCH
+
     rois = read_parts(workspace)
     table = pd.DataFrame([statistics_of(image) for image in rois.part("train").images])
     images, rows = rois.part("val").images, []
@@ -142,3 +147,56 @@ def psi(served: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> 
     ]
     actual, expected = shares
     return float(((actual - expected) * np.log(actual / expected)).sum()), len(ends) + 1
+
+
+@dataclass(frozen=True)
+class Agreement(Result):
+    """Two versions on the ROIs that both voted on; a ROI that was sent again counts once.
+
+    Attributes:
+        agreement: share of ROIs that got the same label, with Wilson's interval.
+        difference: mean absolute difference of the probabilities of Tumor, with a bootstrap interval over ROIs.
+        disagreements: at most ten ROIs with two labels, the most different first; `prediction_id`, and `label` and
+            `probability` by both.
+    """
+
+    champion: str
+    challenger: str
+    agreement: Estimate
+    difference: Estimate
+    disagreements: list[dict[str, Any]]
+
+
+def agreements(workspace: Workspace) -> list[Agreement]:
+    """What the prediction log tells of each pair of versions that voted on the same ROIs.
+
+    Raises:
+        DataError: the log is damaged.
+    """
+    by_pair: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for line in read_log(workspace.predictions):
+        if other := line["challenger"]:
+            lines = by_pair.setdefault((line["model_version"], other["model_version"]), {})
+            lines[line["prediction_id"]] = line
+    how = Config.load_own(workspace.params).evaluate.resampling
+    return [_of(pair, list(lines.values()), how) for pair, lines in sorted(by_pair.items())]
+
+
+def _of(pair: tuple[str, str], lines: list[dict[str, Any]], how: Resampling) -> Agreement:
+    newest = sorted(lines, key=lambda line: str(line["time"]))[-N_NEWEST:]
+    answers = [(line, line["challenger"]) for line in newest]
+    apart = np.array([abs(one["probability"] - other["probability"]) for one, other in answers])
+    differ = [number for number, (one, other) in enumerate(answers) if one["label"] != other["label"]]
+    listed = [
+        {"prediction_id": answers[number][0]["prediction_id"]}
+        | {name: [one[name] for one in answers[number]] for name in ("label", "probability")}
+        for number in sorted(differ, key=lambda number: -apart[number])[:N_LISTED]
+    ]
+    return Agreement(
+        *pair,
+        wilson(len(answers) - len(differ), len(answers), how["confidence"]),
+        bootstrap(
+            lambda weights: weights @ apart / np.maximum(weights.sum(axis=1), 1), np.arange(len(apart)), **how
+        ),
+        listed,
+    )
