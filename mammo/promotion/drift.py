@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import chdtri
 
-from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
 from mammo.data.expectations import check_served
@@ -91,7 +90,7 @@ async def _reference(workspace: Workspace) -> tuple[dict[str, npt.NDArray[np.flo
     rois = read_parts(workspace)
     table = pd.DataFrame([statistics_of(image) for image in rois.part("train").images])
     images, rows = rois.part("val").images, []
-    async with opened(workspace, Config.load_own(workspace.params).register_.model_name) as loaded:
+    async with opened(workspace) as loaded:
         for start in range(0, len(images), BATCH):
             rows += await loaded.vote(images[start : start + BATCH])
     values = {name: table[name].to_numpy(dtype=float) for name in table}

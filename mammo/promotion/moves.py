@@ -50,7 +50,7 @@ def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
             evidence_of(client, version, Path(scratch) / version.number)
             for version in (candidate, *([version_of(client, name, champion)] if champion else []))
         ]
-        load = partial(checked, workspace, name, number)
+        load = partial(checked, workspace, number)
         agreed = None
         if champion and config.promote.shadow_agreement is not None:
             in_shadow = agreement(workspace, champion, number).agreement
@@ -129,7 +129,7 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
             return Step("rollback", _onto(now, number), reason, steps=steps)
 
         with announced(workspace, model_name, number):
-            checked(workspace, model_name, number)
+            checked(workspace, number)
             move(workspace, client, model_name, plan)
         return version_of(client, model_name, number, f"rolled back from version {start[-1] or 'none'}")
 
