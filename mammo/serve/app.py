@@ -80,7 +80,6 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
         redoc_url=None,
         responses={422: REFUSALS[422]},
     )
-    app.state.service = service
     static = Path(__file__).with_name("static")
     app.mount("/static", StaticFiles(directory=static))
     app.add_middleware(Outermost, service=service)
