@@ -186,14 +186,10 @@ class Follower:
                 await self.step()
                 self.trouble = ""
             except Exception as error:  # noqa: BLE001 (whatever it is, the next move of the alias has to be followed)
-                before, self.trouble = (
-                    self.trouble,
-                    str(error) if isinstance(error, MammoError) else repr(error),
-                )
-                if before != self.trouble:
-                    log.error(
-                        "the registry cannot be followed, version %s goes on: %s", self._current, self.trouble
-                    )
+                why = str(error) if isinstance(error, MammoError) else repr(error)
+                if why != self.trouble:
+                    log.error("the registry cannot be followed, version %s goes on: %s", self._current, why)
+                self.trouble = why
 
     async def step(self) -> None:
         """Ask the registry once, and do what it says.
@@ -204,9 +200,8 @@ class Follower:
         await self._ask()
         champion, challenger = self.aliases[CHAMPION], self.aliases.get(CHALLENGER)
         expected = [number for number in (self._next, challenger) if number is not None]
-        self.refused = {
-            number: why for number, why in self.refused.items() if number in (champion, *expected)
-        }
+        wanted = {champion, *expected}
+        self.refused = {number: why for number, why in self.refused.items() if number in wanted}
         await self._have(champion)
         if champion in self._loaded and champion != self._current:
             log.warning("version %s answers in place of version %s", champion, self._current)
@@ -216,7 +211,7 @@ class Follower:
             # Their turn may come, and then nobody should wait for them.
             self._preloading = asyncio.create_task(self._have(*expected))
         standby = self.config.serve.standby
-        keep = {champion, *expected, self._current, *self._former[len(self._former) - standby :]}
+        keep = {*wanted, self._current, *self._former[len(self._former) - standby :]}
         for number in self._loaded.keys() - keep:
             task = asyncio.create_task(self._loaded.pop(number).drain())
             self._draining.add(task)

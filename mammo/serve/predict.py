@@ -20,7 +20,7 @@ from mammo.core.files import Workspace
 from mammo.core.records import Label, RoiVote
 from mammo.data.decode import MAX_ROI_BYTES, GreyImage, read_picture
 from mammo.data.rois import TABLE_FILE, read_rois
-from mammo.serve.loaded import opened
+from mammo.serve.loaded import Row, opened
 
 if TYPE_CHECKING:
     from mammo.systems.explanation import Explanation
@@ -105,9 +105,9 @@ def hashed(inputs: Iterator[Input], digest: Any) -> Iterator[Input]:
         yield one._replace(name=name.decode())
 
 
-def read_input(one: Input) -> tuple[dict[str, Any], bytes]:
+def read_input(one: Input) -> tuple[Row, bytes]:
     """`input`, and `sha256` or `error`; and the content, of a large file only what shows that it is no ROI."""
-    row: dict[str, Any] = {"input": one.name}
+    row: Row = {"input": one.name}
     try:
         if (file := one.open and one.open()) is None:
             raise OSError("it must be a regular file, but does not exist, or is a link or a device")
@@ -121,9 +121,7 @@ def read_input(one: Input) -> tuple[dict[str, Any], bytes]:
     return row | {"sha256": digest.hexdigest()}, content
 
 
-def predict_files(
-    workspace: Workspace, places: Sequence[Path], bundle: Path | None = None
-) -> list[dict[str, Any]]:
+def predict_files(workspace: Workspace, places: Sequence[Path], bundle: Path | None = None) -> list[Row]:
     """One row for each picture: `file` and the fields of `RoiVote.row`.
 
     All are read first: one bad file refuses the whole call.
@@ -146,7 +144,7 @@ def predict_files(
     if not contents:
         raise DataError(f"{', '.join(map(str, places))}: must hold pictures of ROIs, has none; name others")
 
-    async def predict() -> list[dict[str, Any]]:
+    async def predict() -> list[Row]:
         async with opened(workspace, bundle=bundle) as loaded:
             return await loaded.vote(
                 np.stack([await loaded.decode(content, name) for name, content in contents])
@@ -158,7 +156,7 @@ def predict_files(
 
 def predict_film(
     workspace: Workspace, files: Sequence[Path], places: Sequence[str], bundle: Path | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """One row for each place of one film, cut as ingest cuts: `file`, `at` and the fields of `RoiVote.row`.
 
     Args:
@@ -176,7 +174,7 @@ def predict_film(
     path, at = files[0], [_place(place) for place in places]
     content = read_picture(path)
 
-    async def predict() -> list[dict[str, Any]]:
+    async def predict() -> list[Row]:
         async with opened(workspace, bundle=bundle) as loaded:
             return await loaded.vote(await loaded.cut(content, str(path), at))
 
@@ -184,23 +182,18 @@ def predict_film(
     return [{"file": str(path), "at": [x, y]} | _answer(row) for (x, y), row in zip(at, rows, strict=True)]
 
 
-def write_csv(rows: Sequence[dict[str, Any]], out: TextIO) -> None:
+def write_csv(rows: Sequence[Row], out: TextIO) -> None:
     """Rows as CSV: lists as JSON, true and false in small letters, nothing for null."""
-    texts = [
-        {
-            name: one if isinstance(one, str) else "" if one is None else json.dumps(one)
-            for name, one in row.items()
-        }
-        for row in rows
-    ]
-    table = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(texts)
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(rows[0])
+    for row in rows:
+        values = row.values()
+        table.writerow(one if isinstance(one, str) or one is None else json.dumps(one) for one in values)
 
 
 def explain_rois(
     workspace: Workspace, names: Sequence[str], block: str | None = None
-) -> list[tuple[dict[str, Any], "Explanation"]]:
+) -> list[tuple[Row, "Explanation"]]:
     """Row and explanation of the champion's decision about each ROI; one bad name refuses the whole call.
 
     `names` are picture files, or roi_ids of the workspace's ROI table (a file is preferred); `block` is of Grad-CAM,
@@ -215,7 +208,7 @@ def explain_rois(
 
     rois = _read_named(workspace, names)
 
-    async def explain() -> list[tuple[dict[str, Any], Explanation]]:
+    async def explain() -> list[tuple[Row, Explanation]]:
         async with opened(workspace) as loaded:
             images = [
                 await loaded.decode(content, name) if isinstance(content, bytes) else content
@@ -225,11 +218,9 @@ def explain_rois(
             explained = []
             for name, image, (_, truth, phantom) in zip(names, images, rois, strict=True):
                 row, maps = await loaded.explain(image, block)
-                facts: Any = {
-                    key: row.pop(key) for key in ("system", "size_px", "patch_threshold", "n_agreeing")
-                }
-                for key in ("grad_cam_png", "n_patches"):
-                    del row[key]
+                del row["grad_cam_png"], row["n_patches"]
+                keys = ("system", "size_px", "patch_threshold", "n_agreeing")
+                facts: Any = {key: row.pop(key) for key in keys}
                 found = Explanation(image=image, vote=RoiVote.of(row), block=row["block"], **facts, **maps)
                 row = {"roi": name, "truth": truth} | row | {"synthetic": phantom or synthetic}
                 explained.append((row, found))
@@ -238,7 +229,7 @@ def explain_rois(
     return asyncio.run(explain())
 
 
-def _answer(row: dict[str, Any]) -> dict[str, Any]:
+def _answer(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "patch_scores"}
 
 

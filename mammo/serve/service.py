@@ -112,12 +112,8 @@ class Service:
     ) -> list[Row]:
         """Vote, count, write down; a share of the ROIs goes to the challenger afterwards.
 
-        Args:
-            batcher: the version that votes.
-            images: ROIs `(n, 120, 120)`, which began to be decoded at `started` on `time.perf_counter`.
-            road: the kind of request, for the log.
-            names: of each ROI, what its answer begins with.
-            picture: whether each answer ends with a PNG of the ROI.
+        `images` are `(n, 120, 120)`, and began to be decoded at `started` on `time.perf_counter`. An answer begins with
+        its ROI's `names`, and ends with a PNG of it where a `picture` is wanted.
         """
         decoded = time.perf_counter()
         self.measures.decode.observe(decoded - started)

@@ -84,10 +84,8 @@ def run(order: Header, requests: BinaryIO, answers: BinaryIO) -> None:
         except MammoError as error:
             answer = {"error": str(error)}, b""
         except MemoryError:
-            answer = (
-                {"error": "the picture needs more memory than a request may have; send a smaller one"},
-                b"",
-            )
+            why = "the picture needs more memory than a request may have; send a smaller one"
+            answer = {"error": why}, b""
         send(*answer)
 
 
