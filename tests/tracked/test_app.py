@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import os
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -20,6 +20,20 @@ from mammo.serve.requests import BODY_BYTES
 from mammo.serve.service import TOKEN, Service
 from tests.data.pictures import dicom, encoded
 from tests.tracked.asking import Pixels, vote
+
+BAD_REQUESTS: Final[dict[str, tuple[dict[str, Any], int, str]]] = {
+    "empty": ({"content": b""}, 422, "empty"),
+    "text": ({"content": b"no picture at all"}, 422, "PNG"),
+    "one pixel": ({"content": encoded(np.zeros((1, 1), dtype=np.uint8))}, 422, "120"),
+    "alpha": ({"content": encoded(np.zeros((120, 120, 4), dtype=np.uint8))}, 422, "grey"),
+    "too large": ({"content": b"0" * (BODY_BYTES["/v1/rois"] + 1)}, 413, str(BODY_BYTES["/v1/rois"])),
+    "no images": ({"json": {"images": []}}, 422, "images: List should have at least 1 item"),
+    "no base64": ({"json": {"images": ["no base64!"]}}, 422, "images.0"),
+    "half json": ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "send {"),
+    "urlencoded": ({"data": {"file": "text"}, "files": {}}, 422, "PNG"),
+    "no boundary": ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 422, "form"),
+    "bad query": ({"content": b"x", "params": {"picture": "perhaps"}}, 422, "picture"),
+}
 
 
 def counted(client: TestClient, name: str) -> float:
@@ -117,42 +131,13 @@ def test_the_example_is_a_roi_that_can_be_voted_on(client: TestClient) -> None:
     assert vote(client, client.get("/v1/example").content)["label"] in ("Normal", "Tumor")
 
 
-@pytest.mark.parametrize(
-    ("request_", "status", "message"),
-    [
-        ({"content": b""}, 422, "empty"),
-        ({"content": b"no picture at all"}, 422, "PNG"),
-        ({"content": encoded(np.zeros((1, 1), dtype=np.uint8))}, 422, "120"),
-        ({"content": encoded(np.zeros((120, 120, 4), dtype=np.uint8))}, 422, "grey"),
-        ({"content": b"0" * (BODY_BYTES["/v1/rois"] + 1)}, 413, str(BODY_BYTES["/v1/rois"])),
-        ({"json": {"images": []}}, 422, "images: List should have at least 1 item"),
-        ({"json": {"images": ["no base64!"]}}, 422, "images.0"),
-        ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "send {"),
-        ({"data": {"file": "text"}, "files": {}}, 422, "120"),
-        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 422, "form"),
-        ({"content": b"x", "params": {"picture": "perhaps"}}, 422, "picture"),
-    ],
-    ids=[
-        "empty",
-        "text",
-        "one pixel",
-        "alpha",
-        "too large",
-        "no images",
-        "no base64",
-        "half json",
-        "urlencoded",
-        "no boundary",
-        "bad query",
-    ],
-)
+@pytest.mark.parametrize(("request_", "status", "message"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
 def test_a_bad_request_is_refused_with_a_status_and_a_reason(
     client: TestClient, request_: dict[str, Any], status: int, message: str
 ) -> None:
     answer = client.post("/v1/rois", **request_)
     assert answer.status_code == status
-    if message != "120" or "data" not in request_:
-        assert message in answer.json()["error"]
+    assert message in answer.json()["error"]
 
 
 @pytest.mark.parametrize("at", [[], ["9"], ["1,2,3"], ["nan,1"], ["1e9,1"], ["0,5"], ["1,1"] * 65])
