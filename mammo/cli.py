@@ -480,12 +480,12 @@ def serve(
 ) -> None:
     """Serve the champion, whichever it is: a page for people, JSON for programs."""
     _check_port(host, port)
-    from mammo.serve import server
+    from mammo.serve.app import serve, warning_for
 
-    if warning := server.warning_for(host):
+    if warning := warning_for(host):
         typer.echo(warning, err=True)
     _register_results(workspace)
-    server.serve(workspace, host, port, allowed_host or [], partial(typer.echo, err=True))
+    serve(workspace, host, port, allowed_host or [], partial(typer.echo, err=True))
 
 
 @_command(REGISTRY, "mammo shadow --json")

@@ -96,7 +96,7 @@ async def _reference(workspace: Workspace) -> tuple[dict[str, npt.NDArray[np.flo
     rois = read_parts(workspace)
     table = pd.DataFrame([statistics_of(image) for image in rois.part("train").images])
     images, rows = rois.part("val").images, []
-    async with opened(workspace, Config.load_own(workspace.params).register_.model_name) as loaded:
+    async with opened(workspace) as loaded:
         for start in range(0, len(images), BATCH):
             rows += await loaded.vote(images[start : start + BATCH])
     values = {name: table[name].to_numpy(dtype=float) for name in table}

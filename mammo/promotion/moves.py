@@ -52,7 +52,7 @@ def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
         shadowed = agreements(workspace) if champion and config.promote.shadow_agreement is not None else []
         pair = champion, number
         agreed = [one.agreement.ci_low for one in shadowed if (one.champion, one.challenger) == pair]
-        load = partial(checked, workspace, name, number)
+        load = partial(checked, workspace, number)
         against = evidence(champion) if champion else None
         gates = judged(config, candidate, against, load, next(iter(agreed), None))
         return Verdict(number, champion, gates)
@@ -120,7 +120,7 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
             return Step("rollback", now.crowning(number), reason, steps=steps)
 
         with announced(workspace, model_name, number):
-            checked(workspace, model_name, number)
+            checked(workspace, number)
             move(workspace, client, model_name, plan)
         return version_of(client, model_name, number, f"rolled back from version {start[-1] or 'none'}")
 

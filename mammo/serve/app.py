@@ -1,17 +1,26 @@
-"""The voting service over HTTP: votes for programs and for people, health and metrics for operators."""
+"""The voting service over HTTP: votes for programs and for people, health and metrics for operators; as a program."""
 
 import asyncio
 import base64
+import ctypes
+import gc
 import hmac
+import ipaddress
 import json
 import logging
+import os
+import signal
+import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from importlib.resources import files
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Final
 
 import numpy as np
+import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -24,16 +33,32 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mammo.core.errors import NOTICE
+from mammo.core.files import Workspace
 from mammo.data.decode import MAX_ROI_BYTES, PHANTOM_ROI
-from mammo.serve import schemas
-from mammo.serve.requests import BODY_BYTES, RefusedError, files_of, one_of, places_of
-from mammo.serve.service import Service, admitted, describe
+from mammo.serve.requests import (
+    BODY_BYTES,
+    REFUSALS,
+    Answers,
+    Explained,
+    Model,
+    Picture,
+    RefusedError,
+    RoisRequest,
+    files_of,
+    one_of,
+    picture_body,
+    places_of,
+)
+from mammo.serve.service import TOKEN, Service, admitted, describe
 
 log = logging.getLogger("mammo.serve")
 Places = Annotated[
     list[str],
     Query(alias="at", description="X,Y of a ROI's centre, in pixels from the film's top-left corner, from 1"),
 ]
+LOCAL: Final = ("localhost", "127.0.0.1", "[::1]", "testserver")
+IDLE_S: Final = 10
+M_MMAP_THRESHOLD: Final = -3
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -47,22 +72,16 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
     """Build the application around a service, which runs as long as the application."""
     follower, measures, serve = service.follower, service.measures, service.config.serve
 
-    @asynccontextmanager
-    async def running(_: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
-            yield
-
     app = FastAPI(
         title="mammo",
         description=f"Votes on ROIs of mammograms. {NOTICE}",
-        lifespan=running,
+        lifespan=lambda _: service.running(),
         docs_url=None,
         redoc_url=None,
-        responses={422: schemas.REFUSALS[422]},
+        responses={422: REFUSALS[422]},
     )
-    app.state.service = service
-    static = files("mammo.serve").joinpath("static")
-    app.mount("/static", StaticFiles(directory=str(static)))
+    static = Path(__file__).with_name("static")
+    app.mount("/static", StaticFiles(directory=static))
     app.add_middleware(Outermost, service=service)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts))
 
@@ -81,51 +100,31 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
     def refuse_address(_: Request, error: HTTPException) -> JSONResponse:
         return refuse(_, RefusedError(error.status_code, f"{error.detail}; see /docs"))
 
-    @app.post(
-        "/v1/rois",
-        response_model=schemas.Answers,
-        responses=schemas.REFUSALS,
-        openapi_extra=schemas.body_of(json=True),
-    )
+    many = picture_body(RoisRequest.model_json_schema())
+
+    @app.post("/v1/rois", response_model=Answers, responses=REFUSALS, openapi_extra=many)
     async def rois(request: Request, picture: bool = False) -> Any:
         """Vote on one or many ROIs; one bad picture refuses the whole request."""
         async with admitted(service, request) as batcher:
             sent = await files_of(request, serve.body_s)
             started = time.perf_counter()
             tasks = [batcher.loaded.decode(content, name or "body") for name, content in sent]
-            images = await asyncio.gather(*tasks)
-            rows = await service.answer(batcher, images, "rois", started)
-            shown = await batcher.loaded.pngs(np.stack(images)) if picture else [None] * len(rows)
-        named = zip(sent, rows, shown, strict=True)
-        return JSONResponse(
-            {"rois": [{"name": name, **row, "picture": png} for (name, _), row, png in named]}
-        )
+            images, names = np.stack(await asyncio.gather(*tasks)), [{"name": name} for name, _ in sent]
+            rows = await service.answer(batcher, images, started, "rois", names, picture)
+        return JSONResponse({"rois": rows})
 
-    @app.post(
-        "/v1/films",
-        response_model=schemas.Answers,
-        responses=schemas.REFUSALS,
-        openapi_extra=schemas.body_of(),
-    )
+    @app.post("/v1/films", response_model=Answers, responses=REFUSALS, openapi_extra=picture_body())
     async def films(request: Request, at: Places = [], picture: bool = False) -> Any:  # noqa: B006 (FastAPI copies it)
         """Vote on places of a film, each cut as in training."""
         async with admitted(service, request) as batcher:
             places, (name, content) = places_of(at), await one_of(request, serve.body_s)
             started = time.perf_counter()
             images = await batcher.loaded.cut(content, name or "body", places)
-            rows = await service.answer(batcher, list(images), "films", started)
-            shown = await batcher.loaded.pngs(images) if picture else [None] * len(rows)
-        placed = zip(places, rows, shown, strict=True)
-        return JSONResponse(
-            {"rois": [{"name": name, "at": at, **row, "picture": png} for at, row, png in placed]}
-        )
+            names = [{"name": name, "at": place} for place in places]
+            rows = await service.answer(batcher, images, started, "films", names, picture)
+        return JSONResponse({"rois": rows})
 
-    @app.post(
-        "/v1/pictures",
-        response_model=schemas.Picture,
-        responses=schemas.REFUSALS,
-        openapi_extra=schemas.body_of(),
-    )
+    @app.post("/v1/pictures", response_model=Picture, responses=REFUSALS, openapi_extra=picture_body())
     async def pictures(request: Request) -> Any:
         """Show a picture as the model reads it: a ROI or a film, in any format, as PNG."""
         async with admitted(service, request) as batcher:
@@ -133,31 +132,27 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
             facts, png = await batcher.loaded.show(content, name or "body")
         return facts | {"png": base64.b64encode(png).decode()}
 
-    @app.post(
-        "/v1/explanations",
-        response_model=schemas.Explained,
-        responses=schemas.REFUSALS,
-        openapi_extra=schemas.body_of(),
-    )
+    @app.post("/v1/explanations", response_model=Explained, responses=REFUSALS, openapi_extra=picture_body())
     async def explanations(request: Request, at: Places = []) -> Any:  # noqa: B006 (FastAPI copies it)
         """Vote on a ROI, or on one place of a film, and compute its Grad-CAM."""
         async with admitted(service, request) as batcher:
             name, content = await one_of(request, serve.body_s)
-            if at:
-                places = places_of(at[:1])
+            places = places_of(at[:1]) if at else []
+            if places:
                 image = (await batcher.loaded.cut(content, name or "body", places))[0]
             else:
                 image = await batcher.loaded.decode(content, name or "body")
             row, _ = await batcher.loaded.explain(image)
-        return JSONResponse({"name": name} | ({"at": places[0]} if at else {}) | row)
+        return JSONResponse({"name": name} | ({"at": places[0]} if places else {}) | row)
 
-    @app.get("/v1/model", response_model=schemas.Model)
+    @app.get("/v1/model", response_model=Model)
     async def model() -> Any:
         """The version that answers, and its challenger."""
+        told = partial(asyncio.to_thread, describe, follower.workspace, follower.name)
         challenger = follower.aliases.get("challenger")
         return {
-            "champion": await asyncio.to_thread(describe, follower, follower.champion.loaded.files.number),
-            "challenger": challenger and await asyncio.to_thread(describe, follower, challenger),
+            "champion": await told(follower.champion.loaded.files.number),
+            "challenger": challenger and await told(challenger),
             "notice": NOTICE,
             "limits": {"roi_bytes": MAX_ROI_BYTES, "film_bytes": BODY_BYTES["/v1/films"]},
         }
@@ -175,14 +170,12 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
     @app.get("/readyz")
     async def ready(response: Response) -> dict[str, Any]:
         """Whether requests should be sent here, and which version answers."""
-        is_ready = not service.draining
-        response.status_code = 200 if is_ready else 503
-        alias, loaded = follower.aliases.get("champion"), follower.champion.loaded.files.number
+        response.status_code = 503 if service.draining else 200
         return {
-            "ready": is_ready,
+            "ready": not service.draining,
             "draining": service.draining,
-            "alias": alias,
-            "loaded": loaded,
+            "alias": follower.aliases.get("champion"),
+            "loaded": follower.champion.loaded.files.number,
             "refused": follower.refused,
             "registry": follower.trouble or "ok",
         }
@@ -195,16 +188,13 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
         measures.loaded(follower.champion.loaded.files.number)
         return Response(generate_latest(measures.registry), media_type=CONTENT_TYPE_LATEST)
 
-    def text(name: str) -> HTMLResponse:
-        return HTMLResponse(static.joinpath(name).read_text(encoding="utf-8"))
-
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def page() -> HTMLResponse:
-        return text("page.html")
+    def page() -> str:
+        return (static / "page.html").read_text(encoding="utf-8")
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return text("docs.html")
+    def docs() -> str:
+        return (static / "docs.html").read_text(encoding="utf-8")
 
     return app
 
@@ -230,28 +220,93 @@ class Outermost:
                 message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
+        is_voting, answer = scope["path"].startswith("/v1/"), self.app
         token, given = self.service.token, Headers(scope=scope).get("authorization", "")
+        if is_voting and token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            why = "authorization: must be `Bearer TOKEN` with this service's token; ask its operator"
+            answer = JSONResponse({"error": why}, 401, headers={"WWW-Authenticate": "Bearer"})
         with suppress(ClientDisconnect):
-            if (
-                token
-                and scope["path"].startswith("/v1/")
-                and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
-            ):
-                denied = JSONResponse(
-                    {
-                        "error": "authorization: must be `Bearer TOKEN` with this service's token; ask its operator"
-                    },
-                    401,
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-                await denied(scope, receive, sending)
-            else:
-                await self.app(scope, receive, sending)
-        if scope["path"].startswith("/v1/"):
-            client = scope["client"][0] if scope.get("client") else None
+            await answer(scope, receive, sending)
+        if is_voting:
             line = {
                 "path": scope["path"],
                 "status": status,
                 "seconds": round(time.perf_counter() - started, 4),
+                "method": scope["method"],
+                "client": scope["client"][0] if scope.get("client") else None,
             }
-            log.info(json.dumps(line | {"method": scope["method"], "client": client}))
+            log.info(json.dumps(line))
+
+
+class Draining(uvicorn.Server):
+    """On SIGTERM it says that it is not ready, answers for a while longer, and then ends as uvicorn does."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called for SIGTERM and SIGINT; a second signal ends at once."""
+        if self.service.draining:
+            self.force_exit = self.should_exit = True
+            return
+        self.service.draining = True
+        seconds = self.service.config.serve.drain_s if sig == signal.SIGTERM else 0
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, seconds, setattr, self, "should_exit", True)
+
+
+def give_memory_back() -> None:
+    """Have the C library (glibc alone) give large blocks back when they are freed, however many came before them."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**17)
+
+
+def serve(
+    workspace: Workspace, host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Serve the champion until the end, and say where once it answers.
+
+    Raises:
+        MammoError: there is no champion, or it fails its check.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("mammo.serve").setLevel(logging.INFO)
+    give_memory_back()
+    # Every poll of the registry asks again: MLflow's own repetitions would hold it for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    service = Service(workspace)
+    config = uvicorn.Config(
+        create_app(service, [*LOCAL, host, *allowed_hosts]),
+        host=host,
+        port=port,
+        timeout_keep_alive=IDLE_S,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",  # the service runs around the server: what ends its start is told in one sentence
+    )
+
+    async def run() -> None:
+        async with service.running():
+            gc.freeze()  # MLflow's half a million objects: looking through them would hold every answer for 150 ms
+            say(f"voting service: http://{host}:{port} (stop with Ctrl-C)")
+            await Draining(config, service).serve()
+
+    asyncio.run(run())
+
+
+def warning_for(host: str) -> str:
+    """What to know before the service is reachable from elsewhere; empty on the machine itself."""
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if is_loopback or os.environ.get(TOKEN):
+        return ""
+    return (
+        f"warning: {host} can be reached from elsewhere and anyone may ask: set {TOKEN}, and put a proxy with TLS "
+        "in front (docker/nginx.conf)"
+    )

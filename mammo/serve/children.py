@@ -1,10 +1,11 @@
-"""Worker processes, from the side that asks: started, asked one thing at a time, ended when they overstep."""
+"""Worker processes, from the side that asks: started, asked, ended when they overstep."""
 
 import asyncio
 import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,12 +26,11 @@ class WorkerGoneError(MammoError):
 
 
 class Worker:
-    """A process that does what an order says: started by `start`, or by the first request after its end."""
+    """A process that does what its order says: started by `start`, or by the first request that finds none."""
 
     def __init__(self, kind: str) -> None:
         self.kind, self.order = kind, Header()
         self._process: Process | None = None
-        self._one_at_a_time = asyncio.Lock()
 
     async def load(self) -> None:
         """Start a process that loads its libraries and waits for `start`."""
@@ -47,30 +47,25 @@ class Worker:
         Raises:
             MammoError: the version cannot be loaded, in its own words.
         """
-        self.order = order | {"kind": self.kind}
-        async with self._one_at_a_time:
-            await self._become()
-
-    async def _become(self) -> None:
+        self.order = order
         if self._process is None:
             await self.load()
-        line = json.dumps(self.order).encode() + b"\n"
+        line = json.dumps(order | {"kind": self.kind}).encode() + b"\n"
         header, _ = await self._exchange(line, START_S)
         if "error" in header:
             raise MammoError(header["error"])
 
     async def ask(self, header: Header, body: bytes = b"", seconds: float = 60) -> tuple[Header, bytes]:
-        """Send a request and wait for the answer; a worker that ended is started again first.
+        """Send a request and wait for the answer, before the next; a worker that ended is started again first.
 
         Raises:
             DataError: the request was refused.
             WorkerGoneError: there was no answer in time, or the worker ended; the next request starts another.
         """
-        async with self._one_at_a_time:
-            if self._process is None or self._process.returncode is not None:
-                self._process = None
-                await self._become()
-            answer, content = await self._exchange(message(header, body), seconds)
+        if self._process is None or self._process.returncode is not None:
+            self._process = None
+            await self.start(self.order)
+        answer, content = await self._exchange(message(header, body), seconds)
         if "error" in answer:
             raise DataError(answer["error"])
         return answer, content
@@ -89,18 +84,19 @@ class Worker:
                 header = json.loads(await process.stdout.readexactly(n_header))
                 return header, await process.stdout.readexactly(n_body)
         except TimeoutError as error:
-            await self._end()
+            await self.close()
             raise WorkerGoneError(
                 f"no answer within {seconds:g} s; send a smaller or a simpler picture"
             ) from error
         except (OSError, asyncio.IncompleteReadError) as error:
-            await self._end()
+            await self.close()
             raise WorkerGoneError("a worker ended before it answered; send the request again") from error
         except asyncio.CancelledError:
-            await self._end()  # its answer would be taken for the next one's
+            await self.close()  # its answer would be taken for the next one's
             raise
 
-    async def _end(self) -> None:
+    async def close(self) -> None:
+        """End the process."""
         process, self._process = self._process, None
         if process is not None:
             with suppress(ProcessLookupError):
@@ -109,11 +105,25 @@ class Worker:
             if process.stdin is not None:
                 process.stdin.close()
 
-    async def close(self) -> None:
-        """End the process."""
-        await self._end()
-
     @property
     def pid(self) -> int | None:
         """Of the process; None where there is none."""
         return None if self._process is None else self._process.pid
+
+
+class Pool:
+    """Workers of one kind, each asked one thing at a time."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self.workers = list(workers)
+        self._free: asyncio.Queue[Worker] = asyncio.Queue()
+        for worker in workers:
+            self._free.put_nowait(worker)
+
+    async def ask(self, header: Header, body: bytes = b"", seconds: float = 60) -> tuple[Header, bytes]:
+        """As `Worker.ask`, of the next that is free."""
+        worker = await self._free.get()
+        try:
+            return await worker.ask(header, body, seconds)
+        finally:
+            self._free.put_nowait(worker)

@@ -1,27 +1,120 @@
-"""The service follows the registry: the champion votes, loaded beside the old one and checked first."""
+"""The service follows the registry: the champion votes, loaded beside the old one and checked first.
+
+Votes of requests that come together are computed together; a queue that is full refuses.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 from mlflow import MlflowClient
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError
 from mammo.core.files import Workspace
 from mammo.core.processes import usable_cpus
-from mammo.serve.batching import Batcher
-from mammo.serve.children import Worker
-from mammo.serve.loaded import Loaded, fetch_version
+from mammo.data.decode import GreyImage
+from mammo.serve.children import Worker, WorkerGoneError
+from mammo.serve.loaded import Loaded, Row, fetch_version
 from mammo.track.history import CHALLENGER, CHAMPION
 from mammo.track.registry import aliases
 from mammo.track.store import connect
 
 log = logging.getLogger("mammo.serve")
 POLLS_TO_RETRY: Final = 60
+
+
+class BusyError(MammoError):
+    """More ROIs wait than may; they are welcome a second later."""
+
+
+class Batcher:
+    """The ROIs that wait for one version, and the tasks that have its voters vote on them.
+
+    A batch is of what waits when a voter is free, so a lone ROI waits for nobody.
+    """
+
+    def __init__(self, loaded: Loaded, observe: Callable[[int], None]) -> None:
+        self.loaded = loaded
+        self._observe = observe
+        self._waiting: asyncio.Queue[tuple[GreyImage, asyncio.Future[Row]]] = asyncio.Queue()
+        self._tasks = [asyncio.create_task(self._run()) for _ in loaded.voters.workers]
+        self._n_open = 0
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+
+    @property
+    def n_waiting(self) -> int:
+        """ROIs that wait for a batch."""
+        return self._waiting.qsize()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For a request that needs this version, which does not end before the block does."""
+        self._n_open += 1
+        self._none_open.clear()
+        try:
+            yield
+        finally:
+            self._n_open -= 1
+            if not self._n_open:
+                self._none_open.set()
+
+    async def vote(self, images: list[GreyImage]) -> list[Row]:
+        """The answers about ROIs, each `(120, 120)`.
+
+        Raises:
+            BusyError: the queue is full.
+            WorkerGoneError: the version's processes ended again and again.
+        """
+        limit = self.loaded.settings.queue
+        if self.n_waiting + len(images) > limit:
+            raise BusyError(
+                f"{self.n_waiting} ROIs wait, and at most {limit} may; send yours again in a second"
+            )
+        futures = [asyncio.get_running_loop().create_future() for _ in images]
+        for waiting in zip(images, futures, strict=True):
+            self._waiting.put_nowait(waiting)
+        return list(await asyncio.gather(*futures))
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._waiting.get()]
+            share = -(-(1 + self.n_waiting) // len(self._tasks))  # what waits is for all voters that are free
+            n = min(share, self.loaded.settings.max_batch)
+            batch += [self._waiting.get_nowait() for _ in range(n - 1)]
+            self._observe(n)
+            images = np.stack([image for image, _ in batch])
+            try:
+                rows = await self._voted(images)
+            except Exception as error:  # noqa: BLE001 (whatever it is, who waits has to hear of it)
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), row in zip(batch, rows, strict=True):
+                if not future.done():  # its client may have gone
+                    future.set_result(row)
+
+    async def _voted(self, images: npt.NDArray[np.uint8]) -> list[Row]:
+        """Rows of a batch, from as many voters as there are, and one more, should they end one after the other."""
+        for _ in self._tasks:
+            with suppress(WorkerGoneError):
+                return await self.loaded.vote(images)
+        return await self.loaded.vote(images)
+
+    async def drain(self) -> None:
+        """Wait for the requests that began with this version, then end it."""
+        await self._none_open.wait()
+        for task in self._tasks:
+            task.cancel()
+        await self.loaded.close()
 
 
 @dataclass
@@ -93,7 +186,10 @@ class Follower:
                 await self.step()
                 self.trouble = ""
             except Exception as error:  # noqa: BLE001 (whatever it is, the next move of the alias has to be followed)
-                self._say(str(error) if isinstance(error, MammoError) else repr(error))
+                why = str(error) if isinstance(error, MammoError) else repr(error)
+                if why != self.trouble:
+                    log.error("the registry cannot be followed, version %s goes on: %s", self._current, why)
+                self.trouble = why
 
     async def step(self) -> None:
         """Ask the registry once, and do what it says.
@@ -104,9 +200,8 @@ class Follower:
         await self._ask()
         champion, challenger = self.aliases[CHAMPION], self.aliases.get(CHALLENGER)
         expected = [number for number in (self._next, challenger) if number is not None]
-        self.refused = {
-            number: why for number, why in self.refused.items() if number in (champion, *expected)
-        }
+        wanted = {champion, *expected}
+        self.refused = {number: why for number, why in self.refused.items() if number in wanted}
         await self._have(champion)
         if champion in self._loaded and champion != self._current:
             log.warning("version %s answers in place of version %s", champion, self._current)
@@ -114,43 +209,37 @@ class Follower:
             self._current = champion
         if expected and (self._preloading is None or self._preloading.done()):
             # Their turn may come, and then nobody should wait for them.
-            self._preloading = asyncio.create_task(self._have_all(expected))
+            self._preloading = asyncio.create_task(self._have(*expected))
         standby = self.config.serve.standby
-        keep = {champion, *expected, self._current, *self._former[len(self._former) - standby :]}
+        keep = {*wanted, self._current, *self._former[len(self._former) - standby :]}
         for number in self._loaded.keys() - keep:
-            self._end(self._loaded.pop(number))
+            task = asyncio.create_task(self._loaded.pop(number).drain())
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
 
-    async def _have_all(self, numbers: list[str]) -> None:
+    async def _have(self, *numbers: str) -> None:
+        """Load versions, one after the other, unless they are loaded or were refused."""
         for number in numbers:
-            await self._have(number)
-
-    async def _have(self, number: str) -> None:
-        """Load a version unless it is loaded or was refused."""
-        async with self._one_at_a_time:
-            waits = number in self.refused and self._retry_at[number] > time.monotonic()
-            if number in self._loaded or waits:
-                return
-            try:
-                await self._load(number)
-                self.refused.pop(number, None)
-            except MammoError as error:
-                self.refused[number] = str(error)
-                self._retry_at[number] = time.monotonic() + POLLS_TO_RETRY * self.config.serve.poll_s
-                log.error("version %s is refused, version %s goes on: %s", number, self._current, error)
+            async with self._one_at_a_time:
+                waits = number in self.refused and self._retry_at[number] > time.monotonic()
+                if number in self._loaded or waits:
+                    continue
+                try:
+                    await self._load(number)
+                    self.refused.pop(number, None)
+                except MammoError as error:
+                    self.refused[number] = str(error)
+                    self._retry_at[number] = time.monotonic() + POLLS_TO_RETRY * self.config.serve.poll_s
+                    log.error("version %s is refused, version %s goes on: %s", number, self._current, error)
 
     async def _ask(self) -> None:
         self.aliases, self._next = await asyncio.to_thread(aliases, self.workspace, self._client, self.name)
-
-    def _say(self, text: str) -> None:
-        if self.trouble != text:
-            log.error("the registry cannot be followed, version %s goes on: %s", self._current, text)
-        self.trouble = text
 
     async def _load(self, number: str) -> None:
         """Load and check a version beside the others."""
         files = await asyncio.to_thread(fetch_version, self.workspace, self.name, number)
         voters, self._spares = self._spares, []
-        loaded = Loaded(files, self.config.serve, self.config.ingest.bounding_box, voters)
+        loaded = Loaded(files, self.config, voters)
         try:
             await loaded.start()
             await loaded.check()
@@ -166,17 +255,11 @@ class Follower:
         self._spares = [Worker("votes") for _ in range(self.config.serve.voters or usable_cpus())]
         await asyncio.gather(*(spare.load() for spare in self._spares))
 
-    def _end(self, batcher: Batcher) -> None:
-        task = asyncio.create_task(batcher.drain())
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
-
     async def close(self) -> None:
         """End every process."""
         if self._preloading is not None:
             await self._preloading
-        for task in list(self._draining):
-            await task
+        await asyncio.gather(*self._draining)
         for batcher in self._loaded.values():
             await batcher.drain()
         await asyncio.gather(*(spare.close() for spare in self._spares))

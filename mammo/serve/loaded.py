@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,9 +24,8 @@ from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
 from mammo.core.processes import usable_cpus
-from mammo.core.serve_config import ServeConfig
 from mammo.data.decode import GreyImage
-from mammo.serve.children import Worker
+from mammo.serve.children import Pool, Worker
 from mammo.serve.worker import rois_of
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.history import CODE_TAG
@@ -126,36 +125,6 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     return VersionFiles(name, number, bundle, code, reference, description, found.run_id or "")
 
 
-def files_of(bundle: Path) -> VersionFiles:
-    """A trained system that no registry knows, to vote by the code of this package.
-
-    Raises:
-        DataError: the folder holds none.
-    """
-    description = read_json(bundle / DESCRIPTION_FILE)
-    return VersionFiles(
-        str(bundle), UNREGISTERED, bundle, Path(mammo.__file__).parents[1], {}, description, ""
-    )
-
-
-class Pool:
-    """Workers of one kind, each asked one thing at a time."""
-
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self.workers = list(workers)
-        self._free: asyncio.Queue[Worker] = asyncio.Queue()
-        for worker in workers:
-            self._free.put_nowait(worker)
-
-    async def ask(self, header: Row, body: bytes = b"", seconds: float = 60) -> tuple[Row, bytes]:
-        """As `Worker.ask`, of the next that is free."""
-        worker = await self._free.get()
-        try:
-            return await worker.ask(header, body, seconds)
-        finally:
-            self._free.put_nowait(worker)
-
-
 class Loaded:
     """A version whose workers run: some that vote, some that decode ROIs, one for films.
 
@@ -163,29 +132,27 @@ class Loaded:
 
     Args:
         files: of the version.
-        settings: how much its workers may take.
-        bounding_box: `ingest.bounding_box`, by which films are cut.
+        config: how much its workers may take, and whether films are cut by their bounding box.
         voters: workers for votes, whose libraries may be loaded already.
     """
 
-    def __init__(
-        self, files: VersionFiles, settings: ServeConfig, bounding_box: bool, voters: Sequence[Worker]
-    ) -> None:
-        self.files, self.settings, self.bounding_box = files, settings, bounding_box
+    def __init__(self, files: VersionFiles, config: Config, voters: Sequence[Worker]) -> None:
+        self.files, self.settings, self.bounding_box = files, config.serve, config.ingest.bounding_box
         self.voters = Pool(voters)
-        self.decoders = Pool([Worker("pictures") for _ in range(settings.decoders)])
-        self.films = Worker("pictures")
+        self.decoders = Pool([Worker("pictures") for _ in range(self.settings.decoders)])
+        self.films = Pool([Worker("pictures")])
 
     async def start(self, threads: int = 1) -> None:
         """Start the workers that vote and wait for them; the others start when they are asked first."""
         order = {"code": str(self.files.code), "memory_mb": None, "nice": 0}
-        votes = {"bundle": str(self.files.bundle), "threads": threads}
+        votes = order | {"bundle": str(self.files.bundle), "threads": threads}
         votes |= {"model_name": self.files.name, "model_version": self.files.number}
-        limited = order | {"memory_mb": self.settings.decode_memory_mb, "kind": "pictures"}
+        limited = order | {"memory_mb": self.settings.decode_memory_mb}
         for worker in self.decoders.workers:
             worker.order = limited
-        self.films.order = limited | {"nice": 10}  # who votes on ROIs need not wait for films
-        await asyncio.gather(*(voter.start(order | votes) for voter in self.voters.workers))
+        for worker in self.films.workers:
+            worker.order = limited | {"nice": 10}  # who votes on ROIs need not wait for films
+        await asyncio.gather(*(voter.start(votes) for voter in self.voters.workers))
 
     async def check(self) -> float:
         """Vote on the reference ROI; returns the median seconds of a vote on one ROI.
@@ -245,13 +212,14 @@ class Loaded:
 
     async def close(self) -> None:
         """End the workers; what they are asked meanwhile fails."""
-        for worker in (*self.voters.workers, *self.decoders.workers, self.films):
-            await worker.close()
+        for pool in (self.voters, self.decoders, self.films):
+            for worker in pool.workers:
+                await worker.close()
 
 
 @asynccontextmanager
 async def opened(
-    workspace: Workspace, name: str, number: str | None = None, voters: int = 1, bundle: Path | None = None
+    workspace: Workspace, number: str | None = None, voters: int = 1, bundle: Path | None = None
 ) -> AsyncIterator[Loaded]:
     """A version (the champion, if none is named) or a bundle, loaded for a while; its voters share the CPUs.
 
@@ -260,27 +228,26 @@ async def opened(
         MammoError: it cannot be loaded.
     """
     config, workers = Config.load_own(workspace.params), [Worker("votes") for _ in range(voters)]
-    try:
+
+    def fetch() -> VersionFiles:
+        if bundle is not None:
+            own = Path(mammo.__file__).parents[1]  # the code of this package votes
+            description = read_json(bundle / DESCRIPTION_FILE)
+            return VersionFiles(str(bundle), UNREGISTERED, bundle, own, {}, description, "")
+        name = config.register_.model_name
+        return fetch_version(workspace, name, number or champion(workspace, name).number)
+
+    async with AsyncExitStack() as ending:
+        for worker in workers:
+            ending.push_async_callback(worker.close)
         await asyncio.gather(*(worker.load() for worker in workers))  # their libraries load while MLflow's do
-
-        def fetch() -> VersionFiles:
-            if bundle is not None:
-                return files_of(bundle)
-            return fetch_version(workspace, name, number or champion(workspace, name).number)
-
-        found = await asyncio.to_thread(fetch)
-        loaded = Loaded(found, config.serve, config.ingest.bounding_box, workers)
+        loaded = Loaded(await asyncio.to_thread(fetch), config, workers)
+        ending.push_async_callback(loaded.close)
         await loaded.start(max(1, usable_cpus() // voters))
-    except BaseException:
-        await asyncio.gather(*(worker.close() for worker in workers))
-        raise
-    try:
         yield loaded
-    finally:
-        await loaded.close()
 
 
-def checked(workspace: Workspace, name: str, number: str) -> float:
+def checked(workspace: Workspace, number: str) -> float:
     """Load a version as the service would and vote on the reference ROI; returns the seconds of a vote on one ROI.
 
     Raises:
@@ -289,7 +256,7 @@ def checked(workspace: Workspace, name: str, number: str) -> float:
     """
 
     async def check() -> float:
-        async with opened(workspace, name, number) as loaded:
+        async with opened(workspace, number) as loaded:
             return await loaded.check()
 
     try:
@@ -297,4 +264,5 @@ def checked(workspace: Workspace, name: str, number: str) -> float:
     except TrackingError:
         raise
     except MammoError as error:
+        name = Config.load_own(workspace.params).register_.model_name
         raise TrackingError(f"{name} version {number}: cannot be loaded ({error})") from error

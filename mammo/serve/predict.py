@@ -1,31 +1,127 @@
-"""Pictures on disk → the champion's votes, and explanations of them."""
+"""Pictures on disk, in folders, archives and CSVs too → the champion's votes, and explanations of them."""
 
 import asyncio
 import csv
+import hashlib
 import json
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 import numpy as np
 
-from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
 from mammo.core.records import Label, RoiVote
-from mammo.data.decode import GreyImage, read_picture
+from mammo.data.decode import MAX_ROI_BYTES, GreyImage, read_picture
 from mammo.data.rois import TABLE_FILE, read_rois
-from mammo.serve.inputs import inputs_of, read_input
-from mammo.serve.loaded import Loaded, opened
+from mammo.serve.loaded import Row, opened
 
 if TYPE_CHECKING:
     from mammo.systems.explanation import Explanation
 
+TARS: Final = (".tar", ".tar.gz", ".tgz")
+_BROKEN: Final = (
+    *(csv.Error, OSError, EOFError, LookupError, RuntimeError, ValueError),
+    *(zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile),
+)
+"""What a file, an archive or a member of one raises that cannot be read."""
 
-def predict_files(
-    workspace: Workspace, places: Sequence[Path], bundle: Path | None = None
-) -> list[dict[str, Any]]:
+
+class Input(NamedTuple):
+    """What may be a ROI's picture; it cannot be opened where it is no regular file."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes] | None] | None
+
+
+def inputs_of(places: Sequence[Path]) -> Iterator[Input]:
+    """The files of folders (all below, but hidden ones), of archives and of CSVs, and single files; in a fixed order.
+
+    Raises:
+        DataError: a place does not exist, or is an archive or a CSV that cannot be read.
+    """
+    for place in places:
+        if not place.exists():
+            raise DataError(f"{place}: does not exist; name a folder, an archive, a CSV or a picture")
+        try:
+            yield from _inputs_of(place)
+        except _BROKEN as error:
+            raise DataError(f"{place}: cannot be read ({error}); if it is damaged, make it again") from error
+
+
+def _inputs_of(place: Path) -> Iterator[Input]:
+    if place.is_dir():
+        for path in sorted(place.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                yield from _inputs_of(path)
+            elif not _hidden(path.name):
+                yield _file(path)
+    elif place.suffix.lower() == ".zip":
+        with zipfile.ZipFile(place) as zipped:
+            for info in zipped.infolist():
+                if not info.is_dir() and not _hidden(info.filename):
+                    yield Input(f"{place}/{info.filename}", info.file_size, partial(zipped.open, info))
+    elif place.name.lower().endswith(TARS):
+        with tarfile.open(place) as archive:
+            while (member := archive.next()) is not None:
+                if not member.isdir() and not _hidden(member.name):
+                    opener = partial(archive.extractfile, member) if member.isreg() else None
+                    yield Input(f"{place}/{member.name}", member.size, opener)
+                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+    elif place.suffix.lower() == ".csv":
+        with place.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            columns = [name.strip().lower() for name in next(rows, [])]
+            if "path" not in columns:
+                raise ValueError(f"it must have the column path, got {', '.join(columns)}")
+            for row in filter(None, rows):
+                yield _file(place.parent / row[columns.index("path")].strip())
+    else:
+        yield _file(place)
+
+
+def _file(path: Path) -> Input:
+    # A pipe or a device would never end.
+    known = path.is_file()
+    return Input(str(path), path.stat().st_size if known else 0, (lambda: path.open("rb")) if known else None)
+
+
+def _hidden(name: str) -> bool:
+    return Path(name).name.startswith(".")
+
+
+def hashed(inputs: Iterator[Input], digest: Any) -> Iterator[Input]:
+    """The inputs, as whose names and sizes pass into a hash."""
+    for one in inputs:
+        name = one.name.encode("utf-8", "backslashreplace")  # a file's name may be no text
+        digest.update(b"%s\0%d\n" % (name, one.size))
+        yield one._replace(name=name.decode())
+
+
+def read_input(one: Input) -> tuple[Row, bytes]:
+    """`input`, and `sha256` or `error`; and the content, of a large file only what shows that it is no ROI."""
+    row: Row = {"input": one.name}
+    try:
+        if (file := one.open and one.open()) is None:
+            raise OSError("it must be a regular file, but does not exist, or is a link or a device")
+        with file:
+            content = file.read(MAX_ROI_BYTES + 1)
+            digest = hashlib.sha256(content)
+            while more := file.read(2**20):
+                digest.update(more)
+    except _BROKEN as error:
+        return row | {"error": f"{one.name}: cannot be read ({error}); check it"}, b""
+    return row | {"sha256": digest.hexdigest()}, content
+
+
+def predict_files(workspace: Workspace, places: Sequence[Path], bundle: Path | None = None) -> list[Row]:
     """One row for each picture: `file` and the fields of `RoiVote.row`.
 
     All are read first: one bad file refuses the whole call.
@@ -48,8 +144,8 @@ def predict_files(
     if not contents:
         raise DataError(f"{', '.join(map(str, places))}: must hold pictures of ROIs, has none; name others")
 
-    async def predict() -> list[dict[str, Any]]:
-        async with _opened(workspace, bundle) as loaded:
+    async def predict() -> list[Row]:
+        async with opened(workspace, bundle=bundle) as loaded:
             return await loaded.vote(
                 np.stack([await loaded.decode(content, name) for name, content in contents])
             )
@@ -60,7 +156,7 @@ def predict_files(
 
 def predict_film(
     workspace: Workspace, files: Sequence[Path], places: Sequence[str], bundle: Path | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """One row for each place of one film, cut as ingest cuts: `file`, `at` and the fields of `RoiVote.row`.
 
     Args:
@@ -78,31 +174,26 @@ def predict_film(
     path, at = files[0], [_place(place) for place in places]
     content = read_picture(path)
 
-    async def predict() -> list[dict[str, Any]]:
-        async with _opened(workspace, bundle) as loaded:
+    async def predict() -> list[Row]:
+        async with opened(workspace, bundle=bundle) as loaded:
             return await loaded.vote(await loaded.cut(content, str(path), at))
 
     rows = asyncio.run(predict())
     return [{"file": str(path), "at": [x, y]} | _answer(row) for (x, y), row in zip(at, rows, strict=True)]
 
 
-def write_csv(rows: Sequence[dict[str, Any]], out: TextIO) -> None:
+def write_csv(rows: Sequence[Row], out: TextIO) -> None:
     """Rows as CSV: lists as JSON, true and false in small letters, nothing for null."""
-    texts = [
-        {
-            name: one if isinstance(one, str) else "" if one is None else json.dumps(one)
-            for name, one in row.items()
-        }
-        for row in rows
-    ]
-    table = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(texts)
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(rows[0])
+    for row in rows:
+        values = row.values()
+        table.writerow(one if isinstance(one, str) or one is None else json.dumps(one) for one in values)
 
 
 def explain_rois(
     workspace: Workspace, names: Sequence[str], block: str | None = None
-) -> list[tuple[dict[str, Any], "Explanation"]]:
+) -> list[tuple[Row, "Explanation"]]:
     """Row and explanation of the champion's decision about each ROI; one bad name refuses the whole call.
 
     `names` are picture files, or roi_ids of the workspace's ROI table (a file is preferred); `block` is of Grad-CAM,
@@ -113,10 +204,12 @@ def explain_rois(
         MammoError: there is no such block.
         TrackingError: there is no champion.
     """
+    from mammo.systems.explanation import Explanation  # it takes PyTorch, which the other answers do without
+
     rois = _read_named(workspace, names)
 
-    async def explain() -> list[tuple[dict[str, Any], "Explanation"]]:
-        async with _opened(workspace) as loaded:
+    async def explain() -> list[tuple[Row, Explanation]]:
+        async with opened(workspace) as loaded:
             images = [
                 await loaded.decode(content, name) if isinstance(content, bytes) else content
                 for name, (content, _, _) in zip(names, rois, strict=True)
@@ -124,7 +217,11 @@ def explain_rois(
             synthetic = bool(loaded.files.description["synthetic"])
             explained = []
             for name, image, (_, truth, phantom) in zip(names, images, rois, strict=True):
-                row, found = await explained_by(loaded, image, block)
+                row, maps = await loaded.explain(image, block)
+                del row["grad_cam_png"], row["n_patches"]
+                keys = ("system", "size_px", "patch_threshold", "n_agreeing")
+                facts: Any = {key: row.pop(key) for key in keys}
+                found = Explanation(image=image, vote=RoiVote.of(row), block=row["block"], **facts, **maps)
                 row = {"roi": name, "truth": truth} | row | {"synthetic": phantom or synthetic}
                 explained.append((row, found))
             return explained
@@ -132,24 +229,7 @@ def explain_rois(
     return asyncio.run(explain())
 
 
-async def explained_by(
-    loaded: Loaded, image: GreyImage, block: str | None
-) -> tuple[dict[str, Any], "Explanation"]:
-    """A version's row about a ROI, with `block`, and its explanation."""
-    from mammo.systems.explanation import Explanation  # it takes PyTorch, which the other answers do without
-
-    row, maps = await loaded.explain(image, block)
-    facts: Any = {name: row.pop(name) for name in ("system", "size_px", "patch_threshold", "n_agreeing")}
-    for name in ("grad_cam_png", "n_patches"):
-        del row[name]
-    return row, Explanation(image=image, vote=RoiVote.of(row), block=row["block"], **facts, **maps)
-
-
-def _opened(workspace: Workspace, bundle: Path | None = None) -> AbstractAsyncContextManager[Loaded]:
-    return opened(workspace, Config.load_own(workspace.params).register_.model_name, bundle=bundle)
-
-
-def _answer(row: dict[str, Any]) -> dict[str, Any]:
+def _answer(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "patch_scores"}
 
 

@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace, atomic_path, read_json, write_json
 from mammo.core.processes import usable_cpus
 from mammo.data.decode import PHANTOM_ROI, GreyImage, read_roi
 from mammo.serve.children import WorkerGoneError
-from mammo.serve.inputs import Input, hashed, inputs_of, read_input
 from mammo.serve.loaded import Loaded, Row, opened
+from mammo.serve.predict import Input, hashed, inputs_of, read_input
 
 CHUNK: Final = 256
 """Inputs of a part of the table."""
@@ -63,13 +62,14 @@ def score(
     total = sum(1 for _ in hashed(inputs_of(places), digest))
     if not total:
         raise DataError(f"{', '.join(map(str, places))}: must hold a picture of a ROI, got none; add some")
-    name, folder = Config.load_own(workspace.params).register_.model_name, out.with_name(f"{out.name}.parts")
+    folder = out.with_name(f"{out.name}.parts")
 
     async def run() -> Scored:
-        async with opened(workspace, name, number, voters=usable_cpus()) as loaded:
+        async with opened(workspace, number, voters=usable_cpus()) as loaded:
             await loaded.check()
-            version, weights = loaded.files.number, loaded.files.description["weights_sha256"]
-            manifest: Row = {"model_name": name, "model_version": version, "weights_sha256": weights}
+            files = loaded.files
+            manifest: Row = {"model_name": files.name, "model_version": files.number}
+            manifest |= {"weights_sha256": files.description["weights_sha256"]}
             manifest |= {"n_inputs": total, "inputs_sha256": digest.hexdigest()}
             manifest |= {"chunk": CHUNK, "batch": BATCH}
             _begin(folder, manifest)
@@ -84,7 +84,7 @@ def score(
                 progress(min(part * CHUNK, total), total)
             if seen.digest() != digest.digest():
                 raise DataError(f"{folder}: the inputs changed meanwhile; delete the folder and run again")
-            return Scored(total, _join(folder, out, schema), version)
+            return Scored(total, _join(folder, out, schema), files.number)
 
     folder.mkdir(parents=True, exist_ok=True)
     try:

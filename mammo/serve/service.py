@@ -1,7 +1,6 @@
 """The service's parts together: which version answers and what is said of it, what is counted, who is let in."""
 
 import asyncio
-import json
 import os
 import random
 import tempfile
@@ -13,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 from mlflow.exceptions import MlflowException
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import Request
@@ -23,10 +24,9 @@ from mammo.core.files import Workspace, read_json
 from mammo.data.decode import GreyImage
 from mammo.data.patches import grid_corners
 from mammo.evaluation.metrics import TITLES
-from mammo.serve.batching import Batcher, BusyError
 from mammo.serve.children import WorkerGoneError
-from mammo.serve.follow import Follower
-from mammo.serve.loaded import VersionFiles, fetch_version
+from mammo.serve.follow import Batcher, BusyError, Follower
+from mammo.serve.loaded import Row, VersionFiles, fetch_version
 from mammo.serve.log import PredictionLog
 from mammo.serve.requests import RefusedError
 from mammo.track.store import connect
@@ -36,7 +36,6 @@ TOKEN: Final = "MAMMO_SERVE_TOKEN"
 SHOWN: Final = ("auc_score", "accuracy", "recall", "specificity")
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-Row = dict[str, Any]
 
 
 class Measures:
@@ -103,9 +102,19 @@ class Service:
             self.predictions.close()
 
     async def answer(
-        self, batcher: Batcher, images: Sequence[GreyImage], road: str, started: float
+        self,
+        batcher: Batcher,
+        images: npt.NDArray[np.uint8],
+        started: float,
+        road: str,
+        names: Sequence[Row],
+        picture: bool,
     ) -> list[Row]:
-        """Vote, count, write down; a share of the ROIs goes to the challenger afterwards."""
+        """Vote, count, write down; a share of the ROIs goes to the challenger afterwards.
+
+        `images` are `(n, 120, 120)`, and began to be decoded at `started` on `time.perf_counter`. An answer begins with
+        its ROI's `names`, and ends with a PNG of it where a `picture` is wanted.
+        """
         decoded = time.perf_counter()
         self.measures.decode.observe(decoded - started)
         rows = await batcher.vote(list(images))
@@ -119,16 +128,15 @@ class Service:
                 task.add_done_callback(self.shadows.discard)
             else:
                 self.predictions.write(row, image, road, started, None)
-        return rows
+        shown = await batcher.loaded.pngs(images) if picture else [None] * len(rows)
+        return [name | row | {"picture": png} for name, row, png in zip(names, rows, shown, strict=True)]
 
     async def _shadow(
         self, challenger: Batcher, image: GreyImage, row: Row, road: str, started: float
     ) -> None:
         other = None
-        challenger.enter()
-        with suppress(MammoError):
+        with suppress(MammoError), challenger.held():
             (other,) = await challenger.vote([image])
-        challenger.leave()
         self.predictions.write(row, image, road, started, other)
 
 
@@ -142,9 +150,9 @@ async def admitted(service: Service, request: Request) -> AsyncIterator[Batcher]
         )
     service.open_of[client] += 1
     batcher = service.follower.champion
-    batcher.enter()
     try:
-        yield batcher
+        with batcher.held():
+            yield batcher
     except BusyError as error:
         raise RefusedError(503, str(error), 1) from error
     except WorkerGoneError as error:
@@ -152,39 +160,30 @@ async def admitted(service: Service, request: Request) -> AsyncIterator[Batcher]
     except MammoError as error:
         raise RefusedError(422, str(error)) from error
     finally:
-        batcher.leave()
         service.open_of[client] -= 1
         if not service.open_of[client]:
             del service.open_of[client]
 
 
-def describe(follower: Follower, number: str) -> dict[str, Any]:
-    """A version for people: system, data, grid, rule, and estimates with intervals where its run has them."""
-    described: dict[str, Any] = json.loads(_described(follower.workspace, follower.name, number))
-    return described
-
-
 @lru_cache(maxsize=16)
-def _described(workspace: Workspace, name: str, number: str) -> str:
+def describe(workspace: Workspace, name: str, number: str) -> dict[str, Any]:
+    """A version for people: system, data, grid, rule, and estimates with intervals where its run has them."""
     files = fetch_version(workspace, name, number)
     bundle = files.description
     grid = (bundle["size_px"], bundle["stride_px"])
-    corners = grid_corners(*grid, corner_patches=bundle["corner_patches"])
     data, estimates = _tested(workspace, files)
-    return json.dumps(
-        {
-            "model_name": name,
-            "model_version": number,
-            "system": files.system,
-            "synthetic": bundle["synthetic"],
-            "data": data,
-            "size_px": bundle["size_px"],
-            "corners_px": corners.tolist(),
-            "vote": bundle["vote"],
-            "coverage": round(1 - bundle["conformal"]["alpha"], 12),
-            "estimates": estimates,
-        }
-    )
+    return {
+        "model_name": name,
+        "model_version": number,
+        "system": files.system,
+        "synthetic": bundle["synthetic"],
+        "data": data,
+        "size_px": bundle["size_px"],
+        "corners_px": grid_corners(*grid, corner_patches=bundle["corner_patches"]).tolist(),
+        "vote": bundle["vote"],
+        "coverage": round(1 - bundle["conformal"]["alpha"], 12),
+        "estimates": estimates,
+    }
 
 
 def _tested(workspace: Workspace, files: VersionFiles) -> tuple[str, list[dict[str, Any]]]:

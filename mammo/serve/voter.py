@@ -16,7 +16,7 @@ import mammo
 from mammo.core.errors import DataError
 from mammo.core.files import WEIGHTS_FILE, tree_sha256
 from mammo.data.decode import GreyImage, check_roi_array, decode_roi
-from mammo.serve.roi_voter import RoiVoter
+from mammo.serve.worker import RoiVoter
 
 
 class Voter(PythonModel):  # type: ignore[misc]

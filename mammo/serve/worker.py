@@ -5,23 +5,27 @@ requests and what they hold.
 """
 
 import base64
+import hashlib
 import json
 import os
-import resource
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from mammo.core.errors import MammoError
+from mammo.core.files import DESCRIPTION_FILE, read_json
 from mammo.core.records import ROI_SIDE_PX
-from mammo.data.decode import GreyImage, decode_image, decode_roi, pixel_spacing_mm
+from mammo.data.decode import PHANTOM_ROI, GreyImage, decode_image, decode_roi, pixel_spacing_mm, read_roi
 from mammo.data.extraction import PIXEL_MM, read_film
+
+if TYPE_CHECKING:
+    from mammo.systems.score import RoiScorer
 
 Header = dict[str, Any]
 Request = Callable[[Header, bytes], tuple[Header, bytes]]
@@ -31,6 +35,8 @@ TUMOR_RGB: Final = (230, 60, 40)
 NORMAL_RGB: Final = (40, 130, 230)
 STRONGEST_ALPHA: Final = 190
 HATCH_PX: Final = 4
+PREVIEW_PX: Final = 1024
+"""Longest side of a film as a browser is shown it."""
 
 
 def read_message(stream: BinaryIO) -> tuple[Header, bytes] | None:
@@ -55,6 +61,8 @@ def run(order: Header, requests: BinaryIO, answers: BinaryIO) -> None:
     `bundle`, `model_name`, `model_version` and `threads`.
     """
     if order["memory_mb"]:
+        import resource  # Unix alone has it, and MLflow loads a voter anywhere
+
         size = order["memory_mb"] * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
     os.nice(order["nice"])
@@ -76,19 +84,52 @@ def run(order: Header, requests: BinaryIO, answers: BinaryIO) -> None:
         except MammoError as error:
             answer = {"error": str(error)}, b""
         except MemoryError:
-            answer = (
-                {"error": "the picture needs more memory than a request may have; send a smaller one"},
-                b"",
-            )
+            why = "the picture needs more memory than a request may have; send a smaller one"
+            answer = {"error": why}, b""
         send(*answer)
-    sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class RoiVoter:
+    """A bundle, under the name and version that it is registered as: every road answers with it."""
+
+    scorer: "RoiScorer"
+    model_name: str
+    model_version: str
+    weights_sha256: str
+
+    @classmethod
+    def load(cls, bundle: Path, model_name: str, model_version: str) -> "RoiVoter":
+        """Load a bundle's folder onto the GPU where there is one.
+
+        Raises:
+            DataError, WeightsError: the bundle is damaged.
+        """
+        from mammo.models.bundle import load_bundle
+        from mammo.systems.devices import choose_device
+        from mammo.systems.score import RoiScorer
+
+        scorer = RoiScorer.on(load_bundle(bundle), choose_device("auto"))
+        weights = str(read_json(bundle / DESCRIPTION_FILE)["weights_sha256"])
+        return cls(scorer, model_name, model_version, weights)
+
+    def rows(self, images: npt.NDArray[np.uint8]) -> list[Header]:
+        """uint8 ROIs `(n, 120, 120)` → the answer about each, with its patch scores.
+
+        The same pixels and version have the same `prediction_id`, wherever it votes: `mammo trace` takes it apart.
+        """
+        rows = []
+        for image, vote in zip(images, self.scorer.votes(images), strict=True):
+            pixels = hashlib.sha256(image.tobytes()).hexdigest()
+            prediction_id = f"v{self.model_version}.{self.weights_sha256[:8]}.{pixels[:16]}"
+            own = {"prediction_id": prediction_id, "patch_scores": list(vote.patch_scores)}
+            rows.append(vote.row(self.model_name, self.model_version) | own)
+        return rows
 
 
 def voting(order: Header) -> dict[str, Request]:
     """Requests about ROIs, `n` times 14,400 grey levels: rows, and explanations."""
     import torch
-
-    from mammo.serve.roi_voter import RoiVoter
 
     torch.set_num_threads(order["threads"])
     voter = RoiVoter.load(Path(order["bundle"]), order["model_name"], order["model_version"])
@@ -97,7 +138,7 @@ def voting(order: Header) -> dict[str, Request]:
         return {"rows": voter.rows(rois_of(body))}, b""
 
     def reference(_: Header, __: bytes) -> tuple[Header, bytes]:
-        return {"rows": [voter.reference()]}, b""
+        return {"rows": voter.rows(read_roi(PHANTOM_ROI)[None])}, b""
 
     def explain_one(header: Header, body: bytes) -> tuple[Header, bytes]:
         from mammo.systems.explanation import explain
@@ -122,14 +163,9 @@ def rois_of(body: bytes) -> npt.NDArray[np.uint8]:
 
 
 def png(grey: GreyImage) -> bytes:
-    """Grey levels `(height, width)` as they are."""
-    return _saved(Image.fromarray(grey))
-
-
-def preview(grey: GreyImage, longest_px: int = 1024) -> bytes:
-    """Grey levels `(height, width)`, shrunk where the longer side has more than `longest_px`."""
+    """Grey levels `(height, width)`, shrunk where the longer side has more than `PREVIEW_PX`."""
     image = Image.fromarray(grey)
-    image.thumbnail((longest_px, longest_px), Image.Resampling.BOX)
+    image.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.BOX)
     return _saved(image)
 
 
@@ -172,7 +208,7 @@ def _show(header: Header, body: bytes) -> tuple[Header, bytes]:
     height, width = grey.shape
     kind = "roi" if grey.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else "film"
     side = ROI_SIDE_PX * PIXEL_MM / (pixel_spacing_mm(body, header["name"]) or PIXEL_MM)
-    return {"kind": kind, "width_px": width, "height_px": height, "roi_px": side}, preview(grey)
+    return {"kind": kind, "width_px": width, "height_px": height, "roi_px": side}, png(grey)
 
 
 def _png(_: Header, body: bytes) -> tuple[Header, bytes]:

@@ -9,20 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from mammo.core.choice import chosen
 from mammo.core.config import Config
 from mammo.core.files import Workspace, write_json, write_table
 from mammo.core.records import ROI_SCHEMA, conform
 from mammo.data.patches import drawn_patches, grid_patches
-from mammo.data.rois import Rois
+from mammo.data.rois import Rois, read_rois
 from mammo.data.splits import read_parts
 from mammo.report.evaluation_files import write_results
+from mammo.serve.app import create_app
+from mammo.serve.service import Service
 from mammo.systems.assess import assess
 from mammo.track.record import fill_store, train_recorded
 from tests.disc_rois import disc_rois, workspace_of
 from tests.docker.processes import Program, answers, free_port, running
 from tests.settings import params
+from tests.tracked.asking import Pixels
 
 Store = Callable[[Workspace], None]
 SETTINGS = {
@@ -78,6 +82,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory, store_of: Store) -> tuple
         write_json(space.reports / "champion.json", chosen(space, config))
         fill_store(space, config)
     return space, config
+
+
+@pytest.fixture(scope="module")
+def service(finished: tuple[Workspace, Config]) -> Service:
+    return Service(finished[0])
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Iterator[TestClient]:
+    """A client of the service on the finished workspace, with all its processes."""
+    with TestClient(create_app(service, ["testserver", "voting.example"])) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def images(finished: tuple[Workspace, Config]) -> Pixels:
+    return read_rois(finished[0].rois).images
 
 
 @pytest.fixture

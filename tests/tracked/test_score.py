@@ -24,8 +24,7 @@ from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace
 from mammo.serve import score as score_module
-from mammo.serve.inputs import inputs_of
-from mammo.serve.predict import predict_files
+from mammo.serve.predict import inputs_of, predict_files
 from mammo.serve.score import Scored, score
 from tests.disc_rois import disc_rois
 

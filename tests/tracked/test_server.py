@@ -29,6 +29,7 @@ from mammo.track.history import CHAMPION
 from mammo.track.record import ensure_run, fill_store
 from mammo.track.registry import announced, register
 from mammo.track.store import connect
+from tests.docker.processes import free_port
 
 pytestmark = pytest.mark.slow
 NAME = "mammo-roi"
@@ -99,19 +100,8 @@ def space(
 @pytest.fixture(scope="module")
 def served(space: Workspace) -> Iterator[Running]:
     """The service, ready."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    log = space.root / "serve.log"
-    command = [
-        sys.executable,
-        "-m",
-        "mammo.cli",
-        "serve",
-        "--port",
-        str(port),
-        "--workspace",
-        str(space.root),
-    ]
+    log, port = space.root / "serve.log", free_port()
+    command = [sys.executable, "-m", "mammo.cli", "serve", "--port", str(port), "-w", str(space.root)]
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stderr=errors, stdout=subprocess.PIPE, text=True) as process,
@@ -233,14 +223,8 @@ def test_mutated_pictures_are_refused_or_voted_on_and_memory_stays(served: Runni
 
 def test_no_invented_request_gets_an_answer_that_openapi_does_not_promise(served: Running) -> None:
     checks = ("not_a_server_error", "status_code_conformance", "content_type_conformance")
-    command = [
-        str(Path(sys.executable).with_name("schemathesis")),
-        "run",
-        "--seed",
-        "1",
-        "--max-examples",
-        "25",
-    ]
+    program = str(Path(sys.executable).with_name("schemathesis"))
+    command = [program, "run", "--seed", "1", "--max-examples", "25"]
     command += ["--phases", "fuzzing", "--checks", ",".join((*checks, "response_schema_conformance"))]
     command += ["--request-timeout", "60", f"http://127.0.0.1:{served.port}/openapi.json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=served.log.parent)

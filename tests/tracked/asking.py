@@ -1,0 +1,16 @@
+"""A ROI sent to the service as a client sends it."""
+
+from typing import Any
+
+import numpy as np
+from fastapi.testclient import TestClient
+
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+def vote(client: TestClient, content: bytes, **query: str) -> dict[str, Any]:
+    """The row of the only ROI of a request."""
+    answer = client.post("/v1/rois", content=content, params=query)
+    assert answer.status_code == 200, answer.text
+    (row,) = answer.json()["rois"]
+    return dict(row)
