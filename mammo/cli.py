@@ -4,20 +4,21 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from typer import Argument, Exit, Option, echo
 
 from mammo.core.errors import NOTICE, MammoError, guarded
-from mammo.core.files import Workspace
+from mammo.core.files import HERE, Workspace
 
 if TYPE_CHECKING:
     from mammo.core.config import Config
@@ -36,19 +37,12 @@ tune_app = typer.Typer(
     epilog="Example: mammo tune --trials 60 --workers 2",
     invoke_without_command=True,
 )
-Command = Callable[[Callable[..., None]], Callable[..., None]]
-
-
-def _command(group: str, example: str) -> Command:
-    """A command, under the group that `mammo --help` shows it in."""
-    return app.command(rich_help_panel=group, epilog=f"Example: {example}")
-
-
 DATA, USE, REGISTRY, STUDIES = "Data", "Use", "Registry", "Studies"
 
-HERE: Final = Workspace()
-PHANTOM: Final = Workspace(Path("tune-demo"))
-"""Workspace of `mammo tune --source phantom`, unless `--workspace` names another."""
+
+def _command(group: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command, under the group that `mammo --help` shows it in."""
+    return app.command(rich_help_panel=group, epilog=f"Example: {example}")
 
 
 def _workspace(given: str | Workspace) -> Workspace:
@@ -58,7 +52,7 @@ def _workspace(given: str | Workspace) -> Workspace:
 
 WorkspaceOption = Annotated[
     Workspace,
-    typer.Option(
+    Option(
         "--workspace",
         "-w",
         parser=_workspace,
@@ -67,161 +61,164 @@ WorkspaceOption = Annotated[
         help="Folder with params.yaml, data/ and mlruns/ (default: the current one).",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object for each row.")]
-ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")]
+JsonOption = Annotated[bool, Option("--json", help="One JSON object for each row.")]
+ReasonOption = Annotated[str, Option(metavar="TEXT", help="Why, for the history.")]
 JobsOption = Annotated[
     int | None,
-    typer.Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU; on a GPU one)."),
+    Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU; on a GPU one)."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say how many fits there are to do, and stop.")]
+DryRunOption = Annotated[bool, Option("--dry-run", help="Say how many fits there are to do, and stop.")]
 StorageOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         envvar="MAMMO_TUNE_STORAGE",
         help="postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (default: the workspace's journal).",
     ),
 ]
-TrialsOption = Annotated[int | None, typer.Option(help="Trials of a study in all (default: tune.trials).")]
+TrialsOption = Annotated[int | None, Option(help="Trials of a study in all (default: tune.trials).")]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(
+    Option(
         help="Processes of one thread each (default: one for each CPU; on a GPU one: 10 to 14 share an H100 well)."
     ),
 ]
 SourceOption = Annotated[
-    str | None, typer.Option(help="phantom: search on synthetic ROIs, in a workspace of its own.")
+    str | None, Option(help="phantom: search on synthetic ROIs, in a workspace of its own.")
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget the trials that are there.")]
+FreshOption = Annotated[bool, Option("--fresh", help="Forget the trials that are there.")]
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mammo {metadata.version('mammo')}")
-        raise typer.Exit
+        echo(f"mammo {metadata.version('mammo')}")
+        raise Exit
 
 
 @app.callback()
 def _main(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
-def _say(text: str) -> None:
-    Console().print(text, highlight=False, soft_wrap=True)
+def _settings(workspace: Workspace) -> "Config":
+    """The workspace's own settings."""
+    from mammo.core.config import Config
+
+    return Config.load_own(workspace.params)
+
+
+def _show(as_json: bool, lines: Iterable[str], table: Callable[..., Any], *of: Any) -> None:
+    """Print the lines of `--json`, or else the table that `table` makes of `of`."""
+    if as_json:
+        for line in lines:
+            echo(line)
+    else:
+        Console().print(table(*of))
 
 
 @_command(DATA, "mammo fetch --archive MIAS_ROIs.zip")
 def fetch(
     archive: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="A copy on this machine: MIAS_ROIs.zip, films of mini-MIAS, the CSV of own ROIs, or weights."
         ),
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Whose data (default: ingest.source).")] = None,
+    source: Annotated[str | None, Option(help="Whose data (default: ingest.source).")] = None,
     weights: Annotated[
-        Literal["hed"] | None, typer.Option(help="Pretrained weights instead of data; see docs/weights.md.")
+        Literal["hed"] | None, Option(help="Pretrained weights instead of data; see docs/weights.md.")
     ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Bring the raw data of a source into data/raw/SOURCE and check them."""
-    from mammo.core.config import Config, IngestConfig
+    from mammo.core.config import IngestConfig
     from mammo.core.provenance import version_file
     from mammo.core.settings import explained
     from mammo.data.fetch import fetch_hed, fetch_raw
 
     if weights:
         fetch_hed(workspace.hed, archive, os.environ)
-        _say(
+        echo(
             f"{workspace.hed}: in place and checked\nnext: model.weights: hed in params.yaml, for vgg16 systems"
         )
         return
-    config = Config.load_own(workspace.params).ingest
+    config = _settings(workspace).ingest
     if source:
         with explained("--source"):
             config = IngestConfig.model_validate(config.model_dump() | {"source": source})
     for path in fetch_raw(config, workspace, archive):
         version_file(path)
-        _say(f"{path}: in place and checked")
-    _say("next: dvc repro" + (f" (with ingest.source: {source} in params.yaml)" if source else ""))
+        echo(f"{path}: in place and checked")
+    echo("next: dvc repro" + (f" (with ingest.source: {source} in params.yaml)" if source else ""))
 
 
 @_command(DATA, "mammo check rois/rois.csv")
 def check(
-    table: Annotated[Path, typer.Argument(help="CSV with the columns path and label; see docs/own-data.md.")],
+    table: Annotated[Path, Argument(help="CSV with the columns path and label; see docs/own-data.md.")],
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Say row by row what is wrong with the CSV of own ROIs; nothing is written."""
-    from mammo.core.config import Config
     from mammo.data.own import read_own
     from mammo.data.splits import require_groups
     from mammo.report.terminal import problems_table
 
-    config = Config.load_own(workspace.params)
+    config = _settings(workspace)
     read = read_own(table, config.ingest)
     if read.rois is None:
         Console().print(problems_table(table, read.problems))
-        raise typer.Exit(2)
+        raise Exit(2)
     patients = read.rois.table["patient_id"].fillna(read.rois.table["roi_id"])
     require_groups(read.rois.labels, patients.to_numpy(dtype=str), config.split.n_folds)
     there = "" if workspace == HERE else f" --workspace {workspace.root}"
-    _say(f"{table}: {read.rois.counts}\nnext: mammo fetch --source own --archive {table}{there}")
+    echo(f"{table}: {read.rois.counts}\nnext: mammo fetch --source own --archive {table}{there}")
 
 
 @_command(DATA, "mammo phantom --out films")
 def phantom(
-    out: Annotated[Path, typer.Option(help="Folder for the films and Info.txt.")] = Path("data/raw/phantom"),
+    out: Annotated[Path, Option(help="Folder for the films and Info.txt.")] = Path("data/raw/phantom"),
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Write synthetic films in mini-MIAS format."""
-    from mammo.core.config import Config
     from mammo.data.phantom import write_phantom
 
-    config = Config.load_own(workspace.params).phantom
+    config = _settings(workspace).phantom
     target = out if out.is_absolute() else workspace.root / out
     write_phantom(config, target)
-    Console().print(
-        f"{target}: films of {config.n_patients} phantom patients", highlight=False, soft_wrap=True
-    )
+    echo(f"{target}: films of {config.n_patients} phantom patients")
 
 
 @_command(USE, "mammo demo")
-def demo(
-    workspace: WorkspaceOption = Workspace(Path("demo")),
-) -> None:
+def demo(workspace: WorkspaceOption = Workspace(Path("demo"))) -> None:
     """Run the whole pipeline on phantoms, in a workspace of its own, and show what it made."""
     from mammo.demo import run_demo
 
-    run_demo(Path(), workspace.root, Console())
+    run_demo(workspace.root)
 
 
 @_command(USE, "mammo predict roi.png rois/ --csv")
 def predict(
     files: Annotated[
         list[Path],
-        typer.Argument(
+        Argument(
             help="Pictures of ROIs, 120 × 120, and folders, archives and CSVs of them; with --at a film. PNG, PGM, "
             "TIFF or DICOM."
         ),
     ],
     at: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="X,Y", help="Centre of a ROI in the film, in pixels from its top-left corner; repeatable."
         ),
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of a trained system, such as models/compact-model2, in the champion's place."
-        ),
+        Option(help="Folder of a trained system, such as models/compact-model2, in the champion's place."),
     ] = None,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="A header and one line for each row.")] = False,
+    as_csv: Annotated[bool, Option("--csv", help="A header and one line for each row.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Let the registered champion vote on pictures of ROIs, or on places of a film, which is cut as in training."""
@@ -230,29 +227,25 @@ def predict(
     if model is None:
         _register_results(workspace)
     rows = predict_film(workspace, files, at, model) if at else predict_files(workspace, files, model)
-    if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row))
-        return
-    if as_csv:
+    if as_csv and not as_json:
         write_csv(rows, sys.stdout)
         return
     from mammo.report.terminal import votes_table
 
-    Console().print(votes_table(rows))
+    _show(as_json, map(json.dumps, rows), votes_table, rows)
 
 
 @_command(USE, "mammo score rois/ more.zip own.csv --out scores.parquet")
 def score(
     inputs: Annotated[
         list[Path],
-        typer.Argument(
+        Argument(
             metavar="INPUT...",
             help="Folders (all files below), zip or tar archives, CSVs with a column path, and pictures of ROIs.",
         ),
     ],
-    out: Annotated[Path, typer.Option(dir_okay=False, help="The table, a row for each ROI (parquet).")],
-    version: Annotated[str | None, typer.Option(help="Another version than the champion.")] = None,
+    out: Annotated[Path, Option(dir_okay=False, help="The table, a row for each ROI (parquet).")],
+    version: Annotated[str | None, Option(help="Another version than the champion.")] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Let a version vote on any number of pictures of ROIs. Resumable; what is no ROI gets a row with the error."""
@@ -262,24 +255,22 @@ def score(
     _register_results(workspace)
     with steps_progress("scoring") as progress:
         found = score(workspace, inputs, out, version, progress)
-    _say(
+    echo(
         f"{out}: {found.n_rows} rows by version {found.model_version}, {found.n_errors} of them with an error"
     )
     if found.n_errors:
-        raise typer.Exit(2)
+        raise Exit(2)
 
 
 @_command(USE, "mammo explain 'test/Tumor (3)'")
 def explain(
-    rois: Annotated[list[str], typer.Argument(help="Pictures of ROIs, or roi_ids such as 'test/Tumor (3)'.")],
+    rois: Annotated[list[str], Argument(help="Pictures of ROIs, or roi_ids such as 'test/Tumor (3)'.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures (default: reports/explanations).")
+        Path | None, Option(help="Folder for the pictures (default: reports/explanations).")
     ] = None,
     block: Annotated[
         str | None,
-        typer.Option(
-            help="Block of Grad-CAM: block1 … block5 or all (default: what the system's head sees)."
-        ),
+        Option(help="Block of Grad-CAM: block1 … block5 or all (default: what the system's head sees)."),
     ] = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,
@@ -293,20 +284,20 @@ def explain(
     pictures = write_explanations(explained, workspace.reports / "explanations" if out is None else out)
     for (row, _), picture in zip(explained, pictures, strict=True):
         if as_json:
-            typer.echo(json.dumps({"roi": row["roi"], "picture": str(picture), **row}))
+            echo(json.dumps({"roi": row["roi"], "picture": str(picture), **row}))
             continue
         decided = (
             f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
         )
         strange = "" if row["in_domain"] else f" (refer to a reader: it {row['domain_reason']})"
-        typer.echo(f"{row['roi']}: {decided}{strange} → {picture}")
+        echo(f"{row['roi']}: {decided}{strange} → {picture}")
     if not as_json:
-        typer.echo(NOTICE)
+        echo(NOTICE)
 
 
 @_command(DATA, "mammo audit --json")
 def audit(
-    as_json: Annotated[bool, typer.Option("--json", help="A list with one object for each pair.")] = False,
+    as_json: Annotated[bool, Option("--json", help="A list with one object for each pair.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Show the ROIs that share tissue or patients, and in which parts of the split they are.
@@ -324,19 +315,17 @@ def audit(
     else:
         with steps_progress("searching for shared tissue") as progress:
             found = run_audit(workspace, config, progress)
-    if as_json:
-        rows = json.loads(found.pairs[list(SHOWN_COLUMNS)].to_json(orient="records"))
-        typer.echo(json.dumps(rows, indent=2))
-        return
+    rows = json.loads(found.pairs[list(SHOWN_COLUMNS)].to_json(orient="records"))
     summary = leakage_summary(found.pairs, found.rois.table, parts_of(found.split))
-    Console().print(overlaps_table(found.pairs.to_dict("records"), summary, config.split.protocol))
+    of = (found.pairs.to_dict("records"), summary, config.split.protocol)
+    _show(as_json, [json.dumps(rows, indent=2)], overlaps_table, *of)
 
 
 @_command(DATA, "mammo locate all-mias.tar.gz")
 def locate(
     films: Annotated[
         Path | None,
-        typer.Argument(help="all-mias.tar.gz or its folder (default: MAMMO_MINI_MIAS, or what is in place)."),
+        Argument(help="all-mias.tar.gz or its folder (default: MAMMO_MINI_MIAS, or what is in place)."),
     ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
@@ -349,27 +338,24 @@ def locate(
     fetch_films(workspace.films, films, os.environ)
     run_dvc(workspace.root, "repro", "locate")
     found = located_line(read_table(workspace.located)) or "no ROI shows a place of these films"
-    _say(f"{found}\nnext: dvc repro (groups ROIs by patient)")
+    echo(f"{found}\nnext: dvc repro (groups ROIs by patient)")
 
 
 @_command(REGISTRY, "mammo promote 2 --dry-run")
 def promote(
     version: str,
-    force: Annotated[
-        bool, typer.Option("--force", help="Whatever the gates say, but for one that loads.")
-    ] = False,
+    force: Annotated[bool, Option("--force", help="Whatever the gates say, but for one that loads.")] = False,
     reason: ReasonOption = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the gates and move nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the gates and move nothing.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Make a registered version champion, if its gates (params.yaml: promote) hold."""
-    from mammo.core.config import Config
     from mammo.promotion import moves
     from mammo.report.terminal import gates_table
     from mammo.track.registry import announced
 
-    config = Config.load_own(workspace.params)
-    with nullcontext() if dry_run else announced(workspace, _model_name(workspace), version):
+    config = _settings(workspace)
+    with nullcontext() if dry_run else announced(workspace, config.register_.model_name, version):
         verdict = moves.judge(workspace, config, version)
         Console().print(gates_table(verdict))
         if not dry_run:
@@ -378,7 +364,7 @@ def promote(
 
 @_command(REGISTRY, "mammo rollback --reason 'recall fell'")
 def rollback(
-    steps: Annotated[int, typer.Argument(min=1, help="How many champions to go back.")] = 1,
+    steps: Annotated[int, Argument(min=1, help="How many champions to go back.")] = 1,
     reason: ReasonOption = "",
     workspace: WorkspaceOption = HERE,
 ) -> None:
@@ -391,10 +377,7 @@ def rollback(
 @_command(REGISTRY, "mammo history --verify")
 def history(
     verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify", help="Walk the chain of hashes, compare the aliases; exit code 2 if broken."
-        ),
+        bool, Option("--verify", help="Walk the chain of hashes, compare the aliases; exit code 2 if broken.")
     ] = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,
@@ -404,16 +387,13 @@ def history(
     from mammo.track.history import history_of
 
     entries = history_of(workspace, name := _model_name(workspace), verify).entries
-    if as_json:
-        for entry in entries:
-            typer.echo(entry.model_dump_json())
-    else:
-        Console().print(history_table(entries, f"{name}{': the chain is whole' if verify else ''}"))
+    title = f"{name}{': the chain is whole' if verify else ''}"
+    _show(as_json, (entry.model_dump_json() for entry in entries), history_table, entries, title)
 
 
 @_command(REGISTRY, "mammo trace 2")
 def trace(
-    what: Annotated[str, typer.Argument(help="A version such as 2, or the prediction_id of an answer.")],
+    what: Annotated[str, Argument(help="A version such as 2, or the prediction_id of an answer.")],
     as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
@@ -422,10 +402,7 @@ def trace(
     from mammo.report.terminal import trace_table
 
     found = traced(workspace, _model_name(workspace), what)
-    if as_json:
-        typer.echo(json.dumps(asdict(found)))
-    else:
-        Console().print(trace_table(found))
+    _show(as_json, [json.dumps(asdict(found))], trace_table, found)
 
 
 @_command(REGISTRY, "mammo rebuild 2")
@@ -434,10 +411,10 @@ def rebuild(version: str, workspace: WorkspaceOption = HERE) -> None:
     from mammo.promotion.trace import rebuild as made_again
     from mammo.report.terminal import rebuilt_table
 
-    compared = made_again(workspace, _model_name(workspace), version, _say)
+    compared = made_again(workspace, _model_name(workspace), version, echo)
     Console().print(rebuilt_table(compared))
     if not all(one.agrees for one in compared):
-        raise typer.Exit(2)
+        raise Exit(2)
 
 
 @_command(REGISTRY, "mammo runs")
@@ -450,14 +427,14 @@ def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None
     rows, registered = comparison_rows(workspace), versions(workspace, _model_name(workspace))
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(row | {"started": row["started"].isoformat()}))
+            echo(json.dumps(row | {"started": row["started"].isoformat()}))
         return
     from mammo.report.terminal import runs_table, versions_table
     from mammo.track.page import compare_pages
 
     Console().print(runs_table(rows), versions_table(registered))
     for name, address in compare_pages(workspace, rows).items():
-        typer.echo(f"compare the newest of {name} (while `mammo ui` runs): {address}")
+        echo(f"compare the newest of {name} (while `mammo ui` runs): {address}")
 
 
 @_command(USE, "mammo ui --port 5001")
@@ -466,7 +443,7 @@ def ui(port: int = 5000, host: str = "127.0.0.1", workspace: WorkspaceOption = H
     from mammo.track.page import serve_page
 
     _check_port(host, port)
-    raise typer.Exit(serve_page(workspace, host, port, partial(typer.echo, err=True)))
+    raise Exit(serve_page(workspace, host, port, partial(echo, err=True)))
 
 
 @_command(USE, "mammo serve --port 8001")
@@ -474,7 +451,7 @@ def serve(
     port: int = 8000,
     host: str = "127.0.0.1",
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Name under which the service may be asked; repeatable.")
+        list[str] | None, Option(help="Name under which the service may be asked; repeatable.")
     ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
@@ -483,9 +460,9 @@ def serve(
     from mammo.serve.app import serve, warning_for
 
     if warning := warning_for(host):
-        typer.echo(warning, err=True)
+        echo(warning, err=True)
     _register_results(workspace)
-    serve(workspace, host, port, allowed_host or [], partial(typer.echo, err=True))
+    serve(workspace, host, port, allowed_host or [], partial(echo, err=True))
 
 
 @_command(REGISTRY, "mammo shadow --json")
@@ -495,17 +472,13 @@ def shadow(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> No
     from mammo.report.terminal import agreements_table
 
     found = agreements(workspace)
-    if as_json:
-        for one in found:
-            typer.echo(json.dumps(one.to_dict()))
-        return
-    Console().print(agreements_table(found))
+    _show(as_json, (json.dumps(one.to_dict()) for one in found), agreements_table, found)
 
 
 @_command(REGISTRY, "mammo drift --days 7 --fail")
 def drift(
-    days: Annotated[float, typer.Option(min=0, help="Look at what was served in so many days.")] = 30,
-    fail: Annotated[bool, typer.Option("--fail", help="End with exit code 2 where drift is large.")] = False,
+    days: Annotated[float, Option(min=0, help="Look at what was served in so many days.")] = 30,
+    fail: Annotated[bool, Option("--fail", help="End with exit code 2 where drift is large.")] = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
@@ -514,18 +487,15 @@ def drift(
     from mammo.report.terminal import drifts_table
 
     found, checked = drift(workspace, days)
-    if as_json:
-        for one in found:
-            typer.echo(json.dumps(one.to_dict()))
-    else:
-        Console().print(drifts_table(found))
-        broken = [
-            name for name, one in (checked or {"expectations": {}})["expectations"].items() if not one["kept"]
-        ]
-        docs = f"expectations that failed: {', '.join(broken) or 'none'}; Data Docs: {workspace.reports / 'drift'}"
-        _say(docs if checked else f"fewer than {MIN_ANSWERS} different ROIs were served: nothing is judged")
+    _show(as_json, (json.dumps(one.to_dict()) for one in found), drifts_table, found)
+    if not as_json:
+        docs = f"fewer than {MIN_ANSWERS} different ROIs were served: nothing is judged"
+        if checked is not None:
+            broken = ", ".join(name for name, one in checked["expectations"].items() if not one["kept"])
+            docs = f"expectations that failed: {broken or 'none'}; Data Docs: {workspace.reports / 'drift'}"
+        echo(docs)
     if fail and any(one.word == "large" for one in found):
-        raise typer.Exit(2)
+        raise Exit(2)
 
 
 @_command(USE, "mammo doctor --json")
@@ -535,18 +505,14 @@ def doctor(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> No
     from mammo.report.terminal import findings_table
 
     findings = examine(workspace)
-    if as_json:
-        for finding in findings:
-            typer.echo(json.dumps(asdict(finding)))
-    else:
-        Console().print(findings_table(findings))
+    _show(as_json, (json.dumps(asdict(one)) for one in findings), findings_table, findings)
     if any(finding.level == "error" for finding in findings):
-        raise typer.Exit(2)
+        raise Exit(2)
 
 
 @_command(STUDIES, "mammo seeds 10")
 def seeds(
-    n_seeds: Annotated[int, typer.Argument(min=2, help="How many training seeds.")] = 10,
+    n_seeds: Annotated[int, Argument(min=2, help="How many training seeds.")] = 10,
     jobs: JobsOption = None,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = HERE,
@@ -554,9 +520,7 @@ def seeds(
     """Train every system over several seeds; write the mean and spread of the test results. Resumable."""
     from mammo.studies.ledger import run_seeds
 
-    _study(
-        workspace, jobs, dry_run, lambda config, *how: run_seeds(workspace, config, n_seeds, *how), "seeds"
-    )
+    _study(workspace, jobs, dry_run, partial(run_seeds, n_seeds=n_seeds), "seeds")
 
 
 @_command(STUDIES, "mammo ledger --dry-run")
@@ -564,7 +528,7 @@ def ledger(jobs: JobsOption = None, dry_run: DryRunOption = False, workspace: Wo
     """Test every system under the published and the honest protocol, beside floor and paper. Resumable."""
     from mammo.studies.ledger import run_ledger
 
-    _study(workspace, jobs, dry_run, lambda config, *how: run_ledger(workspace, config, *how), "ledger")
+    _study(workspace, jobs, dry_run, run_ledger, "ledger")
 
 
 @_command(STUDIES, "mammo ablate --jobs 2")
@@ -572,14 +536,12 @@ def ablate(jobs: JobsOption = None, dry_run: DryRunOption = False, workspace: Wo
     """Toggle each defect of the paper's recipe alone; write its effect with its interval. Resumable."""
     from mammo.studies.ablation import run_ablation
 
-    _study(workspace, jobs, dry_run, lambda config, *how: run_ablation(workspace, config, *how), "ablate")
+    _study(workspace, jobs, dry_run, run_ablation, "ablate")
 
 
 @_command(STUDIES, "mammo study pipelines/studies/choices.yaml")
 def study(
-    file: Annotated[
-        Path, typer.Argument(help="YAML file of variants, such as pipelines/studies/choices.yaml.")
-    ],
+    file: Annotated[Path, Argument(help="YAML file of variants, such as pipelines/studies/choices.yaml.")],
     jobs: JobsOption = None,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = HERE,
@@ -587,16 +549,14 @@ def study(
     """Compare named variants of the settings within train and val, to choose by. Resumable."""
     from mammo.studies.variants import run_study
 
-    _study(
-        workspace, jobs, dry_run, lambda config, *how: run_study(workspace, config, file, *how), "study", file
-    )
+    _study(workspace, jobs, dry_run, partial(run_study, path=file), "study", file)
 
 
 def _study(
     workspace: Workspace,
     jobs: int | None,
     dry_run: bool,
-    run: "Callable[[Config, int, Console], dict[str, Any]]",
+    run: Callable[..., dict[str, Any]],
     kind: str,
     file: Path | None = None,
 ) -> None:
@@ -604,23 +564,23 @@ def _study(
     from mammo.core.config import Config
     from mammo.core.provenance import ensure_split, note_made
     from mammo.report.studies import write_ledger, write_study
-    from mammo.report.terminal import show_markdown
     from mammo.studies.fits import DryRunError, default_jobs
 
-    config, console = Config.load(workspace.params), Console()
+    config = Config.load(workspace.params)
     if dry_run and not workspace.split.is_file():
         raise MammoError(
             f"{workspace.split}: --dry-run counts the fits of a split, got none; run `dvc repro split` first (minutes)"
         )
     ensure_split(workspace)
     try:
-        summary = run(config, 0 if dry_run else jobs or default_jobs(config), console)
+        n_jobs = 0 if dry_run else jobs or default_jobs(config)
+        summary = run(workspace, config, n_jobs=n_jobs, console=Console())
     except DryRunError as plan:
-        _say(str(plan))
+        echo(str(plan))
         return
     text = write_ledger(workspace, summary) if kind == "ledger" else write_study(workspace, kind, summary)
     note_made(workspace, kind, file)
-    show_markdown(console, text)
+    echo(text)
 
 
 @tune_app.callback()
@@ -634,18 +594,23 @@ def tune(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Search the settings of params.yaml's section `tune`; write reports/tune/best.yaml."""
-    if context.invoked_subcommand is not None:
-        _refuse_misplaced(context, context.invoked_subcommand)
+    if command := context.invoked_subcommand:
+        for name in context.params:
+            given = context.get_parameter_source(name)
+            if given is not None and given.name == "COMMANDLINE":  # nobody would read it
+                raise MammoError(
+                    f"mammo tune {command}: its options must stand after its name, but --{name} stands before it; "
+                    f"write `mammo tune {command} --{name} …`"
+                )
         return
     from mammo.core.provenance import note_made
-    from mammo.report.terminal import show_best
+    from mammo.report.terminal import best_in_words
     from mammo.tuning.workers import run_tuning
 
-    console = Console()
     workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
-    summary = run_tuning(workspace, config, plan, console)
+    record = run_tuning(workspace, config, plan, Console())
     note_made(workspace, "tune")
-    show_best(console, workspace, summary)
+    echo(best_in_words(workspace, record))
 
 
 @tune_app.command(epilog="Example: mammo tune nested --trials 20")
@@ -660,15 +625,13 @@ def nested(
     """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
     from mammo.core.provenance import note_made
     from mammo.report.studies import write_study
-    from mammo.report.terminal import show_markdown
     from mammo.tuning.mlflow import log_nested
     from mammo.tuning.nested import run_nested
     from mammo.tuning.record import report_folder
 
-    console = Console()
     workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
-    summary = run_nested(workspace, config, plan, console)
-    show_markdown(console, write_study(workspace, "nested", summary))
+    summary = run_nested(workspace, config, plan, Console())
+    echo(write_study(workspace, "nested", summary))
     note_made(workspace, "nested")
     log_nested(workspace, config, summary, report_folder(workspace))
 
@@ -680,13 +643,11 @@ def worker(
     storage: StorageOption = None,
     trials: TrialsOption = None,
     held_out_fold: Annotated[
-        int | None,
-        typer.Option(min=0, help="Join the study of `mammo tune nested` that leaves out this fold."),
+        int | None, Option(min=0, help="Join the study of `mammo tune nested` that leaves out this fold.")
     ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Take trials of a study that `mammo tune` has made, on this or another machine, until none is left."""
-    from mammo.core.config import Config
     from mammo.tuning.space import without_fold
     from mammo.tuning.workers import Plan, work
 
@@ -695,14 +656,11 @@ def worker(
             "mammo tune worker needs --storage (the database that `mammo tune` was given), got none; on one machine "
             "use `mammo tune --workers N`"
         )
-    console = Console()
-    config = Config.load_own(workspace.params)
+    config = _settings(workspace)
     if held_out_fold is not None:
         config = without_fold(config, held_out_fold)
     plan = Plan(config.tune.trials if trials is None else trials, 0, storage)
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    n_ended = work(workspace, config, plan, say=say)
-    console.print(f"{n_ended} trials ended here; none is left", highlight=False)
+    echo(f"{work(workspace, config, plan, say=echo)} trials ended here; none is left")
 
 
 @tune_app.command(epilog="Example: mammo tune dashboard")
@@ -722,22 +680,11 @@ def dashboard(
     if storage is None and not journal.is_file():
         raise MammoError(f"{journal}: does not exist; run `mammo tune` to make a study")
     with using_storage(workspace, storage, heartbeat_s=None) as opened:
-        typer.echo(f"optuna-dashboard: http://{host}:{port} (stop with Ctrl-C)", err=True)
+        echo(f"optuna-dashboard: http://{host}:{port} (stop with Ctrl-C)", err=True)
         # In a thread: its server swallows a Ctrl-C that comes while it answers.
         page = Thread(target=run_server, args=(opened, host, port), daemon=True)
         page.start()
         page.join()
-
-
-def _refuse_misplaced(context: typer.Context, command: str) -> None:
-    """Options before a command's name would be read by nobody."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise MammoError(
-                f"mammo tune {command}: its options must stand after its name, but --{name} stands before it; write "
-                f"`mammo tune {command} --{name} …`"
-            )
 
 
 def _ready(
@@ -749,38 +696,30 @@ def _ready(
     fresh: bool,
 ) -> "tuple[Workspace, Config, Plan]":
     """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
-    from mammo.core.config import Config
     from mammo.core.provenance import ensure_split
-    from mammo.demo import prepare_tuning
+    from mammo.demo import TUNE_SETTINGS, reproduce
     from mammo.studies.fits import default_jobs
     from mammo.tuning.workers import Plan
 
-    config = Config.load_own(workspace.params)
-    n_trials = config.tune.trials if trials is None else trials
-    Plan(n_trials, 1 if workers is None else workers, storage)  # refuses what makes no study
+    config = _settings(workspace)
+    n_workers = default_jobs(config) if workers is None else workers
+    plan = Plan(config.tune.trials if trials is None else trials, n_workers, storage, fresh)
     if source is None:
         ensure_split(workspace)
     elif source == "phantom":
-        workspace = prepare_tuning(HERE.root, PHANTOM.root if workspace == HERE else workspace.root)
-        config = Config.load_own(workspace.params)
+        folder = Path("tune-demo") if workspace == HERE else workspace.root
+        workspace = reproduce(folder, TUNE_SETTINGS, "mammo tune --source phantom", "split")
+        config = _settings(workspace)
     else:
         raise MammoError(
             f"--source must be phantom, or left out for the source of params.yaml ({config.ingest.source}), got "
             f"{source!r}"
         )
-    return (
-        workspace,
-        config,
-        Plan(n_trials, default_jobs(config) if workers is None else workers, storage, fresh),
-    )
+    return workspace, config, plan
 
 
 def _check_port(host: str, port: int) -> None:
-    """Refuse an address before a server's libraries are loaded.
-
-    Raises:
-        MammoError: it cannot be listened on.
-    """
+    """Refuse an address that cannot be listened on (`MammoError`), before a server's libraries are loaded."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -799,14 +738,12 @@ def _register_results(workspace: Workspace) -> None:
         from mammo.core.config import Config
         from mammo.track.record import fill_store
 
-        typer.echo("no champion yet: the systems in models/ are registered (once)", err=True)
+        echo("no champion yet: the systems in models/ are registered (once)", err=True)
         fill_store(workspace, Config.load(workspace.params))
 
 
 def _model_name(workspace: Workspace) -> str:
-    from mammo.core.config import Config
-
-    return Config.load_own(workspace.params).register_.model_name
+    return _settings(workspace).register_.model_name
 
 
 def _say_version(version: "Version") -> None:

@@ -6,12 +6,15 @@ from typing import Any, Final
 
 import yaml
 from rich.console import Console
+from typer import echo
 
 from mammo.core.config import OWN_SETTINGS, Config
 from mammo.core.errors import PHANTOM, MammoError
 from mammo.core.files import Workspace, read_json, write_bytes
 from mammo.core.provenance import commit_all, run_dvc
 from mammo.data.phantom import write_phantom
+from mammo.data.splits import read_parts
+from mammo.report.rois import vote_picture
 from mammo.report.terminal import results_table, versions_table
 from mammo.serve.predict import explain_rois
 from mammo.track.registry import versions
@@ -41,42 +44,30 @@ TUNE_SETTINGS: Final[Settings] = {
 """A study on phantoms that ends within minutes: a demonstration, whose choice means nothing for real films."""
 
 
-def run_demo(project: Path, folder: Path, console: Console) -> None:
-    """Make or refresh the demo's workspace from the checkout `project`; show the results, the champion and one vote.
-
-    Raises:
-        MammoError: `project` is no checkout, or a stage failed.
-    """
-    n_patients = SETTINGS["phantom"]["n_patients"]
-    console.print(f"phantom films of {n_patients} patients (synthetic) …", highlight=False)
-    workspace = reproduce(project, folder, SETTINGS, "mammo demo")
-    console.print(results_table(read_json(workspace.reports / "evaluate" / "results.json")))
+def run_demo(folder: Path) -> None:
+    """Make or refresh the demo's workspace; show the results, the champion and one vote. Errors as `reproduce`."""
+    echo(f"phantom films of {SETTINGS['phantom']['n_patients']} patients (synthetic) …")
+    workspace = reproduce(folder, SETTINGS, "mammo demo")
+    results = results_table(read_json(workspace.reports / "evaluate" / "results.json"))
     name = Config.load(workspace.params).register_.model_name
-    console.print(versions_table(versions(workspace, name)))
+    Console().print(results, versions_table(versions(workspace, name)))
     picture = draw_one_vote(workspace)
     commit_all(workspace.root, "what it made")
-    console.print(
+    echo(
         f"picture of a vote: {picture}\n"
         f"results: {workspace.reports / 'evaluate' / 'results.md'}\n"
         "next: make ui    (compare the runs in MLflow)\n"
-        "      make serve (send a ROI to the champion)",
-        highlight=False,
-        soft_wrap=True,
+        "      make serve (send a ROI to the champion)"
     )
 
 
-def prepare_tuning(project: Path, folder: Path) -> Workspace:
-    """Make or refresh a workspace of phantoms whose ROIs are split, for `mammo tune --source phantom`.
+def reproduce(folder: Path, settings: Settings, command: str, *stages: str) -> Workspace:
+    """Make or refresh a workspace from the checkout we are in: draw its films, run its stages (all, if none is named).
 
     Raises:
-        MammoError: `project` is no checkout, or a stage failed.
+        MammoError: this is no checkout, or a stage failed.
     """
-    return reproduce(project, folder, TUNE_SETTINGS, "mammo tune --source phantom", "split")
-
-
-def reproduce(project: Path, folder: Path, settings: Settings, command: str, *stages: str) -> Workspace:
-    """Prepare a workspace, draw its films and run its stages; all, if none is named."""
-    workspace = prepare(project, folder, settings, command)
+    workspace = prepare(Path(), folder, settings, command)
     config = Config.load(workspace.params)
     write_phantom(config.phantom, workspace.raw(config.ingest.source))
     run_dvc(workspace.root, "repro", *stages)
@@ -126,9 +117,6 @@ def prepare(
 
 def draw_one_vote(workspace: Workspace) -> Path:
     """Let the registered champion vote on the first Tumor ROI of the test part, and draw it."""
-    from mammo.data.splits import read_parts
-    from mammo.report.rois import vote_picture
-
     test = read_parts(workspace).part("test")
     name = str(test.table["roi_id"][int(test.labels.argmax())])
     ((_, found),) = explain_rois(workspace, [name])

@@ -19,6 +19,7 @@ from mammo.data.decode import GreyImage
 from mammo.report import canvas
 from mammo.report.blocks import Block, Cell, Paragraph, SourceFile, Table, counted
 
+AUDIT_FILE: Final = "audit/summary.json"
 MAX_PAIRS: Final = 20
 MOST_ROWS: Final = 40
 """Longer tables end here, and say so; their file holds the rest."""
@@ -63,7 +64,7 @@ def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
     # Film and patient stay out of the reports: the films' licence covers them.
     flagged = flagged_rois(audit.pairs, table, part_of).drop(columns=["film_id", "patient_id"])
     _write_csv(folder / "flagged_rois.csv", flagged)
-    write_json(folder / "summary.json", leakage_summary(audit.pairs, table, part_of))
+    write_json(workspace.reports / AUDIT_FILE, leakage_summary(audit.pairs, table, part_of))
     note = (
         f"{audit.rois.name_of_data}, {protocol.replace('_', ' ')} split, {len(table)} ROIs; "
         "shifts are those of b's top-left corner from a's, right and down"
@@ -83,12 +84,6 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
         table.round(4).to_csv(temporary, index=False)
 
 
-def audit_summary(workspace: Workspace) -> SourceFile | None:
-    """The audit's counts; None where the stage has not run."""
-    path = "audit/summary.json"
-    return SourceFile.read(workspace, path) if (workspace.reports / path).is_file() else None
-
-
 def audit_headline(summary: SourceFile | None) -> list[Block]:
     """How many test ROIs the other parts know, by patient and by tissue."""
     if summary is None:
@@ -97,21 +92,17 @@ def audit_headline(summary: SourceFile | None) -> list[Block]:
     return summary.blocks("patients unknown" if unknown else "patients known")
 
 
-def audit_blocks(workspace: Workspace) -> list[Block]:
+def audit_blocks(summary: SourceFile | None) -> list[Block]:
     """Headline, counts, pairs, flagged ROIs and the pairs' picture; nothing where the stage has not run."""
-    summary = audit_summary(workspace)
-    if summary is None:
+    if summary is None or summary.folder is None:
         return []
-    tables = {name: _rows_of(workspace, f"audit/{name}.csv", title) for name, title in _TABLES.items()}
+    tables = {name: _rows_of(summary.folder, f"audit/{name}.csv", title) for name, title in _TABLES.items()}
     return summary.blocks("audit", headline=audit_headline(summary), **tables)
 
 
-def _rows_of(workspace: Workspace, path: str, title: str) -> list[Block]:
-    """The first rows of a CSV file, each linked to its line; nothing when there is no such file."""
-    file = workspace.reports / path
-    if not file.is_file():
-        return []
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+def _rows_of(reports: Path, path: str, title: str) -> list[Block]:
+    """The first rows of a CSV file, each linked to its line."""
+    table = pd.read_csv(reports / path, dtype=str, keep_default_na=False)
     if table.empty:
         return [Paragraph((f"{title}: none (", Cell(path, path), ")."))]
     rows = [

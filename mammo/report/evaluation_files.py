@@ -1,7 +1,6 @@
 """The files of the evaluation: `reports/evaluate/`, and what `dvc metrics` and `dvc plots` show."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -34,50 +33,52 @@ FEW: Final = {
 
 
 def write_results(workspace: Workspace, assessment: Assessment) -> None:
-    """Write `reports/evaluate/`, and what `dvc metrics` and `dvc plots` show: `reports/metrics/`, `reports/plots/`."""
-    folder, results = workspace.reports / "evaluate", assessment.results
-    write_json(workspace.reports / RESULTS_FILE, results)
-    for system, values in few_metrics(results).items():
-        write_json(workspace.reports / "metrics" / f"{system}.json", values)
-    histories = {
-        name: pd.read_csv(workspace.reports / "train" / f"{name}.csv") for name in results["systems"]
-    }
-    for name, table in plot_tables(assessment, histories).items():
-        with atomic_path(workspace.reports / "plots" / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
-    write_bytes(folder / "results.md", results_markdown(results).encode())
-    with atomic_path(workspace.reports / PREDICTIONS_FILE) as temporary:
-        assessment.predictions.to_csv(temporary, index=False)
-    _draw(assessment, histories, folder)
+    """Write `reports/evaluate/`, and what `dvc metrics` and `dvc plots` show: `reports/metrics/`, `reports/plots/`.
 
-
-def few_metrics(results: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """The main test results of each system, as many as fit a screen."""
-    return {
-        name: {title: _rounded(entry["roi"][metric]["value"]) for title, metric in FEW.items()}
-        for name, entry in {**results["systems"], FLOOR: results[FLOOR]}.items()
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
-def _draw(assessment: Assessment, histories: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Draw curves, confusion matrices, reliability, referral, and each system's training and errors."""
-    results, test = assessment.results, assessment.test
-    note, labels = results["data"]["note"], test.labels
+    `dvc metrics` shows `FEW` of each system, as many as fit a screen; `dvc plots` learning curves, ROC, reliability of
+    the calibrated probabilities and confusion, each system's rows numbered by `point` in the order of drawing.
+    """
+    reports, results, test = workspace.reports, assessment.results, assessment.test
+    bundles, note, labels = assessment.bundles, results["data"]["note"], test.labels
     entries = {**results["systems"], FLOOR: results[FLOOR]}
+    histories = {name: pd.read_csv(reports / "train" / f"{name}.csv") for name in results["systems"]}
     scores = {name: one.scores[0] for name, one in {**assessment.scored, FLOOR: assessment.floor}.items()}
+    calibrated = {name: bundle.calibrator.apply(scores[name]) for name, bundle in bundles.items()}
+    first = next(iter(entries.values()))["calibration"]
+    confidence = results[FLOOR]["roi"]["accuracy"]["confidence"]
+    how: dict[str, Any] = {"binning": first["binning"], "n_bins": first["n_bins"], "confidence": confidence}
+
+    write_json(reports / RESULTS_FILE, results)
+    write_bytes((reports / RESULTS_FILE).with_suffix(".md"), results_markdown(results).encode())
+    for name, entry in entries.items():
+        values = {title: entry["roi"][metric]["value"] for title, metric in FEW.items()}
+        rounded = {title: None if value is None else round(value, 4) for title, value in values.items()}
+        write_json(reports / "metrics" / f"{name}.json", rounded)
+    rates = {}
+    for name, one in scores.items():
+        false, true, _ = roc_curve(labels, one, drop_intermediate=False)
+        rates[name] = pd.DataFrame({"false_positive_rate": false, "true_positive_rate": true})
+    decided = assessment.predictions[["system", "label", "decision"]]
+    tables = {
+        PREDICTIONS_FILE: assessment.predictions,
+        "plots/learning.csv": _stacked(histories),
+        "plots/roc.csv": _stacked(rates),
+        "plots/reliability.csv": _stacked(
+            {name: reliability(labels, one, **how) for name, one in calibrated.items()}
+        ),
+        "plots/confusion.csv": decided.rename(columns={"label": "actual", "decision": "predicted"}),
+    }
+    for file, table in tables.items():
+        with atomic_path(reports / file) as temporary:
+            table.to_csv(temporary, index=False)
+
+    folder = reports / "evaluate"
     aucs = {name: Estimate.from_dict(entries[name]["roi"]["auc_score"]) for name in scores}
     roc_and_precision_recall(labels, scores, aucs, folder / "curves.png", note)
     confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
-    confidence = entries[FLOOR]["roi"]["accuracy"]["confidence"]
     confusion_matrices(confusions, folder / "confusion.png", note, confidence)
-    bundles, first = assessment.bundles, next(iter(entries.values()))["calibration"]
-    systems = {name: (scores[name], bundles[name].calibrator.apply(scores[name])) for name in bundles}
-    how = {"binning": first["binning"], "n_bins": first["n_bins"], "confidence": confidence}
-    reliability_diagram(labels, systems, folder / "reliability.png", note, **how)
+    raw_and_calibrated = {name: (scores[name], one) for name, one in calibrated.items()}
+    reliability_diagram(labels, raw_and_calibrated, folder / "reliability.png", note, **how)
     referral_picture(list(assessment.referrals.values()), folder / "referral.png", note)
     held_out = note.replace("test ROIs", "test ROIs held out")
     for name, bundle in bundles.items():
@@ -87,38 +88,6 @@ def _draw(assessment: Assessment, histories: Mapping[str, pd.DataFrame], folder:
         rows = zip(test.table["roi_id"], test.images, map(Label, labels), votes, strict=True)
         path, title = folder / f"errors-{name}.png", f"Wrong ROIs of {name}"
         wrong_rois_sheet([VotedRoi(*row) for row in rows], bundle.corners, path, note, title=title)
-
-
-def plot_tables(assessment: Assessment, histories: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Tables `learning`, `roc`, `reliability` (of calibrated probabilities) and `confusion` of the test part.
-
-    `point` numbers a system's rows in the order in which they are drawn.
-    """
-    labels, entries = assessment.test.labels, assessment.results["systems"]
-    scores = {name: one.scores[0] for name, one in {**assessment.scored, FLOOR: assessment.floor}.items()}
-    rates = {name: roc_curve(labels, one, drop_intermediate=False) for name, one in scores.items()}
-    bins = {}
-    for name, bundle in assessment.bundles.items():
-        cut = entries[name]["calibration"]
-        bins[name] = reliability(
-            labels,
-            bundle.calibrator.apply(scores[name]),
-            binning=cut["binning"],
-            n_bins=cut["n_bins"],
-            confidence=entries[name]["roi"]["accuracy"]["confidence"],
-        )
-    decided = assessment.predictions[["system", "label", "decision"]]
-    return {
-        "learning": _stacked(histories),
-        "roc": _stacked(
-            {
-                name: pd.DataFrame({"false_positive_rate": false, "true_positive_rate": true})
-                for name, (false, true, _) in rates.items()
-            }
-        ),
-        "reliability": _stacked(bins),
-        "confusion": decided.rename(columns={"label": "actual", "decision": "predicted"}),
-    }
 
 
 def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ et al. 2019, doi 10.1145/3287560.3287596).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
@@ -33,7 +33,7 @@ from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
 from mammo.report import results as evaluation
 from mammo.report import studies
-from mammo.report.audit import audit_blocks, audit_headline, audit_summary
+from mammo.report.audit import AUDIT_FILE, audit_blocks, audit_headline
 from mammo.report.blocks import (
     Block,
     Cell,
@@ -47,15 +47,15 @@ from mammo.report.blocks import (
     reference,
 )
 from mammo.report.rois import RULE, draw_examples, pick_examples
-from mammo.report.verdict import verdict
 
 UNFOLDED: Final = ("results", "comparisons", "use")  # open at first
+UNGROUPED: Final = "The patients were unknown to this study: its groups are ROIs of shared tissue."
 FILMS: Final = ("audit", "explanations", "errors")  # their pictures show tissue
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The files of one report, of which `model` describes the champion's bundle."""
+    """The files of one report: `model` describes the champion's bundle, `audit` is None where its stage has not run."""
 
     workspace: Workspace
     config: Config
@@ -64,6 +64,7 @@ class ReportInputs:
     model: SourceFile
     slices: SourceFile
     provenance: SourceFile
+    audit: SourceFile | None
     predictions: pd.DataFrame
 
     @property
@@ -84,15 +85,11 @@ class ReportInputs:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: anchor, heading, blocks (none without its files), and the command that makes its files.
-
-    `synthetic`: its numbers rest on phantoms, which each table and picture then says.
-    """
+    """A part of the page: anchor, heading, blocks (none without its files), and the command that makes its files."""
 
     key: str
     title: str
     blocks: Sequence[Block]
-    synthetic: bool
     missing: str = "dvc repro evaluate"
 
 
@@ -115,7 +112,9 @@ def gather(workspace: Workspace, config: Config) -> ReportInputs:
     provenance = SourceFile("provenance.json", _provenance(workspace, config, rois, model.content))
     for source in (slices, provenance):
         write_json(workspace.reports / source.path, source.content)
-    return ReportInputs(workspace, config, results, champion, model, slices, provenance, predictions)
+    audited = (workspace.reports / AUDIT_FILE).is_file()
+    audit = SourceFile.read(workspace, AUDIT_FILE) if audited else None
+    return ReportInputs(workspace, config, results, champion, model, slices, provenance, audit, predictions)
 
 
 def _provenance(
@@ -133,7 +132,7 @@ def _provenance(
         for name in SPLITS
         if len(part := rois[rois["split"] == name])
     }
-    described = {system: read_json(workspace.bundle(system) / DESCRIPTION_FILE) for system in config.systems}
+    described = {system: read_json(workspace.description(system)) for system in config.systems}
     return {
         "parts": parts,
         "weights_sha256": {system: found["weights_sha256"] for system, found in described.items()},
@@ -154,8 +153,8 @@ def write_page(inputs: ReportInputs) -> None:
         "page.html.j2",
         inputs,
         sections=sections_of(inputs),
-        leakage=audit_headline(audit_summary(inputs.workspace)),
-        verdict=verdict(inputs.results, inputs.title),
+        leakage=audit_headline(inputs.audit),
+        verdict=evaluation.verdict(inputs.results, inputs.title),
         facts=zip(titles, [*numbers, margin], floor, strict=True),
         unfolded=UNFOLDED,
         films=FILMS,
@@ -171,19 +170,19 @@ def write_model_card(inputs: ReportInputs) -> None:
 
 def model_card(inputs: ReportInputs) -> str:
     """The card as Markdown; each number is a link to its file, by reference so that the text stays readable."""
-    caption, audit = "All systems, the floor and the paper.", audit_summary(inputs.workspace)
-    from_files = (inputs.results, inputs.champion, inputs.model, inputs.slices, inputs.provenance)
+    caption = "All systems, the floor and the paper."
+    sources = (inputs.results, inputs.champion, inputs.model, inputs.slices, inputs.provenance, inputs.audit)
     return _render(
         "model_card.md.j2",
         inputs,
         results=inputs.results,
         system=inputs.results.at("systems", inputs.system),
         parts=inputs.provenance.blocks("parts"),
-        leakage=audit_headline(audit),
+        leakage=audit_headline(inputs.audit),
         systems=[evaluation.systems_table(inputs.results, caption=caption)],
         slices=evaluation.slices_blocks(inputs.slices, [inputs.system]),
         titles=TITLES,
-        sources=[one for one in (*from_files, audit) if one],
+        sources=[source for source in sources if source],
     )
 
 
@@ -198,7 +197,7 @@ def _render(name: str, inputs: ReportInputs, **values: Any) -> str:
     environment.filters |= {
         "minus": lambda text: re.sub(r"(?<![\w-])-(?=\d)", "−", text),
         "link": lambda part: inline_markdown(part, linked=True),
-        "blocks": lambda blocks, synthetic: markdown(blocks, synthetic=synthetic, linked=True),
+        "blocks": lambda blocks: markdown(blocks, synthetic=inputs.synthetic, linked=True),
         "reference": reference,
     }
     known = {"inputs": inputs, "notice": NOTICE, "phantom_name": PHANTOM, "doi": DOI}
@@ -210,10 +209,7 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
     workspace, results, system = inputs.workspace, inputs.results, inputs.system
     data = results.content["data"]
 
-    def section(key: str, title: str, blocks: Sequence[Block], *missing: str) -> Section:
-        return Section(key, title, blocks, inputs.synthetic, *missing)
-
-    def study(key: str, title: str, command: str, sources: dict[str, studies.Blocks]) -> Section:
+    def study(key: str, title: str, command: str, sources: Mapping[str, studies.Blocks]) -> Section:
         """The section of a study of these data, whether or not its command has run; `sources`: file → what to show."""
         blocks: list[Block] = []
         others: list[Inline] = []
@@ -223,41 +219,37 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
                 of = source.value("data") or source.value("record", "study")
                 if all(of.get(key, data[key]) == data[key] for key in ("source", "synthetic")):
                     if data["n_patients"] and not of.get("n_patients"):
-                        words = (
-                            "The patients were unknown to this study: its groups are ROIs of shared tissue."
-                        )
-                        blocks.append(Paragraph((words,)))
+                        blocks.append(Paragraph((UNGROUPED,)))
                     blocks += show(source)
                 else:
                     others.append(Cell(source.path, source.path))
         if others:
             blocks.append(Paragraph(("Of other data, and not shown here: ", *others)))
-        return Section(key, title, blocks, inputs.synthetic, command)
+        return Section(key, title, blocks, command)
 
     training = [block for one in results.each("systems") for block in one.blocks("training", name=one.name)]
+    ablation = {"ablate": studies.ablation_blocks}
     tuning = {"study": studies.tuning_blocks, "nested": studies.nested_blocks}
     return [
-        section("results", "Results", evaluation.results_blocks(results)),
-        section("comparisons", "Which is better?", evaluation.comparisons_blocks(results)),
-        section("use", "How to call it", _use_blocks(inputs)),
-        section("data", "Data and split", _data_blocks(inputs)),
-        section("audit", "Leakage audit", audit_blocks(workspace), "dvc repro leakage"),
-        section("choice", "The chosen system", evaluation.choice_blocks(results)),
-        section("curves", "Curves and confusion", results.blocks("curves")),
-        section("operation", "Thresholds, calibration and referral", evaluation.operation_blocks(results)),
-        section("slices", "Slices", evaluation.slices_blocks(inputs.slices, [system, FLOOR])),
-        section("explanations", "Explanations", _explanations(inputs)),
-        section("errors", "What it gets wrong", results.blocks("errors", system=system)),
-        section("training", "Training", training),
+        Section("results", "Results", evaluation.results_blocks(results)),
+        Section("comparisons", "Which is better?", evaluation.comparisons_blocks(results)),
+        Section("use", "How to call it", _use_blocks(inputs)),
+        Section("data", "Data and split", _data_blocks(inputs)),
+        Section("audit", "Leakage audit", audit_blocks(inputs.audit), "dvc repro leakage"),
+        Section("choice", "The chosen system", evaluation.choice_blocks(results)),
+        Section("curves", "Curves and confusion", results.blocks("curves")),
+        Section("operation", "Thresholds, calibration and referral", evaluation.operation_blocks(results)),
+        Section("slices", "Slices", evaluation.slices_blocks(inputs.slices, [system, FLOOR])),
+        Section("explanations", "Explanations", _explanations(inputs)),
+        Section("errors", "What it gets wrong", results.blocks("errors", system=system)),
+        Section("training", "Training", training),
         study("seeds", "Spread over training seeds", "mammo seeds", {"seeds": studies.seeds_blocks}),
         study("ledger", "Ledger", "mammo ledger", {"ledger": studies.ledger_blocks}),
-        study(
-            "ablate", "Ablation of the paper's defects", "mammo ablate", {"ablate": studies.ablation_blocks}
-        ),
+        study("ablate", "Ablation of the paper's defects", "mammo ablate", ablation),
         study("study", "Choice of settings", "mammo study FILE", {"*": studies.variants_blocks}),
         study("tune", "Tuning", "mammo tune", tuning),
-        section("settings", "Settings", [_settings_table(inputs.config)]),
-        section("provenance", "Provenance", _provenance_blocks(inputs.provenance)),
+        Section("settings", "Settings", [_settings_table(inputs.config)]),
+        Section("provenance", "Provenance", _provenance_blocks(inputs.provenance)),
     ]
 
 
@@ -316,12 +308,8 @@ def _settings_table(config: Config) -> Table:
 
 
 def _in_words(values: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} ({_in_words(value)})"
-        if isinstance(value, dict)
-        else f"{key} {'null' if value is None else value}"
-        for key, value in values.items()
-    )
+    nested = ((key, f"({_in_words(one)})" if isinstance(one, dict) else one) for key, one in values.items())
+    return ", ".join(f"{key} {'null' if one is None else one}" for key, one in nested)
 
 
 def _provenance_blocks(provenance: SourceFile) -> list[Block]:

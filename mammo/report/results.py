@@ -14,17 +14,7 @@ from mammo.evaluation.conformal import RATES
 from mammo.evaluation.metrics import TITLES
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.slices import slices_by_axis
-from mammo.report.blocks import (
-    Block,
-    Cell,
-    Heading,
-    Inline,
-    Paragraph,
-    Rows,
-    SourceFile,
-    Table,
-    document,
-)
+from mammo.report.blocks import Block, Cell, Heading, Inline, Paragraph, Rows, SourceFile, Table, document
 
 RESULTS_FILE: Final = "evaluate/results.json"
 PREDICTIONS_FILE: Final = "evaluate/predictions.csv"
@@ -81,6 +71,30 @@ def choice_blocks(results: SourceFile) -> list[Block]:
     )
 
 
+def verdict(results: SourceFile, title: str) -> list[Inline]:
+    """Whether the chosen system, of this title, beats the floor, and which of the others it beats."""
+    margin = results.content["selected_minus_floor_auc"]
+    word = "is not shown to rank ROIs better than"
+    if (margin["ci_low"] or 0) > 0:
+        word = "ranks ROIs better than"
+    elif (margin["ci_high"] or 0) < 0:
+        word = "ranks ROIs worse than"
+    standing: dict[str, list[str]] = {}
+    for one in results.content["comparisons"]:
+        if one["name_b"] == FLOOR:
+            continue
+        key = "is not distinguishable from"
+        if one["decisions_differ"]:  # by McNemar's test
+            key = f"decides {['fewer', 'more'][one['accuracy_difference'] > 0]} of them rightly than"
+        elif one["scores_differ"]:
+            key = f"ranks them {['worse', 'better'][one['auc_difference']['value'] > 0]} than"
+        standing.setdefault(key, []).append(str(one["name_b"]))
+    others = "; it ".join(f"{key} {', '.join(names)}" for key, names in standing.items())
+    floor = f"{title} {word} the floor, eight intensity statistics without texture: AUC "
+    margin_cell = results.cell("selected_minus_floor_auc", signed=True)
+    return [floor, margin_cell, ". ", *([f"On these ROIs it {others}."] if others else [])]
+
+
 def comparisons_blocks(results: SourceFile) -> list[Block]:
     """Whether the chosen system differs from the others, in words and in numbers."""
     verdicts = [Paragraph((one.cell("verdict"),)) for one in results.each("comparisons")]
@@ -108,15 +122,12 @@ def operation_blocks(results: SourceFile) -> list[Block]:
         text = f"{one.value('name')}: {one.value('threshold'):.3f}{' (ships)' if ships else ''}"
         return Cell(text, one.href("threshold"), strong=ships)
 
-    def held(one: SourceFile) -> Cell:
-        return Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target"))
-
     return results.blocks(
         "operation",
         system=lambda one: one.place[1],
         decides=decides,
         confusion=_confusion,
-        held=held,
+        held=lambda one: Cell(f"{one.value('fixed')} {one.value('target'):.2f}", one.href("target")),
         calibration=results.table(("system", "scores", "slope, intercept", *columns), calibration),
         referral=referral_table(results, [system.at("referral") for system in systems]),
         n_bins=first.cell("n_bins"),
@@ -152,20 +163,15 @@ def slices_blocks(slices: SourceFile, systems: Sequence[str]) -> list[Block]:
     for axis in slices.each("axes"):
         title, known = axis.value("title"), axis.value("systems", systems[0])
         if not known:
-            unknown = f"{title}: unknown to the source for all of these ROIs. No slice."
-            blocks.append(Paragraph((unknown,)))
+            blocks.append(Paragraph((f"{title}: unknown to the source for all of these ROIs. No slice.",)))
             continue
         names = list(known[0]["metrics"])
-        rows: Rows = [
-            (
-                f"{row.value('value')}: {system}",
-                *row.cells(("n_rois", "n_tumor")),
-                *row.cells(names, "metrics"),
-            )
-            for index in range(len(known))
-            for system in systems
-            for row in [axis.at("systems", system, index)]
-        ]
+        rows: list[Sequence[Inline]] = []
+        for index in range(len(known)):
+            for system in systems:
+                row = axis.at("systems", system, index)
+                counts, metrics = row.cells(("n_rois", "n_tumor")), row.cells(names, "metrics")
+                rows.append((f"{row.value('value')}: {system}", *counts, *metrics))
         caption = f"{title}. n/a: the slice lacks what the metric needs."
         if axis.value("of_lesions"):
             caption += " The AUC sets the slice's Tumor ROIs against all Normal ROIs."

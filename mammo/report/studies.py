@@ -11,17 +11,7 @@ import pandas as pd
 
 from mammo.core.files import Workspace, atomic_folder, write_bytes, write_json
 from mammo.evaluation.conformal import RATES, FoldReferral, over_folds
-from mammo.report.blocks import (
-    Block,
-    Cell,
-    Paragraph,
-    Rows,
-    SourceFile,
-    Table,
-    counted,
-    document,
-    shown,
-)
+from mammo.report.blocks import Block, Cell, Paragraph, Rows, SourceFile, Table, counted, document, shown
 from mammo.report.curves import draw_ledger, referral_picture
 from mammo.report.results import FLOOR_TITLE, referral_table, slices_blocks, titles
 
@@ -103,7 +93,10 @@ def ledger_blocks(source: SourceFile) -> list[Block]:
         by_protocol.setdefault(row.value("protocol"), []).append(row)
     flagged = Cell(str(len(source.value("flagged_rois") or ())), source.href("flagged_rois"))
     text = "published" if source.value("gaps") else "unpublished"
-
+    slices = source.at("slices")
+    sliced: list[Block] = []
+    if known := [axis for axis in slices.each("axes") if axis.value("n_known")]:
+        sliced = [*slices.blocks("ledger slices"), *slices_blocks(slices, list(known[0].value("systems")))]
     return source.blocks(
         "ledger",
         about=_about(source, "honest protocol"),
@@ -111,15 +104,8 @@ def ledger_blocks(source: SourceFile) -> list[Block]:
         levels=[_levels(source, rows) for rows in by_protocol.values()],
         title=_title,
         referral=referral_table(source, source.each("referral"), *_over_folds(source)),
-        slices=_slices(source.at("slices")),
+        slices=sliced,
     )
-
-
-def _slices(slices: SourceFile) -> list[Block]:
-    known = [axis for axis in slices.each("axes") if axis.value("n_known")]
-    if not known:
-        return []
-    return [*slices.blocks("ledger slices"), *slices_blocks(slices, list(known[0].value("systems")))]
 
 
 def _levels(source: SourceFile, rows: Sequence[SourceFile]) -> Table:
@@ -174,15 +160,11 @@ def ledger_rows(ledger: dict[str, Any]) -> pd.DataFrame:
 
 def ablation_blocks(source: SourceFile) -> list[Block]:
     """What each defect does to the metrics, with it minus without it."""
-
-    def verdict(one: SourceFile) -> Cell:
-        return one.cell("effect", "verdict") if one.value("effect") else one.cell("reason")
-
     return source.blocks(
         "ablation",
         about=_about(source, _FOLDS[source.value("settings", "protocol")]),
         effects=_method(source),
-        verdict=verdict,
+        verdict=lambda one: one.cell("effect", "verdict") if one.value("effect") else one.cell("reason"),
         meanings=[
             Paragraph((one.cell("name", strong=True), f": {one.value('about')}."))
             for one in source.each("defects")
@@ -200,16 +182,14 @@ def variants_blocks(source: SourceFile) -> list[Block]:
         kind = "Mixed" if len(kinds) > 1 else kinds[0] if kinds else "Not distinguishable"
         found[kind].append(one.value("name"))
     in_words = (f"{kind}: {', '.join(names)}." for kind, names in found.items() if names)
-
-    def overrides(one: SourceFile) -> Cell:
-        return Cell(_settings_in_words(one.value("overrides")), one.href("overrides"), code=True)
-
     return source.blocks(
         "variants",
         study=source.cell("name", strong=True),
         about=_about(source, _FOLDS["development"]),
         effects=_method(source),
-        settings=overrides,
+        settings=lambda one: Cell(
+            _settings_in_words(one.value("overrides")), one.href("overrides"), code=True
+        ),
         reference_settings=f"params.yaml with {differs}" if differs else "params.yaml as it was",
         found=f"All rows together. {' '.join(in_words)}",
     )

@@ -1,7 +1,7 @@
-"""What the commands print: Markdown as it is, and tables that fit a terminal of 80 columns."""
+"""What the commands print: tables that fit a terminal of 80 columns."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mammo.core.errors import NOTICE
-from mammo.report.blocks import Cell, SourceFile, Table, counted, plain
+from mammo.report.blocks import Cell, SourceFile, Table, counted, plain, shown
 from mammo.report.results import RESULTS_FILE, systems_table
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mammo.core.files import Workspace
     from mammo.data.own import Problem
     from mammo.doctor import Finding
-    from mammo.evaluation.intervals import Estimate
     from mammo.promotion.monitoring import Agreement, Drift
     from mammo.promotion.moves import Verdict
     from mammo.promotion.trace import Compared, Trace
@@ -33,16 +32,11 @@ _NARROW: Final = 60
 _STYLES: Final = {"ok": "green", "note": "yellow", "error": "red", "failed": "red"}
 
 
-def show_markdown(console: Console, text: str) -> None:
-    """Print Markdown as it is: at 80 columns a layout would cut numbers off."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
+@dataclass(frozen=True)
 class Fitting:
     """A table, or in a terminal too narrow for its columns a line for each cell."""
 
-    def __init__(self, table: RichTable) -> None:
-        self.table = table
+    table: RichTable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if options.max_width >= _NARROW:
@@ -77,20 +71,15 @@ def results_table(results: dict[str, Any]) -> Fitting:
     """The test results of one evaluation."""
     metrics = ("accuracy", "recall", "specificity", "auc_score")
     judged = systems_table(SourceFile(RESULTS_FILE, results), metrics)
-    table = Table(
-        "Bold: chosen on the validation part alone.",
-        ("system", "accuracy", "Tumor recall", "specificity", "AUC"),
-        tuple((row[0], *row[-len(metrics) :]) for row in judged.rows),
-    )
-    return rich_table(table, results["data"]["note"])
+    headings = ("system", "accuracy", "Tumor recall", "specificity", "AUC")
+    rows = [(row[0], *row[-len(metrics) :]) for row in judged.rows]
+    caption = "Bold: chosen on the validation part alone."
+    return rich_table(Table(caption, headings, rows), results["data"]["note"])
 
 
 def votes_table(rows: list[dict[str, Any]]) -> Group:
     """One row for each file of `mammo predict`; one model answers them all."""
     first = rows[0]
-    strange = [
-        f"{row['file']}: refer to a reader, it {row['domain_reason']}" for row in rows if not row["in_domain"]
-    ]
     caption = (
         "votes and score: patches that voted Tumor, mean patch score; probability: of Tumor, calibrated. Where both "
         "classes are open: refer to a reader."
@@ -108,10 +97,17 @@ def votes_table(rows: list[dict[str, Any]]) -> Group:
     ]
     headings = ("file", "label", "votes", "score", "probability", "open classes")
     model = f"{first['model_name']} v{first['model_version']}, threshold {first['threshold']:.2f}"
-    return Group(
-        rich_table(Table(caption, headings, lines), model),
-        *(Text(line, "yellow", no_wrap=True, overflow="ignore") for line in strange),
-    )
+    strange = [
+        Text(
+            f"{row['file']}: refer to a reader, it {row['domain_reason']}",
+            "yellow",
+            no_wrap=True,
+            overflow="ignore",
+        )
+        for row in rows
+        if not row["in_domain"]
+    ]
+    return Group(rich_table(Table(caption, headings, lines), model), *strange)
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Group:
@@ -136,48 +132,36 @@ def runs_table(rows: list[dict[str, Any]]) -> Group:
 
 def versions_table(versions: "Iterable[Version]") -> Fitting:
     """The registered versions and their aliases."""
-    rows = tuple((one.number, one.system, ", ".join(one.aliases), one.run_id[:8]) for one in versions)
+    rows = [(one.number, one.system, ", ".join(one.aliases), one.run_id[:8]) for one in versions]
     return rich_table(Table("", ("version", "system", "aliases", "run"), rows), "Registered versions")
 
 
 def agreements_table(found: "Iterable[Agreement]") -> Group:
     """How far challengers agree with champions, and the ROIs on which they do not."""
     headings = ("prediction", "champion", "challenger")
-    tables = []
+    tables: list[Fitting | str] = []
     for one in found:
         rows = [
-            (
-                listed["prediction_id"],
-                *(
-                    f"{label} {p:.2f}"
-                    for label, p in zip(listed["label"], listed["probability"], strict=True)
-                ),
-            )
+            (listed["prediction_id"], *map("{} {:.2f}".format, listed["label"], listed["probability"]))
             for listed in one.disagreements
         ]
-        caption = f"{_interval(one.agreement)} of labels agree; probabilities are {_interval(one.difference)} apart."
+        agree, apart = (shown(rate.to_dict() | {"n": None}) for rate in (one.agreement, one.difference))
+        caption = f"{agree} of labels agree; probabilities are {apart} apart."
         title = f"version {one.champion} and challenger {one.challenger}: {counted(one.agreement.n, 'ROI')}"
         tables.append(rich_table(Table(caption, headings, rows), title))
-    return (
-        Group(*tables) if tables else Group("no answer has a challenger's beside it: see serve.shadow_share")
-    )
-
-
-def _interval(one: "Estimate") -> str:
-    return f"{one.value:.3f} ({one.ci_low:.3f} to {one.ci_high:.3f})"
+    return Group(*tables or ["no answer has a challenger's beside it: see serve.shadow_share"])
 
 
 def drifts_table(found: "Iterable[Drift]") -> Fitting:
     """What was served against the reference."""
-    rows = tuple(
+    rows = [
         (one.name, str(one.n), str(one.n_reference), f"{one.psi:.3f}", f"{one.chance:.3f}", one.word)
         for one in found
-    )
+    ]
     caption = "PSI: 0.1 some, 0.25 large drift, where it is above what chance gives. n: different ROIs."
     headings = ("number", "n served", "n reference", "PSI", "by chance", "drift")
-    return rich_table(
-        Table(caption, headings, rows), "Served against training (grey levels) and validation (votes)"
-    )
+    title = "Served against training (grey levels) and validation (votes)"
+    return rich_table(Table(caption, headings, rows), title)
 
 
 def gates_table(verdict: "Verdict") -> Fitting:
@@ -191,19 +175,12 @@ def gates_table(verdict: "Verdict") -> Fitting:
 def history_table(entries: "Iterable[Entry]", title: str) -> Fitting:
     """Every move of an alias."""
 
-    def line(entry: "Entry") -> tuple[str, ...]:
-        moves = (f"{alias} {start or 'none'} → {to or 'none'}" for alias, (start, to) in entry.moves.items())
-        return (
-            str(entry.number),
-            entry.at.replace("T", " ")[:16],
-            entry.who,
-            entry.kind,
-            "\n".join(moves),
-            entry.reason,
-        )
-
-    headings = ("", "UTC", "who", "kind", "moves", "reason")
-    return rich_table(Table("", headings, tuple(map(line, entries))), title)
+    rows = []
+    for one in entries:
+        moves = (f"{alias} {start or 'none'} → {to or 'none'}" for alias, (start, to) in one.moves.items())
+        at = one.at.replace("T", " ")[:16]
+        rows.append((str(one.number), at, one.who, one.kind, "\n".join(moves), one.reason))
+    return rich_table(Table("", ("", "UTC", "who", "kind", "moves", "reason"), rows), title)
 
 
 def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protocol: str) -> Fitting:
@@ -214,18 +191,12 @@ def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protoco
         f"{counted(summary['n_leaked_test_rois'], 'test ROI')} whose tissue train or val shows; "
         + ("patients unknown." if patients is None else f"{patients} patients in more than one part.")
     )
-    rows = [
-        (
-            pair["a"],
-            pair["b"],
-            Cell(f"{pair['split_a']} / {pair['split_b']}", strong=pair["split_a"] != pair["split_b"]),
-            pair["kind"],
-            f"{pair['dx_px']}, {pair['dy_px']}",
-            str(pair["overlap_px"]),
-            f"{pair['mad']:.2f}",
-        )
-        for pair in pairs
-    ]
+    rows = []
+    for pair in pairs:
+        leaks = pair["split_a"] != pair["split_b"]
+        parts, shift = f"{pair['split_a']} / {pair['split_b']}", f"{pair['dx_px']}, {pair['dy_px']}"
+        seen = (Cell(parts, strong=leaks), pair["kind"], shift, str(pair["overlap_px"]), f"{pair['mad']:.2f}")
+        rows.append((pair["a"], pair["b"], *seen))
     title = f"{counted(n_pairs, 'pair')} of {summary['n_rois']} ROIs {'shares' if n_pairs == 1 else 'share'} tissue"
     headings = ("a", "b", "parts", "kind", "shift px", "overlap px", "MAD")
     return rich_table(Table(caption, headings, rows), title)
@@ -234,7 +205,7 @@ def overlaps_table(pairs: list[dict[Any, Any]], summary: dict[str, Any], protoco
 def problems_table(table: "Path", problems: "Sequence[Problem]") -> Fitting:
     """What `mammo check` found wrong with the rows of a CSV."""
     title = f"{table}: {len(problems)} problems; nothing was written"
-    return rich_table(Table("", ("row", "problem"), tuple((str(row), what) for row, what in problems)), title)
+    return rich_table(Table("", ("row", "problem"), [(str(row), what) for row, what in problems]), title)
 
 
 def findings_table(findings: "list[Finding]") -> Fitting:
@@ -242,20 +213,18 @@ def findings_table(findings: "list[Finding]") -> Fitting:
     return rich_table(Table("", ("", "what", "found", "remedy"), [astuple(one) for one in findings]))
 
 
-def show_best(console: Console, workspace: "Workspace", record: dict[str, Any]) -> None:
-    """Print what a study chose (its record, as in best.yaml), and what to do with it."""
+def best_in_words(workspace: "Workspace", record: dict[str, Any]) -> str:
+    """What a study chose (its record, as in best.yaml), and what to do with it."""
     best, pruning, trials, own = (record[key] for key in ("best", "pruning", "trials", "settings_of_params"))
     chosen = workspace.reports / "tune" / "best.yaml"
     source = chosen.relative_to(workspace.root).as_posix()
     there = "" if workspace.root.samefile(".") else f" --workspace {workspace.root}"
     compared = f"the settings of params.yaml: {own}"
     if not isinstance(own, str):
-        value = (
-            f"{best['metric']} of the {own['evidence']} {own['value']:.4f}"
-            if own["value"] is not None
-            else ""
-        )
-        compared = f"the settings of params.yaml, as trial {own['trial']} of the same budget: {value or own['state']}"
+        value = own["state"]
+        if own["value"] is not None:
+            value = f"{best['metric']} of the {own['evidence']} {own['value']:.4f}"
+        compared = f"the settings of params.yaml, as trial {own['trial']} of the same budget: {value}"
     lines = [
         f"best: trial {best['trial']}, {best['metric']} of the {best['evidence']} {best['value']:.4f} ± "
         f"{best['fold_standard_error']:.4f} (standard error over {len(best['folds'])} folds)",
@@ -269,7 +238,7 @@ def show_best(console: Console, workspace: "Workspace", record: dict[str, Any]) 
         f"to train with it: write settings_from: {source} into {workspace.params}, see that its systems hold "
         f"{record['system']}, then dvc repro",
     ]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    return "\n".join(lines)
 
 
 def trace_table(found: "Trace") -> Fitting:
@@ -288,18 +257,13 @@ def trace_table(found: "Trace") -> Fitting:
             "settings",
             f"{len(found.settings)} in the run, such as seed {found.settings.get('train.seed', '?')}",
         ),
+        *([("this picture", f"IS a ROI of the fit: {found.training_roi}")] if found.training_roi else []),
+        *(("answered", f"{one['time']} {one['label']}, score {one['score']:.3f}") for one in found.answers),
     ]
-    if found.training_roi:
-        rows.append(("this picture", f"IS a ROI of the fit: {found.training_roi}"))
-    rows += [
-        ("answered", f"{line['time']} {line['label']}, score {line['score']:.3f}") for line in found.answers
-    ]
-    return rich_table(Table("`--json` shows every setting.", ("what", "which"), tuple(rows)))
+    return rich_table(Table("`--json` shows every setting.", ("what", "which"), rows))
 
 
 def rebuilt_table(compared: "Sequence[Compared]") -> Fitting:
     """What was made again, beside what was registered."""
-    rows = tuple(
-        (one.name, one.registered[:16], one.rebuilt[:16], "yes" if one.agrees else "no") for one in compared
-    )
+    rows = [(one.name, one.registered[:16], one.rebuilt[:16], shown(one.agrees)) for one in compared]
     return rich_table(Table("", ("what", "registered", "made again", "the same"), rows))

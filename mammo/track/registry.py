@@ -124,10 +124,10 @@ def version_of(client: MlflowClient, model_name: str, number: str, reason: str =
             raise
         known = sorted(int(one.version) for one in client.search_model_versions(f"name = '{model_name}'"))
         choice = f"version must be one of {known}, got {number!r}; list them with `mammo runs`, register one"
-        said = choice if known else "has no versions yet; register one"
-        raise TrackingError(f"{model_name}: {said} with `dvc repro`") from error
+        choice = choice if known else "has no versions yet; register one"
+        raise TrackingError(f"{model_name}: {choice} with `dvc repro`") from error
     tags = tags_of(client, model_name, number)
-    said = tags.get("mammo.synthetic")
+    synthetic = tags.get("mammo.synthetic")
     return Version(
         number=number,
         aliases=tuple(sorted(found.aliases)),
@@ -135,7 +135,7 @@ def version_of(client: MlflowClient, model_name: str, number: str, reason: str =
         run_id=found.run_id or "",
         weights_sha256=tags.get(WEIGHTS_TAG, ""),
         bundle_sha256=tags.get(BUNDLE_TAG, ""),
-        synthetic=None if said is None else said == "true",
+        synthetic=None if synthetic is None else synthetic == "true",
         reason=reason,
     )
 

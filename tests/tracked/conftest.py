@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
+from mammo import cli
 from mammo.core.choice import chosen
 from mammo.core.config import Config
 from mammo.core.files import Workspace, write_json, write_table
@@ -29,6 +31,8 @@ from tests.settings import params
 from tests.tracked.asking import Pixels
 
 Store = Callable[[Workspace], None]
+Called = tuple[int, str, str]
+Mammo = Callable[..., Called]
 SETTINGS = {
     "systems": ["compact-baseline", "compact-model1"],
     "ingest": {"source": "phantom"},
@@ -121,6 +125,29 @@ def files_only(
     clone = Workspace(tmp_path / "clone")
     store_of(clone)
     return clone, config
+
+
+@pytest.fixture
+def mammo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mammo:
+    """Call the console script in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str, columns: int = 200) -> Called:
+        monkeypatch.setattr(sys, "argv", ["mammo", *arguments])
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out = capsys.readouterr()
+        return int(left.value.code or 0), out.out, out.err
+
+    return call
+
+
+@pytest.fixture
+def picture(finished: tuple[Workspace, Config], tmp_path: Path) -> Path:
+    """A ROI as a file."""
+    path = tmp_path / "roi of the set.png"
+    Image.fromarray(read_rois(finished[0].rois).images[0]).save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,18 @@
-"""The command line: what it prints, and how it refuses."""
+"""The command line: what it prints."""
 
 import csv
-import errno
 import io
 import json
-import os
 import re
 import shlex
 import shutil
-import socket
-import sqlite3
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pytest
 import typer
 import yaml
@@ -32,26 +25,10 @@ from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
 from mammo.report.terminal import runs_table
 from mammo.track.registry import versions as registered_versions
+from tests.tracked.conftest import Mammo
 from tests.tracked.registered import NAME
 
 PROJECT: Final = Path(__file__).parents[2]
-Called = tuple[int, str, str]
-Mammo = Callable[..., Called]
-
-
-@pytest.fixture
-def mammo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mammo:
-    """Call the console script in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str, columns: int = 200) -> Called:
-        monkeypatch.setattr(sys, "argv", ["mammo", *arguments])
-        monkeypatch.setenv("COLUMNS", str(columns))
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out = capsys.readouterr()
-        return int(left.value.code or 0), out.out, out.err
-
-    return call
 
 
 def test_help_comes_without_the_heavy_libraries() -> None:
@@ -81,14 +58,6 @@ def test_every_command_shows_an_example_that_it_accepts(words: str) -> None:
 def test_the_version_is_the_package_s(mammo: Mammo) -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert mammo("--version") == (0, f"mammo {project['version']}\n", "")
-
-
-@pytest.fixture
-def picture(finished: tuple[Workspace, Config], tmp_path: Path) -> Path:
-    """A ROI as a file."""
-    path = tmp_path / "roi of the set.png"
-    Image.fromarray(read_rois(finished[0].rois).images[0]).save(path)
-    return path
 
 
 def test_predict_prints_one_object_or_one_line_for_each_file(
@@ -138,24 +107,6 @@ def test_predict_says_why_a_picture_is_unlike_the_rois_of_training(
     assert f"{picture}: refer" not in out
 
 
-def png(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-BAD: Final[dict[str, bytes | None]] = {
-    "truncated.png": png(np.arange(14400, dtype=np.uint32).astype(np.uint8).reshape(120, 120))[:200],
-    "text.png": b"this is a text",
-    "empty.png": b"",
-    "sixteen-bit.png": png(np.zeros((120, 120), dtype=np.uint16)),
-    "rgba.png": png(np.zeros((120, 120, 4), dtype=np.uint8)),
-    "one-pixel.png": png(np.zeros((1, 1), dtype=np.uint8)),
-    "huge.png": png(np.zeros((8000, 8000), dtype=np.uint8)),
-    "missing.png": None,
-}
-
-
 @pytest.mark.slow
 def test_folders_are_predicted_as_csv_by_the_champion_or_by_a_trained_system(
     mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path
@@ -175,78 +126,6 @@ def test_folders_are_predicted_as_csv_by_the_champion_or_by_a_trained_system(
     for one, other in zip(by_champion, by_system, strict=True):
         assert set(json.loads(one["votes"])) <= {0, 1}
         assert (one["label"], one["score"], one["votes"]) == (other["label"], other["score"], other["votes"])
-
-
-@pytest.mark.parametrize("name", [*BAD, "a folder"])
-def test_a_bad_picture_is_refused_with_exit_code_2_and_its_name(
-    mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path, name: str
-) -> None:
-    content = BAD.get(name)
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "a folder").mkdir()
-    code, out, err = mammo("predict", "--json", "--workspace", str(finished[0].root), str(tmp_path / name))
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    assert name in err
-    assert "Traceback" not in err
-
-
-def test_impossible_params_are_refused_before_any_work(mammo: Mammo, tmp_path: Path) -> None:
-    code, _, err = mammo("phantom", "--workspace", str(tmp_path))
-    assert (code, "run from the project's root" in err) == (2, True)
-    values = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    values["patches"]["size_px"] = 200
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    code, _, err = mammo("phantom", "--workspace", str(tmp_path))
-    assert (code, "patches.size_px: " in err) == (2, True)
-    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
-
-
-def test_a_store_that_is_locked_or_without_a_champion_is_an_error_with_a_way_out(
-    mammo: Mammo, prepared: tuple[Workspace, Config], picture: Path
-) -> None:
-    root = str(prepared[0].root)
-    with closing(sqlite3.connect(prepared[0].mlruns / "mlflow.db", isolation_level=None)) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        code, _, err = mammo("runs", "--workspace", root)
-    assert code == 2
-    assert "locked" in err
-    code, _, err = mammo("predict", "--workspace", root, str(picture))
-    assert code == 2
-    assert "dvc repro" in err
-
-
-@pytest.mark.parametrize(
-    ("command", "server"), [("serve", "voting service"), ("ui", "MLflow UI"), ("tune dashboard", "dashboard")]
-)
-def test_a_server_refuses_a_port_that_is_taken(
-    mammo: Mammo, finished: tuple[Workspace, Config], command: str, server: str
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        code, _, err = mammo(*command.split(), "--port", port, "--workspace", str(finished[0].root))
-    assert code == 2
-    assert f"127.0.0.1:{port}: cannot be listened on" in err
-    assert server not in err
-
-
-def test_a_full_disk_stops_fetch_and_leaves_nothing_half_written(
-    mammo: Mammo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = os.environ.get("MAMMO_MIAS_ROIS")
-    if archive is None:
-        pytest.skip("MAMMO_MIAS_ROIS is not set: no archive to fetch")
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "replace", full)
-    code, _, err = mammo("fetch", "--archive", archive, "--workspace", str(tmp_path))
-    assert code == 2
-    assert "No space left" in err
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "params.yaml"]
 
 
 def test_promote_and_rollback_tell_what_they_did(mammo: Mammo, files_only: tuple[Workspace, Config]) -> None:
@@ -328,17 +207,6 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(
     assert "…" not in out, "a path is broken over lines, never cut"
 
 
-def test_a_demo_in_the_project_itself_is_refused_and_its_settings_are_kept(
-    mammo: Mammo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(PROJECT / name, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    code, _, error = mammo("demo", "--workspace", ".")
-    assert (code, "is the project itself" in error) == (2, True)
-    assert (tmp_path / "params.yaml").read_bytes() == (PROJECT / "params.yaml").read_bytes()
-
-
 def test_in_a_terminal_of_eighty_columns_no_name_and_no_number_is_cut(
     mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path
 ) -> None:
@@ -353,24 +221,3 @@ def test_in_a_terminal_of_eighty_columns_no_name_and_no_number_is_cut(
     _, out, _ = mammo("predict", str(picture), "--workspace", str(space.root), columns=40)
     for heading in ("file", "label", "votes", "score", "probability", "open classes"):
         assert f"\n{heading}: " in out
-
-
-def test_what_cannot_be_done_yet_is_told_with_the_command_that_comes_first(
-    mammo: Mammo, prepared: tuple[Workspace, Config], tmp_path: Path
-) -> None:
-    space, _ = prepared
-    here = ("--workspace", str(space.root))
-    (space.root / "rois.csv").write_text("path,label\na.png,Tumor\n")
-    Image.fromarray(read_rois(space.rois).images[1]).save(space.root / "a.png")
-    space.split.unlink()
-    for command, words in (
-        (("ledger", "--dry-run"), "run `dvc repro split` first"),
-        (("rollback",), "no champion to go back to, the history holds none"),
-        (("promote", "2"), "has no versions yet; register one with `dvc repro`"),
-        (
-            ("check", str(space.root / "rois.csv")),
-            "Normal has 0 for split.n_folds 5; lower n_folds or add data",
-        ),
-    ):
-        code, _, error = mammo(*command, *here)
-        assert (code, words in " ".join(error.split())) == (2, True), error

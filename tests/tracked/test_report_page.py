@@ -1,4 +1,4 @@
-"""The report page and the model card of a phantom workspace, read as a doubting reader would."""
+"""The report page of a phantom workspace, read as a doubting reader would."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import pytest
 from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace, read_json, write_json
-from mammo.report.page import gather, model_card, write_model_card, write_page
+from mammo.report.page import gather, write_model_card, write_page
 from tests.chromium import chromium, needs_chromium
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -279,44 +279,6 @@ def test_without_an_evaluation_the_stage_says_what_to_run(own: tuple[Workspace, 
     (workspace.reports / "evaluate" / "results.json").unlink()
     with pytest.raises(DataError, match=r"results\.json: does not exist; run `dvc repro`"):
         gather(workspace, config)
-
-
-def test_the_model_card_has_the_usual_sections_and_links_its_numbers(
-    reported: tuple[Workspace, Config],
-) -> None:
-    card = (reported[0].reports / "model_card.md").read_text()
-    headings = re.findall(r"^## (.*)$", card, re.MULTILINE)
-    assert headings == [
-        "Model details",
-        "Intended use",
-        "Out of scope",
-        "Data",
-        "Results on the test part",
-        "Slices",
-        "Limits",
-        "Ethical considerations",
-        "Provenance",
-    ]
-    assert "PHANTOM (synthetic)" in card
-    targets = dict(re.findall(r"^\[([^\]]+)\]: (.+)$", card, re.MULTILINE))
-    assert set(re.findall(r"\]\[([^\]]+)\]", card)) <= set(targets)
-    assert all((reported[0].reports / path).is_file() for path in targets.values())
-    cells = [cell for line in card.splitlines() if line.startswith("|") for cell in line.split("|")[2:-1]]
-    numbers = [cell for cell in cells if re.search(r"\d\.\d", cell)]
-    assert len(numbers) > 20
-    assert all(cell.strip().startswith("[") for cell in numbers)
-
-
-def test_the_card_of_the_archive_says_what_it_does_not_know(own: tuple[Workspace, Config]) -> None:
-    workspace, config = own
-    inputs = gather(workspace, config)
-    for axis in inputs.slices.content["axes"].values():
-        axis["systems"] = {}
-    inputs.results.content["data"] |= {"synthetic": False, "protocol": "published"}
-    card = model_card(inputs)
-    assert card.count("unknown to the source for all of these ROIs") == 4
-    assert "PHANTOM" not in card.replace("PHANTOM (synthetic) ROIs", "")
-    assert "published split is by ROI" in card
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
-"""Slices: predictions joined with what the ROI table knows."""
+"""The evaluation in a sentence, and its slices: predictions joined with what the ROI table knows."""
 
 import pandas as pd
+import pytest
 
 from mammo.core.config import EvaluateConfig
 from mammo.core.records import ROI_SCHEMA, conform
 from mammo.evaluation.slices import AXES
-from mammo.report.results import slice_report
+from mammo.report.blocks import SourceFile, inline_markdown
+from mammo.report.results import slice_report, verdict
 from tests.settings import section
 
 CONFIG = section(EvaluateConfig, n_bootstrap=100)
@@ -57,3 +59,41 @@ def test_partly_known_axes_say_how_much_is_known() -> None:
     assert (axes["severity"]["n_known"], axes["severity"]["n_rois"]) == (1, 2)
     sizes = {one["value"]: one["n_tumor"] for one in axes["size"]["systems"]["mine"]}
     assert list(sizes.values()) == [1, 0, 0, 1]
+
+
+def comparison(other: str, accuracy: float, auc: float, told: tuple[bool, bool]) -> dict[str, object]:
+    return {
+        "name_b": other,
+        "accuracy_difference": accuracy,
+        "auc_difference": {"value": auc},
+        "decisions_differ": told[0],
+        "scores_differ": told[1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.09, "ranks ROIs better than the floor"),
+        (-0.02, 0.12, "is not shown to rank ROIs better than the floor"),
+        (-0.2, -0.01, "ranks ROIs worse than the floor"),
+    ],
+)
+def test_the_floor_is_beaten_only_where_the_whole_interval_says_so(
+    low: float, high: float, words: str
+) -> None:
+    margin = {"value": (low + high) / 2, "ci_low": low, "ci_high": high, "n": 64}
+    compared = [
+        comparison("a", 0.1, -0.1, (True, False)),
+        comparison("b", 0.1, -0.1, (False, True)),
+        comparison("c", 0.3, 0.3, (False, False)),
+        comparison("d", -0.1, 0.0, (True, False)),
+        comparison("floor", 0.1, 0.1, (True, True)),
+    ]
+    results = SourceFile("r.json", {"selected_minus_floor_auc": margin, "comparisons": compared})
+    said = "".join(inline_markdown(part, linked=False) for part in verdict(results, "mine"))
+    assert said.startswith(f"mine {words}, eight intensity statistics without texture: AUC ")
+    assert said.endswith(
+        "On these ROIs it decides more of them rightly than a; it ranks them worse than b; it is not distinguishable "
+        "from c; it decides fewer of them rightly than d."
+    )
