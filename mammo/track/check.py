@@ -25,7 +25,8 @@ EVALUATION_TAG: Final = "mammo.results_sha256"
 EXPERIMENT: Final = "DVC_EXP_NAME"
 """Set by DVC while an experiment runs."""
 A_CHAMPION: Final = "a champion"
-_BESIDE_RESULTS: Final = ("audit/flagged_rois.csv", "audit/summary.json", "expectations/*.json")
+CARD: Final = "model_card.md"
+_BESIDE_RESULTS: Final = ("audit/flagged_rois.csv", "audit/summary.json", "expectations/*.json", CARD)
 
 _RUNS: Final = """
 SELECT bundle FROM (
@@ -51,7 +52,7 @@ def sqlite_path(workspace: Workspace) -> Path | None:
 
 
 def evidence(workspace: Workspace) -> list[Path]:
-    """The files that speak for a system: its test results, then what audit and expectations found in its data."""
+    """The files that speak for a system: its test results, what audit and expectations found in its data, the card."""
     found = (sorted(workspace.reports.glob(kind)) for kind in _BESIDE_RESULTS)
     return [workspace.reports / "evaluate" / "results.json", *chain.from_iterable(found)]
 

@@ -36,7 +36,7 @@ from mammo.systems.assess import operation_estimates
 from mammo.systems.decide import TrainedSystem, train_system, validation_results
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import run_fingerprint
-from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, EXPERIMENT, evidence, evidence_sha256
+from mammo.track.check import BUNDLE_TAG, CARD, EVALUATION_TAG, EXPERIMENT, evidence, evidence_sha256
 from mammo.track.registry import Version, register, voter_of
 from mammo.track.store import (
     FITTED,
@@ -271,15 +271,22 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
         for path in (*sorted(folder.iterdir()), workspace.root / "dvc.lock"):
             if path.is_file() and path.stem.partition("-")[2] in ("", system):  # no picture of another system
                 run.log_file(path, "evaluate")
+        chosen = read_json(workspace.reports / "champion.json")["system"]
         for path in evidence(workspace)[1:]:
-            run.log_file(path, path.parent.name)
+            if path.name != CARD:
+                run.log_file(path, path.parent.name)
+            elif system == chosen:
+                run.log_file(path)
         title = title_of(system, config.model.weights)
-        note = {"mlflow.note.content": story(title, results["data"], estimates)}
+        ships = next(one for one in judged["thresholds"] if one["ships"])
+        note = {"mlflow.note.content": story(title, results["data"], estimates, ships)}
         run.client.set_logged_model_tags(voter, note)
         run.tag(note | {EVALUATION_TAG: digest})
 
 
-def story(system: str, data: dict[str, Any], estimates: dict[str, dict[str, Any]]) -> str:
+def story(
+    system: str, data: dict[str, Any], estimates: dict[str, dict[str, Any]], ships: dict[str, Any]
+) -> str:
     """Markdown: main results; system, data and split, in the first line, which lists cut off. Then all headlines."""
 
     def shown(name: str) -> str:
@@ -291,4 +298,7 @@ def story(system: str, data: dict[str, Any], estimates: dict[str, dict[str, Any]
     rows = [f"| test/{name} | {shown(name)} | {estimates[of]['n']} |" for name, of in HEADLINES.items()]
     confidence = f"{estimates['auc_score']['confidence']:.0%}"
     table = "\n".join([f"| metric | value ({confidence} interval) | n |", "|---|---|---|", *rows])
-    return f"{'PHANTOM: ' * data['synthetic']}{first}\n\n{table}\n\nResearch software, no medical device."
+    rule = f"The {ships['rule']} rule decides, at a threshold of {ships['threshold']:g} ({ships['name']})."
+    return (
+        f"{'PHANTOM: ' * data['synthetic']}{first}\n\n{table}\n\n{rule} Research software, no medical device."
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import mlflow
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
@@ -23,7 +24,8 @@ from mlflow.types.schema import Array
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
-from mammo.track.check import BUNDLE_TAG
+from mammo.data.decode import PHANTOM_ROI, read_roi
+from mammo.track.check import BUNDLE_TAG, CARD
 from mammo.track.history import CHALLENGER, CHAMPION, CODE_TAG, NEXT, History, Step, look, move
 from mammo.track.store import EXISTS, MISSING, WEIGHTS_TAG, store_errors, tags_of, unless, using_store
 
@@ -177,9 +179,9 @@ def voter_of(client: MlflowClient, run_id: str, bundle: Path) -> str:
     system = description["architecture"]["system"]
     mlflow.set_experiment(experiment_id=experiment)
     with warnings.catch_warnings():
-        # The signature is explicit. MLflow would rather infer one from type hints, or run an example.
-        for message in (".*input example was not provided.*", ".*type hint.*"):
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        # The signature is explicit: MLflow would rather infer one from type hints. It compares columns with a range.
+        for message in (".*type hint.*", "Operation with range is deprecated"):
+            warnings.filterwarnings("ignore", message=message)
         logged = Model.log(  # what `mlflow.pyfunc.log_model` calls, which wants the run open
             None,
             mlflow.pyfunc,
@@ -192,12 +194,14 @@ def voter_of(client: MlflowClient, run_id: str, bundle: Path) -> str:
                 CODE_TAG: tree_sha256(PACKAGE),
                 REFERENCE_TAG: json.dumps(reference_answer(bundle)),
                 "mammo.system": system,
+                "mammo.threshold": str(description["vote"]["share_threshold"]),
                 "mammo.synthetic": str(description["synthetic"]).lower(),
             },
             python_model=str(PACKAGE / "serve" / "voter.py"),
             artifacts={name: str(bundle / name) for name in (WEIGHTS_FILE, DESCRIPTION_FILE)},
             code_paths=[str(PACKAGE)],
             signature=signature(),
+            input_example=pd.DataFrame({"image": [PHANTOM_ROI.read_bytes()]}),
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS.split()],
             metadata={"intended_use": "research software, no medical device"},
         )
@@ -207,7 +211,8 @@ def voter_of(client: MlflowClient, run_id: str, bundle: Path) -> str:
 def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -> Version:
     """Register a bundle's logged model as a version, once: the same bundle gives the version that is already there.
 
-    The version's description is the run's note. It becomes champion where there is none, else challenger.
+    The version's description is the run's note, with a link to the run's model card. The version becomes champion where
+    there is none, else challenger.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -217,7 +222,11 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         known = client.search_model_versions(f"name = '{model_name}'")
         number = next((str(one.version) for one in known if one.tags.get(BUNDLE_TAG) == digest), None)
         number = number or _create_version(client, model_name, voter_of(client, run_id, bundle))
-        note = client.get_run(run_id).data.tags.get("mlflow.note.content", "")
+        run = client.get_run(run_id)
+        note = run.data.tags.get("mlflow.note.content", "")
+        if any(file.path == CARD for file in client.list_artifacts(run_id)):
+            place = f"#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/{CARD}"
+            note += f" [Model card]({place})."
         client.update_model_version(model_name, number, note)
 
         def first_or_challenger(now: History) -> Step:
@@ -234,7 +243,6 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
 
 def reference_answer(bundle: Path) -> dict[str, Any]:
     """Score and votes of a bundle on the reference ROI: what a version has to answer wherever it is loaded."""
-    from mammo.data.decode import PHANTOM_ROI, read_roi
     from mammo.models.bundle import load_bundle
     from mammo.systems.devices import choose_device
     from mammo.systems.score import RoiScorer

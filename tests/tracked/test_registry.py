@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +162,30 @@ def test_a_version_tells_its_results_and_data_and_comes_of_its_run_s_logged_mode
     run = client.get_run(version.run_id)
     assert version.description == run.data.tags["mlflow.note.content"]
     assert version.source == f"models:/{run.outputs.model_outputs[0].model_id}"
+
+
+def test_a_version_s_page_has_its_threshold_its_card_and_an_example_that_it_answers_as_when_it_was_made(
+    files_only: tuple[Workspace, Config],
+) -> None:
+    space, config = files_only
+    (space.reports / "model_card.md").write_text("# Model card\n")
+    first = fill_store(space, config)
+    client = connect(space)
+    version = client.get_model_version(NAME, first.number)
+    threshold = load_bundle(space.bundle(first.system)).vote.share_threshold
+    assert float(version.tags["mammo.threshold"]) == threshold
+    assert f"threshold of {threshold:g} " in version.description
+
+    linked = re.findall(r"\[Model card\]\(#/experiments/\d+/runs/(\w+)/artifacts/(.+)\)", version.description)
+    assert linked == [(first.run_id, "model_card.md")]
+    assert mlflow.artifacts.load_text(f"runs:/{first.run_id}/model_card.md") == "# Model card\n"
+    (other,) = set(config.systems) - {first.system}
+    files = client.list_artifacts(ensure_run(space, config, other))
+    assert "model_card.md" not in [file.path for file in files]
+
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}/{first.number}")
+    (row,) = model.predict(model.input_example).to_dict("records")
+    assert row["votes"] == json.loads(version.tags[registry.REFERENCE_TAG])["votes"]
 
 
 def test_every_road_gives_the_same_row(finished: tuple[Workspace, Config], tmp_path: Path) -> None:
