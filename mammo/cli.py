@@ -67,7 +67,7 @@ JobsOption = Annotated[
     int | None,
     Option("--jobs", "-j", min=1, help="Fits at a time (default: one for each CPU; on a GPU one)."),
 ]
-DryRunOption = Annotated[bool, Option("--dry-run", help="Say how many fits there are to do, and stop.")]
+DryRunOption = Annotated[bool, Option("--dry-run", help="Say how much there is to do, and stop.")]
 StorageOption = Annotated[
     str | None,
     Option(
@@ -562,16 +562,12 @@ def _study(
 ) -> None:
     """Make the data up to the split where they are missing, run a study, write and show its tables."""
     from mammo.core.config import Config
-    from mammo.core.provenance import ensure_split, note_made
+    from mammo.core.provenance import note_made
     from mammo.report.studies import write_ledger, write_study
     from mammo.studies.fits import DryRunError, default_jobs
 
     config = Config.load(workspace.params)
-    if dry_run and not workspace.split.is_file():
-        raise MammoError(
-            f"{workspace.split}: --dry-run counts the fits of a split, got none; run `dvc repro split` first (minutes)"
-        )
-    ensure_split(workspace)
+    _with_split(workspace, dry_run)
     try:
         n_jobs = 0 if dry_run else jobs or default_jobs(config)
         summary = run(workspace, config, n_jobs=n_jobs, console=Console())
@@ -583,6 +579,18 @@ def _study(
     echo(text)
 
 
+def _with_split(workspace: Workspace, dry_run: bool) -> None:
+    """Make the data up to the split where they are missing; a dry run makes nothing."""
+    from mammo.core.provenance import ensure_split
+
+    if dry_run and not workspace.split.is_file():
+        raise MammoError(
+            f"{workspace.split}: --dry-run counts what there is to do on a split, got none; run `dvc repro split` "
+            "first (minutes)"
+        )
+    ensure_split(workspace)
+
+
 @tune_app.callback()
 def tune(
     context: typer.Context,
@@ -591,6 +599,7 @@ def tune(
     source: SourceOption = None,
     fresh: FreshOption = False,
     storage: StorageOption = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Search the settings of params.yaml's section `tune`; write reports/tune/best.yaml."""
@@ -605,9 +614,12 @@ def tune(
         return
     from mammo.core.provenance import note_made
     from mammo.report.terminal import best_in_words
-    from mammo.tuning.workers import run_tuning
+    from mammo.tuning.workers import run_tuning, to_do
 
-    workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
+    workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh, dry_run)
+    if dry_run:
+        echo(to_do(workspace, [config], plan))
+        return
     record = run_tuning(workspace, config, plan, Console())
     note_made(workspace, "tune")
     echo(best_in_words(workspace, record))
@@ -620,16 +632,20 @@ def nested(
     source: SourceOption = None,
     fresh: FreshOption = False,
     storage: StorageOption = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Judge the tuning itself: studies that each leave out a fold, and what they chose on the fold they never saw."""
     from mammo.core.provenance import note_made
     from mammo.report.studies import write_study
     from mammo.tuning.mlflow import log_nested
-    from mammo.tuning.nested import run_nested
+    from mammo.tuning.nested import run_nested, studies_to_do
     from mammo.tuning.record import report_folder
 
-    workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh)
+    workspace, config, plan = _ready(workspace, source, trials, workers, storage, fresh, dry_run)
+    if dry_run:
+        echo(studies_to_do(workspace, config, plan))
+        return
     summary = run_nested(workspace, config, plan, Console())
     echo(write_study(workspace, "nested", summary))
     note_made(workspace, "nested")
@@ -694,9 +710,9 @@ def _ready(
     workers: int | None,
     storage: str | None,
     fresh: bool,
+    dry_run: bool,
 ) -> "tuple[Workspace, Config, Plan]":
     """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
-    from mammo.core.provenance import ensure_split
     from mammo.demo import TUNE_SETTINGS, reproduce
     from mammo.studies.fits import default_jobs
     from mammo.tuning.workers import Plan
@@ -705,7 +721,7 @@ def _ready(
     n_workers = default_jobs(config) if workers is None else workers
     plan = Plan(config.tune.trials if trials is None else trials, n_workers, storage, fresh)
     if source is None:
-        ensure_split(workspace)
+        _with_split(workspace, dry_run)
     elif source == "phantom":
         folder = Path("tune-demo") if workspace == HERE else workspace.root
         workspace = reproduce(folder, TUNE_SETTINGS, "mammo tune --source phantom", "split")

@@ -21,7 +21,7 @@ from mammo.studies.runs import Placed, fit_all, plan, runs_of
 from mammo.studies.variants import effect, levels
 from mammo.tuning.objective import held_out_value, nested_folds
 from mammo.tuning.space import chosen_settings, without_fold
-from mammo.tuning.workers import Plan, run_tuning
+from mammo.tuning.workers import Plan, run_tuning, to_do
 
 TUNED, SETTINGS = "tuned", "settings"
 
@@ -46,6 +46,7 @@ def run_nested(workspace: Workspace, config: Config, plan_of_each: Plan, console
         MammoError: as `run_tuning`, or a fit failed. Finished trials and fits are kept.
     """
     rois = development_rois(workspace)
+    console.print(studies_to_do(workspace, config, plan_of_each), highlight=False, soft_wrap=True)
     chosen: list[Chosen] = []
     for fold in nested_folds(rois, config.tune):
         title = f"fold {fold.fold + 1} of {config.tune.nested_folds}: a study of the other ROIs"
@@ -54,6 +55,19 @@ def run_nested(workspace: Workspace, config: Config, plan_of_each: Plan, console
         chosen.append(Chosen(fold, record, *chosen_settings(config, record["best"]["params"])))
     placed = _fit(workspace, config, chosen, plan_of_each.n_workers or default_jobs(config), console)
     return _summary(config, rois, chosen, placed, plan_of_each.n_trials)
+
+
+def studies_to_do(workspace: Workspace, config: Config, plan_of_each: Plan) -> str:
+    """What `run_nested` has to do, for people; no study is made or changed.
+
+    Raises:
+        MammoError, TrackingError: as `mammo.tuning.workers.to_do`.
+    """
+    n_folds = config.tune.nested_folds
+    studies = [without_fold(config, fold) for fold in range(n_folds)]
+    trials = to_do(workspace, studies, plan_of_each)
+    n_fits = 2 * n_folds * config.tune.nested_seeds
+    return f"{n_folds} studies: {trials}; then {n_fits} fits of what they chose and of params.yaml's settings"
 
 
 def _fit(

@@ -20,9 +20,9 @@ from mammo.core.provenance import fingerprint, git_commit, library_versions
 from mammo.core.records import SPLITS
 from mammo.data.splits import Fold
 from mammo.systems.devices import choose_device
-from mammo.tuning.objective import WORKER, finished
+from mammo.tuning.objective import WORKER, finished, trial_folds
 from mammo.tuning.space import base_settings
-from mammo.tuning.storage import GRACE_BEATS, alone, experimental
+from mammo.tuning.storage import GRACE_BEATS, alone, experimental, journal_path, using_storage
 
 SAMPLER_NOTE: Final = (
     "TPE, multivariate, constant liar; a generator of its own for every trial, seeded by (seed, index)"
@@ -215,6 +215,21 @@ def join_study(
         ) from error
     _check_foundations(study, config, folds, "give this workspace the study's params.yaml and data")
     return OpenStudy(workspace, config, storage, study, command)
+
+
+def kept_trials(workspace: Workspace, config: Config, url: str | None) -> list[FrozenTrial]:
+    """The ended trials of the study that `mammo tune` would go on with; nothing is made where there is none.
+
+    Raises:
+        MammoError: the study was made with other settings or data.
+        TrackingError: the storage cannot be used.
+    """
+    if url is None and not journal_path(workspace).is_file():
+        return []
+    with using_storage(workspace, url, heartbeat_s=None) as storage:
+        if study_name(config) not in optuna.get_all_study_names(storage):
+            return []
+        return join_study(workspace, config, storage, trial_folds(workspace, config), "").ended
 
 
 def _check_foundations(study: optuna.Study, config: Config, folds: Sequence[Fold], remedy: str) -> None:

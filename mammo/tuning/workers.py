@@ -5,10 +5,11 @@ the ROI images in its own memory (a few MiB).
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import count
 from os import getpid
 from platform import node
@@ -38,7 +39,7 @@ from mammo.tuning.objective import INDEX, judge_trial, trial_folds
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.space import distributions, own_params
 from mammo.tuning.storage import alone, experimental, hidden, journal_path, using_storage
-from mammo.tuning.study import COMMAND, N_WORKERS, OpenStudy, join_study, make_study
+from mammo.tuning.study import COMMAND, N_WORKERS, OpenStudy, join_study, kept_trials, make_study
 
 POLL_S: Final = 0.5
 PRELOADED: Final = ("mammo.tuning.workers", "sklearn.model_selection", "scipy.stats")
@@ -102,6 +103,35 @@ def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Consol
     return record
 
 
+def to_do(workspace: Workspace, configs: Sequence[Config], plan: Plan) -> str:
+    """How many trials of these studies are left and how long they take, for people; no study is made or changed.
+
+    Raises:
+        MammoError: a study was made with other settings or data.
+        TrackingError: the storage cannot be used.
+    """
+    ended = [] if plan.fresh else [t for one in configs for t in kept_trials(workspace, one, plan.url)]
+    return _in_words(ended, len(configs) * plan.n_trials, plan.n_workers)
+
+
+def _in_words(ended: Sequence[FrozenTrial], n_trials: int, n_workers: int) -> str:
+    said, n_left = f"{len(ended)} of {n_trials} trials ended before", n_trials - len(ended)
+    if n_left <= 0:
+        return said
+    return f"{said}, workers: {n_workers}, {_time_left(ended, n_left, n_workers)}"
+
+
+def _time_left(ended: Sequence[FrozenTrial], n_left: int, n_workers: int) -> str:
+    """How long trials will take at the pace of ended ones."""
+    if not ended:
+        return "how long shows once a trial has ended"
+    if n_workers == 0:
+        return "how long hangs on the workers that join"
+    mean_s = float(np.mean([trial.user_attrs[objective.TRIAL_S] for trial in ended]))
+    left = timedelta(seconds=round(mean_s * n_left / min(n_workers, n_left)))
+    return f"about {left} (hours:minutes:seconds)"
+
+
 @contextmanager
 def _only_command(workspace: Workspace) -> Iterator[None]:
     """Two commands would write the same reports, and take each other's workers for dead."""
@@ -121,12 +151,12 @@ def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None
     told = {trial.number for trial in opened.ended}
     n_left = plan.n_trials - len(told)
     note = f"{PHANTOM} ROIs" if opened.study.user_attrs["synthetic"] else "ROIs of train and val"
-    said = f"study {opened.study.study_name} on {note}: {len(told)} of {plan.n_trials} trials ended before"
+    said = _in_words(opened.ended, plan.n_trials, plan.n_workers)
     if n_left > 0 and plan.n_workers == 0:
         said += ". Workers join with `mammo tune worker --storage …`; this command waits for them."
     elif n_left > 0:
-        said += f", workers: {plan.n_workers}. Stop at any time: the same command goes on."
-    say(said)
+        said += ". Stop at any time: the same command goes on."
+    say(f"study {opened.study.study_name} on {note}: {said}")
     n_workers = max(0, min(plan.n_workers, n_left))
     with crew(max(1, n_workers), PRELOADED, "ended trials", "--workers") as executor:
         with deaf_to_interrupts():
@@ -136,8 +166,10 @@ def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None
             ended = opened.ended
             for trial in ended:
                 if trial.number not in told:
-                    say(trial_line(trial, opened.config.tune.metric))
                     told.add(trial.number)
+                    left = plan.n_trials - len(told)
+                    then = f"; {left} left, {_time_left(ended, left, n_workers)}" if left > 0 else ""
+                    say(f"{trial_line(trial, opened.config.tune.metric)}{then}")
             if len(ended) >= plan.n_trials:
                 break
             done, at_work = wait(at_work, POLL_S, FIRST_EXCEPTION)
