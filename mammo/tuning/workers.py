@@ -115,10 +115,9 @@ def to_do(workspace: Workspace, configs: Sequence[Config], plan: Plan) -> str:
 
 
 def _in_words(ended: Sequence[FrozenTrial], n_trials: int, n_workers: int) -> str:
-    said, n_left = f"{len(ended)} of {n_trials} trials ended before", n_trials - len(ended)
-    if n_left <= 0:
-        return said
-    return f"{said}, workers: {n_workers}, {_time_left(ended, n_left, n_workers)}"
+    n_left = max(0, n_trials - len(ended))
+    said = f"{n_left} trials to do, {len(ended)} ended before"
+    return f"{said}; workers: {n_workers}, {_time_left(ended, n_left, n_workers)}" if n_left else said
 
 
 def _time_left(ended: Sequence[FrozenTrial], n_left: int, n_workers: int) -> str:

@@ -74,7 +74,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "GRACE_S", 0.0)
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
 def any_place(
     request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Place]:
@@ -120,6 +120,7 @@ def test_each_move_is_an_entry_with_its_reason_and_hashes_and_leaves_no_claim(an
     assert claims_of(client) == []
 
 
+@pytest.mark.slow
 def test_of_two_promoters_at_once_each_step_is_won_by_one(any_place: Place) -> None:
     space, client = any_place
     n_rounds = 20

@@ -94,6 +94,7 @@ def test_a_version_whose_gates_hold_becomes_champion_and_its_gates_are_remembere
     assert promoted(place, "2").reason == "version 2 is champion already"
 
 
+@pytest.mark.slow
 def test_a_client_of_a_server_promotes_with_nothing_but_settings_and_its_address(
     trained: Place, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,27 +95,27 @@ def test_a_dry_run_says_how_long_the_trials_left_will_take_and_makes_no_study(
     space, config = workspace
     here = ("--workspace", str(space.root), "--trials", "10", "--workers", "4")
     unknown = "workers: 4, how long shows once a trial has ended"
-    assert said_without_work(*here) == f"0 of 10 trials ended before, {unknown}"
+    assert said_without_work(*here) == f"10 trials to do, 0 ended before; {unknown}"
     assert not journal_path(space).exists()
 
     with study_in(space, config) as opened:
         ended_trials(opened, [30.0, 90.0, 60.0])
     # Seven trials of a minute, on four workers and on two.
     assert said_without_work(*here).endswith(
-        "3 of 10 trials ended before, workers: 4, about 0:01:45 (hours:minutes:seconds)"
+        "7 trials to do, 3 ended before; workers: 4, about 0:01:45 (hours:minutes:seconds)"
     )
     assert "workers: 2, about 0:03:30 " in said_without_work(*here[:-1], "2")
     # The last trial is no shorter for a second worker.
     assert "workers: 4, about 0:01:00 " in said_without_work(*here[:2], "--trials", "4", *here[4:])
-    assert said_without_work(*here[:2], "--trials", "3") == "3 of 3 trials ended before"
-    assert said_without_work(*here, "--fresh") == f"0 of 10 trials ended before, {unknown}"
+    assert said_without_work(*here[:2], "--trials", "3") == "0 trials to do, 3 ended before"
+    assert said_without_work(*here, "--fresh") == f"10 trials to do, 0 ended before; {unknown}"
 
     # Of five studies of ten trials, one has two: 48 trials of two minutes on four workers.
     with study_in(space, without_fold(config, 2)) as opened:
         ended_trials(opened, [60.0, 180.0])
     before = journal_path(space).read_bytes()
     assert said_without_work("nested", *here) == (
-        "5 studies: 2 of 50 trials ended before, workers: 4, about 0:24:00 (hours:minutes:seconds); "
+        "5 studies: 48 trials to do, 2 ended before; workers: 4, about 0:24:00 (hours:minutes:seconds); "
         "then 20 fits of what they chose and of params.yaml's settings"
     )
     assert journal_path(space).read_bytes() == before
