@@ -128,24 +128,6 @@ def test_folders_are_predicted_as_csv_by_the_champion_or_by_a_trained_system(
         assert (one["label"], one["score"], one["votes"]) == (other["label"], other["score"], other["votes"])
 
 
-def test_promote_and_rollback_tell_what_they_did(mammo: Mammo, files_only: tuple[Workspace, Config]) -> None:
-    from mammo.track.record import ensure_run
-    from mammo.track.registry import register
-
-    space, config = files_only
-    for system in config.systems:
-        register(space, "mammo-roi", ensure_run(space, config, system), space.bundle(system))
-    code, out, err = mammo("promote", "2", "--workspace", str(space.root))
-    assert (code, "no leaked ROI" in out, "version 2 stays out" in err) == (2, True, True)
-    forced = ("--force", "--reason", "a test")
-    code, out, _ = mammo("promote", "2", *forced, "--workspace", str(space.root))
-    assert (code, "champion was version 1" in out) == (0, True)
-    code, out, _ = mammo("rollback", "--workspace", str(space.root))
-    assert (code, "rolled back from version 2" in out) == (0, True)
-    code, _, err = mammo("promote", "nine", "--workspace", str(space.root))
-    assert (code, "must be one of" in err) == (2, True)
-
-
 def test_runs_shows_when_every_system_was_trained_how_good_it_is_and_where_to_compare(
     mammo: Mammo, finished: tuple[Workspace, Config]
 ) -> None:
