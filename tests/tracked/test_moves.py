@@ -62,6 +62,12 @@ def place(trained: Place, tmp_path: Path) -> Place:
     return Workspace(tmp_path), trained[1]
 
 
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every version counts as loaded and checked, which takes seconds: of the moves alone is asked."""
+    monkeypatch.setattr(moves, "checked", lambda *_: 0.01)
+
+
 def promoted(place: Place, number: str, force: bool = False, reason: str = "") -> registry.Version:
     space, config = place
     return moves.promote(space, config, moves.judge(space, config, number), force=force, reason=reason)
@@ -113,12 +119,14 @@ def test_a_client_of_a_server_promotes_with_nothing_but_settings_and_its_address
     connect(place[0]).delete_registered_model(NAME)
 
 
+@pytest.mark.usefixtures("trusted")
 def test_evidence_about_another_bundle_is_none(place: Place) -> None:
     with pytest.raises(TrackingError, match=r"(?s)version 3 stays out.*recall.*speaks of another bundle"):
         promoted(place, "3")
     assert kinds(place) == ["register", "register", "register"]
 
 
+@pytest.mark.usefixtures("trusted")
 def test_force_needs_a_reason_and_is_written_down_with_what_failed(place: Place) -> None:
     with pytest.raises(TrackingError, match="--force: needs a reason"):
         promoted(place, "3", force=True, reason=" ")
@@ -129,6 +137,7 @@ def test_force_needs_a_reason_and_is_written_down_with_what_failed(place: Place)
     assert not entry.gates["recall"]["passed"]
 
 
+@pytest.mark.usefixtures("trusted")
 def test_a_champion_that_changed_since_the_gates_were_judged_is_not_replaced(place: Place) -> None:
     space, config = place
     verdict = moves.judge(space, config, "2")
@@ -138,6 +147,7 @@ def test_a_champion_that_changed_since_the_gates_were_judged_is_not_replaced(pla
     assert registry.champion(space, NAME).number == "3"
 
 
+@pytest.mark.usefixtures("trusted")
 def test_rollback_goes_down_the_stack_and_says_where_history_begins(place: Place) -> None:
     space, _ = place
     crowned(place, "2", "3")
@@ -152,6 +162,7 @@ def test_rollback_goes_down_the_stack_and_says_where_history_begins(place: Place
     assert kinds(place)[-4:] == ["rollback", "rollback", "promote", "rollback"]
 
 
+@pytest.mark.usefixtures("trusted")
 def test_rollback_passes_a_deleted_version_only_when_told_to(place: Place) -> None:
     space, _ = place
     crowned(place, "2", "3")
@@ -161,6 +172,7 @@ def test_rollback_passes_a_deleted_version_only_when_told_to(place: Place) -> No
     assert moves.rollback(space, NAME, 2).number == "1"
 
 
+@pytest.mark.usefixtures("trusted")
 def test_after_the_alias_was_deleted_by_hand_rollback_gives_it_back(place: Place) -> None:
     space, _ = place
     crowned(place, "2")
@@ -208,6 +220,7 @@ def test_damaged_weights_are_neither_promoted_nor_forced_nor_rolled_back_to(
         path.write_bytes(before)
 
 
+@pytest.mark.usefixtures("trusted")
 def test_random_weights_that_were_registered_properly_have_no_evidence(
     trained: Place, place: Place, tmp_path: Path
 ) -> None:
