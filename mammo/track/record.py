@@ -5,6 +5,7 @@ store does not know it, as in a fresh clone, the run is written again from the f
 """
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -58,6 +59,11 @@ HEADLINES: Final = {
     **{name: name for name in ("recall_at_specificity_0.90", "coverage", "referral_rate")},
 }
 """The few test results that are metrics, with the estimates they show; all estimates stand in the table `ESTIMATES`."""
+
+RELATIVE_LINK: Final = re.compile(
+    r"\[([^\]]*)\](?:\[[^\]]*\]|\((?!https?://)[^)]*\))|^\[[^\]]*\]: .*\n?", re.MULTILINE
+)
+"""A link of Markdown in its line (the text is the first group), or the line that says where one leads."""
 
 
 def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
@@ -276,12 +282,17 @@ def record_evaluation(workspace: Workspace, config: Config, system: str) -> None
             if path.name != CARD:
                 run.log_file(path, path.parent.name)
             elif system == chosen:
-                run.log_file(path)
+                run.client.log_text(run.run_id, without_relative_links(path.read_text("utf-8")), CARD)
         title = title_of(system, config.model.weights)
         ships = next(one for one in judged["thresholds"] if one["ships"])
         note = {"mlflow.note.content": story(title, results["data"], estimates, ships)}
         run.client.set_logged_model_tags(voter, note)
         run.tag(note | {EVALUATION_TAG: digest})
+
+
+def without_relative_links(markdown: str) -> str:
+    """Markdown whose links to files beside it are plain text: MLflow shows an artifact without its neighbours."""
+    return RELATIVE_LINK.sub(lambda link: link[1] or "", markdown)
 
 
 def story(

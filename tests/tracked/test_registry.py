@@ -168,7 +168,8 @@ def test_a_version_s_page_has_its_threshold_its_card_and_an_example_that_it_answ
     files_only: tuple[Workspace, Config],
 ) -> None:
     space, config = files_only
-    (space.reports / "model_card.md").write_text("# Model card\n")
+    card = "AUC [0.9 (0.8 to 1.0)][a.json], [paper](https://doi.org/x), [all](index.html).\n\n[a.json]: b/a.json\n"
+    (space.reports / "model_card.md").write_text(card)
     first = fill_store(space, config)
     client = connect(space)
     version = client.get_model_version(NAME, first.number)
@@ -178,7 +179,8 @@ def test_a_version_s_page_has_its_threshold_its_card_and_an_example_that_it_answ
 
     linked = re.findall(r"\[Model card\]\(#/experiments/\d+/runs/(\w+)/artifacts/(.+)\)", version.description)
     assert linked == [(first.run_id, "model_card.md")]
-    assert mlflow.artifacts.load_text(f"runs:/{first.run_id}/model_card.md") == "# Model card\n"
+    shown = "AUC 0.9 (0.8 to 1.0), [paper](https://doi.org/x), all.\n\n"  # what lies beside it stays behind
+    assert mlflow.artifacts.load_text(f"runs:/{first.run_id}/model_card.md") == shown
     (other,) = set(config.systems) - {first.system}
     files = client.list_artifacts(ensure_run(space, config, other))
     assert "model_card.md" not in [file.path for file in files]
