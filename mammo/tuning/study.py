@@ -31,6 +31,7 @@ BEYOND_RESULTS: Final = {"trials", "heartbeat_s", "nested_folds", "nested_seeds"
 """Settings of `tune` that may change while a study goes on, or that show in its ROIs."""
 COMMAND: Final = "command"
 """Signs a trial with the command that it is done for, as the last thing while it is taken."""
+ANEW: Final = "restore params.yaml and data, or start anew with --fresh"
 RESTS_ON: Final = "rests_on"
 N_WORKERS: Final = "n_workers"
 """How many workers were on a study at once at most, whoever started them."""
@@ -177,8 +178,7 @@ def make_study(
             for key, value in identity.items():
                 one.study.set_user_attr(key, value)
             _describe(one.study, config, folds[0].rois.name_of_data)
-    remedy = "restore params.yaml and data, or start anew with `mammo tune --fresh`"
-    _check_foundations(one.study, config, folds, remedy)
+    _check_foundations(one.study, config, folds, ANEW)
     return one
 
 
@@ -229,7 +229,9 @@ def kept_trials(workspace: Workspace, config: Config, url: str | None) -> list[F
     with using_storage(workspace, url, heartbeat_s=None) as storage:
         if study_name(config) not in optuna.get_all_study_names(storage):
             return []
-        return join_study(workspace, config, storage, trial_folds(workspace, config), "").ended
+        study = optuna.load_study(study_name=study_name(config), storage=storage)
+        _check_foundations(study, config, trial_folds(workspace, config), ANEW)
+        return OpenStudy(workspace, config, storage, study, command="").ended
 
 
 def _check_foundations(study: optuna.Study, config: Config, folds: Sequence[Fold], remedy: str) -> None:

@@ -103,7 +103,7 @@ def test_other_settings_are_refused_by_name(workspace: tuple[Workspace, Config])
         make_study(space, other, opened.storage, trial_folds(space, config), fresh=False)
     lines = str(refused.value).splitlines()
     assert "  tune.epochs: 2 there, 7 here" in lines
-    assert lines[-1] == "restore params.yaml and data, or start anew with `mammo tune --fresh`"
+    assert lines[-1] == "restore params.yaml and data, or start anew with --fresh"
     start = "  train.precision and the kind of device: ['float32', 'cpu'] there"
     assert any(line.startswith(start) for line in lines)
     assert not any("wilcoxon" in line for line in lines)

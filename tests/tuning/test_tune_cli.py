@@ -125,5 +125,5 @@ def test_a_dry_run_tells_that_a_study_would_not_go_on(workspace: tuple[Workspace
     space, config = workspace
     with study_in(space, config.model_copy(update={"tune": config.tune.model_copy(update={"epochs": 7})})):
         pass
-    with pytest.raises(MammoError, match=r"tune\.epochs: 7 there, 2 here"):
+    with pytest.raises(MammoError, match=r"(?s)tune\.epochs: 7 there, 2 here.*start anew with --fresh"):
         said_without_work("--workspace", str(space.root))
