@@ -18,8 +18,9 @@ def test_studies_are_made_by_their_commands_and_not_again_by_dvc(reader: Reader)
 
 
 def test_tuning_is_shown_while_it_runs_and_goes_on_in_a_database(reader: Reader) -> None:
-    demonstration, tune, dashboard, nested, *elsewhere = commands("docs/tuning.md")
+    demonstration, tune, how_long, dashboard, nested, *elsewhere = commands("docs/tuning.md")
     reader.follow([demonstration, tune])
+    assert reader.type(how_long).startswith("0 trials to do")
     with reader.keep_open(dashboard):
         pass
     reader.type(nested)
