@@ -31,7 +31,7 @@ SETTINGS: Final[Settings] = {
     "phantom": {"n_patients": 60},
     "ingest": {"source": "phantom"},
     "patches": {"tumor_draws": 100, "normal_draws": 100},
-    "train": {"epochs": 10, "patches_per_epoch": 768},
+    "train": {"epochs": 6, "patches_per_epoch": 640},
 }
 """What differs from params.yaml, so that the demo ends within minutes."""
 
