@@ -38,7 +38,7 @@ demo: link ## the whole pipeline on synthetic films, minutes
 # One thread each: two pools of threads on two CPUs wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations 15
 
-test: link ## the fast tests, 6 minutes on two cores
+test: link ## the fast tests, 6–8 minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-slow: link ## the others: servers, browsers, kills, clones, the real films

@@ -30,11 +30,15 @@ def png(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
 
 
 BAD: Final[dict[str, bytes | None]] = {
-    "sixteen-bit.png": png(np.zeros((120, 120), dtype=np.uint16)),
+    "truncated.png": png(np.arange(14400, dtype=np.uint32).astype(np.uint8).reshape(120, 120))[:200],
+    "text.png": b"this is a text",
     "empty.png": b"",
+    "sixteen-bit.png": png(np.zeros((120, 120), dtype=np.uint16)),
+    "rgba.png": png(np.zeros((120, 120, 4), dtype=np.uint8)),
+    "one-pixel.png": png(np.zeros((1, 1), dtype=np.uint8)),
+    "huge.png": png(np.zeros((8000, 8000), dtype=np.uint8)),
     "missing.png": None,
 }
-"""One that the decoder refuses, as it does many kinds (`tests/data/test_decode.py`), and two that do not reach it."""
 
 
 @pytest.mark.parametrize("name", [*BAD, "a folder"])

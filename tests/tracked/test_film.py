@@ -41,7 +41,8 @@ def test_a_place_of_a_film_gets_the_vote_of_the_roi_that_training_would_have_see
     ("place", "words"),
     [
         ("100", "must be X,Y in pixels"),
-        ("1,401", "must lie inside the film of 300 x 400 pixels, got 1,401"),
+        ("0,5", "must lie inside the film of 300 x 400 pixels"),
+        ("1,401", "got 1,401"),
     ],
 )
 def test_a_place_that_is_none_is_refused(

@@ -271,6 +271,10 @@ def test_the_commands_show_the_table_first_and_end_with_2_where_they_refuse(
     assert said.index("against champion 1") < said.index("version 3 stays out")
     code, said = run("promote", "nine")
     assert (code, "must be one of [1, 2, 3], got 'nine'" in said) == (2, True)
+    code, said = run("promote", "3", "--force", "--reason", "a test")
+    assert (code, "champion was version 1" in said) == (0, True)
+    code, said = run("rollback")
+    assert (code, "rolled back from version 3" in said) == (0, True)
     code, said = run("promote", "2", "--reason", "a good one")
     assert (code, "champion was version 1" in said) == (0, True)
     code, said = run("rollback")
@@ -280,10 +284,10 @@ def test_the_commands_show_the_table_first_and_end_with_2_where_they_refuse(
     assert "the chain is whole" in said
     assert "champion 1 → 2" in said
     code, said = run("history", "--json")
-    assert said.count('"kind":') == 5
+    assert said.count('"kind":') == 7
     connect(place[0]).set_registered_model_alias(NAME, "champion", "3")
     code, said = run("history", "--verify")
     assert code == 2
-    assert "champion is version 3 where entry 5 leaves 1" in said
+    assert "champion is version 3 where entry 7 leaves 1" in said
     assert run("history")[1].count("by hand") == 1
     assert run("history", "--verify")[0] == 0
