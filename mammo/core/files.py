@@ -98,9 +98,10 @@ class Workspace:
         """Which MLflow run made the bundle; beside the bundle, not versioned with it."""
         return self.root / "models" / f"{system}.run.json"
 
-    def checkpoints(self, system: str) -> Path:
-        """State of unfinished fits. Outside the bundle: DVC empties a stage's outputs before it runs."""
-        return self.root / "models" / ".unfinished" / system
+    @property
+    def checkpoints(self) -> Path:
+        """States of networks' fits. Outside the bundles: DVC empties a stage's outputs before it runs."""
+        return self.root / "models" / ".fits"
 
     @property
     def fits(self) -> Path:

@@ -53,7 +53,8 @@ def train_system(
     Args:
         system, config: its name, and all settings.
         train, val: the parts, with `patch_sets` of these names.
-        checkpoints: folder that keeps the state of unfinished fits.
+        checkpoints: folder that keeps the states of the networks' fits (`checkpoint_name`): another system that has
+            one of these networks, with the same settings and data, takes its fit over.
         workspace: where the features of frozen backbones are kept.
         on_epoch, on_step: as in `fit`; the epochs of an ensemble's members are counted on.
 
@@ -75,7 +76,7 @@ def train_system(
             if on_step is not None:
                 on_step(before + epoch, done, n_patches)
 
-        path = None if checkpoints is None else checkpoints / f"{len(members)}.pt"
+        path = None if checkpoints is None else checkpoints / checkpoint_name(name, seed)
         trained = train_network(name, config, train, val, patch_sets, seed, path, workspace, report, step)
         members.append(trained.classifier)
         epochs.append(trained.history.assign(epoch=trained.history["epoch"] + before, member=len(epochs)))
@@ -95,6 +96,11 @@ def train_system(
         precision=precision_on(device, config.train.precision),
     )
     return TrainedSystem(decide_on_validation(bundle, train, val, config), history)
+
+
+def checkpoint_name(network: str, seed: int) -> str:
+    """File of the state of a network's fit."""
+    return f"{network}-{seed}.pt"
 
 
 def decide_on_validation(bundle: Bundle, train: Rois, val: Rois, config: Config) -> Bundle:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, Final
 
 import pandas as pd
@@ -29,12 +28,12 @@ from mammo.core.files import (
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
 from mammo.core.settings import study_tags
-from mammo.core.systems import members_of, title_of
+from mammo.core.systems import fits_of, members_of, title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
 from mammo.models.bundle import save_bundle
 from mammo.systems.assess import operation_estimates
-from mammo.systems.decide import TrainedSystem, train_system, validation_results
+from mammo.systems.decide import TrainedSystem, checkpoint_name, train_system, validation_results
 from mammo.systems.fit import EpochRecord
 from mammo.systems.train import run_fingerprint
 from mammo.track.check import BUNDLE_TAG, CARD, EVALUATION_TAG, EXPERIMENT, evidence, evidence_sha256
@@ -69,17 +68,20 @@ RELATIVE_LINK: Final = re.compile(
 def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     """Train a system under an MLflow run; write its bundle, its history and its validation results.
 
-    A run that was killed goes on: from its last epoch, in the same MLflow run.
+    A run that was killed goes on: from its last epoch, in the same MLflow run. A network's fit is kept while a system
+    further down the settings' list shares it: `compact-model2-floor` takes that of `compact-model2` over.
     """
     parts = _fitted_parts(workspace)
     patch_sets = {name: read_table(workspace.patches(name)) for name in parts}
     n_epochs, console = config.recipe.epochs * len(members_of(system)), Console(stderr=True)
     mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
-    note = workspace.run_note(system)
+    note, n_new = workspace.run_note(system), 0
     with _training_run(workspace, config, system, parts, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
 
         def report(record: EpochRecord) -> None:
+            nonlocal n_new
+            n_new += 1
             console.print(epoch_line(system, record, n_epochs), highlight=False, soft_wrap=True)
             run.log_metrics(_curves(vars(record)), record.epoch)
 
@@ -90,7 +92,7 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
                 parts["train"],
                 parts["val"],
                 patch_sets,
-                checkpoints=workspace.checkpoints(system),
+                checkpoints=workspace.checkpoints,
                 workspace=workspace,
                 on_epoch=report,
                 on_step=on_step,
@@ -98,7 +100,17 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
         _write(workspace, config, trained)
         _log_bundle(workspace, system, run, trained.history, parts)
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
-    rmtree(workspace.checkpoints(system), ignore_errors=True)
+    if taken_over := len(trained.history) - n_new:
+        console.print(f"{system}: {taken_over} epochs taken over from before", highlight=False)
+    for network, seed in fits_kept_for_none(system, config):
+        (workspace.checkpoints / checkpoint_name(network, seed)).unlink(missing_ok=True)
+
+
+def fits_kept_for_none(system: str, config: Config) -> set[tuple[str, int]]:
+    """Network and seed of the fits of a trained system that no system further down `systems` shares."""
+    place = config.systems.index(system) if system in config.systems else len(config.systems)
+    later = (fit for other in config.systems[place + 1 :] for fit in fits_of(other, config.train.seed))
+    return set(fits_of(system, config.train.seed)).difference(later)
 
 
 def unfinished_run(path: Path, fingerprint: str) -> str | None:
