@@ -244,17 +244,29 @@ def _fit_missing(
 
 def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: Console) -> None:
     """Compute with all cores what workers of one thread would wait for."""
-    seen = set[str]()
+    learnt_by_any: dict[str, tuple[FitTask, npt.NDArray[np.bool_]]] = {}
     for task in tasks:
         config, (backbone, _) = task.config, split_system(task.system)
         seed = task.seed if config.model.weights == "none" else None
         settings = [config.model.model_dump(), config.patches.model_dump()]
         mark = fingerprint([backbone, seed, *settings, id(task.rois.images)])
-        if config.train.features == "kept" and mark not in seen:
-            seen.add(mark)
+        if config.train.features == "kept":
+            _, learnt = learnt_by_any.setdefault(mark, (task, np.zeros(len(task.rois.images), dtype=bool)))
+            learnt |= (task.rois.table["split"] == "train").to_numpy()
+    for task, learnt in learnt_by_any.values():
+        config, (backbone, _) = task.config, split_system(task.system)
+        classifier = build_classifier(task.system, config.model, task.seed)
+        for which, to_train in ((learnt, True), (~learnt, False)):
             with steps_progress(f"features of {backbone}, ROIs", console) as on_step:
-                classifier = build_classifier(task.system, config.model, task.seed)
-                keep_features(task.system, config, task.rois.images, workspace, classifier, on_step=on_step)
+                keep_features(
+                    task.system,
+                    config,
+                    task.rois.images[which],
+                    workspace,
+                    classifier,
+                    to_train=to_train,
+                    on_step=on_step,
+                )
 
 
 def _work_off(

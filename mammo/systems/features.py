@@ -1,8 +1,9 @@
 """Block features of a frozen backbone, computed once for each ROI and kept, so that heads train in seconds.
 
-A file of the folder holds rows of half floats, one for each ROI, beside an index of the ROIs' pixel hashes. A row is
-appended before its line of the index, so a killed or interrupted computation goes on where it was, and other ROIs may
-be added later. What the features rest on (weights, grid, views, road, code) is hashed in the file's name.
+A file of the folder holds rows of half floats, one for each ROI and view, beside an index of the ROIs' pixel hashes and
+views. A row is appended before its line of the index, so a killed or interrupted computation goes on where it was, and
+other ROIs and views may be added later: what only votes needs one. What the features rest on (weights, grid, views,
+road, code) is hashed in the file's name.
 
 Views of a patch: where the recipe turns by quarters and mirrors only, those, exactly; otherwise the patch as it is and
 `N_DRAWS` random draws of the recipe's augmentation.
@@ -12,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,7 @@ from mammo.core.provenance import code_mark, fingerprint
 from mammo.core.records import ROI_SIDE_PX
 from mammo.core.systems import split_system
 from mammo.data.patches import grid_corners
+from mammo.data.rois import pixel_hashes
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, build_classifier
 from mammo.models.fusion import MODEL2_POOLS
@@ -54,17 +57,17 @@ StepsObserver = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class KeptRows:
-    """Rows of one shape in `<path>`, found by the hashes in `<path>.index`."""
+    """Rows of one shape in `<path>`, found by the keys in `<path>.index` (`row_key`)."""
 
     path: Path
     shape: tuple[int, ...]
 
     @property
     def index(self) -> Path:
-        """A line of 64 hexadecimal digits for each row."""
+        """A line for each row."""
         return self.path.with_suffix(".index")
 
-    def hashes(self) -> list[str]:
+    def keys(self) -> list[str]:
         """Of the whole rows; half a line that a kill left does not count."""
         with suppress(FileNotFoundError):
             return self.index.read_text().rpartition("\n")[0].split()
@@ -72,30 +75,30 @@ class KeptRows:
 
     def rows(self) -> Rows:
         """All whole rows `(n, *shape)`, read from the file as they are needed."""
-        return np.memmap(self.path, HALF, "r", shape=(len(self.hashes()), *self.shape))
+        return np.memmap(self.path, HALF, "r", shape=(len(self.keys()), *self.shape))
 
     @contextmanager
     def missing(self, wanted: Iterable[str]) -> Iterator[list[str]]:
-        """Which of the hashes have no row. Until the block ends nobody else appends; whoever wants to waits."""
+        """Which of the keys have no row. Until the block ends nobody else appends; whoever wants to waits."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_suffix(".lock")) if set(wanted) - set(self.hashes()) else nullcontext():
-            yield sorted(set(wanted) - set(self.hashes()))
+        with FileLock(self.path.with_suffix(".lock")) if set(wanted) - set(self.keys()) else nullcontext():
+            yield sorted(set(wanted) - set(self.keys()))
 
-    def append(self, hashed: str, row: Rows) -> None:
+    def append(self, key: str, row: Rows) -> None:
         """Keep one more row, within `missing`."""
-        n_rows = len(self.hashes())
+        n_rows = len(self.keys())
         with self.path.open("r+b" if self.path.exists() else "wb") as file:
             file.seek(n_rows * prod(self.shape) * HALF.itemsize)
             file.write(np.ascontiguousarray(row, HALF).tobytes())
         with self.index.open("r+" if self.index.exists() else "w") as lines:
-            lines.seek(n_rows * 65)
+            lines.seek(n_rows * (len(key) + 1))
             lines.truncate()
-            lines.write(f"{hashed}\n")
+            lines.write(f"{key}\n")
 
 
-def pixel_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
-    """SHA-256 of each ROI's pixels."""
-    return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images]
+def row_key(pixels_sha256: str, view: int) -> str:
+    """Of the row of a ROI, by the hash of its pixels, and one of its views, a single digit."""
+    return f"{pixels_sha256}.{view}"
 
 
 @dataclass(frozen=True)
@@ -136,33 +139,36 @@ class Extractor:
         return grid_corners(grid.size_px, grid.stride_px, corner_patches=grid.corner_patches)
 
     @torch.inference_mode()
-    def exact(self, image: npt.NDArray[np.uint8]) -> Rows:
-        """One ROI → its patches' features, each alone through the backbone: `(views, s, length)`."""
+    def exact(self, image: npt.NDArray[np.uint8], views: Sequence[int]) -> Rows:
+        """Some views of one ROI → its patches' features, each alone through the backbone: `(views, s, length)`."""
         stack = torch.from_numpy(image[None]).to(self.device)
         size_px, squares = self.patches.size_px, grid_batch(1, self.patches, self.device)
         plain = crop(stack, squares, size_px)
-        views = [turned(plain, view) for view in self.exact_views] or [plain] + [
-            augment(stack, squares, size_px, self.recipe, torch.Generator().manual_seed(draw))
-            for draw in range(N_DRAWS)
-        ]
-        pixels = torch.cat(views).contiguous(memory_format=torch.channels_last)
+
+        def seen(view: int) -> Tensor:
+            if view == 0 or self.exact_views:
+                return turned(plain, self.exact_views[view] if view else 0)
+            drawn = torch.Generator().manual_seed(view - 1)
+            return augment(stack, squares, size_px, self.recipe, drawn)
+
+        pixels = torch.cat([seen(view) for view in views]).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
             features = self.classifier.blocks(pixels)
         return flatten(pool_patches(features)).view(len(views), len(plain), -1).cpu().numpy()
 
     @torch.inference_mode()
-    def maps(self, image: npt.NDArray[np.uint8]) -> Rows:
-        """One ROI → the feature maps of its views, block after block: `(views, length)`."""
+    def maps(self, image: npt.NDArray[np.uint8], views: Sequence[int]) -> Rows:
+        """Some views of one ROI → their feature maps, block after block: `(views, length)`."""
         whole = torch.from_numpy(image[None, None]).to(self.device).float()
-        pixels = torch.cat([turned(whole, view) for view in self.exact_views])
+        pixels = torch.cat([turned(whole, self.exact_views[view]) for view in views])
         with autocast(self.device, self.precision):
             features = self.classifier.blocks(pixels.contiguous(memory_format=torch.channels_last))
         return torch.cat([features[name].half().flatten(1) for name in BLOCKS], dim=1).cpu().numpy()
 
     @torch.inference_mode()
-    def windows(self, row: Rows, shapes: Sequence[tuple[int, ...]]) -> Rows:
-        """A row of `maps` → features of the patches as windows of them: `(views, s, length)`."""
-        flat = torch.from_numpy(np.array(row)).to(self.device)
+    def windows(self, rows: Rows, shapes: Sequence[tuple[int, ...]]) -> Rows:
+        """Rows of `maps` → features of the patches as windows of them: `(views, s, length)`."""
+        flat = torch.from_numpy(rows).to(self.device)
         pieces = flat.split([prod(shape) for shape in shapes], dim=1)
         features = {
             name: part.view(-1, *shape) for name, part, shape in zip(BLOCKS, pieces, shapes, strict=True)
@@ -192,7 +198,7 @@ class Extractor:
 
 @dataclass(frozen=True)
 class KeptFeatures:
-    """The features of ROIs: row `rows[i]` of `kept`, `(views, s, length)`, is that of ROI `i`."""
+    """The features of ROIs: row `rows[i, v]` of `kept`, `(s, length)`, is that of ROI `i` in view `v`."""
 
     kept: Rows
     rows: npt.NDArray[np.int64]
@@ -200,9 +206,14 @@ class KeptFeatures:
     n_cells: tuple[int, ...]
     corners: npt.NDArray[np.int64]
 
+    @property
+    def n_views(self) -> int:
+        """How many views of each ROI there are."""
+        return len(self.rows[0])
+
     def parts(self, rois: npt.ArrayLike, views: npt.ArrayLike, slots: npt.ArrayLike) -> list[Tensor]:
         """The blocks' parts (`models.pooling`) of patches, by their ROI, view and place on the grid: `(n,)` each."""
-        chosen = self.kept[self.rows[np.asarray(rois)], np.asarray(views), np.asarray(slots)]
+        chosen = self.kept[self.rows[np.asarray(rois), np.asarray(views)], np.asarray(slots)]
         return unflatten(torch.from_numpy(chosen), self.channels, self.n_cells)
 
 
@@ -213,13 +224,15 @@ def keep_features(
     workspace: Workspace,
     classifier: Classifier | None = None,
     *,
+    to_train: bool = True,
     versioned: bool = False,
     on_step: StepsObserver = lambda done, total: None,
 ) -> KeptFeatures:
     """Block features of ROIs `(n, 120, 120)` under a system's frozen backbone; what is missing is computed and kept.
 
-    They are looked for in both folders, `data/features` that DVC versions and the cache, and kept in the first if
-    `versioned`, else in the cache. `classifier` is the system's, if there is one already.
+    In all views of the recipe if a head is to train on them, else as they are. They are looked for in both folders,
+    `data/features` that DVC versions and the cache, and kept in the first if `versioned`, else in the cache.
+    `classifier` is the system's, if there is one already.
 
     Raises:
         ConfigError: the dense road has no views of such a recipe, or the file would be larger than `MOST_BYTES`.
@@ -241,46 +254,63 @@ def keep_features(
     sides = [size_px // 2 ** (k + 1) if dense else height for k, (_, height, _) in enumerate(blocks)]
     n_cells = tuple((side // pool) ** 2 for side, pool in zip(sides, MODEL2_POOLS, strict=True))
     length = sum(width * (2 + n) for width, n in zip(channels, n_cells, strict=True))
-    shape = (how.n_views, len(how.corners), length)
-    wanted = dict(zip(pixel_hashes(images), images, strict=True))
+    shape = (len(how.corners), length)
+    views = range(how.n_views if to_train else 1)
+    hashes = pixel_hashes(images)
+    image_of = dict(zip(hashes, images, strict=True))
+    wanted = {row_key(pixels, view) for pixels in image_of for view in views}
     if (n_bytes := len(wanted) * prod(shape) * HALF.itemsize) > MOST_BYTES:
         raise ConfigError(
-            f"params.yaml: train.features kept would take {n_bytes / 2**30:.0f} GiB for {len(wanted)} ROIs, at most "
-            f"{MOST_BYTES // 2**30} are kept; raise patches.stride_px, or set train.features: fresh"
+            f"params.yaml: train.features kept would take {n_bytes / 2**30:.0f} GiB for {len(image_of)} ROIs, at "
+            f"most {MOST_BYTES // 2**30} are kept; raise patches.stride_px, or set train.features: fresh"
         )
     backbone, _ = split_system(system)
     name = f"{backbone}-{how.mark(with_grid=True)[:32]}.f16"
     both = [KeptRows(folder / name, shape) for folder in (workspace.features, workspace.feature_cache)]
     elsewhere, own = reversed(both) if versioned else both
-    if not versioned and wanted.keys() <= set(elsewhere.hashes()):
+    if not versioned and wanted <= set(elsewhere.keys()):
         own = elsewhere
+    compute = partial(_by_windows, how, workspace, backbone) if dense else how.exact
     with own.missing(wanted) as missing:
-        if missing:
-            known = elsewhere.hashes()
-            others = dict(zip(known, elsewhere.rows(), strict=True)) if known else {}
-            compute = _by_windows(how, workspace, backbone) if dense else how.exact
-            for done, hashed in enumerate(missing):
-                on_step(done, len(missing))
-                own.append(hashed, others[hashed] if hashed in others else compute(wanted[hashed]))
-            on_step(len(missing), len(missing))
-    row_of = {hashed: row for row, hashed in enumerate(own.hashes())}
-    rows = np.array([row_of[hashed] for hashed in pixel_hashes(images)], dtype=np.int64)
-    return KeptFeatures(own.rows(), rows, channels, n_cells, how.corners)
+        known = elsewhere.keys() if missing else []
+        others = dict(zip(known, elsewhere.rows(), strict=True)) if known else {}
+        by_roi = _views_of(missing)
+        for done, (pixels, absent) in enumerate(by_roi.items()):
+            on_step(done, len(by_roi))
+            fresh = [view for view in absent if row_key(pixels, view) not in others]
+            rows = dict(zip(fresh, compute(image_of[pixels], fresh), strict=True)) if fresh else {}
+            for view in absent:
+                key = row_key(pixels, view)
+                own.append(key, rows[view] if view in rows else others[key])
+        on_step(len(by_roi), len(by_roi))
+    row_of = {key: row for row, key in enumerate(own.keys())}
+    places = np.array(
+        [[row_of[row_key(pixels, view)] for view in views] for pixels in hashes], dtype=np.int64
+    )
+    return KeptFeatures(own.rows(), places, channels, n_cells, how.corners)
+
+
+def _views_of(keys: Iterable[str]) -> dict[str, list[int]]:
+    """The views of each ROI in keys of rows, by its pixels' hash."""
+    views: dict[str, list[int]] = {}
+    for key in keys:
+        pixels, _, view = key.partition(".")
+        views.setdefault(pixels, []).append(int(view))
+    return views
 
 
 def _by_windows(
-    how: Extractor, workspace: Workspace, backbone: str
-) -> Callable[[npt.NDArray[np.uint8]], Rows]:
-    """The features of a ROI by its maps, which are kept too: they serve every size and stride of patches."""
+    how: Extractor, workspace: Workspace, backbone: str, image: npt.NDArray[np.uint8], views: Sequence[int]
+) -> Rows:
+    """Features of one ROI by its maps, which are kept too: they serve every size and stride of patches."""
     shapes = how.shapes(ROI_SIDE_PX)
     name = f"{backbone}-maps-{how.mark(with_grid=False)[:32]}.f16"
-    kept = KeptRows(workspace.feature_cache / name, (how.n_views, sum(prod(shape) for shape in shapes)))
-
-    def compute(image: npt.NDArray[np.uint8]) -> Rows:
-        (hashed,) = pixel_hashes(image[None])
-        with kept.missing({hashed}) as missing:
-            if missing:
-                kept.append(hashed, how.maps(image))
-        return how.windows(kept.rows()[kept.hashes().index(hashed)], shapes)
-
-    return compute
+    kept = KeptRows(workspace.feature_cache / name, (sum(prod(shape) for shape in shapes),))
+    (pixels,) = pixel_hashes(image[None])
+    keys = [row_key(pixels, view) for view in views]
+    with kept.missing(keys) as missing:
+        absent = _views_of(missing).get(pixels, [])
+        for view, row in zip(absent, how.maps(image, absent) if absent else (), strict=True):
+            kept.append(row_key(pixels, view), row)
+    row_of = {key: row for row, key in enumerate(kept.keys())}
+    return how.windows(kept.rows()[[row_of[key] for key in keys]], shapes)

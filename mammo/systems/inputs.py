@@ -123,7 +123,7 @@ class FrozenData:
         generator: torch.Generator,
     ) -> Tensor:
         """Logits of some patches, each in a view drawn at random."""
-        view = torch.randint(self.features.kept.shape[1], (len(which),), generator=generator)
+        view = torch.randint(self.features.n_views, (len(which),), generator=generator)
         return self._logits(classifier, self.roi[which], view, self.slot[which], settings.precision)
 
     @torch.inference_mode()

@@ -61,10 +61,13 @@ def train_network(
     """
     classifier = build_classifier(system, config.model, seed)
     settings = fit_settings(config, seed)
-    parts = ((train, patch_sets["train"]), (val, patch_sets["val"]))
+    parts = ((train, patch_sets["train"], True), (val, patch_sets["val"], False))
     mark = run_fingerprint(system, config, seed, train, val, patch_sets)
     with cpu_threads(config.train.threads):
-        data, judged = (fit_data(part, table, classifier, config, workspace) for part, table in parts)
+        data, judged = (
+            fit_data(part, table, classifier, config, workspace, to_train=to_train)
+            for part, table, to_train in parts
+        )
         history = fit(classifier, data, judged, config.recipe, settings, checkpoint, mark, on_epoch, on_step)
     best = min(history, key=lambda record: record.val_loss)
     results = {
@@ -83,13 +86,22 @@ def fit_settings(config: Config, seed: int = 0) -> FitSettings:
 
 
 def fit_data(
-    rois: Rois, patches: pd.DataFrame, classifier: Classifier, config: Config, workspace: Workspace
+    rois: Rois,
+    patches: pd.DataFrame,
+    classifier: Classifier,
+    config: Config,
+    workspace: Workspace,
+    *,
+    to_train: bool,
 ) -> FitData:
-    """ROIs as a fit of this classifier sees them: their pixels, or the kept features of a frozen backbone."""
+    """ROIs as a fit of this classifier sees them: their pixels, or the kept features of a frozen backbone.
+
+    Kept are all views of those that are `to_train` on, and the others as they are.
+    """
     device = choose_device(config.train.device)
     if config.train.features == "kept":
         system = classifier.architecture.system
-        kept = keep_features(system, config, rois.images, workspace, classifier)
+        kept = keep_features(system, config, rois.images, workspace, classifier, to_train=to_train)
         return frozen_data(rois, patches, kept, device)
     if config.model.road == "dense":  # a window has the scale of the others
         patches = patches[patches["size_px"] == config.patches.size_px]
@@ -156,5 +168,6 @@ def patch_scores(classifier: Classifier, part: Rois, config: Config, workspace: 
     if config.train.features == "fresh" or config.vote.views > 1:
         images = torch.from_numpy(np.ascontiguousarray(part.images)).to(device)
         return grid_scores(classifier, images, config.patches, config.train.precision, config.vote.views)
-    data = fit_data(part, grid_patches(part.table.iloc[:0], config.patches), classifier, config, workspace)
+    none = grid_patches(part.table.iloc[:0], config.patches)
+    data = fit_data(part, none, classifier, config, workspace, to_train=False)
     return tumor_scores(data.grid_logits(classifier, fit_settings(config)))

@@ -129,9 +129,10 @@ def _fitted(
     seed = fit_seed(tune.seed, int(trial.user_attrs[INDEX]), number)
     classifier = build_classifier(system, settings.model, seed)
     drawn = drawn_patches(part.table, patches.model_copy(update={"seed": seed}))
-    train = fit_data(part, drawn, classifier, settings, workspace)
+    train = fit_data(part, drawn, classifier, settings, workspace, to_train=True)
     # The grid alone judges an epoch.
-    val = fit_data(val_part, drawn_patches(val_part.table.iloc[:0], patches), classifier, settings, workspace)
+    none = drawn_patches(val_part.table.iloc[:0], patches)
+    val = fit_data(val_part, none, classifier, settings, workspace, to_train=False)
     stride_px = coarse_stride(patches.size_px, patches.corner_patches)
     how = replace(fit_settings(settings, seed), stride_px=stride_px)
     earlier, so_far, last_epochs = _earlier(trial), list[float](), val_aucs[tune.epochs - 1 :: tune.epochs]

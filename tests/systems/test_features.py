@@ -72,7 +72,7 @@ def test_kept_features_give_the_logits_of_each_view_of_each_patch(rois: Rois, tm
     classifier = classifier_of(config)
     kept = keep_features(SYSTEM, config, rois.images, Workspace(tmp_path), classifier)
     data = patch_data(rois, grid_patches(rois.table, config.patches), CPU)
-    assert kept.kept.shape[1] == 8
+    assert kept.n_views == 8
     for view in range(8):
         expected = patch_logits(classifier, data.images, data.patches, 40, "float32", view=view)
         torch.testing.assert_close(
@@ -112,20 +112,49 @@ def test_the_dense_road_takes_another_stride_from_the_maps_that_it_kept(
     assert len(keep_features(SYSTEM, finer, rois.images, Workspace(tmp_path)).corners) == 25
 
 
+@pytest.mark.parametrize("road", ["exact", "dense"])
+def test_what_only_votes_passes_once_and_turned_when_it_is_to_train(
+    rois: Rois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, road: str
+) -> None:
+    config = config_of(road=road)
+    whole = keep_features(SYSTEM, config, rois.images, Workspace(tmp_path / "whole"))
+    workspace, passes = Workspace(tmp_path), list[int]()
+    passed = Extractor.exact if road == "exact" else Extractor.maps
+
+    def counted(self: Extractor, image: Any, views: list[int]) -> Any:
+        passes.extend(views)
+        return passed(self, image, views)
+
+    monkeypatch.setattr(Extractor, passed.__name__, counted)
+    as_it_is = keep_features(SYSTEM, config, rois.images[:1], workspace, to_train=False)
+    assert passes == [0]
+    assert as_it_is.rows.shape == (1, 1)
+    turned_too = keep_features(SYSTEM, config, rois.images[:1], workspace)
+    assert passes == list(range(8))
+    np.testing.assert_array_equal(as_it_is.kept[as_it_is.rows[0, 0]], whole.kept[whole.rows[0, 0]])
+    for view in range(8):
+        np.testing.assert_allclose(
+            turned_too.kept[turned_too.rows[0, view]].astype(float),
+            whole.kept[whole.rows[0, view]].astype(float),
+            rtol=2e-3,
+            atol=2e-3,
+        )
+
+
 def test_each_roi_is_computed_once_and_others_may_come_later(
     rois: Rois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, computed, exact = config_of(), list[bytes](), Extractor.exact
+    config, workspace = config_of(), Workspace(tmp_path)
+    computed, exact = list[tuple[bytes, int]](), Extractor.exact
 
-    def counted(self: Extractor, image: Any) -> Any:
-        computed.append(image.tobytes())
-        return exact(self, image)
+    def counted(self: Extractor, image: Any, views: list[int]) -> Any:
+        computed.extend((image.tobytes(), view) for view in views)
+        return exact(self, image, views)
 
     monkeypatch.setattr(Extractor, "exact", counted)
-    workspace = Workspace(tmp_path)
     for images in (rois.images[:2], rois.images, rois.images[::-1]):
         keep_features(SYSTEM, config, images, workspace)
-    assert sorted(computed) == sorted(image.tobytes() for image in rois.images)
+    assert sorted(computed) == sorted((image.tobytes(), view) for image in rois.images for view in range(8))
     shuffled = keep_features(SYSTEM, config, rois.images[::-1], workspace)
     plain = keep_features(SYSTEM, config, rois.images, workspace)
     np.testing.assert_array_equal(shuffled.kept[shuffled.rows[::-1]], plain.kept[plain.rows])
@@ -183,7 +212,7 @@ def test_a_killed_computation_goes_on_and_ends_with_the_same_bytes(tmp_path: Pat
     killed, whole = (
         keep_features(SYSTEM, config_of(), images, Workspace(tmp_path / name)) for name in ("killed", "whole")
     )
-    assert killed.kept.shape == whole.kept.shape == (40, 8, 9, *whole.kept.shape[3:])
+    assert killed.kept.shape == whole.kept.shape == (40 * 8, 9, *whole.kept.shape[2:])
     np.testing.assert_array_equal(killed.kept[killed.rows], whole.kept[whole.rows])
 
 
@@ -210,10 +239,10 @@ def test_a_free_rotation_is_kept_as_draws_of_which_the_first_is_the_patch_itself
     config = config_of(section(AugmentConfig))  # the paper's
     classifier = classifier_of(config)
     kept = keep_features(SYSTEM, config, rois.images, Workspace(tmp_path), classifier)
-    assert kept.kept.shape[1] == 1 + features.N_DRAWS
+    assert kept.n_views == 1 + features.N_DRAWS
     still = keep_features(SYSTEM, config_of(STILL), rois.images, Workspace(tmp_path), classifier)
-    np.testing.assert_array_equal(kept.kept[kept.rows, 0], still.kept[still.rows, 0])
-    views = [kept.kept[kept.rows, view].tobytes() for view in range(9)]
+    np.testing.assert_array_equal(kept.kept[kept.rows[:, 0]], still.kept[still.rows[:, 0]])
+    views = [kept.kept[kept.rows[:, view]].tobytes() for view in range(9)]
     assert len(set(views)) == 9
 
 
