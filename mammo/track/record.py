@@ -68,14 +68,17 @@ RELATIVE_LINK: Final = re.compile(
 def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     """Train a system under an MLflow run; write its bundle, its history and its validation results.
 
-    A run that was killed goes on: from its last epoch, in the same MLflow run. A network's fit is kept while a system
-    further down the settings' list shares it: `compact-model2-floor` takes that of `compact-model2` over.
+    A run that was killed goes on: from its last epoch, in the same MLflow run. The fit of a network is kept until all
+    systems are judged: `compact-model2-floor` takes that of `compact-model2` over. Trained again, a system fits anew.
     """
     parts = _fitted_parts(workspace)
     patch_sets = {name: read_table(workspace.patches(name)) for name in parts}
     n_epochs, console = config.recipe.epochs * len(members_of(system)), Console(stderr=True)
     mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
     note, n_new = workspace.run_note(system), 0
+    if was_made(note, mark):
+        for network, seed in fits_of(system, config.train.seed):
+            (workspace.checkpoints / checkpoint_name(network, seed)).unlink(missing_ok=True)
     with _training_run(workspace, config, system, parts, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
 
@@ -102,15 +105,6 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
         note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
     if taken_over := len(trained.history) - n_new:
         console.print(f"{system}: {taken_over} epochs taken over from before", highlight=False)
-    for network, seed in fits_kept_for_none(system, config):
-        (workspace.checkpoints / checkpoint_name(network, seed)).unlink(missing_ok=True)
-
-
-def fits_kept_for_none(system: str, config: Config) -> set[tuple[str, int]]:
-    """Network and seed of the fits of a trained system that no system further down `systems` shares."""
-    place = config.systems.index(system) if system in config.systems else len(config.systems)
-    later = (fit for other in config.systems[place + 1 :] for fit in fits_of(other, config.train.seed))
-    return set(fits_of(system, config.train.seed)).difference(later)
 
 
 def unfinished_run(path: Path, fingerprint: str) -> str | None:
@@ -119,6 +113,12 @@ def unfinished_run(path: Path, fingerprint: str) -> str | None:
         return None
     note = read_json(path)
     return str(note["run_id"]) if note["fingerprint"] == fingerprint and not note["finished"] else None
+
+
+def was_made(path: Path, fingerprint: str) -> bool:
+    """Whether the run noted in `path` ended and had the same fingerprint."""
+    note = read_json(path) if path.is_file() else {}
+    return note.get("fingerprint") == fingerprint and bool(note["finished"])
 
 
 def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | None) -> None:
