@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.ndimage import median_filter
 
 from mammo.data.extraction import adapthisteq, extract_roi, first_region, preprocess_film, resize_bicubic
 from mammo.data.film_rois import breast_mask, choose_normal_films, draw_normal_centre
@@ -83,6 +84,13 @@ def test_films_of_any_size_keep_their_size_and_a_padded_one_its_middle() -> None
     padded = np.pad(image, [(3, 3), (6, 7)], mode="symmetric")
 
     assert np.array_equal(adapthisteq(image), adapthisteq(padded)[3:-3, 6:-7])
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (61, 48), (250, 131)])
+def test_the_median_before_is_that_of_scipy_with_zeros_beyond_the_border(shape: tuple[int, int]) -> None:
+    film = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+    expected = adapthisteq(median_filter(film, size=3, mode="constant"))
+    assert np.array_equal(preprocess_film(film), expected)
 
 
 def test_single_bright_and_dark_pixels_do_not_survive_preprocessing() -> None:
