@@ -78,7 +78,9 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     note, n_new = workspace.run_note(system), 0
     if was_made(note, mark):
         for network, seed in fits_of(system, config.train.seed):
-            (workspace.checkpoints / checkpoint_name(network, seed)).unlink(missing_ok=True)
+            state = workspace.checkpoints / checkpoint_name(network, seed)
+            if state.is_file() and state.stat().st_mtime <= note.stat().st_mtime:
+                state.unlink()  # of the fit that this system had then
     with _training_run(workspace, config, system, parts, unfinished_run(note, mark)) as run:
         note_run(note, run.run_id, mark, weights_sha256=None)
 

@@ -207,7 +207,14 @@ def test_a_network_that_two_systems_share_is_fitted_once(
     assert curves[0] == curves[1]
     assert "compact-baseline-floor: 2 epochs taken over from before" in capsys.readouterr().err
     assert [m.step for m in connect(space).get_metric_history(run_id, "val_loss")] == [0, 1]
-    # A system that is trained again is fitted anew.
+    # All is trained again: the first system anew, the second takes that over.
+    train_recorded(space, config, alone)
+    train_recorded(space, config, beside)
+    assert [name for name in capsys.readouterr().err.split() if name.startswith("compact")] == [
+        *["compact-baseline"] * 2,
+        "compact-baseline-floor:",
+    ]
+    # A system alone that is trained again is fitted anew.
     monkeypatch.setattr(fit, "_train_epoch", killed)
     with pytest.raises(Killed):
         train_recorded(space, config, beside)
