@@ -1,7 +1,5 @@
 """Stage `evaluate`: the only one that opens the test part → results, tables and pictures."""
 
-from shutil import rmtree
-
 from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace
@@ -13,7 +11,6 @@ def main() -> None:
     """Run the stage in the current folder."""
     workspace = Workspace()
     write_results(workspace, assess(workspace, Config.load(workspace.params)))
-    rmtree(workspace.checkpoints, ignore_errors=True)  # every system is trained
 
 
 if __name__ == "__main__":
