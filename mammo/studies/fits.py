@@ -257,6 +257,8 @@ def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: 
         config, (backbone, _) = task.config, split_system(task.system)
         classifier = build_classifier(task.system, config.model, task.seed)
         for which, to_train in ((learnt, True), (~learnt, False)):
+            if not which.any():  # in some fold each ROI trains
+                continue
             with steps_progress(f"features of {backbone}, ROIs", console) as on_step:
                 keep_features(
                     task.system,

@@ -39,6 +39,7 @@ def test_every_stage_leaves_what_the_next_one_and_people_need(reproduced: Worksp
     made += [reports / "expectations" / "rois" / "index.html"]
     made += [reports / name for name in ("index.html", "model_card.md", "slices.json")]
     assert [path for path in made if not path.is_file()] == []
+    assert not reproduced.checkpoints.exists()
 
 
 def test_everything_that_rests_on_phantoms_says_so(reproduced: Workspace) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mammo.core.errors import MammoError, WeightsError
 from mammo.core.files import Workspace
+from mammo.data.splits import grouped_folds
 from mammo.studies import fits as pool
 from mammo.studies.fits import (
     DryRunError,
@@ -26,7 +27,7 @@ from mammo.studies.fits import (
     load_fit,
     run_fits,
 )
-from tests.studies.tiny_studies import tiny_task
+from tests.studies.tiny_studies import tiny_config, tiny_rois, tiny_task
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +115,18 @@ def test_two_commands_do_not_fit_in_one_folder(tasks: list[FitTask], tmp_path: P
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"), pytest.raises(MammoError, match="another command is fitting here"):
         run_fits(tasks, Workspace(tmp_path), 1, Console(quiet=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_folds", [1, 3], ids=["one fold", "all folds: every ROI trains in one"])
+def test_features_of_folds_are_kept_before_their_fits(tmp_path: Path, n_folds: int) -> None:
+    config = tiny_config(train={"recipe": "frozen", "features": "kept"})
+    folds = grouped_folds(tiny_rois(), config.ledger)[:n_folds]
+    tasks = [
+        FitTask("compact-baseline", config, 0, fold.rois, str(number)) for number, fold in enumerate(folds)
+    ]
+    workspace = Workspace(tmp_path)
+    run_fits(tasks, workspace, 1, Console(quiet=True))
+    (index,) = workspace.feature_cache.glob("*.index")
+    learnt = np.any([task.rois.table["split"] == "train" for task in tasks], axis=0)
+    assert len(index.read_text().split()) == 8 * learnt.sum() + (~learnt).sum()
