@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import keras_loop
@@ -30,6 +29,7 @@ from mammo.models.build import Classifier, build_classifier
 from mammo.systems.augment import crop
 from mammo.systems.devices import autocast, computes_bfloat16
 from mammo.systems.features import keep_features
+from mammo.systems.fit import start
 from mammo.systems.inputs import FitData, FrozenData, PatchData
 from mammo.systems.score import Grid, grid_batch, grid_logits, patch_logits
 from mammo.systems.train import fit_settings
@@ -194,12 +194,8 @@ def whole_recipe(group: str, steps: Sequence[Row], passes: Sequence[Row]) -> lis
 def _train(classifier: Classifier, data: FitData, config: Config, precision: str, n_steps: int) -> int:
     """Steps of a recipe with a frozen backbone, on batches drawn at random; how many patches they held."""
     recipe, settings = config.recipe, fit_settings(config)
-    head = [*classifier.fusion.parameters(), *classifier.head.parameters()]
-    optimizer = SGD(head, lr=recipe.head_lr, momentum=recipe.momentum)
+    optimizer = start(classifier, recipe, data.labels.device).optimizer
     generator = torch.Generator().manual_seed(0)
-    classifier.requires_grad_(False)
-    for parameter in head:
-        parameter.requires_grad_(True)
     classifier.train().backbone.eval()
     for _ in range(n_steps):
         which = torch.randint(len(data.labels), (recipe.batch_size,), generator=generator).to(

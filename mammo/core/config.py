@@ -151,7 +151,7 @@ class TrainConfig(Section):
     features: Literal["fresh", "kept"]
     """A frozen backbone's: of each augmented patch anew (the paper), or `kept`, once for each ROI (docs/weights.md)."""
     precision: Precision
-    """auto: bfloat16 where the device computes it in hardware, else float32."""
+    """auto: bfloat16 where the device computes it in hardware, else float32; heads on kept features take float32."""
     threads: Positive | None
     """CPU threads of a fit and of its evaluation. Sums depend on how they are divided, so results are bit-identical
     for one number of threads only; null takes all cores."""

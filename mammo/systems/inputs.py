@@ -98,6 +98,8 @@ class FrozenData:
     """ROIs of one part by their kept features, for a fit of the head alone.
 
     Patches are those of a patch set, each moved to the nearest place of the voting grid: `roi` and `slot` are `(n,)`.
+    The head computes in float32 at any precision: a step takes as long as its weights take from memory, and bfloat16
+    would copy them once more.
     """
 
     features: KeptFeatures
@@ -106,13 +108,9 @@ class FrozenData:
     slot: Tensor
     labels: Tensor
 
-    def _logits(
-        self, classifier: Classifier, roi: Tensor, view: Tensor, slot: Tensor, precision: str
-    ) -> Tensor:
+    def _logits(self, classifier: Classifier, roi: Tensor, view: Tensor, slot: Tensor) -> Tensor:
         parts = self.features.parts(*(values.cpu().numpy() for values in (roi, view, slot)))
-        device = self.labels.device
-        with autocast(device, precision):
-            return classifier.classify_pooled([part.to(device) for part in parts])
+        return classifier.classify_pooled([part.to(self.labels.device) for part in parts])
 
     def train_logits(
         self,
@@ -124,17 +122,14 @@ class FrozenData:
     ) -> Tensor:
         """Logits of some patches, each in a view drawn at random."""
         view = torch.randint(self.features.n_views, (len(which),), generator=generator)
-        return self._logits(classifier, self.roi[which], view, self.slot[which], settings.precision)
+        return self._logits(classifier, self.roi[which], view, self.slot[which])
 
     @torch.inference_mode()
     def drawn_logits(self, classifier: Classifier, settings: FitSettings) -> Tensor:
         """Logits of all patches as they are."""
         batches = zip(self.roi.split(PATCHES_PER_BATCH), self.slot.split(PATCHES_PER_BATCH), strict=True)
-        pieces = [
-            self._logits(classifier, roi, torch.zeros_like(roi), slot, settings.precision)
-            for roi, slot in batches
-        ]
-        return torch.cat(pieces).float().cpu()
+        pieces = [self._logits(classifier, roi, torch.zeros_like(roi), slot) for roi, slot in batches]
+        return torch.cat(pieces).cpu()
 
     def grid_logits(self, classifier: Classifier, settings: FitSettings) -> Tensor:
         """Logits of the voting grid."""
