@@ -1,4 +1,4 @@
-"""Ctrl-C reaches the command alone: its workers neither die of it nor print. A stage ends with its DVC."""
+"""Ctrl-C reaches the command alone: its workers neither die of it nor print. They end with it, a stage with its DVC."""
 
 import os
 import signal
@@ -84,3 +84,21 @@ def test_a_stage_ends_when_its_dvc_is_killed() -> None:
     dvc.kill()
     # The end of the pipe: nobody is left who could write to it.
     assert dvc.communicate(timeout=60)[0] == ""
+
+
+COMMAND = """
+from mammo.studies.crew import crew
+with crew(1, [], "results", "--jobs") as executor:
+    print(executor.submit(str, "works").result(), flush=True)
+    input()
+"""
+
+
+def test_a_worker_that_waits_for_its_next_task_ends_when_its_command_is_killed() -> None:
+    pipe = subprocess.PIPE
+    command = subprocess.Popen([sys.executable, "-c", COMMAND], stdin=pipe, stdout=pipe, text=True)
+    assert command.stdout is not None
+    assert command.stdout.readline() == "works\n"
+    command.kill()
+    # The end of the pipe, as above.
+    assert command.communicate(timeout=60)[0] == ""

@@ -1,7 +1,8 @@
 """Processes that work for a study or a search of settings."""
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -10,14 +11,14 @@ from typing import Any
 import torch
 
 from mammo.core.errors import MammoError
-from mammo.core.processes import context_without_threads
+from mammo.core.processes import context_without_threads, end_with_parent
 
 
 @contextmanager
 def crew(
     n_workers: int, modules: Sequence[str], kept: str, option: str, *start: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that have these modules loaded and end with the block, however it ends.
+    """Worker processes of one thread that have these modules loaded and end with the block, however it ends.
 
     `start` is what each begins with: a function and a tuple of its arguments. Submit within `deaf_to_interrupts`.
 
@@ -25,7 +26,7 @@ def crew(
         MammoError: a worker died or had no memory; says what is `kept` and which `option` asks for fewer.
     """
     others, finished_well = set(multiprocessing.active_children()), False
-    executor = ProcessPoolExecutor(n_workers, context_without_threads(modules), *start)
+    executor = ProcessPoolExecutor(n_workers, context_without_threads(modules), _begin, start)
     try:
         yield executor
         finished_well = True
@@ -39,3 +40,11 @@ def crew(
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
         executor.shutdown(cancel_futures=True)
+
+
+def _begin(start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()) -> None:
+    # Before the first task: a worker that waits for one would wait for ever where the command was killed.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    if start is not None:
+        start(*arguments)

@@ -6,7 +6,6 @@ kept patch scores, so another vote rule costs no fit.
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -20,7 +19,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
@@ -31,7 +29,6 @@ from mammo.core.processes import (
     FitsProgress,
     context_without_threads,
     deaf_to_interrupts,
-    end_with_parent,
     fits_progress,
     steps_progress,
     usable_cpus,
@@ -276,7 +273,7 @@ def _work_off(
 ) -> dict[str, Fit]:
     epochs: SimpleQueue[tuple[str, int]] = context_without_threads(PRELOADED).SimpleQueue()
     fits: dict[str, Fit] = {}
-    with crew(n_jobs, PRELOADED, "finished fits", "--jobs", _start_worker, (epochs,)) as executor:
+    with crew(n_jobs, PRELOADED, "finished fits", "--jobs", _report_to, (epochs,)) as executor:
         with deaf_to_interrupts():
             key_of = {
                 executor.submit(_fit_and_keep, key, task, workspace): key for key, task in missing.items()
@@ -296,11 +293,8 @@ def _work_off(
 _report_epoch: Callable[[tuple[str, int]], None] | None = None
 
 
-def _start_worker(epochs: "SimpleQueue[tuple[str, int]]") -> None:
-    """Make a worker ready: one thread, gone when the command is gone."""
+def _report_to(epochs: "SimpleQueue[tuple[str, int]]") -> None:
     global _report_epoch  # a worker is this function's process
-    torch.set_num_threads(1)
-    threading.Thread(target=end_with_parent, daemon=True).start()
     _report_epoch = epochs.put
 
 

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mammo.core.config import Config
 from mammo.core.errors import PHANTOM, MammoError, ending_on_sigterm
 from mammo.core.files import Workspace
-from mammo.core.processes import context_without_threads, deaf_to_interrupts, end_with_parent
+from mammo.core.processes import context_without_threads, deaf_to_interrupts
 from mammo.data.splits import Fold
 from mammo.studies.crew import crew
 from mammo.tuning import objective
@@ -195,7 +195,6 @@ def work(
         MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.
         TrackingError: the storage cannot be used.
     """
-    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     n_ended = 0
     with using_storage(workspace, plan.url, config.tune.heartbeat_s) as storage:
