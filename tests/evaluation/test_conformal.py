@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from mammo.core.config import VoteConfig
 from mammo.evaluation.conformal import (
     RATES,
     REFER_ALL,
@@ -18,8 +17,6 @@ from mammo.evaluation.conformal import (
 )
 from mammo.evaluation.intervals import wilson
 from mammo.evaluation.metrics import FloatArray, IntArray
-from mammo.evaluation.voting import prediction_sets
-from tests.settings import section
 
 
 def draw(n: int, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
@@ -97,24 +94,6 @@ def test_a_promise_is_missed_only_where_the_whole_interval_lies_below_it(
     held: int, n: int, expected: str
 ) -> None:
     assert verdict(wilson(held, n, 0.95), 0.9) == expected
-
-
-def test_the_promise_is_kept_on_average_over_folds_within_each_class() -> None:
-    rng = np.random.default_rng(11)
-    folds = []
-    for index in range(200):
-        labels, scores = draw(64, rng)
-        limits = fit_conformal(*draw(65, rng), alpha=0.1)
-        # A poor threshold: sets have to be widened for it.
-        sets = prediction_sets(
-            scores[:, None], section(VoteConfig, rule="mean_score", share_threshold=0.6), limits
-        )
-        folds.append(judge_fold(f"fold {index}", 0.9, 65, labels, sets, confidence=0.95))
-    summary = over_folds(folds, 0.95)
-    for name in ("coverage", "coverage_normal", "coverage_tumor"):
-        assert summary[name].mean > 0.9 - 3 * summary[name].sd / len(folds) ** 0.5
-    assert summary["coverage"].n_seeds == 200
-    assert {fold.verdict for fold in folds} >= {"kept", "missed within chance"}
 
 
 def test_the_mean_over_folds_is_that_of_the_values_and_open_where_nothing_was_judged() -> None:
