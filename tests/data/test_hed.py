@@ -1,7 +1,6 @@
 """VGG16's convolutions come out of HED's package or of a file at hand: always the same bytes, or an error."""
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 from zipfile import ZipFile
@@ -126,13 +125,13 @@ def test_without_h5py_the_h5_is_refused_by_the_extras_name_and_the_ready_file_is
     assert target.is_file()
 
 
-@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"needs HED's weights: {VARIABLE}")
-def test_the_real_weights_are_the_convolutions_of_a_whole_vgg16(target: Path) -> None:
+@pytest.mark.real
+def test_the_real_weights_are_the_convolutions_of_a_whole_vgg16(target: Path, hed_weights: Path) -> None:
     import torch
     from safetensors.torch import load_file
     from torchvision.models import vgg16
 
-    fetch_hed(target, None, os.environ)
+    fetch_hed(target, hed_weights, {})
     with torch.device("meta"):
         expected = {k: v.shape for k, v in vgg16().state_dict().items() if k.startswith("features.")}
     assert {name: value.shape for name, value in load_file(target).items()} == expected

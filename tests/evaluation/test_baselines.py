@@ -1,8 +1,6 @@
 """The floor against hand-computed statistics and the published archive; the paper's counts against its rates."""
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mammo.core.errors import DataError
-from mammo.data.archive import load_mias_rois
+from mammo.data.rois import Rois
 from mammo.evaluation.baselines import PAPER_RESULTS, STATISTICS, PaperResult, floor_scores, floor_statistics
 from mammo.evaluation.metrics import Confusion, auc, confusion
 
@@ -68,12 +66,9 @@ def test_one_class_alone_is_refused() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif("MAMMO_MIAS_ROIS" not in os.environ, reason="MAMMO_MIAS_ROIS names no ROI archive")
-def test_on_the_published_split_the_floor_is_as_strong_as_known() -> None:
-    rois = load_mias_rois(Path(os.environ["MAMMO_MIAS_ROIS"]))
-    train, test = (
-        rois.only((rois.table["published_split"] == part).to_numpy()) for part in ("train", "test")
-    )
+def test_on_the_published_split_the_floor_is_as_strong_as_known(real_rois: Rois) -> None:
+    split = real_rois.table["published_split"].to_numpy()
+    train, test = (real_rois.only(split == part) for part in ("train", "test"))
     assert (len(train.labels), len(test.labels)) == (197, 64)
     scores = floor_scores(train.images, train.labels, test.images)
     accuracy = confusion(test.labels, (scores > 0.5).astype(int)).metrics()["accuracy"]

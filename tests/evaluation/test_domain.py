@@ -149,6 +149,7 @@ def test_of_too_few_rois_nothing_but_a_flat_picture_is_called_strange() -> None:
     assert few.reasons(strange("noise")) == [None]
 
 
+@pytest.mark.real
 def test_on_the_real_films_few_held_out_rois_and_nearly_all_raw_crops_are_referred(
     real_rois: Rois, real_films: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_the_service_answers_as_the_page_says(reader: Reader) -> None:
     assert (reader.clone.root / "scores.parquet").is_file()
 
 
+@pytest.mark.real
 def test_weights_come_from_the_file_at_hand(reader: Reader, hed_weights: Path) -> None:
     *registry, file = commands("docs/weights.md")
     assert tuple(registry) == ASKS_A_REGISTRY
