@@ -1,11 +1,9 @@
 """The leakage audit on the published archive, and `mammo audit` on one with a planted leak."""
 
 import json
-import os
 import shutil
 import zipfile
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +12,7 @@ from typer.testing import CliRunner
 
 from mammo import cli
 from mammo.core.files import Workspace
-from mammo.core.records import ROI_SIDE_PX
-from mammo.data.audit import find_pairs, leakage_summary, overlaps_of, parts_of, with_parts
+from mammo.data.audit import find_pairs, leakage_summary, parts_of, with_parts
 from mammo.data.rois import Rois
 from tests.data.pictures import Picture, encoded, noise
 from tests.settings import PARAMS
@@ -52,38 +49,6 @@ def test_the_published_archive_leaks_in_three_of_its_five_pairs(
     row_of = {roi_id: row for row, roi_id in enumerate(real_rois.table["roi_id"])}
     rows = [sorted((row_of[a], row_of[b])) for a, b in zip(shifted["a"], shifted["b"], strict=True)]
     assert pairs_that_share_a_window(real_rois.images) == {(a, b) for a, b in rows}
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_the_shifts_in_the_published_archive_are_those_of_its_lesions(published: pd.DataFrame) -> None:
-    """Lesions of one film that are closer than a ROI's side, by the authors' lists beside the archive."""
-    lists = [
-        Path(os.environ["MAMMO_MIAS_ROIS"]).with_name(f"data_{severity}_labels.txt") for severity in "BM"
-    ]
-    if not all(path.is_file() for path in lists):
-        pytest.skip("the lists of lesions do not lie beside the archive")
-    lesions: dict[str, list[tuple[int, int]]] = {}
-    for line in "\n".join(path.read_text() for path in lists).splitlines():
-        fields = line.split()
-        if len(fields) == 7:
-            # The lists count rows from the film's lower edge.
-            lesions.setdefault(fields[0], []).append((int(fields[4]), -int(fields[5])))
-    expected = {
-        max((x - x0, y - y0), (x0 - x, y0 - y))
-        for places in lesions.values()
-        for (x0, y0), (x, y) in combinations(places, 2)
-        if max(abs(x - x0), abs(y - y0)) < ROI_SIDE_PX
-    }
-    shifted = published[published["kind"] == "shifted"]
-    found = {max((dx, dy), (-dx, -dy)) for dx, dy in zip(shifted["dx_px"], shifted["dy_px"], strict=True)}
-    # The pair of mdb226 at the breast's edge was stretched: it lost columns on one side and kept all rows.
-    (stretched,) = overlaps_of(published[published["kind"] == "stretched"])
-    ((dx, dy),) = expected - found
-    assert found < expected
-    assert {dy, -dy} >= {stretched.dy_px}
-    lost_px = ROI_SIDE_PX - round(ROI_SIDE_PX * stretched.stretch_x)
-    assert stretched.dx_px in {side + cut for side in (dx, -dx) for cut in (0, lost_px)}
 
 
 DX_PX, DY_PX = 37, -12

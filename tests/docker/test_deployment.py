@@ -13,15 +13,12 @@ from time import monotonic
 from typing import Any, Final
 
 import httpx2
-import pandas as pd
-import psycopg
 import pytest
 from mlflow import MlflowClient
 
 from mammo.models.bundle import load_bundle
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
-from mammo.track.store import comparison_rows, open_run
 from tests.data.pictures import encoded, noise
 from tests.docker.dockerfiles import FOLDER, SECRETS, health_command, read_dockerfile, start_command
 from tests.docker.processes import Program, free_port, running, wait_until
@@ -83,48 +80,6 @@ def kept() -> tuple[dict[str, Any], dict[str, str]]:
     versions = {one.version: (one.tags, one.run_id, one.source) for one in found}
     tags = client.get_registered_model(MODEL).tags
     return versions, {name: text for name, text in tags.items() if name.startswith("mammo.history.")}
-
-
-@pytest.fixture(scope="module")
-def run_id(topology: Topology) -> str:
-    """A run that went through MLflow's server."""
-    params, tags = {"train.seed": 0}, {"mammo.system": "compact-model1"}
-    data = [("phantom-train", pd.DataFrame({"label": [0, 1]}), "0" * 32, "training")]
-    with open_run(topology.workspace, "deployment", "compact-model1", params, tags, data) as run:
-        run.log_metrics({"val_loss": 0.25}, step=0)
-        run.log_file(topology.workspace.params, "settings")
-    return run.run_id
-
-
-def in_postgresql(topology: Topology, query: str, run_id: str) -> list[tuple[Any, ...]]:
-    """What the database itself says of the run."""
-    address = f"host=127.0.0.1 port={topology.database.port} user=mlflow dbname=mlflow"
-    with psycopg.connect(address, password=SECRETS["MLFLOW_DATABASE_PASSWORD"]) as connection:
-        return connection.execute(query, {"run": run_id}).fetchall()
-
-
-def test_a_run_goes_through_the_server_into_postgresql_and_the_artifact_volume(
-    topology: Topology, run_id: str
-) -> None:
-    run = "SELECT name, status FROM runs WHERE run_uuid = %(run)s"
-    loss = "SELECT value FROM metrics WHERE run_uuid = %(run)s AND key = 'val_loss'"
-    assert in_postgresql(topology, run, run_id) == [("compact-model1", "FINISHED")]
-    assert in_postgresql(topology, loss, run_id) == [(0.25,)]
-    assert in_postgresql(topology, "SELECT name FROM datasets", run_id) == [("phantom-train",)]
-    stored = list(topology.mlflow.folder.glob(f"artifacts/*/{run_id}/artifacts/settings/params.yaml"))
-    assert [path.read_bytes() for path in stored] == [PARAMS.read_bytes()]
-    assert not topology.workspace.mlruns.exists()
-
-
-def test_an_unfinished_run_goes_on_through_the_server_and_is_compared_there(
-    topology: Topology, run_id: str
-) -> None:
-    with open_run(topology.workspace, "deployment", "compact-model1", {}, {}, unfinished=run_id) as run:
-        run.log_metrics({"train_loss": 0.5}, step=1)
-    loss = "SELECT value, step FROM metrics WHERE run_uuid = %(run)s AND key = 'train_loss'"
-    assert in_postgresql(topology, loss, run_id) == [(0.5, 1)]
-    (row,) = (row for row in comparison_rows(topology.workspace) if row["run_id"] == run_id)
-    assert (row["experiment"], row["metrics"]["val_loss"]) == ("deployment", 0.25)
 
 
 def port_of(program: Program) -> str:

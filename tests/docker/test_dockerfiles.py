@@ -24,7 +24,6 @@ from tests.docker.dockerfiles import (
     nginx_config,
     read_compose,
     read_dockerfile,
-    start_command,
     texts,
 )
 
@@ -72,19 +71,6 @@ def test_the_program_runs_as_a_user_that_the_image_makes_and_that_is_not_root(
     assert any(re.search(rf'useradd .*--uid "?{re.escape(user)}"? ', text) for text in texts(stage, "RUN"))
     after = stage[stage.index(Instruction(stage[0].stage, "USER", user)) :]
     assert {one.keyword for one in after} <= {"USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
-
-
-def test_start_and_health_check_need_no_shell_and_use_the_exposed_port(
-    instructions: list[Instruction],
-) -> None:
-    command, check = (
-        start_command(instructions),
-        health_command(instructions),
-    )  # in shell form they are no JSON
-    assert {command[0], check[0]}.isdisjoint({"sh", "bash"})
-    for port in texts(final_stage(instructions), "EXPOSE"):
-        assert command[command.index("--port") + 1] == port
-        assert f":{port}/" in " ".join(check)
 
 
 def test_nothing_is_added_from_an_address(instructions: list[Instruction]) -> None:

@@ -1,4 +1,4 @@
-"""Comparisons against the binomial distribution, simulated power and hand-made disagreements."""
+"""Comparisons against the binomial distribution and hand-made disagreements."""
 
 import json
 import math

@@ -21,17 +21,6 @@ def test_every_system_turns_grey_patches_into_two_logits(backbone: str, fusion: 
     assert logits.shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["samplewise_center", "samplewise_standardize", "imagenet", "fixed_scale"])
-def test_the_forward_pass_is_preprocessing_blocks_and_classification(name: str) -> None:
-    config = TINY.model_copy(update={"preprocessing": name})
-    classifier = build_classifier("compact-model1", config, seed=0).eval()
-    patches = torch.rand(3, 1, 40, 40, generator=torch.Generator().manual_seed(0)) * 255
-    with torch.no_grad():
-        features = classifier.fusion(classifier.backbone(classifier.preprocessing(patches)))
-        assert torch.equal(classifier(patches), classifier.head(features))
-    assert classifier.preprocessing.name == name
-
-
 def test_auto_preprocessing_standardises_patches_for_a_network_without_pretrained_weights() -> None:
     assert Architecture.of("vgg16-model2", section(ModelConfig)).preprocessing == "samplewise_standardize"
 

@@ -1,6 +1,5 @@
 """A fit is repeatable to the bit, goes on after a kill as if nothing had happened, and keeps its best epoch."""
 
-import errno
 from collections.abc import Callable
 from dataclasses import replace
 from os import truncate
@@ -13,8 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from mammo.core.config import RecipeConfig
-from mammo.core.errors import DataError
-from mammo.systems.fit import EpochRecord, FitState, fit, load_checkpoint, save_checkpoint
+from mammo.systems.fit import EpochRecord, FitState, fit, load_checkpoint
 from tests.tiny_fits import (
     FROZEN,
     SETTINGS,
@@ -126,22 +124,6 @@ def test_a_checkpoint_that_is_not_this_fits_or_damaged_is_started_anew(
     assert (state.history, state.best_epoch, state.best_weights) == ([], -1, {})
     assert differing(weights_of(state.classifier), before) == []
     assert not state.optimizer.state
-
-
-def test_a_full_disk_leaves_the_older_checkpoint(
-    tmp_path: Path, unfinished: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def disk_full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    checkpoint = tmp_path / "fit.pt"
-    checkpoint.write_bytes(unfinished)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", disk_full)
-        with pytest.raises(DataError, match="No space left on device"):
-            save_checkpoint(checkpoint, new_state(), "abc")
-    assert checkpoint.read_bytes() == unfinished
-    assert [file.name for file in tmp_path.iterdir()] == ["fit.pt"]
 
 
 @pytest.mark.parametrize(

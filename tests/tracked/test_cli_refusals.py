@@ -1,8 +1,6 @@
 """The command line: how it refuses, and what it then leaves behind."""
 
-import errno
 import io
-import os
 import shutil
 import socket
 import sqlite3
@@ -93,24 +91,6 @@ def test_a_server_refuses_a_port_that_is_taken(
     assert code == 2
     assert f"127.0.0.1:{port}: cannot be listened on" in err
     assert server not in err
-
-
-def test_a_full_disk_stops_fetch_and_leaves_nothing_half_written(
-    mammo: Mammo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = os.environ.get("MAMMO_MIAS_ROIS")
-    if archive is None:
-        pytest.skip("MAMMO_MIAS_ROIS is not set: no archive to fetch")
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "replace", full)
-    code, _, err = mammo("fetch", "--archive", archive, "--workspace", str(tmp_path))
-    assert code == 2
-    assert "No space left" in err
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "params.yaml"]
 
 
 def test_a_demo_in_the_project_itself_is_refused_and_its_settings_are_kept(
