@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import sys
 import time
@@ -231,25 +232,26 @@ def test_every_file_says_that_it_rests_on_phantoms_and_every_cell_has_its_n(undi
 def test_ablation_study_and_seeds_are_commands_that_share_the_fits(
     undisturbed: Workspace, tmp_path: Path
 ) -> None:
-    values = yaml.safe_load(undisturbed.params.read_text())
+    workspace = Workspace(shutil.copytree(undisturbed.root, tmp_path / "own"))
+    values = yaml.safe_load(workspace.params.read_text())
     values["ingest"]["source"] = "mias_rois"  # no films to cut again
-    undisturbed.params.write_text(yaml.safe_dump(values))
+    workspace.params.write_text(yaml.safe_dump(values))
     file = tmp_path / "pick.yaml"
     file.write_text("variants: {mean score: {vote.rule: mean_score}, larger: {patches.size_px: 60}}")
     for arguments in (("ablate",), ("study", str(file)), ("seeds", "2")):
-        said = mammo(undisturbed, *arguments, "--jobs", "1")
+        said = mammo(workspace, *arguments, "--jobs", "1")
         assert "PHANTOM" in said
         assert "kept from before" in said or arguments[0] == "seeds"
-    ablated = read_json(undisturbed.reports / "ablate" / "ablate.json")
+    ablated = read_json(workspace.reports / "ablate" / "ablate.json")
     effects = {entry["name"]: entry["effect"] for entry in ablated["defects"]}
     assert effects["AUC from hard labels"]["cells"]["auc_score"]["value"] is not None
     assert effects["corner patches"]["n_rois"] == 48
     assert effects["published split"]["n_rois"] == 12
     assert effects["distortion by the bounding box"] is None
-    studied = json.loads((undisturbed.reports / "study" / "pick.json").read_text())
+    studied = json.loads((workspace.reports / "study" / "pick.json").read_text())
     assert studied["data"]["n_rois"] < 48
     assert [entry["name"] for entry in studied["variants"]] == ["mean score", "larger"]
-    seeds = read_json(undisturbed.reports / "seeds" / "seeds.json")["systems"]["compact-baseline"]
+    seeds = read_json(workspace.reports / "seeds" / "seeds.json")["systems"]["compact-baseline"]
     assert seeds["test"]["accuracy"]["mean"] == pytest.approx(
         np.mean([one["test"]["accuracy"] for one in seeds["seeds"]])
     )
