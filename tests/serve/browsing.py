@@ -13,9 +13,11 @@ from playwright.sync_api import Locator, Page
 
 SCREENS: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1280, "height": 900}},
-    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-    "narrow": {"viewport": {"width": 390, "height": 844}, "reduced_motion": "reduce"},
-    "narrow and dark": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+    "narrow": {
+        "viewport": {"width": 390, "height": 844},
+        "color_scheme": "dark",
+        "reduced_motion": "reduce",
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""What the service's page shows, in a real browser; the screenshots lie in the test's folder."""
+"""What the service's page shows, in a real browser."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,6 @@ def test_the_page_is_accessible_and_no_wider_than_the_screen(
 ) -> None:
     page = opened(**SCREENS[screen])
     assert violations(page) == ""
-    page.screenshot(path=tmp_path / f"1 start, {screen}.png", full_page=True)
 
     choose(page, roi)
     expect(page.locator("#votes button")).to_have_count(25)
@@ -28,12 +27,10 @@ def test_the_page_is_accessible_and_no_wider_than_the_screen(
     expect(page.locator("#cam")).to_be_visible()
     page.locator("#votes button").nth(7).focus()
     assert violations(page) == ""
-    page.screenshot(path=tmp_path / f"2 a ROI, {screen}.png", full_page=True)
 
     choose(page, film)
     expect(page.locator("#film")).to_be_visible()
     assert violations(page) == ""
-    page.screenshot(path=tmp_path / f"3 a film, {screen}.png", full_page=True)
     page.locator("#film").click(position={"x": 60, "y": 120})
     expect(page.locator("#name")).to_contain_text("film.pgm")
     text = tmp_path / "no picture.png"
@@ -42,22 +39,17 @@ def test_the_page_is_accessible_and_no_wider_than_the_screen(
     expect(page.locator("#error")).to_be_visible()
     page.get_by_role("button", name="film.pgm").click()
     assert violations(page) == ""
-    page.screenshot(path=tmp_path / f"4 a place, {screen}.png", full_page=True)
     page.emulate_media(media="print")
-    page.screenshot(path=tmp_path / f"5 printed, {screen}.png", full_page=True)
     expect(page.locator(".notice")).to_be_visible()
     expect(page.locator("#files")).to_be_hidden()
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_the_page_for_programs_is_as_accessible(
-    opened: Callable[..., Page], tmp_path: Path, screen: str
-) -> None:
+def test_the_page_for_programs_is_as_accessible(opened: Callable[..., Page], screen: str) -> None:
     page = opened(**SCREENS[screen])
     page.get_by_role("link", name="API").click()
     expect(page.get_by_role("heading", name="POST /v1/rois")).to_be_visible()
     assert violations(page) == ""
-    page.screenshot(path=tmp_path / f"docs, {screen}.png", full_page=True)
 
 
 def test_a_chosen_roi_shows_its_answer_in_words_and_the_vote_of_each_patch(

@@ -7,31 +7,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mammo.serve.worker import overlay, png
+from mammo.serve.worker import overlay
 
 
 def decoded(content: bytes) -> npt.NDArray[np.uint8]:
     with Image.open(BytesIO(content), formats=["PNG"]) as image:
         return np.array(image)
-
-
-def test_grey_levels_come_back_as_they_were() -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (120, 120), dtype=np.uint8)
-    assert (decoded(png(grey)) == grey).all()
-
-
-@pytest.mark.parametrize(
-    ("shape", "shown"),
-    [((2048, 1024), (1024, 512)), ((300, 3000), (102, 1024)), ((1024, 1024), (1024, 1024))],
-)
-def test_a_film_is_shrunk_to_the_longest_side_and_keeps_its_proportions(
-    shape: tuple[int, int], shown: tuple[int, int]
-) -> None:
-    film = np.full(shape, 80, dtype=np.uint8)
-    film[: shape[0] // 2] = 200
-    small = decoded(png(film))
-    assert small.shape == shown
-    assert (small[0, 0], small[-1, -1]) == (200, 80)
 
 
 def test_red_speaks_for_tumor_hatched_blue_for_normal_and_nothing_for_neither() -> None:

@@ -15,7 +15,6 @@ from PIL import Image
 from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.data.extraction import read_film
-from mammo.serve.predict import predict_files
 from mammo.serve.requests import BODY_BYTES
 from mammo.serve.service import TOKEN, Service
 from tests.data.pictures import dicom, encoded
@@ -39,20 +38,6 @@ BAD_REQUESTS: Final[dict[str, tuple[dict[str, Any], int, str]]] = {
 def counted(client: TestClient, name: str) -> float:
     lines = client.get("/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
-
-
-def test_a_picture_gets_the_row_of_mammo_predict_and_its_patch_scores(
-    client: TestClient, finished: tuple[Workspace, Config], images: Pixels
-) -> None:
-    path = finished[0].root / "roi.png"
-    path.write_bytes(encoded(images[1]))
-    row = vote(client, path.read_bytes())
-    expected = predict_files(finished[0], [path])[0]
-    assert {key: row[key] for key in expected if key != "file"} == {
-        key: value for key, value in expected.items() if key != "file"
-    }
-    assert [int(score > 0.5) for score in row["patch_scores"]] == row["votes"]
-    assert row["score"] == pytest.approx(np.mean(row["patch_scores"]))
 
 
 def test_many_pictures_in_a_form_or_in_json_get_the_rows_of_each_alone(
@@ -127,10 +112,6 @@ def test_an_explanation_has_the_row_and_a_transparent_picture_of_the_roi_s_size(
     assert 0 <= explained["n_agreeing"] <= explained["n_patches"] == len(row["votes"])
 
 
-def test_the_example_is_a_roi_that_can_be_voted_on(client: TestClient) -> None:
-    assert vote(client, client.get("/v1/example").content)["label"] in ("Normal", "Tumor")
-
-
 @pytest.mark.parametrize(("request_", "status", "message"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
 def test_a_bad_request_is_refused_with_a_status_and_a_reason(
     client: TestClient, request_: dict[str, Any], status: int, message: str
@@ -165,12 +146,6 @@ def test_metrics_count_votes_referrals_and_refusals(client: TestClient, images: 
     assert [counted(client, name) - old for name, old in zip(names, before, strict=True)] == expected
     assert counted(client, 'mammo_version_loaded{version="1"}') == 1
     assert counted(client, "mammo_alias_drift") == 0
-
-
-def test_a_picture_unlike_the_rois_of_training_is_referred_with_the_reason(client: TestClient) -> None:
-    row = vote(client, encoded(np.zeros((120, 120), dtype=np.uint8)))
-    assert (row["in_domain"], row["referral"]) == (False, True)
-    assert row["domain_reason"] == "shows one grey value, 0; check the file"
 
 
 def test_health_readiness_and_the_model_name_what_serves(

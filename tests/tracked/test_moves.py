@@ -1,6 +1,5 @@
 """Promotion and rollback of real versions, from the store alone."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +10,9 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from mammo.cli import app
 from mammo.core.config import Config
-from mammo.core.errors import MammoError, TrackingError, guarded
-from mammo.core.files import Workspace, sha256_of
+from mammo.core.errors import MammoError, TrackingError
+from mammo.core.files import Workspace
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.promotion import moves
 from mammo.track import registry
@@ -24,6 +22,7 @@ from mammo.track.record import ensure_run, fill_store
 from mammo.track.registry import register
 from mammo.track.store import connect
 from tests.promotion.evidence import write_beside_results
+from tests.tracked.conftest import Mammo
 from tests.tracked.registered import NAME, crown
 
 Place = tuple[Workspace, Config]
@@ -220,29 +219,6 @@ def test_damaged_weights_are_neither_promoted_nor_forced_nor_rolled_back_to(
         path.write_bytes(before)
 
 
-@pytest.mark.usefixtures("trusted")
-def test_random_weights_that_were_registered_properly_have_no_evidence(
-    trained: Place, place: Place, tmp_path: Path
-) -> None:
-    space, config = place
-    folder = tmp_path / "random"
-    shutil.copytree(trained[0].bundle(config.systems[0]), folder)
-    randomised(folder / "model.safetensors")
-    description = json.loads((folder / "model.json").read_text())
-    description["weights_sha256"] = sha256_of(folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(description))
-    run_id = registry.champion(space, NAME).run_id
-    made = register(space, NAME, run_id, folder)
-    with pytest.raises(TrackingError, match="stays out"):
-        promoted(place, made.number)
-
-
-def test_an_unknown_version_is_refused_with_the_known_ones(place: Place) -> None:
-    for number in ("7", "best"):
-        with pytest.raises(TrackingError, match=rf"must be one of \[1, 2, 3\], got '{number}'"):
-            moves.judge(*place, number)
-
-
 def test_evidence_added_later_is_lacking_in_an_evaluated_run(trained: Place, tmp_path: Path) -> None:
     space = Workspace(tmp_path / "copy")
     shutil.copytree(trained[0].root, space.root)
@@ -252,15 +228,11 @@ def test_evidence_added_later_is_lacking_in_an_evaluated_run(trained: Place, tmp
 
 
 def test_the_commands_show_the_table_first_and_end_with_2_where_they_refuse(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: Place, mammo: Mammo
 ) -> None:
-    where = ["--workspace", str(place[0].root)]
-
     def run(*words: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            guarded(lambda: app([*words, *where]))
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), " ".join((said.out + said.err).split())
+        code, out, err = mammo(*words, "--workspace", str(place[0].root))
+        return code, " ".join((out + err).split())
 
     code, said = run("promote", "3", "--dry-run")
     assert code == 0
