@@ -1,4 +1,4 @@
-"""Every command in README and docs/ is one that the program understands."""
+"""Every command in README, docs/ and the help is one that the program understands."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ WORDS: Final = {"N": "2", "VERSION": "2", "ID": "2", "FILM": "film.pgm"}
 
 
 def documented() -> list[tuple[str, str]]:
-    """Each line of a shell block and each `mammo …` in the text, with its document."""
+    """Each line of a shell block and each `mammo …` in the text, with its document; each command's own example."""
     found = []
     for path in DOCUMENTS:
         text = path.read_text()
@@ -26,11 +26,15 @@ def documented() -> list[tuple[str, str]]:
         inline = re.findall(r"`((?:mammo|make) [^`…]+)`", BLOCK.sub("", text))
         lines = [line.strip() for line in blocks.splitlines()]
         found += [(path.name, line) for line in (*lines, *inline) if re.match("(mammo|make) ", line)]
+    top = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    every = top | {f"tune {name}": command for name, command in top["tune"].commands.items()}
+    found += [(f"mammo {words}", one.epilog.removeprefix("Example: ")) for words, one in every.items()]
     return sorted(set(found))
 
 
 @pytest.mark.parametrize(("document", "line"), documented())
 def test_a_documented_command_is_understood(document: str, line: str) -> None:
+    assert f"{line} ".startswith(f"{document} ") or document.endswith(".md")
     program, *words = shlex.split(re.split(r"\s[|>&]", line)[0], comments=True)
     if program == "make":
         assert re.search(rf"^{re.escape(words[0])}:", (ROOT / "Makefile").read_text(), re.MULTILINE), document
