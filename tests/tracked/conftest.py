@@ -88,9 +88,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory, store_of: Store) -> tuple
     return space, config
 
 
+@pytest.fixture(scope="session")
+def space(finished: tuple[Workspace, Config]) -> Workspace:
+    return finished[0]
+
+
+@pytest.fixture(scope="session")
+def config(finished: tuple[Workspace, Config]) -> Config:
+    """Settings of `space`."""
+    return finished[1]
+
+
 @pytest.fixture(scope="module")
-def service(finished: tuple[Workspace, Config]) -> Service:
-    return Service(finished[0])
+def service(space: Workspace) -> Service:
+    return Service(space)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +112,8 @@ def client(service: Service) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="module")
-def images(finished: tuple[Workspace, Config]) -> Pixels:
-    return read_rois(finished[0].rois).images
+def images(space: Workspace) -> Pixels:
+    return read_rois(space.rois).images
 
 
 @pytest.fixture
@@ -143,10 +154,10 @@ def mammo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.fixture
-def picture(finished: tuple[Workspace, Config], tmp_path: Path) -> Path:
+def picture(space: Workspace, tmp_path: Path) -> Path:
     """A ROI as a file."""
     path = tmp_path / "roi of the set.png"
-    Image.fromarray(read_rois(finished[0].rois).images[0]).save(path)
+    Image.fromarray(read_rois(space.rois).images[0]).save(path)
     return path
 
 

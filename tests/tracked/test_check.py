@@ -117,11 +117,11 @@ def test_only_mlflow_can_tell_what_a_server_or_another_program_s_database_lacks(
 
 
 def test_the_first_workspace_with_a_champion_is_served(
-    finished: tuple[Workspace, Config], store_of: Callable[[Workspace], None], tmp_path: Path
+    space: Workspace, store_of: Callable[[Workspace], None], tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty"
     store_of(Workspace(empty))
-    demo = str(finished[0].root)
+    demo = str(space.root)
     assert place_of_champion(str(empty), demo) == demo
     assert place_of_champion(demo, str(empty)) == demo
     assert place_of_champion(str(empty), str(tmp_path / "missing")) == str(empty)

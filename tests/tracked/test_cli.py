@@ -4,22 +4,19 @@ import csv
 import io
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-import typer
 import yaml
 from PIL import Image
 from rich.console import Console
 
-from mammo import cli
 from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.data.rois import read_rois
@@ -40,32 +37,17 @@ def test_help_comes_without_the_heavy_libraries() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def commands() -> dict[str, Any]:
-    """Every command, by the words that call it."""
-    top = typer.main.get_command(cli.app)
-    named = dict(top.commands)  # type: ignore[attr-defined]
-    return named | {f"tune {name}": command for name, command in named["tune"].commands.items()}
-
-
-@pytest.mark.parametrize("words", commands())
-def test_every_command_shows_an_example_that_it_accepts(words: str) -> None:
-    command = commands()[words]
-    program, *example = shlex.split(command.epilog.removeprefix("Example: "))
-    assert (program, " ".join(example[: len(words.split())])) == ("mammo", words)
-    command.make_context(words, example[len(words.split()) :])
-
-
 def test_the_version_is_the_package_s(mammo: Mammo) -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert mammo("--version") == (0, f"mammo {project['version']}\n", "")
 
 
 def test_predict_prints_one_object_or_one_line_for_each_file_and_why_one_is_unlike_the_rois_of_training(
-    mammo: Mammo, finished: tuple[Workspace, Config], picture: Path, tmp_path: Path
+    mammo: Mammo, space: Workspace, picture: Path, tmp_path: Path
 ) -> None:
     flat = tmp_path / "flat.png"
     Image.new("L", (120, 120), 128).save(flat)
-    call = ("predict", "--workspace", str(finished[0].root), str(picture), str(flat))
+    call = ("predict", "--workspace", str(space.root), str(picture), str(flat))
     code, lines, _ = mammo(*call, "--json")
     row, strange = [json.loads(line) for line in lines.splitlines()]
     assert (code, row["file"], strange["file"]) == (0, str(picture), str(flat))
@@ -95,9 +77,8 @@ def test_predict_prints_one_object_or_one_line_for_each_file_and_why_one_is_unli
 
 @pytest.mark.slow
 def test_folders_are_predicted_as_csv_by_the_champion_or_by_a_trained_system(
-    mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path
+    mammo: Mammo, space: Workspace, tmp_path: Path
 ) -> None:
-    space = finished[0]
     (tmp_path / "below").mkdir()
     for number, image in enumerate(read_rois(space.rois).images[:2]):
         Image.fromarray(image).save(tmp_path / "below" / f"{number}.png")
@@ -115,9 +96,8 @@ def test_folders_are_predicted_as_csv_by_the_champion_or_by_a_trained_system(
 
 
 def test_runs_shows_when_every_system_was_trained_how_good_it_is_and_where_to_compare(
-    mammo: Mammo, finished: tuple[Workspace, Config]
+    mammo: Mammo, space: Workspace, config: Config
 ) -> None:
-    space, config = finished
     code, out, _ = mammo("runs", "--workspace", str(space.root))
     assert code == 0
     results = json.loads((space.reports / "evaluate" / "results.json").read_text())["systems"]
@@ -149,14 +129,14 @@ def test_a_run_says_what_the_run_before_of_its_system_did_not_have() -> None:
 
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(
-    mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mammo: Mammo, space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(PROJECT / "params.yaml", tmp_path)
     code, out, _ = mammo("doctor", "--workspace", str(tmp_path))
     assert (code, "mammo fetch" in out, "torch" in out) == (0, True, True)
 
-    shutil.copy(finished[0].params, tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished[0].mlruns / 'mlflow.db'}")
+    shutil.copy(space.params, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{space.mlruns / 'mlflow.db'}")
     code, out, _ = mammo("doctor", "--workspace", str(tmp_path))
     assert (code, "champion: version 1" in out) == (0, True)
 
@@ -176,9 +156,8 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(
 
 
 def test_in_a_terminal_of_eighty_columns_no_name_and_no_number_is_cut(
-    mammo: Mammo, finished: tuple[Workspace, Config], tmp_path: Path
+    mammo: Mammo, space: Workspace, tmp_path: Path
 ) -> None:
-    space, _ = finished
     picture = tmp_path / f"{'long ' * 20}.png"
     Image.fromarray(read_rois(space.rois).images[0]).save(picture)
     for command in (("predict", str(picture)), ("runs",), ("doctor",)):

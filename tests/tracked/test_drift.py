@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mammo import cli
 from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
 from mammo.promotion.monitoring import compare, drift, psi
 from mammo.serve.log import PredictionLog
 from tests.disc_rois import disc_rois
+from tests.tracked.conftest import Mammo
 
 Finished = tuple[Workspace, Config]
 Images = npt.NDArray[np.uint8]
@@ -93,19 +92,15 @@ def space(finished: Finished, tmp_path: Path) -> Workspace:
 
 @pytest.mark.slow
 def test_darker_pictures_are_drift_of_grey_levels_and_fail_the_command(
-    space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mammo: Mammo, space: Workspace
 ) -> None:
     images = disc_rois(40, 40, seed=9).images
     serve(space, images // 2)
     serve(space, images // 2)  # the same ROIs once more
-    command = ["mammo", "drift", "--fail", "--json", "-w", str(space.root)]
-    monkeypatch.setattr(sys, "argv", command)
+    code, said, _ = mammo("drift", "--fail", "--json", "-w", str(space.root))
 
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-
-    assert left.value.code == 2
-    found = {one["name"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert code == 2
+    found = {one["name"]: one for one in map(json.loads, said.splitlines())}
     assert list(found) == ["mean", "std", "p05", "p50", "p95", "vote_share", "score"]
     assert {(one["n"], one["n_reference"]) for one in found.values()} == {(80, 16), (80, 8)}
     assert found["mean"]["word"] == found["p50"]["word"] == "large"

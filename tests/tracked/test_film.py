@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
 from mammo.data.extraction import extract_roi, preprocess_film
@@ -25,15 +24,14 @@ def film(tmp_path: Path) -> Path:
 
 
 def test_a_place_of_a_film_gets_the_vote_of_the_roi_that_training_would_have_seen(
-    finished: tuple[Workspace, Config], film: Path, tmp_path: Path
+    space: Workspace, film: Path, tmp_path: Path
 ) -> None:
-    workspace, places = finished[0], ["100,120", "200,300"]
-    rows = predict_film(workspace, [film], places)
+    rows = predict_film(space, [film], ["100,120", "200,300"])
     cuts = [tmp_path / "first.png", tmp_path / "second.png"]
     for cut, (x, y) in zip(cuts, ((100, 120), (200, 300)), strict=True):
         Image.fromarray(extract_roi(preprocess_film(FILM), x, y)).save(cut)
     assert [row["at"] for row in rows] == [[100, 120], [200, 300]]
-    for row, expected in zip(rows, predict_files(workspace, cuts), strict=True):
+    for row, expected in zip(rows, predict_files(space, cuts), strict=True):
         assert {**row, "file": expected["file"]} == {**expected, "at": row["at"]}
 
 
@@ -45,21 +43,19 @@ def test_a_place_of_a_film_gets_the_vote_of_the_roi_that_training_would_have_see
         ("1,401", "got 1,401"),
     ],
 )
-def test_a_place_that_is_none_is_refused(
-    finished: tuple[Workspace, Config], film: Path, place: str, words: str
-) -> None:
+def test_a_place_that_is_none_is_refused(space: Workspace, film: Path, place: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        predict_film(finished[0], [film], ["9,9", place])
+        predict_film(space, [film], ["9,9", place])
 
 
 def test_a_film_without_a_place_and_a_roi_with_one_are_told_what_to_do(
-    finished: tuple[Workspace, Config], film: Path, tmp_path: Path
+    space: Workspace, film: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="predict FILM --at X,Y"):
-        predict_files(finished[0], [film])
+        predict_files(space, [film])
     roi = tmp_path / "roi.png"
     Image.fromarray(FILM[:120, :120]).save(roi)
     with pytest.raises(DataError, match="send it without a place"):
-        predict_film(finished[0], [roi], ["60,60"])
+        predict_film(space, [roi], ["60,60"])
     with pytest.raises(DataError, match="one film at a time"):
-        predict_film(finished[0], [film, film], ["60,60"])
+        predict_film(space, [film, film], ["60,60"])

@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
-def address(finished: tuple[Workspace, Config]) -> Iterator[str]:
+def address(space: Workspace) -> Iterator[str]:
     """What `mammo ui` says once its server answers; the server ends with the command."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["mammo", "ui", "--port", str(port), "--workspace", str(finished[0].root)]
+    command = ["mammo", "ui", "--port", str(port), "--workspace", str(space.root)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         said = (re.search(r"MLflow UI: (\S+)", line) for line in server.stderr)
@@ -44,7 +44,7 @@ def page(address: str) -> Iterator[Page]:
 
 
 def test_two_systems_are_compared_in_three_clicks_and_the_test_auc_is_seen_without_scrolling(
-    page: Page, finished: tuple[Workspace, Config], tmp_path: Path
+    page: Page, config: Config, tmp_path: Path
 ) -> None:
     expect(page.get_by_text("test/auc", exact=True)).to_be_in_viewport(ratio=1, timeout=30_000)
     page.screenshot(path=tmp_path / "1-runs.png")
@@ -54,29 +54,24 @@ def test_two_systems_are_compared_in_three_clicks_and_the_test_auc_is_seen_witho
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
     expect(page.locator(".js-plotly-plot").get_by_text("test/auc")).to_be_in_viewport(ratio=1)
-    for system in finished[1].systems:
+    for system in config.systems:
         expect(page.get_by_role("cell", name=system, exact=True).first).to_be_visible()
     page.screenshot(path=tmp_path / "3-compared.png")
 
 
-def test_run_model_version_and_data_link_to_each_other(
-    page: Page, finished: tuple[Workspace, Config], tmp_path: Path
-) -> None:
+def test_run_model_version_and_data_link_to_each_other(page: Page, space: Workspace) -> None:
     page.set_viewport_size({"width": 1920, "height": 1080})
-    system = champion(finished[0], "mammo-roi").system
+    system = champion(space, "mammo-roi").system
     page.get_by_role("link", name=system, exact=True).click()
     expect(page.get_by_text("PHANTOM: AUC")).to_be_in_viewport()
-    page.screenshot(path=tmp_path / "1-run.png")
     with page.context.expect_page() as tab:
         page.get_by_role("row", name="test/auc").get_by_role("link", name=system).click()
     page = tab.value
     expect(page.get_by_role("button", name="Register model")).to_be_visible(timeout=15_000)
     expect(page.get_by_text("phantom-test").first).to_be_visible()
-    page.screenshot(path=tmp_path / "2-model.png")
     page.get_by_role("link", name="mammo-roi").click()
     expect(page.get_by_text("PHANTOM: AUC")).to_be_in_viewport()
     expect(page.get_by_text("champion")).to_be_visible()
-    page.screenshot(path=tmp_path / "3-version.png")
     page.get_by_role("link", name=system, exact=True).first.click()
     expect(page.get_by_text("PHANTOM: AUC")).to_be_in_viewport()
     # MLflow shows one of the two data sets that it trained on, whichever comes first, and counts the other.

@@ -15,12 +15,12 @@ REPORTS = Path(__file__).parents[2] / "reports"
 
 
 @pytest.fixture(scope="module")
-def inputs(finished: tuple[Workspace, Config], tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
+def inputs(space: Workspace, config: Config, tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
     """What the card of a copy of the finished workspace, with the project's own audit, is written from."""
     root = tmp_path_factory.mktemp("carded") / "workspace"
-    shutil.copytree(finished[0].root, root, ignore=shutil.ignore_patterns("mlruns"))
+    shutil.copytree(space.root, root, ignore=shutil.ignore_patterns("mlruns"))
     shutil.copytree(REPORTS / "audit", root / "reports" / "audit")
-    return gather(Workspace(root), finished[1])
+    return gather(Workspace(root), config)
 
 
 def test_the_model_card_has_the_usual_sections_and_links_its_numbers(

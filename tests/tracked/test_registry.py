@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -20,15 +19,12 @@ from PIL import Image
 from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.files import Workspace
-from mammo.data.rois import read_rois
-from mammo.models.bundle import load_bundle, save_bundle
+from mammo.models.bundle import load_bundle
 from mammo.promotion.moves import rollback
 from mammo.serve.app import create_app
 from mammo.serve.loaded import VersionFiles, fetch_version
 from mammo.serve.predict import predict_files
 from mammo.serve.service import Service
-from mammo.systems.devices import choose_device
-from mammo.systems.score import RoiScorer
 from mammo.track import registry
 from mammo.track.history import history_of
 from mammo.track.record import ensure_run, fill_store
@@ -97,47 +93,6 @@ def test_a_service_needs_no_record_of_a_study(files_only: tuple[Workspace, Confi
     assert champion_files(space).system in config.systems
 
 
-def test_a_store_without_versions_says_how_to_get_a_champion(prepared: tuple[Workspace, Config]) -> None:
-    with pytest.raises(TrackingError, match=r"no version has the alias champion.*run `dvc repro`"):
-        registry.champion(prepared[0], NAME)
-
-
-def test_any_mlflow_client_gets_the_votes_that_the_bundle_gives(
-    finished: tuple[Workspace, Config],
-) -> None:
-    space, _ = finished
-    connect(space)
-    rois = read_rois(space.rois)
-    model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
-    sent = [*rois.images[:3], np.full((120, 120), 9)]
-    by_pixels = model.predict(pd.DataFrame({"pixels": [image.tolist() for image in sent]}))
-    assert by_pixels["domain_reason"].tolist() == 3 * [None] + ["shows one grey value, 9; check the file"]
-    by_pixels = by_pixels[:3]
-    system = registry.champion(space, NAME).system
-    scorer = RoiScorer.on(load_bundle(space.bundle(system)), choose_device("auto"))
-    expected = scorer.votes(rois.images[:3])
-
-    assert by_pixels["label"].tolist() == [vote.label for vote in expected]
-    assert by_pixels["votes"].tolist() == [list(vote.votes) for vote in expected]
-    np.testing.assert_allclose(by_pixels["score"], [vote.score for vote in expected], rtol=1e-6)
-    assert by_pixels["model_name"].tolist() == [NAME] * 3
-    assert by_pixels["model_version"].tolist() == ["1"] * 3
-
-
-def test_the_same_weights_with_another_threshold_are_another_version(
-    files_only: tuple[Workspace, Config],
-) -> None:
-    space, config = files_only
-    folder = space.bundle(config.systems[0])
-    run_id = ensure_run(space, config, config.systems[0])
-    first = register(space, NAME, run_id, folder)
-    bundle = load_bundle(folder)
-    save_bundle(replace(bundle, vote=bundle.vote.model_copy(update={"share_threshold": 0.123})), folder)
-    second = register(space, NAME, run_id, folder)
-    assert (first.number, second.number) == ("1", "2")
-    assert first.weights_sha256 == second.weights_sha256
-
-
 def test_every_system_can_be_registered_on_mlflow_s_page(files_only: tuple[Workspace, Config]) -> None:
     space, config = files_only
     first = fill_store(space, config)
@@ -153,10 +108,7 @@ def test_every_system_can_be_registered_on_mlflow_s_page(files_only: tuple[Works
     assert champion_files(space).system == other
 
 
-def test_a_version_tells_its_results_and_data_and_comes_of_its_run_s_logged_model(
-    finished: tuple[Workspace, Config],
-) -> None:
-    space, _ = finished
+def test_a_version_tells_its_results_and_data_and_comes_of_its_run_s_logged_model(space: Workspace) -> None:
     client = connect(space)
     version = client.get_model_version(NAME, "1")
     run = client.get_run(version.run_id)
@@ -190,34 +142,29 @@ def test_a_version_s_page_has_its_threshold_its_card_and_an_example_that_it_answ
     assert row["votes"] == json.loads(version.tags[registry.REFERENCE_TAG])["votes"]
 
 
-def test_every_road_gives_the_same_row(finished: tuple[Workspace, Config], tmp_path: Path) -> None:
+def test_every_road_gives_the_same_row(space: Workspace, picture: Path) -> None:
     """`mammo predict`, an MLflow client, `mlflow models serve` and the service, on one picture."""
     from mlflow.pyfunc import scoring_server
 
-    space, _ = finished
-    path = tmp_path / "roi.png"
-    Image.fromarray(read_rois(space.rois).images[1]).save(path)
-    row = {key: value for key, value in predict_files(space, [path])[0].items() if key != "file"}
+    row = {key: value for key, value in predict_files(space, [picture])[0].items() if key != "file"}
     assert {"probability", "threshold", "prediction_set", "referral"} <= row.keys()
 
     connect(space)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
-    by_client = model.predict(pd.DataFrame({"image": [path.read_bytes()]})).to_dict("records")[0]
-    sent = {"dataframe_records": [{"image": base64.b64encode(path.read_bytes()).decode()}]}
+    by_client = model.predict(pd.DataFrame({"image": [picture.read_bytes()]})).to_dict("records")[0]
+    by_pixels = model.predict(pd.DataFrame({"pixels": [np.array(Image.open(picture)).tolist()]}))
+    sent = {"dataframe_records": [{"image": base64.b64encode(picture.read_bytes()).decode()}]}
     with TestClient(scoring_server.init(model)) as client:
         by_server = client.post("/invocations", json=sent).json()["predictions"][0]
     with TestClient(create_app(Service(space))) as client:
-        by_service = client.post("/v1/rois", content=path.read_bytes()).json()["rois"][0]
+        by_service = client.post("/v1/rois", content=picture.read_bytes()).json()["rois"][0]
 
-    assert by_client == row
+    assert by_client == by_pixels.to_dict("records")[0] == row
     assert by_server == row
     assert {key: by_service[key] for key in row} == row
 
 
-def test_the_signature_names_every_field_of_the_row_with_its_type(
-    finished: tuple[Workspace, Config], tmp_path: Path
-) -> None:
-    space, _ = finished
+def test_the_signature_names_every_field_of_the_row_with_its_type(space: Workspace, tmp_path: Path) -> None:
     connect(space)
     outputs = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").metadata.get_output_schema()
     path = tmp_path / "roi.png"
@@ -230,8 +177,7 @@ def test_the_signature_names_every_field_of_the_row_with_its_type(
         assert isinstance(row[name], types.get(getattr(kind, "name", ""), list))
 
 
-def test_no_pickle_lies_in_a_registered_version(finished: tuple[Workspace, Config]) -> None:
-    space, _ = finished
+def test_no_pickle_lies_in_a_registered_version(space: Workspace) -> None:
     names = [path.name for path in Path(space.mlruns / "artifacts").rglob("*") if path.is_file()]
     assert "model.safetensors" in names
     assert [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))] == []

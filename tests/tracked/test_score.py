@@ -18,16 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mammo import cli
-from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace
 from mammo.serve import score as score_module
 from mammo.serve.predict import inputs_of, predict_files
 from mammo.serve.score import Scored, score
 from tests.disc_rois import disc_rois
+from tests.tracked.conftest import Mammo
 
-Finished = tuple[Workspace, Config]
 SMALL_CHUNK: Final = 32
 RUN: Final = (
     "import sys; from pathlib import Path; from mammo.core.files import Workspace; from mammo.serve import score; "
@@ -61,13 +59,13 @@ def rows_of(table: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_gives_the_table_of_one_that_is_not(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace, rng = finished[0], random.Random(5)
+    rng = random.Random(5)
     pictures = write_pictures(tmp_path / "rois", 192)
     pictures[100].write_bytes(b"no picture")
     killed, whole = tmp_path / "killed.parquet", tmp_path / "whole.parquet"
-    command = [sys.executable, "-c", RUN, str(workspace.root), str(tmp_path / "rois"), str(killed)]
+    command = [sys.executable, "-c", RUN, str(space.root), str(tmp_path / "rois"), str(killed)]
     parts, n_kills = tmp_path / "killed.parquet.parts", 0
     while n_kills < 2:
         before = len(list(parts.glob("0*.parquet")))
@@ -83,7 +81,7 @@ def test_a_run_that_is_killed_again_and_again_gives_the_table_of_one_that_is_not
     subprocess.run(command, check=True)
 
     monkeypatch.setattr(score_module, "CHUNK", SMALL_CHUNK)
-    found = score(workspace, [tmp_path / "rois"], whole)
+    found = score(space, [tmp_path / "rois"], whole)
 
     assert found == Scored(192, 1, "1")
     assert pq.read_table(killed).equals(pq.read_table(whole))
@@ -92,14 +90,14 @@ def test_a_run_that_is_killed_again_and_again_gives_the_table_of_one_that_is_not
 
 
 def test_a_row_is_that_of_predict_with_the_patch_scores_and_the_hash_of_the_file(
-    finished: Finished, tmp_path: Path
+    space: Workspace, tmp_path: Path
 ) -> None:
     pictures = write_pictures(tmp_path / "rois", 5)
 
-    score(finished[0], pictures, tmp_path / "out.parquet")
+    score(space, pictures, tmp_path / "out.parquet")
 
     rows = rows_of(tmp_path / "out.parquet")
-    for path, row, predicted in zip(pictures, rows, predict_files(finished[0], pictures), strict=True):
+    for path, row, predicted in zip(pictures, rows, predict_files(space, pictures), strict=True):
         del predicted["file"]
         assert {name: row[name] for name in predicted} == predicted
         assert np.mean(row["patch_scores"]) == pytest.approx(row["score"])
@@ -108,7 +106,7 @@ def test_a_row_is_that_of_predict_with_the_patch_scores_and_the_hash_of_the_file
 
 
 def test_what_is_no_roi_gets_a_row_with_the_reason_and_the_command_ends_with_2(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mammo: Mammo, space: Workspace, tmp_path: Path
 ) -> None:
     good, torn, small = write_pictures(tmp_path / "rois", 3)
     torn.write_bytes(good.read_bytes()[:200])
@@ -117,14 +115,9 @@ def test_what_is_no_roi_gets_a_row_with_the_reason_and_the_command_ends_with_2(
     (tmp_path / "rois" / "long.png").write_bytes(bytes(2**19 + 1))
     (tmp_path / "rois" / "gone.png").symlink_to(tmp_path / "nowhere")
     out = tmp_path / "out.parquet"
-    command = ["mammo", "score", str(tmp_path / "rois"), "--out", str(out), "-w", str(finished[0].root)]
-    monkeypatch.setattr(sys, "argv", command)
-
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-
-    assert left.value.code == 2
-    assert f"{out}: 6 rows by version 1, 5 of them with an error" in capsys.readouterr().out
+    code, said, _ = mammo("score", str(tmp_path / "rois"), "--out", str(out), "-w", str(space.root))
+    assert code == 2
+    assert f"{out}: 6 rows by version 1, 5 of them with an error" in said
     errors = {Path(row["input"]).name: row["error"] for row in rows_of(out)}
     assert errors.pop(good.name) is None
     reasons = {
@@ -154,7 +147,7 @@ def list_csv(folder: Path, table: Path) -> None:
     pd.DataFrame({"Path": paths, "label": "Normal"}).to_csv(table, index=False)
 
 
-def test_an_archive_or_a_csv_holds_the_same_rois_as_its_folder(finished: Finished, tmp_path: Path) -> None:
+def test_an_archive_or_a_csv_holds_the_same_rois_as_its_folder(space: Workspace, tmp_path: Path) -> None:
     write_pictures(tmp_path / "rois", 3)
     write_pictures(tmp_path / "rois" / "below" / "further", 3, seed=1)
     places = [tmp_path / "rois"]
@@ -163,7 +156,7 @@ def test_an_archive_or_a_csv_holds_the_same_rois_as_its_folder(finished: Finishe
         places.append(tmp_path / name)
     (tmp_path / "rois" / ".hidden.png").touch()
 
-    score(finished[0], places, tmp_path / "out.parquet")
+    score(space, places, tmp_path / "out.parquet")
 
     rows = rows_of(tmp_path / "out.parquet")
     of_folder, *of_packed = [
@@ -185,47 +178,45 @@ def stop_after_the_first_part(done: int, total: int) -> None:
 
 
 @pytest.fixture
-def begun(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def begun(space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of ROIs, half of which wait in `out.parquet.parts`."""
     write_pictures(tmp_path / "rois", 2 * SMALL_CHUNK)
     monkeypatch.setattr(score_module, "CHUNK", SMALL_CHUNK)
     with pytest.raises(StoppedError):
-        score(finished[0], [tmp_path / "rois"], tmp_path / "out.parquet", progress=stop_after_the_first_part)
+        score(space, [tmp_path / "rois"], tmp_path / "out.parquet", progress=stop_after_the_first_part)
     assert not (tmp_path / "out.parquet").exists()
     return tmp_path / "rois"
 
 
 def test_other_inputs_or_another_version_do_not_go_on_with_a_table_that_was_begun(
-    finished: Finished, begun: Path
+    space: Workspace, begun: Path
 ) -> None:
     out, manifest = begun.with_name("out.parquet"), begun.with_name("out.parquet.parts") / "manifest.json"
     (more := begun / "0000a.png").write_bytes((begun / "0000.png").read_bytes())
     with pytest.raises(
         DataError, match=r"beginning of another table \(n_inputs was 64.*or delete the folder"
     ):
-        score(finished[0], [begun], out)
+        score(space, [begun], out)
 
     more.unlink()
     by_first = manifest.read_text()
     manifest.write_text(by_first.replace('"model_version": "1"', '"model_version": "2"'))
     with pytest.raises(DataError, match=r"model_version was 2.*finish that one, .*--version 2"):
-        score(finished[0], [begun], out)
+        score(space, [begun], out)
 
     manifest.write_text(by_first)
-    assert score(finished[0], [begun], out, number="1") == Scored(64, 0, "1")
+    assert score(space, [begun], out, number="1") == Scored(64, 0, "1")
     assert not manifest.parent.exists()
 
 
-def test_parts_without_their_manifest_are_not_taken_for_finished_ones(
-    finished: Finished, begun: Path
-) -> None:
+def test_parts_without_their_manifest_are_not_taken_for_finished_ones(space: Workspace, begun: Path) -> None:
     out, parts = begun.with_name("out.parquet"), begun.with_name("out.parquet.parts")
     manifest = json.loads((parts / "manifest.json").read_text())
     assert (manifest["model_version"], manifest["n_inputs"]) == ("1", 64)
     shutil.copy(parts / "00000000.parquet", parts / "00000007.parquet")
     (parts / "manifest.json").unlink()
 
-    assert score(finished[0], [begun], out).n_rows == len(rows_of(out)) == 64
+    assert score(space, [begun], out).n_rows == len(rows_of(out)) == 64
 
 
 @pytest.mark.parametrize(
@@ -248,15 +239,15 @@ def test_a_place_that_cannot_be_read_is_refused_before_anything_is_voted_on(
 
 
 def test_a_version_that_is_not_there_is_refused_and_leaves_no_folder(
-    finished: Finished, tmp_path: Path
+    space: Workspace, tmp_path: Path
 ) -> None:
     pictures = write_pictures(tmp_path / "rois", 2)
 
     with pytest.raises(MammoError, match="mammo-roi version 99"):
-        score(finished[0], pictures, tmp_path / "out.parquet", number="99")
+        score(space, pictures, tmp_path / "out.parquet", number="99")
     assert [path.name for path in tmp_path.iterdir()] == ["rois"]
 
 
-def test_a_table_among_its_own_inputs_is_refused(finished: Finished, tmp_path: Path) -> None:
+def test_a_table_among_its_own_inputs_is_refused(space: Workspace, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must lie outside of the inputs"):
-        score(finished[0], [tmp_path], tmp_path / "below" / "out.parquet")
+        score(space, [tmp_path], tmp_path / "below" / "out.parquet")

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.serve.score import score
 from mammo.track.check import tracking_uri
@@ -44,9 +43,7 @@ def documented(store: str, pictures: Path, out: Path) -> str:
     return program + "\nimport sys\nassert 'mammo' not in sys.modules\n"
 
 
-def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(
-    finished: tuple[Workspace, Config], tmp_path: Path
-) -> None:
+def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(space: Workspace, tmp_path: Path) -> None:
     (tmp_path / "rois" / "below").mkdir(parents=True)
     for number, image in enumerate(disc_rois(6, 6, seed=2).images):
         folder = tmp_path / "rois" / ("below" if number % 2 else "")
@@ -54,8 +51,8 @@ def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(
     Image.new("L", (120, 120), 90).save(
         tmp_path / "rois" / "flat.png"
     )  # out of domain, beside others that are not
-    score(finished[0], [tmp_path / "rois"], tmp_path / "scored.parquet")
-    program = documented(tracking_uri(finished[0]), tmp_path / "rois", tmp_path / "of_spark")
+    score(space, [tmp_path / "rois"], tmp_path / "scored.parquet")
+    program = documented(tracking_uri(space), tmp_path / "rois", tmp_path / "of_spark")
     # The checkout is on no path.
     environment = os.environ | {
         "PYTHONPATH": str(SPARK),

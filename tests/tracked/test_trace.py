@@ -1,17 +1,14 @@
 """From an answer back to what made it."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace, tree_sha256
-from mammo.data.rois import read_rois
 from mammo.data.splits import read_parts
 from mammo.promotion.trace import rebuild, trace
 from mammo.serve.predict import predict_files
@@ -21,8 +18,7 @@ NAME = "mammo-roi"
 PACKAGE = Path(registry.__file__).parents[1]
 
 
-def test_a_version_is_traced_to_its_run_code_settings_and_rois(finished: tuple[Workspace, Config]) -> None:
-    space, config = finished
+def test_a_version_is_traced_to_its_run_code_settings_and_rois(space: Workspace, config: Config) -> None:
     found = trace(space, NAME, "1")
     champion = registry.champion(space, NAME)
     assert found.run_id == champion.run_id
@@ -33,10 +29,7 @@ def test_a_version_is_traced_to_its_run_code_settings_and_rois(finished: tuple[W
     assert found.training_roi is None
 
 
-def test_an_answer_about_a_training_roi_is_traced_to_that_roi(
-    finished: tuple[Workspace, Config], tmp_path: Path
-) -> None:
-    space, _ = finished
+def test_an_answer_about_a_training_roi_is_traced_to_that_roi(space: Workspace, tmp_path: Path) -> None:
     parts = read_parts(space)
     for part in ("train", "test"):
         rois = parts.part(part)
@@ -46,7 +39,6 @@ def test_an_answer_about_a_training_roi_is_traced_to_that_roi(
     )
     assert trace(space, NAME, fitted).training_roi == parts.part("train").table["roi_id"].iloc[0]
     assert trace(space, NAME, unseen).training_roi is None
-    assert len(read_rois(space.rois).images) == 32
 
 
 @pytest.mark.parametrize(
@@ -57,16 +49,14 @@ def test_an_answer_about_a_training_roi_is_traced_to_that_roi(
         ("v1.00000000.0123456789abcdef", "another registry's version gave this answer"),
     ],
 )
-def test_what_cannot_be_traced_is_refused(
-    finished: tuple[Workspace, Config], what: str, message: str
-) -> None:
+def test_what_cannot_be_traced_is_refused(space: Workspace, what: str, message: str) -> None:
     with pytest.raises(TrackingError, match=message):
-        trace(finished[0], NAME, what)
+        trace(space, NAME, what)
 
 
-def test_a_version_of_uncommitted_code_is_not_rebuilt(finished: tuple[Workspace, Config]) -> None:
+def test_a_version_of_uncommitted_code_is_not_rebuilt(space: Workspace) -> None:
     with pytest.raises(MammoError, match="must come from a clean commit"):
-        rebuild(finished[0], NAME, "1", lambda _: None)
+        rebuild(space, NAME, "1", lambda _: None)
 
 
 def test_a_process_with_another_mammo_does_not_vote_for_a_version(
@@ -88,5 +78,3 @@ def test_a_process_with_another_mammo_does_not_vote_for_a_version(
         mlflow.pyfunc.load_model(f"models:/{NAME}/1")
     with pytest.raises(TrackingError, match="must be what was registered"):
         fetch_version(space, NAME, "1")
-    assert yaml.safe_load(space.params.read_text())
-    shutil.rmtree(files.code.parent)
