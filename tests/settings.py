@@ -52,7 +52,10 @@ PHANTOM = section(PhantomConfig, n_patients=6, seed=3)
 """Of the fixture `phantom_folder`."""
 
 
+TINY_MODEL = {"compact_channels": [4, 4, 8, 8, 8], "head_units": 8}
+"""Of a compact network that is fitted in a fraction of a second."""
+
+
 def tiny_model(**changes: Any) -> ModelConfig:
-    """Of a compact network that is fitted in a fraction of a second."""
-    tiny = {"compact_channels": [4, 4, 8, 8, 8], "head_units": 8, "head_dropout": 0.0}
-    return section(ModelConfig, **(tiny | changes))
+    """The same without dropout."""
+    return section(ModelConfig, **(TINY_MODEL | {"head_dropout": 0.0} | changes))

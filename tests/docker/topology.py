@@ -34,7 +34,7 @@ from tests.docker.dockerfiles import (
     start_command,
 )
 from tests.docker.processes import Postgresql, Program, answers, free_port, postgresql, wait_until
-from tests.settings import PARAMS, section
+from tests.settings import PARAMS, TINY_MODEL, section
 
 MODEL: Final = "mammo-roi"
 
@@ -138,7 +138,7 @@ def logged_in(registry_url: str, password: str = SECRETS["MLFLOW_ADMIN_PASSWORD"
 def tiny_bundle(workspace: Workspace, seed: int = 0) -> Path:
     """A system with random weights, as training would leave it."""
     config = Config.load(workspace.params)
-    model = config.model.model_copy(update={"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]})
+    model = config.model.model_copy(update=TINY_MODEL)
     classifier = build_classifier("compact-model1", model, seed=seed).eval()
     bundle = Bundle(classifier, size_px=48, stride_px=36, vote=section(VoteConfig), synthetic=True)
     save_bundle(bundle, workspace.bundle("compact-model1"))

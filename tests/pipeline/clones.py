@@ -23,6 +23,7 @@ from mammo.data.phantom import write_phantom
 from tests.data.pictures import dicom
 from tests.docker.processes import answers, free_port, wait_until
 from tests.pipeline.workspaces import PROJECT, run
+from tests.settings import TINY_MODEL
 
 IDENTITY: Final = {"user.name": "tests", "user.email": "tests@localhost"}
 SYSTEM: Final = "compact-model2"
@@ -31,7 +32,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "phantom": {"n_patients": 24, "seed": 3},
     "ingest": {"source": "phantom"},
     "patches": {"tumor_draws": 4, "normal_draws": 4, "stride_px": 24},
-    "model": {"compact_channels": [4, 4, 8, 8, 8], "head_units": 8},
+    "model": TINY_MODEL,
     "train": {"epochs": 1, "patches_per_epoch": 64, "device": "cpu"},
     "evaluate": {"n_bootstrap": 100},
     "ledger": FITS | {"n_repeats": 1, "published_seeds": 1},

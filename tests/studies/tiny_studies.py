@@ -17,7 +17,7 @@ from mammo.data.rois import Rois, write_rois
 from mammo.data.splits import grouped_folds, make_split
 from mammo.studies.fits import FitTask
 from tests.disc_rois import disc_rois
-from tests.settings import laid_over, params
+from tests.settings import TINY_MODEL, laid_over, params
 
 PROJECT = Path(__file__).parents[2]
 GRID = {"n_folds": 3, "n_repeats": 1, "n_seeds": 2}
@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "ingest": {"source": "phantom"},
     "split": {"protocol": "grouped_cv"},
     "patches": {"size_px": 48, "stride_px": 36, "tumor_draws": 8, "normal_draws": 4},
-    "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},
+    "model": TINY_MODEL,
     "train": {"epochs": 2, "patches_per_epoch": 64, "device": "cpu", "precision": "float32"},
     "evaluate": {"n_bootstrap": 100},
     "ledger": GRID | {"published_seeds": 2},

@@ -27,7 +27,7 @@ from mammo.systems.assess import assess
 from mammo.track.record import fill_store, train_recorded
 from tests.disc_rois import disc_rois, workspace_of
 from tests.docker.processes import Program, answers, free_port, running
-from tests.settings import params
+from tests.settings import TINY_MODEL, params
 from tests.tracked.asking import Pixels
 
 Store = Callable[[Workspace], None]
@@ -38,7 +38,7 @@ SETTINGS = {
     "ingest": {"source": "phantom"},
     "split": {"protocol": "grouped_cv"},
     "patches": {"size_px": 48, "stride_px": 36, "tumor_draws": 4, "normal_draws": 4},
-    "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},
+    "model": TINY_MODEL,
     "train": {"epochs": 2, "patches_per_epoch": 32, "device": "cpu", "precision": "float32"},
     "evaluate": {"n_bootstrap": 200},
 }

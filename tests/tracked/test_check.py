@@ -12,8 +12,7 @@ from mammo.track.check import BUNDLE_TAG, lacking, place_of_champion
 from mammo.track.record import fill_store
 from mammo.track.registry import champion, register, versions
 from mammo.track.store import comparison_rows, connect
-
-NAME = "mammo-roi"
+from tests.tracked.registered import NAME
 
 
 def delete_alias(space: Workspace) -> None:

@@ -30,8 +30,7 @@ from mammo.track.history import history_of
 from mammo.track.record import ensure_run, fill_store
 from mammo.track.registry import register
 from mammo.track.store import connect
-
-NAME = "mammo-roi"
+from tests.tracked.registered import NAME
 
 
 def test_the_first_version_is_champion_and_the_next_is_challenger_each_by_an_entry_of_the_history(

@@ -13,8 +13,8 @@ from mammo.data.splits import read_parts
 from mammo.promotion.trace import rebuild, trace
 from mammo.serve.predict import predict_files
 from mammo.track import registry
+from tests.tracked.registered import NAME
 
-NAME = "mammo-roi"
 PACKAGE = Path(registry.__file__).parents[1]
 
 

@@ -20,7 +20,7 @@ from mammo.tuning.study import OpenStudy, make_study
 from mammo.tuning.workers import PRELOADED
 from tests.disc_rois import disc_rois, workspace_of
 from tests.docker.processes import Postgresql, postgresql
-from tests.settings import laid_over, params
+from tests.settings import TINY_MODEL, laid_over, params
 
 PASSWORD = "secret-of-the-test"
 SPACE = {
@@ -43,7 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ingest": {"source": "phantom"},
     "patches": {"tumor_draws": 4, "normal_draws": 4, "stride_px": 24},
     "split": {"protocol": "grouped_cv"},
-    "model": {"head_units": 8, "compact_channels": [4, 4, 8, 8, 8]},
+    "model": TINY_MODEL,
     "train": {"device": "cpu", "precision": "float32"},
     "tune": TUNE,
 }
