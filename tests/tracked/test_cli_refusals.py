@@ -84,7 +84,7 @@ def test_a_demo_in_the_project_itself_is_refused_and_its_settings_are_kept(
 
 
 def test_what_cannot_be_done_yet_is_told_with_the_command_that_comes_first(
-    mammo: Mammo, prepared: tuple[Workspace, Config], tmp_path: Path
+    mammo: Mammo, prepared: tuple[Workspace, Config]
 ) -> None:
     space, _ = prepared
     here = ("--workspace", str(space.root))

@@ -1,6 +1,5 @@
 """From an answer back to what made it."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ def test_a_version_of_uncommitted_code_is_not_rebuilt(space: Workspace) -> None:
 
 
 def test_a_process_with_another_mammo_does_not_vote_for_a_version(
-    files_only: tuple[Workspace, Config], store_of: Callable[[Workspace], None]
+    files_only: tuple[Workspace, Config],
 ) -> None:
     import mlflow
 
