@@ -85,8 +85,9 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
         ConfigError: a key does not exist, cannot vary, or its value breaks a rule.
     """
     values = config.model_dump(by_alias=True)
+    recipe = overrides.get("train.recipe", config.train.recipe)
     for key, value in overrides.items():
-        full = f"recipes.{config.train.recipe}.{key[7:]}" if key.startswith("recipe.") else key
+        full = f"recipes.{recipe}.{key[7:]}" if key.startswith("recipe.") else key
         *sections, last = full.split(".")
         place: Any = values
         for section in sections:

@@ -34,6 +34,14 @@ def test_a_variant_differs_in_its_keys_alone() -> None:
     assert after == before
 
 
+def test_a_key_of_the_recipe_is_one_of_the_recipe_that_the_variant_chooses() -> None:
+    keys = {"recipe.epochs": 3, "train.recipe": "frozen"}
+    for overrides in (keys, dict(reversed(keys.items()))):
+        chosen = with_overrides(SHIPPED, overrides)
+        assert chosen.recipe == SHIPPED.recipes["frozen"].model_copy(update={"epochs": 3})
+        assert chosen.recipes["scratch"] == SHIPPED.recipes["scratch"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
