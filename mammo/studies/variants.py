@@ -28,8 +28,8 @@ from mammo.studies.runs import fit_all, plan, runs_of
 REFERENCE: Final = "reference"
 Protocol = Literal["honest", "development"]
 
-FREE: Final = ("phantom", "systems", "register", "ledger", "ablate", "study", "evaluate")
-"""Sections that no variant can change: they do not touch what is fitted or decided."""
+FITS_OR_VOTES: Final = ("ingest", "split", "patches", "model", "train", "recipes", "vote")
+"""Sections that a variant can change; the others touch nothing that is fitted or decided."""
 
 _DRAWS_BEYOND: Final = 10
 """Resamples wanted beyond either end of an interval."""
@@ -92,7 +92,8 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
         place: Any = values
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if not sections or sections[0] in FREE or not isinstance(place, dict) or last not in place:
+        changes = bool(sections) and sections[0] in FITS_OR_VOTES
+        if not changes or not isinstance(place, dict) or last not in place:
             raise ConfigError(
                 f"variant: {key} must be a setting of params.yaml that changes a fit or a vote, such as "
                 "patches.size_px, recipe.class_balance or vote.rule"

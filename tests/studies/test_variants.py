@@ -47,7 +47,16 @@ def test_a_key_of_the_recipe_is_one_of_the_recipe_that_the_variant_chooses() -> 
     [
         ({"patches.sise_px": 96}, "patches.sise_px must be a setting"),
         ({"size_px": 96}, "size_px must be a setting"),
-        ({"evaluate.seed": 1}, "evaluate.seed must be a setting"),
+        *(
+            ({key: value}, f"{key} must be a setting of params.yaml that changes a fit or a vote")
+            for key, value in {
+                "evaluate.seed": 1,
+                "tune.epochs": 3,
+                "serve.standby": 0,
+                "promote.over_floor": 0.1,
+                "referral.coverage": 0.5,
+            }.items()
+        ),
         ({"patches.size_px.deep": 1}, "must be a setting"),
         ({"patches.size_px": 200}, "less than or equal to 120, got 200"),
         ({"recipe.augment.fill": "mirror"}, "fill"),
