@@ -715,9 +715,11 @@ def _ready(
     """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
     from mammo.demo import TUNE_SETTINGS, reproduce
     from mammo.studies.fits import default_jobs
+    from mammo.tuning.space import check_trials
     from mammo.tuning.workers import Plan
 
     config = _settings(workspace)
+    check_trials(config)
     n_workers = default_jobs(config) if workers is None else workers
     plan = Plan(config.tune.trials if trials is None else trials, n_workers, storage, fresh)
     if source is None:

@@ -276,8 +276,8 @@ class Config(Section):
             raise ValueError(f"split.protocol must be grouped_cv for ingest.source {source}: no folders")
         if self.train.features == "kept" and (rate := self.recipe.backbone_lr) > 0:
             raise ValueError(
-                f"train.features must be fresh where the backbone learns, got kept with a backbone_lr of {rate}; set "
-                "train.recipe to frozen, or train.features to fresh"
+                f"train.features must be fresh where the backbone learns, got kept with a backbone_lr of {rate}; let "
+                "a recipe freeze it (as frozen does), or set train.features to fresh"
             )
         if self.model.road == "dense" and self.recipe.validate_on == "draws":
             raise ValueError(

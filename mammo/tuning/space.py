@@ -1,13 +1,15 @@
 """From the search space to Optuna's distributions, and from what a trial drew to settings."""
 
+from itertools import product
 from math import isclose
 from typing import Any, Final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mammo.core.config import OVERRIDES, Config
+from mammo.core.config import OVERRIDES, Config, PatchesConfig
+from mammo.core.settings import explained
 from mammo.core.systems import split_system
-from mammo.core.tune_config import Choices, IntRange, TuneConfig, holds
+from mammo.core.tune_config import Choices, IntRange, TuneConfig, holds, whole_values
 
 Params = dict[str, Any]
 
@@ -46,14 +48,35 @@ def without_fold(config: Config, fold: int) -> Config:
     return Config.parse(values)
 
 
+def check_trials(config: Config) -> None:
+    """Refuse a study in which a trial, or its choice, breaks a rule of `params.yaml`: before it, not in a worker.
+
+    Only tuning asks: whoever does not tune may have settings that no trial can have.
+
+    Raises:
+        ConfigError: the rule, and the value that breaks it.
+    """
+    space, patches = config.tune.space, config.patches.model_dump()
+    names = ("size_px", "stride_px")
+    values = [whole_values(space[name]) if name in space else [patches[name]] for name in names]
+    with explained("params.yaml, tune.space"):
+        for pair in product(*values):
+            PatchesConfig.model_validate(patches | dict(zip(names, pair, strict=True)))
+    _, first = chosen_settings(config, _first_values(config))
+    Config.parse(first.model_dump(by_alias=True), "params.yaml, a trial of tune.recipe and tune.space")
+
+
+def _first_values(config: Config) -> Params:
+    space = config.tune.space.items()
+    return {name: one.choices[0] if isinstance(one, Choices) else one.low for name, one in space}
+
+
 def base_settings(config: Config) -> tuple[str, Config]:
     """A trial's settings at the first value of every range: all that the trials of a study have in common.
 
     What the space decides does not show in it, so applying a study's choice to `params.yaml` leaves it as it was.
     """
-    space = config.tune.space.items()
-    first = {name: one.choices[0] if isinstance(one, Choices) else one.low for name, one in space}
-    return trial_settings(config, first)
+    return trial_settings(config, _first_values(config))
 
 
 def own_params(config: Config) -> Params | None:

@@ -1,6 +1,8 @@
 """What `mammo tune` refuses at once, and what it says before any work."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -15,6 +17,7 @@ from mammo.core.files import Workspace
 from mammo.tuning.space import distributions, without_fold
 from mammo.tuning.storage import journal_path
 from mammo.tuning.study import OpenStudy
+from tests.settings import params
 from tests.tuning.conftest import study_in
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -63,6 +66,40 @@ def test_a_bad_space_is_refused_before_a_phantom_workspace_is_made(
     result = CliRunner().invoke(app, ["tune", "--source", "phantom"])
     assert isinstance(result.exception, ConfigError)
     assert "size_px must be between 32 and 120" in str(result.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"patches": {"corner_patches": False}},
+            r"tune\.space: corner_patches: false leaves no patch .*size_px 80, stride_px 24.*lower stride_px",
+        ),
+        (
+            {"train": {"recipe": "frozen", "features": "kept"}},
+            r"a trial of tune\.recipe and tune\.space: train\.features must be fresh .*backbone_lr of 0\.0001; let a",
+        ),
+        (
+            {"model": {"road": "dense"}, "tune": {"recipe": "paper"}},
+            r"a trial of tune\.recipe and tune\.space: model\.road dense .*set the recipe's validate_on to grid",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [["tune"], ["tune", "nested"], ["tune", "--source", "phantom"]])
+def test_a_study_with_a_trial_that_breaks_a_rule_is_refused_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, dict[str, Any]],
+    message: str,
+    command: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params(**changes)))
+    Config.load(tmp_path / "params.yaml")  # nothing is wrong with them for whoever does not tune
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, ConfigError)
+    assert re.search(message, str(result.exception))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
 
 
