@@ -115,6 +115,7 @@ def foundations(config: Config, folds: Sequence[Fold]) -> dict[str, Any]:
         "train.precision and the kind of device": [base.train.precision, device.type],
         "the ROIs and their folds (a hash)": rois_mark(folds),
         **({"the file of model.weights (a hash)": sha256_of(weights)} if weights.is_file() else {}),
+        **({"train.features": "kept"} if base.train.features == "kept" else {}),
     }
 
 

@@ -68,11 +68,15 @@ def test_what_a_value_depends_on_changes_the_mark_and_what_not_does_not(
         return study_mark(config.model_copy(update={section: changed}), folds)
 
     assert mark_with("tune", trials=99, heartbeat_s=9) == mark
-    others = [mark_with("tune", epochs=3), mark_with("tune", metric="f1")]
+    others = [
+        mark_with("tune", epochs=3),
+        mark_with("tune", metric="f1"),
+        mark_with("train", features="kept"),
+    ]
     for content in (b"one", b"another"):  # of weights under one name
         weights.write_bytes(content)
         others.append(mark_with("model", weights=str(weights)))
-    assert len({mark, *others}) == 5
+    assert len({mark, *others}) == 6
 
 
 def test_the_settings_of_params_yaml_are_tried_first_and_again_if_their_worker_dies(tmp_path: Path) -> None:
