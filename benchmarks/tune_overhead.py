@@ -22,7 +22,7 @@ from mammo.tuning.objective import FIT_S, JUDGE_S, TRIAL_S, trial_folds
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import make_study
-from mammo.tuning.workers import Plan, work
+from mammo.tuning.workers import work
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def measure(space: Workspace, config: Config, n_trials: int) -> None:
     with using_storage(space, None, None) as storage:
         opened = make_study(space, config, storage, trial_folds(space, config), fresh=True)
         started = perf_counter()
-        work(space, config, Plan(n_trials, 1))
+        work(space, config, n_trials=n_trials)
         whole = perf_counter() - started
         attrs = [trial.user_attrs for trial in opened.ended]
         fit, judge, trials = (sum(float(a[name]) for a in attrs) for name in (FIT_S, JUDGE_S, TRIAL_S))

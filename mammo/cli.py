@@ -665,7 +665,7 @@ def worker(
 ) -> None:
     """Take trials of a study that `mammo tune` has made, on this or another machine, until none is left."""
     from mammo.tuning.space import without_fold
-    from mammo.tuning.workers import Plan, work
+    from mammo.tuning.workers import work
 
     if storage is None:
         raise MammoError(
@@ -675,8 +675,7 @@ def worker(
     config = _settings(workspace)
     if held_out_fold is not None:
         config = without_fold(config, held_out_fold)
-    plan = Plan(config.tune.trials if trials is None else trials, 0, storage)
-    echo(f"{work(workspace, config, plan, say=echo)} trials ended here; none is left")
+    echo(f"{work(workspace, config, storage, trials, say=echo)} trials ended here; none is left")
 
 
 @tune_app.command(epilog="Example: mammo tune dashboard")

@@ -33,6 +33,8 @@ COMMAND: Final = "command"
 """Signs a trial with the command that it is done for, as the last thing while it is taken."""
 ANEW: Final = "restore params.yaml and data, or start anew with --fresh"
 RESTS_ON: Final = "rests_on"
+N_TRIALS: Final = "n_trials"
+"""Trials of the study in all, as the last command asked for."""
 N_WORKERS: Final = "n_workers"
 """How many workers were on a study at once at most, whoever started them."""
 

@@ -39,7 +39,7 @@ from mammo.tuning.objective import INDEX, judge_trial, trial_folds
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.space import distributions, own_params
 from mammo.tuning.storage import alone, experimental, hidden, journal_path, using_storage
-from mammo.tuning.study import COMMAND, N_WORKERS, OpenStudy, join_study, kept_trials, make_study
+from mammo.tuning.study import COMMAND, N_TRIALS, N_WORKERS, OpenStudy, join_study, kept_trials, make_study
 
 POLL_S: Final = 0.5
 PRELOADED: Final = ("mammo.tuning.workers", "sklearn.model_selection", "scipy.stats")
@@ -96,6 +96,7 @@ def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Consol
         folds = trial_folds(workspace, config)
         with using_storage(workspace, plan.url, config.tune.heartbeat_s) as storage:
             opened = make_study(workspace, config, storage, folds, fresh=plan.fresh)
+            opened.study.set_user_attr(N_TRIALS, plan.n_trials)
             _work_off(opened, plan, say)
             record = study_record(opened)
             write_record(opened, record)
@@ -159,7 +160,7 @@ def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None
     n_workers = max(0, min(plan.n_workers, n_left))
     with crew(max(1, n_workers), PRELOADED, "ended trials", "--workers") as executor:
         with deaf_to_interrupts():
-            task = (opened.workspace, opened.config, plan, opened.command)
+            task = (opened.workspace, opened.config, plan.url, plan.n_trials, opened.command)
             at_work = {executor.submit(work, *task) for _ in range(n_workers)}
         while True:
             ended = opened.ended
@@ -182,14 +183,15 @@ def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None
 def work(
     workspace: Workspace,
     config: Config,
-    plan: Plan,
+    url: str | None = None,
+    n_trials: int | None = None,
     command: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> int:
-    """Join the study and take trials until it has those of the plan; returns how many this worker ended.
+    """Join the study and take trials until it has `n_trials`; returns how many this worker ended.
 
-    `command` signs its trials, see `OpenStudy`; None for a worker that no command has started. `say` is told one line
-    for each trial that it ended.
+    None takes as many as `mammo tune` asked for. `command` signs its trials, see `OpenStudy`; None for a worker that no
+    command has started. `say` is told one line for each trial that it ended.
 
     Raises:
         MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.
@@ -197,12 +199,13 @@ def work(
     """
     torch.set_num_threads(1)
     n_ended = 0
-    with using_storage(workspace, plan.url, config.tune.heartbeat_s) as storage:
+    with using_storage(workspace, url, config.tune.heartbeat_s) as storage:
         folds = trial_folds(workspace, config)
         opened = join_study(workspace, config, storage, folds, command or uuid4().hex[:12])
         while True:
             started = perf_counter()
-            trial = take(opened, plan.n_trials)
+            asked = opened.study.user_attrs.get(N_TRIALS, config.tune.trials)
+            trial = take(opened, n_trials or asked)
             if trial is not None:
                 if (ended := _end(opened, trial, folds, started)) is not None:
                     n_ended += 1

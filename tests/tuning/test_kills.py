@@ -96,7 +96,7 @@ def started(
     forked: ForkServerContext, opened: OpenStudy, url: str | None, n_workers: int, command: str
 ) -> list[BaseProcess]:
     """A command's workers, on a study."""
-    arguments = (opened.workspace, opened.config, Plan(N_TRIALS, n_workers, url), command)
+    arguments = (opened.workspace, opened.config, url, N_TRIALS, command)
     workers: list[BaseProcess] = [forked.Process(target=work, args=arguments) for _ in range(n_workers)]
     for worker in workers:
         worker.start()

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -16,13 +17,16 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from rich.console import Console
 from sqlalchemy import text
+from typer.testing import CliRunner
 
+from mammo.cli import app
 from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
 from mammo.tuning.mlflow import write_runs
-from mammo.tuning.objective import INDEX, trial_folds
+from mammo.tuning.objective import FOLDS, INDEX, trial_folds
 from mammo.tuning.record import study_record, write_record
+from mammo.tuning.space import without_fold
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study
 from mammo.tuning.workers import Plan, run_tuning, take, work
@@ -164,7 +168,38 @@ def test_a_worker_whose_study_is_deleted_says_so(
         make_study(space, config, opened.storage, trial_folds(space, config), fresh=True)
 
     with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
-        work(space, config, Plan(2, 1, database_url), say=delete)
+        work(space, config, database_url, 2, say=delete)
+
+
+@pytest.mark.parametrize("fold", [None, 1])
+def test_a_worker_takes_the_trials_that_the_command_asked_for(
+    workspace: tuple[Workspace, Config],
+    database_url: str,
+    store_of: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    fold: int | None,
+) -> None:
+    space, config = workspace
+    store_of(space)
+    held_out = [] if fold is None else ["--held-out-fold", str(fold)]
+    said: list[str] = []
+
+    def judged(trial: optuna.Trial, *_: object) -> float:
+        trial.set_user_attr(FOLDS, [0.25, 0.75])
+        return 0.5
+
+    def elsewhere(*_: object) -> None:
+        arguments = ["tune", "worker", *held_out, "--workspace", str(space.root)]
+        said.extend(CliRunner().invoke(app, arguments, catch_exceptions=False).output.splitlines())
+
+    monkeypatch.setenv("MAMMO_TUNE_STORAGE", database_url)
+    monkeypatch.setattr("mammo.tuning.workers.judge_trial", judged)
+    monkeypatch.setattr("mammo.tuning.workers._work_off", elsewhere)
+    asked = config if fold is None else without_fold(config, fold)
+    record = run_tuning(space, asked, Plan(3, 0, database_url, fresh=True), Console(quiet=True))
+    assert said[-1] == "3 trials ended here; none is left"
+    assert (record["trials"]["complete"], record["study"]["held_out_fold"]) == (3, fold)
+    assert config.tune.trials != 3
 
 
 def test_trials_that_were_open_at_once_are_counted_whoever_took_them(opened: OpenStudy) -> None:
