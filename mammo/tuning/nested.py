@@ -67,7 +67,7 @@ def studies_to_do(workspace: Workspace, config: Config, plan_of_each: Plan) -> s
     studies = [without_fold(config, fold) for fold in range(n_folds)]
     trials = to_do(workspace, studies, plan_of_each)
     n_fits = 2 * n_folds * config.tune.nested_seeds
-    return f"{n_folds} studies: {trials}; then {n_fits} fits of what they chose and of params.yaml's settings"
+    return f"{n_folds} studies: {trials}; then up to {n_fits} fits of what they chose and of params.yaml's settings"
 
 
 def _fit(

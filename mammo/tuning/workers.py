@@ -111,12 +111,12 @@ def to_do(workspace: Workspace, configs: Sequence[Config], plan: Plan) -> str:
         MammoError: a study was made with other settings or data.
         TrackingError: the storage cannot be used.
     """
-    ended = [] if plan.fresh else [t for one in configs for t in kept_trials(workspace, one, plan.url)]
-    return _in_words(ended, len(configs) * plan.n_trials, plan.n_workers)
+    kept = [[] if plan.fresh else kept_trials(workspace, one, plan.url) for one in configs]
+    n_left = sum(max(0, plan.n_trials - len(of_study)) for of_study in kept)
+    return _in_words([trial for of_study in kept for trial in of_study], n_left, plan.n_workers)
 
 
-def _in_words(ended: Sequence[FrozenTrial], n_trials: int, n_workers: int) -> str:
-    n_left = max(0, n_trials - len(ended))
+def _in_words(ended: Sequence[FrozenTrial], n_left: int, n_workers: int) -> str:
     said = f"{n_left} trials to do, {len(ended)} ended before"
     return f"{said}; workers: {n_workers}, {_time_left(ended, n_left, n_workers)}" if n_left else said
 
@@ -149,15 +149,15 @@ def _only_command(workspace: Workspace) -> Iterator[None]:
 def _work_off(opened: OpenStudy, plan: Plan, say: Callable[[str], None]) -> None:
     """Let workers take trials until every one has ended, and say how each did."""
     told = {trial.number for trial in opened.ended}
-    n_left = plan.n_trials - len(told)
+    n_left = max(0, plan.n_trials - len(told))
     note = f"{PHANTOM} ROIs" if opened.study.user_attrs["synthetic"] else "ROIs of train and val"
-    said = _in_words(opened.ended, plan.n_trials, plan.n_workers)
+    said = _in_words(opened.ended, n_left, plan.n_workers)
     if n_left > 0 and plan.n_workers == 0:
         said += ". Workers join with `mammo tune worker --storage …`; this command waits for them."
     elif n_left > 0:
         said += ". Stop at any time: the same command goes on."
     say(f"study {opened.study.study_name} on {note}: {said}")
-    n_workers = max(0, min(plan.n_workers, n_left))
+    n_workers = min(plan.n_workers, n_left)
     with crew(max(1, n_workers), PRELOADED, "ended trials", "--workers") as executor:
         with deaf_to_interrupts():
             task = (opened.workspace, opened.config, plan.url, plan.n_trials, opened.command)

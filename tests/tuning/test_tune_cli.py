@@ -153,8 +153,10 @@ def test_a_dry_run_says_how_long_the_trials_left_will_take_and_makes_no_study(
     before = journal_path(space).read_bytes()
     assert said_without_work("nested", *here) == (
         "5 studies: 48 trials to do, 2 ended before; workers: 4, about 0:24:00 (hours:minutes:seconds); "
-        "then 20 fits of what they chose and of params.yaml's settings"
+        "then up to 20 fits of what they chose and of params.yaml's settings"
     )
+    # What one study has too many of is no trial of the others.
+    assert said_without_work("nested", *here[:2], "--trials", "1").startswith("5 studies: 4 trials to do, 2")
     assert journal_path(space).read_bytes() == before
 
 
