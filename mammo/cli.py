@@ -75,15 +75,16 @@ StorageOption = Annotated[
         help="postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (default: the workspace's journal).",
     ),
 ]
-TrialsOption = Annotated[int | None, Option(help="Trials of a study in all (default: tune.trials).")]
+TrialsOption = Annotated[int | None, Option(min=1, help="Trials of a study in all (default: tune.trials).")]
 WorkersOption = Annotated[
     int | None,
     Option(
-        help="Processes of one thread each (default: one for each CPU; on a GPU one: 10 to 14 share an H100 well)."
+        min=0,
+        help="Processes of one thread each (default: one for each CPU; on a GPU one: 10 to 14 share an H100 well).",
     ),
 ]
 SourceOption = Annotated[
-    str | None, Option(help="phantom: search on synthetic ROIs, in a workspace of its own.")
+    Literal["phantom"] | None, Option(help="Search on synthetic ROIs, in a workspace of its own.")
 ]
 FreshOption = Annotated[bool, Option("--fresh", help="Forget the trials that are there.")]
 
@@ -585,8 +586,8 @@ def _with_split(workspace: Workspace, dry_run: bool) -> None:
 
     if dry_run and not workspace.split.is_file():
         raise MammoError(
-            f"{workspace.split}: --dry-run counts what there is to do on a split, got none; run `dvc repro split` "
-            "first (minutes)"
+            f"{workspace.split}: --dry-run counts what there is to do on a split, got none; leave --dry-run out, "
+            "or run `dvc repro split` first (minutes)"
         )
     ensure_split(workspace)
 
@@ -607,9 +608,10 @@ def tune(
         for name in context.params:
             given = context.get_parameter_source(name)
             if given is not None and given.name == "COMMANDLINE":  # nobody would read it
+                option = f"--{name.replace('_', '-')}"
                 raise MammoError(
-                    f"mammo tune {command}: its options must stand after its name, but --{name} stands before it; "
-                    f"write `mammo tune {command} --{name} …`"
+                    f"mammo tune {command}: its options must stand after its name, but {option} stands before it; "
+                    f"write `mammo tune {command} {option} …`"
                 )
         return
     from mammo.core.provenance import note_made
@@ -711,7 +713,10 @@ def _ready(
     fresh: bool,
     dry_run: bool,
 ) -> "tuple[Workspace, Config, Plan]":
-    """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made."""
+    """Where to search, and what is to be done; what is wrong with the request is refused before a phantom is made.
+
+    A dry run makes no phantom: it takes the workspace as it is.
+    """
     from mammo.demo import TUNE_SETTINGS, reproduce
     from mammo.studies.fits import default_jobs
     from mammo.tuning.space import check_trials
@@ -721,18 +726,12 @@ def _ready(
     check_trials(config)
     n_workers = default_jobs(config) if workers is None else workers
     plan = Plan(config.tune.trials if trials is None else trials, n_workers, storage, fresh)
-    if source is None:
-        _with_split(workspace, dry_run)
-    elif source == "phantom":
-        folder = Path("tune-demo") if workspace == HERE else workspace.root
-        workspace = reproduce(folder, TUNE_SETTINGS, "mammo tune --source phantom", "split")
-        config = _settings(workspace)
-    else:
-        raise MammoError(
-            f"--source must be phantom, or left out for the source of params.yaml ({config.ingest.source}), got "
-            f"{source!r}"
-        )
-    return workspace, config, plan
+    if source and workspace == HERE:
+        workspace = Workspace(Path("tune-demo"))
+    if source and not dry_run:
+        reproduce(workspace.root, TUNE_SETTINGS, "mammo tune --source phantom", "split")
+    _with_split(workspace, dry_run)
+    return workspace, _settings(workspace), plan
 
 
 def _check_port(host: str, port: int) -> None:

@@ -50,7 +50,7 @@ class Plan:
     """What a call of `mammo tune` is to do.
 
     Raises:
-        MammoError: no trials, no workers, or a database that is not PostgreSQL.
+        MammoError: no workers on the journal, or a database that is not PostgreSQL.
     """
 
     n_trials: int
@@ -63,15 +63,9 @@ class Plan:
     """Forget the study that is there."""
 
     def __post_init__(self) -> None:
-        if self.n_trials < 1:
+        if self.n_workers == 0 and self.url is None:
             raise MammoError(
-                f"--trials must be at least 1 (a study without trials chooses nothing), got {self.n_trials}; ask for "
-                "more"
-            )
-        if self.n_workers < 0 or (self.n_workers == 0 and self.url is None):
-            raise MammoError(
-                "--workers must be at least 1 (0 only with --storage, where other machines work), got "
-                f"{self.n_workers}; ask for more"
+                "--workers must be at least 1 (0 only with --storage, where other machines work), got 0; ask for more"
             )
         if self.url is not None:
             hidden(self.url)

@@ -27,15 +27,12 @@ NOT_POSTGRESQL = ("sqlite:///study.db", "mysql://a:b@c/d", "no address")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trials", "0"], "--trials must be at least 1"),
         (["--workers", "0"], "--workers must be at least 1"),
-        (["--workers", "-1", "--storage", "postgresql+psycopg://x"], "--workers must be at least 1"),
-        (["--source", "mars"], "--source must be phantom"),
         (["--dry-run"], "run `dvc repro split` first"),
         (["nested", "--dry-run"], "run `dvc repro split` first"),
-        (["nested", "--trials", "0"], "--trials must be at least 1"),
+        (["--source", "phantom", "--dry-run"], "tune-demo/data/splits/split.parquet: --dry-run counts"),
         (["--trials", "5", "nested"], "write `mammo tune nested --trials …`"),
-        (["nested", "--source", "mars"], "--source must be phantom"),
+        (["--dry-run", "nested"], "write `mammo tune nested --dry-run …`"),
         (["worker"], "needs --storage"),
         (
             ["worker", "--storage", "postgresql+psycopg://x/y", "--held-out-fold", "5"],
