@@ -13,7 +13,7 @@ from rich.console import Console
 from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.data.locate import can_be_cut_again
-from mammo.data.splits import has_published, published_folds
+from mammo.data.splits import development_rois, has_published, published_folds, read_parts
 from mammo.evaluation.scores import Scores
 from mammo.models.build import Architecture
 from mammo.studies.variants import REFERENCE, Study, Variant, effect, fit_variants, levels
@@ -122,7 +122,8 @@ def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Con
         MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
     chosen, evaluate = config.ablate, config.evaluate
-    study = Study.opened(workspace, config, chosen.system, chosen, chosen.protocol)
+    rois = read_parts(workspace) if chosen.protocol == "honest" else development_rois(workspace)
+    study = Study(chosen.system, config, rois, chosen)
     reasons = {}
     if config.ingest.source == "mias_rois" and not can_be_cut_again(study.rois.table, workspace):
         reasons[BOUNDING_BOX.name] = NO_FILMS

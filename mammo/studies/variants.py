@@ -4,21 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import pandas as pd
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 from rich.console import Console
 
 from mammo.core.config import Config, EvaluateConfig, Resampling
 from mammo.core.errors import ConfigError, DataError
 from mammo.core.files import Workspace
-from mammo.core.settings import Section
+from mammo.core.settings import Section, explained, read_yaml
 from mammo.core.tune_config import GridConfig
 from mammo.data.locate import cut_again
 from mammo.data.rois import Rois, load_rois, pixel_hashes
-from mammo.data.splits import Fold, development_rois, grouped_folds, read_parts
+from mammo.data.splits import Fold, development_rois, grouped_folds
 from mammo.evaluation.comparison import JUDGED, difference, verdict
 from mammo.evaluation.intervals import estimate
 from mammo.evaluation.scores import METRICS, Scores
@@ -26,7 +25,6 @@ from mammo.studies.fits import FitTask
 from mammo.studies.runs import fit_all, plan, runs_of
 
 REFERENCE: Final = "reference"
-Protocol = Literal["honest", "development"]
 
 FITS_OR_VOTES: Final = ("ingest", "split", "patches", "model", "train", "recipes", "vote")
 """Sections that a variant can change; the others touch nothing that is fitted or decided."""
@@ -56,14 +54,6 @@ class Study:
     config: Config
     rois: Rois
     grid: GridConfig
-
-    @classmethod
-    def opened(
-        cls, workspace: Workspace, config: Config, system: str, grid: GridConfig, protocol: Protocol
-    ) -> "Study":
-        """Study of the ROIs that the protocol allows: all of them, or those of train and val."""
-        rois = read_parts(workspace) if protocol == "honest" else development_rois(workspace)
-        return cls(system, config, rois, grid)
 
     def settings_of(self, variant: Variant) -> tuple[str, Config]:
         """The system of a variant, and all its settings."""
@@ -197,17 +187,12 @@ def read_study_file(path: Path) -> StudyFile:
     """The study that a file of variants describes.
 
     Raises:
-        ConfigError: it is missing, no YAML, or not of this form.
+        ConfigError: a variant is called as the reference; also where the file is missing, no YAML, or not of this form.
     """
-    try:
-        found = StudyFile.model_validate(yaml.safe_load(path.read_text()))
-    except FileNotFoundError as error:
-        example = "pipelines/studies/choices.yaml is an example of a study"
-        raise ConfigError(f"{path}: does not exist; {example}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
-        raise ConfigError(
-            f"{path}: must hold `variants`, a mapping of names to settings such as {{patches.size_px: 96}} ({error})"
-        ) from error
+    example = "pipelines/studies/choices.yaml is an example of a study"
+    values = read_yaml(path, example)
+    with explained(str(path), f"; {example}"):
+        found = StudyFile.model_validate(values)
     if REFERENCE in found.variants:
         rule = f"no variant may be called {REFERENCE}, which is params.yaml as it is; rename it"
         raise ConfigError(f"{path}: {rule}")
@@ -229,7 +214,7 @@ def run_study(
     config, evaluate = with_overrides(config, asked.reference), config.evaluate
     own = {key: value for key in ("seed", "n_seeds") if (value := getattr(asked, key)) is not None}
     grid = config.study.model_copy(update=own)
-    study = Study.opened(workspace, config, asked.system or config.study.system, grid, "development")
+    study = Study(asked.system or config.study.system, config, development_rois(workspace), grid)
     variants = [Variant(name, overrides) for name, overrides in asked.variants.items()]
     for variant in variants:
         if study.is_reference(variant):

@@ -130,12 +130,12 @@ def test_the_shipped_studies_can_be_fitted(name: str) -> None:
     ("text", "message"),
     [
         (None, r"does not exist; .*choices\.yaml"),
-        ("", "must hold `variants`"),
-        ("variants: {}", "must hold `variants`"),
-        ("variants: {a: 3}", "must hold `variants`"),
-        ("variants: {a: {patches.size_px: 96}}\nextra: 1", "must hold `variants`"),
+        ("", "must hold a mapping"),
+        ("variants: {}", r"bad\.yaml: variants: .* at least 1 item.*choices\.yaml is an example"),
+        ("variants: {a: 3}", r"bad\.yaml: variants\.a: .* dictionary, got 3"),
+        ("variants: {a: {patches.size_px: 96}}\nextra: 1", r"bad\.yaml: extra is not a known key"),
         ("variants: {reference: {patches.size_px: 96}}", "no variant may be called reference"),
-        ("variants: [", "must hold `variants`"),
+        ("variants: [", "is not valid YAML"),
     ],
 )
 def test_a_bad_study_file_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
