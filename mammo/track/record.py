@@ -9,22 +9,13 @@ import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 from rich.console import Console
 
 from mammo.core.config import OWN_SETTINGS, Config
-from mammo.core.files import (
-    WEIGHTS_FILE,
-    Workspace,
-    atomic_path,
-    read_json,
-    read_table,
-    sha256_of,
-    write_json,
-)
+from mammo.core.files import Workspace, atomic_path, read_json, read_table, sha256_of, write_json
 from mammo.core.processes import training_progress
 from mammo.core.provenance import data_hashes, fingerprint, git_commit, library_versions
 from mammo.core.settings import study_tags
@@ -76,13 +67,17 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
     n_epochs, console = config.recipe.epochs * len(members_of(system)), Console(stderr=True)
     mark = run_fingerprint(system, config, config.train.seed, parts["train"], parts["val"], patch_sets)
     note, n_new = workspace.run_note(system), 0
-    if was_made(note, mark):
+    before = read_json(note) if note.is_file() else {}
+    same, finished = before.get("fingerprint") == mark, before.get("finished")
+    if same and finished:
         for network, seed in fits_of(system, config.train.seed):
             state = workspace.checkpoints / checkpoint_name(network, seed)
             if state.is_file() and state.stat().st_mtime <= note.stat().st_mtime:
                 state.unlink()  # of the fit that this system had then
-    with _training_run(workspace, config, system, parts, unfinished_run(note, mark)) as run:
-        note_run(note, run.run_id, mark, weights_sha256=None)
+    unfinished = before["run_id"] if same and not finished else None
+    with _training_run(workspace, config, system, parts, unfinished) as run:
+        made = {"run_id": run.run_id, "fingerprint": mark}
+        write_json(note, made | {"finished": False})
 
         def report(record: EpochRecord) -> None:
             nonlocal n_new
@@ -104,29 +99,9 @@ def train_recorded(workspace: Workspace, config: Config, system: str) -> None:
             )
         _write(workspace, config, trained)
         _log_bundle(workspace, system, run, trained.history, parts)
-        note_run(note, run.run_id, mark, sha256_of(workspace.bundle(system) / WEIGHTS_FILE))
+        write_json(note, made | {"finished": True})
     if taken_over := len(trained.history) - n_new:
         console.print(f"{system}: {taken_over} epochs taken over from before", highlight=False)
-
-
-def unfinished_run(path: Path, fingerprint: str) -> str | None:
-    """The run id noted in `path` if that run was killed before its end and had the same fingerprint."""
-    if not path.is_file():
-        return None
-    note = read_json(path)
-    return str(note["run_id"]) if note["fingerprint"] == fingerprint and not note["finished"] else None
-
-
-def was_made(path: Path, fingerprint: str) -> bool:
-    """Whether the run noted in `path` ended and had the same fingerprint."""
-    note = read_json(path) if path.is_file() else {}
-    return note.get("fingerprint") == fingerprint and bool(note["finished"])
-
-
-def note_run(path: Path, run_id: str, fingerprint: str, weights_sha256: str | None) -> None:
-    """Write which run makes, or (with the weights' hash) made, a bundle."""
-    note = {"run_id": run_id, "fingerprint": fingerprint, "finished": weights_sha256 is not None}
-    write_json(path, note | {"weights_sha256": weights_sha256})
 
 
 def _fitted_parts(workspace: Workspace) -> dict[str, Rois]:
