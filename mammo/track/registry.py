@@ -212,7 +212,7 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
     """Register a bundle's logged model as a version, once: the same bundle gives the version that is already there.
 
     The version's description is the run's note, with a link to the run's model card. The version becomes champion where
-    there is none, else challenger.
+    there is none, else challenger, but for one that had an alias before: whoever took it back meant that.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -232,7 +232,7 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         def first_or_challenger(now: History) -> Step:
             if (champion := now.told.get(CHAMPION)) is None:
                 return Step("register", now.crowning(number), "there was no champion")
-            if number in now.told.values():
+            if any(number in ends for entry in now.entries for ends in entry.moves.values()):
                 return Step("register", {}, f"version {number} is already registered")
             reason = f"version {champion} is champion: promote with `mammo promote VERSION`"
             return Step("register", {CHALLENGER: number}, reason)

@@ -26,7 +26,7 @@ from mammo.serve.loaded import VersionFiles, fetch_version
 from mammo.serve.predict import predict_files
 from mammo.serve.service import Service
 from mammo.track import registry
-from mammo.track.history import history_of
+from mammo.track.history import Step, history_of, move
 from mammo.track.record import ensure_run, fill_store
 from mammo.track.registry import register
 from mammo.track.store import connect
@@ -48,6 +48,18 @@ def test_the_first_version_is_champion_and_the_next_is_challenger_each_by_an_ent
     ]
     bundle = (runs[0][1] / "model.json").read_bytes()
     assert entries[0].hashes["bundle"] == hashlib.sha256(bundle).hexdigest()
+
+
+def test_a_version_that_was_rolled_back_is_no_challenger_again(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    runs = [(ensure_run(space, config, system), space.bundle(system)) for system in config.systems]
+    for run in runs:
+        register(space, NAME, *run)
+    client = connect(space)
+    move(space, client, NAME, lambda now: Step("promote", now.crowning("2")))
+    move(space, client, NAME, lambda _: Step("rollback", {"champion": "1"}, steps=1))
+    assert register(space, NAME, *runs[1]).aliases == ()
+    assert history_of(space, NAME, verify=True).told == {"champion": "1"}
 
 
 def test_a_store_that_fails_to_say_who_is_champion_gets_no_new_one(
