@@ -245,12 +245,14 @@ def open_run(
 
 
 def experiment_id(client: MlflowClient, workspace: Workspace, name: str) -> str:
-    """Id of an experiment, made if it is not there; its artifacts lie in the workspace.
+    """Id of an experiment, made if it is not there; its artifacts lie in the workspace. A deleted one comes back.
 
     The experiment that MLflow puts into every new store goes, if it is empty: it would head the list.
     """
     found = client.get_experiment_by_name(name)
     if found is not None:
+        if found.lifecycle_stage == "deleted":  # its name cannot be given again
+            client.restore_experiment(found.experiment_id)
         for tag in EXPERIMENT_TAGS.items() - found.tags.items():
             client.set_experiment_tag(found.experiment_id, *tag)
         return str(found.experiment_id)

@@ -11,7 +11,7 @@ from mammo.core.files import Workspace
 from mammo.track.check import BUNDLE_TAG, lacking, place_of_champion
 from mammo.track.record import fill_store
 from mammo.track.registry import champion, register, versions
-from mammo.track.store import comparison_rows, connect
+from mammo.track.store import comparison_rows, connect, experiment_id
 from tests.tracked.registered import NAME
 
 
@@ -82,6 +82,15 @@ def test_what_was_taken_from_the_store_is_found_and_brought_back(
     assert [what[: len(start)] for what, start in zip(lacking(space) or [], lacks, strict=True)] == lacks
     assert "champion" in fill_store(space, config).aliases
     assert lacking(space) == []
+
+
+def test_an_experiment_that_was_deleted_comes_back_with_its_runs(filled: tuple[Workspace, Config]) -> None:
+    space, _ = filled
+    client, rows = connect(space), comparison_rows(space)
+    client.delete_experiment(rows[0]["experiment_id"])
+    assert comparison_rows(space) == []
+    assert experiment_id(client, space, rows[0]["experiment"]) == rows[0]["experiment_id"]
+    assert comparison_rows(space) == rows
 
 
 def test_the_choice_of_a_champion_by_people_is_left_alone(filled: tuple[Workspace, Config]) -> None:
