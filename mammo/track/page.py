@@ -41,11 +41,16 @@ def serve_page(workspace: Workspace, host: str, port: int, say: Callable[[str], 
         made = experiment_id(connect(workspace), workspace, row["experiment"])  # an older one gets the view
         address = f"{server}/#/experiments/{made}/runs?{TRAINING}&viewStateShareKey={VIEW}"
     command = [str(Path(sys.executable).parent / "mlflow"), "server", "--workers", "1"]
-    command += ["--backend-store-uri", store, "--host", host, "--port", str(port)]
+    command += ["--host", host, "--port", str(port)]
     command += ["--artifacts-destination", str((workspace.mlruns / "artifacts").resolve())]
     command += ["--uvicorn-opts", "--log-level warning"]
+    # Arguments are seen by every user of the machine, and the store's address may hold a password.
     # Of its libraries' deprecations nobody who looks at runs can do anything.
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": store,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
     with ending_on_sigterm(), subprocess.Popen(command, env=environment) as process:
         try:
             while process.poll() is None and not _answers(f"{server}/health"):

@@ -1,6 +1,7 @@
 """The tracking store when it is locked, damaged, absent or elsewhere."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import mlflow
 import pytest
@@ -9,6 +10,7 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mammo import cli
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
+from mammo.track import page
 from mammo.track.check import tracking_uri
 from mammo.track.store import connect, first_line, without_password
 
@@ -73,6 +75,21 @@ def test_the_page_of_a_server_is_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     with pytest.raises(MammoError, match=r"is the server http://127\.0\.0\.1:9, .* open that address"):
         cli.ui(port=0, workspace=Workspace(tmp_path))
+
+
+def test_the_password_of_a_database_is_no_argument_of_the_page_s_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:secret@127.0.0.1:9/runs")
+    monkeypatch.setattr(page, "comparison_rows", lambda *_, **__: [])
+    started = MagicMock()
+    started.return_value.__enter__.return_value.poll.return_value = 0
+    monkeypatch.setattr("subprocess.Popen", started)
+    page.serve_page(Workspace(tmp_path), "127.0.0.1", 5000, print)
+    command, environment = started.call_args.args[0], started.call_args.kwargs["env"]
+    assert "server" in command
+    assert not any("secret" in argument for argument in command)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://user:secret@127.0.0.1:9/runs"
 
 
 def test_the_store_lies_in_the_workspace_unless_the_environment_names_another(
