@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -108,6 +108,19 @@ def test_runs_shows_when_every_system_was_trained_how_good_it_is_and_where_to_co
         accuracy = results[system]["roi"]["accuracy"]
         assert f"{accuracy['value']:.3f} ({accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f})" in line
     assert re.search(r"compare .*http://127\.0\.0\.1:5000/#/compare-runs\?runs=", out)
+
+
+def test_runs_as_json_say_the_same_to_programs(mammo: Mammo, finished: tuple[Workspace, Config]) -> None:
+    space, config = finished
+    code, out, _ = mammo("runs", "--json", "--workspace", str(space.root))
+    rows = {row["system"]: row for row in map(json.loads, out.splitlines())}
+    assert (code, sorted(rows)) == (0, sorted(config.systems))
+    results = json.loads((space.reports / "evaluate" / "results.json").read_text())["systems"]
+    for system, row in rows.items():
+        auc = results[system]["roi"]["auc_score"]["value"]
+        assert row["metrics"]["test/auc"] == pytest.approx(auc, abs=1e-4)
+        assert (row["status"], row["params"]["patches.size_px"]) == ("FINISHED", "48")
+        assert datetime.fromisoformat(row["started"]).utcoffset() == timedelta(0)
 
 
 def test_a_run_says_what_the_run_before_of_its_system_did_not_have() -> None:

@@ -23,11 +23,11 @@ from mammo.models.bundle import load_bundle
 from mammo.promotion.moves import rollback
 from mammo.serve.app import create_app
 from mammo.serve.loaded import VersionFiles, fetch_version
-from mammo.serve.predict import predict_files
+from mammo.serve.predict import explain_rois, predict_files
 from mammo.serve.service import Service
 from mammo.track import registry
 from mammo.track.history import Step, history_of, move
-from mammo.track.record import ensure_run, fill_store
+from mammo.track.record import ensure_run, fill_store, train_recorded
 from mammo.track.registry import register
 from mammo.track.store import connect
 from tests.tracked.registered import NAME
@@ -76,6 +76,24 @@ def test_a_store_that_fails_to_say_who_is_champion_gets_no_new_one(
             rollback(space, NAME)
     assert registry.champion(space, NAME).number == "1"
     assert register(space, NAME, *second).aliases == ("challenger",)
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_registered_served_and_explained_like_any_other(
+    prepared: tuple[Workspace, Config], picture: Path
+) -> None:
+    space, config = prepared
+    members = ["compact-baseline", "compact-model1"]
+    ensemble = "+".join(members)
+    for system in (ensemble, *members):
+        train_recorded(space, config, system)
+    version = register(space, NAME, ensure_run(space, config, ensemble), space.bundle(ensemble))
+    (answer,) = predict_files(space, [picture])
+    alone = [predict_files(space, [picture], space.bundle(member))[0]["score"] for member in members]
+    ((explained, _),) = explain_rois(space, [str(picture)])
+    assert (version.system, version.aliases, answer["model_version"]) == (ensemble, ("champion",), "1")
+    assert answer["score"] == pytest.approx(np.mean(alone), abs=1e-6)
+    assert (explained["votes"], explained["label"]) == (answer["votes"], answer["label"])
 
 
 def champion_files(space: Workspace) -> VersionFiles:
