@@ -25,10 +25,11 @@ def main() -> None:
     sys.stdout.flush()
     from mammo.core.config import Config
     from mammo.track.record import fill_store, record_evaluations
-    from mammo.track.registry import has_champion
+    from mammo.track.registry import versions
 
     config = Config.load(workspace.params)
-    if (name := os.environ.get(EXPERIMENT)) and has_champion(workspace, config.register_.model_name):
+    registered = versions(workspace, config.register_.model_name)
+    if (name := os.environ.get(EXPERIMENT)) and any("champion" in one.aliases for one in registered):
         record_evaluations(workspace, config)
         sys.stdout.write(
             f"experiment {name}: its runs are in MLflow; to register it: dvc exp apply {name} && dvc repro\n"

@@ -62,12 +62,6 @@ def versions(workspace: Workspace, model_name: str) -> list[Version]:
         return [version_of(client, model_name, str(n)) for n in sorted(numbers, key=int, reverse=True)]
 
 
-def has_champion(workspace: Workspace, model_name: str) -> bool:
-    """Whether a version serves."""
-    with using_store(workspace) as client:
-        return CHAMPION in look(client, model_name)[0]
-
-
 def champion(workspace: Workspace, model_name: str) -> Version:
     """The version that serves.
 

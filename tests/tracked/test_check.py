@@ -1,13 +1,16 @@
 """What the store is found to lack, and that it gets it."""
 
 import json
+import runpy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mammo.core.config import Config
 from mammo.core.files import Workspace
+from mammo.models.bundle import load_bundle, save_bundle
 from mammo.track.check import BUNDLE_TAG, lacking, place_of_champion
 from mammo.track.record import fill_store
 from mammo.track.registry import champion, register, versions
@@ -91,6 +94,24 @@ def test_an_experiment_that_was_deleted_comes_back_with_its_runs(filled: tuple[W
     assert comparison_rows(space) == []
     assert experiment_id(client, space, rows[0]["experiment"]) == rows[0]["experiment_id"]
     assert comparison_rows(space) == rows
+
+
+def test_an_experiment_beside_a_champion_gets_its_runs_and_no_version_until_it_is_applied(
+    filled: tuple[Workspace, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, _ = filled
+    n_runs, folder = len(comparison_rows(space)), space.bundle(champion(space, NAME).system)
+    bundle = load_bundle(folder)
+    save_bundle(replace(bundle, vote=bundle.vote.model_copy(update={"share_threshold": 0.123})), folder)
+    stage = runpy.run_path(str(Path(__file__).parents[2] / "pipelines" / "register.py"))["main"]
+    monkeypatch.chdir(space.root)
+    with monkeypatch.context() as experiment:
+        experiment.setenv("DVC_EXP_NAME", "longer")
+        stage()
+    assert len(comparison_rows(space)) == n_runs + 1
+    assert [version.aliases for version in versions(space, NAME)] == [("champion",)]
+    stage()
+    assert [version.aliases for version in versions(space, NAME)] == [("challenger",), ("champion",)]
 
 
 def test_the_choice_of_a_champion_by_people_is_left_alone(filled: tuple[Workspace, Config]) -> None:
