@@ -219,15 +219,6 @@ def whole_values(parameter: Parameter) -> list[int]:
     return list(range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1)))
 
 
-def holds(parameter: Parameter, value: str | float) -> bool:
-    """Whether a parameter can take a value."""
-    if isinstance(parameter, Choices) or isinstance(value, str):
-        return isinstance(parameter, Choices) and value in parameter.choices
-    steps = (value - parameter.low) / (parameter.step or 1)
-    on_step = parameter.step is None or abs(steps - round(steps)) < 1e-9
-    return parameter.low <= value <= parameter.high and on_step
-
-
 def sure_centre_px(size_px: int) -> int:
     """Side of the ROI's centre that a patch shows wherever it lies: max(0, 2p − 120)."""
     return max(0, 2 * size_px - ROI_SIDE_PX)

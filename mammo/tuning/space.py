@@ -5,11 +5,12 @@ from math import isclose
 from typing import Any, Final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import create_trial
 
 from mammo.core.config import OVERRIDES, Config, PatchesConfig
 from mammo.core.settings import explained
 from mammo.core.systems import split_system
-from mammo.core.tune_config import Choices, IntRange, TuneConfig, holds, whole_values
+from mammo.core.tune_config import Choices, IntRange, TuneConfig, whole_values
 
 Params = dict[str, Any]
 
@@ -96,7 +97,9 @@ def own_params(config: Config) -> Params | None:
         "vote_rule": "mean_score" if vote.rule == "mean_score" else by_share,
     }
     params = {name: named[name] for name in config.tune.space}
-    if not all(holds(parameter, params[name]) for name, parameter in config.tune.space.items()):
+    try:
+        create_trial(params=params, distributions=distributions(config.tune), value=0.0)
+    except ValueError:  # one of them lies outside its range
         return None
     _, chosen = chosen_settings(config, params)
     same = _alike(chosen.recipe.model_dump(), recipe.model_dump())
