@@ -116,11 +116,7 @@ Entry = dict[str, Any]
 
 
 def run_ablation(workspace: Workspace, config: Config, n_jobs: int, console: Console) -> Entry:
-    """Fit what is missing; the effect of each defect, ready for JSON.
-
-    Raises:
-        MammoError: the data are missing, or a fit failed; finished fits are kept.
-    """
+    """Fit what is missing; the effect of each defect, ready for JSON; finished fits are kept."""
     chosen, evaluate = config.ablate, config.evaluate
     rois = read_parts(workspace) if chosen.protocol == "honest" else development_rois(workspace)
     study = Study(chosen.system, config, rois, chosen)

@@ -64,11 +64,7 @@ class Row:
 
 
 def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Console) -> Entry:
-    """Fit what is missing; all numbers of the ledger, ready for JSON.
-
-    Raises:
-        MammoError: the data are missing, or a fit failed; finished fits are kept.
-    """
+    """Fit what is missing; all numbers of the ledger, ready for JSON."""
     rois = read_parts(workspace)
     folds = {HONEST: grouped_folds(rois, config.ledger)}
     if has_published(rois):
@@ -224,9 +220,6 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
 
     Beside each system's mean, standard deviation and t interval over the seeds stand its ensemble and the floor, with
     intervals over the ROIs. The choice is made by the mean validation result.
-
-    Raises:
-        MammoError: the data are missing, or a fit failed; finished fits are kept.
     """
     rois = read_parts(workspace)
     fold = Fold(0, 0, rois)

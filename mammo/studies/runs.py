@@ -96,9 +96,6 @@ def judge_fit(one: Placed, rois: Rois, referral: ReferralConfig | None = None) -
     """A fit's judgement of what it held out; `rois` knows the groups.
 
     Threshold and prediction sets (none without `referral`) are fitted to its validation part.
-
-    Raises:
-        DataError: the validation part lacks a class that the rule's threshold needs.
     """
     val, test, limits = one.fit.val, one.fit.test, None
     if referral is not None:

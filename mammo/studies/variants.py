@@ -93,12 +93,7 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
 
 
 def prepare(workspace: Workspace, study: Study, variant: Variant) -> list[FitTask]:
-    """The fits that a variant needs.
-
-    Raises:
-        ConfigError: an override is impossible.
-        DataError: the variant cuts other ROIs, so that it cannot be paired.
-    """
+    """The fits that a variant needs."""
     system, config = study.settings_of(variant)
     folds = variant.folds
     if folds is None:
@@ -133,11 +128,7 @@ def recut(workspace: Workspace, config: Config, reference: Rois) -> Rois:
 def fit_variants(
     workspace: Workspace, study: Study, variants: Sequence[Variant], n_jobs: int, console: Console
 ) -> dict[str, Scores]:
-    """Runs of the reference and every variant on the same folds and seeds, by name, the reference first.
-
-    Raises:
-        MammoError: an override is impossible (nothing is fitted then), or a fit failed.
-    """
+    """Runs of the reference and every variant on the same folds and seeds, by name, the reference first."""
     plans = {one.name: prepare(workspace, study, one) for one in (Variant(REFERENCE, {}), *variants)}
     fits = fit_all(plans, workspace, n_jobs, console)
     return {name: runs_of(placed, study.rois) for name, placed in fits.items()}

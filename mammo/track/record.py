@@ -228,9 +228,6 @@ def fill_store(workspace: Workspace, config: Config) -> Version:
 
     The run of each system gets its test results, and the chosen system becomes a version: champion, where there is
     none. Runs and versions that the store lacks are written from the files.
-
-    Raises:
-        TrackingError: the store cannot be used.
     """
     record_evaluations(workspace, config)
     choice = read_json(workspace.reports / "champion.json")

@@ -63,11 +63,7 @@ def versions(workspace: Workspace, model_name: str) -> list[Version]:
 
 
 def champion(workspace: Workspace, model_name: str) -> Version:
-    """The version that serves.
-
-    Raises:
-        TrackingError: there is none.
-    """
+    """The version that serves; `TrackingError` where there is none."""
     with using_store(workspace) as client:
         return version_of(client, model_name, aliases(workspace, client, model_name)[0][CHAMPION])
 
@@ -93,9 +89,6 @@ def announced(workspace: Workspace, model_name: str, number: str) -> Iterator[No
     """Services load a version while the block decides whether it becomes champion.
 
     A process that is killed leaves the tag: one version that stands by until the next announcement.
-
-    Raises:
-        TrackingError: there is no such version, or the store cannot be used.
     """
     with using_store(workspace) as client:
         version_of(client, model_name, number)
@@ -207,9 +200,6 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
 
     The version's description is the run's note, with a link to the run's model card. The version becomes champion where
     there is none, else challenger, but for one that had an alias before: whoever took it back meant that.
-
-    Raises:
-        TrackingError: the store cannot be used.
     """
     digest = sha256_of(bundle / DESCRIPTION_FILE)
     with using_store(workspace) as client:

@@ -51,11 +51,7 @@ EXPERIMENT_TAGS: Final = {
 
 
 def connect(workspace: Workspace) -> MlflowClient:
-    """Point MLflow at the workspace's store, made on first use, and return a client.
-
-    Raises:
-        TrackingError: the store is locked, damaged or out of reach.
-    """
+    """Point MLflow at the workspace's store, made on first use, and return a client; errors as of `store_errors`."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     # It logs the traceback of every error that it raises as well.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -106,11 +102,7 @@ def store_errors(workspace: Workspace, kinds: tuple[type[Exception], ...] = REFU
 
 @contextmanager
 def using_store(workspace: Workspace) -> Iterator[MlflowClient]:
-    """Yield a client of the workspace's store.
-
-    Raises:
-        TrackingError: as of `connect` and `store_errors`.
-    """
+    """Yield a client of the workspace's store; errors as of `store_errors`."""
     client = connect(workspace)
     with store_errors(workspace):
         yield client
@@ -222,9 +214,6 @@ def open_run(
     """Open a run, or go on with the one that a killed process left `unfinished`; it ends FAILED if the block raises.
 
     Comparable runs (one source, one protocol) share an `experiment`. `datasets` are arguments of `Run.log_data`.
-
-    Raises:
-        TrackingError: the store cannot be used.
     """
     client = connect(workspace)
     with store_errors(

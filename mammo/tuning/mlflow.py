@@ -50,9 +50,6 @@ def write_runs(opened: OpenStudy, record: dict[str, Any]) -> str:
 
     Returns:
         The id of the parent run.
-
-    Raises:
-        TrackingError: MLflow's store cannot be used. The reports are there; the same command goes on.
     """
     with _experiment(opened.workspace, opened.config) as (client, experiment):
         query = f"tags.`{STUDY_TAG}` = '{opened.id}' and tags.`{TRIAL_TAG}` = 'study'"
@@ -130,9 +127,6 @@ def log_nested(workspace: Workspace, config: Config, summary: dict[str, Any], fo
     """Write the judgement of the tuning itself as a run of its own; the same judgement is written once.
 
     `summary` is that of `tuning.nested`; `folder` holds `nested.json` and `nested.md`.
-
-    Raises:
-        TrackingError: MLflow's store cannot be used.
     """
     with _experiment(workspace, config) as (client, experiment):
         mark = fingerprint(summary)

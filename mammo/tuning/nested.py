@@ -41,9 +41,6 @@ def run_nested(workspace: Workspace, config: Config, plan_of_each: Plan, console
 
     Returns:
         The summary, for `reports/tune/nested.json`.
-
-    Raises:
-        MammoError: as `run_tuning`, or a fit failed. Finished trials and fits are kept.
     """
     rois = development_rois(workspace)
     console.print(studies_to_do(workspace, config, plan_of_each), highlight=False, soft_wrap=True)
@@ -58,11 +55,7 @@ def run_nested(workspace: Workspace, config: Config, plan_of_each: Plan, console
 
 
 def studies_to_do(workspace: Workspace, config: Config, plan_of_each: Plan) -> str:
-    """What `run_nested` has to do, for people; no study is made or changed.
-
-    Raises:
-        MammoError, TrackingError: as `mammo.tuning.workers.to_do`.
-    """
+    """What `run_nested` has to do, for people; no study is made or changed."""
     n_folds = config.tune.nested_folds
     studies = [without_fold(config, fold) for fold in range(n_folds)]
     trials = to_do(workspace, studies, plan_of_each)

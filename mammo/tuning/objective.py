@@ -60,20 +60,12 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def nested_folds(rois: Rois, tune: TuneConfig) -> list[Fold]:
-    """The folds that judge studies: the held-out ROIs of each are what its study must not see.
-
-    Raises:
-        DataError: there are fewer groups of a class than folds.
-    """
+    """The folds that judge studies: the held-out ROIs of each are what its study must not see."""
     return _folds(rois, tune.nested_folds, tune.seed + 1)
 
 
 def trial_folds(workspace: Workspace, config: Config) -> list[Fold]:
-    """The folds that judge every trial: each over all ROIs of train and val, without `tune.held_out_fold`.
-
-    Raises:
-        DataError: the stages `ingest` and `split` have not run, or there are fewer groups of a class than folds.
-    """
+    """The folds that judge every trial: each over all ROIs of train and val, without `tune.held_out_fold`."""
     rois, tune = development_rois(workspace), config.tune
     if tune.held_out_fold is not None:
         parts = nested_folds(rois, tune)[tune.held_out_fold].rois.table["split"]

@@ -39,11 +39,7 @@ def distributions(tune: TuneConfig) -> dict[str, BaseDistribution]:
 
 
 def without_fold(config: Config, fold: int) -> Config:
-    """The settings of the study that must not see a nested fold.
-
-    Raises:
-        ConfigError: there is no such fold.
-    """
+    """The settings of the study that must not see a nested fold."""
     values = config.model_dump(by_alias=True)
     values["tune"]["held_out_fold"] = fold
     return Config.parse(values)
@@ -53,9 +49,6 @@ def check_trials(config: Config) -> None:
     """Refuse a study in which a trial, or its choice, breaks a rule of `params.yaml`: before it, not in a worker.
 
     Only tuning asks: whoever does not tune may have settings that no trial can have.
-
-    Raises:
-        ConfigError: the rule, and the value that breaks it.
     """
     space, patches = config.tune.space, config.patches.model_dump()
     names = ("size_px", "stride_px")

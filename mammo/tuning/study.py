@@ -211,12 +211,7 @@ def join_study(
 
 
 def kept_trials(workspace: Workspace, config: Config, url: str | None) -> list[FrozenTrial]:
-    """The ended trials of the study that `mammo tune` would go on with; nothing is made where there is none.
-
-    Raises:
-        MammoError: the study was made with other settings or data.
-        TrackingError: the storage cannot be used.
-    """
+    """The ended trials of the study that `mammo tune` would go on with; nothing is made where there is none."""
     if url is None and not journal_path(workspace).is_file():
         return []
     with using_storage(workspace, url, heartbeat_s=None) as storage:

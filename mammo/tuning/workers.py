@@ -72,13 +72,7 @@ class Plan:
 
 
 def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Console) -> dict[str, Any]:
-    """Make or continue the study until it has its trials; write `reports/tune/` and MLflow's side; give the record.
-
-    Raises:
-        MammoError: another command runs on this study, it was made with other settings, it is deleted meanwhile, a
-            worker died, or no trial completed. Ended trials are kept; the same command goes on.
-        TrackingError: the study's storage, or MLflow's, cannot be used; likewise.
-    """
+    """Make or continue the study until it has its trials; write `reports/tune/` and MLflow's side; give the record."""
     if plan.n_workers > 0:
         context_without_threads(PRELOADED)  # loads what workers need while this process reads
     from mammo.tuning.mlflow import write_runs  # MLflow would keep every worker waiting
@@ -99,12 +93,7 @@ def run_tuning(workspace: Workspace, config: Config, plan: Plan, console: Consol
 
 
 def to_do(workspace: Workspace, configs: Sequence[Config], plan: Plan) -> str:
-    """How many trials of these studies are left and how long they take, for people; no study is made or changed.
-
-    Raises:
-        MammoError: a study was made with other settings or data.
-        TrackingError: the storage cannot be used.
-    """
+    """How many trials of these studies are left and how long they take, for people; no study is made or changed."""
     kept = [[] if plan.fresh else kept_trials(workspace, one, plan.url) for one in configs]
     n_left = sum(max(0, plan.n_trials - len(of_study)) for of_study in kept)
     return _in_words([trial for of_study in kept for trial in of_study], n_left, plan.n_workers)
@@ -186,10 +175,6 @@ def work(
 
     None takes as many as `mammo tune` asked for. `command` signs its trials, see `OpenStudy`; None for a worker that no
     command has started. `say` is told one line for each trial that it ended.
-
-    Raises:
-        MammoError: there is no such study, it was made with other settings or data, or is deleted meanwhile.
-        TrackingError: the storage cannot be used.
     """
     torch.set_num_threads(1)
     n_ended = 0
@@ -216,9 +201,6 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
 
     The index is free again where a worker has died on it. Its parameters hang on the seed, the index and the trials
     that have ended, so that with one worker the next try draws what the dead one drew.
-
-    Raises:
-        MammoError: the study is deleted meanwhile.
     """
     study, tune = opened.study, opened.config.tune
     with alone(opened.workspace, opened.storage, study.study_name), experimental():
