@@ -21,7 +21,6 @@ from mammo.data.patches import grid_corners
 from mammo.tuning import objective
 from mammo.tuning.objective import ERROR, FOLDS, INDEX, OWN, PATCHES, PRUNED_BY, WORKER, state_of
 from mammo.tuning.space import TUNED, chosen_settings
-from mammo.tuning.storage import experimental
 from mammo.tuning.study import N_WORKERS, SAMPLER_NOTE, OpenStudy
 
 COSTS: Final = (objective.FIT_S, objective.JUDGE_S, objective.TRIAL_S)
@@ -222,7 +221,7 @@ def write_plots(opened: OpenStudy, shares: Mapping[str, Any], folder: Path) -> N
     """
     import matplotlib
 
-    with experimental(), matplotlib.rc_context({"backend": "agg", "font.size": 9}):
+    with warnings.catch_warnings(), matplotlib.rc_context({"backend": "agg", "font.size": 9}):
         # Of a parameter that has one value.
         warnings.filterwarnings("ignore", message="Attempting to set identical")
         from matplotlib import pyplot

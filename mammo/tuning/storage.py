@@ -4,7 +4,6 @@ SQLite is left out: simultaneous workers collide in it.
 """
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Final
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import make_url, text
@@ -34,15 +33,6 @@ NEVER_SILENT: Final = {
 }
 """For both ends: one that has gone without a word is noticed within a minute, and keeps no lock for longer."""
 POSTGRESQL: Final = "postgresql+psycopg"
-
-
-@contextmanager
-def experimental() -> Iterator[None]:
-    """Silence Optuna's warnings of its experimental parts (its range is pinned) and of asking outside its own loop."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        warnings.filterwarnings("ignore", message="Heartbeat of storage")
-        yield
 
 
 class KernelLock(JournalFileOpenLock):
@@ -101,13 +91,12 @@ def using_storage(workspace: Workspace, url: str | None, heartbeat_s: int | None
         return
     shown = hidden(url)
     try:
-        with experimental():
-            storage = RDBStorage(
-                url,
-                engine_kwargs={"pool_pre_ping": True, "connect_args": NEVER_SILENT},
-                heartbeat_interval=heartbeat_s,
-                grace_period=None if heartbeat_s is None else GRACE_BEATS * heartbeat_s,
-            )
+        storage = RDBStorage(
+            url,
+            engine_kwargs={"pool_pre_ping": True, "connect_args": NEVER_SILENT},
+            heartbeat_interval=heartbeat_s,
+            grace_period=None if heartbeat_s is None else GRACE_BEATS * heartbeat_s,
+        )
         try:
             yield storage
         finally:

@@ -22,7 +22,7 @@ from mammo.data.splits import Fold
 from mammo.systems.devices import choose_device
 from mammo.tuning.objective import WORKER, finished, trial_folds
 from mammo.tuning.space import base_settings
-from mammo.tuning.storage import GRACE_BEATS, alone, experimental, journal_path, using_storage
+from mammo.tuning.storage import GRACE_BEATS, alone, journal_path, using_storage
 
 SAMPLER_NOTE: Final = (
     "TPE, multivariate, constant liar; a generator of its own for every trial, seeded by (seed, index)"
@@ -76,8 +76,7 @@ class OpenStudy:
         PostgreSQL's workers are dead when their heartbeats are missed. The journal has one command at a time, so the
         trials of any other are dead. Whoever died while he took a trial has not signed it.
         """
-        with experimental():
-            fail_stale_trials(self.study)
+        fail_stale_trials(self.study)
         for trial in self.running:
             signed = trial.user_attrs.get(COMMAND)
             if signed is None or (isinstance(self.storage, JournalStorage) and signed != self.command):
@@ -181,8 +180,7 @@ def _describe(study: optuna.Study, config: Config, data: str) -> None:
 
     tune = config.tune
     metric = f"{tune.metric}, mean of the folds"
-    with experimental():
-        study.set_metric_names([metric])
+    study.set_metric_names([metric])
     save_note(
         study,
         f"**{data}** ROIs. Value: {metric}, of {tune.n_folds} folds inside train and val; the test part is never seen. "

@@ -38,7 +38,7 @@ from mammo.tuning import objective
 from mammo.tuning.objective import INDEX, judge_trial, trial_folds
 from mammo.tuning.record import study_record, write_record
 from mammo.tuning.space import distributions, own_params
-from mammo.tuning.storage import alone, experimental, hidden, journal_path, using_storage
+from mammo.tuning.storage import alone, hidden, journal_path, using_storage
 from mammo.tuning.study import COMMAND, N_TRIALS, N_WORKERS, OpenStudy, join_study, kept_trials, make_study
 
 POLL_S: Final = 0.5
@@ -203,7 +203,7 @@ def take(opened: OpenStudy, n_trials: int) -> optuna.Trial | None:
     that have ended, so that with one worker the next try draws what the dead one drew.
     """
     study, tune = opened.study, opened.config.tune
-    with alone(opened.workspace, opened.storage, study.study_name), experimental():
+    with alone(opened.workspace, opened.storage, study.study_name):
         opened.reap()
         running = opened.running
         taken = {trial.user_attrs[INDEX] for trial in (*opened.ended, *running)}

@@ -13,7 +13,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mammo.core.tune_config import TuneConfig
 from mammo.tuning.objective import epoch_stops, fold_stops
 from mammo.tuning.record import saved_work
-from mammo.tuning.storage import experimental
 from tests.settings import section
 
 TUNE = section(TuneConfig, n_folds=5, epochs=3, patches_per_epoch=100, pruner_startup=2, warmup_epochs=0)
@@ -77,8 +76,7 @@ def test_epochs_are_stopped_where_optunas_median_pruner_says_so(
 def test_folds_are_stopped_where_optunas_wilcoxon_pruner_says_so(
     others: list[list[float]], mine: list[float]
 ) -> None:
-    with experimental():
-        expected = optuna_says(WilcoxonPruner(p_threshold=0.2), others, mine)
+    expected = optuna_says(WilcoxonPruner(p_threshold=0.2), others, mine)
     assert fold_stops(TUNE, mine, [done(index, [], folds) for index, folds in enumerate(others)]) == expected
 
 

@@ -1,6 +1,5 @@
 """The whole command: study, workers, MLflow, files; and what is never looked at."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -126,8 +124,7 @@ def test_a_study_is_made_continued_and_begun_anew(
     more = run_tuning(space, config, Plan(4, 1), Console(quiet=True))
     assert (first["trials"]["ended"], more["trials"]["ended"]) == (2, 4)
     assert more["study"]["id"] == first["study"]["id"]
-    with using_storage(space, None, heartbeat_s=None) as storage, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with using_storage(space, None, heartbeat_s=None) as storage:
         shown = optuna.load_study(study_name=study_name(config), storage=storage)  # as optuna-dashboard does
         assert shown.metric_names == [f"{config.tune.metric}, mean of the folds"]
         assert "the test part is never seen" in str(storage.get_study_system_attrs(shown._study_id))
