@@ -18,12 +18,13 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
+from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
+from mammo.core.records import RoiVote
 from mammo.data.decode import PHANTOM_ROI, read_roi
 from mammo.track.check import BUNDLE_TAG, CARD
 from mammo.track.history import CHALLENGER, CHAMPION, CODE_TAG, NEXT, History, Step, look, move
@@ -130,29 +131,14 @@ def version_of(client: MlflowClient, model_name: str, number: str, reason: str =
 
 
 def signature() -> ModelSignature:
-    """One row for each ROI: `image` (bytes of a picture file) or `pixels` (rows of grey levels)."""
+    """In: `image` (bytes of a picture file) or `pixels` (rows of grey levels) of each ROI; out: `RoiVote.row`."""
     inputs = {"image": DataType.binary, "pixels": Array(Array(DataType.long))}
-    outputs = {
-        "label": DataType.string,
-        "vote_share": DataType.double,
-        "votes": Array(DataType.long),
-        "score": DataType.double,
-        "model_name": DataType.string,
-        "model_version": DataType.string,
-        "probability": DataType.double,
-        "threshold": DataType.double,
-        "decided_by": DataType.string,
-        "prediction_set": Array(DataType.string),
-        "referral": DataType.boolean,
-        "in_domain": DataType.boolean,
-        "domain_reason": DataType.string,
-        "prediction_id": DataType.string,
-    }
+    vote = RoiVote("Tumor", 1.0, (1,), (1.0,), 1.0, 1.0, 0.5, ("Tumor",), "shows …", "majority")
+    row = vote.row("mammo-roi", "1") | {"prediction_id": ""}
+    outputs = infer_signature(model_output=pd.DataFrame([row])).outputs.inputs
     return ModelSignature(
         Schema([ColSpec(kind, name=name, required=False) for name, kind in inputs.items()]),
-        Schema(
-            [ColSpec(kind, name=name, required=name != "domain_reason") for name, kind in outputs.items()]
-        ),
+        Schema([ColSpec(one.type, one.name, required=one.name != "domain_reason") for one in outputs]),
     )
 
 
