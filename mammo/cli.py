@@ -326,7 +326,7 @@ def audit(
 def locate(
     films: Annotated[
         Path | None,
-        Argument(help="all-mias.tar.gz or its folder (default: MAMMO_MINI_MIAS, or what is in place)."),
+        Argument(help="all-mias.tar.gz or its folder (default: what is in place, or MAMMO_MINI_MIAS)."),
     ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:

@@ -98,20 +98,23 @@ def fetch_rois(
 
 
 def fetch_films(target: Path, copy: Path | None, env: Mapping[str, str]) -> None:
-    """Bring mini-MIAS, as `all-mias.tar.gz` or a folder, into the folder `target`, from `copy` or `MAMMO_MINI_MIAS`.
+    """Bring the films, as `all-mias.tar.gz` or a folder, to `target`: `copy`, what is there, or `MAMMO_MINI_MIAS`.
 
     Raises:
-        DataError: there is no copy, it is incomplete or damaged, or other films are at `target` already.
+        DataError: there is no copy, it is incomplete or damaged, or other films than those of `copy` are at `target`.
     """
+    if copy is None and holds_films(target):
+        check_films(target)
+        return
     local = _named_copy(copy, env, "mini_mias")
-    if local is None and not holds_films(target):
+    if local is None:
         raise DataError(
             f"{target}: the films of mini-MIAS must be got by hand under their licence, got none; download "
             f"{ARCHIVE} from the Mammographic Image Analysis Society's page and put it there, or name it "
             f"with --archive or the variable {VARIABLES['mini_mias']}"
         )
-    check_films(local or target)
-    if local is None or target.resolve() in (local.resolve(), local.resolve().parent):
+    check_films(local)
+    if target.resolve() in (local.resolve(), local.resolve().parent):
         return
     archive = target / ARCHIVE
     if holds_films(target) and not (local.is_file() and archive.is_file()):

@@ -170,6 +170,14 @@ def test_films_are_checked_and_copied_from_an_archive_or_a_folder_without_strang
     assert {path.name: path.read_bytes() for path in of_folder.iterdir()} == expected
 
 
+def test_films_that_a_variable_names_are_brought_once_from_a_folder_too(
+    tmp_path: Path, phantom_folder: Path
+) -> None:
+    for _ in range(2):
+        fetch_films(tmp_path / "films", None, {VARIABLES["mini_mias"]: str(phantom_folder)})
+    assert (tmp_path / "films" / "mdb001.pgm").is_file()
+
+
 def test_the_archive_brings_the_films_along_where_a_copy_is_named(
     tmp_path: Path, phantom_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
