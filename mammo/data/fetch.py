@@ -209,12 +209,13 @@ def _convert(h5: Path, target: Path) -> None:
 def _named_copy(copy: Path | None, env: Mapping[str, str], source: str) -> Path | None:
     """The copy that the user names; a named copy must exist."""
     variable = VARIABLES[source]
-    named, by = (copy, "--archive") if copy else (Path(env.get(variable, "")), variable)
-    if named == Path():
+    named = copy or env.get(variable)
+    if not named:
         return None
-    if not named.exists():
+    if not (path := Path(named)).exists():
+        by = "--archive" if copy else variable
         raise DataError(f"{by}: must name a file that exists, got {named}; correct the path or leave it out")
-    return named
+    return path
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -145,6 +145,7 @@ def test_a_named_copy_that_is_no_file_is_an_error(tmp_path: Path, target: Path, 
     for path, rule in (
         (tmp_path / "missing.zip", r"must name a file that exists, got .*missing\.zip"),
         (tmp_path, "name the archive file itself"),
+        (Path(), "name the archive file itself"),
     ):
         archive, env = (path, {}) if by_archive else (None, {VARIABLES["mias_rois"]: str(path)})
         with pytest.raises(DataError, match=rule):
