@@ -114,6 +114,8 @@ def fetch_films(target: Path, copy: Path | None, env: Mapping[str, str]) -> None
             f"with --archive or the variable {VARIABLES['mini_mias']}"
         )
     check_films(local)
+    if (local / ARCHIVE).is_file():
+        local /= ARCHIVE
     if target.resolve() in (local.resolve(), local.resolve().parent):
         return
     archive = target / ARCHIVE

@@ -72,14 +72,16 @@ def open_films(raw: Path) -> Iterator[FilmStore]:
         paths = (path for path in sorted(raw.rglob("*")) if path.is_file())
         yield _sort_files(((path.name, StoredFile(str(path), path.read_bytes)) for path in paths), str(raw))
         return
+    if not raw.exists():
+        raise DataError(
+            f"{raw}: does not exist; put all-mias.tar.gz or its unpacked folder there (`mammo fetch` tells how)"
+        )
     try:
         with tarfile.open(raw, "r:*") as archive:
             yield _sort_files(_files_of_tar(archive, str(raw)), str(raw))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{raw}: does not exist; put all-mias.tar.gz or its unpacked folder there (`mammo fetch` tells how)"
-        ) from error
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the machine, perhaps where the films are written
+            raise
         raise DataError(f"{raw}: is not a whole tar archive of films ({error}); get it again") from error
 
 

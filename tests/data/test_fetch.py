@@ -158,13 +158,14 @@ def test_films_are_checked_and_copied_from_an_archive_or_a_folder_without_strang
     packed = tmp_path / "copy.tar.gz"
     with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
         archive.add(phantom_folder, "")
-    of_archive, of_folder = tmp_path / "archive", tmp_path / "folder"
-    for target in (of_archive, of_folder):
-        copy_at(target / "README.md", b"stays")
-    for _ in range(2):
-        fetch_films(of_archive, None, {VARIABLES["mini_mias"]: str(packed)})
-    found = {path.name: path.read_bytes() for path in of_archive.iterdir()}
-    assert found == {"README.md": b"stays", "all-mias.tar.gz": packed.read_bytes()}
+    holder = copy_at(tmp_path / "holder" / "all-mias.tar.gz", packed.read_bytes()).parent
+    for number, named in enumerate((packed, holder)):
+        of_archive = copy_at(tmp_path / f"archive {number}" / "README.md", b"stays").parent
+        for _ in range(2):
+            fetch_films(of_archive, None, {VARIABLES["mini_mias"]: str(named)})
+        found = {path.name: path.read_bytes() for path in of_archive.iterdir()}
+        assert found == {"README.md": b"stays", "all-mias.tar.gz": packed.read_bytes()}
+    of_folder = copy_at(tmp_path / "folder" / "README.md", b"stays").parent
     fetch_films(of_folder, phantom_folder, {})
     expected = {path.name: path.read_bytes() for path in phantom_folder.iterdir()} | {"README.md": b"stays"}
     del expected["phantom.json"]

@@ -1,5 +1,6 @@
 """Films become ROIs, from a folder or an archive alike, only if films and table are whole; a garbled row is named."""
 
+import errno
 import io
 import os
 import shutil
@@ -16,7 +17,7 @@ from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.data.film_rois import load_films
-from mammo.data.films import Annotation, laterality_of, parse_info, patient_of
+from mammo.data.films import Annotation, laterality_of, open_films, parse_info, patient_of
 from mammo.data.rois import Rois
 from tests.settings import section
 
@@ -158,6 +159,18 @@ def test_a_truncated_archive_is_refused(folder: Path, tmp_path: Path) -> None:
         packed.write_bytes(content[: int(share * len(content))])
         with pytest.raises(DataError, match="is not a whole tar archive"):
             load_films(packed, CONFIG)
+
+
+def test_a_disk_that_is_full_while_an_archive_is_read_is_no_damage_of_the_archive(
+    folder: Path, tmp_path: Path
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(OSError, match="No space left") as raised,
+        open_films(pack(folder, tmp_path / "f.tar.gz")),
+    ):
+        raise full
+    assert raised.value is full
 
 
 @pytest.mark.parametrize(
