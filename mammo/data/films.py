@@ -129,7 +129,7 @@ def check_films(raw: Path) -> None:
         read_annotations(store)
 
 
-_STARTS_ROW: Final = re.compile(r"mdb\d+\s+\S")
+_STARTS_ROW: Final = re.compile(r"\s*mdb\d+\s+\S")
 _ROW: Final = re.compile(
     r"(?P<film>mdb\d{3})\s+(?P<tissue>[FGD])\s+(?:(?P<normal>NORM)"
     r"|(?P<abnormality>CALC|CIRC|SPIC|MISC|ARCH|ASYM)\s+(?P<severity>[BM])"
@@ -196,28 +196,19 @@ def read_annotations(store: FilmStore) -> list[Annotation]:
 
 
 def parse_info(content: bytes, name: str) -> list[Annotation]:
-    """Rows of an `Info.txt`, in the file's order.
+    """Rows of an `Info.txt`, in the file's order: the lines that begin with a film's name and go on.
 
     Raises:
-        DataError: there is no table, a line is no row, or two rows contradict each other; the message names the line.
+        DataError: there is none, or one is damaged; the message names the line.
     """
-    lines = [line.strip() for line in content.removeprefix(BOM_UTF8).decode("latin-1").splitlines()]
-    starts = [index for index, line in enumerate(lines) if _STARTS_ROW.match(line)]
-    if not starts:
+    lines = enumerate(content.removeprefix(BOM_UTF8).decode("latin-1").splitlines(), start=1)
+    rows = [(number, line.strip()) for number, line in lines if _STARTS_ROW.match(line)]
+    if not rows:
         raise DataError(
             f"{name}: must hold rows such as 'mdb001 G CIRC B 535 425 197', got none; use the Info.txt "
             "that comes with the films"
         )
-    end = [*lines, ""].index("", starts[-1])
-    rows: list[Annotation] = []
-    for number, line in enumerate(lines[starts[0] : end], start=starts[0] + 1):
-        if line:
-            where = f"{name}: line {number}"
-            rows.append(_parse_row(line, where))
-            for earlier in rows[:-1]:
-                if earlier.film_id == rows[-1].film_id and (fault := _contradiction(earlier, rows[-1])):
-                    raise DataError(f"{where} {fault}")
-    return rows
+    return [_parse_row(line, f"{name}: line {number}") for number, line in rows]
 
 
 def _parse_row(line: str, where: str) -> Annotation:
@@ -233,20 +224,6 @@ def _parse_row(line: str, where: str) -> Annotation:
             return replace(row, x_px=x, y_px=FILM_SIDE_PX - y, radius_px=radius)
         rule = f"have x and y up to {FILM_SIDE_PX} and a radius of 1 to {FILM_SIDE_PX // 2}"
     raise DataError(f"{where} must {rule}, got {line!r}; restore the row from the original file")
-
-
-def _contradiction(earlier: Annotation, new: Annotation) -> str | None:
-    """What is wrong with a row after an earlier one of its film."""
-    film_id = new.film_id
-    if earlier == new:
-        return f"repeats an earlier row of {film_id}; remove one of them"
-    if earlier.tissue != new.tissue:
-        tissues = f"the tissue {new.tissue}, an earlier row {earlier.tissue}"
-        return f"gives {film_id} {tissues}; a film has one tissue, correct the row"
-    if "NORM" in (earlier.abnormality, new.abnormality):
-        kinds = f"{new.abnormality}, an earlier row {earlier.abnormality}"
-        return f"calls {film_id} {kinds}; a normal film has no lesion, remove the wrong row"
-    return None
 
 
 def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str, GreyImage]]:

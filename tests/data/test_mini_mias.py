@@ -228,7 +228,6 @@ mdb002 G CIRC Q 522 280 69
 mdb002 G NORM 522 280 69
 mdb002 G CIRC B 522 280 69 7
 mdb2 G NORM
-bdm002 G NORM
 mdb002 G CIRC B 2522 280 69
 mdb002 G CIRC B 522 1025 69
 mdb002 G CIRC B 522 280 0"""
@@ -239,19 +238,6 @@ def test_a_garbled_row_is_refused_with_its_line_and_content(row: str) -> None:
     for rest in ("", "mdb003 D NORM\n"):
         with pytest.raises(DataError, match=rf"Info\.txt: line 9 must .* got '{row}'; restore the row"):
             parse_info(f"{HEADER}mdb001 G NORM\n{row}\n{rest}".encode(), "Info.txt")
-
-
-@pytest.mark.parametrize(
-    ("second", "rule"),
-    [
-        ("mdb001 G CIRC B 535 425 197", "line 2 repeats"),
-        ("mdb001 F CIRC B 5 425 197", "line 2 gives mdb001 the tissue F"),
-        ("mdb001 G NORM", "line 2 calls mdb001 NORM"),
-    ],
-)
-def test_rows_that_contradict_each_other_are_refused(second: str, rule: str) -> None:
-    with pytest.raises(DataError, match=rule):
-        parse_info(f"mdb001 G CIRC B 535 425 197\n{second}\n".encode(), "Info.txt")
 
 
 @pytest.mark.parametrize("content", [b"", HEADER.encode(), bytes(range(256))])
