@@ -27,7 +27,7 @@ TABLE: Final = "rois.csv"
 _LABELS: Final = {"normal": Label.NORMAL, "0": Label.NORMAL, "tumor": Label.TUMOR, "1": Label.TUMOR}
 
 Known = BeforeValidator(lambda text: text or None)
-Pixels = Annotated[Annotated[float, Field(ge=1)] | None, Known]
+Pixels = Annotated[Annotated[float, Field(ge=1, allow_inf_nan=False)] | None, Known]
 
 
 class OwnRow(BaseModel):
