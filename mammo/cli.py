@@ -168,13 +168,13 @@ def check(
 
     config = _settings(workspace)
     read = read_own(table, config.ingest)
-    if read.rois is None:
-        Console().print(problems_table(table, read.problems))
+    if isinstance(read, list):
+        Console().print(problems_table(table, read))
         raise Exit(2)
-    patients = read.rois.table["patient_id"].fillna(read.rois.table["roi_id"])
-    require_groups(read.rois.labels, patients.to_numpy(dtype=str), config.split.n_folds)
+    patients = read.table["patient_id"].fillna(read.table["roi_id"])
+    require_groups(read.labels, patients.to_numpy(dtype=str), config.split.n_folds)
     there = "" if workspace == HERE else f" --workspace {workspace.root}"
-    echo(f"{table}: {read.rois.counts}\nnext: mammo fetch --source own --archive {table}{there}")
+    echo(f"{table}: {read.counts}\nnext: mammo fetch --source own --archive {table}{there}")
 
 
 @_command(DATA, "mammo phantom --out films")

@@ -7,7 +7,6 @@ and for films `x`, `y` and `radius`, in pixels of the file from its left and top
 import csv
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -51,21 +50,17 @@ class Problem(NamedTuple):
     what: str
 
 
-@dataclass(frozen=True)
-class OwnTable:
-    """A table and its pictures after reading: the ROIs, or the problems that stand against them."""
-
-    rois: Rois | None
-    problems: list[Problem]
-
-
-def load_own(place: Path, config: IngestConfig) -> Rois:
-    """The ROIs of the table in the folder `place`, in its order; films are cut by the paper's extraction.
+def load_own(table: Path, config: IngestConfig) -> Rois:
+    """The ROIs of a table in its order; films are cut by the paper's extraction.
 
     Raises:
         DataError: there is no such table, or something is wrong with a row.
     """
-    return _whole(place / TABLE, config)
+    read = read_own(table, config)
+    if isinstance(read, Rois):
+        return read
+    row, what = read[0]
+    raise DataError(f"{table}: {len(read)} problems, in row {row}: {what} (`mammo check` lists them all)")
 
 
 def bring_own(target: Path, table: Path | None, config: IngestConfig) -> None:
@@ -73,7 +68,7 @@ def bring_own(target: Path, table: Path | None, config: IngestConfig) -> None:
 
     What `load_own` refuses is refused before.
     """
-    rois = _whole(table or target / TABLE, config).table
+    rois = load_own(table or target / TABLE, config).table
     if table is None:
         return
     with atomic_folder(target) as made:
@@ -83,18 +78,8 @@ def bring_own(target: Path, table: Path | None, config: IngestConfig) -> None:
         shutil.copyfile(table, made / TABLE)
 
 
-def _whole(path: Path, config: IngestConfig) -> Rois:
-    read = read_own(path, config)
-    if read.rois is None:
-        row, what = read.problems[0]
-        raise DataError(
-            f"{path}: {len(read.problems)} problems, in row {row}: {what} (`mammo check` lists them all)"
-        )
-    return read.rois
-
-
-def read_own(path: Path, config: IngestConfig) -> OwnTable:
-    """Read a table and every picture that it names, and say of each row what is wrong with it.
+def read_own(path: Path, config: IngestConfig) -> Rois | list[Problem]:
+    """Read a table and every picture that it names: the ROIs, or what is wrong with rows, in their order.
 
     Raises:
         DataError: the file is missing or is no CSV of these columns.
@@ -112,8 +97,8 @@ def read_own(path: Path, config: IngestConfig) -> OwnTable:
             problems.append(Problem(number, str(error)))
     problems += _contradictions(cuts)
     if problems:
-        return OwnTable(None, sorted(problems))
-    return OwnTable(make_roi_set([cut.fields for cut in cuts], [cut.image for cut in cuts]), [])
+        return sorted(problems)
+    return make_roi_set([cut.fields for cut in cuts], [cut.image for cut in cuts])
 
 
 def _numbered_rows(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:

@@ -126,7 +126,7 @@ def load_rois(config: IngestConfig, root: Path) -> Rois:
     """
     from mammo.data.archive import ROIS_ARCHIVE, load_mias_rois  # these modules import this one
     from mammo.data.film_rois import load_films
-    from mammo.data.own import load_own
+    from mammo.data.own import TABLE, load_own
 
     place = Workspace(root).raw(config.source)
     match config.source:
@@ -135,7 +135,7 @@ def load_rois(config: IngestConfig, root: Path) -> Rois:
         case "mini_mias" | "phantom":
             return load_films(place, config)
         case "own":
-            return load_own(place, config)
+            return load_own(place / TABLE, config)
 
 
 def make_roi_set(rows: Sequence[Mapping[str, Any]], images: Sequence[npt.NDArray[np.uint8]]) -> Rois:

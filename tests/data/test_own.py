@@ -10,7 +10,7 @@ import pytest
 from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.data.extraction import extract_roi, preprocess_film
-from mammo.data.own import bring_own, load_own, read_own
+from mammo.data.own import TABLE, bring_own, load_own, read_own
 from tests.data.pictures import dicom, encoded
 from tests.settings import section
 
@@ -33,7 +33,7 @@ def test_rois_come_as_they_are_in_the_order_of_the_table(tmp_path: Path) -> None
     folder_with(
         tmp_path, "Path,label,patient,tissue\nb.png,Tumor,p1,D\na.png,normal,p1,\nc.png,1,,\nd.png,0,,F\n"
     )
-    rois = load_own(tmp_path, CONFIG)
+    rois = load_own(tmp_path / TABLE, CONFIG)
     assert rois.table["roi_id"].tolist() == ["b.png", "a.png", "c.png", "d.png"]
     assert rois.labels.tolist() == [1, 0, 1, 0]
     np.testing.assert_array_equal(rois.images[0], ROIS["b.png"])
@@ -47,7 +47,7 @@ def test_a_film_is_cut_at_its_places_as_in_training(tmp_path: Path) -> None:
     folder_with(
         tmp_path, "path,label,x,y,radius\nf.png,Tumor,100,120,30\nf.png,Normal,220,260,\n", {"f.png": FILM}
     )
-    rois = load_own(tmp_path, CONFIG)
+    rois = load_own(tmp_path / TABLE, CONFIG)
     film = preprocess_film(FILM)
     for image, place in zip(rois.images, ((100, 120), (220, 260)), strict=True):
         np.testing.assert_array_equal(image, extract_roi(film, *place))
@@ -63,7 +63,7 @@ def test_a_film_with_known_pixels_is_brought_to_a_fifth_of_a_millimetre_first(tm
         "coarse.dcm": dicom(FILM, ImagerPixelSpacing=[0.2, 0.2]),
     }
     folder_with(tmp_path, "path,label,x,y\nfine.dcm,Tumor,200,240\ncoarse.dcm,Tumor,100,120\n", films)
-    rois = load_own(tmp_path, CONFIG)
+    rois = load_own(tmp_path / TABLE, CONFIG)
     assert rois.table[["x_px", "y_px"]].to_numpy().tolist() == [[100, 120], [100, 120]]
     assert np.corrcoef(rois.images[0].ravel(), rois.images[1].ravel())[0, 1] > 0.95
 
@@ -115,9 +115,9 @@ def test_each_wrong_row_is_named_with_rule_value_and_remedy(
     }
     table = folder_with(tmp_path / "in", HEADER + rows, pictures)
     read = read_own(table, CONFIG)
-    assert read.rois is None
-    assert [problem.row for problem in read.problems] == [row]
-    assert words in read.problems[0].what
+    assert isinstance(read, list)
+    assert [problem.row for problem in read] == [row]
+    assert words in read[0].what
     with pytest.raises(DataError, match=f"1 problems, in row {row}"):
         bring_own(tmp_path / "own", table, CONFIG)
     assert not (tmp_path / "own").exists()
@@ -147,5 +147,5 @@ def test_the_table_and_its_pictures_are_brought_whole(tmp_path: Path) -> None:
     bring_own(tmp_path / "own", table, CONFIG)
     assert sorted(path.name for path in (tmp_path / "own").rglob("*.*")) == ["a.png", "b.png", "rois.csv"]
     np.testing.assert_array_equal(
-        load_own(tmp_path / "own", CONFIG).images, load_own(tmp_path / "in", CONFIG).images
+        load_own(tmp_path / "own" / TABLE, CONFIG).images, load_own(table, CONFIG).images
     )
