@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,14 @@ _BROKEN: Final = (
 """What Pillow and pydicom raise for damaged content."""
 
 
-def decode_image(content: bytes, name: str) -> GreyImage:
+class Picture(NamedTuple):
+    """Grey levels of shape (height, width), and the side of a pixel in mm, None where the file does not tell it."""
+
+    grey: GreyImage
+    spacing_mm: float | None = None
+
+
+def decode_picture(content: bytes, name: str) -> Picture:
     """Decode a grey picture of any reasonable size.
 
     Args:
@@ -72,15 +79,17 @@ def decode_image(content: bytes, name: str) -> GreyImage:
             equal channels counts as grey, DICOM is shown in 8 bits as `mammo.data.dicom` says.
         name: what the messages call the picture.
 
-    Returns:
-        Grey levels of shape (height, width).
-
     Raises:
         DataError: the content is empty, damaged, no picture of these formats, smaller than 32 pixels
             on a side, larger than `MAX_PIXELS`, in colour, with alpha, not 8-bit, of several frames,
-            lossy or turned.
+            lossy or turned, or its pixels are not square.
     """
     return _decode(content, name, _check_image_size)
+
+
+def decode_image(content: bytes, name: str) -> GreyImage:
+    """The grey levels of `decode_picture`."""
+    return decode_picture(content, name).grey
 
 
 def decode_roi(content: bytes, name: str) -> GreyImage:
@@ -94,26 +103,12 @@ def decode_roi(content: bytes, name: str) -> GreyImage:
             f"{name}: a ROI's file must have at most {MAX_ROI_BYTES} bytes, got more; save its "
             f"{ROI_SIDE_PX} x {ROI_SIDE_PX} pixels alone"
         )
-    return _decode(content, name, _check_roi_size)
+    return _decode(content, name, _check_roi_size).grey
 
 
 def read_roi(path: Path) -> GreyImage:
     """Read a ROI's file, shape (120, 120); `DataError` where it cannot be read or `decode_roi` refuses it."""
     return decode_roi(read_picture(path), str(path))
-
-
-def pixel_spacing_mm(content: bytes, name: str = "DICOM") -> float | None:
-    """Distance of neighbouring pixels' centres in mm, see `dicom.spacing_mm`; None where the file does not tell it.
-
-    Raises:
-        DataError: the file is damaged, or a spacing is not two equal positive numbers.
-    """
-    if content[_DICOM_MARK] != b"DICM":
-        return None
-    with _damage_refused(name, "DICOM"):
-        from mammo.data.dicom import spacing_mm
-
-        return spacing_mm(content, name)
 
 
 def check_roi_array(array: Any, name: str) -> GreyImage:
@@ -180,18 +175,18 @@ def _check_roi_size(width: int, height: int, name: str) -> None:
         )
 
 
-def _decode(content: bytes, name: str, check_size: SizeCheck) -> GreyImage:
+def _decode(content: bytes, name: str, check_size: SizeCheck) -> Picture:
     if not content:
         raise DataError(f"{name}: an image file must not be empty, got 0 bytes; export it again")
     if content[_DICOM_MARK] == b"DICM":
         with _damage_refused(name, "DICOM"):
             from mammo.data.dicom import decode_dicom
 
-            return decode_dicom(content, name, check_size)
+            return Picture(*decode_dicom(content, name, check_size))
     for beginning, (title, open_format) in _PILLOW_FORMATS.items():
         if content.startswith(beginning):
             with _damage_refused(name, title):
-                return _decode_with_pillow(content, name, title, open_format, check_size)
+                return Picture(_decode_with_pillow(content, name, title, open_format, check_size))
     if content.startswith(_JPEG):
         raise _lossy(name, "JPEG")
     raise DataError(

@@ -32,7 +32,6 @@ MAX_ELEMENTS: Final = 5_000
 _ITEMS: Final = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
-_PIXEL_DATA: Final = 0x7FE00010
 _RLE_HEADERS: Final = 1024
 """Bytes of offset table, item tags and segment header, generously."""
 
@@ -52,15 +51,18 @@ Levels = npt.NDArray[np.float64]
 
 def decode_dicom(
     content: bytes, name: str, check_size: Callable[[int, int, str], None]
-) -> npt.NDArray[np.uint8]:
-    """Decode one grey frame, shape (Rows, Columns).
+) -> tuple[npt.NDArray[np.uint8], float | None]:
+    """Decode one grey frame, shape (Rows, Columns), and the distance of neighbouring pixels' centres in mm.
+
+    The distance is None where the file does not tell it. Imager Pixel Spacing (at the detector) comes before Nominal
+    Scanned Pixel Spacing (of a digitised film) and Pixel Spacing.
 
     Raises:
         DataError: `check_size` refuses width and height, or this is not one grey frame for presentation of 8 to 16
             bits, or its elements are missing or contradict each other.
         Exception: whatever pydicom raises, where the file is damaged.
     """
-    dataset = _parse(content, name, with_pixels=True)
+    dataset = _parse(content, name)
     _check_header(dataset, name, check_size)
     stored = pixel_array(dataset, decoding_plugin=_checked_plugin(dataset, name))
     # Every value that the bits can hold, where a stored value, also a negative one, finds itself as an index.
@@ -75,16 +77,10 @@ def decode_dicom(
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         levels = 1 - levels
     grey: npt.NDArray[np.uint8] = np.rint(255 * np.where(padding, 0, levels)).astype(np.uint8)[stored]
-    return grey
+    return grey, _spacing_mm(dataset, name)
 
 
-def spacing_mm(content: bytes, name: str) -> float | None:
-    """Distance of neighbouring pixels' centres in mm, None where the file does not tell; errors as `decode_dicom`.
-
-    Imager Pixel Spacing (at the detector) comes before Nominal Scanned Pixel Spacing (of a digitised film) and
-    Pixel Spacing.
-    """
-    dataset = _parse(content, name, with_pixels=False)
+def _spacing_mm(dataset: Dataset, name: str) -> float | None:
     for keyword in ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacing"):
         if spacing := dataset.get(keyword):
             sides = [float(side) for side in np.atleast_1d(spacing)]
@@ -97,17 +93,17 @@ def spacing_mm(content: bytes, name: str) -> float | None:
     return None
 
 
-def _parse(content: bytes, name: str, with_pixels: bool) -> Dataset:
+def _parse(content: bytes, name: str) -> Dataset:
     if _DEFLATED in content:
         raise DataError(f"{name}: DICOM must not be deflated, as its size cannot be told first; inflate it")
     found = count(1 + sum(map(content.count, _ITEMS)))
 
-    def stop(tag: int, _vr: str | None, _length: int) -> bool:
+    def stop(*_: object) -> bool:
         if next(found) > MAX_ELEMENTS:
             raise DataError(
                 f"{name}: DICOM must have at most {MAX_ELEMENTS} elements, got more; export it again"
             )
-        return tag == _PIXEL_DATA and not with_pixels
+        return False
 
     return read_partial(BytesIO(content), stop_when=stop)
 

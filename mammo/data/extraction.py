@@ -9,7 +9,7 @@ from PIL import Image
 
 from mammo.core.errors import DataError
 from mammo.core.records import ROI_SIDE_PX
-from mammo.data.decode import GreyImage, decode_image, pixel_spacing_mm
+from mammo.data.decode import GreyImage, Picture, decode_picture
 
 IntArray = npt.NDArray[np.int64]
 
@@ -132,12 +132,13 @@ class Film(NamedTuple):
 
 
 def read_film(content: bytes, name: str) -> Film:
-    """Decode a film of any size (`decode_image`) and prepare it, with the size of pixels that its header tells."""
-    return prepare_film(decode_image(content, name), pixel_spacing_mm(content, name))
+    """Decode a film of any size (`decode_picture`) and prepare it."""
+    return prepare_film(decode_picture(content, name))
 
 
-def prepare_film(grey: GreyImage, spacing_mm: float | None) -> Film:
-    """Bring a film's pixels to 0.2 mm where `spacing_mm`, the side of a pixel, is known, and preprocess it."""
+def prepare_film(picture: Picture) -> Film:
+    """Bring a film's pixels to 0.2 mm where their size is known, and preprocess it."""
+    grey, spacing_mm = picture
     scale = 1.0 if spacing_mm is None else spacing_mm / PIXEL_MM
     if scale != 1:
         height, width = (round(side * scale) for side in grey.shape)

@@ -17,7 +17,7 @@ from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.core.files import atomic_folder
 from mammo.core.records import ROI_SIDE_PX, Label
-from mammo.data.decode import GreyImage, decode_image, pixel_spacing_mm, read_picture
+from mammo.data.decode import GreyImage, decode_picture, read_picture
 from mammo.data.extraction import PIXEL_MM, Film, prepare_film
 from mammo.data.rois import Rois, make_roi_set, pixel_hashes
 
@@ -142,9 +142,9 @@ def _picture(folder: Path, name: str) -> tuple[GreyImage | Film, float | None]:
     """A ROI or a film, by its size, and the side of its pixels in mm where the file tells it."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise DataError(f"{name}: must lie in the folder of the table or below, got a way out; move it there")
-    content = read_picture(folder / name)
-    grey, spacing = decode_image(content, name), pixel_spacing_mm(content, name)
-    return (grey if grey.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else prepare_film(grey, spacing)), spacing
+    picture = decode_picture(read_picture(folder / name), name)
+    is_roi = picture.grey.shape == (ROI_SIDE_PX, ROI_SIDE_PX)
+    return picture.grey if is_roi else prepare_film(picture), picture.spacing_mm
 
 
 class _Cut(NamedTuple):

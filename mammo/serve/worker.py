@@ -21,7 +21,7 @@ from PIL import Image
 from mammo.core.errors import MammoError
 from mammo.core.files import DESCRIPTION_FILE, read_json
 from mammo.core.records import ROI_SIDE_PX
-from mammo.data.decode import PHANTOM_ROI, GreyImage, decode_image, decode_roi, pixel_spacing_mm, read_roi
+from mammo.data.decode import PHANTOM_ROI, GreyImage, decode_picture, decode_roi, read_roi
 from mammo.data.extraction import PIXEL_MM, read_film
 
 if TYPE_CHECKING:
@@ -204,10 +204,10 @@ def _film(header: Header, body: bytes) -> tuple[Header, bytes]:
 
 
 def _show(header: Header, body: bytes) -> tuple[Header, bytes]:
-    grey = decode_image(body, header["name"])
+    grey, spacing_mm = decode_picture(body, header["name"])
     height, width = grey.shape
     kind = "roi" if grey.shape == (ROI_SIDE_PX, ROI_SIDE_PX) else "film"
-    side = ROI_SIDE_PX * PIXEL_MM / (pixel_spacing_mm(body, header["name"]) or PIXEL_MM)
+    side = ROI_SIDE_PX * PIXEL_MM / (spacing_mm or PIXEL_MM)
     return {"kind": kind, "width_px": width, "height_px": height, "roi_px": side}, png(grey)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mammo.core.errors import DataError
-from mammo.data.decode import GreyImage, check_roi_array, decode_image, decode_roi, pixel_spacing_mm, read_roi
+from mammo.data.decode import GreyImage, check_roi_array, decode_image, decode_picture, decode_roi, read_roi
 from tests.data.pictures import encoded, noise
 
 
@@ -113,7 +113,7 @@ def test_a_roi_is_read_from_disk_and_a_picture_may_have_any_size(tmp_path: Path,
 
     assert np.array_equal(read_roi(tmp_path / "roi.png"), roi)
     assert np.array_equal(decode_image(encoded(roi[:50], "PNG"), "film"), roi[:50])
-    assert pixel_spacing_mm(encoded(roi, "PNG")) is None
+    assert decode_picture(encoded(roi, "PNG"), "film").spacing_mm is None
 
 
 def palette(roi: GreyImage) -> bytes:

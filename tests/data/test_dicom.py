@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import time
 from pathlib import Path
@@ -25,8 +26,10 @@ from pydicom.uid import (
 )
 
 from mammo.core.errors import DataError
-from mammo.data.decode import decode_image, decode_roi, pixel_spacing_mm
+from mammo.data.decode import decode_image, decode_picture, decode_roi
 from tests.data.pictures import dicom, encoded, noise, saved
+
+REAL_CROPS = Path(os.environ.get("MAMMO_MIAS_ROIS", ".")).with_name("dicom")
 
 
 def table(first: int, bits: int, entries: Any, packed: bool = False, vr: str = "OW") -> Sequence:
@@ -187,8 +190,6 @@ def test_damaged_bytes_give_levels_or_a_data_error(seed: int, fields: dict[str, 
         content[position] = rng.integers(0, 256)
     with contextlib.suppress(DataError):
         assert decode_roi(bytes(content), "damaged.dcm").shape == (120, 120)
-    with contextlib.suppress(DataError):
-        pixel_spacing_mm(bytes(content))
 
 
 @pytest.mark.parametrize("content", [b"\x09\x00\x00\x10LO\x00\x00", b"\xfe\xff\x00\xe0\x00\x00\x00\x00"])
@@ -252,14 +253,32 @@ def test_compressed_dicom_without_the_extra_names_it(monkeypatch: pytest.MonkeyP
         decode_roi(dicom(noise(0), syntax=JPEG2000Lossless, frame=b"any"), "roi.dcm")
 
 
+@pytest.mark.real
+@pytest.mark.skipif(
+    not REAL_CROPS.is_dir(), reason="needs the folder dicom beside the archive: MAMMO_MIAS_ROIS"
+)
+@pytest.mark.parametrize(
+    ("name", "shape"), [("cbis_crop_1.dcm", (249, 265)), ("cbis_crop_2.dcm", (265, 249))]
+)
+def test_a_real_crop_of_16_bits_is_shown_over_their_range(name: str, shape: tuple[int, int]) -> None:
+    content = (REAL_CROPS / name).read_bytes()
+    stored = np.frombuffer(content[-2 * shape[0] * shape[1] :], dtype="<u2").reshape(shape)
+
+    assert np.array_equal(decode_image(content, name), np.rint(stored / 257))
+
+
+def spacing_of(**fields: Any) -> float | None:
+    return decode_picture(dicom(noise(0, 150), **fields), "film.dcm").spacing_mm
+
+
 def test_pixel_spacing_is_the_detectors_and_else_the_images() -> None:
-    both = dicom(noise(0), ImagerPixelSpacing=[0.07, 0.07], PixelSpacing=[0.065, 0.065])
-    assert pixel_spacing_mm(both) == pytest.approx(0.07)
-    assert pixel_spacing_mm(dicom(noise(0), ImagerPixelSpacing=None, PixelSpacing=[0.2, 0.2])) == 0.2
-    assert pixel_spacing_mm(dicom(noise(0))) is None
+    both = {"ImagerPixelSpacing": [0.07, 0.07], "PixelSpacing": [0.065, 0.065]}
+    assert spacing_of(**both) == pytest.approx(0.07)
+    assert spacing_of(ImagerPixelSpacing=None, PixelSpacing=[0.2, 0.2]) == 0.2
+    assert spacing_of() is None
 
 
 @pytest.mark.parametrize("spacing", [[0.1, 0.2], [0, 0], [0.1, 0.1, 0.1], 0.1])
 def test_a_pixel_spacing_that_is_not_two_equal_lengths_is_refused(spacing: Any) -> None:
     with pytest.raises(DataError, match=r"film\.dcm: DICOM PixelSpacing must be two equal positive numbers"):
-        pixel_spacing_mm(dicom(noise(0), PixelSpacing=spacing), "film.dcm")
+        spacing_of(PixelSpacing=spacing)
