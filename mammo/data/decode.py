@@ -28,6 +28,9 @@ GreyImage = npt.NDArray[np.uint8]
 SizeCheck = Callable[[int, int, str], None]
 """Of width, height and name; `DataError` for a size that is not wanted."""
 
+PIXEL_MM: Final = 0.2
+"""Side of a pixel of mini-MIAS, to which other films are brought where their header tells theirs."""
+
 MAX_PIXELS: Final = 32_000_000
 """The largest full-field digital mammograms have about 28 million pixels."""
 
@@ -96,14 +99,17 @@ def decode_roi(content: bytes, name: str) -> GreyImage:
     """Decode a ROI as `decode_image` does; its shape must be (120, 120).
 
     Raises:
-        DataError: as `decode_image`, or the picture is not 120 × 120 pixels or larger than `MAX_ROI_BYTES`.
+        DataError: as `decode_image`, or the picture is not 120 × 120 pixels, larger than `MAX_ROI_BYTES`, or tells
+            another size of its pixels than `PIXEL_MM`.
     """
     if len(content) > MAX_ROI_BYTES:
         raise DataError(
             f"{name}: a ROI's file must have at most {MAX_ROI_BYTES} bytes, got more; save its "
             f"{ROI_SIDE_PX} x {ROI_SIDE_PX} pixels alone"
         )
-    return _decode(content, name, _check_roi_size).grey
+    grey, spacing_mm = _decode(content, name, _check_roi_size)
+    check_roi_spacing(spacing_mm, name)
+    return grey
 
 
 def read_roi(path: Path) -> GreyImage:
@@ -172,6 +178,15 @@ def _check_roi_size(width: int, height: int, name: str) -> None:
         raise DataError(
             f"{name}: a ROI must be {ROI_SIDE_PX} x {ROI_SIDE_PX} pixels, got {width} x {height}; "
             "of a film, name the ROI's place with `mammo predict FILM --at X,Y`, which cuts it as in training"
+        )
+
+
+def check_roi_spacing(spacing_mm: float | None, name: str) -> None:
+    """Refuse a ROI whose pixels are known to have another side than `PIXEL_MM` (`DataError`)."""
+    if spacing_mm is not None and abs(spacing_mm / PIXEL_MM - 1) > 0.01:
+        raise DataError(
+            f"{name}: pixels of a ROI must be {PIXEL_MM} mm wide, got {spacing_mm:g} mm; give its film and the ROI's "
+            "place, which is cut at that size"
         )
 
 

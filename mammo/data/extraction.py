@@ -9,12 +9,10 @@ from PIL import Image
 
 from mammo.core.errors import DataError
 from mammo.core.records import ROI_SIDE_PX
-from mammo.data.decode import GreyImage, Picture, decode_picture
+from mammo.data.decode import PIXEL_MM, GreyImage, Picture, decode_picture
 
 IntArray = npt.NDArray[np.int64]
 
-PIXEL_MM: Final = 0.2
-"""Side of a pixel of mini-MIAS, to which other films are brought where their header tells theirs."""
 FOREGROUND_LEVEL: Final = 20
 """Grey levels above this are tissue, after preprocessing."""
 MIN_REGION_PX: Final = 1500

@@ -17,8 +17,8 @@ from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.core.files import atomic_folder
 from mammo.core.records import ROI_SIDE_PX, Label
-from mammo.data.decode import GreyImage, decode_picture, read_picture
-from mammo.data.extraction import PIXEL_MM, Film, prepare_film
+from mammo.data.decode import GreyImage, check_roi_spacing, decode_picture, read_picture
+from mammo.data.extraction import Film, prepare_film
 from mammo.data.rois import Rois, make_roi_set, pixel_hashes
 
 TABLE: Final = "rois.csv"
@@ -177,10 +177,7 @@ def _cut(
         )
     if (row.x, row.y) != (None, None):
         raise DataError(f"{path}: a whole ROI has no place in itself, got x and y; leave them empty")
-    if spacing is not None and abs(spacing / PIXEL_MM - 1) > 0.01:
-        raise DataError(
-            f"{path}: pixels of a ROI must be {PIXEL_MM} mm wide, got {spacing:g} mm; give its film with x and y"
-        )
+    check_roi_spacing(spacing, path)
     return _Cut(number, row, spacing, film, fields)
 
 

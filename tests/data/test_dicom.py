@@ -282,3 +282,12 @@ def test_pixel_spacing_is_the_detectors_and_else_the_images() -> None:
 def test_a_pixel_spacing_that_is_not_two_equal_lengths_is_refused(spacing: Any) -> None:
     with pytest.raises(DataError, match=r"film\.dcm: DICOM PixelSpacing must be two equal positive numbers"):
         spacing_of(PixelSpacing=spacing)
+
+
+def test_a_roi_of_other_pixels_than_mini_mias_is_refused_and_one_that_tells_none_is_not() -> None:
+    for fields in ({}, {"PixelSpacing": [0.2, 0.2]}, {"ImagerPixelSpacing": [0.201, 0.201]}):
+        assert np.array_equal(decode_roi(dicom(noise(0), **fields), "roi.dcm"), noise(0))
+    with pytest.raises(
+        DataError, match=r"roi\.dcm: pixels of a ROI must be 0\.2 mm wide, got 0\.1 mm; give its film"
+    ):
+        decode_roi(dicom(noise(0), ImagerPixelSpacing=[0.1, 0.1]), "roi.dcm")
