@@ -87,7 +87,7 @@ def decode_picture(content: bytes, name: str) -> Picture:
             on a side, larger than `MAX_PIXELS`, in colour, with alpha, not 8-bit, of several frames,
             lossy or turned, or its pixels are not square.
     """
-    return _decode(content, name, _check_image_size)
+    return _decode(content, name, check_image_size)
 
 
 def decode_image(content: bytes, name: str) -> GreyImage:
@@ -161,7 +161,8 @@ def read_picture(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _check_image_size(width: int, height: int, name: str) -> None:
+def check_image_size(width: int, height: int, name: str) -> None:
+    """Refuse a picture that is too small to hold a patch or larger than any mammogram (`DataError`)."""
     if min(width, height) < MIN_PATCH_PX:
         raise DataError(
             f"{name}: an image must be at least {MIN_PATCH_PX} pixels on each side, got {width} x {height}; "

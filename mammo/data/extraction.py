@@ -9,7 +9,7 @@ from PIL import Image
 
 from mammo.core.errors import DataError
 from mammo.core.records import ROI_SIDE_PX
-from mammo.data.decode import PIXEL_MM, GreyImage, Picture, decode_picture
+from mammo.data.decode import PIXEL_MM, GreyImage, Picture, check_image_size, decode_picture
 
 IntArray = npt.NDArray[np.int64]
 
@@ -131,15 +131,20 @@ class Film(NamedTuple):
 
 def read_film(content: bytes, name: str) -> Film:
     """Decode a film of any size (`decode_picture`) and prepare it."""
-    return prepare_film(decode_picture(content, name))
+    return prepare_film(decode_picture(content, name), name)
 
 
-def prepare_film(picture: Picture) -> Film:
-    """Bring a film's pixels to 0.2 mm where their size is known, and preprocess it."""
+def prepare_film(picture: Picture, name: str) -> Film:
+    """Bring a film's pixels to 0.2 mm where their size is known, and preprocess it.
+
+    Raises:
+        DataError: it would have fewer or more pixels then than `decode_picture` allows.
+    """
     grey, spacing_mm = picture
     scale = 1.0 if spacing_mm is None else spacing_mm / PIXEL_MM
     if scale != 1:
         height, width = (round(side * scale) for side in grey.shape)
+        check_image_size(width, height, f"{name}, brought from {spacing_mm:g} to {PIXEL_MM} mm a pixel")
         grey = np.array(Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC))
     return Film(preprocess_film(grey), scale)
 

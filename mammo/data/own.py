@@ -144,7 +144,7 @@ def _picture(folder: Path, name: str) -> tuple[GreyImage | Film, float | None]:
         raise DataError(f"{name}: must lie in the folder of the table or below, got a way out; move it there")
     picture = decode_picture(read_picture(folder / name), name)
     is_roi = picture.grey.shape == (ROI_SIDE_PX, ROI_SIDE_PX)
-    return picture.grey if is_roi else prepare_film(picture), picture.spacing_mm
+    return picture.grey if is_roi else prepare_film(picture, name), picture.spacing_mm
 
 
 class _Cut(NamedTuple):

@@ -27,6 +27,7 @@ from pydicom.uid import (
 
 from mammo.core.errors import DataError
 from mammo.data.decode import decode_image, decode_picture, decode_roi
+from mammo.data.extraction import read_film
 from tests.data.pictures import dicom, encoded, noise, saved
 
 REAL_CROPS = Path(os.environ.get("MAMMO_MIAS_ROIS", ".")).with_name("dicom")
@@ -291,3 +292,12 @@ def test_a_roi_of_other_pixels_than_mini_mias_is_refused_and_one_that_tells_none
         DataError, match=r"roi\.dcm: pixels of a ROI must be 0\.2 mm wide, got 0\.1 mm; give its film"
     ):
         decode_roi(dicom(noise(0), ImagerPixelSpacing=[0.1, 0.1]), "roi.dcm")
+
+
+@pytest.mark.parametrize(("spacing", "size"), [(1e-6, "0 x 0"), (10, "15000 x 15000")])
+def test_a_film_that_its_spacing_would_bring_to_an_impossible_size_is_refused_before(
+    spacing: float, size: str
+) -> None:
+    rule = rf"film\.dcm, brought from {spacing:g} to 0\.2 mm a pixel: an image must .*, got {size}"
+    with pytest.raises(DataError, match=rule):
+        read_film(dicom(noise(0, 300), PixelSpacing=[spacing, spacing]), "film.dcm")
