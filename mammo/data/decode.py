@@ -4,9 +4,7 @@ What would change them is refused: lossy pictures (JPEG moves votes), an orienta
 An ICC profile is ignored: it says how to show grey levels, not what they are.
 """
 
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -21,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
-from mammo.core.errors import DataError
+from mammo.core.errors import DataError, MammoError
 from mammo.core.records import MIN_PATCH_PX, ROI_SIDE_PX
 
 GreyImage = npt.NDArray[np.uint8]
@@ -59,12 +57,6 @@ _PILLOW_FORMATS: Final[dict[bytes, tuple[str, Callable[..., ImageFile]]]] = {
 """How a file begins, and what opens it, by its header alone: the size is checked before a pixel is decoded."""
 
 _DICOM_MARK: Final = slice(128, 132)
-
-_BROKEN: Final = (
-    *(OSError, EOFError, SyntaxError, ValueError, AttributeError, LookupError, ArithmeticError, TypeError),
-    *(RuntimeError, struct.error, zlib.error),
-)
-"""What Pillow and pydicom raise for damaged content."""
 
 
 class Picture(NamedTuple):
@@ -222,14 +214,11 @@ def _lossy(name: str, title: str) -> DataError:
 def _damage_refused(name: str, title: str) -> Iterator[None]:
     # What the decoders warn about is harmless or raises soon after.
     warnings.filterwarnings("ignore", module=r"(PIL|pydicom|mammo\.data\.(decode|dicom))\b")
-    broken: tuple[type[Exception], ...] = _BROKEN
-    if title == "DICOM":
-        from pydicom.errors import BytesLengthException, InvalidDicomError
-
-        broken += (BytesLengthException, InvalidDicomError)
     try:
         yield
-    except broken as error:
+    except (MammoError, MemoryError):
+        raise
+    except Exception as error:  # Pillow and pydicom raise of every kind for damaged content
         raise DataError(
             f"{name}: is not a whole {title} file ({error}); it is truncated or damaged, export it again"
         ) from error
