@@ -109,16 +109,18 @@ def read_roi(path: Path) -> GreyImage:
     return decode_roi(read_picture(path), str(path))
 
 
-def check_roi_array(array: Any, name: str) -> GreyImage:
-    """Check that an array is a ROI's grey levels and return them as uint8, shape (120, 120).
+def check_roi_array(pixels: Any, name: str) -> GreyImage:
+    """Check that rows of pixels are a ROI's grey levels and return them as uint8, shape (120, 120).
 
     Raises:
         DataError: the shape is not (120, 120), or a value is not a whole number in 0..255.
     """
     try:
-        values = np.asarray(array)
-    except ValueError as error:
-        raise DataError(f"{name}: a ROI must be a rectangular array of numbers ({error})") from error
+        values = np.stack([np.asarray(row) for row in pixels])
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name}: a ROI must be equally long rows of numbers ({error}); send 120 of 120"
+        ) from error
     if values.shape != (ROI_SIDE_PX, ROI_SIDE_PX):
         raise DataError(
             f"{name}: a ROI array must have the shape ({ROI_SIDE_PX}, {ROI_SIDE_PX}), got {values.shape}; "
@@ -126,12 +128,9 @@ def check_roi_array(array: Any, name: str) -> GreyImage:
         )
     if values.dtype.kind not in "iuf":
         raise DataError(f"{name}: a ROI array must hold numbers, got {values.dtype}; convert it to uint8")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DataError(f"{name}: a ROI array must be finite, got NaN or infinity; fill or drop those pixels")
-    low, high = values.min(), values.max()
-    if low < 0 or high > 255 or (values.dtype.kind == "f" and (values != np.rint(values)).any()):
+    if not ((values >= 0) & (values <= 255) & (values == np.rint(values))).all():
         raise DataError(
-            f"{name}: grey levels must be whole numbers in 0..255, got values from {low} to {high}; "
+            f"{name}: grey levels must be whole numbers in 0..255, got values from {values.min()} to {values.max()}; "
             "rescale to 8 bits and round"
         )
     return values.astype(np.uint8)
