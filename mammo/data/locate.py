@@ -114,7 +114,7 @@ def locate_rois(rois: Rois, films: Path) -> pd.DataFrame:
     """Look for each ROI in each film; a ROI is located where the extraction gives its very pixels.
 
     Places are tried where `Info.txt` has a lesion and where a film holds the same 8 pixels in a row as a ROI, or as
-    what it was before its stretch. All preprocessed films are kept in memory, 1 MiB each.
+    what it was before its stretch. Raw films wait in memory until they are preprocessed, which stay there: 1 MiB each.
 
     Args:
         rois: ROI table and images; of the table only ids and hashes are read.
