@@ -4,7 +4,8 @@ from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_json
 from mammo.data.audit import read_audit
-from mammo.data.expectations import check_leakage
+from mammo.data.expectations import check
+from mammo.data.rules import of_leakage
 from mammo.report.audit import write_audit
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     audit = read_audit(workspace)
     write_audit(workspace, audit, protocol)
     folder = workspace.reports / "expectations"
-    write_json(folder / "leakage.json", check_leakage(audit, protocol, folder / "leakage"))
+    write_json(folder / "leakage.json", check(of_leakage(audit, protocol), folder / "leakage"))
 
 
 if __name__ == "__main__":

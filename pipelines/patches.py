@@ -4,8 +4,9 @@ from mammo.core.config import Config
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_json, write_table
 from mammo.core.records import SPLIT_SCHEMA
-from mammo.data.expectations import check_patches
+from mammo.data.expectations import check
 from mammo.data.patches import drawn_patches, grid_patches
+from mammo.data.rules import of_patches
 from mammo.data.splits import read_parts
 
 
@@ -17,10 +18,8 @@ def main() -> None:
     # The test part only gets the voting grid; its ROIs are not looked at before `evaluate`.
     patch_sets["test"] = grid_patches(rois.part("test").table, config)
     folder = workspace.reports / "expectations"
-    write_json(
-        folder / "patches.json",
-        check_patches(patch_sets, rois.table, rois.table[list(SPLIT_SCHEMA)], folder / "patches"),
-    )
+    suites = of_patches(patch_sets, rois.table, rois.table[list(SPLIT_SCHEMA)])
+    write_json(folder / "patches.json", check(suites, folder / "patches"))
     for name, table in patch_sets.items():
         write_table(workspace.patches(name), table)
 

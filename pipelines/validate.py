@@ -2,8 +2,9 @@
 
 from mammo.core.errors import guarded
 from mammo.core.files import Workspace, write_json
-from mammo.data.expectations import check_rois
+from mammo.data.expectations import check
 from mammo.data.rois import read_rois
+from mammo.data.rules import of_rois
 
 
 def main() -> None:
@@ -11,7 +12,7 @@ def main() -> None:
     workspace = Workspace()
     rois = read_rois(workspace.rois)
     folder = workspace.reports / "expectations"
-    write_json(folder / "rois.json", check_rois(rois.table, rois.images, folder / "rois"))
+    write_json(folder / "rois.json", check(of_rois(rois.table, rois.images), folder / "rois"))
 
 
 if __name__ == "__main__":

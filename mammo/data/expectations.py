@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import great_expectations as gx
-import numpy.typing as npt
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations import Expectation
@@ -19,13 +18,12 @@ from great_expectations.expectations import Expectation
 from mammo.core.errors import ExpectationError
 from mammo.core.files import atomic_folder
 from mammo.data import rules
-from mammo.data.audit import Audit
 
 N_EXAMPLES: Final = 3
 
 
-def check_rois(table: pd.DataFrame, images: npt.NDArray[Any], docs_dir: Path) -> dict[str, Any]:
-    """Check the ROI table (`ROI_SCHEMA`) and its images, `(n, h, w)` in its order.
+def check(suites: rules.Suites, docs_dir: Path) -> dict[str, Any]:
+    """Check the rules of each suite on its facts.
 
     Returns:
         The summary, ready for JSON: `n_expectations`, `n_warnings` and `expectations` by name.
@@ -35,38 +33,6 @@ def check_rois(table: pd.DataFrame, images: npt.NDArray[Any], docs_dir: Path) ->
             they replace as a whole.
         DataError: `docs_dir` cannot be written.
     """
-    return _check({"rois": rules.of_rois(table, images), "images": rules.of_images(table, images)}, docs_dir)
-
-
-def check_patches(
-    patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.DataFrame, docs_dir: Path
-) -> dict[str, Any]:
-    """Check the patch sets of all parts (`PATCH_SCHEMA`) against the ROI table and the split, as `check_rois` does."""
-    facts = patches, rois, split
-    return _check({"patches": rules.of_patches(*facts), "split": rules.of_split(*facts)}, docs_dir)
-
-
-def check_leakage(audit: Audit, protocol: str, docs_dir: Path) -> dict[str, Any]:
-    """Check what the parts of a split share, as `check_rois` does.
-
-    `protocol` is that of the split: what `published` is known to break is a warning there and never stops the pipeline.
-    """
-    leak: rules.Severity = "warning" if protocol == "published" else "critical"
-    return _check({"pairs": rules.of_pairs(audit, leak), "leaks": rules.of_leaks(audit, leak)}, docs_dir)
-
-
-def check_served(
-    served: pd.DataFrame, bounds: Mapping[str, tuple[float, float]], docs_dir: Path
-) -> dict[str, Any]:
-    """Check answers of the service (`roi_id`, `in_domain`, a column for each of the bounds), as `check_rois` does.
-
-    Nothing of them is critical.
-    """
-    return _check({"served": rules.of_served(served, bounds)}, docs_dir)
-
-
-def _check(suites: Mapping[str, rules.Checked], docs_dir: Path) -> dict[str, Any]:
-    """Check the rules of each suite on its facts; see `check_rois`."""
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)

@@ -22,6 +22,8 @@ from mammo.data.rois import pixel_hashes
 Severity = Literal["critical", "warning"]
 Checked = tuple[pd.DataFrame, list[Expectation]]
 """Facts and their rules."""
+Suites = dict[str, Checked]
+"""What is checked together, by titles."""
 
 SERVED_SHARE: Final = 0.9
 """Of what is served has to lie within the reference's bounds, which hold 98 of 100 of the reference itself."""
@@ -68,8 +70,8 @@ def _between(name: str, column: str, text: str, remedy: str, **arguments: Any) -
     return _rule(gxe.ExpectColumnValuesToBeBetween, name, text, remedy, column=column, **arguments)
 
 
-def of_rois(table: pd.DataFrame, images: npt.NDArray[Any]) -> Checked:
-    """The ROI table, with a column more for each rule that compares columns."""
+def of_rois(table: pd.DataFrame, images: npt.NDArray[Any]) -> Suites:
+    """The ROI table (`ROI_SCHEMA`), a column more for each rule that compares columns, and its images, `(n, h, w)`."""
     known = table.reindex(columns=list(ROI_SCHEMA))
     normal, abnormality = known["label"] == Label.NORMAL, known["abnormality"]
     patients = known["patient_id"].groupby(known["film_id"].to_numpy()).transform("nunique")
@@ -82,7 +84,7 @@ def of_rois(table: pd.DataFrame, images: npt.NDArray[Any]) -> Checked:
     )
     unique, rows = gxe.ExpectColumnValuesToBeUnique, gxe.ExpectTableRowCountToBeBetween
     synthetic = "ROIs are synthetic if and only if they come from a phantom"
-    return facts, [
+    rules = [
         _has_columns("columns", "the ROI table has every column of its schema", ROI_SCHEMA),
         _rule(rows, "rows", "there is at least one ROI", SOURCE, min_value=1),
         *(_present(column) for column in ("roi_id", "source", "label", "sha256", "synthetic")),
@@ -98,9 +100,10 @@ def of_rois(table: pd.DataFrame, images: npt.NDArray[Any]) -> Checked:
         _holds("film_has_one_patient", "all ROIs of a film belong to one patient", SOURCE),
         _holds("sha256_fits_pixels", "sha256 is that of the ROI's pixels", REBUILD),
     ]
+    return {"rois": (facts, rules), "images": _of_images(table, images)}
 
 
-def of_images(table: pd.DataFrame, images: npt.NDArray[Any]) -> Checked:
+def _of_images(table: pd.DataFrame, images: npt.NDArray[Any]) -> Checked:
     """One row for each image: its type, size, grey levels, and how many others have the same bytes."""
     known = table.reindex(columns=["roi_id", "label"])
     hashes = np.array(pixel_hashes(images), dtype=object)
@@ -135,8 +138,8 @@ def of_images(table: pd.DataFrame, images: npt.NDArray[Any]) -> Checked:
     ]
 
 
-def of_patches(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.DataFrame) -> Checked:
-    """All patches of all parts, with what their ROI says of them."""
+def of_patches(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.DataFrame) -> Suites:
+    """All patches of all parts (`PATCH_SCHEMA`), with what their ROI says of them, and the split."""
     joined = pd.concat([of_part.assign(part=part) for part, of_part in patches.items()], ignore_index=True)
     known = joined.reindex(columns=[*PATCH_SCHEMA, "part"])
     roi_label = known["roi_id"].map(rois.set_index("roi_id")["label"])
@@ -154,7 +157,7 @@ def of_patches(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: p
     side = f"a patch's side is {MIN_PATCH_PX} to {ROI_SIDE_PX} pixels"
     remedy = "correct patches.size_px, then run `dvc repro`"
     part = "a patch set holds only ROIs of its own part of the split"
-    return facts, [
+    rules = [
         _has_columns("patch_columns", "a patch set has every column of its schema", PATCH_SCHEMA),
         _holds("patch_roi_exists", "every patch belongs to a ROI of the ROI table", SPLIT_AGAIN),
         _holds("patch_label_fits_roi", "a patch has the label of its ROI", SPLIT_AGAIN),
@@ -162,9 +165,10 @@ def of_patches(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: p
         _between("patch_size", "size_px", side, remedy, min_value=MIN_PATCH_PX, max_value=ROI_SIDE_PX),
         _holds("patch_in_its_part", part, SPLIT_AGAIN),
     ]
+    return {"patches": (facts, rules), "split": _of_split(patches, rois, split)}
 
 
-def of_split(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.DataFrame) -> Checked:
+def _of_split(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.DataFrame) -> Checked:
     """One row for each ROI: its part, its patches, and in how many parts its patient and group are."""
     facts = rois[["roi_id"]].merge(split, on="roi_id", how="left")
     counts = {
@@ -191,7 +195,16 @@ def of_split(patches: Mapping[str, pd.DataFrame], rois: pd.DataFrame, split: pd.
     ]
 
 
-def of_pairs(audit: Audit, leak: Severity) -> Checked:
+def of_leakage(audit: Audit, protocol: str) -> Suites:
+    """What the parts of a split share.
+
+    `protocol` is that of the split: what `published` is known to break is a warning there and never stops the pipeline.
+    """
+    leak: Severity = "warning" if protocol == "published" else "critical"
+    return {"pairs": _of_pairs(audit, leak), "leaks": _of_leaks(audit, leak)}
+
+
+def _of_pairs(audit: Audit, leak: Severity) -> Checked:
     """One row for each pair that the audit found; its `roi_id` names both ROIs."""
     pairs = audit.pairs
     group_of = audit.split.set_index("roi_id")["group_id"]
@@ -212,7 +225,7 @@ def of_pairs(audit: Audit, leak: Severity) -> Checked:
     ]
 
 
-def of_leaks(audit: Audit, leak: Severity) -> Checked:
+def _of_leaks(audit: Audit, leak: Severity) -> Checked:
     """One row for each ROI: in how many other parts its tissue and its patient are."""
     table = audit.rois.table
     flagged = flagged_rois(audit.pairs, table, parts_of(audit.split)).set_index("roi_id")
@@ -228,8 +241,8 @@ def of_leaks(audit: Audit, leak: Severity) -> Checked:
     return facts, rules
 
 
-def of_served(served: pd.DataFrame, bounds: Mapping[str, tuple[float, float]]) -> Checked:
-    """The prediction log: most values lie between the bounds that a reference gave their columns."""
+def of_served(served: pd.DataFrame, bounds: Mapping[str, tuple[float, float]]) -> Suites:
+    """The prediction log (`roi_id`, `in_domain`, a column for each bound), most of which lies as in a reference."""
     look = "look at the newest ROIs: another scanner, preparation or population?"
     often: dict[str, Any] = {"severity": "warning", "mostly": SERVED_SHARE}
     rules = []
@@ -238,4 +251,5 @@ def of_served(served: pd.DataFrame, bounds: Mapping[str, tuple[float, float]]) -
         limits = {"min_value": low, "max_value": high}
         rules.append(_between(f"{column}_as_in_reference", column, text, look, **limits, **often))
     known = "most ROIs are like those of training"
-    return served, [*rules, _one_of("mostly_in_domain", "in_domain", [True], known, look, **often)]
+    rules.append(_one_of("mostly_in_domain", "in_domain", [True], known, look, **often))
+    return {"served": (served, rules)}

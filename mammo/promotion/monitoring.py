@@ -65,7 +65,8 @@ def drift(workspace: Workspace, days: float) -> tuple[list[Drift], dict[str, Any
         DataError: the log is damaged, or the stages up to `split` have not run.
         TrackingError: there is no champion.
     """
-    from mammo.data.expectations import check_served
+    from mammo.data.expectations import check
+    from mammo.data.rules import of_served
 
     lines = list(read_log(workspace.predictions, datetime.now(UTC) - timedelta(days=days)))
     if not lines:
@@ -85,7 +86,7 @@ def drift(workspace: Workspace, days: float) -> tuple[list[Drift], dict[str, Any
         for name, values in reference.items()
         for low, high in [np.quantile(values, BOUNDS)]
     }
-    return found, check_served(served, bounds, workspace.reports / "drift")
+    return found, check(of_served(served, bounds), workspace.reports / "drift")
 
 
 async def _reference(workspace: Workspace) -> tuple[dict[str, npt.NDArray[np.float64]], str]:

@@ -13,7 +13,8 @@ import pytest
 
 from mammo.core.errors import ExpectationError
 from mammo.core.records import PATCH_SCHEMA, ROI_SCHEMA, SPLIT_SCHEMA
-from mammo.data.expectations import check_patches, check_rois
+from mammo.data.expectations import check
+from mammo.data.rules import Suites, of_patches, of_rois
 
 Images = npt.NDArray[Any]
 N = 16
@@ -57,10 +58,10 @@ def archive_rois() -> tuple[pd.DataFrame, Images]:
     return table.astype(ROI_SCHEMA), images
 
 
-def broken(check: Callable[..., object], *facts: Any) -> dict[str, set[str]]:
+def broken(suites: Callable[..., Suites], *facts: Any) -> dict[str, set[str]]:
     """Expectations that the message names, with the ROIs that each one gives as examples."""
     with pytest.raises(ExpectationError) as error:
-        check(*facts, Path("docs"))
+        check(suites(*facts), Path("docs"))
     lines = [line for line in str(error.value).splitlines() if line.startswith("expectation ")]
     return {line.split()[1]: set(re.findall(r"(?:for example|;) (roi\d+|nobody)", line)) for line in lines}
 
@@ -74,7 +75,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_sound_rois_pass_with_known_and_with_unknown_columns(
     make: Callable[[], tuple[pd.DataFrame, Images]],
 ) -> None:
-    summary = check_rois(*make(), Path("docs"))
+    summary = check(of_rois(*make()), Path("docs"))
     assert summary["n_warnings"] == 0
     assert summary["n_expectations"] == len(summary["expectations"]) == 25
     assert all(entry["kept"] for entry in summary["expectations"].values())
@@ -97,7 +98,7 @@ def test_each_impossible_value_of_the_table_is_named_with_its_roi() -> None:
     ]
     for row, column, value in faults:
         table.loc[row, column] = value
-    assert broken(check_rois, table, images) == {
+    assert broken(of_rois, table, images) == {
         "tissue_known_value": {"roi0"},
         "normal_has_no_severity": {"roi1"},
         "published_split_known_value": {"roi2"},
@@ -117,7 +118,7 @@ def test_each_missing_value_of_the_table_is_named_with_its_roi() -> None:
     table = table.astype({"label": "Int8", "synthetic": "boolean"})
     for row, column in enumerate(["source", "label", "sha256", "synthetic", "roi_id"]):
         table.loc[row, column] = None
-    assert broken(check_rois, table, images) == {
+    assert broken(of_rois, table, images) == {
         "source_present": {"roi0"},
         "label_present": {"roi1"},
         "sha256_present": {"roi2"},
@@ -129,11 +130,11 @@ def test_each_missing_value_of_the_table_is_named_with_its_roi() -> None:
 
 def test_a_missing_column_and_an_empty_table_are_named() -> None:
     table, images = phantom_rois()
-    assert next(iter(broken(check_rois, table.drop(columns="severity"), images))) == "columns"
-    assert broken(check_rois, table.iloc[:0], images[:0]) == {"rows": set()}
+    assert next(iter(broken(of_rois, table.drop(columns="severity"), images))) == "columns"
+    assert broken(of_rois, table.iloc[:0], images[:0]) == {"rows": set()}
     sets, table, split = patch_sets()
     without = {part: patches.drop(columns="top_px") for part, patches in sets.items()}
-    assert next(iter(broken(check_patches, without, table, split))) == "patch_columns"
+    assert next(iter(broken(of_patches, without, table, split))) == "patch_columns"
 
 
 def test_each_fault_of_the_images_is_named_with_its_roi() -> None:
@@ -142,7 +143,7 @@ def test_each_fault_of_the_images_is_named_with_its_roi() -> None:
     images[2] = images[9]
     faulty = images[:, :100, :90].astype(np.float32)
     table["sha256"] = hashes(faulty)
-    assert broken(check_rois, table, faulty) == {
+    assert broken(of_rois, table, faulty) == {
         "dtype_known_value": {"roi0", "roi1", "roi2"},
         "height_px_known_value": {"roi0", "roi1", "roi2"},
         "width_px_known_value": {"roi0", "roi1", "roi2"},
@@ -156,7 +157,7 @@ def test_copies_with_one_label_and_poor_images_are_warnings() -> None:
     images[1] = images[0]
     images[6] %= 8
     table["sha256"] = hashes(images)
-    summary = check_rois(table, images, Path("docs"))
+    summary = check(of_rois(table, images), Path("docs"))
     entries = summary["expectations"]
     assert summary["n_warnings"] == 2
     assert not entries["no_copies"]["kept"]
@@ -173,7 +174,7 @@ def test_a_failure_names_rule_count_examples_remedy_and_pages_which_replace_olde
     docs.mkdir(parents=True)
     (docs / "old.html").touch()
     with pytest.raises(ExpectationError) as error:
-        check_rois(table, images, docs)
+        check(of_rois(table, images), docs)
     assert str(error.value) == (
         "expectation tissue_known_value failed: tissue is one of F, G, D where it is known, got 8 of 16 rows that "
         "break it, for example roi1 (tissue X); roi3 (tissue X); roi5 (tissue X); check the raw data, then run "
@@ -204,7 +205,7 @@ def patch_sets() -> tuple[PatchSets, pd.DataFrame, pd.DataFrame]:
 
 
 def test_sound_patch_sets_pass() -> None:
-    summary = check_patches(*patch_sets(), Path("docs"))
+    summary = check(of_patches(*patch_sets()), Path("docs"))
     assert (summary["n_warnings"], summary["n_expectations"]) == (0, 12)
 
 
@@ -219,7 +220,7 @@ def test_each_fault_of_the_patch_sets_is_named_with_its_roi() -> None:
     train.loc["roi6", "size_px"] = 31
     sets["train"] = pd.concat([train, stranger], ignore_index=True)
     sets["val"] = pd.concat([sets["val"], strays], ignore_index=True)
-    assert broken(check_patches, sets, table, split) == {
+    assert broken(of_patches, sets, table, split) == {
         "patch_roi_exists": {"nobody"},
         "patch_label_fits_roi": {"roi4"},
         "patch_inside_roi": {"roi5"},
@@ -237,7 +238,7 @@ def test_each_fault_of_the_split_is_named_with_its_roi() -> None:
     sets["train"] = sets["train"][~moved]
     split.loc[3, "split"] = "val"
     split.loc[12, "split"] = "trainval"
-    assert broken(check_patches, sets, table, split.drop(index=15)) == {
+    assert broken(of_patches, sets, table, split.drop(index=15)) == {
         "split_known_value": {"roi12"},
         "split_present": {"roi15"},
         "patch_in_its_part": {"roi12"},
@@ -248,7 +249,7 @@ def test_patients_and_tissue_shared_by_two_parts_are_warnings_as_the_published_f
     sets, table, split = patch_sets()
     split["group_id"] = ["g"] * len(split)
     split.loc[0, "patient_id"] = split["patient_id"].iloc[-1]
-    summary = check_patches(sets, table, split, Path("docs"))
+    summary = check(of_patches(sets, table, split), Path("docs"))
     assert [name for name, entry in summary["expectations"].items() if not entry["kept"]] == [
         "patient_in_one_part",
         "group_in_one_part",

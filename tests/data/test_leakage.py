@@ -23,8 +23,9 @@ from mammo.data.audit import (
     with_parts,
 )
 from mammo.data.audit_search import Kind, Overlap
-from mammo.data.expectations import check_leakage
+from mammo.data.expectations import check
 from mammo.data.rois import Rois
+from mammo.data.rules import of_leakage
 
 
 def pair(a: str, b: str, kind: Kind = "shifted", overlap_px: int = 13_572) -> Overlap:
@@ -144,14 +145,14 @@ def test_leaks_of_the_published_split_are_warnings_and_leaks_of_groups_stop_the_
 ) -> None:
     parts = split(a="train", b="train", c="test", d="val", e="test")
     leaky = audit(TABLE, PAIRS, parts)
-    summary = check_leakage(leaky, "published", tmp_path / "docs")
+    summary = check(of_leakage(leaky, "published"), tmp_path / "docs")
     broken = {name: entry for name, entry in summary["expectations"].items() if not entry["kept"]}
     assert set(broken) == {"pair_in_one_part", "n_parts_with_its_tissue", "n_parts_with_its_patient"}
     assert {entry["severity"] for entry in broken.values()} == {"warning"}
     assert broken["pair_in_one_part"]["examples"] == ["b and c", "d and c"]
     assert (tmp_path / "docs" / "index.html").is_file()
     with pytest.raises(ExpectationError) as error:
-        check_leakage(leaky, "grouped_cv", tmp_path / "docs")
+        check(of_leakage(leaky, "grouped_cv"), tmp_path / "docs")
     assert [line.split()[1] for line in str(error.value).splitlines()[:-1]] == list(broken)
 
 
@@ -162,12 +163,14 @@ def test_leaks_of_the_published_split_are_warnings_and_leaks_of_groups_stop_the_
 def test_a_split_without_leaks_passes_and_a_copy_in_one_part_is_a_warning(
     tmp_path: Path, overlaps: list[Overlap], warnings: list[str]
 ) -> None:
-    summary = check_leakage(audit(TABLE, overlaps, SOUND), "grouped_cv", tmp_path / "docs")
+    summary = check(of_leakage(audit(TABLE, overlaps, SOUND), "grouped_cv"), tmp_path / "docs")
     assert [name for name, entry in summary["expectations"].items() if not entry["kept"]] == warnings
 
 
 def test_pairs_in_two_groups_or_of_unknown_rois_stop_the_pipeline(tmp_path: Path) -> None:
     parts = SOUND.assign(group_id=["g", "h", "g", "g", "g"])
     with pytest.raises(ExpectationError, match="pair_rois_exist failed") as error:
-        check_leakage(audit(TABLE, [pair("a", "b"), pair("a", "z")], parts), "published", tmp_path / "docs")
+        check(
+            of_leakage(audit(TABLE, [pair("a", "b"), pair("a", "z")], parts), "published"), tmp_path / "docs"
+        )
     assert "pair_in_one_group failed" in str(error.value)
