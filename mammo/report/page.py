@@ -37,7 +37,6 @@ from mammo.report.audit import AUDIT_FILE, audit_blocks, audit_headline
 from mammo.report.blocks import (
     Block,
     Cell,
-    Inline,
     Paragraph,
     Picture,
     SourceFile,
@@ -85,12 +84,16 @@ class ReportInputs:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: anchor, heading, blocks (none without its files), and the command that makes its files."""
+    """A part of the page: anchor, heading, blocks (none without its files), and the command that makes its files.
+
+    `others` are files of its kind that are of other data.
+    """
 
     key: str
     title: str
     blocks: Sequence[Block]
     missing: str = "dvc repro evaluate"
+    others: Sequence[str] = ()
 
 
 def gather(workspace: Workspace, config: Config) -> ReportInputs:
@@ -212,20 +215,18 @@ def sections_of(inputs: ReportInputs) -> list[Section]:
     def study(key: str, title: str, command: str, sources: Mapping[str, studies.Blocks]) -> Section:
         """The section of a study of these data, whether or not its command has run; `sources`: file → what to show."""
         blocks: list[Block] = []
-        others: list[Inline] = []
+        others: list[str] = []
         for pattern, show in sources.items():
             for file in sorted(workspace.reports.glob(f"{key}/{pattern}.json")):
                 source = SourceFile.read(workspace, str(file.relative_to(workspace.reports)))
-                of = source.value("data") or source.value("record", "study")
-                if all(of.get(key, data[key]) == data[key] for key in ("source", "synthetic")):
+                of = source.value("data") or source.value("study")
+                if all(of.get(key) == data[key] for key in ("source", "synthetic")):
                     if data["n_patients"] and not of.get("n_patients"):
                         blocks.append(Paragraph((UNGROUPED,)))
                     blocks += show(source)
                 else:
-                    others.append(Cell(source.path, source.path))
-        if others:
-            blocks.append(Paragraph(("Of other data, and not shown here: ", *others)))
-        return Section(key, title, blocks, command)
+                    others.append(source.href())
+        return Section(key, title, blocks, command, others)
 
     training = [block for one in results.each("systems") for block in one.blocks("training", name=one.name)]
     ablation = {"ablate": studies.ablation_blocks}

@@ -32,7 +32,7 @@ def reported(
         shutil.copytree(REPORTS / name, root / "reports" / name)
     for path in (path for name in STUDIES for path in (root / "reports" / name).glob("*.json")):
         study = json.loads(path.read_text())
-        of = study.get("data") or study["record"]["study"]
+        of = study.get("data") or study["study"]
         of |= {"source": "phantom", "synthetic": True}  # as if of this workspace's data
         path.write_text(json.dumps(study))
     workspace, config = Workspace(root), finished[1]
@@ -105,11 +105,30 @@ def test_the_page_needs_nothing_beside_itself(page: Element) -> None:
     assert outside == ["https://doi.org/10.1038/s41598-020-71431-x"]
 
 
-def test_a_study_of_other_data_is_named_and_not_shown(undrawn: tuple[Workspace, Config]) -> None:
-    shutil.copy(REPORTS / "ledger" / "ledger.json", undrawn[0].reports / "ledger")
-    ledger = section(write(*undrawn), "ledger")
-    assert "Of other data, and not shown here: ledger/ledger.json" in text(ledger)
-    assert every(ledger, "table", "img") == []
+@pytest.mark.parametrize(
+    ("key", "named"), [("ledger", "ledger/ledger.json"), ("tune", "tune/study.json, tune/nested.json")]
+)
+def test_studies_of_other_data_are_named_and_not_shown_and_the_command_makes_ones_own(
+    key: str, named: str, undrawn: tuple[Workspace, Config]
+) -> None:
+    for file in named.split(", "):
+        shutil.copy(REPORTS / file, undrawn[0].reports / file)
+    found = section(write(*undrawn), key)
+    assert f"Of other data, and not shown here: {named}\n" in text(found)
+    assert f"Not there yet: mammo {key} makes it" in text(found)
+    assert every(found, "table", "img") == []
+
+
+def test_only_a_study_that_knew_no_patients_is_said_to_know_none(undrawn: tuple[Workspace, Config]) -> None:
+    file = undrawn[0].reports / "tune" / "study.json"
+    (file.parent / "nested.json").unlink()
+    said = []
+    for n_patients in (None, 24):
+        study = read_json(file)
+        study["study"]["n_patients"] = n_patients
+        write_json(file, study)
+        said.append("patients were unknown" in text(section(write(*undrawn), "tune")))
+    assert said == [True, False]
 
 
 def test_the_page_is_whole_html_with_unique_anchors(page: Element) -> None:
