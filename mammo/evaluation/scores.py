@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from mammo.core.files import missing_file
 from mammo.core.records import Label
 from mammo.evaluation.metrics import (
     RATES,
@@ -74,6 +77,16 @@ class Scores:
         folds = np.zeros((1, len(labels)), dtype=np.int64)
         rest = {name: None if values is None else values[None] for name, values in fitted.items()}
         return cls(roi_ids, labels, groups, patch_scores[None], shares[None], decisions[None], folds, **rest)
+
+    @classmethod
+    def of_predictions(cls, rows: pd.DataFrame) -> Self:
+        """One system's rows of `read_predictions`: the mean score of a ROI stands for its patches."""
+        labels, decided = (
+            (rows[of] == Label.TUMOR.title).to_numpy().astype(np.int64) for of in ("label", "decision")
+        )
+        roi_ids, groups = (rows[of].to_numpy(dtype=object) for of in ("roi_id", "group_id"))
+        score, shares, sure = (rows[of].to_numpy(float) for of in ("score", "vote_share", "probability"))
+        return cls.single(roi_ids, labels, groups, score[:, None], shares, decided, probabilities=sure)
 
     @classmethod
     def of_runs(cls, runs: Sequence[Sequence[Self]]) -> Self:
@@ -145,6 +158,17 @@ class Scores:
             called.astype(np.int64),
             np.repeat(self.folds, n_patches, axis=1),
         )
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """What each system of an evaluation said about each ROI, a row for each; ids are text, also those of digits alone.
+
+    Raises:
+        DataError: the file is missing.
+    """
+    if not path.is_file():
+        raise missing_file(path)
+    return pd.read_csv(path, dtype=dict.fromkeys(("system", "roi_id", "group_id", "label", "decision"), str))
 
 
 def run_values(scores: Scores, metric: str, weights: FloatArray) -> FloatArray:

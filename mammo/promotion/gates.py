@@ -15,12 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
-from mammo.core.records import Label
 from mammo.core.systems import FLOOR
 from mammo.evaluation.calibration import expected_calibration_error
 from mammo.evaluation.comparison import auc_difference
 from mammo.evaluation.intervals import Estimate, percent
-from mammo.evaluation.scores import Scores
+from mammo.evaluation.scores import Scores, read_predictions
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.registry import Version
 from mammo.track.store import first_line
@@ -84,8 +83,7 @@ class Evidence:
 
         Where the list of those that do is missing, a gate of its own says so.
         """
-        kinds = dict.fromkeys(("system", "roi_id", "group_id", "label", "decision"), str)
-        table = pd.read_csv(self.file(PREDICTIONS), dtype=kinds)
+        table = read_predictions(self.file(PREDICTIONS))
         if (flagged := self.folder / FLAGGED).is_file():
             leaked = pd.read_csv(flagged, dtype=str).dropna(subset="tissue_in")["roi_id"]
             table = table[~table["roi_id"].isin(leaked)]
@@ -102,12 +100,7 @@ class Evidence:
             raise DataError(
                 f"version {self.version.number}: {PREDICTIONS} holds no ROI that {system!r} judged"
             )
-        labels, decided = (
-            (rows[of] == Label.TUMOR.title).to_numpy().astype(np.int64) for of in ("label", "decision")
-        )
-        score, shares, sure = (rows[of].to_numpy(float) for of in ("score", "vote_share", "probability"))
-        whose = rows.index.to_numpy(), labels, rows["group_id"].to_numpy()
-        return Scores.single(*whose, score[:, None], shares, decided, probabilities=sure)
+        return Scores.of_predictions(rows.reset_index())
 
     @property
     def own(self) -> Scores:

@@ -19,7 +19,6 @@ from mammo.core.files import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
     Workspace,
-    missing_file,
     read_json,
     write_bytes,
     write_json,
@@ -31,6 +30,7 @@ from mammo.data.locate import with_films
 from mammo.data.splits import read_parts
 from mammo.evaluation.baselines import DOI
 from mammo.evaluation.metrics import TITLES
+from mammo.evaluation.scores import read_predictions
 from mammo.report import results as evaluation
 from mammo.report import studies
 from mammo.report.audit import AUDIT_FILE, audit_blocks, audit_headline
@@ -105,12 +105,9 @@ def gather(workspace: Workspace, config: Config) -> ReportInputs:
     results = SourceFile.read(workspace, evaluation.RESULTS_FILE)
     champion = SourceFile.read(workspace, "champion.json")
     model = SourceFile.read(workspace, f"../models/{champion.content['system']}/{DESCRIPTION_FILE}")
-    predictions_file = workspace.reports / evaluation.PREDICTIONS_FILE
-    if not predictions_file.is_file():
-        raise missing_file(predictions_file)
-    predictions, data = pd.read_csv(predictions_file), results.content["data"]
+    predictions = read_predictions(workspace.reports / evaluation.PREDICTIONS_FILE)
     rois = with_films(read_parts(workspace).table, workspace.located)
-    sliced = evaluation.slice_report(predictions, rois, config.evaluate, data)
+    sliced = evaluation.slice_report(predictions, rois, config.evaluate, results.content["data"])
     slices = SourceFile("slices.json", sliced)
     provenance = SourceFile("provenance.json", _provenance(workspace, config, rois, model.content))
     for source in (slices, provenance):

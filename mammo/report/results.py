@@ -3,12 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mammo.core.config import EvaluateConfig
-from mammo.core.records import Label
 from mammo.core.systems import FLOOR
 from mammo.evaluation.conformal import RATES
 from mammo.evaluation.metrics import TITLES
@@ -185,7 +182,7 @@ def slice_report(
     """Every system on every slice of the judged part, ready for JSON.
 
     Args:
-        predictions: one row for each system and ROI, as `systems.assess` makes them.
+        predictions: one row for each system and ROI, as `read_predictions` reads them.
         rois: the ROI table.
         config: how the intervals are made.
         data: what was judged, as `assess.describe_data` tells it.
@@ -194,19 +191,6 @@ def slice_report(
         `data`, and `axes` as `slices_by_axis` gives them.
     """
     judged = {
-        # A ROI's mean score stands for its patches, its decision for its votes.
-        str(system): Scores.single(
-            rows["roi_id"].to_numpy(dtype=object),
-            _classes(rows["label"]),
-            rows["group_id"].to_numpy(dtype=object),
-            rows["score"].to_numpy(dtype=float)[:, None],
-            _classes(rows["decision"]).astype(float),
-            _classes(rows["decision"]),
-        )
-        for system, rows in predictions.groupby("system", sort=False)
+        str(system): Scores.of_predictions(rows) for system, rows in predictions.groupby("system", sort=False)
     }
     return {"data": data, "axes": slices_by_axis(judged, rois, **config.resampling)}
-
-
-def _classes(names: pd.Series) -> npt.NDArray[np.int64]:
-    return (names == Label.TUMOR.title).to_numpy().astype(np.int64)

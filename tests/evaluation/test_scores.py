@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn import metrics as sk
 
 from mammo.core.errors import DataError
 from mammo.evaluation.metrics import Confusion, auc, confusion
-from mammo.evaluation.scores import Scores, auc_within_folds, run_values
+from mammo.evaluation.scores import Scores, auc_within_folds, read_predictions, run_values
 from tests.evaluation.made_scores import made, some_runs
 
 
@@ -50,6 +51,18 @@ def test_folds_become_a_run_in_the_order_of_the_ids_and_runs_are_stacked() -> No
     assert found.folds.tolist() == [[0, 1, 0, 1], [2, 0, 2, 0]]
     assert found.decisions.tolist() == [[1, 0, 0, 1], [1, 0, 0, 1]]
     assert found.only(np.array(["d", "b"])).scores.tolist() == [[0.1, 0.8], [0.4, 1.0]]
+
+
+def test_ids_of_digits_are_read_as_the_text_that_they_are(tmp_path: Path) -> None:
+    header = "system,roi_id,group_id,label,decision,vote_share,score,probability"
+    rows = ("mine,000002,07,Tumor,Normal,0.25,0.4,", "mine,000001,07,Normal,Tumor,1.0,0.9,0.8")
+    (tmp_path / "predictions.csv").write_text("\n".join((header, *rows)))
+    found = Scores.of_predictions(read_predictions(tmp_path / "predictions.csv"))
+    assert (found.roi_ids.tolist(), found.groups.tolist()) == (["000002", "000001"], ["07", "07"])
+    assert (found.labels.tolist(), found.decisions.tolist()) == ([1, 0], [[0, 1]])
+    assert (found.scores.tolist(), found.shares.tolist()) == ([[0.4, 0.9]], [[0.25, 1.0]])
+    assert found.probabilities is not None
+    np.testing.assert_array_equal(found.probabilities, [[np.nan, 0.8]])
 
 
 def test_folds_of_other_grids_keep_their_mean_scores() -> None:

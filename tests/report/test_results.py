@@ -24,7 +24,9 @@ def tables(**known: object) -> tuple[pd.DataFrame, pd.DataFrame]:
         "group_id": ids[::-1],
         "label": ["Tumor", "Normal", "Tumor", "Normal"],
         "decision": ["Normal", "Normal", "Tumor", "Tumor"],
+        "vote_share": [0.0, 0.0, 1.0, 1.0],
         "score": [0.2, 0.1, 0.9, 0.6],
+        "probability": [0.1, 0.1, 0.8, 0.7],
     }
     systems = [pd.DataFrame(judged).assign(system=system) for system in ("mine", "floor")]
     return pd.concat(systems, ignore_index=True), conform(pd.DataFrame(rows | known), ROI_SCHEMA, "rois")

@@ -293,10 +293,11 @@ def test_the_same_files_give_the_same_bytes(own: tuple[Workspace, Config]) -> No
     assert {name: (workspace.reports / name).read_bytes() for name in names} == before
 
 
-def test_without_an_evaluation_the_stage_says_what_to_run(own: tuple[Workspace, Config]) -> None:
+@pytest.mark.parametrize("name", ["results.json", "predictions.csv"])
+def test_without_an_evaluation_the_stage_says_what_to_run(name: str, own: tuple[Workspace, Config]) -> None:
     workspace, config = own
-    (workspace.reports / "evaluate" / "results.json").unlink()
-    with pytest.raises(DataError, match=r"results\.json: does not exist; run `dvc repro`"):
+    (workspace.reports / "evaluate" / name).unlink()
+    with pytest.raises(DataError, match=rf"{name}: does not exist; run `dvc repro`"):
         gather(workspace, config)
 
 
