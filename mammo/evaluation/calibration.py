@@ -21,11 +21,6 @@ _MARGIN: Final = 1e-6
 """Scores are kept this far from 0 and 1 before the logit, which is infinite there."""
 
 
-def brier(labels: IntArray, scores: FloatArray) -> float:
-    """Brier score of probabilities of Tumor: mean of (score - label)²; 0 is perfect, 0.25 is always saying 0.5."""
-    return float(np.mean((scores - labels) ** 2))
-
-
 def reliability(
     labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int, confidence: float
 ) -> pd.DataFrame:
@@ -70,10 +65,11 @@ def calibration_estimates(
 ) -> dict[str, Estimate]:
     """Brier score and expected calibration error with bootstrap intervals over the groups.
 
-    The bins are those of the whole sample in every resample; the keys are `brier` and `calibration_error`.
-    Resampling adds to the calibration error as chance does, so that its interval is the basic one, cut at 0; it
-    may lie wholly below the value. It is a rough one: on simulated sets of 64 ROIs a nominal 95% covers 86 to 89%
-    where scores are off, and 72% where they are perfect.
+    The Brier score is the mean of (score - label)²: 0 is perfect, 0.25 is always saying 0.5. The bins are those of the
+    whole sample in every resample; the keys are `brier` and `calibration_error`. Resampling adds to the calibration
+    error as chance does, so that its interval is the basic one, cut at 0; it may lie wholly below the value. It is a
+    rough one: on simulated sets of 64 ROIs a nominal 95% covers 86 to 89% where scores are off, and 72% where they are
+    perfect.
     """
     gaps, in_bin = scores - labels, _bins(scores, binning, n_bins)
 

@@ -6,16 +6,15 @@ part, not for ROIs of another clinic or scanner. A ROI whose set is not one sing
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from mammo.core.records import Label
-from mammo.evaluation.intervals import Estimate, Result, SeedSummary, over_seeds, wilson
+from mammo.evaluation.intervals import Estimate, Result, wilson
 from mammo.evaluation.metrics import FloatArray, IntArray
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -84,34 +83,6 @@ RATES: Final[dict[str, str]] = {
 """The rates of a fold with the names that people read."""
 
 
-@dataclass(frozen=True)
-class FoldReferral(Result):
-    """One fold's promised coverage, by `n_calibration` ROIs, and what came of it on ROIs with known labels.
-
-    Attributes:
-        coverage: share of the sets that hold the true class; likewise among Normal and Tumor ROIs.
-        referral_rate: share of the ROIs whose set is not one single class.
-        n_both, n_empty: sets that hold both classes, and none.
-        verdict: whether the coverage of all judged ROIs kept the promise.
-    """
-
-    fold: str
-    promise: float
-    n_calibration: int
-    coverage: Estimate
-    coverage_normal: Estimate
-    coverage_tumor: Estimate
-    referral_rate: Estimate
-    n_both: int
-    n_empty: int
-    verdict: Verdict
-
-    def rate(self, name: str) -> Estimate:
-        """One of the `RATES`."""
-        rate: Estimate = getattr(self, name)
-        return rate
-
-
 def verdict(coverage: Estimate, promise: float) -> Verdict:
     """`missed` only where the whole interval lies below the promise."""
     if np.isnan(coverage.value):
@@ -129,30 +100,27 @@ def judge_fold(
     sets: npt.NDArray[np.bool_],
     *,
     confidence: float,
-) -> FoldReferral:
-    """The rates of prediction sets `(n, 2)` of ROIs with the true classes `(n,)`, with Wilson intervals."""
-    held, size = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
+) -> dict[str, Any]:
+    """A fold's promised coverage, by `n_calibration` ROIs, and what came of it, ready for JSON.
 
-    def share(of: npt.NDArray[np.bool_]) -> Estimate:
-        return wilson(int(of.sum()), len(of), confidence)
+    Labels are the true classes of the judged ROIs, `(n,)`, `sets` their prediction sets, `(n, 2)`.
 
-    return FoldReferral(
-        fold,
-        promise,
-        n_calibration,
-        coverage=share(held),
-        coverage_normal=share(held[labels == Label.NORMAL]),
-        coverage_tumor=share(held[labels == Label.TUMOR]),
-        referral_rate=share(size != 1),
-        n_both=int((size == 2).sum()),
-        n_empty=int((size == 0).sum()),
-        verdict=verdict(share(held), promise),
-    )
-
-
-def over_folds(folds: Sequence[FoldReferral], confidence: float) -> dict[str, SeedSummary]:
-    """Mean, standard deviation and t interval of each of the `RATES` over the folds.
-
-    The t interval takes folds as independent. Those of several repeats judge the same ROIs again, and are not.
+    Returns:
+        `fold`, `promise`, `n_calibration`; the `RATES` with Wilson intervals: the share of the sets that hold the true
+        class, also within each class, and that of the ROIs whose set is not one single class; `n_both` and `n_empty`
+        sets; `verdict`: whether the coverage of all judged ROIs kept the promise.
     """
-    return {name: over_seeds([fold.rate(name).value for fold in folds], confidence) for name in RATES}
+    held, size = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
+    counted = (held, held[labels == Label.NORMAL], held[labels == Label.TUMOR], size != 1)
+    rates = {
+        name: wilson(int(of.sum()), len(of), confidence) for name, of in zip(RATES, counted, strict=True)
+    }
+    return {
+        "fold": fold,
+        "promise": promise,
+        "n_calibration": n_calibration,
+        **{name: rate.to_dict() for name, rate in rates.items()},
+        "n_both": int((size == 2).sum()),
+        "n_empty": int((size == 0).sum()),
+        "verdict": verdict(rates["coverage"], promise),
+    }

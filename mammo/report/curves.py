@@ -20,11 +20,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mammo.core.records import Label
-from mammo.evaluation.calibration import Binning, brier, expected_calibration_error, reliability
-from mammo.evaluation.conformal import FoldReferral
-from mammo.evaluation.intervals import Estimate, percent, wilson
-from mammo.evaluation.metrics import TITLES, Confusion, FloatArray, IntArray
+from mammo.evaluation.metrics import TITLES, FloatArray, IntArray
 from mammo.report import canvas
+from mammo.report.blocks import shown
+
+Judged = Mapping[str, dict[str, Any]]
+"""Name of a system → what an evaluation found of it, as `systems.assess` gives it."""
 
 _NORMAL, _TUMOR = canvas.LABEL_COLOURS[Label.NORMAL], canvas.LABEL_COLOURS[Label.TUMOR]
 _TRAINING: Final = (
@@ -51,14 +52,14 @@ _PAPER: Final = ("^", canvas.INK)
 def roc_and_precision_recall(
     labels: IntArray,
     scores: Mapping[str, FloatArray],
-    aucs: Mapping[str, Estimate],
+    judged: Judged,
     path: Path,
     data_note: str,
 ) -> None:
     """Draw the ROC and the precision-recall curves of several systems side by side.
 
     `labels` are true classes, shape `(n,)`; `scores` give each system's score of each ROI, `(n,)`, and its name fixes
-    the line's colour and dashes; `aucs` with their intervals stand in the legend.
+    the line's colour and dashes; the AUC of each that was `judged` stands in the legend.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve  # here: it takes 1 s to import
 
@@ -69,8 +70,7 @@ def roc_and_precision_recall(
     canvas.tidy(precision_recall, "Precision-recall", "Tumor recall (sensitivity)", "Tumor precision")
     styles = canvas.system_styles(list(scores))
     for name, style in styles.items():
-        auc = _with_interval(aucs[name], 3, f"{percent(aucs[name].confidence)} ")
-        style |= {"linewidth": 1.8, "label": f"{name}: AUC {auc}"}
+        style |= {"linewidth": 1.8, "label": f"{name}: AUC {shown(judged[name]['roi']['auc_score'])}"}
     two_classes = len(np.unique(labels)) == len(Label)
     for axes in (roc, precision_recall):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -94,22 +94,20 @@ def roc_and_precision_recall(
     canvas.save(figure, path)
 
 
-def confusion_matrices(
-    confusions: Mapping[str, Confusion], path: Path, data_note: str, confidence: float
-) -> None:
-    """Draw the confusion matrices of several systems side by side, four in a row, with Wilson intervals.
+def confusion_matrices(judged: Judged, path: Path, data_note: str) -> None:
+    """Draw the confusion matrices of several systems side by side, four in a row.
 
     A cell's colour deepens with its share of the row, so that recall and specificity can be seen.
     """
-    columns, rows = min(4, len(confusions)), math.ceil(len(confusions) / 4)
-    width = max(5.0, 2.7 * columns)
+    columns, rows = min(4, len(judged)), math.ceil(len(judged) / 4)
+    width = max(5.0, 2.9 * columns)
     figure = canvas.new_figure(width, 3.2 * rows, "Confusion matrices, ROI level", data_note)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (name, table) in zip(grid, confusions.items(), strict=False):
-        accuracy = wilson(*table.trials("accuracy"), confidence)
-        canvas.tidy(axes, f"{name}\naccuracy {_with_interval(accuracy, 2)}", "decision", "truth")
-        _draw_matrix(axes, np.array([[table.tn, table.fp], [table.fn, table.tp]]))
-    for axes in grid[len(confusions) :]:
+    for axes, (name, one) in zip(grid, judged.items(), strict=False):
+        canvas.tidy(axes, f"{name}\naccuracy {shown(one['roi']['accuracy'], 2)}", "decision", "truth")
+        tp, fn, fp, tn = (one["confusion"][count] for count in ("tp", "fn", "fp", "tn"))
+        _draw_matrix(axes, np.array([[tn, fp], [fn, tp]]))
+    for axes in grid[len(judged) :]:
         axes.set_axis_off()
     canvas.save(figure, path)
 
@@ -167,47 +165,41 @@ def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: s
 
 def reliability_diagram(
     labels: IntArray,
-    systems: Mapping[str, tuple[FloatArray, FloatArray]],
+    calibrations: Judged,
+    probabilities: Mapping[str, FloatArray],
     path: Path,
     data_note: str,
-    *,
-    binning: Binning,
-    n_bins: int,
-    confidence: float,
 ) -> None:
     """Draw the share of Tumor ROIs against the mean score of each bin, a panel for each system.
 
-    The bars are Wilson intervals of the shares, ticks at the edges the single ROIs (Tumor above, Normal below). The
-    legend gives Brier score and expected calibration error, the line below each panel the ROIs in each bin.
-
-    Args:
-        labels: true classes, shape `(n,)`.
-        systems: name → raw scores and calibrated probabilities, both of shape `(n,)`.
-        binning: how each panel's `n_bins` bins are cut.
+    The bars are Wilson intervals of the shares, ticks at the edges the single ROIs (Tumor above, Normal below) with
+    these labels and calibrated `probabilities`, `(n,)`. The legend gives Brier score and expected calibration error,
+    the line below each panel the ROIs in each bin.
     """
-    columns, rows = min(3, len(systems)), math.ceil(len(systems) / 3)
-    title = f"Reliability, {n_bins} bins of {binning.replace('_', ' ')}"
+    columns, rows = min(3, len(calibrations)), math.ceil(len(calibrations) / 3)
+    first = next(iter(calibrations.values()))
+    title = f"Reliability, {first['n_bins']} bins of {first['binning'].replace('_', ' ')}"
     figure = canvas.new_figure(max(5.6, 4.2 * columns), 5.2 * rows, title, data_note)
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(4.6, 0.6) * rows)
     for axes in grid.ravel():
         axes.set_axis_off()
-    styles = canvas.system_styles(list(systems))
+    styles = canvas.system_styles(list(calibrations))
     panels, legends = grid[::2].ravel(), grid[1::2].ravel()
-    for axes, below, (name, kinds) in zip(panels, legends, systems.items(), strict=False):
+    for axes, below, (name, judged) in zip(panels, legends, calibrations.items(), strict=False):
         axes.set_axis_on()
         axes.plot([0, 1], [0, 1], color=canvas.PALE, linewidth=1)
         counts, entries = {}, []
-        for kind, scores, style in zip(("raw", "calibrated"), kinds, (_RAW, styles[name]), strict=True):
-            table = reliability(labels, scores, binning=binning, n_bins=n_bins, confidence=confidence)
-            error = expected_calibration_error(labels, scores, binning=binning, n_bins=n_bins)
-            label = f"{kind}: Brier {brier(labels, scores):.3f}, calibration error {error:.3f}"
+        for kind, style in (("raw", _RAW), ("calibrated", styles[name])):
+            table = pd.DataFrame(judged[kind]["bins"])
+            brier, error = (judged[kind][of]["value"] for of in ("brier", "calibration_error"))
+            label = f"{kind}: Brier {brier:.3f}, calibration error {error:.3f}"
             x, y = table["mean_score"], table["tumor_share"]
             gaps = np.clip([y - table["ci_low"], table["ci_high"] - y], 0, None)
             axes.errorbar(x, y, yerr=gaps, fmt="none", ecolor=style["color"], elinewidth=1, alpha=0.6)
             entries += axes.plot(x, y, label=label, **_BINS, **style)
             counts[kind] = ", ".join(map(str, table["n"]))
         for truth, colour in canvas.LABEL_COLOURS.items():
-            ticks = kinds[1][labels == truth]
+            ticks = probabilities[name][labels == truth]
             axes.plot(ticks, np.full(len(ticks), float(truth)), "|", markersize=8, color=colour, alpha=0.6)
         if counts["raw"] == counts["calibrated"]:
             lines = [f"ROIs per bin: {counts['raw']}"]
@@ -220,8 +212,8 @@ def reliability_diagram(
     canvas.save(figure, path)
 
 
-def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) -> None:
-    """Draw each fold's coverage beside the promise, and its referral rate, with Wilson intervals."""
+def referral_picture(folds: Sequence[dict[str, Any]], path: Path, data_note: str) -> None:
+    """Draw the coverage of each fold that `judge_fold` judged beside its promise, and its referral rate."""
     rows = np.arange(len(folds), dtype=float)
     heights = (1.6 + 0.55 * len(folds), 0.3)
     title = "Prediction sets: coverage against the promise, and referrals"
@@ -229,18 +221,18 @@ def referral_picture(folds: Sequence[FoldReferral], path: Path, data_note: str) 
     (coverage, referral), below = _panels_and_legend(figure, heights, 2)
     canvas.tidy(coverage, "Coverage", "share of the sets that hold the true class")
     canvas.tidy(referral, "Refer to reader", "share of the ROIs whose set holds both classes")
-    coverage.vlines([fold.promise for fold in folds], rows - 0.42, rows + 0.42, canvas.MUTED, _PROMISE)
+    coverage.vlines([fold["promise"] for fold in folds], rows - 0.42, rows + 0.42, canvas.MUTED, _PROMISE)
     entries = [Line2D([], [], color=canvas.MUTED, linestyle=_PROMISE, label="promise")]
     entries += [
         Line2D([], [], color=colour, marker=marker, label=label) for _, label, colour, marker, _ in _COVERAGES
     ]
     rates = [(coverage, *one) for one in _COVERAGES]
     for axes, name, _, colour, marker, shift in (*rates, (referral, "referral_rate", "", canvas.INK, "o", 0)):
-        found = [fold.rate(name) for fold in folds]
-        values, low, high = np.array([(rate.value, rate.ci_low, rate.ci_high) for rate in found]).T
+        ends = [[fold[name][end] for end in ("value", "ci_low", "ci_high")] for fold in folds]
+        values, low, high = np.array(ends, dtype=float).T
         look: dict[str, Any] = {"fmt": marker, "color": colour, "elinewidth": 1.2, "markersize": 5}
         axes.errorbar(values, rows + shift, xerr=np.clip([values - low, high - values], 0, None), **look)
-    for axes, names in ((coverage, [fold.fold for fold in folds]), (referral, [""] * len(folds))):
+    for axes, names in ((coverage, [fold["fold"] for fold in folds]), (referral, [""] * len(folds))):
         axes.set(xlim=(-0.02, 1.02), ylim=(len(folds) - 0.5, -0.5))
         axes.set_yticks(rows, names)
     canvas.draw_legend(below, entries, columns=4)
@@ -292,12 +284,3 @@ def _panels_and_legend(figure: Figure, heights: tuple[float, float], n: int) -> 
     grid = figure.add_gridspec(2, n, height_ratios=heights)
     panels = [figure.add_subplot(grid[0, column]) for column in range(n)]
     return panels, figure.add_subplot(grid[1, :])
-
-
-def _with_interval(estimate: Estimate, digits: int, confidence: str = "") -> str:
-    """`0.871 (95% 0.766 to 0.934)`."""
-    if math.isnan(estimate.value):
-        return "n/a"
-    low, high = estimate.ci_low, estimate.ci_high
-    interval = "no interval" if math.isnan(low) else f"{confidence}{low:.{digits}f} to {high:.{digits}f}"
-    return f"{estimate.value:.{digits}f} ({interval})"

@@ -1,7 +1,7 @@
 """The files of the evaluation: `reports/evaluate/`, and what `dvc metrics` and `dvc plots` show."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,6 @@ from sklearn.metrics import roc_curve
 from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.records import Label
 from mammo.core.systems import FLOOR
-from mammo.evaluation.calibration import reliability
-from mammo.evaluation.intervals import Estimate
-from mammo.evaluation.metrics import Confusion
 from mammo.evaluation.voting import roi_votes
 from mammo.report.curves import (
     confusion_matrices,
@@ -44,9 +41,7 @@ def write_results(workspace: Workspace, assessment: Assessment) -> None:
     histories = {name: pd.read_csv(reports / "train" / f"{name}.csv") for name in results["systems"]}
     scores = {name: one.scores[0] for name, one in {**assessment.scored, FLOOR: assessment.floor}.items()}
     calibrated = {name: bundle.calibrator.apply(scores[name]) for name, bundle in bundles.items()}
-    first = next(iter(entries.values()))["calibration"]
-    confidence = results[FLOOR]["roi"]["accuracy"]["confidence"]
-    how: dict[str, Any] = {"binning": first["binning"], "n_bins": first["n_bins"], "confidence": confidence}
+    calibrations = {name: entry["calibration"] for name, entry in results["systems"].items()}
 
     write_json(reports / RESULTS_FILE, results)
     write_bytes((reports / RESULTS_FILE).with_suffix(".md"), results_markdown(results).encode())
@@ -64,7 +59,7 @@ def write_results(workspace: Workspace, assessment: Assessment) -> None:
         "plots/learning.csv": _stacked(histories),
         "plots/roc.csv": _stacked(rates),
         "plots/reliability.csv": _stacked(
-            {name: reliability(labels, one, **how) for name, one in calibrated.items()}
+            {name: pd.DataFrame(one["calibrated"]["bins"]) for name, one in calibrations.items()}
         ),
         "plots/confusion.csv": decided.rename(columns={"label": "actual", "decision": "predicted"}),
     }
@@ -73,13 +68,11 @@ def write_results(workspace: Workspace, assessment: Assessment) -> None:
             table.to_csv(temporary, index=False)
 
     folder = reports / "evaluate"
-    aucs = {name: Estimate.from_dict(entries[name]["roi"]["auc_score"]) for name in scores}
-    roc_and_precision_recall(labels, scores, aucs, folder / "curves.png", note)
-    confusions = {name: Confusion(**entry["confusion"]) for name, entry in entries.items()}
-    confusion_matrices(confusions, folder / "confusion.png", note, confidence)
-    raw_and_calibrated = {name: (scores[name], one) for name, one in calibrated.items()}
-    reliability_diagram(labels, raw_and_calibrated, folder / "reliability.png", note, **how)
-    referral_picture(list(assessment.referrals.values()), folder / "referral.png", note)
+    roc_and_precision_recall(labels, scores, entries, folder / "curves.png", note)
+    confusion_matrices(entries, folder / "confusion.png", note)
+    reliability_diagram(labels, calibrations, calibrated, folder / "reliability.png", note)
+    referrals = [entry["referral"] for entry in results["systems"].values()]
+    referral_picture(referrals, folder / "referral.png", note)
     held_out = note.replace("test ROIs", "test ROIs held out")
     for name, bundle in bundles.items():
         training_curves(histories[name], name, folder / f"training-{name}.png", held_out)

@@ -7,10 +7,11 @@ same blocks.
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from mammo.core.files import Workspace, atomic_folder, write_bytes, write_json
-from mammo.evaluation.conformal import RATES, FoldReferral, over_folds
+from mammo.evaluation.conformal import RATES
 from mammo.report.blocks import Block, Cell, Paragraph, Rows, SourceFile, Table, counted, document, shown
 from mammo.report.curves import draw_ledger, referral_picture
 from mammo.report.results import FLOOR_TITLE, referral_table, slices_blocks, titles
@@ -57,8 +58,7 @@ def write_ledger(workspace: Workspace, summary: dict[str, Any]) -> str:
         write_bytes(folder / "ledger.csv", ledger_rows(summary).to_csv(index=False).encode())
         write_bytes(folder / "ledger.md", text.encode())
         draw_ledger(summary, folder / "ledger.png", note)
-        folds = [FoldReferral.from_dict(fold) for fold in summary["referral"]]
-        referral_picture(folds, folder / "referral.png", note)
+        referral_picture(summary["referral"], folder / "referral.png", note)
     return text
 
 
@@ -123,11 +123,11 @@ def _title(row: SourceFile) -> Cell:
 
 def _over_folds(source: SourceFile) -> Rows:
     """All folds together (coverage is promised on average over folds), and how far the folds lie apart."""
-    folds = [FoldReferral.from_dict(fold) for fold in source.value("referral") or ()]
+    folds = source.value("referral")
     if not folds:
         return []
-    spreads = over_folds(folds, folds[0].coverage.confidence).values()
-    spread = (Cell(shown(found.to_dict()["sd"]), source.href("referral")) for found in spreads)
+    values = pd.DataFrame([{name: fold[name]["value"] for name in RATES} for fold in folds], dtype=float)
+    spread = (Cell(shown(sd), source.href("referral")) for sd in values.std().replace(np.nan, None))
     return [
         ("mean over the runs", "", "", *source.cells(RATES, "referral_over_runs"), ""),
         (f"standard deviation over {counted(len(folds), 'fold')}", "", "", *spread, ""),

@@ -84,7 +84,7 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
     (floor,) = (row.runs for row in rows if (row.protocol, row.kind) == (HONEST, "floor"))
     sliced = {"chosen on validation": runs_of(chosen, rois), FLOOR: floor}
     return tabulate(rows, rois, rois_of_known_groups(folds.get(PUBLISHED, [])), config) | {
-        "referral": [fold.to_dict() for fold in referral_by_fold(chosen, rois, config)],
+        "referral": referral_by_fold(chosen, rois, config),
         "referral_over_runs": {
             rate: found.to_dict() for rate, found in referral_over_runs(chosen, rois, config).items()
         },

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -15,7 +15,7 @@ from mammo.core.records import SPLITS
 from mammo.core.systems import fits_of, has_floor
 from mammo.data.rois import Rois
 from mammo.data.splits import Fold
-from mammo.evaluation.conformal import FoldReferral, fit_conformal, judge_fold
+from mammo.evaluation.conformal import fit_conformal, judge_fold
 from mammo.evaluation.intervals import RunEstimate, estimate
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.stacking import fit_stack
@@ -123,7 +123,7 @@ def runs_of(placed: Sequence[Placed], rois: Rois, referral: ReferralConfig | Non
     return Scores.of_runs(list(runs.values()))
 
 
-def referral_by_fold(placed: Sequence[Placed], rois: Rois, config: Config) -> list[FoldReferral]:
+def referral_by_fold(placed: Sequence[Placed], rois: Rois, config: Config) -> list[dict[str, Any]]:
     """Rates of each fit's sets on what it held out, as served sets are: of the mean score, with the vote's class."""
     return [
         judge_fold(

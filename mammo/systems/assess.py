@@ -22,7 +22,8 @@ from mammo.evaluation.calibration import (
     reliability,
 )
 from mammo.evaluation.comparison import auc_difference, compare
-from mammo.evaluation.conformal import FoldReferral, judge_fold
+from mammo.evaluation.conformal import RATES as REFERRAL_RATES
+from mammo.evaluation.conformal import judge_fold
 from mammo.evaluation.intervals import Estimate, bootstrap, summarise
 from mammo.evaluation.metrics import RATES, TITLES, FloatArray, cells, confusion, weighted_auc
 from mammo.evaluation.scores import Scores
@@ -35,9 +36,8 @@ from mammo.systems.decide import score_part
 class Assessment:
     """Judgements of the part `test`: all numbers in `results`, ready for JSON, and what pictures need.
 
-    The judgements of each system, a single run, are in `scored`, by name like `bundles` and `referrals` (what the
-    prediction sets do); the single "patch" of the `floor` is the whole ROI. `predictions` has one row for each
-    system and ROI.
+    The judgements of each system, a single run, are in `scored`, by name like `bundles`; the single "patch" of the
+    `floor` is the whole ROI. `predictions` has one row for each system and ROI.
     """
 
     results: dict[str, Any]
@@ -46,7 +46,6 @@ class Assessment:
     predictions: pd.DataFrame
     test: Rois
     bundles: dict[str, Bundle]
-    referrals: dict[str, FoldReferral]
 
 
 def assess(workspace: Workspace, config: Config) -> Assessment:
@@ -58,7 +57,6 @@ def assess(workspace: Workspace, config: Config) -> Assessment:
     floor, evaluate = score_floor(train, test), config.evaluate
     by = config.register_.select_by
     selected = best_system({name: bundle.results for name, bundle in bundles.items()}, by)
-    referrals = {name: _referral(bundles[name], scores, config) for name, scores in scored.items()}
     others = {name: scores for name, scores in scored.items() if name != selected}
     results = {
         "data": describe_data(config, test, bundles[selected].provenance.get("weights")),
@@ -91,7 +89,7 @@ def assess(workspace: Workspace, config: Config) -> Assessment:
         ],
     }
     rows = [predictions(name, scores, test.name) for name, scores in (scored | {FLOOR: floor}).items()]
-    return Assessment(results, scored, floor, pd.concat(rows, ignore_index=True), test, bundles, referrals)
+    return Assessment(results, scored, floor, pd.concat(rows, ignore_index=True), test, bundles)
 
 
 def score_floor(train: Rois, judged: Rois) -> Scores:
@@ -215,7 +213,7 @@ def describe_operation(bundle: Bundle, val: Scores, test: Scores, config: Config
             "raw": _calibration(test, scores, evaluate),
             "calibrated": _calibration(test, bundle.calibrator.apply(scores), evaluate),
         },
-        "referral": _referral(bundle, test, config).to_dict(),
+        "referral": _referral(bundle, test, config),
     }
 
 
@@ -247,7 +245,7 @@ def _calibration(test: Scores, scores: FloatArray, config: EvaluateConfig) -> di
     }
 
 
-def _referral(bundle: Bundle, test: Scores, config: Config) -> FoldReferral:
+def _referral(bundle: Bundle, test: Scores, config: Config) -> dict[str, Any]:
     """What the shipped prediction sets do on the test part of the current split: one fold."""
     split, limits = config.split, bundle.conformal
     fold = "published split" if split.protocol == "published" else f"repeat {split.repeat}, fold {split.fold}"
@@ -270,5 +268,4 @@ def operation_estimates(judged: dict[str, Any]) -> dict[str, dict[str, Any]]:
         flat[f"{other}_at_{point['fixed']}_{point['target']:.2f}"] = point[other]
     for row in judged["thresholds"]:
         flat |= {f"{metric}_at_{row['name']}_threshold": value for metric, value in row["roi"].items()}
-    rates = ("coverage", "coverage_normal", "coverage_tumor", "referral_rate")
-    return flat | {name: judged["referral"][name] for name in rates}
+    return flat | {name: judged["referral"][name] for name in REFERRAL_RATES}

@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mammo.evaluation.conformal import FoldReferral, judge_fold
-from mammo.evaluation.intervals import Estimate
-from mammo.evaluation.metrics import Confusion
+from mammo.evaluation.conformal import judge_fold
 from mammo.report.canvas import system_styles
 from mammo.report.curves import (
     confusion_matrices,
@@ -26,21 +24,24 @@ from tests.report.drawn_figures import Gallery
 NOTE = "PHANTOM (synthetic), grouped split, 40 test ROIs"
 LABELS = np.array([0] * 25 + [1] * 15)
 NAMES = ("compact-baseline", "compact-model1", "compact-model2", "vgg19_bn-model2", "floor")
-NAN = float("nan")
 HISTORY = pd.DataFrame(
     {
         "epoch": [1, 2, 3, 4],
         "train_loss": [0.69, 0.6, 0.5, 0.4],
         "val_loss": [0.7, 0.55, 0.52, 0.6],
-        "val_auc": [NAN, 0.7, 0.8, 0.78],
+        "val_auc": [np.nan, 0.7, 0.8, 0.78],
         "val_patch_accuracy": [0.5, 0.6, 0.7, 0.7],
         "lr": 1e-3,
     }
 )
 
 
-def estimate(value: float, low: float = NAN, high: float = NAN) -> Estimate:
-    return Estimate(value, low, high, "BCa bootstrap of groups", 40, 40, 0.95)
+def estimate(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "ci_low": low, "ci_high": high, "n": 40}
+
+
+def with_auc(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"roi": {"auc_score": estimate(value, low, high)}}
 
 
 def scores(n: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
@@ -49,21 +50,35 @@ def scores(n: int) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
 
 
 def curves(n: int, path: Path) -> None:
-    aucs = dict.fromkeys(NAMES, estimate(0.871, 0.7664, 0.9341))
-    roc_and_precision_recall(LABELS, scores(n), aucs, path, NOTE)
+    judged = dict.fromkeys(NAMES, with_auc(0.871, 0.7664, 0.9341))
+    roc_and_precision_recall(LABELS, scores(n), judged, path, NOTE)
+
+
+def counted(tp: int, fn: int, fp: int, tn: int) -> dict[str, Any]:
+    counts = {"tp": tp, "fn": fn, "fp": fp, "tn": tn}
+    return {"confusion": counts, "roi": {"accuracy": estimate(0.891, 0.7909, 0.9462)}}
 
 
 def confusions(n: int, path: Path) -> None:
-    found = {f"compact-model{i}": Confusion(tp=10 + i, fn=5 - i, fp=6, tn=19) for i in range(n)}
-    confusion_matrices(found, path, NOTE, 0.95)
+    found = {f"compact-model{i}": counted(tp=10 + i, fn=5 - i, fp=6, tn=19) for i in range(n)}
+    confusion_matrices(found, path, NOTE)
 
 
-def calibrated(n: int, path: Path, binning: Any = "equal_mass", n_bins: int = 6) -> None:
-    systems = {name: (raw, raw**0.7) for name, raw in scores(n).items()}
-    reliability_diagram(LABELS, systems, path, NOTE, binning=binning, n_bins=n_bins, confidence=0.95)
+def bins(*sizes: int) -> dict[str, Any]:
+    """A calibration of bins of these sizes, evenly spread over the scores."""
+    rows = [
+        {"n": size, "mean_score": at, "tumor_share": at, "ci_low": at / 2, "ci_high": (1 + at) / 2}
+        for size, at in zip(sizes, np.linspace(0, 1, len(sizes)), strict=True)
+    ]
+    return {"brier": estimate(0.1), "calibration_error": estimate(0.3), "bins": rows}
 
 
-def folds(n: int) -> list[FoldReferral]:
+def calibrated(n: int, path: Path, n_bins: int = 6) -> None:
+    one = {"binning": "equal_mass", "n_bins": n_bins, "raw": bins(*[2] * n_bins), "calibrated": bins(40)}
+    reliability_diagram(LABELS, dict.fromkeys(NAMES[:n], one), scores(n), path, NOTE)
+
+
+def folds(n: int) -> list[dict[str, Any]]:
     rng, labels = np.random.default_rng(3), np.arange(40) % 2
     sets = [(rng.random((40, 2)) < 0.3) | (labels[:, None] == [0, 1]) for _ in range(n)]
     return [
@@ -97,7 +112,7 @@ EVERY_PLOT: dict[str, Draw] = {
     "one epoch": lambda path: training_curves(HISTORY[1:2], "compact-model2", path, NOTE),
     "reliability": lambda path: calibrated(4, path),
     "one reliability": lambda path: calibrated(1, path),
-    "many bins": lambda path: calibrated(3, path, "equal_width", 20),
+    "many bins": lambda path: calibrated(3, path, 20),
     "referral": lambda path: referral_picture(folds(10), path, NOTE),
     "one referral": lambda path: referral_picture(folds(1), path, NOTE),
     "ledger": lambda path: draw_ledger(ledger(5), path, NOTE),
@@ -128,13 +143,13 @@ def test_the_same_input_gives_the_same_bytes_without_a_programs_name(tmp_path: P
 @pytest.mark.parametrize(
     ("auc", "words"),
     [
-        (estimate(0.871, 0.7664, 0.9341), "0.871 (95% 0.766 to 0.934)"),
-        (estimate(1.0), "1.000 (no interval)"),
-        (estimate(NAN), "n/a"),
+        (with_auc(0.871, 0.7664, 0.9341), "0.871 (0.766 to 0.934), n 40"),
+        (with_auc(1.0), "1.000, n 40"),
+        (with_auc(None), "n/a"),
     ],
 )
 def test_the_legend_gives_a_system_its_auc_and_interval(
-    auc: Estimate, words: str, tmp_path: Path, gallery: Gallery
+    auc: dict[str, Any], words: str, tmp_path: Path, gallery: Gallery
 ) -> None:
     roc_and_precision_recall(LABELS, {"a": LABELS / 2}, {"a": auc}, tmp_path / "a.png", NOTE)
     assert f"a: AUC {words}" in gallery.texts()
@@ -142,7 +157,7 @@ def test_the_legend_gives_a_system_its_auc_and_interval(
 
 def test_the_roc_curve_passes_through_hand_computed_points(tmp_path: Path, gallery: Gallery) -> None:
     labels, found = np.array([0, 0, 1, 1]), {"floor": np.array([0.1, 0.4, 0.35, 0.8])}
-    roc_and_precision_recall(labels, found, {"floor": estimate(0.75)}, tmp_path / "a.png", NOTE)
+    roc_and_precision_recall(labels, found, {"floor": with_auc(0.75)}, tmp_path / "a.png", NOTE)
     roc, precision_recall = gallery[-1].axes[:2]
     points = {(float(x), float(y)) for x, y in np.asarray(roc.lines[-1].get_xydata())}
     assert points == {(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)}
@@ -153,16 +168,16 @@ def test_the_roc_curve_passes_through_hand_computed_points(tmp_path: Path, galle
 
 def test_one_class_alone_has_no_curve_and_says_why(tmp_path: Path, gallery: Gallery) -> None:
     found = {"floor": np.ones(5)}
-    roc_and_precision_recall(np.zeros(5, int), found, {"floor": estimate(NAN)}, tmp_path / "a.png", NOTE)
+    roc_and_precision_recall(np.zeros(5, int), found, {"floor": with_auc(None)}, tmp_path / "a.png", NOTE)
     assert gallery.texts().count("no curve: one class is absent") == 2
 
 
 def test_a_confusion_matrix_shows_counts_and_shares_of_the_truth(tmp_path: Path, gallery: Gallery) -> None:
-    tables = {"Model1": Confusion(tp=21, fn=2, fp=5, tn=36), "a": Confusion(tp=0, fn=0, fp=1, tn=3)}
-    confusion_matrices(tables, tmp_path / "a.png", NOTE, 0.95)
+    judged = {"Model1": counted(tp=21, fn=2, fp=5, tn=36), "a": counted(tp=0, fn=0, fp=1, tn=3)}
+    confusion_matrices(judged, tmp_path / "a.png", NOTE)
     texts = gallery.texts()
     assert {"21", "2", "5", "36", "91% of 23", "9% of 23", "12% of 41", "88% of 41"} <= set(texts)
-    assert "Model1\naccuracy 0.89 (0.79 to 0.95)" in texts
+    assert "Model1\naccuracy 0.89 (0.79 to 0.95), n 40" in texts
     assert texts.count("n/a") == 2  # a class without ROIs has no share
 
 
@@ -187,40 +202,28 @@ def test_training_curves_of_an_ensemble_mark_the_chosen_epoch_of_each_member(
 
 
 @pytest.mark.parametrize(
-    ("binning", "raw", "probabilities", "said"),
+    ("raw", "calibrated", "said"),
     [
-        # Brier (0.04 + 0.04 + 0.16 + 0.16) / 4; gaps 0.2 and 0.4. Calibrated: 0.01 and 0.1.
-        (
-            "equal_mass",
-            [0.2, 0.2, 0.6, 0.6],
-            [0.1, 0.1, 0.9, 0.9],
-            {
-                "Reliability, 2 bins of equal mass",
-                "raw: Brier 0.100, calibration error 0.300",
-                "calibrated: Brier 0.010, calibration error 0.100",
-                "mean score of the bin\nROIs per bin: 2, 2",
-            },
-        ),
-        (
-            "equal_width",
-            [0.1, 0.2, 0.6, 0.9],
-            [0.05, 0.1, 0.3, 0.45],
-            {"mean score of the bin\nROIs per bin, raw: 2, 2\nROIs per bin, calibrated: 4"},
-        ),
+        ((2, 3), (2, 3), "ROIs per bin: 2, 3"),
+        ((2, 3), (5,), "ROIs per bin, raw: 2, 3\nROIs per bin, calibrated: 5"),
     ],
 )
-def test_reliability_names_its_bins_their_numbers_and_hand_computed_scores(
-    binning: Any,
-    raw: list[float],
-    probabilities: list[float],
-    said: set[str],
-    tmp_path: Path,
-    gallery: Gallery,
+def test_reliability_names_its_bins_their_numbers_and_what_was_computed_of_them(
+    raw: tuple[int, ...], calibrated: tuple[int, ...], said: str, tmp_path: Path, gallery: Gallery
 ) -> None:
-    systems, labels = {"compact-model1": (np.array(raw), np.array(probabilities))}, np.array([0, 0, 1, 1])
-    how = {"binning": binning, "n_bins": 2, "confidence": 0.95}
-    reliability_diagram(labels, systems, tmp_path / "a.png", NOTE, **how)
-    assert said <= set(gallery.texts())
+    one = {"binning": "equal_mass", "n_bins": 2, "raw": bins(*raw)}
+    one |= {"calibrated": bins(*calibrated) | {"brier": estimate(0.0104), "calibration_error": estimate(0.2)}}
+    probabilities = {"compact-model1": np.array([0.1, 0.2, 0.3, 0.4, 0.9])}
+    labels = np.array([0, 0, 0, 1, 1])
+    reliability_diagram(labels, {"compact-model1": one}, probabilities, tmp_path / "a.png", NOTE)
+    assert {
+        "Reliability, 2 bins of equal mass",
+        "raw: Brier 0.100, calibration error 0.300",
+        "calibrated: Brier 0.010, calibration error 0.200",
+        f"mean score of the bin\n{said}",
+    } <= set(gallery.texts())
+    ticks = [line for line in gallery[-1].axes[0].lines if line.get_marker() == "|"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in ticks] == [[0.1, 0.2, 0.3], [0.4, 0.9]]
 
 
 def test_coverage_and_referral_rate_are_drawn_beside_the_promise(tmp_path: Path, gallery: Gallery) -> None:

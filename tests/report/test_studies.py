@@ -60,13 +60,13 @@ def referral_rows(**ledger: Any) -> list[tuple[str, ...]]:
 
 def test_the_ledger_sets_hand_counted_rates_beside_the_promise_and_gives_mean_and_spread() -> None:
     def fold(name: str, labels: list[int], sets: list[list[int]]) -> dict[str, Any]:
-        judged = judge_fold(name, 0.9, 65, np.array(labels), np.array(sets, dtype=bool), confidence=0.95)
-        return judged.to_dict()
+        return judge_fold(name, 0.9, 65, np.array(labels), np.array(sets, dtype=bool), confidence=0.95)
 
-    row, *_ = referral_rows(referral=[fold("fold 0", [0, 0, 0, 1], [[1, 0], [1, 1], [0, 1], [1, 1]])])
+    row, *_, spread = referral_rows(referral=[fold("fold 0", [0, 0, 0, 1], [[1, 0], [1, 1], [0, 1], [1, 1]])])
     assert row[:4] == ("fold 0", "65", "0.90", "0.750 (0.301 to 0.954), n 4")
     assert row[4].startswith("0.667 (")
     assert row[-1] == "missed within chance"
+    assert spread[3:7] == ("n/a",) * 4
 
     folds = [fold("a", [0, 1], [[1, 0], [0, 1]]), fold("b", [0, 1], [[1, 1], [1, 0]])]
     over_runs = {name: wilson(3, 4, 0.95).to_dict() for name in RATES}

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import expit
-from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, recall_score, roc_auc_score
 
 from mammo.core.choice import best_system
 from mammo.core.config import EvaluateConfig, VoteConfig
-from mammo.evaluation.calibration import brier, fit_platt
+from mammo.evaluation.calibration import fit_platt
 from mammo.evaluation.conformal import fit_conformal
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import prediction_sets, voted, with_validation_threshold
@@ -76,7 +76,7 @@ def test_calibration_is_judged_raw_and_calibrated_with_its_bins_named() -> None:
     judged = described()["calibration"]
     assert (judged["binning"], judged["n_bins"]) == ("equal_mass", 6)
     for kind, scores in (("raw", TEST.scores[0]), ("calibrated", CALIBRATOR.apply(TEST.scores[0]))):
-        assert judged[kind]["brier"]["value"] == pytest.approx(brier(TEST.labels, scores))
+        assert judged[kind]["brier"]["value"] == pytest.approx(brier_score_loss(TEST.labels, scores))
         assert sum(row["n"] for row in judged[kind]["bins"]) == 65
     assert judged["calibrated"]["brier"]["value"] < judged["raw"]["brier"]["value"]
 
