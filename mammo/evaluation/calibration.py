@@ -210,20 +210,6 @@ Fixed = Literal["recall", "specificity"]
 TARGETS: Final = (0.80, 0.90, 0.95)
 
 
-@dataclass(frozen=True)
-class OperatingPoint(Result):
-    """One threshold, above which a ROI is called Tumor, and the rates that it gives on the judged part.
-
-    On validation the rate `fixed` (`recall` is of Tumor: sensitivity) reached `target` at least.
-    """
-
-    fixed: Fixed
-    target: float
-    threshold: float
-    recall: Estimate
-    specificity: Estimate
-
-
 def threshold_at(labels: IntArray, scores: FloatArray, fixed: Fixed, target: float) -> float:
     """The threshold that reaches `target`, the least value of the rate `fixed`, and is best for the other class.
 
@@ -239,24 +225,20 @@ def threshold_at(labels: IntArray, scores: FloatArray, fixed: Fixed, target: flo
 
 
 def operating_points(
-    val_labels: IntArray,
-    val_scores: FloatArray,
-    labels: IntArray,
-    scores: FloatArray,
-    *,
-    confidence: float,
-    targets: tuple[float, ...] = TARGETS,
-) -> list[OperatingPoint]:
-    """Recall and specificity with Wilson intervals at each target: first specificity fixed, then recall.
+    val_labels: IntArray, val_scores: FloatArray, labels: IntArray, scores: FloatArray, *, confidence: float
+) -> list[dict[str, Any]]:
+    """Recall and specificity with Wilson intervals at each of the `TARGETS`: first specificity `fixed`, then recall.
 
     Thresholds come from validation: chosen on the part that is then judged, they would report the best of many.
     """
     points = []
     fixed: Fixed
     for fixed in ("specificity", "recall"):
-        for target in targets:
+        for target in TARGETS:
             threshold = threshold_at(val_labels, val_scores, fixed, target)
             table = confusion(labels, (scores > threshold).astype(np.int64))
-            rates = (wilson(*table.trials(rate), confidence) for rate in ("recall", "specificity"))
-            points.append(OperatingPoint(fixed, target, threshold, *rates))
+            rates = {
+                rate: wilson(*table.trials(rate), confidence).to_dict() for rate in ("recall", "specificity")
+            }
+            points.append({"fixed": fixed, "target": target, "threshold": threshold, **rates})
     return points

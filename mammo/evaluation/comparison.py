@@ -6,14 +6,13 @@ bootstrap of any metric. McNemar's test takes ROIs as independent; the bootstrap
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Unpack
+from typing import Any, Final, Unpack
 
 import numpy as np
 from scipy.special import ndtri
 
 from mammo.core.config import Resampling
-from mammo.evaluation.intervals import Estimate, Result, RunEstimate, bootstrap, percent, with_spread
+from mammo.evaluation.intervals import Estimate, RunEstimate, bootstrap, percent, with_spread
 from mammo.evaluation.metrics import FloatArray, IntArray, check_arrays, weighted_auc
 from mammo.evaluation.scores import Scores, run_values
 
@@ -22,51 +21,17 @@ JUDGED: Final = {"auc_score": "AUC", "accuracy": "accuracy"}
 """The metrics that a verdict looks at, in words."""
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """McNemar's exact test: of the ROIs that one system alone decided rightly, does each have half?"""
+def mcnemar_exact(labels: IntArray, decisions_a: IntArray, decisions_b: IntArray) -> tuple[int, int, float]:
+    """McNemar's exact two-sided test of two systems' decisions about the same `(n,)` ROIs.
 
-    only_a_right: int
-    only_b_right: int
-    p_value: float
-
-
-@dataclass(frozen=True)
-class Comparison(Result):
-    """Two systems a and b on the same ROIs.
-
-    Attributes:
-        n, n_groups: ROIs, and independent groups among them.
-        accuracy_difference: accuracy of a minus that of b; `mcnemar` is its exact test.
-        auc_difference: AUC of a minus that of b, with its paired interval.
-        rois_needed: ROIs that would show the observed difference of accuracy at 80% power; None when the
-            two are equally accurate here, so that no number would.
-        decisions_differ: whether McNemar's p is below 1 - confidence, divided by the number of comparisons.
-        scores_differ: whether the interval of the AUC's difference, so much wider, leaves 0 out.
-        verdict: what may be said about the two, in words.
+    Returns the ROIs that a alone decided rightly, those that b alone did, and p: does each have half of them?
     """
-
-    name_a: str
-    name_b: str
-    n: int
-    n_groups: int
-    accuracy_difference: float
-    mcnemar: McNemar
-    auc_difference: Estimate
-    rois_needed: int | None
-    decisions_differ: bool
-    scores_differ: bool
-    verdict: str
-
-
-def mcnemar_exact(labels: IntArray, decisions_a: IntArray, decisions_b: IntArray) -> McNemar:
-    """McNemar's exact two-sided test of two systems' decisions about the same `(n,)` ROIs."""
     right_a, right_b = decisions_a == labels, decisions_b == labels
     both, neither = int(np.sum(right_a & right_b)), int(np.sum(~right_a & ~right_b))
     only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(~right_a & right_b))
     from statsmodels.stats.contingency_tables import mcnemar  # here: it takes 0.8 s to import
 
-    return McNemar(only_a, only_b, float(mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue))
+    return only_a, only_b, float(mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue)
 
 
 def auc_difference(a: Scores, b: Scores, **how: Unpack[Resampling]) -> Estimate:
@@ -126,22 +91,29 @@ def rois_needed(share_only_a: float, share_only_b: float, confidence: float) -> 
 
 def compare(
     name_a: str, a: Scores, name_b: str, b: Scores, n_comparisons: int = 1, **how: Unpack[Resampling]
-) -> Comparison:
+) -> dict[str, Any]:
     """Comparison of two systems, a single run of each on the same ROIs, and whether they can be told apart.
 
     Where it is one of several, what is told apart holds for all of them at once (Bonferroni); the interval that is
     shown is its own.
 
+    Returns:
+        Ready for JSON: `accuracy_difference` of a minus b, with its exact test `mcnemar`; `auc_difference`, likewise,
+        with its paired interval; `rois_needed` to show this difference of accuracy at 80% power, null where there is
+        none; `decisions_differ`: whether McNemar's p is below 1 - confidence, divided by the number of comparisons;
+        `scores_differ`: whether the interval of the AUC's difference, so much wider, leaves 0 out; `verdict`: what may
+        be said of the two, in words.
+
     Raises:
         DataError: the two did not judge the same ROIs.
     """
     of_auc, confidence = auc_difference(a, b, **how), how["confidence"]
-    test = mcnemar_exact(a.labels, a.decisions[0], b.decisions[0])
-    n, excess = len(a.labels), test.only_a_right - test.only_b_right
-    needed = rois_needed(test.only_a_right / n, test.only_b_right / n, confidence)
+    only_a, only_b, p_value = mcnemar_exact(a.labels, a.decisions[0], b.decisions[0])
+    n = len(a.labels)
+    needed = rois_needed(only_a / n, only_b / n, confidence)
     alpha = (1 - confidence) / n_comparisons
     together = auc_difference(a, b, **(how | {"confidence": 1 - alpha})) if n_comparisons > 1 else of_auc
-    decisions_differ, scores_differ = test.p_value < alpha, together.side is not None
+    decisions_differ, scores_differ = p_value < alpha, together.side is not None
     finding = {
         (False, False): ALIKE,
         (True, False): "distinguishable by their decisions, not by their AUC",
@@ -153,7 +125,7 @@ def compare(
     interval = "no interval can be stated" if math.isnan(of_auc.ci_low) else ends
     words = (
         f"{name_a} and {name_b} are {finding} on {n} ROIs; ROIs that one alone decides rightly: {name_a} "
-        f"{test.only_a_right}, {name_b} {test.only_b_right} (McNemar exact p = {test.p_value:.3f}{bound}); AUC "
+        f"{only_a}, {name_b} {only_b} (McNemar exact p = {p_value:.3f}{bound}); AUC "
         f"differs by {of_auc.value:+.3f} ({interval})"
     )
     if not decisions_differ:
@@ -162,6 +134,16 @@ def compare(
             if needed is not None
             else "; both are right equally often, so no number of ROIs would show a difference of accuracy"
         )
-    accuracy, words = excess / n, f"{words}."
-    differ = (decisions_differ, scores_differ)
-    return Comparison(name_a, name_b, n, of_auc.n_groups, accuracy, test, of_auc, needed, *differ, words)
+    return {
+        "name_a": name_a,
+        "name_b": name_b,
+        "n": n,
+        "n_groups": of_auc.n_groups,
+        "accuracy_difference": (only_a - only_b) / n,
+        "mcnemar": {"only_a_right": only_a, "only_b_right": only_b, "p_value": p_value},
+        "auc_difference": of_auc.to_dict(),
+        "rois_needed": needed,
+        "decisions_differ": decisions_differ,
+        "scores_differ": scores_differ,
+        "verdict": f"{words}.",
+    }

@@ -110,22 +110,6 @@ class RunEstimate(Estimate):
     n_runs: int = 1
 
 
-@dataclass(frozen=True)
-class SeedSummary(Result):
-    """Spread of a metric over the `n_seeds` training seeds where it is defined: of the training, not of the data.
-
-    Standard deviation (with n - 1) and t interval of the mean are NaN for one seed; the mean is NaN without any.
-    """
-
-    mean: float
-    sd: float
-    ci_low: float
-    ci_high: float
-    n_seeds: int
-    confidence: float
-    method: str = "t over seeds"
-
-
 def percent(confidence: float) -> str:
     """`95%`, `97.5%`: a confidence in words, not rounded."""
     return f"{100 * confidence:g}%"
@@ -280,11 +264,17 @@ def summarise(
     }
 
 
-def over_seeds(values: Sequence[float], confidence: float) -> SeedSummary:
-    """Mean, standard deviation and t interval of one metric over training seeds; NaN values are left out."""
-    defined = np.array([value for value in values if not np.isnan(value)], dtype=float)
-    mean, sd, half = float(defined.mean()) if len(defined) else np.nan, np.nan, np.nan
+def over_seeds(values: Sequence[float | None], confidence: float) -> dict[str, Any]:
+    """Spread of a metric over the `n_seeds` training seeds where it is defined, for JSON: of training, not of the data.
+
+    Standard deviation (with n - 1) and t interval of the mean are None for one seed; the mean is None without any.
+    """
+    defined = np.array([value for value in values if value is not None], dtype=float)
+    found: dict[str, Any] = dict.fromkeys(("mean", "sd", "ci_low", "ci_high"))
+    if len(defined):
+        found["mean"] = mean = float(defined.mean())
     if len(defined) > 1:
         sd = float(defined.std(ddof=1))
         half = float(stdtrit(len(defined) - 1, (1 + confidence) / 2)) * sd / len(defined) ** 0.5
-    return SeedSummary(mean, sd, mean - half, mean + half, len(defined), confidence)
+        found |= {"sd": sd, "ci_low": mean - half, "ci_high": mean + half}
+    return found | {"n_seeds": len(defined), "confidence": confidence, "method": "t over seeds"}

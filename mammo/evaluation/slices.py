@@ -6,7 +6,6 @@ ROIs of the part. A slice that lacks what a metric needs has no value (NaN), nev
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from mammo.core.config import Resampling
 from mammo.core.records import SEVERITIES, TISSUES, Label
-from mammo.evaluation.intervals import Estimate, Result, estimate, summarise
+from mammo.evaluation.intervals import Estimate, estimate, summarise
 from mammo.evaluation.scores import Scores
 
 if TYPE_CHECKING:
@@ -45,17 +44,6 @@ AXES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 """What the ROIs are sliced by: title and slices."""
 
 
-@dataclass(frozen=True)
-class Slice(Result):
-    """A system on the ROIs of one slice, which share `value` (such as `CIRC`); metrics are NaN where undefined."""
-
-    value: str
-    n_rois: int
-    n_tumor: int
-    n_normal: int
-    metrics: dict[str, Estimate]
-
-
 def slices_of(
     scores: Scores,
     values: npt.NDArray[np.object_],
@@ -63,8 +51,10 @@ def slices_of(
     *,
     of_lesions: bool,
     **how: Unpack[Resampling],
-) -> list[Slice]:
+) -> list[dict[str, Any]]:
     """Judgements of all ROIs taken on each slice, in the order of `names`: of a single run, or means over several.
+
+    A slice, ready for JSON, has its name as `value`, `n_rois`, `n_tumor`, `n_normal` and `metrics`.
 
     The slice of each ROI is in `values`, `(n,)`: one that is not among `names` belongs to none. Where they describe
     lesions (`of_lesions`), see the module.
@@ -83,7 +73,9 @@ def slices_of(
         ranked = (inside & tumor) | ~tumor if of_lesions else inside
         rates = judge(scores.where(inside), OF_LESIONS if of_lesions else OF_ALL)
         auc = judge(scores.where(ranked), ["auc_score"])
-        slices.append(Slice(name, n_rois, n_tumor, n_rois - n_tumor, {**rates, **auc}))
+        counts = {"n_rois": n_rois, "n_tumor": n_tumor, "n_normal": n_rois - n_tumor}
+        metrics = {metric: found.to_dict() for metric, found in {**rates, **auc}.items()}
+        slices.append({"value": name, **counts, "metrics": metrics})
     return slices
 
 
@@ -113,8 +105,7 @@ def slices_by_axis(
         for name, scores in judged.items() if n_known else ():
             values = known.loc[scores.roi_ids, axis].astype(object)
             found = values.where(values.notna(), None).to_numpy(dtype=object)
-            slices = slices_of(scores, found, names, of_lesions=of_lesions, **how)
-            systems[name] = [one.to_dict() for one in slices]
+            systems[name] = slices_of(scores, found, names, of_lesions=of_lesions, **how)
     return axes
 
 

@@ -7,6 +7,7 @@ ledger's published row alone, on whatever split the workspace has: the spread ov
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any, Final
 
@@ -227,15 +228,12 @@ def run_seeds(workspace: Workspace, config: Config, n_seeds: int, n_jobs: int, c
     fits = fit_all(plans, workspace, n_jobs, console)
     train, test = (rois.part(name) for name in ("train", "test"))
     floor, evaluate = score_floor(train, test), config.evaluate
+    over = partial(over_seeds, confidence=evaluate.confidence)
 
     def judged(placed: Placed) -> Entry:
         scores = judge_fit(placed, rois)
         margin = auc_difference(scores, floor, **evaluate.resampling).to_dict()
         return judge(scores, evaluate) | {"minus_floor_auc": margin}
-
-    def over(values: list[float | None]) -> Entry:
-        known = [np.nan if value is None else value for value in values]
-        return over_seeds(known, evaluate.confidence).to_dict()
 
     def system_entry(placed: list[Placed]) -> Entry:
         seeds = []

@@ -83,7 +83,7 @@ def assess(workspace: Workspace, config: Config) -> Assessment:
         "selected_minus_floor_auc": auc_difference(scored[selected], floor, **evaluate.resampling).to_dict(),
         # That with the floor is the question; those with the other systems are asked together.
         "comparisons": [
-            compare(selected, scored[selected], name, other, n, **evaluate.resampling).to_dict()
+            compare(selected, scored[selected], name, other, n, **evaluate.resampling)
             for compared, n in ((others, len(others)), ({FLOOR: floor}, 1))
             for name, other in compared.items()
         ],
@@ -205,7 +205,7 @@ def describe_operation(bundle: Bundle, val: Scores, test: Scores, config: Config
     points = operating_points(val.labels, val_scores, test.labels, scores, confidence=evaluate.confidence)
     return {
         "thresholds": _thresholds(bundle.vote, val, test, evaluate),
-        "operating_points": [point.to_dict() for point in points],
+        "operating_points": points,
         "calibration": {
             "calibrator": bundle.calibrator.to_dict(),
             "binning": evaluate.binning,

@@ -230,14 +230,14 @@ def test_the_threshold_reaches_its_target_and_no_other_does_better(
 def test_thresholds_come_from_validation_and_rates_from_the_judged_part() -> None:
     val_labels, val_scores = np.array([0] * 10 + [1] * 10), np.arange(20) / 20
     labels, scores = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0.1, 0.42, 0.9, 0.3, 0.6, 0.7, 0.8])
-    points = operating_points(val_labels, val_scores, labels, scores, confidence=0.95, targets=(0.8,))
-    by_specificity, by_recall = points
-    assert (by_specificity.threshold, by_specificity.fixed) == (0.35, "specificity")
-    assert by_specificity.specificity == wilson(1, 3, 0.95)
-    assert by_specificity.recall == wilson(3, 4, 0.95)
-    assert by_recall.threshold == pytest.approx(0.6)
-    assert by_recall.recall == wilson(3, 4, 0.95)
-    assert by_recall.specificity == wilson(2, 3, 0.95)
+    points = operating_points(val_labels, val_scores, labels, scores, confidence=0.95)
+    by_specificity, by_recall = (point for point in points if point["target"] == 0.8)
+    assert (by_specificity["threshold"], by_specificity["fixed"]) == (0.35, "specificity")
+    assert by_specificity["specificity"] == wilson(1, 3, 0.95).to_dict()
+    assert by_specificity["recall"] == wilson(3, 4, 0.95).to_dict()
+    assert by_recall["threshold"] == pytest.approx(0.6)
+    assert by_recall["recall"] == wilson(3, 4, 0.95).to_dict()
+    assert by_recall["specificity"] == wilson(2, 3, 0.95).to_dict()
 
 
 def test_single_precision_scores_keep_their_tumor_rois_above_the_threshold() -> None:
@@ -255,7 +255,7 @@ def test_a_target_that_floats_cannot_hold_exactly_is_not_overshot() -> None:
 def test_each_rate_is_fixed_at_each_usual_target_and_undefined_without_its_class() -> None:
     labels, scores = np.array([0, 1] * 20), np.linspace(0, 1, 40)
     points = operating_points(labels, scores, labels[::2], scores[::2], confidence=0.95)
-    assert [(point.fixed, point.target) for point in points] == [
+    assert [(point["fixed"], point["target"]) for point in points] == [
         (fixed, target) for fixed in ("specificity", "recall") for target in (0.8, 0.9, 0.95)
     ]
-    assert {point.to_dict()["recall"]["value"] for point in points} == {None}
+    assert {point["recall"]["value"] for point in points} == {None}

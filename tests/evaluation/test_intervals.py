@@ -141,11 +141,12 @@ def test_the_interval_over_seeds_is_students_and_one_seed_has_none() -> None:
     values = [0.81, 0.86, 0.84, 0.9, 0.79]
     summary = over_seeds(values, 0.95)
     reference = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (summary.ci_low, summary.ci_high) == pytest.approx((reference.low, reference.high))
-    assert (summary.mean, summary.sd, summary.n_seeds) == pytest.approx((0.84, 0.0430116, 5))
-    one = over_seeds([0.8, math.nan], 0.95).to_dict()
+    assert (summary["ci_low"], summary["ci_high"]) == pytest.approx((reference.low, reference.high))
+    assert (summary["mean"], summary["sd"], summary["n_seeds"]) == pytest.approx((0.84, 0.0430116, 5))
+    one = over_seeds([0.8, None], 0.95)
     assert (one["mean"], one["n_seeds"]) == (0.8, 1)
     assert one["sd"] is one["ci_low"] is one["ci_high"] is None
+    assert over_seeds([None], 0.95)["mean"] is None
 
 
 @pytest.mark.slow

@@ -14,12 +14,11 @@ from mammo.report.studies import ledger_blocks, variants_blocks, write_study
 
 
 def seeds_summary() -> dict[str, Any]:
-    spread = over_seeds([0.7, 0.8, 0.9], 0.9).to_dict()
+    spread = over_seeds([0.7, 0.8, 0.9], 0.9)
     cells = {name: wilson(7, 10, 0.9).to_dict() for name in TITLES}
     system = {
         "validation": {"val_loss": 0.5},
-        "test": dict.fromkeys(TITLES, spread)
-        | {"precision": over_seeds([0.6, float("nan"), 0.8], 0.9).to_dict()},
+        "test": dict.fromkeys(TITLES, spread) | {"precision": over_seeds([0.6, None, 0.8], 0.9)},
         "minus_floor_auc": spread,
         "ensemble": {"roi": cells, "minus_floor_auc": wilson(7, 10, 0.9).to_dict()},
     }
