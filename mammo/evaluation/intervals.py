@@ -243,9 +243,16 @@ def with_spread(found: Estimate, of_runs: FloatArray, n_runs: int) -> RunEstimat
 
 
 def summarise(
-    scores: Scores, *, metrics: Sequence[str] = tuple(TITLES), **how: Unpack[Resampling]
+    scores: Scores,
+    *,
+    metrics: Sequence[str] = tuple(TITLES),
+    independent: bool = True,
+    **how: Unpack[Resampling],
 ) -> dict[str, Estimate]:
-    """ROI-level metrics (keys of `metrics.TITLES`) of a single run, each with its interval."""
+    """Metrics (keys of `metrics.TITLES`) of a single run, each with its interval.
+
+    Where rows are not `independent`, such as patches of one ROI, every interval resamples groups, and n is all rows.
+    """
     (decided,), (mean,), (shares,) = scores.decisions, scores.scores, scores.shares
     labels, evidence = scores.labels, {"auc_score": mean, "auc_vote_share": shares}
     table, cell_of = confusion(labels, decided), cells(labels, decided)
@@ -255,10 +262,10 @@ def summarise(
             return weighted_auc(labels, evidence[name], weights)
         return RATES[name](weights @ cell_of)
 
-    n_groups, n_of = len(np.unique(scores.groups)), {"f1": table.n - table.tn}
+    n_groups, n_of = len(np.unique(scores.groups)), {"f1": table.n - table.tn} if independent else {}
     return {
         name: wilson(*table.trials(name), how["confidence"], n_groups=n_groups)
-        if name in PROPORTIONS
+        if independent and name in PROPORTIONS
         else bootstrap(partial(statistic, name), scores.groups, n=n_of.get(name, table.n), **how)
         for name in metrics
     }

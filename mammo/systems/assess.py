@@ -1,7 +1,6 @@
 """Every system judged on the test part, beside the floor and the paper's numbers. Nothing is chosen by that part."""
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,9 @@ from mammo.evaluation.calibration import (
     reliability,
 )
 from mammo.evaluation.comparison import auc_difference, compare
-from mammo.evaluation.conformal import RATES as REFERRAL_RATES
-from mammo.evaluation.conformal import judge_fold
-from mammo.evaluation.intervals import Estimate, bootstrap, summarise
-from mammo.evaluation.metrics import RATES, TITLES, FloatArray, cells, confusion, weighted_auc
+from mammo.evaluation.conformal import RATES, judge_fold
+from mammo.evaluation.intervals import Estimate, summarise
+from mammo.evaluation.metrics import TITLES, FloatArray, confusion
 from mammo.evaluation.scores import Scores
 from mammo.evaluation.voting import prediction_sets, voted, with_validation_threshold
 from mammo.models.bundle import Bundle, load_bundle
@@ -114,7 +112,12 @@ def judge(scores: Scores, config: EvaluateConfig, patch_threshold: float | None 
         "roi": _to_dicts(summarise(ranked, metrics=metrics, **config.resampling)),
     }
     if patch_threshold is not None:
-        judged["patch"] = _to_dicts(_patch_level(scores.by_patch(patch_threshold), config))
+        patches = scores.by_patch(patch_threshold)
+        if config.patch_auc_of == "larger":
+            patches = patches.with_scores(np.maximum(patches.scores, 1 - patches.scores))
+        names = [name for name in TITLES if name != "auc_vote_share"]
+        found = summarise(patches, metrics=names, independent=False, **config.resampling)
+        judged["patch"] = _to_dicts(found)
         judged["n_patches"] = int(scores.patch_scores.size)
     return judged
 
@@ -126,21 +129,6 @@ def _counts(scores: Scores) -> dict[str, int]:
 
 def _to_dicts(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
     return {name: estimate.to_dict() for name, estimate in estimates.items()}
-
-
-def _patch_level(patches: Scores, config: EvaluateConfig) -> dict[str, Estimate]:
-    """Metrics of single patches. Those of one ROI are not independent, so all intervals resample groups."""
-    (scores,), (decided,) = patches.scores, patches.decisions
-    evidence = scores if config.patch_auc_of == "tumor" else np.maximum(scores, 1 - scores)
-    cell_of = cells(patches.labels, decided)
-
-    def statistic(name: str, weights: FloatArray) -> FloatArray:
-        if name == "auc_score":
-            return weighted_auc(patches.labels, evidence, weights)
-        return RATES[name](weights @ cell_of)
-
-    names = (*RATES, "auc_score")
-    return {name: bootstrap(partial(statistic, name), patches.groups, **config.resampling) for name in names}
 
 
 def describe_data(config: Config, part: Rois, weights: str | None) -> dict[str, Any]:
@@ -268,4 +256,4 @@ def operation_estimates(judged: dict[str, Any]) -> dict[str, dict[str, Any]]:
         flat[f"{other}_at_{point['fixed']}_{point['target']:.2f}"] = point[other]
     for row in judged["thresholds"]:
         flat |= {f"{metric}_at_{row['name']}_threshold": value for metric, value in row["roi"].items()}
-    return flat | {name: judged["referral"][name] for name in REFERRAL_RATES}
+    return flat | {name: judged["referral"][name] for name in RATES}
