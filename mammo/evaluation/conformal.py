@@ -52,12 +52,12 @@ REFER_ALL: Final = Conformal(0.0, 1.0, 1.0, class_conditional=True, n_calibratio
 
 
 def fit_conformal(
-    labels: IntArray, scores: FloatArray, *, alpha: float, class_conditional: bool = True
+    labels: IntArray, scores: FloatArray, *, coverage: float, class_conditional: bool = True
 ) -> Conformal:
-    """The limits of a validation part: the ceil((n + 1)(1 - alpha))-th smallest misfit of the truth.
+    """The limits of a validation part: the ceil((n + 1) · coverage)-th smallest misfit of the truth.
 
-    The misfit is 1 - the probability. With fewer than 1 / alpha - 1 ROIs no finite limit has the coverage; the limit
-    is 1 then, and the class is in every set.
+    The misfit is 1 - the probability. Where that is more than n, no finite limit has the coverage; the limit is 1 then,
+    and the class is in every set.
 
     `class_conditional` holds the coverage within each class, not only on average. Labels and scores (probabilities of
     Tumor) are `(n,)`.
@@ -66,10 +66,10 @@ def fit_conformal(
 
     def limit(label: Label) -> float:
         ordered = np.sort(of_truth[labels == label] if class_conditional else of_truth)
-        rank = math.ceil(round((len(ordered) + 1) * (1 - alpha), 9))
+        rank = math.ceil(round((len(ordered) + 1) * coverage, 9))
         return float(ordered[rank - 1]) if rank <= len(ordered) else 1.0
 
-    return Conformal(alpha, limit(Label.NORMAL), limit(Label.TUMOR), class_conditional, len(labels))
+    return Conformal(1 - coverage, limit(Label.NORMAL), limit(Label.TUMOR), class_conditional, len(labels))
 
 
 Verdict = Literal["kept", "missed within chance", "missed", "not judged"]

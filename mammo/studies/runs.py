@@ -99,12 +99,7 @@ def judge_fit(one: Placed, rois: Rois, referral: ReferralConfig | None = None) -
     """
     val, test, limits = one.fit.val, one.fit.test, None
     if referral is not None:
-        limits = fit_conformal(
-            val.labels,
-            val.patch_scores.mean(axis=1),
-            alpha=1 - referral.coverage,
-            class_conditional=referral.class_conditional,
-        )
+        limits = fit_conformal(val.labels, val.patch_scores.mean(axis=1), **referral.model_dump())
     rule = fitted(val.labels, val.patch_scores, one.vote)
     group_of, roi_ids = rois.group_of, np.array(test.roi_ids, dtype=str)
     groups = np.array([group_of[roi_id] for roi_id in test.roi_ids], dtype=str)

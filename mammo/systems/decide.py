@@ -114,7 +114,7 @@ def decide_on_validation(bundle: Bundle, train: Rois, val: Rois, config: Config)
     Raises:
         DataError: a part lacks a class.
     """
-    scored, referral = score_part(bundle, val, config), config.referral
+    scored = score_part(bundle, val, config)
     if len(members_of(bundle.system)) > 1:
         bundle = replace(bundle, results=bundle.results | results_on_grid(val.labels, scored.patch_scores[0]))
     if has_floor(bundle.system):
@@ -123,12 +123,11 @@ def decide_on_validation(bundle: Bundle, train: Rois, val: Rois, config: Config)
         bundle = replace(bundle, stack=stack, results=bundle.results | results_on_grid(val.labels, stacked))
         scored = voted(scored.roi_ids, val.labels, val.groups, stacked, config.vote)
     labels, (patch_scores,), (scores,) = scored.labels, scored.patch_scores, scored.scores
-    alpha, by_class = 1 - referral.coverage, referral.class_conditional
     return replace(
         bundle,
         vote=fitted(labels, patch_scores, config.vote),
         calibrator=fit_platt(labels, scores),
-        conformal=fit_conformal(labels, scores, alpha=alpha, class_conditional=by_class),
+        conformal=fit_conformal(labels, scores, **config.referral.model_dump()),
     )
 
 

@@ -26,18 +26,18 @@ def draw(n: int, rng: np.random.Generator) -> tuple[IntArray, FloatArray]:
 def test_the_limits_are_the_textbook_ranks_of_each_class_or_of_all_rois() -> None:
     labels = np.array([0] * 9 + [1] * 9)
     scores = np.concatenate([np.arange(1, 10) / 20, 1 - np.arange(1, 10) / 10])
-    limits = fit_conformal(labels, scores, alpha=1 - 0.8)
+    limits = fit_conformal(labels, scores, coverage=0.8)
     # ceil(10 · 0.8) = 8: the eighth smallest misfit of each class.
     assert (limits.limit_normal, limits.limit_tumor) == pytest.approx((8 / 20, 8 / 10))
     assert limits.coverage == 0.8
     four = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.7, 0.6])
-    both = fit_conformal(*four, alpha=0.4, class_conditional=False)
+    both = fit_conformal(*four, coverage=0.6, class_conditional=False)
     # Misfits 0.1, 0.2, 0.3, 0.4; ceil(5 · 0.6) = 3.
     assert both.limit_normal == both.limit_tumor == pytest.approx(0.3)
 
 
 def test_too_few_rois_for_the_coverage_leave_the_class_in_every_set() -> None:
-    limits = fit_conformal(np.array([0] * 50 + [1] * 5), np.linspace(0, 1, 55), alpha=0.1)
+    limits = fit_conformal(np.array([0] * 50 + [1] * 5), np.linspace(0, 1, 55), coverage=0.9)
     assert limits.limit_tumor == 1
     assert limits.sets(np.array([0.0, 0.5, 1.0]))[:, 1].all()
 
@@ -55,7 +55,7 @@ def test_sets_cover_each_class_at_the_promised_rate_and_not_much_more(alpha: flo
     rng = np.random.default_rng(2020)
     held: dict[int, list[float]] = {0: [], 1: []}
     for _ in range(300):
-        limits = fit_conformal(*draw(150, rng), alpha=alpha)
+        limits = fit_conformal(*draw(150, rng), coverage=1 - alpha)
         labels, scores = draw(200, rng)
         sets = limits.sets(scores)
         for label, shares in held.items():

@@ -175,7 +175,7 @@ def test_systems_are_compared_pair_by_pair_over_their_runs() -> None:
 
 def holds_true_class(fit: Fit) -> npt.NDArray[np.bool_]:
     """Whether each held-out ROI's served set holds its class."""
-    limits = fit_conformal(fit.val.labels, fit.val.patch_scores.mean(axis=1), alpha=1 - 0.9)
+    limits = fit_conformal(fit.val.labels, fit.val.patch_scores.mean(axis=1), coverage=0.9)
     sets = limits.sets(fit.test.patch_scores.mean(axis=1))[np.arange(len(fit.test.labels)), fit.test.labels]
     held: npt.NDArray[np.bool_] = sets | (by_majority(fit) == fit.test.labels)
     return held

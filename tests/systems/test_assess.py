@@ -33,7 +33,7 @@ def scored(seed: int, vote: VoteConfig = RULE) -> Scores:
 
 VAL, TEST = scored(0), scored(1)
 CALIBRATOR = fit_platt(VAL.labels, VAL.scores[0])
-LIMITS = fit_conformal(VAL.labels, VAL.scores[0], alpha=0.1)
+LIMITS = fit_conformal(VAL.labels, VAL.scores[0], coverage=0.9)
 
 
 def described(vote: VoteConfig = RULE, test: Scores = TEST, **split: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
     bundle = decide_on_validation(trained.bundle, parts["train"], parts["val"], config)
     assert bundle.vote == with_validation_threshold(seen.labels, seen.patch_scores[0], config.vote)
     assert bundle.calibrator == fit_platt(seen.labels, seen.scores[0])
-    assert bundle.conformal == fit_conformal(seen.labels, seen.scores[0], alpha=1 - 0.6)
+    assert bundle.conformal == fit_conformal(seen.labels, seen.scores[0], coverage=0.6)
     assert bundle.conformal.coverage == 0.6
     assert (bundle.results, bundle.network) == (trained.bundle.results, trained.bundle.network)
     fixed = tiny_config(vote__share_threshold=0.123)
