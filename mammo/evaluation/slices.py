@@ -6,24 +6,22 @@ ROIs of the part. A slice that lacks what a metric needs has no value (NaN), nev
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import Any, Final, Unpack
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from mammo.core.config import Resampling
 from mammo.core.records import SEVERITIES, TISSUES, Label
 from mammo.evaluation.intervals import Estimate, estimate, summarise
 from mammo.evaluation.scores import Scores
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 OF_LESIONS: Final = ("recall",)
 OF_ALL: Final = ("accuracy", "recall", "specificity")
 """The metrics of a slice beside its AUC."""
 
-SIZE_EDGES_PX: Final = (20, 40, 60)
+SIZE_EDGES_PX: Final = (0, 20, 40, 60, np.inf)
 SIZES: Final = ("radius under 20 px", "radius 20 to 39 px", "radius 40 to 59 px", "radius 60 px and more")
 """Bins of the lesion's radius. With 60 pixels and more a lesion does not fit its ROI of 120 pixels."""
 
@@ -80,7 +78,7 @@ def slices_of(
 
 
 def slices_by_axis(
-    judged: Mapping[str, Scores], rois: "pd.DataFrame", **how: Unpack[Resampling]
+    judged: Mapping[str, Scores], rois: pd.DataFrame, **how: Unpack[Resampling]
 ) -> dict[str, Any]:
     """Systems on every slice of the same ROIs, ready for JSON.
 
@@ -94,7 +92,7 @@ def slices_by_axis(
         Tumor ROIs), and `systems`: name → list of slices; empty where the source knows nothing.
     """
     known, first = rois.set_index("roi_id"), next(iter(judged.values()))
-    known["size"] = sizes_of(known["radius_px"].to_numpy(dtype=float, na_value=np.nan))
+    known["size"] = pd.cut(known["radius_px"].astype(float), SIZE_EDGES_PX, right=False, labels=SIZES)
     axes: dict[str, Any] = {}
     for axis, (title, names) in AXES.items():
         of_lesions = axis != "tissue"
@@ -107,10 +105,3 @@ def slices_by_axis(
             found = values.where(values.notna(), None).to_numpy(dtype=object)
             systems[name] = slices_of(scores, found, names, of_lesions=of_lesions, **how)
     return axes
-
-
-def sizes_of(radius_px: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.object_]:
-    """The bin (of `SIZES`) of each lesion's radius in pixels, `(n,)`; NaN (no lesion, or not known) is None."""
-    names: npt.NDArray[np.object_] = np.array(SIZES, dtype=object)[np.digitize(radius_px, SIZE_EDGES_PX)]
-    names[np.isnan(radius_px)] = None
-    return names

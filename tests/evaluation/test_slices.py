@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mammo.evaluation.slices import SIZES, sizes_of, slices_of
+from mammo.evaluation.slices import slices_of
 from tests.evaluation.made_scores import HOW, made, some_runs
 
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0])
@@ -65,10 +65,3 @@ def test_over_several_runs_a_slice_has_the_mean_of_what_each_run_says() -> None:
     assert fatty["metrics"]["recall"]["sd_runs"] == pytest.approx(
         np.std([one[tumor].mean() for one in runs.decisions], ddof=1)
     )
-
-
-def test_sizes_are_binned_at_20_40_and_60_pixels() -> None:
-    radius = np.array([3, 19, 20, 39, 40, 59, 60, 197, np.nan])
-    small, medium, large, too_large = SIZES
-    expected = [small, small, medium, medium, large, large, too_large, too_large, None]
-    assert sizes_of(radius).tolist() == expected
