@@ -12,15 +12,12 @@ import pandas as pd
 
 from mammo.core.files import Workspace, atomic_folder, write_bytes, write_json
 from mammo.evaluation.conformal import RATES
+from mammo.evaluation.scores import METRICS
 from mammo.report.blocks import Block, Cell, Paragraph, Rows, SourceFile, Table, counted, document, shown
 from mammo.report.curves import draw_ledger, referral_picture
 from mammo.report.results import FLOOR_TITLE, referral_table, slices_blocks, titles
 
 Blocks = Callable[[SourceFile], list[Block]]
-LEDGER: Final = (
-    *("accuracy", "recall", "specificity", "precision"),
-    *("balanced_accuracy", "auc_score", "auc_vote_share"),
-)
 _FOLDS: Final = {
     "honest": "honest protocol (all ROIs, each held out once a repeat)",
     "development": "development protocol (the ROIs of train and val alone; the test part stays closed)",
@@ -112,9 +109,9 @@ def _levels(source: SourceFile, rows: Sequence[SourceFile]) -> Table:
     first = rows[0].value()
     protocol, groups = first["protocol"], counted(first["n_groups"], "group")
     about = f"{first['n_rois']} ROIs ({first['n_tumor']} Tumor) in {groups}."
-    levels = ((_title(row), row.cell("n_runs"), *row.cells(LEDGER, "cells")) for row in rows)
+    levels = ((_title(row), row.cell("n_runs"), *row.cells(METRICS, "cells")) for row in rows)
     caption = f"{protocol[0].upper()}{protocol[1:]}: {about}"
-    return source.table(("system", "runs", *titles(LEDGER)), levels, caption)
+    return source.table(("system", "runs", *titles(METRICS)), levels, caption)
 
 
 def _title(row: SourceFile) -> Cell:
