@@ -71,10 +71,6 @@ class Domain(Result):
     n_fitted: int
     false_alarms: Estimate | None = None
 
-    def distance(self, images: Images) -> FloatArray:
-        """Mahalanobis distance of uint8 pictures `(n, 120, 120)` from the training ROIs, in their spreads: `(n,)`."""
-        return self._distance(features(images))
-
     def reasons(self, images: Images) -> list[str | None]:
         """Why each uint8 picture `(n, 120, 120)` is out of domain, in one sentence; None where it is not."""
         found = features(images)
@@ -98,6 +94,7 @@ class Domain(Result):
         return standardised
 
     def _distance(self, found: FloatArray) -> FloatArray:
+        """Mahalanobis distance of `features` from those of the training ROIs, in their spreads: `(n, 8)` → `(n,)`."""
         from_centre = self._standardised(found) - np.array(self.shift)
         distance: FloatArray = np.sqrt(((from_centre @ np.array(self.precision)) * from_centre).sum(axis=1))
         return distance

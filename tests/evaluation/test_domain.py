@@ -141,12 +141,11 @@ def test_the_limit_keeps_its_share_of_new_pictures_and_strange_training_rois_do_
     wild[::100] += 40
     monkeypatch.setattr(module, "features", lambda rows: rows)
     clean, dirty = fit_domain(drawn[:2000]), fit_domain(wild[:2000])
-    assert clean.limit is not None
-    assert np.mean(clean.distance(drawn[2000:]) > clean.limit) == pytest.approx(1 - QUANTILE, abs=0.006)
+    out = [reason is not None for reason in clean.reasons(drawn[2000:])]
+    assert np.mean(out) == pytest.approx(1 - QUANTILE, abs=0.006)
     assert dirty.median == pytest.approx(clean.median, abs=0.05)
     # Clipping at ±3 hardly touches a Gaussian, so the distances are nearly chi distributed.
-    expected = np.sqrt(chi2.ppf(0.5, len(FEATURES)))
-    assert np.median(clean.distance(drawn[2000:])) == pytest.approx(expected, rel=0.03)
+    assert clean.limit == pytest.approx(np.sqrt(chi2.ppf(QUANTILE, len(FEATURES))), rel=0.03)
 
 
 def test_of_too_few_rois_nothing_but_a_flat_picture_is_called_strange(tissue: Images) -> None:
