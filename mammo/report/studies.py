@@ -27,7 +27,7 @@ _FOLDS: Final = {
 def write_study(workspace: Workspace, kind: str, summary: dict[str, Any]) -> str:
     """Write a study's summary as JSON and its tables as Markdown; returns the Markdown for the terminal.
 
-    `kind` is `seeds`, `ablate`, `study` or `nested`.
+    `kind` is `seeds`, `ablate`, `study`, `nested` or `films`.
     """
     path, title, blocks = _STUDIES[kind]
     source = SourceFile(path.format(**summary), summary)
@@ -253,6 +253,26 @@ def nested_blocks(nested: SourceFile) -> list[Block]:
     )
 
 
+def films_blocks(source: SourceFile) -> list[Block]:
+    """What ROIs of the training films add, against the training parts as they are, the first row, and the floor."""
+    _, *added = source.each("rows")
+    metrics = list(source.value("rows", 0, "minus_floor", "cells"))
+    effects = (
+        (
+            one.cell("name"),
+            *one.cells(metrics, "effect", "cells", signed=True),
+            one.cell("effect", "together", "verdict"),
+        )
+        for one in added
+    )
+    headings = ("training part", *titles(metrics), "verdict, all rows together")
+    return source.blocks(
+        "films",
+        about=_about(source, "honest protocol, split and grouped by patient"),
+        effects=source.table(headings, effects),
+    )
+
+
 _STUDIES: Final[dict[str, tuple[str, str, Blocks]]] = {
     "seeds": ("seeds/seeds.json", "Test results over {n_seeds} training seeds", seeds_blocks),
     "ablate": (
@@ -262,5 +282,6 @@ _STUDIES: Final[dict[str, tuple[str, str, Blocks]]] = {
     ),
     "study": ("study/{name}.json", "Study {name}: {system}", variants_blocks),
     "nested": ("tune/nested.json", "Is tuning worth it? Nested folds", nested_blocks),
+    "films": ("films/extra_rois.json", "Further ROIs from the training films", films_blocks),
 }
 """Kind → its file, its title, its blocks."""

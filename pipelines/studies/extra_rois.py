@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mammo.core.config import Config
 from mammo.core.errors import DataError, guarded
-from mammo.core.files import Workspace, write_bytes, write_json
+from mammo.core.files import Workspace
 from mammo.core.records import Label
 from mammo.data.decode import GreyImage
 from mammo.data.extraction import extract_roi, preprocess_film
@@ -23,8 +23,7 @@ from mammo.data.film_rois import draw_normal_centre
 from mammo.data.films import Annotation, film_number, open_films, patient_of, read_annotations, read_films
 from mammo.data.rois import Rois, make_roi_set
 from mammo.data.splits import Fold, grouped_folds, read_parts
-from mammo.report.blocks import Block, Cell, SourceFile, document
-from mammo.report.results import titles
+from mammo.report.studies import write_study
 from mammo.studies.fits import default_jobs
 from mammo.studies.runs import fit_all, floor_runs, plan, runs_of
 from mammo.studies.variants import effect, levels
@@ -39,15 +38,6 @@ ADDED: Final[dict[str, list[Label]]] = {
     "with both": [Label.NORMAL, Label.TUMOR],
 }
 METRICS: Final = ("auc_score", "accuracy", "recall", "specificity", "precision")
-ABOUT: Final = (
-    "{system}. Only the training parts differ, by ROIs that the exact extraction cuts from films of the fold's "
-    "training patients: {n_each} further Normal ROIs of each film without lesion, at places drawn evenly where the "
-    "whole crop is breast without the pectoral muscle's corner; {n_each} crops of each lesion, shifted by up to "
-    "{shift_px} px along each axis. An epoch has as many patches as before, half of them Tumor. {confidence:%} "
-    "intervals by a BCa bootstrap of the patients and of the runs (one seed on one set of folds, the same for both "
-    "sides). For the verdict those of AUC and accuracy are widened so that they hold in all rows of a table at "
-    "once (Bonferroni)."
-)
 
 
 def cut_extra(films: Path, bounding_box: bool = True) -> Rois:
@@ -94,31 +84,6 @@ def with_extra(fold: Fold, extra: Rois) -> Fold:
     return replace(fold, rois=Rois(pd.concat([table, added], ignore_index=True), images))
 
 
-def blocks(source: SourceFile) -> list[Block]:
-    """What was added, the levels, and the differences to the training parts as they are and to the floor."""
-    rows, headings = (
-        list(source.each("rows")),
-        ("training part", *titles(METRICS), "verdict, all rows together"),
-    )
-    held_out = ((*one.cells(("name", "n_added")), *one.cells(METRICS, "cells")) for one in rows)
-    grid = Cell("{n_folds} folds × {n_repeats} repeats × {n_seeds} seed".format(**source.value("settings")))
-
-    def minus(key: str, of: list[SourceFile], caption: str) -> Block:
-        found = [(one, one.cells(METRICS, key, "cells", signed=True)) for one in of]
-        lines = ((one.cell("name"), *cells, one.cell(key, "together", "verdict")) for one, cells in found)
-        return source.table(headings, lines, caption)
-
-    return [
-        *source.blocks("study", folds="honest protocol, split and grouped by patient", grid=grid),
-        source.sentence(ABOUT),
-        source.table(
-            ("training part", "ROIs added a fold", *titles(METRICS)), held_out, "On the held-out ROIs."
-        ),
-        minus("effect", rows[1:], "Minus the training parts as they are, paired on the same ROIs."),
-        minus("minus_floor", rows, "Minus the floor, fitted to the training parts as they are; paired too."),
-    ]
-
-
 def main() -> None:
     """Run the study in the current folder."""
     workspace = Workspace()
@@ -154,10 +119,7 @@ def main() -> None:
             for name, of in runs.items()
         ],
     }
-    source = SourceFile("films/extra_rois.json", summary)
-    text = document("Further ROIs from the training films", blocks(source), synthetic=rois.synthetic)
-    write_json(workspace.reports / source.path, summary)
-    write_bytes(workspace.reports / "films" / "extra_rois.md", text.encode())
+    write_study(workspace, "films", summary)
 
 
 if __name__ == "__main__":
