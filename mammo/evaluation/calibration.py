@@ -24,17 +24,11 @@ _MARGIN: Final = 1e-6
 def reliability(
     labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int, confidence: float
 ) -> pd.DataFrame:
-    """Reliability table: the mean score of each bin of scores beside its share of Tumor ROIs.
+    """Reliability table: the mean score of each bin of scores `(n,)` beside its share of Tumor ROIs.
 
-    Args:
-        labels, scores: 0 Normal, 1 Tumor, and probabilities of Tumor, shape `(n,)`.
-        binning: `equal_mass` splits the ROIs in order of score into bins of equal size (ROIs of one score
-            stay together); `equal_width` splits [0, 1] into bins of equal width, the last one closed.
-        n_bins: bins asked for; empty ones have no row.
-        confidence: of the share's Wilson interval.
-
-    Returns:
-        One row for each bin in order of score: `n`, `mean_score`, `tumor_share`, `ci_low`, `ci_high`.
+    `equal_mass` splits the ROIs in order of score into bins of equal size (ROIs of one score stay together);
+    `equal_width` splits [0, 1] into bins of equal width, the last one closed. One row for each bin that is not empty,
+    in order of score: `n`, `mean_score`, `tumor_share` and its Wilson interval `ci_low`, `ci_high`.
     """
     rows = []
     for inside in _bins(scores, binning, n_bins).T.astype(bool):

@@ -140,13 +140,10 @@ def bootstrap(
 
     Resamples on which the statistic is undefined (one class only) are left out and counted. No interval
     (NaN) is stated where the resamples cannot give one: all of them equal, as under perfect separation,
-    or fewer than half of them defined.
+    or fewer than half of them defined. The same seed draws the same resamples for every statistic.
 
     Args:
-        statistic: the metric as a function of the ROIs' weights.
         groups: the group of each ROI, shape `(n,)`.
-        n_bootstrap, seed: of the resamples; the same seed draws the same ones for every statistic.
-        confidence: nominal coverage.
         n: ROIs in the metric's denominator; all when not given.
         kind: `BCa`, or `basic` for statistics that resampling biases (Davison and Hinkley 1997, section 5.2):
             it turns the resamples round the value, so that their bias counts the other way.

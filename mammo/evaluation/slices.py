@@ -80,16 +80,10 @@ def slices_of(
 def slices_by_axis(
     judged: Mapping[str, Scores], rois: pd.DataFrame, **how: Unpack[Resampling]
 ) -> dict[str, Any]:
-    """Systems on every slice of the same ROIs, ready for JSON.
+    """Systems on every slice of the same ROIs of the table `rois`, ready for JSON.
 
-    Args:
-        judged: name → judgements.
-        rois: the ROI table.
-        how: how the intervals are made.
-
-    Returns:
-        For each of the `AXES` its `title`, `of_lesions`, `n_known` of `n_rois` (for what describes a lesion: of the
-        Tumor ROIs), and `systems`: name → list of slices; empty where the source knows nothing.
+    Each of the `AXES` has its `title`, `of_lesions`, `n_known` of `n_rois` (for what describes a lesion: of the Tumor
+    ROIs), and `systems`: name → list of slices; empty where the source knows nothing.
     """
     known, first = rois.set_index("roi_id"), next(iter(judged.values()))
     known["size"] = pd.cut(known["radius_px"].astype(float), SIZE_EDGES_PX, right=False, labels=SIZES)

@@ -179,16 +179,9 @@ def slices_blocks(slices: SourceFile, systems: Sequence[str]) -> list[Block]:
 def slice_report(
     predictions: pd.DataFrame, rois: pd.DataFrame, config: EvaluateConfig, data: dict[str, Any]
 ) -> dict[str, Any]:
-    """Every system on every slice of the judged part, ready for JSON.
+    """Every system of `read_predictions` on every slice of the ROI table, ready for JSON.
 
-    Args:
-        predictions: one row for each system and ROI, as `read_predictions` reads them.
-        rois: the ROI table.
-        config: how the intervals are made.
-        data: what was judged, as `assess.describe_data` tells it.
-
-    Returns:
-        `data`, and `axes` as `slices_by_axis` gives them.
+    Beside `data`, what `assess.describe_data` says of the judged part, stand the `axes` of `slices_by_axis`.
     """
     judged = {
         str(system): Scores.of_predictions(rows) for system, rows in predictions.groupby("system", sort=False)

@@ -170,12 +170,8 @@ def explanation_figure(
 ) -> Figure:
     """Draw the ROI, its vote map with every patch score, and its Grad-CAM, all in the same orientation.
 
-    Args:
-        found: the decision laid over the ROI.
-        name: its roi_id, or the file that it was read from.
-        model: the model that voted, such as `mammo-roi v2`.
-        truth: `Normal` or `Tumor`; None where it is not known.
-        synthetic: the ROI or the model's training data are phantoms.
+    `name` is its roi_id or its file, `truth` `Normal` or `Tumor` where it is known; what is `synthetic` is the ROI, or
+    what the `model`, such as `mammo-roi v2`, learned from.
     """
     vote, corners, size_px, middle = found.vote, found.corners, found.size_px, found.patch_threshold
     title = f"{canvas.shorten(name, 32)}: called {vote.label}, {_tally(vote)} (share {vote.vote_share:.2f}), "
