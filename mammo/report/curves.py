@@ -165,7 +165,7 @@ def training_curves(history: pd.DataFrame, system: str, path: Path, data_note: s
 
 def reliability_diagram(
     labels: IntArray,
-    calibrations: Judged,
+    judged: Judged,
     probabilities: Mapping[str, FloatArray],
     path: Path,
     data_note: str,
@@ -176,22 +176,23 @@ def reliability_diagram(
     these labels and calibrated `probabilities`, `(n,)`. The legend gives Brier score and expected calibration error,
     the line below each panel the ROIs in each bin.
     """
-    columns, rows = min(3, len(calibrations)), math.ceil(len(calibrations) / 3)
-    first = next(iter(calibrations.values()))
+    columns, rows = min(3, len(judged)), math.ceil(len(judged) / 3)
+    first = next(iter(judged.values()))["calibration"]
     title = f"Reliability, {first['n_bins']} bins of {first['binning'].replace('_', ' ')}"
     figure = canvas.new_figure(max(5.6, 4.2 * columns), 5.2 * rows, title, data_note)
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(4.6, 0.6) * rows)
     for axes in grid.ravel():
         axes.set_axis_off()
-    styles = canvas.system_styles(list(calibrations))
+    styles = canvas.system_styles(list(judged))
     panels, legends = grid[::2].ravel(), grid[1::2].ravel()
-    for axes, below, (name, judged) in zip(panels, legends, calibrations.items(), strict=False):
+    for axes, below, (name, one) in zip(panels, legends, judged.items(), strict=False):
         axes.set_axis_on()
         axes.plot([0, 1], [0, 1], color=canvas.PALE, linewidth=1)
         counts, entries = {}, []
         for kind, style in (("raw", _RAW), ("calibrated", styles[name])):
-            table = pd.DataFrame(judged[kind]["bins"])
-            brier, error = (judged[kind][of]["value"] for of in ("brier", "calibration_error"))
+            found = one["calibration"][kind]
+            table = pd.DataFrame(found["bins"])
+            brier, error = (found[of]["value"] for of in ("brier", "calibration_error"))
             label = f"{kind}: Brier {brier:.3f}, calibration error {error:.3f}"
             x, y = table["mean_score"], table["tumor_share"]
             gaps = np.clip([y - table["ci_low"], table["ci_high"] - y], 0, None)

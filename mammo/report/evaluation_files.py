@@ -41,7 +41,6 @@ def write_results(workspace: Workspace, assessment: Assessment) -> None:
     histories = {name: pd.read_csv(reports / "train" / f"{name}.csv") for name in results["systems"]}
     scores = {name: one.scores[0] for name, one in {**assessment.scored, FLOOR: assessment.floor}.items()}
     calibrated = {name: bundle.calibrator.apply(scores[name]) for name, bundle in bundles.items()}
-    calibrations = {name: entry["calibration"] for name, entry in results["systems"].items()}
 
     write_json(reports / RESULTS_FILE, results)
     write_bytes((reports / RESULTS_FILE).with_suffix(".md"), results_markdown(results).encode())
@@ -59,7 +58,10 @@ def write_results(workspace: Workspace, assessment: Assessment) -> None:
         "plots/learning.csv": _stacked(histories),
         "plots/roc.csv": _stacked(rates),
         "plots/reliability.csv": _stacked(
-            {name: pd.DataFrame(one["calibrated"]["bins"]) for name, one in calibrations.items()}
+            {
+                name: pd.DataFrame(entry["calibration"]["calibrated"]["bins"])
+                for name, entry in results["systems"].items()
+            }
         ),
         "plots/confusion.csv": decided.rename(columns={"label": "actual", "decision": "predicted"}),
     }
@@ -70,7 +72,7 @@ def write_results(workspace: Workspace, assessment: Assessment) -> None:
     folder = reports / "evaluate"
     roc_and_precision_recall(labels, scores, entries, folder / "curves.png", note)
     confusion_matrices(entries, folder / "confusion.png", note)
-    reliability_diagram(labels, calibrations, calibrated, folder / "reliability.png", note)
+    reliability_diagram(labels, results["systems"], calibrated, folder / "reliability.png", note)
     referrals = [entry["referral"] for entry in results["systems"].values()]
     referral_picture(referrals, folder / "referral.png", note)
     held_out = note.replace("test ROIs", "test ROIs held out")

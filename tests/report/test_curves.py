@@ -75,7 +75,7 @@ def bins(*sizes: int) -> dict[str, Any]:
 
 def calibrated(n: int, path: Path, n_bins: int = 6) -> None:
     one = {"binning": "equal_mass", "n_bins": n_bins, "raw": bins(*[2] * n_bins), "calibrated": bins(40)}
-    reliability_diagram(LABELS, dict.fromkeys(NAMES[:n], one), scores(n), path, NOTE)
+    reliability_diagram(LABELS, {name: {"calibration": one} for name in NAMES[:n]}, scores(n), path, NOTE)
 
 
 def folds(n: int) -> list[dict[str, Any]]:
@@ -215,7 +215,8 @@ def test_reliability_names_its_bins_their_numbers_and_what_was_computed_of_them(
     one |= {"calibrated": bins(*calibrated) | {"brier": estimate(0.0104), "calibration_error": estimate(0.2)}}
     probabilities = {"compact-model1": np.array([0.1, 0.2, 0.3, 0.4, 0.9])}
     labels = np.array([0, 0, 0, 1, 1])
-    reliability_diagram(labels, {"compact-model1": one}, probabilities, tmp_path / "a.png", NOTE)
+    judged = {"compact-model1": {"calibration": one}}
+    reliability_diagram(labels, judged, probabilities, tmp_path / "a.png", NOTE)
     assert {
         "Reliability, 2 bins of equal mass",
         "raw: Brier 0.100, calibration error 0.300",
