@@ -68,7 +68,7 @@ HEADERS: Final = {
 }
 
 
-def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastAPI:
+def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIApp:
     """Build the application around a service, which runs as long as the application."""
     follower, measures, serve = service.follower, service.measures, service.config.serve
 
@@ -82,12 +82,10 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
     )
     static = Path(__file__).with_name("static")
     app.mount("/static", StaticFiles(directory=static))
-    app.add_middleware(Outermost, service=service)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts))
 
     @app.exception_handler(RefusedError)
     def refuse(_: Request, error: RefusedError) -> JSONResponse:
-        measures.refused.labels(str(error.status)).inc()
         headers = {} if error.retry_s is None else {"Retry-After": str(error.retry_s)}
         return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
 
@@ -196,11 +194,14 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> FastA
     def docs() -> str:
         return (static / "docs.html").read_text(encoding="utf-8")
 
-    return app
+    return Outermost(app, service)
 
 
 class Outermost:
-    """Security headers on every answer, the token of `/v1`, a line of log; nobody hears of a client that hangs up."""
+    """Security headers on every answer; of `/v1` the token, a line of log and the count of what got no answer.
+
+    Nobody hears of a client that hangs up.
+    """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
@@ -225,17 +226,21 @@ class Outermost:
         if is_voting and token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
             why = "authorization: must be `Bearer TOKEN` with this service's token; ask its operator"
             answer = JSONResponse({"error": why}, 401, headers={"WWW-Authenticate": "Bearer"})
-        with suppress(ClientDisconnect):
-            await answer(scope, receive, sending)
-        if is_voting:
-            line = {
-                "path": scope["path"],
-                "status": status,
-                "seconds": round(time.perf_counter() - started, 4),
-                "method": scope["method"],
-                "client": scope["client"][0] if scope.get("client") else None,
-            }
-            log.info(json.dumps(line))
+        try:
+            with suppress(ClientDisconnect):
+                await answer(scope, receive, sending)
+        finally:
+            if is_voting:
+                line = {
+                    "path": scope["path"],
+                    "status": status,
+                    "seconds": round(time.perf_counter() - started, 4),
+                    "method": scope["method"],
+                    "client": scope["client"][0] if scope.get("client") else None,
+                }
+                log.info(json.dumps(line))
+                if status >= 400:
+                    self.service.measures.refused.labels(str(status)).inc()
 
 
 class Draining(uvicorn.Server):

@@ -46,7 +46,7 @@ class Measures:
         shared: Any = {"registry": self.registry}
         self.votes = Counter("mammo_votes", "ROIs voted on", ["version", "label"], **shared)
         self.referrals = Counter("mammo_referrals", "ROIs referred to a reader", ["version"], **shared)
-        self.refused = Counter("mammo_refused", "Requests refused", ["status"], **shared)
+        self.refused = Counter("mammo_refused", "Requests of /v1 without an answer", ["status"], **shared)
         self.queue = Gauge("mammo_queue", "ROIs that wait for a batch", **shared)
         self.batch = Histogram("mammo_batch_size", "ROIs voted on together", buckets=SIZES, **shared)
         self.decode = Histogram(

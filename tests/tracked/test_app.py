@@ -170,7 +170,8 @@ def test_every_answer_forbids_what_a_page_of_ours_does_not_need(client: TestClie
         headers = client.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'")
         assert headers["x-content-type-options"] == "nosniff"
-    assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 400
+    evil = client.get("/healthz", headers={"host": "evil.example"})
+    assert (evil.status_code, evil.headers["x-content-type-options"]) == (400, "nosniff")
     assert client.get("/healthz", headers={"host": "voting.example"}).status_code == 200
 
 
@@ -178,8 +179,10 @@ def test_a_token_is_wanted_where_one_is_set(
     client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, images: Pixels
 ) -> None:
     monkeypatch.setattr(service, "token", "secret")
-    content = encoded(images[0])
+    content, of_401 = encoded(images[0]), 'mammo_refused_total{status="401"}'
+    before = counted(client, of_401)
     assert client.post("/v1/rois", content=content).status_code == 401
+    assert counted(client, of_401) == before + 1
     assert client.post("/v1/rois", content=content, headers={"authorization": "Bearer no"}).status_code == 401
     accepted = client.post("/v1/rois", content=content, headers={"authorization": "Bearer secret"})
     assert accepted.status_code == 200
@@ -227,3 +230,15 @@ def test_a_request_is_one_line_of_json_in_the_log(
         client.post("/v1/rois", content=b"?")
     lines = [json.loads(record.message) for record in caplog.records if record.name == "mammo.serve"]
     assert [(line["path"], line["status"]) for line in lines] == [("/v1/rois", 200), ("/v1/rois", 422)]
+
+
+def test_a_defect_of_the_service_is_answered_with_500_headers_and_a_line_in_the_log(
+    service: Service, client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "follower", None)
+    told = TestClient(client.app, raise_server_exceptions=False)
+    with caplog.at_level(logging.INFO, logger="mammo.serve"):
+        answer = told.post("/v1/rois", content=b"?")
+    assert (answer.status_code, answer.headers["x-content-type-options"]) == (500, "nosniff")
+    (line,) = [json.loads(record.message) for record in caplog.records if record.name == "mammo.serve"]
+    assert (line["path"], line["status"]) == ("/v1/rois", 500)
