@@ -32,7 +32,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mammo.core.errors import NOTICE
+from mammo.core.errors import NOTICE, MammoError
 from mammo.core.files import Workspace
 from mammo.data.decode import MAX_ROI_BYTES, PHANTOM_ROI
 from mammo.serve.requests import (
@@ -84,10 +84,11 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
     app.mount("/static", StaticFiles(directory=static))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts))
 
-    @app.exception_handler(RefusedError)
-    def refuse(_: Request, error: RefusedError) -> JSONResponse:
-        headers = {} if error.retry_s is None else {"Retry-After": str(error.retry_s)}
-        return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
+    @app.exception_handler(MammoError)
+    def refuse(_: Request, error: MammoError) -> JSONResponse:
+        status = getattr(error, "status", 422)
+        headers = {"Retry-After": "1"} if status in (429, 503) else {}
+        return JSONResponse({"error": str(error)}, status, headers)
 
     @app.exception_handler(RequestValidationError)
     def refuse_query(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -24,6 +24,14 @@ START_S: Final = 120
 class WorkerGoneError(MammoError):
     """A worker ended, or was ended, before it answered."""
 
+    status = 503
+
+
+class TooSlowError(WorkerGoneError):
+    """A picture took longer than it may."""
+
+    status = 422
+
 
 class Worker:
     """A process that does what its order says: started by `start`, or by the first request that finds none."""
@@ -85,9 +93,10 @@ class Worker:
                 return header, await process.stdout.readexactly(n_body)
         except TimeoutError as error:
             await self.close()
-            raise WorkerGoneError(
-                f"no answer within {seconds:g} s; send a smaller or a simpler picture"
-            ) from error
+            late = f"no answer within {seconds:g} s"
+            if self.kind == "pictures":
+                raise TooSlowError(f"{late}; send a smaller or a simpler picture") from error
+            raise WorkerGoneError(f"{late}: the machine is busy; send the request again later") from error
         except (OSError, asyncio.IncompleteReadError) as error:
             await self.close()
             raise WorkerGoneError("a worker ended before it answered; send the request again") from error

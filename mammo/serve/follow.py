@@ -33,6 +33,8 @@ POLLS_TO_RETRY: Final = 60
 class BusyError(MammoError):
     """More ROIs wait than may; they are welcome a second later."""
 
+    status = 503
+
 
 class Batcher:
     """The ROIs that wait for one version, and the tasks that have its voters vote on them.

@@ -10,6 +10,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from mammo.core.errors import MammoError
+
 FILM_BYTES: Final = 20 * 2**20
 """Of an uncompressed film of 0.05 mm pixels."""
 BODY_BYTES: Final = {"/v1/rois": 2**20} | dict.fromkeys(
@@ -138,12 +140,12 @@ def picture_body(schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-class RefusedError(Exception):
+class RefusedError(MammoError):
     """A request that is answered with a status of its own."""
 
-    def __init__(self, status: int, message: str, retry_s: int | None = None) -> None:
+    def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status, self.retry_s = status, retry_s
+        self.status = status
 
 
 async def body_of(request: Request, seconds: float) -> bytes:

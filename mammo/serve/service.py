@@ -24,8 +24,7 @@ from mammo.core.files import Workspace, read_json
 from mammo.data.decode import GreyImage
 from mammo.data.patches import grid_corners
 from mammo.evaluation.metrics import TITLES
-from mammo.serve.children import WorkerGoneError
-from mammo.serve.follow import Batcher, BusyError, Follower
+from mammo.serve.follow import Batcher, Follower
 from mammo.serve.loaded import Row, VersionFiles, fetch_version
 from mammo.serve.log import PredictionLog
 from mammo.serve.requests import RefusedError
@@ -146,19 +145,13 @@ async def admitted(service: Service, request: Request) -> AsyncIterator[Batcher]
     client, limit = request.client.host if request.client else "", service.config.serve.per_client
     if service.open_of[client] >= limit:
         raise RefusedError(
-            429, f"client: at most {limit} requests at a time; send this one again in a second", 1
+            429, f"client: at most {limit} requests at a time; send this one again in a second"
         )
     service.open_of[client] += 1
     batcher = service.follower.champion
     try:
         with batcher.held():
             yield batcher
-    except BusyError as error:
-        raise RefusedError(503, str(error), 1) from error
-    except WorkerGoneError as error:
-        raise RefusedError(422 if "within" in str(error) else 503, str(error), 1) from error
-    except MammoError as error:
-        raise RefusedError(422, str(error)) from error
     finally:
         service.open_of[client] -= 1
         if not service.open_of[client]:

@@ -1,0 +1,27 @@
+"""Workers from the side that asks."""
+
+import asyncio
+
+import pytest
+
+from mammo.serve.children import Worker, WorkerGoneError
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "remedy"),
+    [
+        ("pictures", 422, "send a smaller or a simpler picture"),
+        ("votes", 503, "send the request again later"),
+    ],
+)
+def test_who_is_too_slow_is_ended_and_a_picture_is_blamed_for_no_vote(
+    kind: str, status: int, remedy: str
+) -> None:
+    async def ask() -> None:
+        worker = Worker(kind)
+        await worker.load()
+        await worker.ask({}, seconds=0.01)  # it still waits for its order
+
+    with pytest.raises(WorkerGoneError, match=remedy) as refused:
+        asyncio.run(ask())
+    assert refused.value.status == status
