@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.chromium import needs_chromium
 from tests.serve.browsing import SCREENS, Served, box_of, choose, violations
@@ -278,3 +278,21 @@ def test_the_champion_stands_beside_the_challenger_with_numbers_and_intervals(pa
     )
     expect(table.get_by_role("rowheader", name="Rule")).to_be_visible()
     expect(page.locator("#phantom")).to_be_visible()
+
+
+def test_an_estimate_without_an_interval_or_a_value_leaves_the_table_whole(page: Page) -> None:
+    def undefined(route: Route) -> None:
+        told = route.fetch().json()
+        auc, accuracy = told["champion"]["estimates"]
+        auc |= {"value": 1.0, "ci_low": None, "ci_high": None}
+        accuracy |= {"value": None, "ci_low": None, "ci_high": None}
+        route.fulfill(json=told | {"challenger": None})
+
+    page.route("**/v1/model", undefined)
+    page.reload()
+    table = page.locator("#model-rows")
+    expect(table.get_by_role("row", name="AUC").get_by_role("cell")).to_have_text(
+        "1.00 (no interval), 64 ROIs"
+    )
+    expect(table.get_by_role("row", name="Accuracy").get_by_role("cell")).to_have_text("not known")
+    expect(page.locator("#error")).to_be_hidden()

@@ -214,7 +214,9 @@ function drawModel() {
   const line = (title, tell) => make("tr", {}, make("th", { scope: "row" }, title), ...known.map((one) => make("td", {}, tell(one))));
   const number = (one, name) => {
     const found = one.estimates.find((estimate) => estimate.name === name);
-    return found ? `${found.value.toFixed(2)} (${found.ci_low.toFixed(2)} to ${found.ci_high.toFixed(2)}), ${found.n} ROIs` : "not known";
+    if (found?.value == null) return "not known";
+    const interval = found.ci_low == null ? "no interval" : `${found.ci_low.toFixed(2)} to ${found.ci_high.toFixed(2)}`;
+    return `${found.value.toFixed(2)} (${interval}), ${found.n} ROIs`;
   };
   const rule = ({ vote, corners_px }) => vote.rule === "majority"
     ? `Tumor from ${votesNeeded(vote.share_threshold, vote.tie, corners_px.length) ?? "more than all"} of ${corners_px.length} votes (${origin(vote)})`
