@@ -17,17 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import mlflow
 import pandas as pd
 import yaml
-from mlflow.exceptions import MlflowException
 
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import WEIGHTS_FILE, Workspace, read_json, sha256_of
 from mammo.serve.log import read_log
 from mammo.track.history import CODE_TAG
 from mammo.track.registry import version_of
-from mammo.track.store import FITTED, connect, tags_of
+from mammo.track.store import FITTED, connect, tags_of, text_of
 
 PREDICTION: Final = re.compile(r"v(?P<version>\d+)\.(?P<weights>[0-9a-f]{8})\.(?P<pixels>[0-9a-f]{16})")
 RAW: Final = ("data/raw", "data/weights")
@@ -113,14 +111,6 @@ def trace(workspace: Workspace, name: str, what: str) -> Trace:
         training_roi=next(iter(same), None),
         answers=tuple(line for line in lines if line["prediction_id"] == what),
     )
-
-
-def text_of(run_id: str, path: str) -> str | None:
-    """A text that a run keeps; None where it keeps none."""
-    try:
-        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}"))
-    except (MlflowException, OSError):
-        return None
 
 
 def rebuild(workspace: Workspace, name: str, number: str, say: Callable[[str], None]) -> list[Compared]:

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Final
@@ -49,7 +48,7 @@ from mammo.serve.requests import (
     picture_body,
     places_of,
 )
-from mammo.serve.service import TOKEN, Service, admitted, describe
+from mammo.serve.service import TOKEN, Service, admitted
 
 log = logging.getLogger("mammo.serve")
 Places = Annotated[
@@ -146,12 +145,10 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
 
     @app.get("/v1/model", response_model=Model)
     async def model() -> Any:
-        """The version that answers, and its challenger."""
-        told = partial(asyncio.to_thread, describe, follower.workspace, follower.name)
-        challenger = follower.aliases.get("challenger")
+        """The version that answers, and its challenger where that is loaded."""
         return {
-            "champion": await told(follower.champion.loaded.files.number),
-            "challenger": challenger and await told(challenger),
+            "champion": await service.told(follower.champion),
+            "challenger": follower.challenger and await service.told(follower.challenger),
             "notice": NOTICE,
             "limits": {"roi_bytes": MAX_ROI_BYTES, "film_bytes": BODY_BYTES["/v1/films"]},
         }

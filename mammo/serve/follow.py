@@ -160,8 +160,8 @@ class Follower:
 
     @property
     def challenger(self) -> Batcher | None:
-        """The version that answers unseen, where one is loaded for that."""
-        return self._loaded.get(self.aliases.get(CHALLENGER, "")) if self.config.serve.shadow_share else None
+        """The version that may answer unseen, where one is loaded."""
+        return self._loaded.get(self.aliases.get(CHALLENGER, ""))
 
     @property
     def drifted(self) -> bool:

@@ -1,34 +1,31 @@
 """The service's parts together: which version answers and what is said of it, what is counted, who is let in."""
 
 import asyncio
+import json
 import os
 import random
-import tempfile
 import time
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from mlflow.exceptions import MlflowException
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import Request
 
 from mammo.core.config import Config
 from mammo.core.errors import MammoError
-from mammo.core.files import Workspace, read_json
+from mammo.core.files import Workspace
 from mammo.data.decode import GreyImage
 from mammo.data.patches import grid_corners
 from mammo.evaluation.metrics import TITLES
 from mammo.serve.follow import Batcher, Follower
-from mammo.serve.loaded import Row, VersionFiles, fetch_version
+from mammo.serve.loaded import Row, VersionFiles
 from mammo.serve.log import PredictionLog
 from mammo.serve.requests import RefusedError
-from mammo.track.store import connect
+from mammo.track.store import text_of
 
 TOKEN: Final = "MAMMO_SERVE_TOKEN"
 """In the environment: the bearer token that `/v1` wants, if any."""
@@ -82,6 +79,7 @@ class Service:
         self.draining = False
         self.shadows: set[asyncio.Task[None]] = set()
         self.token = os.environ.get(TOKEN, "")
+        self._results: dict[str, Row] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -99,6 +97,14 @@ class Service:
             await asyncio.gather(*self.shadows)
             await self.follower.close()
             self.predictions.close()
+
+    async def told(self, batcher: Batcher) -> Row:
+        """A version for people; the results of its test are asked of its run until they are had."""
+        files = batcher.loaded.files
+        if files.number not in self._results:
+            text = await asyncio.to_thread(text_of, files.run_id, "evaluate/results.json")
+            self._results |= {files.number: json.loads(text)} if text else {}
+        return describe(files, self._results.get(files.number))
 
     async def answer(
         self,
@@ -121,7 +127,7 @@ class Service:
         for image, row in zip(images, rows, strict=True):
             self.measures.answered(row)
             challenger = self.follower.challenger
-            if challenger is not None and random.random() < self.config.serve.shadow_share:
+            if challenger and random.random() < self.config.serve.shadow_share:
                 task = asyncio.create_task(self._shadow(challenger, image, row, road, started))
                 self.shadows.add(task)
                 task.add_done_callback(self.shadows.discard)
@@ -158,38 +164,24 @@ async def admitted(service: Service, request: Request) -> AsyncIterator[Batcher]
             del service.open_of[client]
 
 
-@lru_cache(maxsize=16)
-def describe(workspace: Workspace, name: str, number: str) -> dict[str, Any]:
-    """A version for people: system, data, grid, rule, and estimates with intervals where its run has them."""
-    files = fetch_version(workspace, name, number)
-    bundle = files.description
+def describe(files: VersionFiles, results: Row | None) -> Row:
+    """A version for people: system, data, grid, rule, and its run's estimates with intervals, if it was tested."""
+    bundle, kept = files.description, ("value", "ci_low", "ci_high", "n")
     grid = (bundle["size_px"], bundle["stride_px"])
-    data, estimates = _tested(workspace, files)
+    judged = results["systems"].get(files.system, {"roi": {}})["roi"] if results else {}
     return {
-        "model_name": name,
-        "model_version": number,
+        "model_name": files.name,
+        "model_version": files.number,
         "system": files.system,
         "synthetic": bundle["synthetic"],
-        "data": data,
+        "data": results["data"]["note"] if results else "not tested",
         "size_px": bundle["size_px"],
         "corners_px": grid_corners(*grid, corner_patches=bundle["corner_patches"]).tolist(),
         "vote": bundle["vote"],
         "coverage": round(1 - bundle["conformal"]["alpha"], 12),
-        "estimates": estimates,
+        "estimates": [
+            {"name": TITLES[name]} | {key: judged[name][key] for key in kept}
+            for name in SHOWN
+            if name in judged
+        ],
     }
-
-
-def _tested(workspace: Workspace, files: VersionFiles) -> tuple[str, list[dict[str, Any]]]:
-    """What the version's run says of the test part; nothing where it has not been tested."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            found = connect(workspace).download_artifacts(files.run_id, "evaluate/results.json", folder)
-        except (MlflowException, OSError):
-            return "not tested", []
-        results = read_json(Path(found))
-    judged = results["systems"].get(files.system, {"roi": {}})["roi"]
-    kept = ("value", "ci_low", "ci_high", "n")
-    rows = [
-        {"name": TITLES[name]} | {key: judged[name][key] for key in kept} for name in SHOWN if name in judged
-    ]
-    return results["data"]["note"], rows

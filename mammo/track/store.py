@@ -268,6 +268,14 @@ def find_run(client: MlflowClient, bundle_sha256: str) -> str | None:
     return str(found[0].info.run_id) if found else None
 
 
+def text_of(run_id: str, path: str) -> str | None:
+    """A text that a run of the connected store keeps; None where none can be had."""
+    try:
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}"))
+    except REFUSALS:
+        return None
+
+
 def tags_of(client: MlflowClient, name: str, number: str) -> dict[str, str]:
     """Tags of a version, or of its logged model where people registered it on MLflow's page; none of a deleted one."""
     tags: dict[str, str] = {}

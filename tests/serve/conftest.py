@@ -16,6 +16,7 @@ from mammo.serve.app import create_app
 from mammo.serve.service import Service
 from tests.chromium import chromium
 from tests.disc_rois import disc_rois
+from tests.docker.processes import wait_until
 from tests.serve.browsing import SCREENS, Served
 from tests.serve.tiny_versions import NAME, film_of_discs, registered_versions
 
@@ -26,32 +27,20 @@ expect.set_options(timeout=30_000)  # votes share the processor with other tests
 Open = Callable[..., Page]
 
 
-class Announcing(uvicorn.Server):
-    """A server that says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
-        await super().startup(sockets)
-        self.listening.set()
-
-
 @pytest.fixture(scope="module")
 def served(
     tmp_path_factory: pytest.TempPathFactory, store_of: Callable[[Workspace], None]
 ) -> Iterator[Served]:
-    """The service on a free port."""
+    """The service on a free port, with both versions loaded."""
     space, client = registered_versions(tmp_path_factory.mktemp("discs"), store_of)
-    app = create_app(Service(space), ["127.0.0.1"])
+    service = Service(space)
+    app = create_app(service, ["127.0.0.1"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        server = Announcing(uvicorn.Config(app, log_level="error", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
         thread.start()
-        assert server.listening.wait(timeout=120)
+        wait_until(lambda: service.follower.challenger is not None, 120, lambda: "both versions are loaded")
         yield Served(f"http://127.0.0.1:{free.getsockname()[1]}/", client)
         server.should_exit = True
         thread.join()

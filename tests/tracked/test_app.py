@@ -1,5 +1,6 @@
 """The voting service over HTTP: the whole of it, with its processes, on a registered version."""
 
+import asyncio
 import base64
 import io
 import json
@@ -163,6 +164,29 @@ def test_health_readiness_and_the_model_name_what_serves(
     (auc,) = [one for one in champion["estimates"] if one["name"].startswith("AUC")]
     assert auc["ci_low"] is None or auc["ci_low"] <= auc["value"] <= auc["ci_high"]
     assert auc["n"] == 8
+
+
+def test_a_challenger_that_cannot_be_loaded_leaves_the_champion_described(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask() -> None:
+        service.follower.aliases = {"champion": "1", "challenger": "99"}
+
+    monkeypatch.setattr(service.follower, "_ask", ask)
+    asyncio.run(ask())
+    told = client.get("/v1/model").json()
+    assert (told["champion"]["model_version"], told["challenger"]) == ("1", None)
+
+
+def test_test_results_that_cannot_be_had_are_asked_again(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_results", {})
+    with monkeypatch.context() as away:
+        away.setattr("mammo.serve.service.text_of", lambda *_: None)
+        champion = client.get("/v1/model").json()["champion"]
+        assert (champion["data"], champion["estimates"]) == ("not tested", [])
+    assert client.get("/v1/model").json()["champion"]["estimates"]
 
 
 def test_every_answer_forbids_what_a_page_of_ours_does_not_need(client: TestClient) -> None:
