@@ -1,7 +1,6 @@
 """A registered version, loaded: its files are checked against the registry, and its own code votes in processes."""
 
 import asyncio
-import hashlib
 import io
 import json
 import statistics
@@ -71,19 +70,11 @@ def _downloads() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="mammo-versions-")
 
 
-def _downloaded(where: str, uri: str) -> Path:
-    """The files of a version: in their place, or downloaded once, since what a number stands for never changes."""
-    if where.startswith("file:"):
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    copy = (
-        Path(_downloads().name)
-        / hashlib.sha256(f"{mlflow.get_registry_uri()} {where} {uri}".encode()).hexdigest()
-    )
-    if not copy.exists():
-        partly = tempfile.mkdtemp(dir=_downloads().name)
-        mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=partly)
-        Path(partly).rename(copy)
-    return copy
+@cache
+def _downloaded(registry: str, where: str, uri: str) -> Path:
+    """The files of a version: in their place, or a copy made once, for what a number stands for never changes."""
+    copy = None if where.startswith("file:") else tempfile.mkdtemp(dir=_downloads().name)
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=copy))
 
 
 def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
@@ -97,7 +88,7 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
         found = client.get_model_version(name, number)
         tags, uri = tags_of(client, name, number), f"models:/{name}/{number}"
         where = client.get_model_version_download_uri(name, number)
-        folder = _downloaded(where, uri)
+        folder = _downloaded(mlflow.get_registry_uri(), where, uri)
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"{name} version {number}: its files cannot be read ({first_line(error)}); they lie where the store was "
