@@ -41,13 +41,21 @@ class Worker:
         self._process: Process | None = None
 
     async def load(self) -> None:
-        """Start a process that loads its libraries and waits for `start`."""
+        """Start a process that loads its libraries and waits for `start`.
+
+        Raises:
+            WorkerGoneError: the machine starts no more processes.
+        """
         command = [sys.executable, "-P", str(SPARE), *LIBRARIES[self.kind]]
         environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that spin starve the others
         environment.pop("PYTHONPATH", None)
-        self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True, limit=2**26
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True, limit=2**26
+            )
+        except OSError as error:
+            why = f"a worker cannot be started ({error}); allow more processes or memory"
+            raise WorkerGoneError(why) from error
 
     async def start(self, order: Header) -> None:
         """Become the worker of an order.

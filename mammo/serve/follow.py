@@ -245,17 +245,20 @@ class Follower:
         try:
             await loaded.start()
             await loaded.check()
+            self._loaded[number] = Batcher(loaded, self.observe_batch)
         except BaseException:
             await loaded.close()
             raise
         finally:
             await self._load_spares()
-        self._loaded[number] = Batcher(loaded, self.observe_batch)
 
     async def _load_spares(self) -> None:
-        """Start the next version's voters, whose libraries load while nobody waits for them."""
+        """Start the next version's voters, whose libraries load while nobody waits for them.
+
+        Those that the machine does not start now are started when their version is.
+        """
         self._spares = [Worker("votes") for _ in range(self.config.serve.voters or usable_cpus())]
-        await asyncio.gather(*(spare.load() for spare in self._spares))
+        await asyncio.gather(*(spare.load() for spare in self._spares), return_exceptions=True)
 
     async def close(self) -> None:
         """End every process."""

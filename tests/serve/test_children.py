@@ -25,3 +25,12 @@ def test_who_is_too_slow_is_ended_and_a_picture_is_blamed_for_no_vote(
     with pytest.raises(WorkerGoneError, match=remedy) as refused:
         asyncio.run(ask())
     assert refused.value.status == status
+
+
+def test_a_machine_that_starts_no_more_processes_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    with pytest.raises(WorkerGoneError, match=r"temporarily unavailable.*allow more processes"):
+        asyncio.run(Worker("votes").ask({}))
