@@ -212,8 +212,7 @@ class Follower:
         if expected and (self._preloading is None or self._preloading.done()):
             # Their turn may come, and then nobody should wait for them.
             self._preloading = asyncio.create_task(self._have(*expected))
-        standby = self.config.serve.standby
-        keep = {*wanted, self._current, *self._former[len(self._former) - standby :]}
+        keep = {*wanted, self._current, *self._former[::-1][: self.config.serve.standby]}
         for number in self._loaded.keys() - keep:
             task = asyncio.create_task(self._loaded.pop(number).drain())
             self._draining.add(task)

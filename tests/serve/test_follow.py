@@ -57,3 +57,11 @@ async def crowned(follower: Follower, number: str) -> set[str]:
 def test_a_checked_version_answers_though_no_process_can_be_started_for_the_next(follower: Follower) -> None:
     assert asyncio.run(crowned(follower, "1")) == {"1"}
     assert follower.refused == {}
+
+
+def test_as_many_former_champions_stand_by_as_the_settings_say_the_last_ones(follower: Follower) -> None:
+    async def all_in_turn() -> list[set[str]]:
+        return [await crowned(follower, number) for number in "12345"]
+
+    *_, after_3, after_4, after_5 = asyncio.run(all_in_turn())
+    assert (after_3, after_4, after_5) == (set("123"), set("1234"), set("2345"))
