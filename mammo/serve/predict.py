@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
@@ -171,7 +172,7 @@ def predict_film(
     """
     if len(files) > 1:
         raise DataError(f"--at: names places of one film, got {len(files)} files; predict one film at a time")
-    path, at = files[0], [_place(place) for place in places]
+    path, at = files[0], [place_of(place, "--at") for place in places]
     content = read_picture(path)
 
     async def predict() -> list[Row]:
@@ -233,12 +234,15 @@ def _answer(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "patch_scores"}
 
 
-def _place(text: str) -> tuple[float, float]:
+def place_of(text: str, option: str) -> tuple[float, float]:
+    """A place in a film, `X,Y` in pixels; `DataError` where it is none."""
     try:
         x, y = map(float, text.split(","))
-    except ValueError as error:
-        raise DataError(f"--at: must be X,Y in pixels such as 535,599, got {text!r}; correct it") from error
-    return x, y
+        if isfinite(x + y):
+            return x, y
+    except ValueError:
+        pass
+    raise DataError(f"{option}: must be X,Y in pixels such as 535,599, got {text[:40]!r}; correct it")
 
 
 def _read_named(

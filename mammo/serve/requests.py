@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mammo.core.errors import MammoError
+from mammo.serve.predict import place_of
 
 FILM_BYTES: Final = 20 * 2**20
 """Of an uncompressed film of 0.05 mm pixels."""
@@ -208,15 +209,6 @@ async def one_of(request: Request, seconds: float) -> tuple[str | None, bytes]:
 
 def places_of(texts: Sequence[str]) -> list[tuple[float, float]]:
     """Places `X,Y` in a film."""
-    places = []
-    for text in texts:
-        try:
-            x, y = map(float, text.split(","))
-        except ValueError:
-            raise RefusedError(422, f"at: must be X,Y in pixels such as 535,599, got {text[:40]!r}") from None
-        if not (abs(x) < 1e6 and abs(y) < 1e6):
-            raise RefusedError(422, f"at: must lie inside the film, got {text[:40]!r}; correct it")
-        places.append((x, y))
-    if not 1 <= len(places) <= 64:
-        raise RefusedError(422, f"at: 1 to 64 places are wanted, got {len(places)}; add ?at=X,Y for each ROI")
-    return places
+    if not 1 <= len(texts) <= 64:
+        raise RefusedError(422, f"at: 1 to 64 places are wanted, got {len(texts)}; add ?at=X,Y for each ROI")
+    return [place_of(text, "at") for text in texts]

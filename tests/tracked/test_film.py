@@ -39,6 +39,9 @@ def test_a_place_of_a_film_gets_the_vote_of_the_roi_that_training_would_have_see
     ("place", "words"),
     [
         ("100", "must be X,Y in pixels"),
+        ("nan,5", "must be X,Y in pixels"),
+        ("5,inf", "must be X,Y in pixels"),
+        ("1e9,5", "must lie inside the film"),
         ("0,5", "must lie inside the film of 300 x 400 pixels"),
         ("1,401", "got 1,401"),
     ],
