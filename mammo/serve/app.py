@@ -134,13 +134,14 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
     async def explanations(request: Request, at: Places = []) -> Any:  # noqa: B006 (FastAPI copies it)
         """Vote on a ROI, or on one place of a film, and compute its Grad-CAM."""
         async with admitted(service, request) as batcher:
-            name, content = await one_of(request, serve.body_s)
-            places = places_of(at[:1]) if at else []
+            places, (name, content) = places_of(at, 1) if at else [], await one_of(request, serve.body_s)
+            started = time.perf_counter()
             if places:
                 image = (await batcher.loaded.cut(content, name or "body", places))[0]
             else:
                 image = await batcher.loaded.decode(content, name or "body")
-            row, _ = await batcher.loaded.explain(image)
+            row = await batcher.explain(image)
+            service.note(image[None], [row], "explanations", started)
         return JSONResponse({"name": name} | ({"at": places[0]} if places else {}) | row)
 
     @app.get("/v1/model", response_model=Model)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mlflow import MlflowClient
 
 from mammo.core.config import Config
-from mammo.core.errors import MammoError
+from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace
 from mammo.core.processes import usable_cpus
 from mammo.data.decode import GreyImage
@@ -47,14 +47,14 @@ class Batcher:
         self._observe = observe
         self._waiting: asyncio.Queue[tuple[GreyImage, asyncio.Future[Row]]] = asyncio.Queue()
         self._tasks = [asyncio.create_task(self._run()) for _ in loaded.voters.workers]
-        self._n_open = 0
+        self._n_open = self._n_explained = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
 
     @property
     def n_waiting(self) -> int:
-        """ROIs that wait for a batch."""
-        return self._waiting.qsize()
+        """ROIs that wait for a batch, or to be explained."""
+        return self._waiting.qsize() + self._n_explained
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -72,23 +72,40 @@ class Batcher:
         """The answers about ROIs, each `(120, 120)`.
 
         Raises:
-            BusyError: the queue is full.
+            BusyError: the queue is full; `DataError` where it could never hold so many.
             WorkerGoneError: the version's processes ended again and again.
         """
-        limit = self.loaded.settings.queue
-        if self.n_waiting + len(images) > limit:
-            raise BusyError(
-                f"{self.n_waiting} ROIs wait, and at most {limit} may; send yours again in a second"
-            )
+        self._admit(len(images))
         futures = [asyncio.get_running_loop().create_future() for _ in images]
         for waiting in zip(images, futures, strict=True):
             self._waiting.put_nowait(waiting)
         return list(await asyncio.gather(*futures))
 
+    async def explain(self, image: GreyImage) -> Row:
+        """The answer about a ROI `(120, 120)` with its Grad-CAM; raises as `vote`. It shares its voter with none."""
+        self._admit(1)
+        self._n_explained += 1
+        try:
+            return (await self.loaded.explain(image))[0]
+        finally:
+            self._n_explained -= 1
+
+    def _admit(self, n: int) -> None:
+        limit = self.loaded.settings.queue
+        if n > limit:
+            raise DataError(
+                f"body: at most {limit} ROIs may wait here, got {n}; send them in smaller requests"
+            )
+        if self.n_waiting + n > limit:
+            raise BusyError(
+                f"{self.n_waiting} ROIs wait, and at most {limit} may; send yours again in a second"
+            )
+
     async def _run(self) -> None:
         while True:
             batch = [await self._waiting.get()]
-            share = -(-(1 + self.n_waiting) // len(self._tasks))  # what waits is for all voters that are free
+            # What waits is for all voters that are free.
+            share = -(-(1 + self._waiting.qsize()) // len(self._tasks))
             n = min(share, self.loaded.settings.max_batch)
             batch += [self._waiting.get_nowait() for _ in range(n - 1)]
             self._observe(n)

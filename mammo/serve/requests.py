@@ -207,8 +207,10 @@ async def one_of(request: Request, seconds: float) -> tuple[str | None, bytes]:
     return found[0]
 
 
-def places_of(texts: Sequence[str]) -> list[tuple[float, float]]:
+def places_of(texts: Sequence[str], most: int = 64) -> list[tuple[float, float]]:
     """Places `X,Y` in a film."""
-    if not 1 <= len(texts) <= 64:
-        raise RefusedError(422, f"at: 1 to 64 places are wanted, got {len(texts)}; add ?at=X,Y for each ROI")
+    if not 1 <= len(texts) <= most:
+        raise RefusedError(
+            422, f"at: 1 to {most} places are wanted, got {len(texts)}; ask with ?at=X,Y for each ROI"
+        )
     return [place_of(text, "at") for text in texts]

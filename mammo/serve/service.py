@@ -115,7 +115,7 @@ class Service:
         names: Sequence[Row],
         picture: bool,
     ) -> list[Row]:
-        """Vote, count, write down; a share of the ROIs goes to the challenger afterwards.
+        """Vote, count, write down.
 
         `images` are `(n, 120, 120)`, and began to be decoded at `started` on `time.perf_counter`. An answer begins with
         its ROI's `names`, and ends with a PNG of it where a `picture` is wanted.
@@ -124,6 +124,12 @@ class Service:
         self.measures.decode.observe(decoded - started)
         rows = await batcher.vote(list(images))
         self.measures.vote.observe(time.perf_counter() - decoded)
+        self.note(images, rows, road, started)
+        shown = await batcher.loaded.pngs(images) if picture else [None] * len(rows)
+        return [name | row | {"picture": png} for name, row, png in zip(names, rows, shown, strict=True)]
+
+    def note(self, images: npt.NDArray[np.uint8], rows: Sequence[Row], road: str, started: float) -> None:
+        """Count and write down answers; a share of the ROIs goes to the challenger afterwards."""
         for image, row in zip(images, rows, strict=True):
             self.measures.answered(row)
             challenger = self.follower.challenger
@@ -133,8 +139,6 @@ class Service:
                 task.add_done_callback(self.shadows.discard)
             else:
                 self.predictions.write(row, image, road, started, None)
-        shown = await batcher.loaded.pngs(images) if picture else [None] * len(rows)
-        return [name | row | {"picture": png} for name, row, png in zip(names, rows, shown, strict=True)]
 
     async def _shadow(
         self, challenger: Batcher, image: GreyImage, row: Row, road: str, started: float

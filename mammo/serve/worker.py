@@ -20,7 +20,7 @@ from PIL import Image
 
 from mammo.core.errors import MammoError
 from mammo.core.files import DESCRIPTION_FILE, read_json
-from mammo.core.records import ROI_SIDE_PX
+from mammo.core.records import ROI_SIDE_PX, RoiVote
 from mammo.data.decode import PHANTOM_ROI, PIXEL_MM, GreyImage, decode_picture, decode_roi, read_roi
 from mammo.data.extraction import read_film
 
@@ -118,13 +118,14 @@ class RoiVoter:
 
         The same pixels and version have the same `prediction_id`, wherever it votes: `mammo trace` takes it apart.
         """
-        rows = []
-        for image, vote in zip(images, self.scorer.votes(images), strict=True):
-            pixels = hashlib.sha256(image.tobytes()).hexdigest()
-            prediction_id = f"v{self.model_version}.{self.weights_sha256[:8]}.{pixels[:16]}"
-            own = {"prediction_id": prediction_id, "patch_scores": list(vote.patch_scores)}
-            rows.append(vote.row(self.model_name, self.model_version) | own)
-        return rows
+        return [self.row(*one) for one in zip(images, self.scorer.votes(images), strict=True)]
+
+    def row(self, image: GreyImage, vote: RoiVote) -> Header:
+        """The answer that tells a decision."""
+        pixels = hashlib.sha256(image.tobytes()).hexdigest()
+        prediction_id = f"v{self.model_version}.{self.weights_sha256[:8]}.{pixels[:16]}"
+        own = {"prediction_id": prediction_id, "patch_scores": list(vote.patch_scores)}
+        return vote.row(self.model_name, self.model_version) | own
 
 
 def voting(order: Header) -> dict[str, Request]:
@@ -145,7 +146,7 @@ def voting(order: Header) -> dict[str, Request]:
 
         (image,) = rois_of(body)
         (found,) = explain(voter.scorer, image[None], header["block"])
-        row = voter.rows(image[None])[0]
+        row = voter.row(image, found.vote)
         facts = {"block": found.block, "n_agreeing": found.n_agreeing, "n_patches": len(found.corners)}
         maps = BytesIO()
         arrays: Any = {name: getattr(found, name) for name in ("corners", "vote_map", "coverage", "grad_cam")}

@@ -113,6 +113,19 @@ def test_an_explanation_has_the_row_and_a_transparent_picture_of_the_roi_s_size(
     assert 0 <= explained["n_agreeing"] <= explained["n_patches"] == len(row["votes"])
 
 
+def test_an_explanation_at_a_place_of_a_film_is_that_of_the_vote_there(
+    client: TestClient, images: Pixels
+) -> None:
+    film = encoded(np.tile(images[0], (3, 4)))
+    explained = client.post("/v1/explanations", params={"at": "200,150"}, content=film).json()
+    (row,) = client.post("/v1/films", params={"at": "200,150"}, content=film).json()["rois"]
+    assert {name: explained[name] for name in row if name != "picture"} == {
+        name: value for name, value in row.items() if name != "picture"
+    }
+    two = client.post("/v1/explanations", params={"at": ["200,150", "61,61"]}, content=film)
+    assert (two.status_code, two.json()["error"][:20]) == (422, "at: 1 to 1 places ar")
+
+
 @pytest.mark.parametrize(("request_", "status", "message"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
 def test_a_bad_request_is_refused_with_a_status_and_a_reason(
     client: TestClient, request_: dict[str, Any], status: int, message: str
@@ -218,8 +231,14 @@ def test_an_answer_is_written_down_without_its_picture(
     client: TestClient, finished: tuple[Workspace, Config], images: Pixels
 ) -> None:
     row = vote(client, encoded(images[4]))
+    client.post("/v1/explanations", content=encoded(images[4]))
     (log,) = (finished[0].predictions).iterdir()
-    line = json.loads(log.read_text().splitlines()[-1])
+    line, explained = map(json.loads, log.read_text().splitlines()[-2:])
+    own = ("time", "road", "seconds")
+    assert explained["road"] == "explanations"
+    assert {key: explained[key] for key in line if key not in own} == {
+        key: line[key] for key in line if key not in own
+    }
     assert line["prediction_id"] == row["prediction_id"]
     assert line["inputs"]["mean"] == pytest.approx(images[4].mean(), abs=1e-3)
     assert line["inputs"]["p95"] == pytest.approx(np.percentile(images[4], 95), abs=1e-3)

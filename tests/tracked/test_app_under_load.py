@@ -63,8 +63,14 @@ def test_too_many_at_once_are_told_when_to_come_again(
     loaded = service.follower.champion.loaded
     monkeypatch.setattr(loaded, "settings", loaded.settings.model_copy(update={"queue": 2}))
     coded = [base64.b64encode(encoded(images[0])).decode()] * 3
-    full = client.post("/v1/rois", json={"images": coded})
+    never = client.post("/v1/rois", json={"images": coded})
+    assert (never.status_code, never.json()["error"][:28]) == (422, "body: at most 2 ROIs may wai")
+    monkeypatch.setattr(service.follower.champion, "_n_explained", 1)
+    full = client.post("/v1/rois", json={"images": coded[:2]})
     assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+    monkeypatch.setattr(loaded, "settings", loaded.settings.model_copy(update={"queue": 1}))
+    assert client.post("/v1/explanations", content=encoded(images[0])).status_code == 503
+    monkeypatch.undo()
     service.open_of["testclient"] = service.config.serve.per_client
     greedy = client.post("/v1/rois", content=encoded(images[0]))
     del service.open_of["testclient"]
