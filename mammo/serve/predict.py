@@ -35,10 +35,11 @@ _BROKEN: Final = (
 
 
 class Input(NamedTuple):
-    """What may be a ROI's picture; it cannot be opened where it is no regular file."""
+    """What may be a ROI's picture, and when its file or archive was written (in ns); only a regular file is opened."""
 
     name: str
     size: int
+    written: int
     open: Callable[[], IO[bytes] | None] | None
 
 
@@ -58,6 +59,7 @@ def inputs_of(places: Sequence[Path]) -> Iterator[Input]:
 
 
 def _inputs_of(place: Path) -> Iterator[Input]:
+    written = place.stat().st_mtime_ns
     if place.is_dir():
         for path in sorted(place.iterdir()):
             if path.is_dir() and not path.is_symlink():
@@ -68,13 +70,15 @@ def _inputs_of(place: Path) -> Iterator[Input]:
         with zipfile.ZipFile(place) as zipped:
             for info in zipped.infolist():
                 if not info.is_dir() and not _hidden(info.filename):
-                    yield Input(f"{place}/{info.filename}", info.file_size, partial(zipped.open, info))
+                    yield Input(
+                        f"{place}/{info.filename}", info.file_size, written, partial(zipped.open, info)
+                    )
     elif place.name.lower().endswith(TARS):
         with tarfile.open(place) as archive:
             while (member := archive.next()) is not None:
                 if not member.isdir() and not _hidden(member.name):
                     opener = partial(archive.extractfile, member) if member.isreg() else None
-                    yield Input(f"{place}/{member.name}", member.size, opener)
+                    yield Input(f"{place}/{member.name}", member.size, written, opener)
                 archive.members = []  # type: ignore[attr-defined]  # it would keep them all
     elif place.suffix.lower() == ".csv":
         with place.open(encoding="utf-8-sig", newline="") as file:
@@ -90,8 +94,10 @@ def _inputs_of(place: Path) -> Iterator[Input]:
 
 def _file(path: Path) -> Input:
     # A pipe or a device would never end.
-    known = path.is_file()
-    return Input(str(path), path.stat().st_size if known else 0, (lambda: path.open("rb")) if known else None)
+    if not path.is_file():
+        return Input(str(path), 0, 0, None)
+    facts = path.stat()
+    return Input(str(path), facts.st_size, facts.st_mtime_ns, lambda: path.open("rb"))
 
 
 def _hidden(name: str) -> bool:
@@ -99,10 +105,10 @@ def _hidden(name: str) -> bool:
 
 
 def hashed(inputs: Iterator[Input], digest: Any) -> Iterator[Input]:
-    """The inputs, as whose names and sizes pass into a hash."""
+    """The inputs; their names, sizes and times pass into a hash."""
     for one in inputs:
         name = one.name.encode("utf-8", "backslashreplace")  # a file's name may be no text
-        digest.update(b"%s\0%d\n" % (name, one.size))
+        digest.update(b"%s\0%d\0%d\n" % (name, one.size, one.written))
         yield one._replace(name=name.decode())
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -199,6 +200,14 @@ def test_other_inputs_or_another_version_do_not_go_on_with_a_table_that_was_begu
         score(space, [begun], out)
 
     more.unlink()
+    first = begun / "0000.png"
+    content, times = first.read_bytes(), (first.stat().st_atime_ns, first.stat().st_mtime_ns)
+    first.write_bytes(content[::-1])  # as large as before
+    with pytest.raises(DataError, match=r"beginning of another table \(inputs_sha256 was"):
+        score(finished[0], [begun], out)
+
+    first.write_bytes(content)
+    os.utime(first, ns=times)
     by_first = manifest.read_text()
     manifest.write_text(by_first.replace('"model_version": "1"', '"model_version": "2"'))
     with pytest.raises(DataError, match=r"model_version was 2.*finish that one, .*--version 2"):
