@@ -99,6 +99,9 @@ def prepare(
     for source, target in ((project / name, folder / name) for name in COPIED):
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
+            for module in target.rglob("*.py"):  # of an earlier state of the project
+                if not (source / module.relative_to(target)).exists():
+                    module.unlink()
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
         else:
             shutil.copy2(source, target)
