@@ -281,9 +281,9 @@ def serve(
     # Every poll of the registry asks again: MLflow's own repetitions would hold it for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    service = Service(workspace)
+    service, at = Service(workspace), f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
-        create_app(service, [*LOCAL, host, *allowed_hosts]),
+        create_app(service, [*LOCAL, at, *allowed_hosts]),
         host=host,
         port=port,
         timeout_keep_alive=IDLE_S,
@@ -296,7 +296,7 @@ def serve(
     async def run() -> None:
         async with service.running():
             gc.freeze()  # MLflow's half a million objects: looking through them would hold every answer for 150 ms
-            say(f"voting service: http://{host}:{port} (stop with Ctrl-C)")
+            say(f"voting service: http://{at}:{port} (stop with Ctrl-C)")
             await Draining(config, service).serve()
 
     asyncio.run(run())
