@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import os
+import re
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.data.extraction import read_film
+from mammo.serve.predict import predict_film
 from mammo.serve.requests import BODY_BYTES
 from mammo.serve.service import TOKEN, Service
 from tests.data.pictures import dicom, encoded
@@ -113,16 +116,17 @@ def test_an_explanation_has_the_row_and_a_transparent_picture_of_the_roi_s_size(
     assert 0 <= explained["n_agreeing"] <= explained["n_patches"] == len(row["votes"])
 
 
-def test_an_explanation_at_a_place_of_a_film_is_that_of_the_vote_there(
-    client: TestClient, images: Pixels
+def test_an_explanation_at_a_place_of_a_film_has_the_row_of_mammo_predict(
+    client: TestClient, finished: tuple[Workspace, Config], images: Pixels, tmp_path: Path
 ) -> None:
-    film = encoded(np.tile(images[0], (3, 4)))
-    explained = client.post("/v1/explanations", params={"at": "200,150"}, content=film).json()
-    (row,) = client.post("/v1/films", params={"at": "200,150"}, content=film).json()["rois"]
-    assert {name: explained[name] for name in row if name != "picture"} == {
-        name: value for name, value in row.items() if name != "picture"
-    }
-    two = client.post("/v1/explanations", params={"at": ["200,150", "61,61"]}, content=film)
+    film = tmp_path / "film.png"
+    film.write_bytes(encoded(np.tile(images[0], (3, 4))))
+    road = "/v1/explanations"
+    explained = client.post(road, params={"at": "200,150"}, content=film.read_bytes()).json()
+    (row,) = predict_film(finished[0], [film], ["200,150"])
+    del row["file"]
+    assert {name: explained[name] for name in row} == row
+    two = client.post(road, params={"at": ["200,150", "61,61"]}, content=film.read_bytes())
     assert (two.status_code, two.json()["error"][:20]) == (422, "at: 1 to 1 places ar")
 
 
@@ -263,6 +267,15 @@ def test_the_page_needs_nothing_from_elsewhere_and_says_what_it_is(client: TestC
         assert "no medical device" in page
         assert "http://" not in page.replace("http://www.w3.org", "")
         assert "https://" not in page
+
+
+def test_a_proxy_may_put_the_pages_under_a_path_of_its_own(client: TestClient) -> None:
+    """All that they ask for is named from where they lie."""
+    named = re.compile(r"""(?:href=|src=|fetch\(|from |ask(?:Json)?\()["'`]([^"'`]+)""")
+    for path in ("/", "/docs", "/static/page.js", "/static/docs.js"):
+        found = named.findall(client.get(path).text)
+        assert found
+        assert [one for one in found if one.startswith("/")] == []
 
 
 def test_a_request_is_one_line_of_json_in_the_log(

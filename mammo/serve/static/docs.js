@@ -22,8 +22,8 @@ function typeOf(schema) {
 }
 
 async function show() {
-  for (const span of document.querySelectorAll(".origin")) span.textContent = location.origin;
-  const document_ = await (await fetch("/openapi.json")).json();
+  for (const span of document.querySelectorAll(".origin")) span.textContent = new URL(".", location).href.slice(0, -1);
+  const document_ = await (await fetch("openapi.json")).json();
   const roads = document.getElementById("roads");
   for (const [path, methods] of Object.entries(document_.paths)) {
     for (const [method, road] of Object.entries(methods)) {
