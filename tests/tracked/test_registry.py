@@ -18,7 +18,8 @@ from PIL import Image
 
 from mammo.core.config import Config
 from mammo.core.errors import TrackingError
-from mammo.core.files import Workspace
+from mammo.core.files import Workspace, tree_sha256
+from mammo.data.rois import read_rois
 from mammo.models.bundle import load_bundle
 from mammo.promotion.moves import rollback
 from mammo.serve.app import create_app
@@ -26,7 +27,7 @@ from mammo.serve.loaded import VersionFiles, fetch_version
 from mammo.serve.predict import explain_rois, predict_files
 from mammo.serve.service import Service
 from mammo.track import registry
-from mammo.track.history import Step, history_of, move
+from mammo.track.history import CODE_TAG, Step, history_of, move
 from mammo.track.record import ensure_run, fill_store, train_recorded
 from mammo.track.registry import register
 from mammo.track.store import connect
@@ -112,6 +113,26 @@ def test_a_champion_whose_files_were_moved_is_an_error_with_a_way_out(
     shutil.move(space.mlruns / "artifacts", tmp_path / "elsewhere")
     with pytest.raises(TrackingError, match=r"mammo-roi version 1: its files cannot be read .*empty mlruns/"):
         champion_files(space)
+
+
+def test_a_version_that_was_registered_with_other_code_answers_with_its_own(
+    files_only: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space, config = files_only
+    fill_store(space, config)
+    path = tmp_path / "roi.png"
+    Image.fromarray(read_rois(space.rois).images[1]).save(path)
+    today = predict_files(space, [path])[0]
+    code = champion_files(space).code / "mammo"
+    worker = code / "serve" / "worker.py"
+    worker.write_text(worker.read_text().replace('f"v{self.model_version}.', 'f"old{self.model_version}.'))
+    connect(space).set_model_version_tag(NAME, "1", CODE_TAG, tree_sha256(code))
+    then = predict_files(space, [path])[0]
+    assert then["prediction_id"] == f"old{today['prediction_id'][1:]}"
+    assert {**then, "prediction_id": ""} == {**today, "prediction_id": ""}
+    with TestClient(create_app(Service(space))) as client:
+        served = client.post("/v1/rois", content=path.read_bytes()).json()["rois"][0]
+    assert served["prediction_id"] == then["prediction_id"]
 
 
 def test_a_service_needs_no_record_of_a_study(files_only: tuple[Workspace, Config]) -> None:

@@ -21,9 +21,15 @@ from PIL import Image
 
 from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace
+from mammo.data.decode import read_roi
+from mammo.models.bundle import load_bundle
 from mammo.serve import score as score_module
 from mammo.serve.predict import inputs_of, predict_files
 from mammo.serve.score import Scored, score
+from mammo.systems.devices import choose_device
+from mammo.systems.score import RoiScorer
+from mammo.track.record import ensure_run, fill_store
+from mammo.track.registry import register
 from tests.disc_rois import disc_rois
 from tests.tracked.conftest import Mammo
 
@@ -104,6 +110,26 @@ def test_a_row_is_that_of_predict_with_the_patch_scores_and_the_hash_of_the_file
         assert np.mean(row["patch_scores"]) == pytest.approx(row["score"])
         assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert (row["input"], row["error"]) == (str(path), None)
+
+
+def test_a_version_that_is_named_votes_in_the_champion_s_place(
+    files_only: tuple[Workspace, Config], tmp_path: Path
+) -> None:
+    space, config = files_only
+    champion = fill_store(space, config)
+    (other,) = set(config.systems) - {champion.system}
+    number = register(
+        space, config.register_.model_name, ensure_run(space, config, other), space.bundle(other)
+    ).number
+    pictures = write_pictures(tmp_path / "rois", 3)
+
+    assert score(space, pictures, tmp_path / "out.parquet", number=number).model_version == number == "2"
+
+    scorer = RoiScorer.on(load_bundle(space.bundle(other)), choose_device("auto"))
+    expected = scorer.votes(np.stack([read_roi(path) for path in pictures]))
+    rows = rows_of(tmp_path / "out.parquet")
+    assert [row["model_version"] for row in rows] == 3 * ["2"]
+    np.testing.assert_allclose([row["score"] for row in rows], [vote.score for vote in expected], rtol=1e-5)
 
 
 def test_what_is_no_roi_gets_a_row_with_the_reason_and_the_command_ends_with_2(
@@ -204,7 +230,7 @@ def test_other_inputs_or_another_version_do_not_go_on_with_a_table_that_was_begu
     content, times = first.read_bytes(), (first.stat().st_atime_ns, first.stat().st_mtime_ns)
     first.write_bytes(content[::-1])  # as large as before
     with pytest.raises(DataError, match=r"beginning of another table \(inputs_sha256 was"):
-        score(finished[0], [begun], out)
+        score(space, [begun], out)
 
     first.write_bytes(content)
     os.utime(first, ns=times)
