@@ -27,6 +27,9 @@ RUN useradd --create-home --uid 1000 mammo \
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /workspace
 COPY params.yaml ./
+# A process that votes takes 0.35 GB, and four versions and the next one's spares may be loaded at once: on a machine of
+# many CPUs, one for each would need more than compose allows. More votes come of more services.
+RUN sed -i 's/^  voters: null\b/  voters: 2/' params.yaml
 
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

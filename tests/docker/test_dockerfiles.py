@@ -1,6 +1,7 @@
 """The files of `docker/`, read but not built: what an image holds, who it runs as, what is published."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from mammo.core.errors import OFFLINE
 from tests.docker.dockerfiles import (
@@ -26,6 +28,7 @@ from tests.docker.dockerfiles import (
     read_dockerfile,
     texts,
 )
+from tests.settings import PARAMS, params
 
 DOCKERFILES: Final = sorted(FOLDER.glob("*.Dockerfile"))
 MLFLOW: Final = ("MLFLOW_DISABLE", "MLFLOW_ALLOW")
@@ -182,6 +185,16 @@ def test_more_voting_services_can_be_started() -> None:
     version = re.search(r":-nginx:1\.(\d+)", SERVICES["nginx"]["image"])
     assert version
     assert int(version[1]) >= 28
+
+
+def test_the_voters_of_a_service_fit_into_its_memory_on_any_machine(tmp_path: Path) -> None:
+    """Of champion, challenger, a former and a coming version, and spares: 0.35 GB each, beside 2 GB of files."""
+    shutil.copy(PARAMS, tmp_path)
+    (change,) = [text for text in texts(read_dockerfile(FOLDER / "serve.Dockerfile"), "RUN") if "sed" in text]
+    subprocess.run(shlex.split(change), cwd=tmp_path, check=True)
+    changed = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    assert params(serve={"voters": changed["serve"]["voters"]}) == changed
+    assert 5 * changed["serve"]["voters"] * 0.35 + 2 < int(SERVICES["voting"]["mem_limit"].removesuffix("g"))
 
 
 def test_compose_accepts_the_file() -> None:
