@@ -36,9 +36,9 @@ class TooSlowError(WorkerGoneError):
 class Worker:
     """A process that does what its order says: started by `start`, or by the first request that finds none."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind, self.order = kind, Header()
-        self._process: Process | None = None
+    def __init__(self, kind: str, order: Header | None = None) -> None:
+        self.kind, self.order = kind, order or {}
+        self.process: Process | None = None
 
     async def load(self) -> None:
         """Start a process that loads its libraries and waits for `start`.
@@ -50,7 +50,7 @@ class Worker:
         environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that spin starve the others
         environment.pop("PYTHONPATH", None)
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            self.process = await asyncio.create_subprocess_exec(
                 *command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True, limit=2**26
             )
         except OSError as error:
@@ -64,7 +64,7 @@ class Worker:
             MammoError: the version cannot be loaded, in its own words.
         """
         self.order = order
-        if self._process is None:
+        if self.process is None:
             await self.load()
         line = json.dumps(order | {"kind": self.kind}).encode() + b"\n"
         header, _ = await self._exchange(line, START_S)
@@ -78,8 +78,8 @@ class Worker:
             DataError: the request was refused.
             WorkerGoneError: there was no answer in time, or the worker ended; the next request starts another.
         """
-        if self._process is None or self._process.returncode is not None:
-            self._process = None
+        if self.process is None or self.process.returncode is not None:
+            self.process = None
             await self.start(self.order)
         answer, content = await self._exchange(message(header, body), seconds)
         if "error" in answer:
@@ -87,7 +87,7 @@ class Worker:
         return answer, content
 
     async def _exchange(self, sent: bytes, seconds: float) -> tuple[Header, bytes]:
-        process = self._process
+        process = self.process
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
@@ -114,18 +114,13 @@ class Worker:
 
     async def close(self) -> None:
         """End the process."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         if process is not None:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
             if process.stdin is not None:
                 process.stdin.close()
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process; None where there is none."""
-        return None if self._process is None else self._process.pid
 
 
 class Pool:

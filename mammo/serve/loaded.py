@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 import mammo
 from mammo.core.config import Config
-from mammo.core.errors import MammoError, TrackingError
+from mammo.core.errors import TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
 from mammo.core.processes import usable_cpus
 from mammo.data.decode import GreyImage
@@ -129,20 +129,17 @@ class Loaded:
 
     def __init__(self, files: VersionFiles, config: Config, voters: Sequence[Worker]) -> None:
         self.files, self.settings, self.bounding_box = files, config.serve, config.ingest.bounding_box
+        self._order = {"code": str(files.code), "memory_mb": None, "nice": 0}
+        limited = self._order | {"memory_mb": self.settings.decode_memory_mb}
         self.voters = Pool(voters)
-        self.decoders = Pool([Worker("pictures") for _ in range(self.settings.decoders)])
-        self.films = Pool([Worker("pictures")])
+        self.decoders = Pool([Worker("pictures", limited) for _ in range(self.settings.decoders)])
+        # Who votes on ROIs need not wait for films.
+        self.films = Pool([Worker("pictures", limited | {"nice": 10})])
 
     async def start(self, threads: int = 1) -> None:
         """Start the workers that vote and wait for them; the others start when they are asked first."""
-        order = {"code": str(self.files.code), "memory_mb": None, "nice": 0}
-        votes = order | {"bundle": str(self.files.bundle), "threads": threads}
+        votes = self._order | {"bundle": str(self.files.bundle), "threads": threads}
         votes |= {"model_name": self.files.name, "model_version": self.files.number}
-        limited = order | {"memory_mb": self.settings.decode_memory_mb}
-        for worker in self.decoders.workers:
-            worker.order = limited
-        for worker in self.films.workers:
-            worker.order = limited | {"nice": 10}  # who votes on ROIs need not wait for films
         await asyncio.gather(*(voter.start(votes) for voter in self.voters.workers))
 
     async def check(self) -> float:
@@ -241,19 +238,11 @@ async def opened(
 def checked(workspace: Workspace, number: str) -> float:
     """Load a version as the service would and vote on the reference ROI; returns the seconds of a vote on one ROI.
 
-    Raises:
-        TrackingError: its files are not those that were registered, or its answer is another than it was.
-        MammoError: it cannot be loaded.
+    `MammoError` where it cannot be loaded or answers otherwise than when it was registered.
     """
 
     async def check() -> float:
         async with opened(workspace, number) as loaded:
             return await loaded.check()
 
-    try:
-        return asyncio.run(check())
-    except TrackingError:
-        raise
-    except MammoError as error:
-        name = Config.load_own(workspace.params).register_.model_name
-        raise TrackingError(f"{name} version {number}: cannot be loaded ({error})") from error
+    return asyncio.run(check())

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from mammo.serve.children import Pool
 from mammo.serve.service import Service
 from tests.data.pictures import encoded
 from tests.tracked.asking import Pixels, vote
 
 
+def pids(pool: Pool) -> list[int]:
+    return [one.process.pid for one in pool.workers if one.process]
+
+
 def voters(service: Service) -> list[int]:
-    return [one.pid for one in service.follower.champion.loaded.voters.workers if one.pid is not None]
+    return pids(service.follower.champion.loaded.voters)
 
 
 def test_a_voting_process_that_is_killed_is_started_again_and_nobody_notices(
@@ -46,10 +51,8 @@ def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_is_voted_on(
 
 def test_a_decoder_may_not_take_all_memory(client: TestClient, service: Service, images: Pixels) -> None:
     loaded = service.follower.champion.loaded
-    pid = next((one.pid for one in loaded.decoders.workers if one.pid), None)
-    if pid is None:
-        vote(client, encoded(images[0]))
-        pid = next(one.pid for one in loaded.decoders.workers if one.pid)
+    vote(client, encoded(images[0]))
+    pid = pids(loaded.decoders)[0]
     limits = Path(f"/proc/{pid}/limits")
     if not limits.exists():
         pytest.skip("limits of a process are read from /proc")
