@@ -59,11 +59,7 @@ class Evidence:
     """Why the run's artifacts are not about this version."""
 
     def file(self, name: str) -> Path:
-        """An artifact.
-
-        Raises:
-            DataError: the run has none.
-        """
+        """An artifact; `DataError` where the run has none."""
         path, version = self.folder / name, self.version
         if not path.is_file():
             why = self.elsewhere or f"is not with its run {version.run_id[:8] or '(it has none)'}"

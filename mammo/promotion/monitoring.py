@@ -56,14 +56,8 @@ def drift(workspace: Workspace, days: float) -> tuple[list[Drift], dict[str, Any
     """What the service answered in the last days against the reference; Data Docs go to `reports/drift`.
 
     Grey levels are compared with those of the training part, votes (of the champion alone) with those that it gives
-    to the validation part. A ROI that was sent again counts once.
-
-    Returns:
-        A `Drift` for each number, and the summary of the expectations; None where too few ROIs were served.
-
-    Raises:
-        DataError: the log is damaged, or the stages up to `split` have not run.
-        TrackingError: there is no champion.
+    to the validation part. A ROI that was sent again counts once. With it comes the summary of the expectations; None
+    where too few ROIs were served.
     """
     from mammo.data.expectations import check
     from mammo.data.rules import of_served
@@ -169,11 +163,7 @@ class Agreement(Result):
 
 
 def agreements(workspace: Workspace) -> list[Agreement]:
-    """What the prediction log tells of each pair of versions that voted on the same ROIs.
-
-    Raises:
-        DataError: the log is damaged.
-    """
+    """What the prediction log tells of each pair of versions that voted on the same ROIs."""
     by_pair: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for line in read_log(workspace.predictions):
         if other := line["challenger"]:

@@ -37,11 +37,7 @@ class Verdict:
 
 
 def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
-    """Judge a version; nothing moves.
-
-    Raises:
-        TrackingError: there is no such version, or the store cannot be used.
-    """
+    """Judge a version; nothing moves."""
     name = config.register_.model_name
     with using_store(workspace) as client, TemporaryDirectory() as scratch:
 
@@ -63,8 +59,7 @@ def promote(
 ) -> Version:
     """Make the judged version champion; with `force` and a reason whatever its gates say, if only it votes.
 
-    Raises:
-        TrackingError: a gate does not hold, or the champion is another than the version was judged against.
+    `TrackingError` where a gate does not hold, or the champion is another than the version was judged against.
     """
     name, number, failed = config.register_.model_name, verdict.number, verdict.failed
     if force and not reason.strip():
@@ -102,11 +97,7 @@ def promote(
 
 
 def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str = "") -> Version:
-    """Give the champion alias back to the version that held it `steps` champions before, once that has been checked.
-
-    Raises:
-        TrackingError: history does not reach so far, or the version is gone or cannot vote.
-    """
+    """Give the champion alias back to the version that held it `steps` champions before, once that has been checked."""
     with using_store(workspace) as client:
         start = settled(workspace, client, model_name).champions
         number = _back(client, model_name, start, steps)

@@ -36,7 +36,6 @@ class Trace:
     """What made a version, and with it an answer.
 
     Attributes:
-        version, commit, code_sha256: what votes.
         data_md5: DVC's hashes of the data sets.
         settings: of the run, as dotted keys.
         rois: number of ROIs by part, of those that the fit saw.
@@ -72,11 +71,7 @@ class Compared:
 
 
 def trace(workspace: Workspace, name: str, what: str) -> Trace:
-    """Trace a version's number or a `prediction_id`.
-
-    Raises:
-        TrackingError: this registry does not know the version, or knows other weights under its number.
-    """
+    """Trace a version's number or a `prediction_id`; `TrackingError` where this registry does not know it."""
     client, found = connect(workspace), PREDICTION.fullmatch(what)
     number = found["version"] if found else what.removeprefix("v")
     if not found and not number.isdigit():
@@ -117,10 +112,6 @@ def rebuild(workspace: Workspace, name: str, number: str, say: Callable[[str], N
     """Run the pipeline for a version's system in a clean worktree of its commit; compare weights and test metrics.
 
     Nothing is taken from DVC's cache: every stage runs. It takes as long as `dvc repro` does for one system.
-
-    Raises:
-        TrackingError: the version is not there, or its run keeps too little.
-        MammoError: the commit is not there or was not clean, or a stage failed.
     """
     made = trace(workspace, name, number)
     system, params = made.version["system"], text_of(made.run_id, "params.yaml")

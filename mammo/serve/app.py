@@ -270,11 +270,7 @@ def give_memory_back() -> None:
 def serve(
     workspace: Workspace, host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str], None]
 ) -> None:
-    """Serve the champion until the end, and say where once it answers.
-
-    Raises:
-        MammoError: there is no champion, or it fails its check.
-    """
+    """Serve the champion until the end, and say where once it answers."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mammo.serve").setLevel(logging.INFO)
     give_memory_back()

@@ -41,11 +41,7 @@ class Worker:
         self.process: Process | None = None
 
     async def load(self) -> None:
-        """Start a process that loads its libraries and waits for `start`.
-
-        Raises:
-            WorkerGoneError: the machine starts no more processes.
-        """
+        """Start a process that loads its libraries and waits for `start`; `WorkerGoneError` if it cannot."""
         command = [sys.executable, "-P", str(SPARE), *LIBRARIES[self.kind]]
         environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that spin starve the others
         environment.pop("PYTHONPATH", None)
@@ -58,11 +54,7 @@ class Worker:
             raise WorkerGoneError(why) from error
 
     async def start(self, order: Header) -> None:
-        """Become the worker of an order.
-
-        Raises:
-            MammoError: the version cannot be loaded, in its own words.
-        """
+        """Become the worker of an order; `MammoError` where the version cannot be loaded, in its own words."""
         self.order = order
         if self.process is None:
             await self.load()

@@ -186,11 +186,7 @@ class Follower:
         return self.aliases.get(CHAMPION) != self._current
 
     async def start(self) -> None:
-        """Load the champion.
-
-        Raises:
-            MammoError: there is none, or it fails its check.
-        """
+        """Load the champion; `MammoError` where there is none, or it fails its check."""
         await self._load_spares()
         self._client = await asyncio.to_thread(connect, self.workspace)
         await self._ask()
@@ -211,11 +207,7 @@ class Follower:
                 self.trouble = why
 
     async def step(self) -> None:
-        """Ask the registry once, and do what it says.
-
-        Raises:
-            TrackingError: the registry cannot be read, or has no champion.
-        """
+        """Ask the registry once, and do what it says; `TrackingError` where it cannot be read, or has no champion."""
         await self._ask()
         champion, challenger = self.aliases[CHAMPION], self.aliases.get(CHALLENGER)
         expected = [number for number in (self._next, challenger) if number is not None]

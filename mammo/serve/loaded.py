@@ -41,22 +41,17 @@ UNREGISTERED: Final = "unregistered"
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """What a version votes with, on this machine: files of the logged model, or a copy that goes with this process.
-
-    Attributes:
-        bundle: folder of weights and description.
-        code: folder of its own package.
-        reference: score and votes about the reference ROI.
-        description: the bundle's.
-        run_id: of the training.
-    """
+    """What a version votes with, on this machine: files of the logged model, or a copy that goes with this process."""
 
     name: str
     number: str
     bundle: Path
     code: Path
+    """Folder of its own package."""
     reference: Row
+    """Score and votes about the reference ROI."""
     description: Row
+    """The bundle's."""
     run_id: str
 
     @property
@@ -119,12 +114,8 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
 class Loaded:
     """A version whose workers run: some that vote, some that decode ROIs, one for films.
 
-    Requests that it refuses raise `MammoError`; those that it did not answer in time, `WorkerGoneError`.
-
-    Args:
-        files: of the version.
-        config: how much its workers may take, and whether films are cut by their bounding box.
-        voters: workers for votes, whose libraries may be loaded already.
+    Requests that it refuses raise `MammoError`; those that it did not answer in time, `WorkerGoneError`. The libraries
+    of its voters may be loaded already.
     """
 
     def __init__(self, files: VersionFiles, config: Config, voters: Sequence[Worker]) -> None:
@@ -209,12 +200,7 @@ class Loaded:
 async def opened(
     workspace: Workspace, number: str | None = None, voters: int = 1, bundle: Path | None = None
 ) -> AsyncIterator[Loaded]:
-    """A version (the champion, if none is named) or a bundle, loaded for a while; its voters share the CPUs.
-
-    Raises:
-        TrackingError: there is no such version or champion, or its files are not those that were registered.
-        MammoError: it cannot be loaded.
-    """
+    """A version (the champion, if none is named) or a bundle, loaded for a while; its voters share the CPUs."""
     config, workers = Config.load_own(workspace.params), [Worker("votes") for _ in range(voters)]
 
     def fetch() -> VersionFiles:

@@ -73,8 +73,7 @@ class PredictionLog:
 def read_log(folder: Path, since: datetime | None = None) -> Iterator[dict[str, Any]]:
     """The lines of every process of the service, from a time on; a last line that is still being written is left out.
 
-    Raises:
-        DataError: a line is damaged.
+    `DataError` where another is damaged.
     """
     for path in sorted(folder.glob("*.jsonl")):
         with path.open() as file:

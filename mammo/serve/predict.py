@@ -46,8 +46,7 @@ class Input(NamedTuple):
 def inputs_of(places: Sequence[Path]) -> Iterator[Input]:
     """The files of folders (all below, but hidden ones), of archives and of CSVs, and single files; in a fixed order.
 
-    Raises:
-        DataError: a place does not exist, or is an archive or a CSV that cannot be read.
+    `DataError` where a place does not exist or cannot be read.
     """
     for place in places:
         if not place.exists():
@@ -131,16 +130,8 @@ def read_input(one: Input) -> tuple[Row, bytes]:
 def predict_files(workspace: Workspace, places: Sequence[Path], bundle: Path | None = None) -> list[Row]:
     """One row for each picture: `file` and the fields of `RoiVote.row`.
 
-    All are read first: one bad file refuses the whole call.
-
-    Args:
-        workspace: with the registry.
-        places: pictures, or folders, archives and CSVs of them, as for `mammo score`.
-        bundle: folder of a trained system that votes in the champion's place.
-
-    Raises:
-        DataError: there is no picture, or a file is no readable ROI.
-        TrackingError: there is no champion.
+    All are read first: one bad file refuses the whole call. `bundle` is the folder of a trained system that votes in
+    the champion's place.
     """
     contents: list[tuple[str, bytes]] = []
     for one in inputs_of(places):
@@ -166,15 +157,7 @@ def predict_film(
 ) -> list[Row]:
     """One row for each place of one film, cut as ingest cuts: `file`, `at` and the fields of `RoiVote.row`.
 
-    Args:
-        workspace: with the registry, and `ingest.bounding_box`.
-        files: the film, alone.
-        places: centres of ROIs, such as `535,599`: pixels from the film's top-left corner, counted from 1.
-        bundle: as for `predict_files`.
-
-    Raises:
-        DataError: there is more than one file, it is no film, or a place is not in it.
-        TrackingError: there is no champion.
+    Places are centres of ROIs, such as `535,599`: pixels from the film's top-left corner, counted from 1.
     """
     if len(files) > 1:
         raise DataError(f"--at: names places of one film, got {len(files)} files; predict one film at a time")
@@ -205,11 +188,6 @@ def explain_rois(
 
     `names` are picture files, or roi_ids of the workspace's ROI table (a file is preferred); `block` is of Grad-CAM,
     the system's default when None.
-
-    Raises:
-        DataError: a name is neither a file nor a roi_id, or a file is no readable ROI.
-        MammoError: there is no such block.
-        TrackingError: there is no champion.
     """
     from mammo.systems.explanation import Explanation  # it takes PyTorch, which the other answers do without
 

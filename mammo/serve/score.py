@@ -50,11 +50,7 @@ def score(
 
     `out` gets a row for each input, in their order: `input`, `sha256` of the file, the version's row with its
     `patch_scores`, and `error`; where that is said, the input is no readable ROI and the rest is null. Parts of the
-    table wait in the folder `OUT.parts` until all are there.
-
-    Raises:
-        DataError: a place is missing or cannot be read, or `OUT.parts` is of other inputs or another version.
-        TrackingError: there is no such version.
+    table wait in the folder `OUT.parts` until all are there; `DataError` if it is of other inputs or another version.
     """
     if any(out.resolve().is_relative_to(place.resolve()) for place in places):
         raise DataError(f"{out}: must lie outside of the inputs, or it would be one; choose another --out")

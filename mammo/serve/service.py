@@ -83,11 +83,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Load the champion, and follow it until the end of the block.
-
-        Raises:
-            MammoError: there is none, or it fails its check.
-        """
+        """Load the champion, and follow it until the end of the block."""
         await self.follower.start()
         following = asyncio.create_task(self.follower.run())
         try:

@@ -25,8 +25,7 @@ class Voter(PythonModel):  # type: ignore[misc]
     def load_context(self, context: PythonModelContext) -> None:
         """Load the weights and find out under which name and version they are registered.
 
-        Raises:
-            DataError: this process has imported another mammo than the version's own.
+        `DataError` where this process has imported another mammo than the version's own.
         """
         weights = Path(context.artifacts[WEIGHTS_FILE])
         own, loaded = weights.parents[1] / "code" / "mammo", Path(mammo.__file__).parent
@@ -38,14 +37,9 @@ class Voter(PythonModel):  # type: ignore[misc]
         self.voter = RoiVoter.load(weights.parent, *_registered_as(weights.parents[1]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
-        """One row for each ROI: label, votes, probability, prediction set, domain and the rest of `RoiVote.row`.
+        """A row for each of the table's `image` (bytes) or `pixels` (120×120 grey levels), as of `RoiVote.row`.
 
-        Args:
-            context: unused, MLflow passes it.
-            model_input: table with a column `image` (bytes) or `pixels` (120×120 grey levels).
-
-        Raises:
-            DataError: a picture is unreadable or no ROI.
+        One that is no readable ROI refuses them all with `DataError`.
         """
         if len(model_input) == 0:
             raise DataError(

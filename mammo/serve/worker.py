@@ -100,11 +100,7 @@ class RoiVoter:
 
     @classmethod
     def load(cls, bundle: Path, model_name: str, model_version: str) -> "RoiVoter":
-        """Load a bundle's folder onto the GPU where there is one.
-
-        Raises:
-            DataError, WeightsError: the bundle is damaged.
-        """
+        """Load a bundle's folder onto the GPU where there is one."""
         from mammo.models.bundle import load_bundle
         from mammo.systems.devices import choose_device
         from mammo.systems.score import RoiScorer
