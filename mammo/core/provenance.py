@@ -22,17 +22,18 @@ LIBRARIES: Final = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "
 STUDIES: Final = Path("pipelines", "studies", "dvc.yaml")
 
 
+def git(root: Path, *arguments: str) -> str:
+    """What git prints in a folder; `subprocess.CalledProcessError` where it refuses."""
+    command = ["git", "-C", str(root.resolve()), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def git_commit(root: Path) -> str | None:
     """The commit of the checkout that holds `root`, with `-dirty` if tracked files differ; None outside git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root.resolve()), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
     try:
-        commit = git("rev-parse", "HEAD")
+        commit = git(root, "rev-parse", "HEAD")
         # What the pipeline itself writes (dvc.lock, reports) does not change what the code does.
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports")
+        changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports")
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}-dirty" if changed else commit
@@ -44,14 +45,14 @@ def library_versions() -> dict[str, str]:
 
 
 def data_hashes(root: Path) -> dict[str, str]:
-    """DVC's hash of each data set, from `dvc.lock`: path → md5. Empty before the first `dvc repro`.
+    """DVC's hash of each data set, from `dvc.lock`: path → md5. Empty before the first `dvc repro`."""
+    lock = root / "dvc.lock"
+    return hashes_in(lock.read_text()) if lock.exists() else {}
 
-    Models and reports are left out: what the lock still holds of them is an earlier run's.
-    """
-    try:
-        lock = yaml.safe_load((root / "dvc.lock").read_text()) or {}
-    except FileNotFoundError:
-        return {}
+
+def hashes_in(text: str) -> dict[str, str]:
+    """Those in a `dvc.lock`'s text, without models and reports: what it still holds of them is an earlier run's."""
+    lock = yaml.safe_load(text) or {}
     return {
         out["path"]: out["md5"]
         for stage in lock.get("stages", {}).values()
@@ -91,12 +92,12 @@ def syntax_of(source: str) -> str:
     return ast.dump(tree)
 
 
-def run_dvc(folder: Path, *arguments: str) -> None:
-    """Run a DVC command in `folder`; its output goes to the terminal. `MammoError` where it failed."""
+def run_dvc(folder: Path, *arguments: str, **variables: str) -> None:
+    """Run a DVC command in `folder`, with variables; its output goes to the terminal. `MammoError` where it failed."""
     set_environment()
     # The stages say `python`: it must be this environment's.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": path}
+    environment = os.environ | {"PATH": path} | variables
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
     if done.returncode != 0:
         remedy = "mend what its message above names"

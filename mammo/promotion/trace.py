@@ -5,11 +5,9 @@
 
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +20,7 @@ import yaml
 
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import WEIGHTS_FILE, Workspace, read_json, sha256_of
+from mammo.core.provenance import git, hashes_in, run_dvc
 from mammo.serve.log import read_log
 from mammo.track.history import CODE_TAG
 from mammo.track.registry import version_of
@@ -86,8 +85,6 @@ def trace(workspace: Workspace, name: str, what: str) -> Trace:
             "registry's version gave this answer; name its store in MLFLOW_TRACKING_URI"
         )
     run = client.get_run(version.run_id)
-    lock = yaml.safe_load(text_of(version.run_id, "evaluate/dvc.lock") or "{}") or {}
-    outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
     rois = pd.read_csv(io.StringIO(text_of(version.run_id, FITTED) or "roi_id,part,sha256\n"), dtype=str)
     same = rois["roi_id"][rois["sha256"].str.startswith(found["pixels"])] if found else ()
     lines = read_log(workspace.predictions) if found else ()
@@ -98,9 +95,7 @@ def trace(workspace: Workspace, name: str, what: str) -> Trace:
         trained=pd.Timestamp(run.info.start_time, unit="ms", tz="UTC").isoformat(timespec="seconds"),
         commit=run.data.tags.get("mammo.git_commit", ""),
         code_sha256=tags_of(client, name, number).get(CODE_TAG, ""),
-        data_md5={
-            out["path"]: out["md5"] for out in outs if out["path"].startswith("data/") and "md5" in out
-        },
+        data_md5=hashes_in(text_of(version.run_id, "evaluate/dvc.lock") or ""),
         settings=dict(run.data.params),
         rois={str(part): int(n) for part, n in rois["part"].value_counts().items()},
         training_roi=next(iter(same), None),
@@ -128,7 +123,9 @@ def rebuild(workspace: Workspace, name: str, number: str, say: Callable[[str], N
             if (workspace.root / folder).is_dir():
                 shutil.copytree(workspace.root / folder, root / folder, dirs_exist_ok=True)
         say(f"{root}: running the pipeline of commit {made.commit[:10]} for {system}")
-        run_stages(root)
+        (root / "dvc.lock").unlink(missing_ok=True)
+        store = f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
+        run_dvc(root, "repro", "evaluate", PYTHONPATH=str(root), MLFLOW_TRACKING_URI=store)
         rebuilt = Workspace(root)
         again = read_json(rebuilt.reports / "evaluate" / "results.json")["systems"][system]["roi"]
         before = json.loads(results)["systems"][system]["roi"]
@@ -144,11 +141,6 @@ def _shown(estimate: dict[str, Any] | None) -> str:
 @contextmanager
 def worktree(root: Path, commit: str) -> Iterator[Path]:
     """A clean checkout of a commit, in a folder of its own that goes at the end."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root.resolve()), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
     if not commit or commit.endswith("-dirty") or " " in commit:
         raise MammoError(
             f"commit: the version must come from a clean commit to be made again, its run says {commit or 'none'!r}; "
@@ -157,8 +149,8 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mammo-rebuild-", ignore_cleanup_errors=True) as folder:
         tree = Path(folder) / "tree"
         try:
-            within = git("rev-parse", "--show-prefix")
-            git("worktree", "add", "--detach", str(tree), commit)
+            within = git(root, "rev-parse", "--show-prefix")
+            git(root, "worktree", "add", "--detach", str(tree), commit)
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", "") or str(error)
             raise MammoError(
@@ -168,18 +160,4 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
             yield tree / within
         finally:
             with suppress(subprocess.CalledProcessError):
-                git("worktree", "remove", "--force", str(tree))
-
-
-def run_stages(root: Path) -> None:
-    """`dvc repro evaluate` with the checkout's own code and a cache and a store of its own."""
-    environment = os.environ | {"PYTHONPATH": str(root), "DVC_NO_ANALYTICS": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        environment.pop(name, None)
-    (root / "dvc.lock").unlink(missing_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", "evaluate"], cwd=root, env=environment, check=False
-    )
-    if done.returncode:
-        raise MammoError(f"{root}: `dvc repro evaluate` failed; mend what its message above names")
+                git(root, "worktree", "remove", "--force", str(tree))
