@@ -59,7 +59,7 @@ class Program:
     folder: Path
     healthy: Callable[[], bool]
     user: str | None = None
-    _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
     @property
     def log(self) -> str:
@@ -69,12 +69,12 @@ class Program:
     @property
     def is_running(self) -> bool:
         """Whether it has been started and has not ended."""
-        return self._process is not None and self._process.poll() is None
+        return self.process is not None and self.process.poll() is None
 
     def launch(self) -> None:
         """Start it and do not wait."""
         with (self.folder / f"{self.name}.log").open("ab") as output:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 self.command,
                 env=self.variables,
                 cwd=self.folder,
@@ -127,16 +127,16 @@ class Program:
         self._end(self._family())
 
     def _family(self) -> list[psutil.Process]:
-        if self._process is None or self._process.poll() is not None:
+        if self.process is None or self.process.poll() is not None:
             return []
-        parent = psutil.Process(self._process.pid)
+        parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
     def _end(self, family: list[psutil.Process]) -> None:
         for one in _alive(family):
             one.kill()
-        if self._process is not None and family:
-            self._process.wait(10)
+        if self.process is not None and family:
+            self.process.wait(10)
             wait_until(lambda: not _alive(family), 10, lambda: f"{self.name} is dead")
 
 

@@ -1,16 +1,16 @@
 """`mammo serve` as a program: clients that hang up, are slow or hostile, and versions that come and go."""
 
-import contextlib
 import json
+import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -29,7 +29,7 @@ from mammo.track.history import CHAMPION
 from mammo.track.record import ensure_run, fill_store
 from mammo.track.registry import announced, register
 from mammo.track.store import connect
-from tests.docker.processes import free_port
+from tests.docker.processes import Program, answers, free_port, running, wait_until
 
 pytestmark = pytest.mark.slow
 NAME = "mammo-roi"
@@ -40,9 +40,14 @@ BODY_S = 2
 class Running:
     """A service as a process of its own."""
 
-    process: subprocess.Popen[str]
+    program: Program
     port: int
-    log: Path
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The one that takes requests."""
+        assert self.program.process is not None
+        return self.program.process
 
     def get(self, path: str) -> dict[str, Any]:
         """The answer in JSON, whatever its status."""
@@ -69,10 +74,7 @@ class Running:
 
 def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for an event of another process."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
+    wait_until(holds, seconds, lambda: "it has happened")
 
 
 @pytest.fixture(scope="module")
@@ -100,24 +102,11 @@ def space(
 @pytest.fixture(scope="module")
 def served(space: Workspace) -> Iterator[Running]:
     """The service, ready."""
-    log, port = space.root / "serve.log", free_port()
+    port = free_port()
     command = [sys.executable, "-m", "mammo.cli", "serve", "--port", str(port), "-w", str(space.root)]
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(command, stderr=errors, stdout=subprocess.PIPE, text=True) as process,
-    ):
-        service = Running(process, port, log)
-
-        def is_ready() -> bool:
-            assert process.poll() is None, log.read_text()
-            with contextlib.suppress(OSError):
-                return bool(service.get("/readyz")["ready"])
-            return False
-
-        until(is_ready, 120)
-        yield service
-        if process.poll() is None:
-            process.terminate()
+    ready = partial(answers, f"http://127.0.0.1:{port}/readyz")
+    with running(Program("serve", command, os.environ, space.root, ready)) as program:
+        yield Running(program, port)
 
 
 def move(space: Workspace, number: str) -> None:
@@ -204,7 +193,7 @@ def test_clients_that_hang_up_leave_no_traceback(served: Running) -> None:
         with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.sendall(sent)
     assert served.vote()["label"]
-    assert "Traceback" not in served.log.read_text()
+    assert "Traceback" not in served.program.log
 
 
 def test_mutated_pictures_are_refused_or_voted_on_and_memory_stays(served: Running) -> None:
@@ -227,9 +216,9 @@ def test_no_invented_request_gets_an_answer_that_openapi_does_not_promise(served
     command = [program, "run", "--seed", "1", "--max-examples", "25"]
     command += ["--phases", "fuzzing", "--checks", ",".join((*checks, "response_schema_conformance"))]
     command += ["--request-timeout", "60", f"http://127.0.0.1:{served.port}/openapi.json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=served.log.parent)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=served.program.folder)
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "Traceback" not in served.log.read_text()
+    assert "Traceback" not in served.program.log
 
 
 def test_sigterm_turns_readiness_off_answers_a_while_longer_and_ends_cleanly(served: Running) -> None:
@@ -239,4 +228,4 @@ def test_sigterm_turns_readiness_off_answers_a_while_longer_and_ends_cleanly(ser
     children = psutil.Process(served.process.pid).children(recursive=True)
     assert served.process.wait(30) == 0
     assert psutil.wait_procs(children, timeout=10)[1] == []
-    assert "Traceback" not in served.log.read_text()
+    assert "Traceback" not in served.program.log
