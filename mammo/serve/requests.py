@@ -121,7 +121,7 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
         413: "The body is larger than a ROI or a film needs.",
         422: "A picture or a place is refused, and with it the whole request.",
         429: "Too many requests of one client at a time; Retry-After says when.",
-        503: "Too many ROIs wait; Retry-After says when.",
+        503: "Too many ROIs wait, or a worker did not answer; Retry-After says when.",
     }.items()
 }
 _FILE: Final = {"type": "string", "format": "binary"}
