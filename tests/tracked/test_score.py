@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mammo.core.config import Config
 from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace
 from mammo.data.decode import read_roi

@@ -193,6 +193,7 @@ def test_clients_that_hang_up_leave_no_traceback(served: Running) -> None:
         with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.sendall(sent)
     assert served.vote()["label"]
+    until(lambda: '"status": 499' in served.program.log)
     assert "Traceback" not in served.program.log
 
 
