@@ -27,6 +27,7 @@ from rich.console import Console
 
 from mammo.core.errors import MammoError, guarded
 from mammo.core.files import write_bytes, write_json
+from mammo.core.settings import parse_yaml
 from mammo.data.decode import PHANTOM_ROI
 from mammo.track.check import place_of_champion
 
@@ -120,7 +121,7 @@ def measure(workspace: Path, seconds: int, console: Console) -> dict[str, Any]:
     """Rows of the service, of the service without batches, and of MLflow's own server, under the same load."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        scripts, values = _scripts(Path(folder)), yaml.safe_load((workspace / "params.yaml").read_text())
+        scripts, values = _scripts(Path(folder)), parse_yaml((workspace / "params.yaml").read_text())
         limits = values["serve"] | {"per_client": 1000, "queue": 1000}
         for name, serve in {"mammo serve": limits, "one ROI at a time": limits | {"max_batch": 1}}.items():
             own = Path(folder) / name.replace(" ", "-")

@@ -12,6 +12,7 @@ from mammo.core.config import OWN_SETTINGS, Config
 from mammo.core.errors import PHANTOM, MammoError
 from mammo.core.files import Workspace, read_json, write_bytes
 from mammo.core.provenance import commit_all, run_dvc
+from mammo.core.settings import parse_yaml
 from mammo.data.phantom import write_phantom
 from mammo.data.splits import read_parts
 from mammo.report.rois import vote_picture
@@ -89,7 +90,7 @@ def prepare(
             f"example `{command} --workspace demo`"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    values = yaml.safe_load((project / "params.yaml").read_text())
+    values = parse_yaml((project / "params.yaml").read_text())
     values["settings_from"] = OWN_SETTINGS
     for section, changes in settings.items():
         values[section] |= changes

@@ -123,6 +123,14 @@ def test_what_train_sets_replaces_the_recipes_own_value() -> None:
     assert config.recipes["scratch"].backbone_lr == own["backbone_lr"]
 
 
+@pytest.mark.parametrize("written", ["3e-05", "3E-5", "0.3e-4", "0.00003"])
+def test_a_number_with_an_exponent_is_one_with_and_without_a_point(tmp_path: Path, written: str) -> None:
+    text = PARAMS.read_text()
+    assert "  head_lr: null\n" in text
+    (tmp_path / "params.yaml").write_text(text.replace("  head_lr: null\n", f"  head_lr: {written}\n"))
+    assert Config.load(tmp_path / "params.yaml").recipe.head_lr == 0.00003
+
+
 @pytest.mark.parametrize(
     ("content", "rule"),
     [

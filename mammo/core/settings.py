@@ -1,8 +1,8 @@
 """Settings files: read, checked against pydantic models, and a study's choice laid over `params.yaml`."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +23,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class _Loader(yaml.SafeLoader):
+    """Of YAML in which an exponent needs no point before it: so DVC writes `3e-05`, by YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """What the text of a settings file says; `yaml.YAMLError` where it is no YAML."""
+    return _Loader(text).get_single_data()
+
+
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
     """Read a YAML file of sections, or raise `ConfigError`; `remedy` says what to do where the file is missing."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = parse_yaml(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: does not exist; {remedy}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -65,22 +79,7 @@ def _explain(name: str, detail: Any) -> str:
                 f"{name}: {key} must say its type (int, float or categorical), got {got!r}; for example "
                 "{type: float, low: 0.001, high: 0.01}"
             )
-    return f"{name}: {key}: {detail['msg']}, got {got!r}{_remedy(detail['type'], got)}"
-
-
-def _remedy(kind: str, got: Any) -> str:
-    """How to write a number that YAML takes for a text: one in quotes, or (YAML 1.1) with an exponent but no point."""
-    try:
-        number = float(got) if isinstance(got, str) and kind.startswith(("int", "float")) else inf
-    except ValueError:
-        return ""
-    if not isfinite(number):
-        return ""
-    if kind.startswith("int") and number == int(number):
-        return f"; write {int(number)} without quotes"
-    mantissa, _, exponent = f"{number!r}".partition("e")
-    plain = f"{float(mantissa)}e{exponent}" if exponent else mantissa
-    return f"; write {plain}: YAML takes a number in quotes, or an exponent without a point before it, for a text"
+    return f"{name}: {key}: {detail['msg']}, got {got!r}"
 
 
 class Choice(BaseModel):

@@ -173,10 +173,7 @@ def _broken_rules(name: str, parameter: Parameter) -> Iterator[str]:
         if not values or len(set(values)) != len(values):
             yield f"{at}: choices must differ from each other and hold at least one, got {values}; list each once"
         if name in LIMITS and wrong:
-            yield (
-                f"{at}: choices must be numbers, got {wrong[0]!r}; remove it, or write it without quotes (an exponent "
-                "needs a point before it: 1.0e-4)"
-            )
+            yield f"{at}: choices must be numbers, got {wrong[0]!r}; remove it, or write it without quotes"
         if name == "vote_rule" and not set(values) <= set(VOTE_RULES):
             yield f"{at}: choices must be of {list(VOTE_RULES)}, got {values}; correct the spelling"
     elif name not in LIMITS:

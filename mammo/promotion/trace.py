@@ -21,6 +21,7 @@ import yaml
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import WEIGHTS_FILE, Workspace, read_json, sha256_of
 from mammo.core.provenance import git, hashes_in, run_dvc
+from mammo.core.settings import parse_yaml
 from mammo.serve.log import read_log
 from mammo.track.history import CODE_TAG
 from mammo.track.registry import version_of
@@ -117,7 +118,7 @@ def rebuild(workspace: Workspace, name: str, number: str, say: Callable[[str], N
             "system with `dvc repro`, which logs both"
         )
     with worktree(workspace.root, made.commit) as root:
-        settings = yaml.safe_load(params) | {"systems": [system]}
+        settings = parse_yaml(params) | {"systems": [system]}
         (root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         for folder in RAW:
             if (workspace.root / folder).is_dir():
