@@ -10,8 +10,8 @@ Views of a patch: where the recipe turns by quarters and mirrors only, those, ex
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -77,15 +77,31 @@ class KeptRows:
         """All whole rows `(n, *shape)`, read from the file as they are needed."""
         return np.memmap(self.path, HALF, "r", shape=(len(self.keys()), *self.shape))
 
-    @contextmanager
-    def missing(self, wanted: Iterable[str]) -> Iterator[list[str]]:
-        """Which of the keys have no row. Until the block ends nobody else appends; whoever wants to waits."""
+    def fill(
+        self,
+        wanted: Iterable[str],
+        compute: Callable[[str, list[int]], Iterable[Rows]],
+        on_step: StepsObserver = lambda done, total: None,
+    ) -> dict[str, int]:
+        """The row of every key that is kept, once all `wanted` ones are: those without a row are computed.
+
+        `compute` makes the rows of a ROI, by its pixels' hash, in some views. Meanwhile nobody else appends; whoever
+        wants to waits.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")) if set(wanted) - set(self.keys()) else nullcontext():
-            yield sorted(set(wanted) - set(self.keys()))
+            views: dict[str, list[int]] = {}
+            for key in sorted(set(wanted) - set(self.keys())):
+                pixels, _, digit = key.partition(".")
+                views.setdefault(pixels, []).append(int(digit))
+            for done, (pixels, absent) in enumerate(views.items()):
+                on_step(done, len(views))
+                for view, row in zip(absent, compute(pixels, absent), strict=True):
+                    self._append(row_key(pixels, view), row)
+            on_step(len(views), len(views))
+        return {key: row for row, key in enumerate(self.keys())}
 
-    def append(self, key: str, row: Rows) -> None:
-        """Keep one more row, within `missing`."""
+    def _append(self, key: str, row: Rows) -> None:
         n_rows = len(self.keys())
         with self.path.open("r+b" if self.path.exists() else "wb") as file:
             file.seek(n_rows * prod(self.shape) * HALF.itemsize)
@@ -123,9 +139,11 @@ class Extractor:
         free_rotation = recipe.rotation_deg > 0 and not recipe.quarter_turns
         if free_rotation or recipe.zoom or recipe.gain or recipe.offset:
             return []
-        turns = range(4 if recipe.quarter_turns else 1)
-        mirrored = range(1 + (recipe.flip_horizontal or recipe.flip_vertical))
-        return [turn + 4 * mirror for mirror in mirrored for turn in turns]
+        across, down = recipe.flip_horizontal, recipe.flip_vertical
+        if recipe.quarter_turns:
+            return [*range(8 if across or down else 4)]
+        # Upside down is half a turn of the mirror image, and both flips are half a turn.
+        return [0, *[4] * across, *[6] * down, *[2] * (across and down)]
 
     @property
     def n_views(self) -> int:
@@ -236,7 +254,6 @@ def keep_features(
 
     Raises:
         ConfigError: the dense road has no views of such a recipe, or the file would be larger than `MOST_BYTES`.
-        WeightsError: pretrained weights cannot be had or do not fit.
     """
     classifier = classifier or build_classifier(system, config.model, config.train.seed)
     device = choose_device(config.train.device)
@@ -265,38 +282,25 @@ def keep_features(
             f"most {MOST_BYTES // 2**30} are kept; raise patches.stride_px, or set train.features: fresh"
         )
     backbone, _ = split_system(system)
-    name = f"{backbone}-{how.mark(with_grid=True)[:32]}.f16"
+    name = f"{backbone}-{how.mark(with_grid=True)}.f16"
     both = [KeptRows(folder / name, shape) for folder in (workspace.features, workspace.feature_cache)]
     elsewhere, own = reversed(both) if versioned else both
     if not versioned and wanted <= set(elsewhere.keys()):
         own = elsewhere
-    compute = partial(_by_windows, how, workspace, backbone) if dense else how.exact
-    with own.missing(wanted) as missing:
-        known = elsewhere.keys() if missing else []
-        others = dict(zip(known, elsewhere.rows(), strict=True)) if known else {}
-        by_roi = _views_of(missing)
-        for done, (pixels, absent) in enumerate(by_roi.items()):
-            on_step(done, len(by_roi))
-            fresh = [view for view in absent if row_key(pixels, view) not in others]
-            rows = dict(zip(fresh, compute(image_of[pixels], fresh), strict=True)) if fresh else {}
-            for view in absent:
-                key = row_key(pixels, view)
-                own.append(key, rows[view] if view in rows else others[key])
-        on_step(len(by_roi), len(by_roi))
-    row_of = {key: row for row, key in enumerate(own.keys())}
+    passed = partial(_by_windows, how, workspace, backbone) if dense else how.exact
+    known = elsewhere.keys()
+    others = dict(zip(known, elsewhere.rows(), strict=True)) if known else {}
+
+    def rows_of(pixels: str, absent: list[int]) -> list[Rows]:
+        fresh = [view for view in absent if row_key(pixels, view) not in others]
+        rows = dict(zip(fresh, passed(image_of[pixels], fresh), strict=True)) if fresh else {}
+        return [rows[view] if view in rows else others[row_key(pixels, view)] for view in absent]
+
+    row_of = own.fill(wanted, rows_of, on_step)
     places = np.array(
         [[row_of[row_key(pixels, view)] for view in views] for pixels in hashes], dtype=np.int64
     )
     return KeptFeatures(own.rows(), places, channels, n_cells, how.corners)
-
-
-def _views_of(keys: Iterable[str]) -> dict[str, list[int]]:
-    """The views of each ROI in keys of rows, by its pixels' hash."""
-    views: dict[str, list[int]] = {}
-    for key in keys:
-        pixels, _, view = key.partition(".")
-        views.setdefault(pixels, []).append(int(view))
-    return views
 
 
 def _by_windows(
@@ -304,13 +308,9 @@ def _by_windows(
 ) -> Rows:
     """Features of one ROI by its maps, which are kept too: they serve every size and stride of patches."""
     shapes = how.shapes(ROI_SIDE_PX)
-    name = f"{backbone}-maps-{how.mark(with_grid=False)[:32]}.f16"
+    name = f"{backbone}-maps-{how.mark(with_grid=False)}.f16"
     kept = KeptRows(workspace.feature_cache / name, (sum(prod(shape) for shape in shapes),))
     (pixels,) = pixel_hashes(image[None])
     keys = [row_key(pixels, view) for view in views]
-    with kept.missing(keys) as missing:
-        absent = _views_of(missing).get(pixels, [])
-        for view, row in zip(absent, how.maps(image, absent) if absent else (), strict=True):
-            kept.append(row_key(pixels, view), row)
-    row_of = {key: row for row, key in enumerate(kept.keys())}
+    row_of = kept.fill(keys, lambda _, absent: how.maps(image, absent))
     return how.windows(kept.rows()[[row_of[key] for key in keys]], shapes)

@@ -19,6 +19,7 @@ from mammo.data.patches import grid_patches
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
 from mammo.systems import features
+from mammo.systems.augment import crop
 from mammo.systems.features import Extractor, KeptFeatures, keep_features
 from mammo.systems.fit import fit
 from mammo.systems.inputs import frozen_data, patch_data
@@ -78,6 +79,31 @@ def test_kept_features_give_the_logits_of_each_view_of_each_patch(rois: Rois, tm
         torch.testing.assert_close(
             logits_of(kept, classifier, view), expected.view(len(rois.images), 9, 2), atol=2e-3, rtol=2e-3
         )
+
+
+@pytest.mark.parametrize(
+    ("across", "down", "flips"),
+    [
+        (False, False, [()]),
+        (True, False, [(), (3,)]),
+        (False, True, [(), (2,)]),
+        (True, True, [(), (3,), (2,), (2, 3)]),
+    ],
+)
+def test_without_turns_the_views_are_the_flips_that_the_recipe_draws(
+    rois: Rois, tmp_path: Path, across: bool, down: bool, flips: list[tuple[int, ...]]
+) -> None:
+    mirrors = STILL.model_copy(update={"flip_horizontal": across, "flip_vertical": down})
+    config = config_of(mirrors)
+    classifier = classifier_of(config)
+    kept = keep_features(SYSTEM, config, rois.images, Workspace(tmp_path), classifier)
+    data = patch_data(rois, grid_patches(rois.table, config.patches), CPU)
+    patches = crop(data.images, data.patches, 40)
+    assert kept.n_views == len(flips)
+    for view, axes in enumerate(flips):
+        with torch.no_grad():
+            expected = classifier(patches.flip(axes)).view(len(rois.images), 9, 2)
+        torch.testing.assert_close(logits_of(kept, classifier, view), expected, atol=2e-3, rtol=2e-3)
 
 
 def test_a_window_of_the_turned_roi_is_the_place_that_the_patch_was_turned_to(rois: Rois) -> None:
