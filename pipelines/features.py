@@ -18,10 +18,11 @@ def main() -> None:
     config, rois = Config.load(workspace.params), read_parts(workspace)
     write_bytes(workspace.features / "README.md", README)
     of_backbone = {split_system(name)[0]: name for system in config.systems for name in members_of(system)}
+    used = {"README"}
     for backbone, system in of_backbone.items() if config.train.features == "kept" else ():
         for part in map(rois.part, SPLITS):
             with steps_progress(f"features of {backbone}, {part.name} ROIs") as on_step:
-                keep_features(
+                kept = keep_features(
                     system,
                     config,
                     part.images,
@@ -30,6 +31,10 @@ def main() -> None:
                     versioned=True,
                     on_step=on_step,
                 )
+            used.add(kept.file.stem)
+    for file in workspace.features.iterdir():  # persist leaves what other settings made: DVC would push it
+        if file.stem not in used:
+            file.unlink()
 
 
 if __name__ == "__main__":

@@ -216,8 +216,9 @@ class Extractor:
 
 @dataclass(frozen=True)
 class KeptFeatures:
-    """The features of ROIs: row `rows[i, v]` of `kept`, `(s, length)`, is that of ROI `i` in view `v`."""
+    """The features of ROIs: row `rows[i, v]` of `kept`, `(s, length)`, is that of ROI `i` in view `v`; from `file`."""
 
+    file: Path
     kept: Rows
     rows: npt.NDArray[np.int64]
     channels: tuple[int, ...]
@@ -300,7 +301,7 @@ def keep_features(
     places = np.array(
         [[row_of[row_key(pixels, view)] for view in views] for pixels in hashes], dtype=np.int64
     )
-    return KeptFeatures(own.rows(), places, channels, n_cells, how.corners)
+    return KeptFeatures(own.path, own.rows(), places, channels, n_cells, how.corners)
 
 
 def _by_windows(

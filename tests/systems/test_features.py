@@ -15,6 +15,7 @@ import torch
 from mammo.core.config import AugmentConfig, Config
 from mammo.core.errors import ConfigError
 from mammo.core.files import Workspace
+from mammo.core.records import SPLITS
 from mammo.data.patches import grid_patches
 from mammo.data.rois import Rois
 from mammo.models.build import Classifier, build_classifier
@@ -25,7 +26,8 @@ from mammo.systems.fit import fit
 from mammo.systems.inputs import frozen_data, patch_data
 from mammo.systems.score import grid_logits, patch_logits, turned
 from mammo.systems.train import fit_settings
-from tests.disc_rois import disc_rois
+from pipelines import features as stage
+from tests.disc_rois import disc_rois, workspace_of
 from tests.settings import section
 from tests.tiny_fits import CPU, FROZEN, recipe, tiny_config
 
@@ -209,6 +211,22 @@ def test_two_writers_at_once_leave_each_roi_once(rois: Rois, tmp_path: Path) -> 
         writer.join()
     both = keep_features(SYSTEM, config_of(), rois.images, Workspace(tmp_path / "both"))
     np.testing.assert_array_equal(both.kept, alone.kept)
+
+
+def test_the_stage_leaves_no_file_of_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = config_of().model_dump(by_alias=True) | {"systems": [SYSTEM, "compact-baseline"]}
+    rois = disc_rois(6, 6)
+    files = list[set[str]]()
+    for changes in ({"stride_px": 40}, {"stride_px": 20}, {"stride_px": 40}):
+        settings = values | {"patches": values["patches"] | changes}
+        workspace_of(Path(), settings, rois, [*map(str, range(12))], [SPLITS[row % 3] for row in range(12)])
+        stage.main()
+        files.append({file.name for file in Path("data/features").iterdir() if file.suffix != ".lock"})
+        assert sorted(Path(name).suffix for name in files[-1]) == [".f16", ".index", ".md"]
+    assert files[0] == files[2] != files[1]
 
 
 KEEP = """
