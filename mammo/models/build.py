@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mammo.core.config import ModelConfig, PreprocessingName, Road
 from mammo.core.errors import WeightsError
-from mammo.core.files import Workspace, sha256_of
+from mammo.core.files import HERE, Workspace, sha256_of
 from mammo.core.settings import Section
 from mammo.core.systems import HED_SHA256, members_of, split_system
 from mammo.models.backbones import IMAGENET_STD, Preprocessing, build_backbone, full_network
@@ -32,10 +32,11 @@ _OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """Names such as `denselayer1.norm.1.weight`, as torchvision's own DenseNet file still has them."""
 
 
-def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
+def load_pretrained(backbone: str, weights: str, network: nn.Module, workspace: Workspace = HERE) -> None:
     """Fill `network`, a whole torchvision network called `backbone`, with pretrained weights.
 
-    `weights` is `imagenet`, `hed` or the path of a state dict (`.safetensors`, or `.pth` read as tensors only).
+    `weights` is `imagenet`, `hed` (the workspace's) or the path of a state dict (`.safetensors`, or `.pth` read as
+    tensors only).
 
     Raises:
         WeightsError: the weights cannot be had, or do not fit the network.
@@ -43,7 +44,7 @@ def load_pretrained(backbone: str, weights: str, network: nn.Module) -> None:
     if weights == "imagenet":
         state = _imagenet_state(backbone)
     else:
-        state = _state_from_file(_hed_file() if weights == "hed" else Path(weights))
+        state = _state_from_file(_checked_hed(workspace.hed) if weights == "hed" else Path(weights))
     expected = network.state_dict()
     given = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
     # The classifier is thrown away; a file that lacks it, or has another number of classes, still fits.
@@ -78,8 +79,7 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     return state
 
 
-def _hed_file() -> Path:
-    path = Workspace().hed
+def _checked_hed(path: Path) -> Path:
     if not path.is_file() or sha256_of(path) != HED_SHA256:
         raise WeightsError(
             f"model.weights: hed needs {path} with the SHA-256 {HED_SHA256}, got "
@@ -249,11 +249,10 @@ def empty_network(architecture: Architecture) -> Network:
     return Classifier(architecture) if one else Ensemble(architecture)
 
 
-def build_classifier(system: str, config: ModelConfig, seed: int) -> Classifier:
+def build_classifier(system: str, config: ModelConfig, seed: int, workspace: Workspace = HERE) -> Classifier:
     """A new classifier with seeded initial weights, and pretrained ones in the backbone if asked for.
 
-    Raises:
-        WeightsError: the pretrained weights cannot be had or do not fit.
+    `WeightsError` where these cannot be had or do not fit.
     """
     architecture = Architecture.of(system, config)
     backbone, _ = split_system(system)
@@ -261,7 +260,7 @@ def build_classifier(system: str, config: ModelConfig, seed: int) -> Classifier:
         torch.manual_seed(seed)
         network = None if backbone == "compact" else full_network(backbone)
         if config.weights != "none" and network is not None:
-            load_pretrained(backbone, config.weights, network)
+            load_pretrained(backbone, config.weights, network, workspace)
             if config.weights == "hed" and architecture.preprocessing == "imagenet":
                 # They expect grey levels, where torchvision's normalisation has divided by 255 and a deviation.
                 with torch.no_grad():

@@ -252,7 +252,7 @@ def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: 
             learnt |= (task.rois.table["split"] == "train").to_numpy()
     for task, learnt in learnt_by_any.values():
         config, (backbone, _) = task.config, split_system(task.system)
-        classifier = build_classifier(task.system, config.model, task.seed)
+        classifier = build_classifier(task.system, config.model, task.seed, workspace)
         for which, to_train in ((learnt, True), (~learnt, False)):
             if not which.any():  # in some fold each ROI trains
                 continue

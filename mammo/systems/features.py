@@ -256,7 +256,7 @@ def keep_features(
     Raises:
         ConfigError: the dense road has no views of such a recipe, or the file would be larger than `MOST_BYTES`.
     """
-    classifier = classifier or build_classifier(system, config.model, config.train.seed)
+    classifier = classifier or build_classifier(system, config.model, config.train.seed, workspace)
     device = choose_device(config.train.device)
     classifier = classifier.to(device).to(memory_format=torch.channels_last).eval()
     how = Extractor(classifier, config.patches, config.recipe.augment, device, config.train.precision)

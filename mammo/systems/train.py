@@ -59,7 +59,7 @@ def train_network(
         WeightsError: pretrained weights cannot be had or do not fit.
         ConfigError: the device does not exist, or training diverged.
     """
-    classifier = build_classifier(system, config.model, seed)
+    classifier = build_classifier(system, config.model, seed, workspace)
     settings = fit_settings(config, seed)
     parts = ((train, patch_sets["train"], True), (val, patch_sets["val"], False))
     mark = run_fingerprint(system, config, seed, train, val, patch_sets)

@@ -119,7 +119,7 @@ def _fitted(
     """Fit one fold; the validation AUCs of all epochs so far, and `cost`, are added to as it goes."""
     tune, patches, part, val_part = settings.tune, settings.patches, rois.part("train"), rois.part("val")
     seed = fit_seed(tune.seed, int(trial.user_attrs[INDEX]), number)
-    classifier = build_classifier(system, settings.model, seed)
+    classifier = build_classifier(system, settings.model, seed, workspace)
     drawn = drawn_patches(part.table, patches.model_copy(update={"seed": seed}))
     train = fit_data(part, drawn, classifier, settings, workspace, to_train=True)
     # The grid alone judges an epoch.

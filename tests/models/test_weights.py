@@ -235,6 +235,18 @@ def test_hed_gives_vgg16_its_convolutions_and_the_papers_preprocessing(with_hed:
     assert classifier.preprocessing.name == "samplewise_center"
 
 
+def test_hed_is_read_from_the_workspace_that_is_named(
+    with_hed: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(WeightsError, match=r"got no file; run `mammo fetch --weights hed`"):
+        build_classifier("vgg16-baseline", HED, 0)
+    found = build_classifier("vgg16-baseline", HED, 0, Workspace(tmp_path)).backbone.state_dict()
+    assert torch.equal(found["features.0.weight"], with_hed["features.0.weight"].float())
+
+
 def test_under_torchvisions_normalisation_hed_sees_grey_levels_minus_the_mean_all_the_same(
     with_hed: State,
 ) -> None:
