@@ -187,7 +187,7 @@ def explanation_figure(
     cover = f"{span} {'patch' if high == 1 else 'patches'} over each pixel"
     cover += "" if found.coverage.all() else "; hatched: no patch"
     blocks = "all blocks" if found.block == ALL_BLOCKS else found.block
-    agreement = f"its sign fits {found.n_agreeing} of {len(corners)} scores"
+    agreement = f"its sign fits {found.n_agreeing} of {len(corners)} logits"
     headings = {
         roi: f"ROI\n{len(corners)} patches of {size_px} pixels; dashed: the first",
         votes: f"Vote map: mean score\nof the {cover}",

@@ -89,7 +89,7 @@ class Explained(Answer):
     )
     block: str = Field(examples=["all"])
     n_agreeing: int = Field(
-        description="Patches whose Grad-CAM has the sign of their own vote.", examples=[24]
+        description="Patches whose Grad-CAM has the sign of the network's own logit.", examples=[24]
     )
     n_patches: int = Field(examples=[25])
 

@@ -23,7 +23,7 @@ from mammo.evaluation.metrics import IntArray
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, Ensemble, Network
 from mammo.systems.augment import crop
-from mammo.systems.score import FloatArray, RoiScorer, grid_batch
+from mammo.systems.score import FloatArray, RoiScorer, grid_batch, patch_logits
 
 ALL_BLOCKS: Final = "all"
 """Grad-CAM of every block that the head sees, each by its own way into the head, summed."""
@@ -46,8 +46,8 @@ class Explanation:
         vote_map: mean score of the patches that cover a pixel.
         coverage: number of patches that cover a pixel.
         grad_cam: mean Grad-CAM of these patches: above 0 it speaks for Tumor, below 0 for Normal, in logits.
-        n_agreeing: patches whose mean Grad-CAM has the sign of their own logit; if far fewer than all agree, the
-            map's signs do not tell which class the network saw.
+        n_agreeing: patches whose mean Grad-CAM has the sign of the network's own logit of them, whatever the floor adds
+            to their scores; if far fewer than all agree, the map's signs do not tell which class the network saw.
         block: what Grad-CAM rests on: `block1` … `block5`, or `all`.
     """
 
@@ -90,11 +90,11 @@ def explain(scorer: RoiScorer, images: npt.NDArray[np.uint8], block: str | None 
     grid = grid_batch(1, bundle, scorer.device)
     explanations = []
     for image, vote in zip(images, scorer.votes(images), strict=True):
-        scores = np.array(vote.patch_scores)
         stack = torch.from_numpy(np.ascontiguousarray(image)[None]).to(scorer.device)
         cams = network_grad_cams(bundle.network, crop(stack, grid, size_px), block)
-        n_agreeing = int(((cams.mean(axis=(1, 2)) > 0) == (scores > 0.5)).sum())
-        vote_map, coverage = mean_over_roi(scores[:, None, None], corners, size_px)
+        logits = patch_logits(bundle.network, stack, grid, size_px, scorer.precision)
+        n_agreeing = int(((cams.mean(axis=(1, 2)) > 0) == (logits[:, 1] > logits[:, 0]).numpy()).sum())
+        vote_map, coverage = mean_over_roi(np.array(vote.patch_scores)[:, None, None], corners, size_px)
         grad_cam, _ = mean_over_roi(cams, corners, size_px)
         maps = (vote_map, coverage, grad_cam, n_agreeing, block)
         explanations.append(Explanation(bundle.system, image, vote, corners, size_px, threshold, *maps))

@@ -57,7 +57,7 @@ def test_the_picture_names_roi_decision_truth_and_model(tmp_path: Path, gallery:
     texts = " ".join(" ".join(gallery.texts()).split())
     for said in (
         "test/Tumor (3): called Normal, 12 of 25 patches voted Tumor (share 0.48), mean score 0.50",
-        "Grad-CAM of all blocks; its sign fits 3 of 25 scores",
+        "Grad-CAM of all blocks; its sign fits 3 of 25 logits",
         "1 to 25 patches over each pixel",
     ):
         assert said in texts

@@ -1,5 +1,7 @@
 """Vote map and Grad-CAM, against maps made pixel by pixel and gradients taken by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,6 +13,9 @@ from torch import Tensor
 from mammo.core.config import VoteConfig
 from mammo.core.systems import FUSIONS
 from mammo.data.patches import grid_corners
+from mammo.evaluation.baselines import STATISTICS
+from mammo.evaluation.calibration import NO_CALIBRATION
+from mammo.evaluation.stacking import Scale, Stack
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, build_classifier
 from mammo.models.bundle import Bundle
@@ -162,10 +167,23 @@ def test_agreement_counts_the_patches_whose_map_has_the_sign_of_their_logit() ->
     pixels = [images_of(1)[0, top : top + 72, left : left + 72] for top, left in explained.corners]
     patches = torch.from_numpy(np.stack(pixels)).unsqueeze(1).float()
     means = network_grad_cams(scorer.bundle.network, patches, "all").mean(axis=(1, 2))
-    fits = [
-        (mean > 0) == (score > 0.5) for mean, score in zip(means, explained.vote.patch_scores, strict=True)
-    ]
+    with torch.no_grad():
+        logits = scorer.bundle.network(patches)
+    fits = [(mean > 0) == (tumor > normal) for mean, (normal, tumor) in zip(means, logits, strict=True)]
     assert explained.n_agreeing == sum(fits)
+    scale = Scale(mean=0.0, sd=1.0)
+    for evidence in (-100.0, 100.0):  # of the floor, which outvotes every patch
+        stack = Stack(
+            weights=(0.0,) * len(STATISTICS),
+            intercept=evidence,
+            network=scale,
+            floor=scale,
+            calibrator=NO_CALIBRATION,
+        )
+        with_floor = replace(scorer, bundle=replace(scorer.bundle, stack=stack))
+        (decided,) = explain(with_floor, images_of(1))
+        assert {score > 0.5 for score in decided.vote.patch_scores} == {evidence > 0}
+        assert decided.n_agreeing == explained.n_agreeing
 
 
 def test_the_default_is_what_the_head_sees() -> None:

@@ -54,11 +54,11 @@ export function why(row) {
   return "The model cannot rule out either class.";
 }
 
-/** What Grad-CAM shows: its sign means something only where it is that of the patches' own votes. */
+/** What Grad-CAM shows: its sign means something only where it is that of the network's own logits. */
 export function camKey({ block, n_agreeing: agreeing, n_patches: n }) {
   const of = block === "all" ? "all blocks" : block;
   const care = agreeing < 0.8 * n ? "; that is too few to read classes from it" : "";
-  return `Grad-CAM of ${of}: red speaks for Tumor, hatched blue for Normal. Its sign is that of the vote in ${agreeing} of ${n} patches${care}.`;
+  return `Grad-CAM of ${of}: red speaks for Tumor, hatched blue for Normal. Its sign is that of the network's logit in ${agreeing} of ${n} patches${care}.`;
 }
 
 /** The shell command that gets the same answer. */
