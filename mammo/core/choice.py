@@ -14,11 +14,7 @@ def best_system(results: Mapping[str, Mapping[str, Any]], by: str) -> str:
 
 
 def chosen(workspace: Workspace, config: Config) -> dict[str, Any]:
-    """The system with the best validation result, for `reports/champion.json`: the same in every clone.
-
-    Raises:
-        DataError: a trained system is missing.
-    """
+    """The system with the best validation result, for `reports/champion.json`: the same in every clone."""
     results = {system: read_json(workspace.reports / "train" / f"{system}.json") for system in config.systems}
     by = config.register_.select_by
     system = best_system(results, by)

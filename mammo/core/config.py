@@ -294,11 +294,7 @@ class Config(Section):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read and check a params file, with what `settings_from` puts above its sections.
-
-        Raises:
-            ConfigError: a file is missing, is no YAML, or breaks a rule; the message names the key.
-        """
+        """Read and check a params file, with what `settings_from` puts above its sections, or raise `ConfigError`."""
         values = read_yaml(path, AT_THE_ROOT)
         if (own := cls.parse(values, path.name)).settings_from == OWN_SETTINGS:
             return own

@@ -104,7 +104,7 @@ def with_choice(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """The sections of `params.yaml` with patches, votes and recipe of the record.
 
     Raises:
-        ConfigError: the record cannot be read, or `params.yaml` contradicts it.
+        ConfigError: `params.yaml` contradicts it.
     """
     record = _read_record(path)
     train = values["train"]

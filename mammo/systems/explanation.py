@@ -126,17 +126,11 @@ def network_grad_cams(network: Network, patches: Tensor, block: str) -> FloatArr
 
 
 def patch_grad_cams(classifier: Classifier, patches: Tensor, block: str) -> FloatArray:
-    """Grad-CAM of each patch without its ReLU, upsampled to the patch.
+    """Grad-CAM of grey patches `(n, 1, p, p)` without its ReLU, upsampled: `(n, p, p)`, above 0 for Tumor.
 
-    The mean over a patch is what the block adds to the logits at first order, so that blocks can be summed.
-
-    Args:
-        classifier: in evaluation mode, on the device of the patches.
-        patches: grey levels `(n, 1, p, p)`.
-        block: `block1` … `block5`, with every way from that block to the head; or `all`.
-
-    Returns:
-        `(n, p, p)`, above 0 for Tumor, below 0 for Normal.
+    `block` is `block1` … `block5`, with every way from that block to the head; or `all`. The mean over a patch is what
+    the block adds to the logits at first order, so that blocks can be summed. The classifier is in evaluation mode on
+    the device of the patches.
     """
     from captum.attr import LayerAttribution, LayerGradCam
 

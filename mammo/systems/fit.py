@@ -63,19 +63,10 @@ def fit(
 ) -> list[EpochRecord]:
     """Train `classifier`, on the data's device, in place and leave it with the weights of the best validation loss.
 
-    Args:
-        train, val: what to learn from; what early stopping and the choice of the epoch look at.
-        recipe, settings: of the optimiser; patch side, voting grid, seed, precision.
-        checkpoint: file that keeps the state after each epoch; a fit that finds one, of its own fingerprint, goes on
-            from it.
-        on_epoch: called after each new epoch.
-        on_step: called after each batch with epoch, patches done and patches in the epoch.
-
-    Returns:
-        One record for each epoch, resumed ones included.
-
-    Raises:
-        ConfigError: training diverged, the network's logits are no longer numbers.
+    `val` chooses the epoch and stops early. `checkpoint` keeps the state after each epoch; a fit that finds one, of its
+    own fingerprint, goes on from it. `on_epoch` is told of each new epoch, `on_step` after each batch of epoch, patches
+    done and patches in the epoch. The records are those of all epochs, resumed ones included; `ConfigError` where
+    training diverged.
     """
     keep_freed_memory()
     state = start(classifier, recipe, train.labels.device)
@@ -210,11 +201,7 @@ def _validate(
 
 
 def save_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
-    """Write of the checkpoint at `path`; a kill meanwhile leaves the older one.
-
-    Raises:
-        DataError: the disk is full, or the folder cannot be written.
-    """
+    """Write the checkpoint at `path`; a kill meanwhile leaves the older one."""
     content = BytesIO()
     saved = {
         "fingerprint": fingerprint,

@@ -45,19 +45,10 @@ def train_network(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_step: StepObserver | None = None,
 ) -> Trained:
-    """One network, such as `compact-model2`, trained on `train`; `val` chooses the epoch.
+    """One network, such as `compact-model2`, trained on `train`, with the patch sets of the parts' names.
 
-    Args:
-        system, config: the network's name, and all settings.
-        train, val: the parts, with `patch_sets` of these names.
-        seed: of initial weights, order, draws and dropout.
-        checkpoint: where to keep the state of an unfinished fit.
-        workspace: where the features of frozen backbones are kept.
-        on_epoch, on_step: as in `fit`.
-
-    Raises:
-        WeightsError: pretrained weights cannot be had or do not fit.
-        ConfigError: the device does not exist, or training diverged.
+    `seed` is that of initial weights, order, draws and dropout; the others are as in `fit`. In the workspace lie HED's
+    weights and the features of frozen backbones.
     """
     classifier = build_classifier(system, config.model, seed, workspace)
     settings = fit_settings(config, seed)
@@ -129,11 +120,7 @@ FIT_CODE: Final = (
 
 
 def computed_with(config: Config) -> dict[str, Any]:
-    """What a fit depends on beside its settings and its data: device, library, pretrained weights, code.
-
-    Raises:
-        ConfigError: the device does not exist.
-    """
+    """What a fit depends on beside its settings and its data: device, library, pretrained weights, code."""
     device, weights = choose_device(config.train.device), Path(config.model.weights)
     return {
         "device": [device.type, hardware(device)],
