@@ -3,10 +3,9 @@
 Nullable columns hold what a source may not know; it is null then, never invented.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from mammo.core.errors import DataError
 
@@ -138,14 +137,3 @@ class RoiVote:
             "in_domain": self.domain_reason is None,
             "domain_reason": self.domain_reason,
         }
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
-        """The decision that a row with its patch scores tells."""
-        names = [
-            one.name for one in fields(cls) if one.name in row
-        ]  # a version answers with its own code's fields
-        values: dict[str, Any] = {
-            name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in names
-        }
-        return cls(**values)

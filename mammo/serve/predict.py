@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
@@ -206,7 +207,8 @@ def explain_rois(
                 del row["grad_cam_png"], row["n_patches"]
                 keys = ("system", "size_px", "patch_threshold", "n_agreeing")
                 facts: Any = {key: row.pop(key) for key in keys}
-                found = Explanation(image=image, vote=RoiVote.of(row), block=row["block"], **facts, **maps)
+                vote = TypeAdapter(RoiVote).validate_python(row)  # with the fields of its version's own code
+                found = Explanation(image=image, vote=vote, block=row["block"], **facts, **maps)
                 row = {"roi": name, "truth": truth} | row | {"synthetic": phantom or synthetic}
                 explained.append((row, found))
             return explained
