@@ -23,68 +23,58 @@ DESCRIPTION_FILE: Final = "model.json"
 
 
 @dataclass(frozen=True)
+class _At:
+    """A place below a workspace's root, or below its `home`, which the temporary copies of a checkout share."""
+
+    path: str
+    home: bool = False
+
+    def __get__(self, workspace: "Workspace", owner: type) -> Path:
+        return (workspace.home if self.home else workspace.root) / self.path
+
+
+@dataclass(frozen=True)
 class Workspace:
     """The folders and files of one workspace."""
 
     root: Path = Path()
 
-    @property
-    def params(self) -> Path:
-        """The settings."""
-        return self.root / "params.yaml"
+    params = _At("params.yaml")
+    """The settings."""
+    films = _At("data/raw/mini_mias", home=True)
+    """Folder of the films of mini-MIAS, or of their archive; holds a README where there are none."""
+    hed = _At("data/weights/vgg16_hed.safetensors", home=True)
+    """Pretrained weights: VGG16's convolutions in the edge detector HED."""
+    rois = _At("data/rois")
+    """Folder of the ROI table and images."""
+    overlaps = _At("data/audit/overlaps.parquet")
+    """Pairs of ROIs that share tissue."""
+    located = _At("data/located/located.parquet")
+    """Where the archive's ROIs were found in the films; null where there are no films."""
+    split = _At("data/splits/split.parquet")
+    """Which part each ROI belongs to."""
+    features = _At("data/features")
+    """Block features of frozen backbones, versioned by DVC."""
+    feature_cache = _At(".cache/features")
+    """Block features that studies computed."""
+    checkpoints = _At("models/.fits")
+    """States of networks' fits. Outside the bundles: DVC empties a stage's outputs before it runs."""
+    fits = _At(".cache/fits")
+    """Cache of the fits of seeds, ledger, ablation and studies."""
+    reports = _At("reports")
+    """What people read."""
+    predictions = _At("predictions")
+    """Folder of what the service answered, a file for each of its processes."""
+    mlruns = _At("mlruns", home=True)
+    """MLflow's database and artifacts."""
 
     def raw(self, source: str) -> Path:
         """Folder of a source's raw data."""
         return self.root / "data" / "raw" / source
 
-    @property
-    def films(self) -> Path:
-        """Folder of the films of mini-MIAS, or of their archive; holds a README where there are none."""
-        return self.home / "data" / "raw" / "mini_mias"
-
-    @property
-    def hed(self) -> Path:
-        """Pretrained weights: VGG16's convolutions in the edge detector HED."""
-        return self.home / "data" / "weights" / "vgg16_hed.safetensors"
-
-    @property
-    def predictions(self) -> Path:
-        """Folder of what the service answered, a file for each of its processes."""
-        return self.root / "predictions"
-
-    @property
-    def rois(self) -> Path:
-        """Folder of the ROI table and images."""
-        return self.root / "data" / "rois"
-
-    @property
-    def overlaps(self) -> Path:
-        """Pairs of ROIs that share tissue."""
-        return self.root / "data" / "audit" / "overlaps.parquet"
-
-    @property
-    def located(self) -> Path:
-        """Where the archive's ROIs were found in the films; null where there are no films."""
-        return self.root / "data" / "located" / "located.parquet"
-
-    @property
-    def split(self) -> Path:
-        """Which part each ROI belongs to."""
-        return self.root / "data" / "splits" / "split.parquet"
-
     def patches(self, part: str) -> Path:
         """The patch set of a part."""
         return self.root / "data" / "patches" / f"{part}.parquet"
-
-    @property
-    def features(self) -> Path:
-        """Block features of frozen backbones, versioned by DVC."""
-        return self.root / "data" / "features"
-
-    @property
-    def feature_cache(self) -> Path:
-        """Block features that studies computed."""
-        return self.root / ".cache" / "features"
 
     def bundle(self, system: str) -> Path:
         """Folder of a trained system."""
@@ -97,26 +87,6 @@ class Workspace:
     def run_note(self, system: str) -> Path:
         """Which MLflow run made the bundle; beside the bundle, not versioned with it."""
         return self.root / "models" / f"{system}.run.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """States of networks' fits. Outside the bundles: DVC empties a stage's outputs before it runs."""
-        return self.root / "models" / ".fits"
-
-    @property
-    def fits(self) -> Path:
-        """Cache of the fits of seeds, ledger, ablation and studies."""
-        return self.root / ".cache" / "fits"
-
-    @property
-    def reports(self) -> Path:
-        """What people read."""
-        return self.root / "reports"
-
-    @property
-    def mlruns(self) -> Path:
-        """MLflow's database and artifacts."""
-        return self.home / "mlruns"
 
     @property
     def home(self) -> Path:
