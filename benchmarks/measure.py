@@ -1,19 +1,37 @@
-"""Ways to do one thing, timed in turn: A B A B …, so that whatever else the machine does hits all alike."""
+"""Ways to do one thing, timed in turn: A B A B …, so that whatever else the machine does hits all alike.
 
-from collections.abc import Callable, Mapping, Sequence
+Also what all benchmarks need: programs of this environment, servers for a while, and tables in `README.md`.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
+from typing import Final
+from urllib.request import urlopen
+
+from mammo.core.errors import MammoError
+from mammo.core.files import write_bytes
+
+READY_S: Final = 120
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: rounds, least seconds of each way in a round, ROIs of the scaling rows, the frozen system."""
+    """What to measure: rounds, least seconds of each way in a round, ROIs of the scaling rows, the frozen system
+    and those that train whole."""
 
     rounds: int = 5
     least_s: float = 1.0
     n_rois: tuple[int, ...] = (100, 1_000, 10_000)
     frozen: str = "vgg16-model1"
+    trained: tuple[str, ...] = ("compact-baseline", "compact-model1", "compact-model2")
 
     def short(self) -> "Plan":
         """Of three rounds at most, for what takes long."""
@@ -95,3 +113,47 @@ def with_ratios(rows: Sequence[Row], *, less_is_better: bool = False) -> list[Ro
         return other / own if less_is_better else own / other
 
     return [replace(row, times=ratio(row)) for row in rows]
+
+
+def program(name: str) -> str:
+    """The path of a command of this environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: Sequence[str], folder: Path, ready: str, **environment: str) -> Iterator[None]:
+    """A server, from its first answer at the address `ready` to the end of the block."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            started = monotonic()
+            while True:
+                with suppress(OSError), urlopen(ready, timeout=5):
+                    break
+                if server.poll() is not None or monotonic() - started > READY_S:
+                    raise MammoError(
+                        f"`{' '.join(command)}` gives no answer at {ready}; run it by hand (it needs a champion: "
+                        "`dvc repro` or `mammo demo`)"
+                    )
+                sleep(0.02)
+            yield
+        finally:
+            server.terminate()
+
+
+def put_table(readme: Path, name: str, table: str) -> None:
+    """The table between the two markers of its name."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, _, rest = readme.read_text().partition(begin)
+    write_bytes(readme, f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}".encode())

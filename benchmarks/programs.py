@@ -1,24 +1,22 @@
-"""Scoring more and more ROIs, and how long a person waits for the programs."""
+"""Scoring more and more ROIs, an interval, and how long a person waits for the programs."""
 
 import json
 import multiprocessing
 import re
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Final
-from urllib.error import URLError
-from urllib.request import urlopen
 
+import numpy as np
 import torch
 
-from benchmarks.measure import Plan, Row
+from benchmarks.measure import Plan, Row, Way, free_port, program, rates, running
 from benchmarks.roads import config_of, noise
 from mammo.core.errors import MammoError
+from mammo.evaluation.intervals import bootstrap
+from mammo.evaluation.metrics import weighted_auc
 from mammo.models.build import build_classifier
 from mammo.models.bundle import Bundle
 from mammo.systems.score import RoiScorer
@@ -62,6 +60,26 @@ def _vote(n_rois: int, device: str) -> tuple[float, float | None]:
     return seconds, int(peak[1]) / 1024 if peak else None
 
 
+def intervals(plan: Plan) -> list[Row]:
+    """BCa intervals of an AUC; each is promised in less than a second."""
+    rng = np.random.default_rng(7)
+    labels = (rng.random(400) < 0.36).astype(np.int64)
+    scores, each = rng.beta(1 + 2 * labels, 3 - 2 * labels), np.arange(len(labels))
+
+    def interval() -> float:
+        bootstrap(
+            lambda weights: weighted_auc(labels, scores, weights),
+            each,
+            n_bootstrap=2000,
+            seed=0,
+            confidence=0.95,
+        )
+        return 1
+
+    way = Way("AUC of 400 ROIs, 2,000 resamples", interval)
+    return rates("bootstrap", "intervals/s", [way], plan)
+
+
 def programs(plan: Plan) -> Iterator[Row]:
     """Seconds until a program has answered: help, a pipeline with nothing to do, the service's first answer."""
     workspace = Path(place_of_champion(".", "demo"))
@@ -77,22 +95,18 @@ def programs(plan: Plan) -> Iterator[Row]:
     yield row("mammo serve, first answer", lambda: _seconds_to_serve(workspace))
 
 
-def _program(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
-
-
-def _seconds(program: str, *arguments: str, folder: Path = Path()) -> float:
+def _seconds(name: str, *arguments: str, folder: Path = Path()) -> float:
     started = perf_counter()
-    done = subprocess.run([_program(program), *arguments], cwd=folder, capture_output=True, check=False)
+    done = subprocess.run([program(name), *arguments], cwd=folder, capture_output=True, check=False)
     if done.returncode:
         raise MammoError(
-            f"`{program} {' '.join(arguments)}` ended with exit code {done.returncode}; run it by hand"
+            f"`{name} {' '.join(arguments)}` ended with exit code {done.returncode}; run it by hand"
         )
     return perf_counter() - started
 
 
 def _seconds_to_repro(workspace: Path) -> float:
-    asked = [_program("dvc"), "status", "dvc.yaml", "--json"]
+    asked = [program("dvc"), "status", "dvc.yaml", "--json"]
     answer = subprocess.run(asked, cwd=workspace, capture_output=True, text=True, check=False).stdout
     if not answer or json.loads(answer).keys() - ALWAYS_RUN:
         raise MammoError("the pipeline has something to do here; run `dvc repro` or `mammo demo` first")
@@ -100,18 +114,8 @@ def _seconds_to_repro(workspace: Path) -> float:
 
 
 def _seconds_to_serve(workspace: Path) -> float:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [_program("mammo"), "serve", "--workspace", str(workspace), "--port", str(port)]
+    port = free_port()
+    command = [program("mammo"), "serve", "--workspace", str(workspace), "--port", str(port)]
     started = perf_counter()
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as service:
-        try:
-            while service.poll() is None:
-                with suppress(URLError), urlopen(f"http://127.0.0.1:{port}/healthz"):
-                    return perf_counter() - started
-                sleep(0.02)
-        finally:
-            service.terminate()
-    raise MammoError(
-        f"the service ended with exit code {service.returncode}; it needs a champion: run `dvc repro` or `mammo demo`"
-    )
+    with running(command, Path(), f"http://127.0.0.1:{port}/healthz"):
+        return perf_counter() - started

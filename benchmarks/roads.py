@@ -142,10 +142,9 @@ def training(plan: Plan, device: torch.device, keras: Keras) -> Iterator[Row]:
     configs = {road: config_of(system, road, device.type, **TO_KEEP) for road in ("exact", "dense")}
     nets = {road: classifier_of(system, road, device) for road in configs}
     paper, patches = config_of(system, device=device.type, recipe="paper"), configs["exact"].patches
-    squares = grid_batch(len(images), patches, device)
-    slot = torch.arange(len(squares.roi), device=device) % (len(squares.roi) // len(images))
-    labels = squares.roi % 2
-    pixels = PatchData(torch.from_numpy(images).to(device), labels, squares, labels)
+    pixels = _grid_of(images, patches, device)
+    squares, labels = pixels.patches, pixels.labels
+    slot = torch.arange(len(labels), device=device) % (len(labels) // len(images))
 
     with TemporaryDirectory() as folder:
         space = Workspace(Path(folder))
@@ -192,11 +191,11 @@ def whole_recipe(group: str, steps: Sequence[Row], passes: Sequence[Row]) -> lis
 
 
 def _train(classifier: Classifier, data: FitData, config: Config, precision: str, n_steps: int) -> int:
-    """Steps of a recipe with a frozen backbone, on batches drawn at random; how many patches they held."""
+    """Steps of a recipe on batches drawn at random; how many patches they held."""
     recipe, settings = config.recipe, fit_settings(config)
     optimizer = start(classifier, recipe, data.labels.device).optimizer
     generator = torch.Generator().manual_seed(0)
-    classifier.train().backbone.eval()
+    classifier.train().backbone.train(recipe.backbone_lr > 0)
     for _ in range(n_steps):
         which = torch.randint(len(data.labels), (recipe.batch_size,), generator=generator).to(
             data.labels.device
@@ -209,6 +208,33 @@ def _train(classifier: Classifier, data: FitData, config: Config, precision: str
     loss.item()
     classifier.eval()
     return n_steps * recipe.batch_size
+
+
+def _grid_of(images: npt.NDArray[np.uint8], grid: Grid, device: torch.device) -> PatchData:
+    squares = grid_batch(len(images), grid, device)
+    labels = squares.roi % 2
+    return PatchData(torch.from_numpy(images).to(device), labels, squares, labels)
+
+
+def compact_training(plan: Plan, device: torch.device) -> Iterator[Row]:
+    """Whole networks' training, with freed memory kept (`devices.keep_freed_memory`), and where it is given back."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+
+        def elsewhere(system: str) -> int:
+            return pool.submit(_train_compact, system, device).result()
+
+        for system in plan.trained:
+            ways = [
+                Way("freed memory given back", partial(elsewhere, system)),
+                Way("freed memory kept", partial(_train_compact, system, device), "freed memory given back"),
+            ]
+            yield from rates(f"training, {system}", "patches/s", ways, plan.short())
+
+
+def _train_compact(system: str, device: torch.device) -> int:
+    config = config_of(system, device=device.type)
+    data = _grid_of(noise(8), config.patches, device)
+    return _train(classifier_of(system, "exact", device), data, config, "auto", 10)
 
 
 def limits(plan: Plan, device: torch.device) -> Iterator[Row]:

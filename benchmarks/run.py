@@ -8,7 +8,7 @@ import platform
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -18,15 +18,14 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.measure import Plan, Row
-from benchmarks.programs import programs, scaling
-from benchmarks.roads import Keras, gpu, limits, scoring, training
+from benchmarks.measure import Plan, Row, put_table
+from benchmarks.programs import intervals, programs, scaling
+from benchmarks.roads import Keras, compact_training, gpu, limits, scoring, training
 from mammo.core.errors import guarded
-from mammo.core.files import write_bytes, write_json
+from mammo.core.files import write_json
 from mammo.systems.devices import choose_device, computes_bfloat16, hardware, keep_freed_memory
 
 HERE: Final = Path(__file__).parent
-BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 BUSY: Final = 0.7
 """Load of the last minute from which the table warns: other work took part of the processors."""
 
@@ -46,11 +45,12 @@ def measure(plan: Plan, device: torch.device, console: Console) -> dict[str, Any
     }
     rows = []
     with Keras.started(device) as keras:
-        machine["tensorflow"] = version("tensorflow-cpu") if keras.pool else None
+        machine["tensorflow"] = version(packages_distributions()["tensorflow"][0]) if keras.pool else None
         for row in chain(scoring(plan, device, keras), training(plan, device, keras)):
             rows.append(row)
             console.print(_line(row), highlight=False, markup=False, soft_wrap=True)
-    for row in chain(limits(plan, device), gpu(plan, device), scaling(plan, device), programs(plan)):
+    others = (compact_training(plan, device), limits(plan, device), gpu(plan, device), scaling(plan, device))
+    for row in chain(*others, intervals(plan), programs(plan)):
         rows.append(row)
         console.print(_line(row), highlight=False, markup=False, soft_wrap=True)
     return {"machine": machine, "rounds": plan.rounds, "rows": [_described(row) for row in rows]}
@@ -104,9 +104,7 @@ def table(results: dict[str, Any]) -> str:
 def write(results: dict[str, Any], folder: Path) -> None:
     """`results.json`, and the table into the folder's README where it has the markers."""
     write_json(folder / "results.json", results)
-    readme = folder / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    write_bytes(readme, f"{before}{BEGIN}\n{table(results)}\n{END}{rest.partition(END)[2]}".encode())
+    put_table(folder / "README.md", "results", table(results))
 
 
 def run(
@@ -120,7 +118,7 @@ def run(
 ) -> None:
     """Measure, show each row, and write results and table."""
     sizes = (*Plan.n_rois, 100_000) if full else Plan.n_rois
-    plan = Plan(1, 0.0, (4, 8), "compact-model1") if tiny else Plan(rounds, n_rois=sizes)
+    plan = Plan(1, 0.0, (4, 8), "compact-model1", ("compact-model1",)) if tiny else Plan(rounds, n_rois=sizes)
     write(measure(plan, choose_device(device), Console(file=sys.stderr)), out)
 
 

@@ -3,21 +3,19 @@
 Writes `service.json`, and a table of it between two markers of `README.md`, both beside this file.
 """
 
+import base64
 import os
-import re
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import which
-from time import monotonic, perf_counter, sleep
+from time import perf_counter
 from typing import Annotated, Any, Final
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
@@ -25,51 +23,15 @@ import typer
 import yaml
 from rich.console import Console
 
+from benchmarks.measure import free_port, program, put_table, running
 from mammo.core.errors import MammoError, guarded
-from mammo.core.files import write_bytes, write_json
+from mammo.core.files import write_json
 from mammo.core.settings import parse_yaml
 from mammo.data.decode import PHANTOM_ROI
 from mammo.track.check import place_of_champion
 
 HERE: Final = Path(__file__).parent
-BEGIN, END = "<!-- service -->\n", "<!-- end of service -->\n"
 CLIENTS: Final = (1, 4, 16, 64, 200)
-READY_S: Final = 120
-SENDERS: Final = {
-    "raw": 'local file = io.open("{roi}", "rb")\nwrk.method, wrk.body = "POST", file:read("*all")\n'
-    'wrk.headers["Content-Type"] = "image/png"\n',
-    "mlflow": 'local file = io.open("{json}", "rb")\nwrk.method, wrk.body = "POST", file:read("*all")\n'
-    'wrk.headers["Content-Type"] = "application/json"\n',
-}
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(command: Sequence[str], folder: Path, ready: str, **environment: str) -> Iterator[None]:
-    """A server, from its first answer at `ready` to the end of the block."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        try:
-            started = monotonic()
-            while True:
-                with suppress(URLError, OSError), urlopen(ready, timeout=5):
-                    break
-                if server.poll() is not None or monotonic() - started > READY_S:
-                    raise MammoError(f"`{' '.join(command)}` gives no answer at {ready}; run it by hand")
-                sleep(0.1)
-            yield
-        finally:
-            server.terminate()
 
 
 def load(address: str, clients: int, seconds: int, script: Path) -> dict[str, Any]:
@@ -87,7 +49,10 @@ def load(address: str, clients: int, seconds: int, script: Path) -> dict[str, An
     }
 
 
-DONE: Final = """
+SCRIPT: Final = """
+local file = io.open("BODY", "rb")
+wrk.method, wrk.body = "POST", file:read("*all")
+wrk.headers["Content-Type"] = "TYPE"
 function done(summary, latency, requests)
   local errors = summary.errors
   local broken = errors.connect + errors.read + errors.write + errors.timeout
@@ -121,7 +86,11 @@ def measure(workspace: Path, seconds: int, console: Console) -> dict[str, Any]:
     """Rows of the service, of the service without batches, and of MLflow's own server, under the same load."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        scripts, values = _scripts(Path(folder)), parse_yaml((workspace / "params.yaml").read_text())
+        values = parse_yaml((workspace / "params.yaml").read_text())
+        picture = base64.b64encode(PHANTOM_ROI.read_bytes()).decode()
+        write_json(Path(folder, "rows.json"), {"dataframe_records": [{"image": picture}]})
+        as_png = _script(PHANTOM_ROI, "image/png", Path(folder))
+        as_json = _script(Path(folder, "rows.json"), "application/json", Path(folder))
         limits = values["serve"] | {"per_client": 1000, "queue": 1000}
         for name, serve in {"mammo serve": limits, "one ROI at a time": limits | {"max_batch": 1}}.items():
             own = Path(folder) / name.replace(" ", "-")
@@ -132,14 +101,14 @@ def measure(workspace: Path, seconds: int, console: Console) -> dict[str, Any]:
             base = f"http://127.0.0.1:{port}"
             store = f"sqlite:///{(workspace / 'mlruns' / 'mlflow.db').resolve()}"
             with running(
-                [_program("mammo"), "serve", "--port", str(port)],
+                [program("mammo"), "serve", "--port", str(port)],
                 own,
                 f"{base}/readyz",
                 MLFLOW_TRACKING_URI=store,
             ):
-                rows += _loaded(name, f"{base}/v1/rois", seconds, scripts["raw"], console, f"{base}/readyz")
+                rows += _loaded(name, f"{base}/v1/rois", seconds, as_png, console, f"{base}/readyz")
         port = free_port()
-        command = [_program("mlflow"), "models", "serve", "-m", "models:/mammo-roi@champion", "-p", str(port)]
+        command = [program("mlflow"), "models", "serve", "-m", "models:/mammo-roi@champion", "-p", str(port)]
         with running(
             [*command, "--env-manager", "local"],
             workspace,
@@ -148,7 +117,7 @@ def measure(workspace: Path, seconds: int, console: Console) -> dict[str, Any]:
             PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         ):
             address = f"http://127.0.0.1:{port}/invocations"
-            rows += _loaded("mlflow models serve", address, seconds, scripts["mlflow"], console)
+            rows += _loaded("mlflow models serve", address, seconds, as_json, console)
     machine = {
         "date": datetime.now(UTC).date().isoformat(),
         "cores": os.cpu_count(),
@@ -157,18 +126,10 @@ def measure(workspace: Path, seconds: int, console: Console) -> dict[str, Any]:
     return {"machine": machine, "seconds": seconds, "rows": rows}
 
 
-def _scripts(folder: Path) -> dict[str, Path]:
-    import base64
-    import json
-
-    body = {"dataframe_records": [{"image": base64.b64encode(PHANTOM_ROI.read_bytes()).decode()}]}
-    (folder / "roi.json").write_text(json.dumps(body))
-    scripts = {}
-    for name, text in SENDERS.items():
-        scripts[name] = folder / f"{name}.lua"
-        filled = text.replace("{roi}", str(PHANTOM_ROI)).replace("{json}", str(folder / "roi.json"))
-        scripts[name].write_text(filled + DONE)
-    return scripts
+def _script(body: Path, content_type: str, folder: Path) -> Path:
+    script = folder / f"{body.stem}.lua"
+    script.write_text(SCRIPT.replace("BODY", str(body)).replace("TYPE", content_type))
+    return script
 
 
 def _loaded(
@@ -183,10 +144,6 @@ def _loaded(
             row |= {"ready_p50_ms": round(float(np.median(times)), 1), "ready_max_ms": round(max(times), 1)}
         console.print(str(row), highlight=False, soft_wrap=True)
         yield row
-
-
-def _program(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
 
 
 def table(found: dict[str, Any]) -> str:
@@ -227,10 +184,7 @@ def main(
         raise MammoError("wrk: is not installed; install Debian's package wrk")
     found = measure(Path(workspace or place_of_champion(".", "demo")), seconds, Console())
     write_json(HERE / "service.json", found)
-    text = (HERE / "README.md").read_text()
-    pattern = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
-    filled = re.sub(pattern, lambda _: f"{BEGIN}\n{table(found)}\n{END}", text, flags=re.DOTALL)
-    write_bytes(HERE / "README.md", filled.encode())
+    put_table(HERE / "README.md", "service", table(found))
 
 
 if __name__ == "__main__":

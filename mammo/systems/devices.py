@@ -77,7 +77,7 @@ def keep_freed_memory() -> None:
     """Advice to the C library (glibc alone) to keep the memory of freed tensors for the next ones.
 
     By default it maps and unmaps every large tensor anew, and touching the fresh pages takes a quarter of a
-    training step on a CPU (`benchmarks/train_speed.py`). No result changes.
+    training step on a CPU (`benchmarks/README.md`). No result changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
