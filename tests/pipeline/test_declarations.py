@@ -18,7 +18,10 @@ from mammo.core.settings import Section
 from mammo.systems.train import FIT_CODE
 from tests.pipeline.workspaces import PROJECT, make_workspace
 
-STAGES: Final = ("ingest", "validate", "audit", "split", "leakage", "patches", "train", "evaluate", "choose")
+STAGES: Final = (
+    *("ingest", "locate", "validate", "audit", "split", "leakage", "patches", "features"),
+    *("train", "evaluate", "choose"),
+)
 SYSTEM: Final = "compact-baseline"
 SMALL: Final[dict[str, Any]] = {
     "systems": [SYSTEM],
