@@ -286,7 +286,8 @@ def test_a_pixel_spacing_that_is_not_two_equal_lengths_is_refused(spacing: Any) 
 
 
 def test_a_roi_of_other_pixels_than_mini_mias_is_refused_and_one_that_tells_none_is_not() -> None:
-    for fields in ({}, {"PixelSpacing": [0.2, 0.2]}, {"ImagerPixelSpacing": [0.201, 0.201]}):
+    told: list[dict[str, Any]] = [{}, {"PixelSpacing": [0.2, 0.2]}, {"ImagerPixelSpacing": [0.201, 0.201]}]
+    for fields in told:
         assert np.array_equal(decode_roi(dicom(noise(0), **fields), "roi.dcm"), noise(0))
     with pytest.raises(
         DataError, match=r"roi\.dcm: pixels of a ROI must be 0\.2 mm wide, got 0\.1 mm; give its film"
