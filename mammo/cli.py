@@ -307,7 +307,7 @@ def audit(
     """
     from mammo.core.config import Config
     from mammo.core.processes import steps_progress
-    from mammo.data.audit import SHOWN_COLUMNS, leakage_summary, parts_of, read_audit, run_audit
+    from mammo.data.audit import SHOWN_COLUMNS, leakage_summary, read_audit, run_audit
     from mammo.report.terminal import overlaps_table
 
     config = Config.load(workspace.params)
@@ -317,7 +317,7 @@ def audit(
         with steps_progress("searching for shared tissue") as progress:
             found = run_audit(workspace, config, progress)
     rows = json.loads(found.pairs[list(SHOWN_COLUMNS)].to_json(orient="records"))
-    summary = leakage_summary(found.pairs, found.rois.table, parts_of(found.split))
+    summary = leakage_summary(found.pairs, found.rois.table)
     of = (found.pairs.to_dict("records"), summary, config.split.protocol)
     _show(as_json, [json.dumps(rows, indent=2)], overlaps_table, *of)
 

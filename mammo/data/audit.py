@@ -11,11 +11,11 @@ import pandas as pd
 from mammo.core.config import Config
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace, read_table
-from mammo.core.records import SPLIT_SCHEMA, conform
+from mammo.core.records import conform
 from mammo.data.audit_search import Overlap, find_overlaps
 from mammo.data.locate import with_films
-from mammo.data.rois import Progress, Rois, load_rois, read_rois
-from mammo.data.splits import make_split
+from mammo.data.rois import Progress, Rois, load_rois
+from mammo.data.splits import make_split, read_parts
 from mammo.data.texture import ByteImages
 
 _MEASURES: Final = {
@@ -49,19 +49,9 @@ def pairs_table(overlaps: Sequence[Overlap]) -> pd.DataFrame:
     return pd.DataFrame(list(overlaps), columns=list(OVERLAP_SCHEMA)).astype(OVERLAP_SCHEMA)
 
 
-def overlaps_of(pairs: pd.DataFrame) -> list[Overlap]:
-    """Read the overlaps back from a table that has the columns of `OVERLAP_SCHEMA`."""
-    return [Overlap(*row) for row in pairs[list(OVERLAP_SCHEMA)].itertuples(index=False, name=None)]
-
-
-def parts_of(rows: pd.DataFrame) -> pd.Series:
-    """Part by ROI id, from a split (`SPLIT_SCHEMA`) or, in a ROI table, from the published folders."""
-    column = "split" if "split" in rows.columns else "published_split"
-    return rows.set_index("roi_id")[column].astype("string")
-
-
-def with_parts(pairs: pd.DataFrame, part_of: pd.Series) -> pd.DataFrame:
-    """Pairs (`OVERLAP_SCHEMA`) with the part of a split on each side (`AUDIT_SCHEMA`), see `parts_of`."""
+def with_parts(pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Pairs (`OVERLAP_SCHEMA`) with the part on each side (`AUDIT_SCHEMA`), which the ROI table names in `split`."""
+    part_of = table.set_index("roi_id")["split"]
     placed = pairs.assign(split_a=pairs["a"].map(part_of), split_b=pairs["b"].map(part_of))
     return placed[list(AUDIT_SCHEMA)].astype(AUDIT_SCHEMA)
 
@@ -98,22 +88,19 @@ class Audit:
     """The leakage audit of a workspace under the split in use.
 
     Attributes:
-        rois: ROI table and images; films and patients are those of the source, else of `mammo locate`.
-        split: `SPLIT_SCHEMA`.
-        pairs: `AUDIT_SCHEMA`, with the parts of that split.
+        rois: ROIs in their groups and parts; films and patients are those of the source, else of `mammo locate`.
+        pairs: `AUDIT_SCHEMA`, with the same parts.
     """
 
     rois: Rois
-    split: pd.DataFrame
     pairs: pd.DataFrame
 
 
 def read_audit(workspace: Workspace) -> Audit:
     """What the stages `audit` and `split` have found; `DataError` where one has not run, or its files are damaged."""
-    rois = read_rois(workspace.rois)
+    rois = read_parts(workspace)
     table = with_films(rois.table, workspace.located)
-    split = conform(read_table(workspace.split), SPLIT_SCHEMA, str(workspace.split))
-    return Audit(Rois(table, rois.images), split, with_parts(read_pairs(workspace), parts_of(split)))
+    return Audit(Rois(table, rois.images), with_parts(read_pairs(workspace), table))
 
 
 def read_pairs(workspace: Workspace) -> pd.DataFrame:
@@ -131,31 +118,30 @@ def run_audit(workspace: Workspace, config: Config, progress: Progress | None = 
     table = with_films(rois.table, workspace.located)
     pairs = find_pairs(table, rois.images, progress)
     split = make_split(table, group_ids(table, pairs), config.split)
-    return Audit(Rois(table, rois.images), split, with_parts(pairs, parts_of(split)))
+    rois = Rois(table, rois.images).with_split(split)
+    return Audit(rois, with_parts(pairs, rois.table))
 
 
-def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series) -> dict[str, Any]:
+def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
     """Count what the parts of a split share, ready for JSON.
 
     Args:
         pairs: the pairs that share tissue (`AUDIT_SCHEMA`), with the parts of the same split.
-        table: ROI table.
-        part_of: part by ROI id, see `parts_of`.
+        table: ROI table with the part of each ROI, `split`.
 
     Returns:
-        `n_rois`, `n_test_rois`; `n_pairs`, `pairs_by_kind`, `pairs_by_parts` ("test-train": 3; only
-        pairs of known parts), `n_pairs_across_parts`; `n_leaked_test_rois`, the test ROIs whose tissue is in train
+        `n_rois`, `n_test_rois`; `n_pairs`, `pairs_by_kind`, `pairs_by_parts` ("test-train": 3),
+        `n_pairs_across_parts`; `n_leaked_test_rois`, the test ROIs whose tissue is in train
         or val; `shared_patients` and `shared_films`, how many have ROIs in more than one part, and
         `n_test_rois_of_shared_patients`: null where the source knows none.
     """
-    known = pairs.dropna(subset=["split_a", "split_b"])
-    parts = ["-".join(sorted(both)) for both in zip(known["split_a"], known["split_b"], strict=True)]
-    tested = flagged_rois(pairs, table, part_of).query("split == 'test'")
-    part = table["roi_id"].map(part_of)
+    parts = ["-".join(sorted(both)) for both in zip(pairs["split_a"], pairs["split_b"], strict=True)]
+    tested = flagged_rois(pairs, table).query("split == 'test'")
+    part = table["split"]
 
     def shared(owner: str) -> int | None:
         owners = table[owner]
-        if not (owners.notna() & part.notna()).any():
+        if owners.isna().all():
             return None
         return int(part.groupby(owners.to_numpy()).nunique().gt(1).sum())
 
@@ -166,7 +152,7 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
         "n_pairs": len(pairs),
         "pairs_by_kind": dict(sorted(Counter(pairs["kind"].tolist()).items())),
         "pairs_by_parts": dict(sorted(Counter(parts).items())),
-        "n_pairs_across_parts": int((known["split_a"] != known["split_b"]).sum()),
+        "n_pairs_across_parts": int((pairs["split_a"] != pairs["split_b"]).sum()),
         "n_leaked_test_rois": int((tested["tissue_in"] != "").sum()),
         "shared_patients": patients,
         "shared_films": shared("film_id"),
@@ -176,15 +162,14 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series
     }
 
 
-def flagged_rois(pairs: pd.DataFrame, table: pd.DataFrame, part_of: pd.Series) -> pd.DataFrame:
+def flagged_rois(pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """The ROIs of which another part knows something, in the table's order; arguments as of `leakage_summary`.
 
     Returns:
         `roi_id`, `split`, `film_id`, `patient_id`, and the other parts that hold its tissue (`tissue_in`) or
         other ROIs of its patient (`patient_in`), such as "train, val"; empty where none does.
     """
-    rows = table[["roi_id", "film_id", "patient_id"]].copy()
-    rows.insert(1, "split", rows["roi_id"].map(part_of).astype("string"))
+    rows = table[["roi_id", "split", "film_id", "patient_id"]].copy()
     known = pairs.dropna(subset=["split_a", "split_b"])
     beside = pd.Series([*known["split_b"], *known["split_a"]], index=[*known["a"], *known["b"]], dtype=object)
     of_patient = rows.set_index("patient_id")["split"].dropna().astype(object)

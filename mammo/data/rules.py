@@ -16,7 +16,7 @@ from great_expectations.expectations import Expectation
 
 from mammo.core import records
 from mammo.core.records import MIN_PATCH_PX, PATCH_SCHEMA, ROI_SCHEMA, ROI_SIDE_PX, Label
-from mammo.data.audit import Audit, flagged_rois, parts_of
+from mammo.data.audit import Audit, flagged_rois
 from mammo.data.rois import pixel_hashes
 
 Severity = Literal["critical", "warning"]
@@ -207,11 +207,10 @@ def of_leakage(audit: Audit, protocol: str) -> Suites:
 def _of_pairs(audit: Audit, leak: Severity) -> Checked:
     """One row for each pair that the audit found; its `roi_id` names both ROIs."""
     pairs = audit.pairs
-    group_of = audit.split.set_index("roi_id")["group_id"]
-    known = set(audit.rois.table["roi_id"])
+    group_of = audit.rois.table.set_index("roi_id")["group_id"]
     facts = pairs.assign(
         roi_id=pairs["a"] + " and " + pairs["b"],
-        pair_rois_exist=pairs["a"].isin(known) & pairs["b"].isin(known),
+        pair_rois_exist=pairs["a"].isin(group_of.index) & pairs["b"].isin(group_of.index),
         pair_in_one_group=(pairs["a"].map(group_of) == pairs["b"].map(group_of)).fillna(False).astype(bool),
         pair_in_one_part=(pairs["split_a"] == pairs["split_b"]).fillna(False).astype(bool),
         pair_is_no_copy=pairs["overlap_px"] < audit.rois.images[0].size,
@@ -228,8 +227,8 @@ def _of_pairs(audit: Audit, leak: Severity) -> Checked:
 def _of_leaks(audit: Audit, leak: Severity) -> Checked:
     """One row for each ROI: in how many other parts its tissue and its patient are."""
     table = audit.rois.table
-    flagged = flagged_rois(audit.pairs, table, parts_of(audit.split)).set_index("roi_id")
-    facts = table[["roi_id", "film_id"]].merge(audit.split, on="roi_id", how="left")
+    flagged = flagged_rois(audit.pairs, table).set_index("roi_id")
+    facts = table[["roi_id", "film_id", "patient_id", "group_id", "split"]].copy()
     rules = []
     for what, text in {
         "tissue": "no other part shows the tissue of a ROI",

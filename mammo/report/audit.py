@@ -1,8 +1,7 @@
 """The leakage audit as people read it: its files in `reports/audit/`, its picture, and the page's section."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from mammo.core.files import Workspace, atomic_path, write_json
-from mammo.data.audit import Audit, flagged_rois, leakage_summary, overlaps_of, parts_of
-from mammo.data.audit_search import Box, Overlap, aligned_crops, overlap_boxes
+from mammo.data.audit import Audit, flagged_rois, leakage_summary
+from mammo.data.audit_search import Box, aligned_crops, overlap_boxes
 from mammo.data.decode import GreyImage
 from mammo.report import canvas
 from mammo.report.blocks import Block, Cell, Paragraph, SourceFile, Table, counted
@@ -40,43 +39,21 @@ _HEADINGS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class DrawnPair:
-    """A pair that shares tissue: the grey levels of its ROIs, `(h, w)`, and their parts of the split, if known."""
-
-    overlap: Overlap
-    image_a: GreyImage
-    image_b: GreyImage
-    part_a: str | None
-    part_b: str | None
-
-    @property
-    def leaks(self) -> bool:
-        """Whether the pair lies in two parts."""
-        return None not in (self.part_a, self.part_b) and self.part_a != self.part_b
-
-
 def write_audit(workspace: Workspace, audit: Audit, protocol: str) -> None:
     """Write `pairs.csv`, `flagged_rois.csv`, `summary.json` and `pairs.png` into `reports/audit/`."""
     folder = workspace.reports / "audit"
-    table, part_of = audit.rois.table, parts_of(audit.split)
+    table = audit.rois.table
     _write_csv(folder / "pairs.csv", audit.pairs)
     # Film and patient stay out of the reports: the films' licence covers them.
-    flagged = flagged_rois(audit.pairs, table, part_of).drop(columns=["film_id", "patient_id"])
+    flagged = flagged_rois(audit.pairs, table).drop(columns=["film_id", "patient_id"])
     _write_csv(folder / "flagged_rois.csv", flagged)
-    write_json(workspace.reports / AUDIT_FILE, leakage_summary(audit.pairs, table, part_of))
+    write_json(workspace.reports / AUDIT_FILE, leakage_summary(audit.pairs, table))
     note = (
         f"{audit.rois.name_of_data}, {protocol.replace('_', ' ')} split, {len(table)} ROIs; "
         "shifts are those of b's top-left corner from a's, right and down"
     )
     image_of = dict(zip(table["roi_id"], audit.rois.images, strict=True))
-    parts = audit.pairs[["split_a", "split_b"]].astype(object)
-    named = parts.where(parts.notna(), None).to_numpy()
-    drawn = [
-        DrawnPair(overlap, image_of[overlap.a], image_of[overlap.b], *of_pair)
-        for overlap, of_pair in zip(overlaps_of(audit.pairs), named, strict=True)
-    ]
-    pairs_sheet(drawn, folder / "pairs.png", note)
+    pairs_sheet(audit.pairs, image_of, folder / "pairs.png", note)
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -115,14 +92,16 @@ def _rows_of(reports: Path, path: str, title: str) -> list[Block]:
     return [Table(f"{title}{rest}.", headings, rows, path)]
 
 
-def pairs_sheet(pairs: Sequence[DrawnPair], path: Path, data_note: str) -> None:
-    """Draw each pair as a row: both ROIs with the shared tissue framed, both crops, their difference.
+def pairs_sheet(pairs: pd.DataFrame, image_of: Mapping[str, GreyImage], path: Path, data_note: str) -> None:
+    """Draw each pair (`AUDIT_SCHEMA`) as a row: both ROIs with the shared tissue framed, both crops, their difference.
 
-    Pairs across parts come first, the largest overlap leading. At most `MAX_PAIRS` are drawn; the title says
-    how many there are.
+    `image_of` gives the grey levels of a ROI, `(h, w)`, by its id. Pairs across parts come first, the largest overlap
+    leading. At most `MAX_PAIRS` are drawn; the title says how many there are.
     """
-    shown = sorted(pairs, key=lambda pair: (not pair.leaks, -pair.overlap.overlap_px))[:MAX_PAIRS]
-    n_leaks, verb = sum(pair.leaks for pair in pairs), "shares" if len(pairs) == 1 else "share"
+    rows: list[Any] = [*pairs.itertuples()]
+    rows.sort(key=lambda pair: (not _leaks(pair), -pair.overlap_px))
+    shown = rows[:MAX_PAIRS]
+    n_leaks, verb = sum(map(_leaks, rows)), "shares" if len(rows) == 1 else "share"
     heading = f"Leakage audit: {counted(len(pairs), 'pair')} of ROIs {verb} tissue, {n_leaks} across parts"
     if len(pairs) > len(shown):
         heading += f"; the first {len(shown)} shown"
@@ -132,14 +111,17 @@ def pairs_sheet(pairs: Sequence[DrawnPair], path: Path, data_note: str) -> None:
     figure = canvas.new_figure(11.4, 2.35 * len(shown) + 0.75, heading, data_note)
     grid = figure.subplots(len(shown), 5, squeeze=False)
     for axes, pair in zip(grid, shown, strict=True):
-        _draw_pair(axes, pair)
+        _draw_pair(axes, pair, image_of[pair.a], image_of[pair.b])
     bar: dict[str, Any] = {"ax": list(grid[:, 4]), "aspect": 16, "shrink": 0.9, "pad": 0.015}
     canvas.draw_colour_bar(figure, "gray_r", _DIFFERENCE, "grey levels of |a − b|", **bar)
     canvas.save(figure, path)
 
 
-def _draw_pair(row: npt.NDArray[np.object_], pair: DrawnPair) -> None:
-    found, image_a, image_b = pair.overlap, pair.image_a, pair.image_b
+def _leaks(pair: Any) -> bool:
+    return bool(pair.split_a != pair.split_b)
+
+
+def _draw_pair(row: npt.NDArray[np.object_], found: Any, image_a: GreyImage, image_b: GreyImage) -> None:
     crop_a, crop_b = aligned_crops(image_a, image_b, found)
     in_a, in_b = overlap_boxes(_shape(image_a), _shape(image_b), found)
     placed = [f"{found.dx_px:+d}, {found.dy_px:+d} px".replace("-", "−")]
@@ -148,8 +130,8 @@ def _draw_pair(row: npt.NDArray[np.object_], pair: DrawnPair) -> None:
     turned = ", turned back" if found.kind in ("mirrored", "flipped") else ""
     mad = "0" if found.mad == 0 else f"{found.mad:.1f}" if found.mad >= 0.1 else f"{found.mad:.3f}"
     pictures: list[tuple[npt.NDArray[Any], str, Box | None]] = [
-        (image_a, f"a: {canvas.shorten(found.a, 22)}\n{pair.part_a or 'unknown'} part", in_a),
-        (image_b, f"b: {canvas.shorten(found.b, 22)}\n{pair.part_b or 'unknown'} part", in_b),
+        (image_a, f"a: {canvas.shorten(found.a, 22)}\n{found.split_a} part", in_a),
+        (image_b, f"b: {canvas.shorten(found.b, 22)}\n{found.split_b} part", in_b),
         (crop_a, f"a's share\n{found.kind}: {', '.join(placed)}", None),
         (crop_b, f"b's share{turned}\n{found.overlap_px:,} px shared", None),
         (np.abs(crop_a.astype(np.int16) - crop_b), f"|a − b|\nMAD {mad} grey levels", None),
@@ -166,8 +148,8 @@ def _draw_pair(row: npt.NDArray[np.object_], pair: DrawnPair) -> None:
         box = box or Box(0, 0, width, height)
         size = (box.right - box.left, box.bottom - box.top)
         axes.add_patch(Rectangle((box.left - 0.5, box.top - 0.5), *size, **line))
-    verdict = "LEAK" if pair.leaks else "same part" if pair.part_a else "parts unknown"
-    row[0].set_ylabel(verdict, fontsize=8.5, color="#B5342B" if pair.leaks else canvas.MUTED, weight="bold")
+    verdict, colour = ("LEAK", "#B5342B") if _leaks(found) else ("same part", canvas.MUTED)
+    row[0].set_ylabel(verdict, fontsize=8.5, color=colour, weight="bold")
 
 
 def _shape(image: npt.NDArray[Any]) -> tuple[int, int]:

@@ -17,9 +17,7 @@ from mammo.data.audit import (
     flagged_rois,
     group_ids,
     leakage_summary,
-    overlaps_of,
     pairs_table,
-    parts_of,
     with_parts,
 )
 from mammo.data.audit_search import Kind, Overlap
@@ -48,7 +46,8 @@ SOUND = split(a="train", b="train", c="train", d="val", e="test")
 
 def audit(table: pd.DataFrame, overlaps: list[Overlap], of_split: pd.DataFrame) -> Audit:
     images = np.zeros((len(table), 120, 120), np.uint8)
-    return Audit(Rois(table, images), of_split, with_parts(pairs_table(overlaps), parts_of(of_split)))
+    placed = Rois(table, images).with_split(of_split.assign(patient_id=table["patient_id"]))
+    return Audit(placed, with_parts(pairs_table(overlaps), placed.table))
 
 
 def groups(ids: Sequence[str], overlaps: list[Overlap], patients: Sequence[str | None] = ()) -> list[str]:
@@ -83,24 +82,18 @@ def test_overlaps_of_a_roi_that_the_table_lacks_are_refused() -> None:
         groups(["a", "b"], [pair("a", "z")])
 
 
-def test_overlaps_survive_the_way_through_the_table() -> None:
-    overlaps = [pair("x", "y"), Overlap("y", "x", "stretched", -2, 5, 0.75, 1.0, 6240, 0.25, 0.9)]
-    assert overlaps_of(pairs_table(overlaps)) == overlaps
-    assert overlaps_of(pairs_table([])) == []
-
-
 TABLE = rois(
     roi_id=["a", "b", "c", "d", "e"],
     published_split=["train", "train", "test", "val", "test"],
     patient_id=["p", "p", "p", "q", None],
     film_id=["f1", "f1", "f2", "f3", None],
 )
+PLACED = TABLE.assign(split=TABLE["published_split"])
 PAIRS = [pair("a", "b"), pair("b", "c"), pair("d", "c")]
 
 
 def test_the_summary_counts_what_the_parts_share() -> None:
-    part_of = parts_of(TABLE)
-    assert leakage_summary(with_parts(pairs_table(PAIRS), part_of), TABLE, part_of) == {
+    assert leakage_summary(with_parts(pairs_table(PAIRS), PLACED), PLACED) == {
         "n_rois": 5,
         "n_test_rois": 2,
         "n_pairs": 3,
@@ -115,15 +108,14 @@ def test_the_summary_counts_what_the_parts_share() -> None:
 
 
 def test_what_the_source_does_not_know_is_not_counted_as_zero() -> None:
-    table = rois(roi_id=["a", "b"], published_split=["train", "test"])
-    summary = leakage_summary(with_parts(pairs_table([]), parts_of(table)), table, parts_of(table))
+    table = rois(roi_id=["a", "b"]).assign(split=["train", "test"])
+    summary = leakage_summary(with_parts(pairs_table([]), table), table)
     unknown = ("shared_patients", "shared_films", "n_test_rois_of_shared_patients")
     assert [summary[name] for name in unknown] == [None, None, None]
 
 
 def test_flagged_rois_name_the_other_parts_that_know_their_tissue_or_patient() -> None:
-    part_of = parts_of(TABLE)
-    flagged = flagged_rois(with_parts(pairs_table(PAIRS), part_of), TABLE, part_of)
+    flagged = flagged_rois(with_parts(pairs_table(PAIRS), PLACED), PLACED)
     assert flagged[["roi_id", "split", "tissue_in", "patient_in"]].to_numpy().tolist() == [
         ["a", "train", "", "test"],
         ["b", "train", "test", "test"],
@@ -132,12 +124,10 @@ def test_flagged_rois_name_the_other_parts_that_know_their_tissue_or_patient() -
     ]
 
 
-def test_a_split_takes_the_place_of_the_published_folders_and_unknown_parts_are_null() -> None:
-    placed = with_parts(pairs_table([pair("x", "y")]), parts_of(split(y="val", x="test")))
+def test_pairs_carry_the_parts_of_their_rois() -> None:
+    placed = with_parts(pairs_table([pair("x", "y")]), split(y="val", x="test"))
     assert dict(placed.dtypes.astype(str)) == AUDIT_SCHEMA
     assert placed[["split_a", "split_b"]].to_numpy().tolist() == [["test", "val"]]
-    unknown = with_parts(pairs_table([pair("x", "y")]), parts_of(rois(roi_id=["x", "y"])))
-    assert unknown[["split_a", "split_b"]].isna().all(axis=None)
 
 
 def test_leaks_of_the_published_split_are_warnings_and_leaks_of_groups_stop_the_pipeline(

@@ -4,15 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
 from mammo.core.config import VoteConfig
 from mammo.core.records import Label, RoiVote
+from mammo.data.audit import pairs_table
 from mammo.data.audit_search import Overlap
 from mammo.data.patches import grid_corners
 from mammo.evaluation.voting import roi_votes
-from mammo.report.audit import MAX_PAIRS, DrawnPair, pairs_sheet
+from mammo.report.audit import MAX_PAIRS, pairs_sheet
 from mammo.report.rois import MAX_TILES, VotedRoi, vote_picture, wrong_rois_sheet
 from tests.report.drawn_figures import Gallery
 from tests.settings import section
@@ -33,12 +35,11 @@ def roi(name: str, label: Label, n_tumor: int) -> VotedRoi:
     return VotedRoi(name, IMAGE, label, vote(n_tumor))
 
 
-def pair(name: str, dx_px: int, dy_px: int, part_a: str | None, part_b: str | None) -> DrawnPair:
-    """Two ROIs cut from one film, the second shifted."""
+def pair(name: str, dx_px: int, dy_px: int, part_a: str, part_b: str) -> pd.DataFrame:
+    """Two ROIs cut from one film (`IMAGES`), the second shifted."""
     overlap_px = (120 - abs(dx_px)) * (120 - abs(dy_px))
     overlap = Overlap(f"{name}-a", f"{name}-b", "shifted", dx_px, dy_px, 1.0, 1.0, overlap_px, 0.0, 1.0)
-    image_b = FILM[90 + dy_px : 210 + dy_px, 90 + dx_px : 210 + dx_px]
-    return DrawnPair(overlap, IMAGE, image_b, part_a, part_b)
+    return pairs_table([overlap]).assign(split_a=part_a, split_b=part_b)
 
 
 ROIS = [
@@ -49,12 +50,16 @@ ROIS = [
     roi("missed-strong", Label.TUMOR, 0),
     roi("tumor-right", Label.TUMOR, 20),
 ]
-PAIRS = [
-    pair("within", 10, 0, "train", "train"),
-    pair("small leak", 60, 30, "test", "train"),
-    pair("large leak", -20, 7, "train", "val"),
-    pair("unknown", 5, 5, None, None),
-]
+PLACED = {
+    "within": (10, 0, "train", "train"),
+    "small leak": (60, 30, "test", "train"),
+    "large leak": (-20, 7, "train", "val"),
+    "another within": (5, 5, "val", "val"),
+}
+PAIRS = [pair(name, *placed) for name, placed in PLACED.items()]
+IMAGES = dict.fromkeys([f"{name}-a" for name in PLACED], IMAGE) | {
+    f"{name}-b": FILM[90 + dy : 210 + dy, 90 + dx : 210 + dx] for name, (dx, dy, _, _) in PLACED.items()
+}
 
 
 def wrong(n: int, path: Path, title: str = "a") -> None:
@@ -63,7 +68,7 @@ def wrong(n: int, path: Path, title: str = "a") -> None:
 
 
 def pairs(n: int, path: Path) -> None:
-    pairs_sheet((PAIRS * n)[:n], path, NOTE)
+    pairs_sheet(pd.concat([pairs_table([]), *(PAIRS * n)[:n]]), IMAGES, path, NOTE)
 
 
 def one_vote(path: Path, size_px: int = 72, stride_px: int = 12) -> None:
@@ -161,15 +166,15 @@ def test_the_vote_picture_frames_the_tumor_votes_and_dots_the_centres(
 def test_pairs_across_parts_come_first_the_largest_overlap_leading(tmp_path: Path, gallery: Gallery) -> None:
     pairs(4, tmp_path / "a.png")
     first = [title.split("\n")[0] for title in titles(gallery) if title.startswith("a: ")]
-    assert first == ["a: large leak-a", "a: small leak-a", "a: unknown-a", "a: within-a"]
+    assert first == ["a: large leak-a", "a: small leak-a", "a: another within-a", "a: within-a"]
     verdicts = [axes.get_ylabel() for axes in gallery[-1].axes if axes.get_ylabel()]
-    assert verdicts == ["LEAK", "LEAK", "parts unknown", "same part"]
+    assert verdicts == ["LEAK", "LEAK", "same part", "same part"]
 
 
 def test_the_shared_tissue_is_framed_and_the_difference_of_the_same_pixels_is_nil(
     tmp_path: Path, gallery: Gallery
 ) -> None:
-    pairs_sheet([PAIRS[1]], tmp_path / "a.png", NOTE)
+    pairs_sheet(PAIRS[1], IMAGES, tmp_path / "a.png", NOTE)
     frames = [axes.patches[0] for axes in gallery[-1].axes[:2]]
     boxes = [list(frame.get_bbox().extents) for frame in frames if isinstance(frame, Rectangle)]
     assert boxes == [[59.5, 29.5, 119.5, 119.5], [-0.5, -0.5, 59.5, 89.5]]
