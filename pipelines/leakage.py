@@ -14,9 +14,9 @@ def main() -> None:
     workspace = Workspace()
     protocol = Config.load(workspace.params).split.protocol
     audit = read_audit(workspace)
-    write_audit(workspace, audit, protocol)
     folder = workspace.reports / "expectations"
     write_json(folder / "leakage.json", check(of_leakage(audit, protocol), folder / "leakage"))
+    write_audit(workspace, audit, protocol)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"systems": ["compact-model1"] * 2}, "systems must differ", "'compact-model1', 'compact-model1'"),
     ({"train.recipe": "scrath"}, "train.recipe must be one of ['frozen', 'paper', 'scratch']", "'scrath'"),
-    ({"recipes.scratch.head_lr": "1e-3"}, "recipes.scratch.head_lr: Input should be a valid number", "1e-3"),
+    (
+        {"recipes.scratch.head_lr": "1e-3"},
+        "recipes.scratch.head_lr: Input should be a valid number",
+        "got '1e-3'; write a number, without quotes",
+    ),
     ({"recipes.scratch.augment": None}, "recipes.scratch.augment: ", "got None"),
     ({"vote.share_threshold": float("nan")}, "vote.share_threshold: ", "got nan"),
 ]

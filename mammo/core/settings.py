@@ -79,7 +79,10 @@ def _explain(name: str, detail: Any) -> str:
                 f"{name}: {key} must say its type (int, float or categorical), got {got!r}; for example "
                 "{type: float, low: 0.001, high: 0.01}"
             )
-    return f"{name}: {key}: {detail['msg']}, got {got!r}"
+    said = f"{name}: {key}: {detail['msg']}, got {got!r}"
+    if isinstance(got, str) and detail["type"].startswith(("int_", "float_")):
+        said += "; write a number, without quotes and with a sign in its exponent, such as 5e-4"
+    return said
 
 
 class Choice(BaseModel):

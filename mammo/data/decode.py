@@ -186,9 +186,9 @@ def _decode(content: bytes, name: str, check_size: SizeCheck) -> Picture:
     if not content:
         raise DataError(f"{name}: an image file must not be empty, got 0 bytes; export it again")
     if content[_DICOM_MARK] == b"DICM":
-        with _damage_refused(name, "DICOM"):
-            from mammo.data.dicom import decode_dicom
+        from mammo.data.dicom import decode_dicom
 
+        with _damage_refused(name, "DICOM"):
             return Picture(*decode_dicom(content, name, check_size))
     for beginning, (title, open_format) in _PILLOW_FORMATS.items():
         if content.startswith(beginning):

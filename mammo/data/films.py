@@ -14,7 +14,7 @@ from importlib.resources import files as resources
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, Literal, NamedTuple, cast
 
-from mammo.core.errors import DataError
+from mammo.core.errors import REMEDIES, DataError
 from mammo.data.decode import GreyImage, decode_image
 
 logger = logging.getLogger(__name__)
@@ -74,8 +74,8 @@ def open_films(raw: Path) -> Iterator[FilmStore]:
     try:
         with tarfile.open(raw, "r:*") as archive:
             yield _sort_files(_files_of_tar(archive, str(raw)), str(raw))
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # of the machine, perhaps where the films are written
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) in REMEDIES:  # of the machine, perhaps where the films are written
             raise
         raise DataError(f"{raw}: is not a whole tar archive of films ({error}); get it again") from error
 

@@ -17,7 +17,7 @@ from mammo.core.config import IngestConfig
 from mammo.core.errors import DataError
 from mammo.core.files import atomic_folder
 from mammo.core.records import ROI_SIDE_PX, Label
-from mammo.data.decode import GreyImage, check_roi_spacing, decode_picture, read_picture
+from mammo.data.decode import MAX_PIXELS, GreyImage, check_roi_spacing, decode_picture, read_picture
 from mammo.data.extraction import Film, prepare_film
 from mammo.data.rois import Rois, make_roi_set, pixel_hashes
 
@@ -26,7 +26,7 @@ TABLE: Final = "rois.csv"
 _LABELS: Final = {"normal": Label.NORMAL, "0": Label.NORMAL, "tumor": Label.TUMOR, "1": Label.TUMOR}
 
 Known = BeforeValidator(lambda text: text or None)
-Pixels = Annotated[Annotated[float, Field(ge=1, allow_inf_nan=False)] | None, Known]
+Pixels = Annotated[Annotated[float, Field(ge=1, le=MAX_PIXELS, allow_inf_nan=False)] | None, Known]
 
 
 class OwnRow(BaseModel):

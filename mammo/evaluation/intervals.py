@@ -16,16 +16,15 @@ know little of training; of a single one only groups vary.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, Unpack
+from typing import Annotated, Any, ClassVar, Final, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json, to_json
 from scipy.special import ndtr, ndtri, stdtrit
 
 from mammo.core.config import Resampling
-from mammo.core.errors import DataError
 from mammo.core.records import Label
 from mammo.evaluation.metrics import PROPORTIONS, RATES, TITLES, FloatArray, cells, confusion, weighted_auc
 from mammo.evaluation.scores import Scores, run_values
@@ -45,7 +44,7 @@ OrNaN = Annotated[
 
 @dataclass(frozen=True)
 class Result:
-    """Base of what is fitted or found: its fields as JSON, and back."""
+    """Base of what is fitted or found: its fields as JSON."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -53,22 +52,6 @@ class Result:
         """The fields for JSON; NaN becomes None."""
         fields: dict[str, Any] = from_json(to_json(self, inf_nan_mode="null"))
         return fields
-
-    @classmethod
-    def from_dict(cls, fields: object) -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            DataError: a field is missing, unknown, not finite or out of range.
-        """
-        try:
-            return TypeAdapter(cls).validate_python(fields)
-        except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}"
-                for one in error.errors()
-            )
-            raise DataError(f"{cls.__name__}: {wrong}; run `dvc repro` to fit it again") from error
 
 
 @dataclass(frozen=True)

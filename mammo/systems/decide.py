@@ -55,7 +55,7 @@ def train_system(
         train, val: the parts, with `patch_sets` of these names.
         checkpoints: folder that keeps the states of the networks' fits (`checkpoint_name`): another system that has
             one of these networks, with the same settings and data, takes its fit over.
-        workspace: where the features of frozen backbones are kept.
+        workspace: where HED's weights and the features of frozen backbones are kept.
         on_epoch, on_step: as in `fit`; the epochs of an ensemble's members are counted on.
 
     Raises:

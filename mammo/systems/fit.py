@@ -219,7 +219,7 @@ def load_checkpoint(path: Path, state: FitState, fingerprint: str) -> None:
     """Put a fit where its checkpoint left it; a missing or broken one, or another fit's, changes nothing."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, ValueError, RuntimeError, UnpicklingError):
+    except (OSError, EOFError, LookupError, ValueError, RuntimeError, UnpicklingError):
         return
     if not isinstance(saved, dict) or saved.get("fingerprint") != fingerprint:
         return

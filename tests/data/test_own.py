@@ -89,6 +89,7 @@ HEADER = "path,label,patient,x,y\n"
         ("f.png,Tumor,,301,9\n", 2, "must lie inside the film of 300 x 400 pixels, got 301,9"),
         ("f.png,Tumor,,-4,9\n", 2, "x input should be greater than or equal to 1, got '-4'"),
         ("f.png,Tumor,,inf,9\n", 2, "x input should be a finite number, got 'inf'"),
+        ("f.png,Tumor,,1e20,9\n", 2, "x input should be less than or equal to 32000000, got '1e20'"),
         ("f.png,Tumor,,ten,9\n", 2, "x input should be a valid number"),
         ("f.png,Tumor,,90,90\na.png,Normal,,,\n", 3, "all ROIs or all films"),
         ("f.png,Tumor,p1,90,90\nf.png,Normal,p2,250,300\n", 3, "a film is of one patient"),

@@ -1,6 +1,5 @@
 """Intervals against published values, SciPy, closed forms and simulated coverage."""
 
-import json
 import math
 from typing import Any
 
@@ -16,12 +15,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from mammo.core.errors import DataError
-from mammo.evaluation.calibration import Calibrator
-from mammo.evaluation.conformal import REFER_ALL
 from mammo.evaluation.intervals import (
     Estimate,
-    Result,
     basic,
     bootstrap,
     estimate,
@@ -234,27 +229,3 @@ def test_a_run_that_a_resample_did_not_draw_may_be_undefined_there() -> None:
     found = estimate(made(labels, np.stack([first, labels])), "precision", **MANY)
     # The first run calls a single ROI Tumor, which (1 - 1/40)^40 of the resamples miss; one run of two is drawn.
     assert found.n_undefined / 2000 == pytest.approx((1 - 1 / n) ** n / 2, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("result", "change", "wrong"),
-    [
-        (wilson(3, 4, 0.9), {"n": "x", "extra": 1}, "n: .*valid integer.*got 'x'; extra: Unexpected keyword"),
-        (wilson(0, 0, 0.9), {"value": "x"}, "value: .*valid number.*got 'x'"),
-        (Calibrator(0.1 + 0.2, -1 / 3), {"slope": math.inf}, "slope: .*finite number, got inf"),
-        (REFER_ALL, {"limit_tumor": "x"}, "limit_tumor: "),
-        (REFER_ALL, {"limit_normal": 1.5}, "limit_normal: "),
-        (REFER_ALL, {"alpha": math.nan}, "alpha: "),
-        (REFER_ALL, {"quantile": 3}, "quantile: "),
-    ],
-)
-def test_a_result_survives_json_and_another_mapping_is_refused_with_what_is_wrong_in_it(
-    result: Result, change: dict[str, Any], wrong: str
-) -> None:
-    kind = type(result)
-    fields = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert repr(kind.from_dict(fields)) == repr(result)  # NaN does not equal itself
-    with pytest.raises(DataError, match=f"{kind.__name__}: {wrong}.*fit it again"):
-        kind.from_dict(fields | change)
-    with pytest.raises(DataError, match=f"{kind.__name__}: .*: Field required"):
-        kind.from_dict({})

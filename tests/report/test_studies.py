@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mammo.core.files import Workspace, read_json
 from mammo.evaluation.conformal import RATES, judge_fold
@@ -11,6 +12,8 @@ from mammo.evaluation.intervals import over_seeds, wilson
 from mammo.evaluation.metrics import TITLES
 from mammo.report.blocks import SourceFile, Table, plain
 from mammo.report.studies import ledger_blocks, variants_blocks, write_study
+
+REPORTS = Path(__file__).parents[2] / "reports"
 
 
 def seeds_summary() -> dict[str, Any]:
@@ -91,3 +94,21 @@ def test_a_study_says_in_words_what_helped() -> None:
     study = {"settings": grid, "confidence": 0.95, "reference": {"overrides": {}}, "variants": variants}
     words = "All rows together. Helped: v0, v4. Hurt: v1. Mixed: v2. Not distinguishable: v3."
     assert [plain(part) for part in variants_blocks(SourceFile("", study))[-1].parts] == [words]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("ablate", "ablate/ablate.json"),
+        ("study", "study/choices.json"),
+        ("nested", "tune/nested.json"),
+        ("films", "films/extra_rois.json"),
+        ("seeds", "from_scratch/seeds.json"),
+    ],
+)
+def test_the_tables_in_the_repository_are_those_of_the_numbers_beside_them(
+    tmp_path: Path, kind: str, file: str
+) -> None:
+    numbers = REPORTS / file
+    written = write_study(Workspace(tmp_path), kind, read_json(numbers))
+    assert written == numbers.with_suffix(".md").read_text()

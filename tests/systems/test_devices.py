@@ -23,6 +23,15 @@ def test_auto_takes_the_gpu_where_there_is_one(
     assert choose_device("cpu") == CPU
 
 
+def test_a_gpu_is_asked_for_repeatable_convolutions_in_whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
+        monkeypatch.setattr(torch.backends.cudnn, name, value)
+    choose_device("cuda")
+    cudnn = torch.backends.cudnn
+    assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (True, False, False)
+
+
 def test_a_gpu_that_is_not_there_is_refused_with_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"train\.device is cuda but no GPU.*set it to auto or cpu"):

@@ -103,6 +103,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         lambda path: torch.save({"fingerprint": "abc", "history": Path("/")}, path),
         *(lambda path, s=share: truncate(path, int(s * path.stat().st_size)) for share in SHARES),
         lambda path: path.write_text("no checkpoint"),
+        lambda path: path.write_bytes(b"\x80\x02e."),  # a pickle that needs what nobody has put there
     ],
 )
 def test_a_checkpoint_that_is_not_this_fits_or_broken_is_started_anew(
