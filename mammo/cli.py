@@ -722,7 +722,7 @@ def _ready(
     from mammo.tuning.space import check_trials
     from mammo.tuning.workers import Plan
 
-    config = _settings(workspace)
+    config = _settings(HERE if source else workspace)
     check_trials(config)
     n_workers = default_jobs(config) if workers is None else workers
     plan = Plan(config.tune.trials if trials is None else trials, n_workers, storage, fresh)

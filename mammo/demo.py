@@ -11,7 +11,7 @@ from typer import echo
 from mammo.core.config import OWN_SETTINGS, Config
 from mammo.core.errors import PHANTOM, MammoError
 from mammo.core.files import Workspace, read_json, write_bytes
-from mammo.core.provenance import commit_all, run_dvc
+from mammo.core.provenance import commit_all, git, run_dvc
 from mammo.core.settings import parse_yaml
 from mammo.data.phantom import write_phantom
 from mammo.data.splits import read_parts
@@ -96,13 +96,14 @@ def prepare(
         values[section] |= changes
     Config.parse(values)
     write_bytes(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False).encode())
+    if (folder / ".git").exists():  # modules that the project had when the folder was made, and has no more
+        for name in git(folder, "ls-files", "--", *COPIED).splitlines():
+            if name.endswith(".py") and not (project / name).exists():
+                (folder / name).unlink(missing_ok=True)
     left_out = shutil.ignore_patterns("__pycache__", "*.parquet")
     for source, target in ((project / name, folder / name) for name in COPIED):
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            for module in target.rglob("*.py"):  # of an earlier state of the project
-                if not (source / module.relative_to(target)).exists():
-                    module.unlink()
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
         else:
             shutil.copy2(source, target)

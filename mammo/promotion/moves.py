@@ -9,7 +9,7 @@ from typing import Final
 from mlflow import MlflowClient
 
 from mammo.core.config import Config
-from mammo.core.errors import TrackingError
+from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
 from mammo.promotion.gates import LOADS, Evidence, Gate, evidence_of, judged
 from mammo.promotion.monitoring import agreements
@@ -111,7 +111,10 @@ def rollback(workspace: Workspace, model_name: str, steps: int = 1, reason: str 
             return Step("rollback", now.crowning(number), reason, steps=steps)
 
         with announced(workspace, model_name, number):
-            checked(workspace, number)
+            try:
+                checked(workspace, number)
+            except MammoError as error:
+                raise TrackingError(f"{model_name} version {number}: cannot be loaded ({error})") from error
             move(workspace, client, model_name, plan)
         return version_of(client, model_name, number, f"rolled back from version {start[-1] or 'none'}")
 

@@ -131,7 +131,10 @@ class Loaded:
         """Start the workers that vote and wait for them; the others start when they are asked first."""
         votes = self._order | {"bundle": str(self.files.bundle), "threads": threads}
         votes |= {"model_name": self.files.name, "model_version": self.files.number}
-        await asyncio.gather(*(voter.start(votes) for voter in self.voters.workers))
+        started = (voter.start(votes) for voter in self.voters.workers)
+        for one in await asyncio.gather(*started, return_exceptions=True):  # all, so that closing finds them
+            if one:
+                raise one
 
     async def check(self) -> float:
         """Vote on the reference ROI; returns the median seconds of a vote on one ROI.

@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
@@ -20,7 +19,7 @@ from pydantic import TypeAdapter
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
 from mammo.core.records import Label, RoiVote
-from mammo.data.decode import MAX_ROI_BYTES, GreyImage, read_picture
+from mammo.data.decode import MAX_PIXELS, MAX_ROI_BYTES, GreyImage, read_picture
 from mammo.data.rois import TABLE_FILE, read_rois
 from mammo.serve.loaded import Row, opened
 
@@ -224,7 +223,7 @@ def place_of(text: str, option: str) -> tuple[float, float]:
     """A place in a film, `X,Y` in pixels; `DataError` where it is none."""
     try:
         x, y = map(float, text.split(","))
-        if isfinite(x + y):
+        if max(abs(x), abs(y)) <= MAX_PIXELS:  # nor nan, nor inf
             return x, y
     except ValueError:
         pass

@@ -174,7 +174,7 @@ def describe(files: VersionFiles, results: Row | None) -> Row:
         "model_version": files.number,
         "system": files.system,
         "synthetic": bundle["synthetic"],
-        "data": results["data"]["note"] if results else "not tested",
+        "data": results["data"]["note"] if results else "no test results at hand",
         "size_px": bundle["size_px"],
         "corners_px": grid_corners(*grid, corner_patches=bundle["corner_patches"]).tolist(),
         "vote": bundle["vote"],

@@ -123,11 +123,14 @@ def decide_on_validation(bundle: Bundle, train: Rois, val: Rois, config: Config)
         bundle = replace(bundle, stack=stack, results=bundle.results | results_on_grid(val.labels, stacked))
         scored = voted(scored.roi_ids, val.labels, val.groups, stacked, config.vote)
     labels, (patch_scores,), (scores,) = scored.labels, scored.patch_scores, scored.scores
+    referral = config.referral
     return replace(
         bundle,
         vote=fitted(labels, patch_scores, config.vote),
         calibrator=fit_platt(labels, scores),
-        conformal=fit_conformal(labels, scores, **config.referral.model_dump()),
+        conformal=fit_conformal(
+            labels, scores, coverage=referral.coverage, class_conditional=referral.class_conditional
+        ),
     )
 
 

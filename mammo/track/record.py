@@ -33,7 +33,7 @@ from mammo.track.store import (
     FITTED,
     WEIGHTS_TAG,
     Run,
-    connect,
+    experiment_id,
     find_run,
     flat_params,
     open_run,
@@ -213,7 +213,9 @@ def experiment_name(config: Config) -> str:
 
 def ensure_run(workspace: Workspace, config: Config, system: str) -> str:
     """Id of the run that made a system's bundle; written again from the files if this store has none."""
-    found = find_run(connect(workspace), sha256_of(workspace.description(system)))
+    with using_store(workspace) as client:
+        experiment_id(client, workspace, experiment_name(config))  # a deleted one comes back with its runs
+        found = find_run(client, sha256_of(workspace.description(system)))
     if found is not None:
         return found
     parts, history = _fitted_parts(workspace), pd.read_csv(workspace.reports / "train" / f"{system}.csv")

@@ -185,7 +185,8 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
     """Register a bundle's logged model as a version, once: the same bundle gives the version that is already there.
 
     The version's description is the run's note, with a link to the run's model card. The version becomes champion where
-    there is none, else challenger, but for one that had an alias before: whoever took it back meant that.
+    there is none, else challenger, but for one whose alias was taken back other than by a later version's: whoever did
+    that meant it.
     """
     digest = sha256_of(bundle / DESCRIPTION_FILE)
     with using_store(workspace) as client:
@@ -202,7 +203,8 @@ def register(workspace: Workspace, model_name: str, run_id: str, bundle: Path) -
         def first_or_challenger(now: History) -> Step:
             if (champion := now.told.get(CHAMPION)) is None:
                 return Step("register", now.crowning(number), "there was no champion")
-            if any(number in ends for entry in now.entries for ends in entry.moves.values()):
+            left = (start for one in now.entries if one.kind != "register" for start, _ in one.moves.values())
+            if number in now.told.values() or number in left:
                 return Step("register", {}, f"version {number} is already registered")
             reason = f"version {champion} is champion: promote with `mammo promote VERSION`"
             return Step("register", {CHALLENGER: number}, reason)

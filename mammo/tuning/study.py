@@ -52,8 +52,18 @@ class OpenStudy:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """Every try, as stored."""
-        return self.study.get_trials(deepcopy=False)
+        """Every try, as stored.
+
+        Raises:
+            MammoError: the study was deleted meanwhile.
+        """
+        try:
+            return self.study.get_trials(deepcopy=False)
+        except KeyError as error:
+            raise MammoError(
+                f"study {self.study.study_name}: must stay while it is worked on, and was deleted meanwhile (by `mammo "
+                "tune --fresh` elsewhere?); start again to work on the one that took its place"
+            ) from error
 
     @property
     def ended(self) -> list[FrozenTrial]:

@@ -181,10 +181,10 @@ def work(
     with using_storage(workspace, url, config.tune.heartbeat_s) as storage:
         folds = trial_folds(workspace, config)
         opened = join_study(workspace, config, storage, folds, command or uuid4().hex[:12])
+        wanted = n_trials or opened.study.user_attrs.get(N_TRIALS, config.tune.trials)
         while True:
             started = perf_counter()
-            asked = opened.study.user_attrs.get(N_TRIALS, config.tune.trials)
-            trial = take(opened, n_trials or asked)
+            trial = take(opened, wanted)
             if trial is not None:
                 if (ended := _end(opened, trial, folds, started)) is not None:
                     n_ended += 1

@@ -213,9 +213,7 @@ def test_two_writers_at_once_leave_each_roi_once(rois: Rois, tmp_path: Path) -> 
     np.testing.assert_array_equal(both.kept, alone.kept)
 
 
-def test_the_stage_leaves_no_file_of_other_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_stage_leaves_no_file_of_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     values = config_of().model_dump(by_alias=True) | {"systems": [SYSTEM, "compact-baseline"]}
     rois = disc_rois(6, 6)

@@ -202,7 +202,7 @@ def test_test_results_that_cannot_be_had_are_asked_again(
     with monkeypatch.context() as away:
         away.setattr("mammo.serve.service.text_of", lambda *_: None)
         champion = client.get("/v1/model").json()["champion"]
-        assert (champion["data"], champion["estimates"]) == ("not tested", [])
+        assert (champion["data"], champion["estimates"]) == ("no test results at hand", [])
     assert client.get("/v1/model").json()["champion"]["estimates"]
 
 

@@ -63,6 +63,19 @@ def test_a_version_that_was_rolled_back_is_no_challenger_again(files_only: tuple
     assert history_of(space, NAME, verify=True).told == {"champion": "1"}
 
 
+def test_a_challenger_that_a_later_version_has_displaced_is_challenger_again_when_it_is_made_again(
+    files_only: tuple[Workspace, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, config = files_only
+    runs = [(ensure_run(space, config, system), space.bundle(system)) for system in config.systems]
+    for run in runs:
+        register(space, NAME, *run)
+    move(
+        space, connect(space), NAME, lambda _: Step("register", {"challenger": "3"})
+    )  # that of other settings
+    assert register(space, NAME, *runs[1]).aliases == ("challenger",)
+
+
 def test_a_store_that_fails_to_say_who_is_champion_gets_no_new_one(
     files_only: tuple[Workspace, Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The tracking store when it is locked, damaged, absent or elsewhere."""
+"""The tracking store when it is damaged, absent or elsewhere."""
 
 from pathlib import Path
 from unittest.mock import MagicMock

@@ -29,7 +29,7 @@ from mammo.tuning.record import study_record, write_record
 from mammo.tuning.space import without_fold
 from mammo.tuning.storage import using_storage
 from mammo.tuning.study import OpenStudy, join_study, make_study
-from mammo.tuning.workers import Plan, run_tuning, take
+from mammo.tuning.workers import Plan, run_tuning, take, work
 from tests.docker.processes import Postgresql, answers, free_port, wait_until
 from tests.tuning.conftest import PASSWORD, agrees_with_storage, line_with, study_in, tune_command
 
@@ -44,7 +44,7 @@ def opened(workspace: tuple[Workspace, Config], database_url: str) -> Iterator[O
     """A fresh study on PostgreSQL."""
     with study_in(*workspace, database_url, fresh=True) as study:
         yield study
-        with suppress(KeyError):  # a test has deleted it
+        with suppress(MammoError):  # a test has deleted it
             for trial in study.running:
                 study.study.tell(trial.number, state=TrialState.FAIL)
 
@@ -155,6 +155,20 @@ def test_a_study_is_not_forgotten_while_a_worker_is_on_it(
         make_study(space, config, opened.storage, rois, fresh=True)
     opened.study.tell(trial, state=TrialState.PRUNED)
     assert make_study(space, config, opened.storage, rois, fresh=True).id != before
+
+
+@pytest.mark.slow
+def test_a_worker_whose_study_is_deleted_says_so(
+    workspace: tuple[Workspace, Config], opened: OpenStudy, database_url: str
+) -> None:
+    space, config = workspace
+
+    def delete(line: str) -> None:
+        assert line.startswith("trial 0")
+        make_study(space, config, opened.storage, trial_folds(space, config), fresh=True)
+
+    with pytest.raises(MammoError, match=r"was deleted meanwhile .*; start again"):
+        work(space, config, database_url, 2, say=delete)
 
 
 @pytest.mark.parametrize("fold", [None, 1])
