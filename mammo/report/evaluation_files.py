@@ -70,11 +70,12 @@ def write_results(workspace: Workspace, assessment: Assessment) -> None:
             table.to_csv(temporary, index=False)
 
     folder = reports / "evaluate"
-    roc_and_precision_recall(labels, scores, entries, folder / "curves.png", note)
-    confusion_matrices(entries, folder / "confusion.png", note)
-    reliability_diagram(labels, results["systems"], calibrated, folder / "reliability.png", note)
+    judged = f"{note}; {results[FLOOR]['roi']['accuracy']['confidence']:.0%} intervals"
+    roc_and_precision_recall(labels, scores, entries, folder / "curves.png", judged)
+    confusion_matrices(entries, folder / "confusion.png", judged)
+    reliability_diagram(labels, results["systems"], calibrated, folder / "reliability.png", judged)
     referrals = [entry["referral"] for entry in results["systems"].values()]
-    referral_picture(referrals, folder / "referral.png", note)
+    referral_picture(referrals, folder / "referral.png", judged)
     held_out = note.replace("test ROIs", "test ROIs held out")
     for name, bundle in bundles.items():
         training_curves(histories[name], name, folder / f"training-{name}.png", held_out)
