@@ -125,8 +125,7 @@ def test_only_a_study_that_knew_no_patients_is_said_to_know_none(undrawn: tuple[
     said = []
     for n_patients in (None, 24):
         study = read_json(file)
-        study["study"]["n_patients"] = n_patients
-        write_json(file, study)
+        write_json(file, study | {"study": study["study"] | {"n_patients": n_patients}})
         said.append("patients were unknown" in text(section(write(*undrawn), "tune")))
     assert said == [True, False]
 
