@@ -84,6 +84,11 @@ def readiness(address: str, times: list[float]) -> Iterator[None]:
 
 def measure(workspace: Path, seconds: int, console: Console) -> dict[str, Any]:
     """Rows of the service, of the service without batches, and of MLflow's own server, under the same load."""
+    machine = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cores": os.cpu_count(),
+        "load_at_start": [round(one, 2) for one in os.getloadavg()],
+    }
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         values = parse_yaml((workspace / "params.yaml").read_text())
@@ -118,11 +123,6 @@ def measure(workspace: Path, seconds: int, console: Console) -> dict[str, Any]:
         ):
             address = f"http://127.0.0.1:{port}/invocations"
             rows += _loaded("mlflow models serve", address, seconds, as_json, console)
-    machine = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cores": os.cpu_count(),
-        "load_at_start": [round(one, 2) for one in os.getloadavg()],
-    }
     return {"machine": machine, "seconds": seconds, "rows": rows}
 
 
