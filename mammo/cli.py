@@ -58,7 +58,7 @@ WorkspaceOption = Annotated[
         parser=_workspace,
         metavar="FOLDER",
         show_default=False,
-        help="Folder with params.yaml, data/ and mlruns/ (default: the current one).",
+        help="Folder with params.yaml, data/ and mlruns/ (default: the current one; of `demo`, demo/).",
     ),
 ]
 JsonOption = Annotated[bool, Option("--json", help="One JSON object for each row.")]
@@ -72,7 +72,7 @@ StorageOption = Annotated[
     str | None,
     Option(
         envvar="MAMMO_TUNE_STORAGE",
-        help="postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (default: the workspace's journal).",
+        help="postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (default: the workspace's journal; `worker` needs one).",
     ),
 ]
 TrialsOption = Annotated[int | None, Option(min=1, help="Trials of a study in all (default: tune.trials).")]
@@ -80,7 +80,7 @@ WorkersOption = Annotated[
     int | None,
     Option(
         min=0,
-        help="Processes of one thread each (default: one for each CPU; on a GPU one: 10 to 14 share an H100 well).",
+        help="Processes of one thread each (default: one for each CPU; on a GPU one, which several can share).",
     ),
 ]
 SourceOption = Annotated[
@@ -345,7 +345,7 @@ def locate(
 @_command(REGISTRY, "mammo promote 2 --dry-run")
 def promote(
     version: str,
-    force: Annotated[bool, Option("--force", help="Whatever the gates say, but for one that loads.")] = False,
+    force: Annotated[bool, Option("--force", help="Whatever the gates say, if only it loads and votes.")] = False,
     reason: ReasonOption = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Show the gates and move nothing.")] = False,
     workspace: WorkspaceOption = HERE,

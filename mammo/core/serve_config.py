@@ -16,8 +16,7 @@ class RegisterConfig(Section):
     model_name: str
     select_by: Literal["val_loss", "val_auc"]
     """Chosen on the validation part alone. A network's loss is its fit's, an ensemble's or a -floor system's that of
-    the grid as it votes: a list of both is chosen from by val_auc where the recipe validates on draws or vote.views is
-    8."""
+    the grid as it votes: for a list of both set val_auc where the recipe validates on draws or vote.views is 8."""
 
 
 class PromoteConfig(Section):

@@ -170,7 +170,7 @@ def write_model_card(inputs: ReportInputs) -> None:
 
 def model_card(inputs: ReportInputs) -> str:
     """The card as Markdown; each number is a link to its file, by reference so that the text stays readable."""
-    caption = "All systems, the floor and the paper."
+    caption = "All systems beside the floor, and the paper where its data are judged."
     sources = (inputs.results, inputs.champion, inputs.model, inputs.slices, inputs.provenance, inputs.audit)
     return _render(
         "model_card.md.j2",
