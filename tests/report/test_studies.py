@@ -11,7 +11,7 @@ from mammo.evaluation.conformal import RATES, judge_fold
 from mammo.evaluation.intervals import over_seeds, wilson
 from mammo.evaluation.metrics import TITLES
 from mammo.report.blocks import SourceFile, Table, plain
-from mammo.report.studies import ledger_blocks, variants_blocks, write_study
+from mammo.report.studies import ledger_blocks, variants_blocks, write_ledger, write_study
 
 REPORTS = Path(__file__).parents[2] / "reports"
 
@@ -111,4 +111,10 @@ def test_the_tables_in_the_repository_are_those_of_the_numbers_beside_them(
 ) -> None:
     numbers = REPORTS / file
     written = write_study(Workspace(tmp_path), kind, read_json(numbers))
+    assert written == numbers.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("numbers", sorted(REPORTS.glob("*/ledger.json")), ids=lambda path: path.parent.name)
+def test_so_are_those_of_the_ledgers(tmp_path: Path, numbers: Path) -> None:
+    written = write_ledger(Workspace(tmp_path), read_json(numbers))
     assert written == numbers.with_suffix(".md").read_text()
