@@ -20,7 +20,8 @@ install: $(STAMP) ## the environment, in VENV (.venv)
 
 # The stamp names the checkout: an environment shared between clones serves the one that installed last.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
+	  'Python 3.11 or newer is needed, got ' + sys.version.split()[0] + ': make PYTHON=python3.11 …')" && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@

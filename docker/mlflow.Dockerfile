@@ -30,5 +30,5 @@ EXPOSE 5000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:5000/health', timeout=4)"]
 ENTRYPOINT ["mlflow", "server", "--workers", "1", "--host", "0.0.0.0", "--port", "5000", \
-            "--artifacts-destination", "/mlflow/artifacts"]
+            "--artifacts-destination", "/mlflow/artifacts", "--uvicorn-opts", "--log-level warning"]
 CMD ["--backend-store-uri", "sqlite:////mlflow/mlflow.db"]

@@ -13,7 +13,7 @@ WORKDIR /build
 # An empty package first: the layer of the dependencies outlives changes of the code.
 COPY pyproject.toml constraints.txt ./
 RUN mkdir mammo && touch mammo/__init__.py README.md \
-    && pip install --constraint constraints.txt .
+    && pip install --constraint constraints.txt ".[dicom]"
 COPY README.md ./
 COPY mammo mammo
 RUN pip install --no-deps --force-reinstall .

@@ -345,7 +345,9 @@ def locate(
 @_command(REGISTRY, "mammo promote 2 --dry-run")
 def promote(
     version: str,
-    force: Annotated[bool, Option("--force", help="Whatever the gates say, if only it loads and votes.")] = False,
+    force: Annotated[
+        bool, Option("--force", help="Whatever the gates say, if only it loads and votes.")
+    ] = False,
     reason: ReasonOption = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Show the gates and move nothing.")] = False,
     workspace: WorkspaceOption = HERE,

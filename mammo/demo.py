@@ -1,7 +1,9 @@
 """`mammo demo`: the same pipeline on phantoms, in a workspace of its own."""
 
+import os
 import shutil
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any, Final
 
 import yaml
@@ -11,7 +13,7 @@ from typer import echo
 from mammo.core.config import OWN_SETTINGS, Config
 from mammo.core.errors import PHANTOM, MammoError
 from mammo.core.files import Workspace, read_json, write_bytes
-from mammo.core.provenance import commit_all, git, run_dvc
+from mammo.core.provenance import AUTHOR, commit_all, git, run_dvc
 from mammo.core.settings import parse_yaml
 from mammo.data.phantom import write_phantom
 from mammo.data.splits import read_parts
@@ -32,6 +34,7 @@ SETTINGS: Final[Settings] = {
     "phantom": {"n_patients": 60},
     "ingest": {"source": "phantom"},
     "patches": {"tumor_draws": 100, "normal_draws": 100},
+    "split": {"protocol": "auto"},
     "train": {"epochs": 6, "patches_per_epoch": 640},
 }
 """What differs from params.yaml, so that the demo ends within minutes."""
@@ -39,6 +42,7 @@ SETTINGS: Final[Settings] = {
 TUNE_SETTINGS: Final[Settings] = {
     "ingest": SETTINGS["ingest"],
     "phantom": {"n_patients": 28},
+    "split": SETTINGS["split"],
     "tune": {"epochs": 3, "patches_per_epoch": 128, "n_folds": 3}
     | {"warmup_epochs": 1, "startup_trials": 3, "pruner_startup": 2},
 }
@@ -68,6 +72,8 @@ def reproduce(folder: Path, settings: Settings, command: str, *stages: str) -> W
     Raises:
         MammoError: this is no checkout, or a stage failed.
     """
+    if os.environ.pop("MLFLOW_TRACKING_URI", None):
+        echo("MLFLOW_TRACKING_URI does not count here: phantoms have a store of their own")
     workspace = prepare(Path(), folder, settings, command)
     config = Config.load(workspace.params)
     write_phantom(config.phantom, workspace.raw(config.ingest.source))
@@ -89,17 +95,24 @@ def prepare(
             f"{folder.resolve()}: is the project itself, whose params.yaml would be replaced; name another folder, for "
             f"example `{command} --workspace demo`"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
+        raise MammoError(
+            f"{folder}: must be new, empty or an earlier demo, whose files are replaced; name another folder, for "
+            f"example `{command} --workspace demo`"
+        )
+    Config.load_own(project / "params.yaml")
     values = parse_yaml((project / "params.yaml").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / ".git").exists():  # a repository of its own, for `dvc exp` and `dvc metrics diff`
+        commit_all(folder, "nothing yet", "--allow-empty")
     values["settings_from"] = OWN_SETTINGS
     for section, changes in settings.items():
         values[section] |= changes
     Config.parse(values)
     write_bytes(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False).encode())
-    if (folder / ".git").exists():  # modules that the project had when the folder was made, and has no more
-        for name in git(folder, "ls-files", "--", *COPIED).splitlines():
-            if name.endswith(".py") and not (project / name).exists():
-                (folder / name).unlink(missing_ok=True)
+    for name in git(folder, "ls-files", "--", *COPIED).splitlines():
+        if name.endswith(".py") and not (project / name).exists():  # it had it when the folder was made
+            (folder / name).unlink(missing_ok=True)
     left_out = shutil.ignore_patterns("__pycache__", "*.parquet")
     for source, target in ((project / name, folder / name) for name in COPIED):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,13 +124,20 @@ def prepare(
         # DVC warns of every empty folder that a stage depends on.
         note = f"`mammo {name}` writes its tables here; `dvc repro report` then shows them in `reports/index.html`.\n"
         write_bytes(folder / "reports" / name / "README.md", note.encode())
-    if not (folder / ".git").exists():  # a repository of its own, for `dvc exp` and `dvc metrics diff`
-        commit_all(folder, "nothing yet", "--allow-empty")
+    if not (folder / ".dvc").exists():
         run_dvc(folder, "init", "--quiet", "--force")
         for name, value in (("core.analytics", "false"), ("core.autostage", "true")):
             run_dvc(folder, "config", name, value)
     commit_all(folder, f"the pipeline of {command}")
     return Workspace(folder)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the folder's repository began as a demo's."""
+    try:
+        return (folder / ".git").exists() and git(folder, "log", "--format=%ae").split()[-1:] == [AUTHOR]
+    except CalledProcessError:  # without a commit
+        return False
 
 
 def draw_one_vote(workspace: Workspace) -> Path:

@@ -65,28 +65,28 @@ def _data(workspace: Workspace, config: Config) -> list[Finding]:
         found = f"{variable}={copy}, not fetched yet" if copy else f"{place} is missing"
         return [Finding("note", f"data of {source}", found, remedy.get(source, "mammo fetch"))]
     found = str(place)
-    if source != "mini_mias":  # its films were checked when they came, and take half a minute
-        try:
+    films = "films are there: `mammo locate`" if holds_films(workspace.films) else "unknown without the films"
+    try:
+        if source != "mini_mias":  # its films were checked when they came, and take half a minute
             counts, _, _ = load_rois(config.ingest, workspace.root).counts.partition(";")  # of patients below
             found = f"{place}: {counts}"
-        except MammoError as error:
-            return [Finding("error", f"data of {source}", str(error), "bring them again with `mammo fetch`")]
+        if source == "mias_rois" and workspace.located.is_file():
+            films = located_line(read_table(workspace.located)) or films
+    except MammoError as error:
+        return [Finding("error", f"data of {source}", str(error), "bring them again with `mammo fetch`")]
     data = Finding("ok", f"data of {source}", found)
-    if source != "mias_rois":
-        return [data]
-    films = "films are there: `mammo locate`" if holds_films(workspace.films) else "unknown without the films"
-    if workspace.located.is_file():
-        films = located_line(read_table(workspace.located)) or films
-    return [data, Finding("ok", "patients", films)]
+    return [data, Finding("ok", "patients", films)] if source == "mias_rois" else [data]
 
 
 def _weights(workspace: Workspace, config: Config) -> Finding:
     import torch
 
     wanted = config.model.weights
-    if wanted == "hed" and not workspace.hed.is_file():
-        return Finding("error", "weights", f"{workspace.hed} is missing", "mammo fetch --weights hed")
-    if wanted not in ("none", "imagenet", "hed"):
+    if wanted == "hed":
+        if not workspace.hed.is_file():
+            return Finding("error", "weights", f"{workspace.hed} is missing", "mammo fetch --weights hed")
+        return Finding("ok", "weights", str(workspace.hed))
+    if wanted not in ("none", "imagenet"):
         if not (workspace.root / wanted).is_file():
             remedy = "set model.weights to none, imagenet, hed or the path of a state dict"
             return Finding("error", "weights", f"{wanted}: no such file", remedy)
@@ -114,10 +114,10 @@ def _store(workspace: Workspace, config: Config) -> Finding:
     path = sqlite_path(workspace)
     if path is not None and not path.exists():
         return Finding("note", "tracking store", "empty", "dvc repro fills it")
-    lacks = lacking(workspace)
-    if lacks:
-        return Finding("note", "tracking store", f"lacks {', '.join(lacks)}", "dvc repro brings it")
     try:
+        lacks = lacking(workspace)
+        if lacks:
+            return Finding("note", "tracking store", f"lacks {', '.join(lacks)}", "dvc repro brings it")
         version = champion(workspace, config.register_.model_name)
     except MammoError as error:
         return Finding("note", "tracking store", str(error), "see the message")

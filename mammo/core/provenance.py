@@ -128,13 +128,17 @@ def note_made(workspace: Workspace, stage: str, file: Path | None = None) -> Non
         run_dvc(workspace.root, "commit", "--quiet", "--force", f"{STUDIES}:{name}")
 
 
+AUTHOR: Final = "mammo@localhost"
+"""Of the commits in folders that the program makes."""
+
+
 def commit_all(folder: Path, message: str, *options: str) -> None:
     """Commit what has changed in `folder`, a git repository of its own; it becomes one first, if need be.
 
     Raises:
         MammoError: git is missing, or refuses.
     """
-    who = ("-c", "user.name=mammo", "-c", "user.email=mammo@localhost", "-c", "commit.gpgsign=false")
+    who = ("-c", "user.name=mammo", "-c", f"user.email={AUTHOR}", "-c", "commit.gpgsign=false")
     calls = [
         *([] if (folder / ".git").exists() else [("init", "--quiet")]),
         ("add", "--all"),

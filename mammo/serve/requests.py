@@ -153,7 +153,8 @@ async def body_of(request: Request, seconds: float) -> bytes:
     """The whole body, within the limits of size and time of its road."""
     limit = BODY_BYTES[request.url.path]
     too_large = RefusedError(
-        413, f"body: must be at most {limit} bytes; send fewer ROIs at a time, or a film of 0.05 mm pixels or larger ones"
+        413,
+        f"body: must be at most {limit} bytes; send fewer or smaller pictures",
     )
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:

@@ -4,7 +4,6 @@ Asked of the store itself, in SQL: the answer takes a tenth of a second, MLflow'
 only, for the stage that asks runs in every `dvc repro`.
 """
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from mammo.core.files import Workspace, sha256_of
+from mammo.core.files import Workspace, read_json, sha256_of
 
 BUNDLE_TAG: Final = "mammo.bundle_sha256"
 """Of the description, which names the weights' own hash: another threshold makes another run and another version."""
@@ -68,10 +67,15 @@ def lacking(workspace: Workspace) -> list[str] | None:
     Returns:
         None where only MLflow can tell (the store is a server, is in use, or has tables unknown here), and where there
         are no results.
+
+    Raises:
+        DataError: results are no JSON, say after a conflict of two branches.
     """
+    chosen, results = workspace.reports / "champion.json", evidence(workspace)[0]
+    if not (chosen.is_file() and results.is_file()):
+        return None
+    choice, systems = read_json(chosen), read_json(results)["systems"]
     try:
-        choice = json.loads((workspace.reports / "champion.json").read_bytes())
-        systems = json.loads(evidence(workspace)[0].read_bytes())["systems"]
         bundles = {system: sha256_of(workspace.description(system)) for system in systems}
         name, best = choice["model_name"], choice["system"]
         with _reading(workspace) as ask:

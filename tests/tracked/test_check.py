@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from mammo.core.config import Config
+from mammo.core.errors import DataError
 from mammo.core.files import Workspace
+from mammo.doctor import examine
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.track.check import BUNDLE_TAG, lacking, place_of_champion
 from mammo.track.record import fill_store
@@ -51,6 +53,16 @@ def train_again(space: Workspace) -> None:
 def filled(files_only: tuple[Workspace, Config]) -> tuple[Workspace, Config]:
     fill_store(*files_only)
     return files_only
+
+
+def test_results_that_a_conflict_of_two_branches_has_broken_are_named(
+    files_only: tuple[Workspace, Config],
+) -> None:
+    space, _ = files_only
+    (space.reports / "champion.json").write_text("<<<<<<< HEAD\n{}\n")
+    with pytest.raises(DataError, match=r"champion\.json: is not valid JSON"):
+        lacking(space)
+    assert any("champion.json" in one.found for one in examine(space))
 
 
 def test_an_empty_store_lacks_everything(files_only: tuple[Workspace, Config]) -> None:
