@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,8 +23,8 @@ from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
 from mammo.core.processes import usable_cpus
-from mammo.data.decode import GreyImage
-from mammo.serve.children import Pool, Worker
+from mammo.data.decode import MAX_ROI_BYTES, GreyImage
+from mammo.serve.children import Pool, TooSlowError, Worker
 from mammo.serve.worker import rois_of
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.history import CODE_TAG
@@ -174,7 +174,11 @@ class Loaded:
 
     async def show(self, content: bytes, name: str) -> tuple[Row, bytes]:
         """Kind and size of a picture, and a PNG of it for people."""
-        return await self.films.ask({"do": "show", "name": name}, content, self.settings.film_s)
+        header = {"do": "show", "name": name}
+        if len(content) <= MAX_ROI_BYTES:
+            with suppress(TooSlowError):  # a large film in a small file
+                return await self.decoders.ask(header, content, self.settings.decode_s)
+        return await self.films.ask(header, content, self.settings.film_s)
 
     async def pngs(self, images: npt.NDArray[np.uint8]) -> list[str]:
         """ROIs `(n, 120, 120)` as PNG in base64."""

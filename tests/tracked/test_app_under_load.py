@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from mammo.data.decode import MAX_ROI_BYTES
 from mammo.serve.children import Pool
 from mammo.serve.service import Service
 from tests.data.pictures import encoded
@@ -42,11 +43,30 @@ def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_is_voted_on(
     loaded = service.follower.champion.loaded
     patient, hurried = loaded.settings, loaded.settings.model_copy(update={"film_s": 1e-4})
     loaded.settings = hurried
-    slow = client.post("/v1/pictures", content=encoded(np.tile(images[0], (9, 9))))
+    slow = client.post("/v1/pictures", content=bytes(MAX_ROI_BYTES + 1))
     loaded.settings = patient
     assert slow.status_code == 422
     assert "no answer within 0.0001 s" in slow.json()["error"]
     assert client.post("/v1/pictures", content=encoded(images[0])).status_code == 200
+
+
+def test_a_roi_is_shown_while_films_wait_and_a_film_in_a_small_file_has_a_films_time(
+    client: TestClient, service: Service, images: Pixels
+) -> None:
+    loaded = service.follower.champion.loaded
+    film = encoded(np.tile(images[0], (9, 9)))
+    assert len(film) <= MAX_ROI_BYTES
+    patient = loaded.settings
+    loaded.settings = patient.model_copy(update={"decode_s": 1e-4})
+    shown = client.post("/v1/pictures", content=film)
+    loaded.settings = patient
+    assert (shown.status_code, shown.json()["width_px"]) == (200, 1080)
+    (pid,) = pids(loaded.films)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert client.post("/v1/pictures", content=encoded(images[0])).json()["kind"] == "roi"
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_decoder_may_not_take_all_memory(client: TestClient, service: Service, images: Pixels) -> None:
