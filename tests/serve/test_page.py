@@ -27,6 +27,10 @@ def test_the_page_is_accessible_and_no_wider_than_the_screen(
     expect(page.locator("#cam")).to_be_visible()
     page.locator("#votes button").nth(7).focus()
     assert violations(page) == ""
+    page.emulate_media(forced_colors="active")
+    colour = "marks => new Set(marks.map(mark => getComputedStyle(mark).backgroundColor)).size"
+    assert page.locator(".quiet .mark").evaluate_all(colour) == 2
+    page.emulate_media(forced_colors="none")
 
     choose(page, film)
     expect(page.locator("#film")).to_be_visible()
@@ -250,6 +254,33 @@ def test_a_click_on_a_film_votes_at_the_clicked_place(
     expect(page.locator("#count")).to_have_text(f"{sum(row['votes'])} of 25 patches vote Tumor")
 
 
+def test_a_place_chosen_while_another_waits_has_a_row_of_its_own_and_the_crosshair_stays(
+    page: Page, served: Served, film: Path
+) -> None:
+    held: list[Route] = []
+    page.route("**/v1/films?*", lambda route: held.append(route))
+    rows, x = page.locator("#rows tr"), page.locator("#x")
+    choose(page, film)
+    expect(page.locator("#film")).to_be_visible()
+    with page.expect_request("**/v1/films?*"):
+        page.locator("#film").press("Enter")  # at the centre of 500 × 620 pixels
+    x.fill("200")
+    x.press("Enter")
+    x.fill("7")
+    with page.expect_request("**/v1/films?*"):
+        held.pop().fallback()
+    expect(x).to_have_value("7")
+    held.pop().abort()
+    expect(rows.last.locator("td")).to_contain_text(["200, 310", "no answer"])
+    page.unroute("**/v1/films?*")
+    rows.last.get_by_role("button").click()
+    expect(x).to_have_value("200")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#prediction")).to_have_text(served.row(film, at="200,310")["prediction_id"])
+    rows.first.get_by_role("button").click()
+    expect(page.locator("#prediction")).to_have_text(served.row(film, at="250,310")["prediction_id"])
+
+
 def test_the_version_shown_is_the_answers_even_when_the_champion_changed_since_the_page_was_opened(
     page: Page, crown: Callable[[str], None], roi: Path
 ) -> None:
@@ -261,6 +292,7 @@ def test_the_version_shown_is_the_answers_even_when_the_champion_changed_since_t
     expect(page.locator("#cam")).to_be_hidden()
     choose(page, roi)
     expect(page.locator("#version")).to_have_text("mammo-roi version 2, compact-model2")
+    expect(page.locator("#model-rows tr").first.locator("td").first).to_have_text("mammo-roi 2")
     expect(page.locator("#rule")).to_contain_text("a threshold (0.50")
     page.get_by_role("button", name="roi.png").first.click()
     expect(page.locator("#version")).to_have_text("mammo-roi version 1, compact-model2")

@@ -23,21 +23,46 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 HOSTILE = "=<img src=x onerror=alert(1)>'\"; $(rm) &amp;.png"
 
 
+def by_earlier_code(route: Route) -> None:
+    """Answer as a version did that knew one rule alone."""
+    told = route.fetch().json()
+    del told["rois"][0]["decided_by"]
+    route.fulfill(json=told)
+
+
 def test_many_files_fill_a_table_and_a_bad_one_loses_none_of_the_others(
     page: Page, served: Served, film: Path, tmp_path: Path
 ) -> None:
     paths = [tmp_path / f"{index}.png" for index in range(6)]
     for path, image in zip(paths, disc_rois(3, 3, seed=9).images, strict=True):
         Image.fromarray(image).save(path)
-    (tmp_path / "broken.png").write_text("hello")
-    choose(page, *paths[:3], tmp_path / "broken.png", *paths[3:], film)
-    expect(page.locator("#status")).to_have_text("6 of 8 pictures have an answer.")
-    expect(page.locator("#rows th[scope=row]")).to_have_text(
-        ["0.png", "1.png", "2.png", "broken.png", "3.png", "4.png", "5.png", "film.pgm"]
+    bad = [tmp_path / f"{name}.png" for name in ("small", "a", "b", "c", "broken")]
+    with Image.open(paths[0]) as image:
+        image.crop((0, 0, 100, 90)).save(bad[0])
+    for path in bad[1:]:
+        path.write_text("hello")
+    choose(page, *bad[:4])
+    expect(page.locator("#status")).to_have_text("0 of 4 pictures have an answer.")
+    expect(page.locator("#error")).to_contain_text(
+        "small.png: a ROI must be 120 × 120 pixels, and a film larger than 120, got 100 × 90"
     )
-    expect(page.locator("#rows tr").nth(3)).to_contain_text("no answer: an image must be PNG")
-    expect(page.locator("#rows tr").nth(7)).to_contain_text("a film: choose a place")
-    expect(page.locator("#error")).to_contain_text("broken.png: an image must be PNG")
+    expect(page.locator("#error")).to_contain_text("c.png: an image must be PNG")
+    expect(page.get_by_role("button", name="Save all as CSV")).to_be_hidden()
+
+    page.route("**/v1/rois?*", by_earlier_code, times=1)
+    choose(page, *paths[:3], bad[4], *paths[3:], film)
+    expect(page.locator("#status")).to_have_text("6 of 8 pictures have an answer.")
+    taken = [*bad[:4], *paths[:3], bad[4], *paths[3:], film]
+    expect(page.locator("#rows th[scope=row]")).to_have_text([path.name for path in taken])
+    expect(page.locator("#rows tr").nth(7)).to_contain_text("no answer: an image must be PNG")
+    expect(page.locator("#rows tr").nth(11)).to_contain_text("a film: choose a place")
+    told = page.locator("#error").inner_text().splitlines()
+    assert [line.partition(":")[0] for line in told] == [
+        "small.png",
+        "a.png",
+        "b.png",
+        "2 more have no answer",
+    ]
     page.get_by_role("button", name="4.png").click()
     expected = [served.row(path) for path in paths]
     expect(page.locator("#count")).to_contain_text(f"{sum(expected[4]['votes'])} of 25")
@@ -47,6 +72,7 @@ def test_many_files_fill_a_table_and_a_bad_one_loses_none_of_the_others(
     rows = list(csv.DictReader(io.StringIO(Path(saved.value.path()).read_text())))
     assert [row["file"] for row in rows] == [f"{index}.png" for index in range(6)]
     assert [float(row["probability"]) for row in rows] == [row["probability"] for row in expected]
+    assert [row["prediction_id"] for row in rows] == [row["prediction_id"] for row in expected]
 
 
 def test_a_saved_answer_is_the_services_row(page: Page, served: Served, roi: Path) -> None:
@@ -178,9 +204,14 @@ def test_a_service_with_a_token_asks_for_it(opened: Callable[..., Page], roi: Pa
     expect(page.locator("#error")).to_contain_text("authorization: must be")
     choose(page, roi)
     expect(page.locator("#error")).to_contain_text("roi.png: authorization")
-    page.get_by_label("access token").fill("open sesame")
+    page.get_by_label("access token").fill("open seasame")
+    page.get_by_label("access token").press("Enter")
+    expect(page.get_by_label("access token")).to_be_visible()
+    page.get_by_label("access token").fill("\u200bopen sesame\u00a0")  # as a web page or a letter gives it
     page.get_by_label("access token").press("Enter")
     expect(page.locator("#answer")).to_be_visible()
+    expect(page.locator("#files")).to_be_focused()
+    expect(page.locator("#curl")).to_contain_text('--header "Authorization: Bearer $MAMMO_SERVE_TOKEN"')
     expect(page.locator("#model-rows tr").first).to_be_visible()
     expect(page.get_by_label("access token")).to_be_hidden()
 

@@ -1,8 +1,7 @@
-import { ask, askJson, failure, service } from "./service.js";
-import { camKey, counted, csv, curl, nTumor, origin, outOf100, possible, ruleOf, summary, votesNeeded, why } from "./words.js";
+import { ROI_SIDE, ask, askJson, failure, see, sendable, service } from "./service.js";
+import { camKey, cells, counted, csv, curl, estimated, outOf100, possible, rule, ruleOf, summary, votesNeeded, why } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const ROI_SIDE = 120;
 
 const entries = []; // one for each file, and one more for each further place of a film
 let shown = null; // the entry whose answer or film stands on the page
@@ -14,12 +13,13 @@ const versions = () => [model?.champion, model?.challenger].filter(Boolean);
 /** The description of the version that gave a row; asked again where the page knows of others only. */
 async function describedBy(row) {
   const same = (one) => one.model_name === row.model_name && one.model_version === row.model_version;
-  if (!versions().some(same)) await loadModel().catch(() => {});
+  if (!model || !same(model.champion)) await loadModel().catch(() => {});
   return versions().find(same) ?? null;
 }
 
 async function loadModel() {
   model = await askJson("v1/model");
+  hide("access");
   drawModel();
 }
 
@@ -27,7 +27,8 @@ async function loadModel() {
 async function settle(entry) {
   entry.error = null;
   try {
-    entry.seen ??= await see(entry.file);
+    if (!model) await loadModel();
+    entry.seen ??= await see(entry.file, model.limits);
     if (entry.seen.kind === "film" && !entry.at) return;
     const path = entry.at ? `v1/films?at=${entry.at}&picture=true` : "v1/rois?picture=true";
     [entry.row] = (await askJson(path, entry.file)).rois;
@@ -35,13 +36,6 @@ async function settle(entry) {
   } catch (trouble) {
     Object.assign(entry, { error: trouble.message, lasting: trouble.lasting });
   }
-}
-
-async function see(file) {
-  if (!model) await loadModel();
-  const most = Math.max(...Object.values(model.limits));
-  if (file.size > most) throw failure(`the file has ${file.size} bytes, the service takes ${most}; crop it, or save it without other content`, true);
-  return askJson("v1/pictures", file);
 }
 
 /** Settle entries one after the other, behind those that came before, and show the first that can be shown. */
@@ -54,7 +48,7 @@ function work(list) {
       say(`${list.length > 1 ? `${index + 1} of ${list.length}: ` : ""}${entry.name} …`);
       await settle(entry);
       drawLine(entry);
-      if (!first && !entry.error) show((first = entry));
+      if (!first && !entry.error) show((first = entry), shown?.seen === entry.seen);
     }
     const answered = list.filter((entry) => entry.row).length;
     say(list.length > 1 ? `${answered} of ${list.length} pictures have an answer.` : first ? summary(first) : "");
@@ -86,13 +80,20 @@ const say = (text) => put("status", text);
 const inPng = (base64) => `data:image/png;base64,${base64}`;
 const percent = (part, whole) => `${(100 * part) / whole}%`;
 
-function show(entry) {
+/** Hide an element or show it; who was in it goes on at the choice of files. */
+function hide(id, hidden = true) {
+  if (hidden && $(id).contains(document.activeElement)) $("files").focus();
+  $(id).hidden = hidden;
+}
+
+/** Put an entry on the page; a film that `stays` keeps the place that was chosen meanwhile. */
+function show(entry, stays = false) {
   shown = entry;
   for (const { line } of entries) line.ariaCurrent = line === entry?.line ? "true" : null;
   const film = entry?.seen?.kind === "film";
   $("film-view").hidden = !film;
   $("answer").hidden = !entry?.row;
-  if (film) drawFilm(entry);
+  if (film && !stays) drawFilm(entry);
   if (!entry?.row) return;
   const { row, model: of } = entry;
   put("name", entry.at ? `${entry.name}, x ${entry.at[0]}, y ${entry.at[1]}` : entry.name);
@@ -102,6 +103,7 @@ function show(entry) {
   const byVotes = of?.vote.rule !== "mean_score";
   $("filled").style.width = percent(byVotes ? row.vote_share : row.score, 1);
   $("limit").style.left = percent(row.threshold, 1);
+  $("limit").classList.toggle("late", row.threshold > 0.5);
   $("limit").dataset.needed = of && byVotes ? `${votesNeeded(row.threshold, of.vote.tie, row.votes.length)} needed` : row.threshold.toFixed(2);
   $("referral").hidden = !row.referral;
   put("why", why(row));
@@ -112,7 +114,7 @@ function show(entry) {
   put("domain", row.in_domain ? "Yes, it is like the ROIs that the model learned from." : `No. It ${row.domain_reason}.`);
   put("version", `${row.model_name} version ${row.model_version}${of ? `, ${of.system}` : ", which the service does not describe"}`);
   put("prediction", row.prediction_id);
-  put("curl", curl(entry));
+  put("curl", curl(entry, service.token));
   $("image").src = inPng(row.picture);
   $("image").alt = `${entry.name} as the model saw it`;
   drawVotes(row, of);
@@ -174,6 +176,7 @@ async function switchCam() {
         throw failure(`version ${found.model_version} serves by now, and this answer is of version ${entry.row.model_version}; choose the picture again`);
       }
       entry.cam = found;
+      drawTrouble();
       say("Grad-CAM is drawn.");
     } catch (trouble) {
       say("");
@@ -188,23 +191,23 @@ const toRetry = () => entries.filter((entry) => entry.error && !entry.lasting);
 
 function drawTrouble(...more) {
   const lines = entries.filter((entry) => entry.error).map((entry) => `${entry.name}: ${entry.error}`);
+  if (lines.length > 4) lines.splice(3, lines.length, `${lines.length - 3} more have no answer: the table says why`);
   put("error", [...lines, ...more].join("\n"));
   $("error").hidden = !$("error").textContent;
-  $("retry").hidden = model && !toRetry().length;
+  hide("retry", $("error").hidden || Boolean(model && !toRetry().length));
 }
 
 /** The entry's line in the table of all answers. */
 function drawLine(entry) {
   const { row, line } = entry;
-  const name = make("button", { type: "button", className: "link", onclick: () => show(entry), disabled: !entry.seen || Boolean(entry.error) }, entry.name);
-  const cells = row
-    ? [entry.at?.join(", ") ?? "", row.label, `${nTumor(row)} of ${row.votes.length}`, outOf100(row.probability), row.referral ? "has to decide" : "", row.model_version]
-    : ["", entry.error ? `no answer: ${entry.error}` : entry.seen ? "a film: choose a place" : "waits"];
-  const made = cells.map((text) => make("td", {}, text));
+  const isFilm = entry.seen?.kind === "film"; // it can be shown without an answer
+  const name = make("button", { type: "button", className: "link", onclick: () => show(entry), disabled: !entry.seen || Boolean(entry.error && !isFilm) }, entry.name);
+  const made = cells(entry).map((text) => make("td", {}, text));
   if (!row) made[1].colSpan = 5;
   entry.line = make("tr", { ariaCurrent: entry === shown ? "true" : null }, make("th", { scope: "row" }, name), ...made);
   if (line) line.replaceWith(entry.line);
   else $("rows").append(entry.line);
+  $("save-all").hidden = !entries.some((one) => one.row);
   drawTrouble();
 }
 
@@ -212,15 +215,6 @@ function drawModel() {
   const known = versions();
   $("phantom").hidden = !model.champion.synthetic;
   const line = (title, tell) => make("tr", {}, make("th", { scope: "row" }, title), ...known.map((one) => make("td", {}, tell(one))));
-  const number = (one, name) => {
-    const found = one.estimates.find((estimate) => estimate.name === name);
-    if (found?.value == null) return "not known";
-    const interval = found.ci_low == null ? "no interval" : `${found.ci_low.toFixed(2)} to ${found.ci_high.toFixed(2)}`;
-    return `${found.value.toFixed(2)} (${interval}), ${found.n} ROIs`;
-  };
-  const rule = ({ vote, corners_px }) => vote.rule === "majority"
-    ? `Tumor from ${votesNeeded(vote.share_threshold, vote.tie, corners_px.length) ?? "more than all"} of ${corners_px.length} votes (${origin(vote)})`
-    : `Tumor from a mean score of ${vote.share_threshold.toFixed(2)} (${origin(vote)})`;
   const titles = ["Champion", "Challenger"].slice(0, known.length);
   $("model-head").replaceChildren(make("tr", {}, make("td"), ...titles.map((title) => make("th", { scope: "col" }, title))));
   $("model-rows").replaceChildren(
@@ -229,7 +223,7 @@ function drawModel() {
     line("Judged on", (one) => (one.synthetic ? `PHANTOM: ${one.data}` : one.data)),
     line("Patches", (one) => `${one.corners_px.length} of ${one.size_px} × ${one.size_px} pixels`),
     line("Rule", rule),
-    ...[...new Set(known.flatMap((one) => one.estimates.map(({ name }) => name)))].map((name) => line(name, (one) => number(one, name))),
+    ...[...new Set(known.flatMap((one) => one.estimates.map(({ name }) => name)))].map((name) => line(name, (one) => estimated(one, name))),
   );
 }
 
@@ -243,6 +237,7 @@ function drawFilm({ name, seen, at }) {
   $("y").max = height;
   [$("x").value, $("y").value] = at ?? [Math.ceil(width / 2), Math.ceil(height / 2)];
   drawPlace();
+  $("film-view").scrollIntoView({ block: "nearest" });
 }
 
 function drawPlace() {
@@ -264,10 +259,10 @@ function movePlace(x, y) {
 
 function voteAtPlace() {
   const at = [Number($("x").value), Number($("y").value)];
-  const { file, name, seen, row } = shown;
-  const entry = row ? { file, name, seen } : shown;
-  entry.at = at;
-  if (row) add(entry);
+  const { file, name, seen } = shown;
+  const entry = shown.at && !shown.error ? { file, name, seen } : shown;
+  Object.assign(entry, { at, error: null });
+  if (entry !== shown) add(entry);
   work([entry]);
 }
 
@@ -316,7 +311,7 @@ $("example").onclick = async () => {
 document.ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
 document.ondragleave = () => $("drop").classList.remove("over");
 document.ondrop = (event) => { event.preventDefault(); $("drop").classList.remove("over"); take(event.dataTransfer.files); };
-$("show-votes").onchange = () => { $("votes").hidden = $("square").hidden = !$("show-votes").checked; };
+$("show-votes").onchange = () => { $("votes").hidden = !$("show-votes").checked; };
 $("show-cam").onchange = switchCam;
 
 service.onBusy = (seconds) => say(`The service is busy; trying again in ${seconds} s.`);
@@ -327,5 +322,5 @@ async function start() {
   if (toRetry().length) work(toRetry());
 }
 $("retry").onclick = start;
-$("access").onsubmit = (event) => { event.preventDefault(); service.token = $("token").value; $("access").hidden = true; start(); };
+$("access").onsubmit = (event) => { event.preventDefault(); service.token = sendable($("token").value); start(); };
 start();

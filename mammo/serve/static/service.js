@@ -1,6 +1,8 @@
 // Requests to the service: patience where it is busy, and words where it fails.
 
+export const ROI_SIDE = 120;
 const TRIES = 5;
+const PATIENCE_MS = 180_000; // one request that never ends would hold all that wait behind it
 const FAILURES = {
   401: "the service wants an access token; enter it above",
   408: "the picture arrived too slowly; send it again",
@@ -18,16 +20,19 @@ export const service = {
 /** An error in words; `lasting` where another try is in vain. */
 export const failure = (words, lasting = false) => Object.assign(new Error(words), { lasting });
 
+/** A token as it was meant: what is pasted can hold characters that nobody sees, or that no header takes. */
+export const sendable = (token) => token.replace(/[^ -~\xa1-\xac\xae-\xff]/g, "").trim();
+
 /** The answer to GET, or to POST of a file; a failure where there is none. */
 export async function ask(path, file) {
   const headers = service.token ? { Authorization: `Bearer ${service.token}` } : {};
   const options = { headers };
   if (file) {
-    const body = await file.arrayBuffer().catch(() => { throw failure("the file cannot be read any more; choose it again"); });
+    const body = await file.arrayBuffer().catch(() => { throw failure("the file cannot be read any more; choose it again, and of a folder the files in it"); });
     Object.assign(options, { method: "POST", body, headers: { ...headers, "Content-Type": "application/octet-stream" } });
   }
   for (let tries = TRIES; ; tries--) {
-    const answer = await fetch(path, options).catch(() => {
+    const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) }).catch(() => {
       throw failure("no answer from the service; nothing is lost: check that it runs, then try again");
     });
     if (answer.ok) return answer;
@@ -45,3 +50,15 @@ export async function ask(path, file) {
 }
 
 export const askJson = async (path, file) => (await ask(path, file)).json();
+
+/** What a file's picture is; a failure where the service would refuse it as a ROI and as a film. */
+export async function see(file, limits) {
+  const most = Math.max(...Object.values(limits));
+  if (file.size > most) throw failure(`the file has ${file.size} bytes, the service takes ${most}; crop it, or save it without other content`, true);
+  const seen = await askJson("v1/pictures", file);
+  const { kind, width_px: width, height_px: height, roi_px: side } = seen;
+  if (kind === "film" && Math.max(width, height) <= side) {
+    throw failure(`a ROI must be ${ROI_SIDE} × ${ROI_SIDE} pixels, and a film larger than ${Math.floor(side)}, got ${width} × ${height}; crop it anew from its film, or choose the film`, true);
+  }
+  return seen;
+}

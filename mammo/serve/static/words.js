@@ -8,6 +8,13 @@ export function summary({ name, row }) {
   return `${name}: ${row.label}. ${counted(row)}.${row.referral ? " A reader has to decide." : ""}`;
 }
 
+/** An entry's cells in the table of all answers: two where it has no answer. */
+export function cells({ at, row, seen, error }) {
+  const place = at?.join(", ") ?? "";
+  if (!row) return [place, error ? `no answer: ${error}` : seen && !at ? "a film: choose a place" : "waits"];
+  return [place, row.label, `${nTumor(row)} of ${row.votes.length}`, outOf100(row.probability), row.referral ? "has to decide" : "", row.model_version];
+}
+
 export function outOf100(probability) {
   const of100 = Math.round(100 * probability);
   return of100 < 1 ? "fewer than 1" : of100 > 99 ? "more than 99" : `about ${of100}`;
@@ -22,6 +29,19 @@ export function votesNeeded(threshold, tie, n) {
 export function origin(vote) {
   if (vote.threshold === "validation") return "chosen on validation data";
   return vote.share_threshold === 0.5 ? "one half" : "fixed beforehand";
+}
+
+/** The rule of a version, in short. */
+export const rule = ({ vote, corners_px }) => vote.rule === "majority"
+  ? `Tumor from ${votesNeeded(vote.share_threshold, vote.tie, corners_px.length) ?? "more than all"} of ${corners_px.length} votes (${origin(vote)})`
+  : `Tumor from a mean score of ${vote.share_threshold.toFixed(2)} (${origin(vote)})`;
+
+/** How well a version did by a metric, with the interval. */
+export function estimated({ estimates }, name) {
+  const found = estimates.find((estimate) => estimate.name === name);
+  if (found?.value == null) return "not known";
+  const interval = found.ci_low == null ? "no interval" : `${found.ci_low.toFixed(2)} to ${found.ci_high.toFixed(2)}`;
+  return `${found.value.toFixed(2)} (${interval}), ${found.n} ROIs`;
 }
 
 /** Which rule decided, and why the label may differ from the plain majority and from the probability. */
@@ -62,10 +82,11 @@ export function camKey({ block, n_agreeing: agreeing, n_patches: n }) {
 }
 
 /** The shell command that gets the same answer. */
-export function curl({ name, at }) {
+export function curl({ name, at }, token) {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const path = new URL(at ? `v1/films?at=${at}` : "v1/rois", document.baseURI).href;
-  return `curl --data-binary ${quoted(`@./${name}`)} --header 'Content-Type: application/octet-stream' ${quoted(path)}`;
+  const locked = token ? ' --header "Authorization: Bearer $MAMMO_SERVE_TOKEN"' : "";
+  return `curl --data-binary ${quoted(`@./${name}`)} --header 'Content-Type: application/octet-stream' ${quoted(path)}${locked}`;
 }
 
 /** Rows as CSV; lists become words with blanks between them. */
@@ -75,5 +96,6 @@ export function csv(rows) {
     const formula = typeof value === "string" && /^[=+\-@\t\r]/.test(text); // a table program would run it
     return `"${formula ? "'" : ""}${text.replaceAll('"', '""')}"`;
   };
-  return [Object.keys(rows[0]), ...rows.map(Object.values)].map((line) => line.map(cell).join(",")).join("\r\n");
+  const columns = [...new Set(rows.flatMap(Object.keys))]; // versions of earlier code have fewer
+  return [columns, ...rows.map((row) => columns.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n");
 }
