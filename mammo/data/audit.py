@@ -64,16 +64,12 @@ def group_ids(table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
     Raises:
         DataError: a pair (`OVERLAP_SCHEMA`) names a ROI that the table lacks.
     """
+    _require_known(pairs, table)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     n = len(table)
     row_of = pd.Series(np.arange(n), index=table["roi_id"])
-    unknown = sorted({*pairs["a"], *pairs["b"]} - set(table["roi_id"]))
-    if unknown:
-        raise DataError(
-            f"audit: overlaps name ROIs that the table lacks, for example {unknown[:3]}; audit again"
-        )
     first_of_patient = row_of.groupby(table["patient_id"].to_numpy()).transform("first")
     of_patient = first_of_patient.notna().to_numpy()
     a = np.concatenate([row_of[pairs["a"]], first_of_patient[of_patient]]).astype(np.int64)
@@ -81,6 +77,14 @@ def group_ids(table: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
     _, groups = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(n, n)), directed=False)
     smallest: list[str] = table["roi_id"].groupby(groups).transform("min").tolist()
     return smallest
+
+
+def _require_known(pairs: pd.DataFrame, table: pd.DataFrame) -> None:
+    if unknown := sorted({*pairs["a"], *pairs["b"]} - set(table["roi_id"])):
+        raise DataError(
+            f"audit: overlaps name ROIs that the table lacks, for example {unknown[:3]}; "
+            "audit again with `dvc repro --force audit split leakage`"
+        )
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,11 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
         `n_pairs_across_parts`; `n_leaked_test_rois`, the test ROIs whose tissue is in train
         or val; `shared_patients` and `shared_films`, how many have ROIs in more than one part, and
         `n_test_rois_of_shared_patients`: null where the source knows none.
+
+    Raises:
+        DataError: a pair names a ROI that the table lacks.
     """
+    _require_known(pairs, table)
     parts = ["-".join(sorted(both)) for both in zip(pairs["split_a"], pairs["split_b"], strict=True)]
     tested = flagged_rois(pairs, table).query("split == 'test'")
     part = table["split"]

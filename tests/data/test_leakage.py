@@ -80,6 +80,8 @@ def test_groups_are_the_reachable_sets_whatever_the_order(
 def test_overlaps_of_a_roi_that_the_table_lacks_are_refused() -> None:
     with pytest.raises(DataError, match="for example \\['z'\\]"):
         groups(["a", "b"], [pair("a", "z")])
+    with pytest.raises(DataError, match=r"for example \['z'\].*audit again"):
+        leakage_summary(with_parts(pairs_table([pair("a", "z")]), PLACED), PLACED)
 
 
 TABLE = rois(
