@@ -10,6 +10,7 @@ from sklearn.metrics import roc_curve
 from mammo.core.files import Workspace, atomic_path, write_bytes, write_json
 from mammo.core.records import Label
 from mammo.core.systems import FLOOR
+from mammo.evaluation.intervals import percent
 from mammo.evaluation.voting import roi_votes
 from mammo.report.curves import (
     confusion_matrices,
@@ -70,7 +71,7 @@ def write_results(workspace: Workspace, assessment: Assessment) -> None:
             table.to_csv(temporary, index=False)
 
     folder = reports / "evaluate"
-    judged = f"{note}; {results[FLOOR]['roi']['accuracy']['confidence']:.0%} intervals"
+    judged = f"{note}; {percent(results[FLOOR]['roi']['accuracy']['confidence'])} intervals"
     roc_and_precision_recall(labels, scores, entries, folder / "curves.png", judged)
     confusion_matrices(entries, folder / "confusion.png", judged)
     reliability_diagram(labels, results["systems"], calibrated, folder / "reliability.png", judged)

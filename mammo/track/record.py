@@ -22,6 +22,7 @@ from mammo.core.settings import study_tags
 from mammo.core.systems import fits_of, members_of, title_of
 from mammo.data.rois import Rois
 from mammo.data.splits import read_parts
+from mammo.evaluation.intervals import percent
 from mammo.models.bundle import save_bundle
 from mammo.systems.assess import operation_estimates
 from mammo.systems.decide import TrainedSystem, checkpoint_name, train_system, validation_results
@@ -295,7 +296,7 @@ def story(
 
     first = f"AUC {shown('auc')}, accuracy {shown('accuracy')}; {system} on {data['note']}."
     rows = [f"| test/{name} | {shown(name)} | {estimates[of]['n']} |" for name, of in HEADLINES.items()]
-    confidence = f"{estimates['auc_score']['confidence']:.0%}"
+    confidence = percent(estimates["auc_score"]["confidence"])
     table = "\n".join([f"| metric | value ({confidence} interval) | n |", "|---|---|---|", *rows])
     rule = f"The {ships['rule']} rule decides, at a threshold of {ships['threshold']:g} ({ships['name']})."
     return (

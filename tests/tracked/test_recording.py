@@ -11,8 +11,9 @@ from mammo.core.config import Config
 from mammo.core.files import Workspace
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.systems import fit
+from mammo.systems.assess import operation_estimates
 from mammo.track import record as recording
-from mammo.track.record import ensure_run, record_evaluation, train_recorded
+from mammo.track.record import ensure_run, record_evaluation, story, train_recorded
 from mammo.track.store import connect
 from tests.study_records import write_record
 
@@ -83,6 +84,11 @@ def test_a_run_s_note_says_the_result_the_data_and_that_they_are_phantoms_in_its
         "compact-model1 on PHANTOM (synthetic) ROIs, patients known, grouped cv split, 8 test ROIs."
     )
     assert f"| test/accuracy | {accuracy} | 8 |" in lines
+    assert "| metric | value (95% interval) | n |" in lines
+    entry = results["systems"]["compact-model1"]
+    estimates = {name: one | {"confidence": 0.975} for name, one in entry["roi"].items()}
+    wider = story("", results["data"], estimates | operation_estimates(entry), entry["thresholds"][0])
+    assert "| metric | value (97.5% interval) | n |" in wider
 
 
 def test_a_run_holds_the_pictures_of_its_own_system_alone(space: Workspace, config: Config) -> None:
