@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
+from filelock import FileLock
 from rich.console import Console
 
 from mammo.core.config import OWN_SETTINGS, Config
@@ -230,12 +231,14 @@ def fill_store(workspace: Workspace, config: Config) -> Version:
     """Bring MLflow's store up to date with the workspace's files; what it holds already stays as it is.
 
     The run of each system gets its test results, and the chosen system becomes a version: champion, where there is
-    none. Runs and versions that the store lacks are written from the files.
+    none. Runs and versions that the store lacks are written from the files, by one process at a time: the first two
+    commands in a fresh clone would else write each of them twice.
     """
-    record_evaluations(workspace, config)
-    choice = read_json(workspace.reports / "champion.json")
-    run_id = ensure_run(workspace, config, choice["system"])
-    return register(workspace, choice["model_name"], run_id, workspace.bundle(choice["system"]))
+    with FileLock(workspace.mlruns / ".registering.lock"):
+        record_evaluations(workspace, config)
+        choice = read_json(workspace.reports / "champion.json")
+        run_id = ensure_run(workspace, config, choice["system"])
+        return register(workspace, choice["model_name"], run_id, workspace.bundle(choice["system"]))
 
 
 def record_evaluations(workspace: Workspace, config: Config) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +99,16 @@ def test_what_was_taken_from_the_store_is_found_and_brought_back(
     assert [what[: len(start)] for what, start in zip(lacking(space) or [], lacks, strict=True)] == lacks
     assert "champion" in fill_store(space, config).aliases
     assert lacking(space) == []
+
+
+@pytest.mark.slow
+def test_two_first_commands_at_once_register_everything_once(files_only: tuple[Workspace, Config]) -> None:
+    space, config = files_only
+    code = "from mammo.cli import _register_results, Workspace, Path; _register_results(Workspace(Path()))"
+    commands = [subprocess.Popen([sys.executable, "-c", code], cwd=space.root) for _ in range(2)]
+    assert [command.wait() for command in commands] == [0, 0]
+    assert [version.aliases for version in versions(space, NAME)] == [("champion",)]
+    assert len(comparison_rows(space)) == len(config.systems)
 
 
 def test_an_experiment_that_was_deleted_comes_back_with_its_runs(filled: tuple[Workspace, Config]) -> None:
