@@ -17,6 +17,9 @@ from typing import Any, Final
 
 import pandas as pd
 import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import WEIGHTS_FILE, Workspace, read_json, sha256_of
@@ -24,8 +27,8 @@ from mammo.core.provenance import git, hashes_in, run_dvc
 from mammo.core.settings import parse_yaml
 from mammo.serve.log import read_log
 from mammo.track.history import CODE_TAG
-from mammo.track.registry import version_of
-from mammo.track.store import FITTED, connect, tags_of, text_of
+from mammo.track.registry import Version, version_of
+from mammo.track.store import FITTED, connect, find_run, first_line, tags_of, text_of
 
 PREDICTION: Final = re.compile(r"v(?P<version>\d+)\.(?P<weights>[0-9a-f]{8})\.(?P<pixels>[0-9a-f]{16})")
 RAW: Final = ("data/raw", "data/weights")
@@ -85,23 +88,37 @@ def trace(workspace: Workspace, name: str, what: str) -> Trace:
             f"{what}: version {number} of this registry has the weights {version.weights_sha256[:8]}, so another "
             "registry's version gave this answer; name its store in MLFLOW_TRACKING_URI"
         )
-    run = client.get_run(version.run_id)
-    rois = pd.read_csv(io.StringIO(text_of(version.run_id, FITTED) or "roi_id,part,sha256\n"), dtype=str)
+    run = _run_of(client, name, version)
+    run_id = str(run.info.run_id)
+    rois = pd.read_csv(io.StringIO(text_of(run_id, FITTED) or "roi_id,part,sha256\n"), dtype=str)
     same = rois["roi_id"][rois["sha256"].str.startswith(found["pixels"])] if found else ()
     lines = read_log(workspace.predictions) if found else ()
     return Trace(
         version=asdict(version),
-        run_id=version.run_id,
+        run_id=run_id,
         experiment=client.get_experiment(run.info.experiment_id).name,
         trained=pd.Timestamp(run.info.start_time, unit="ms", tz="UTC").isoformat(timespec="seconds"),
         commit=run.data.tags.get("mammo.git_commit", ""),
         code_sha256=tags_of(client, name, number).get(CODE_TAG, ""),
-        data_md5=hashes_in(text_of(version.run_id, "evaluate/dvc.lock") or ""),
+        data_md5=hashes_in(text_of(run_id, "evaluate/dvc.lock") or ""),
         settings=dict(run.data.params),
         rois={str(part): int(n) for part, n in rois["part"].value_counts().items()},
         training_roi=next(iter(same), None),
         answers=tuple(line for line in lines if line["prediction_id"] == what),
     )
+
+
+def _run_of(client: MlflowClient, name: str, version: Version) -> Run:
+    """The run that made a version; where it is gone, the newest of the same bundle."""
+    try:
+        with suppress(MlflowException):
+            return client.get_run(version.run_id)
+        return client.get_run(find_run(client, version.bundle_sha256) or version.run_id)
+    except MlflowException as error:
+        raise TrackingError(
+            f"{name} version {version.number}: its run {version.run_id or '(it has none)'} cannot be read "
+            f"({first_line(error)}); `dvc repro` writes it again where models/ holds its bundle"
+        ) from error
 
 
 def rebuild(workspace: Workspace, name: str, number: str, say: Callable[[str], None]) -> list[Compared]:

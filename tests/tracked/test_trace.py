@@ -1,5 +1,7 @@
 """From an answer back to what made it."""
 
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from mammo.data.splits import read_parts
 from mammo.promotion.trace import rebuild, trace
 from mammo.serve.predict import predict_files
 from mammo.track import registry
+from mammo.track.check import BUNDLE_TAG
+from mammo.track.store import connect
 from tests.tracked.registered import NAME
 
 PACKAGE = Path(registry.__file__).parents[1]
@@ -53,6 +57,23 @@ def test_what_cannot_be_traced_is_refused(space: Workspace, what: str, message: 
         trace(space, NAME, what)
 
 
+def test_a_version_whose_run_is_gone_is_traced_by_another_of_its_bundle_or_refused(
+    space: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(space.mlruns / "mlflow.db", tmp_path / "mlruns")
+    copy, champion = Workspace(tmp_path), registry.champion(space, NAME)
+    client = connect(copy)
+    for tags in ({BUNDLE_TAG: champion.bundle_sha256}, {}):
+        client.create_model_version(NAME, "s3://nowhere", run_id="0" * 32, tags=tags)
+    assert trace(copy, NAME, "2").run_id == champion.run_id
+    for look in (partial(trace, copy, NAME, "3"), partial(rebuild, copy, NAME, "3", print)):
+        with pytest.raises(
+            TrackingError, match=r"mammo-roi version 3: its run 0{32} cannot be read .*`dvc repro`"
+        ):
+            look()
+
+
 def test_a_version_of_uncommitted_code_is_not_rebuilt(space: Workspace) -> None:
     with pytest.raises(MammoError, match="must come from a clean commit"):
         rebuild(space, NAME, "1", lambda _: None)
@@ -65,7 +86,6 @@ def test_a_process_with_another_mammo_does_not_vote_for_a_version(
 
     from mammo.serve.loaded import fetch_version
     from mammo.track.record import fill_store
-    from mammo.track.store import connect
 
     space, config = files_only
     fill_store(space, config)
