@@ -480,7 +480,7 @@ def shadow(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> No
 
 @_command(REGISTRY, "mammo drift --days 7 --fail")
 def drift(
-    days: Annotated[float, Option(min=0, help="Look at what was served in so many days.")] = 30,
+    days: Annotated[float, Option(min=0, max=36500, help="Look at what was served in so many days.")] = 30,
     fail: Annotated[bool, Option("--fail", help="End with exit code 2 where drift is large.")] = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = HERE,

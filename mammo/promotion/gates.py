@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
 from pathlib import Path
@@ -20,9 +20,9 @@ from mammo.evaluation.calibration import expected_calibration_error
 from mammo.evaluation.comparison import auc_difference
 from mammo.evaluation.intervals import Estimate, percent
 from mammo.evaluation.scores import Scores, read_predictions
-from mammo.track.check import BUNDLE_TAG
+from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG
 from mammo.track.registry import Version
-from mammo.track.store import first_line
+from mammo.track.store import find_run, first_line
 
 PREDICTIONS: Final = "evaluate/predictions.csv"
 RESULTS: Final = "evaluate/results.json"
@@ -105,9 +105,14 @@ class Evidence:
 
 
 def evidence_of(client: MlflowClient, version: Version, folder: Path) -> Evidence:
-    """Fetch what a version's run holds into a folder; what it does not hold is missing there."""
+    """Fetch what a version's run holds into a folder; what it does not hold is missing there.
+
+    A bundle that was trained again has several runs: its evidence goes to the newest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
+        tested = find_run(client, version.bundle_sha256, EVALUATION_TAG)
+        version = replace(version, run_id=tested or version.run_id)
         made = client.get_run(version.run_id).data.tags.get(BUNDLE_TAG)
         if made != version.bundle_sha256:
             return Evidence(version, folder, "speaks of another bundle: the run made and tested that one")
@@ -127,14 +132,18 @@ def judged(
     candidate: Evidence,
     champion: Evidence | None,
     load: Callable[[], float],
-    agreement: float | None = None,
+    agreement: Callable[[], Estimate | None] = lambda: None,
 ) -> list[Gate]:
     """Every gate, in the order of the table.
 
-    `load` loads the candidate, has it vote, and gives the seconds of a vote. `agreement` is the lower end of the share
-    of shadowed answers that agree with the champion's, where it was measured.
+    `load` loads the candidate, has it vote, and gives the seconds of a vote. `agreement` gives the share of shadowed
+    answers that agree with the champion's, where there are any.
     """
-    asked, seconds = config.promote, float("nan")
+    asked, seconds, alone = config.promote, float("nan"), ""
+    if champion is None:
+        alone = "there is no champion"
+    elif champion.version.synthetic and candidate.version.synthetic is False:
+        alone = "the champion knows phantoms alone: not compared"
 
     def loads(_: float) -> Found:
         nonlocal seconds
@@ -149,10 +158,8 @@ def judged(
         return _shown(found), found.value > over
 
     def keeps_up(margin: float) -> Found:
-        if champion is None:
-            return "there is no champion", True
-        if champion.version.synthetic and candidate.version.synthetic is False:
-            return "the champion knows phantoms alone: not compared", True
+        if champion is None or alone:
+            return alone, True
         ours, theirs = (one.json(RESULTS)["data"]["source"] for one in (candidate, champion))
         if ours != theirs:
             return f"judged on ROIs of {ours}, the champion on those of {theirs}", False
@@ -160,11 +167,12 @@ def judged(
         known = (set(zip(one.roi_ids, one.labels, strict=True)) for one in both)
         same = np.array([roi for roi, _ in set.intersection(*known)], dtype=object)
         found = auc_difference(*(one.only(same) for one in both), **config.evaluate.resampling)
-        # Equal scores, or two that separate the classes, differ in no resample: then there is no interval.
+        # Equal scores, or two that separate the classes, differ in no resample: then there is no interval. Nor has a
+        # loss one where groups are few.
         alike = (
             isnan(found.ci_low) and found.n_groups > 1 and 2 * found.n_undefined < config.evaluate.n_bootstrap
         )
-        return _shown(found), (found.value if alike else found.ci_low) >= -margin
+        return _shown(found), found.value >= 0 if alike else found.ci_low >= -margin
 
     def calibrated(most: float) -> Found:
         own, bins = candidate.own, config.evaluate
@@ -200,7 +208,12 @@ def judged(
         return "of phantoms" if synthetic else "of real ROIs", not (synthetic and real_champion)
 
     def agrees(least: float) -> Found:
-        return ("not measured", False) if agreement is None else (f"{agreement:.3f}", agreement >= least)
+        if alone:
+            return alone, True
+        if (one := agreement()) is None:
+            return "no answer of both in predictions/ here: see serve.shadow_share", False
+        ends = f"{percent(one.confidence)} interval {one.ci_low:.3f} to {one.ci_high:.3f}"
+        return f"{one.value:.3f} ({ends}; {one.n} ROIs)", one.ci_low >= least
 
     gates: list[tuple[str, float | None, str, Callable[[float], Found]]] = [
         (LOADS, True, "able to vote on the reference ROI", loads),
@@ -227,7 +240,12 @@ def judged(
             "of real ROIs, as the champion",
             real_enough,
         ),
-        ("agreement in shadow", asked.shadow_agreement, "at least {:.3f} of the answers", agrees),
+        (
+            "agreement in shadow",
+            asked.shadow_agreement,
+            "surely at least {:.3f} of the answers: lower end of the interval",
+            agrees,
+        ),
     ]
     return [_gate(*gate) for gate in gates]
 

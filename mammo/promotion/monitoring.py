@@ -84,7 +84,7 @@ def drift(workspace: Workspace, days: float) -> tuple[list[Drift], dict[str, Any
 
 
 async def _reference(workspace: Workspace) -> tuple[dict[str, npt.NDArray[np.float64]], str]:
-    """Statistics of the training part and the champion's votes on the validation part; and its number."""
+    """Statistics of the training part and the champion's votes on the validation part; and its mark."""
     from mammo.serve.loaded import opened
     from mammo.serve.score import BATCH
 
@@ -95,20 +95,25 @@ async def _reference(workspace: Workspace) -> tuple[dict[str, npt.NDArray[np.flo
         for start in range(0, len(images), BATCH):
             rows += await loaded.vote(images[start : start + BATCH])
     values = {name: table[name].to_numpy(dtype=float) for name in table}
-    return values | {name: np.array([row[name] for row in rows]) for name in VOTES}, loaded.files.number
+    return values | {name: np.array([row[name] for row in rows]) for name in VOTES}, mark_of(rows[0])
 
 
 def _served(lines: list[dict[str, Any]], champion: str) -> pd.DataFrame:
     """A row for each ROI by its pixels, preferably as the champion answered; other versions' votes are missing."""
     by_pixels: dict[str, dict[str, Any]] = {}
     for line in lines:
-        of_champion = line["model_version"] == champion
+        of_champion = mark_of(line) == champion
         facts = {"roi_id": line["prediction_id"], "in_domain": line["in_domain"], **line["inputs"]}
         facts |= {name: line[name] if of_champion else None for name in VOTES}
         pixels = line["prediction_id"].rpartition(".")[2]
         if of_champion or pixels not in by_pixels:
             by_pixels[pixels] = facts
     return pd.DataFrame(by_pixels.values())
+
+
+def mark_of(row: dict[str, Any]) -> str:
+    """Number and weights of the version that gave an answer, as `Version.mark`: other stores count from 1 too."""
+    return str(row.get("prediction_id", "")).rpartition(".")[0]
 
 
 def compare(name: str, served: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> Drift:
@@ -149,6 +154,7 @@ class Agreement(Result):
     """Two versions on the ROIs that both voted on; a ROI that was sent again counts once.
 
     Attributes:
+        champion, challenger: as `Version.mark`.
         agreement: share of ROIs that got the same label, with Wilson's interval.
         difference: mean absolute difference of the probabilities of Tumor, with a bootstrap interval over ROIs.
         disagreements: at most ten ROIs with two labels, the most different first; `prediction_id`, and `label` and
@@ -166,9 +172,8 @@ def agreements(workspace: Workspace) -> list[Agreement]:
     """What the prediction log tells of each pair of versions that voted on the same ROIs."""
     by_pair: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for line in read_log(workspace.predictions):
-        if other := line["challenger"]:
-            lines = by_pair.setdefault((line["model_version"], other["model_version"]), {})
-            lines[line["prediction_id"]] = line
+        if (other := line["challenger"]) and mark_of(other):
+            by_pair.setdefault((mark_of(line), mark_of(other)), {})[line["prediction_id"]] = line
     how = Config.load_own(workspace.params).evaluate.resampling
     return [_of(pair, list(lines.values()), how) for pair, lines in sorted(by_pair.items())]
 

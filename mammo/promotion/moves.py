@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mammo.core.config import Config
 from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
+from mammo.evaluation.intervals import Estimate
 from mammo.promotion.gates import LOADS, Evidence, Gate, evidence_of, judged
 from mammo.promotion.monitoring import agreements
 from mammo.serve.loaded import checked
@@ -44,13 +45,14 @@ def judge(workspace: Workspace, config: Config, number: str) -> Verdict:
         def evidence(number: str) -> Evidence:
             return evidence_of(client, version_of(client, name, number), Path(scratch) / number)
 
+        def agreement() -> Estimate | None:
+            pair = [one.version.mark for one in (against, candidate) if one]
+            shadowed = agreements(workspace)
+            return next((one.agreement for one in shadowed if [one.champion, one.challenger] == pair), None)
+
         candidate, champion = evidence(number), settled(workspace, client, name).told.get(CHAMPION)
-        shadowed = agreements(workspace) if champion and config.promote.shadow_agreement is not None else []
-        pair = champion, number
-        agreed = [one.agreement.ci_low for one in shadowed if (one.champion, one.challenger) == pair]
-        load = partial(checked, workspace, number)
-        against = evidence(champion) if champion else None
-        gates = judged(config, candidate, against, load, next(iter(agreed), None))
+        against, number = evidence(champion) if champion else None, candidate.version.number
+        gates = judged(config, candidate, against, partial(checked, workspace, number), agreement)
         return Verdict(number, champion, gates)
 
 

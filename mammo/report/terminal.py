@@ -147,7 +147,7 @@ def agreements_table(found: "Iterable[Agreement]") -> Group:
         ]
         agree, apart = (shown(rate.to_dict() | {"n": None}) for rate in (one.agreement, one.difference))
         caption = f"{agree} of labels agree; probabilities are {apart} apart."
-        title = f"version {one.champion} and challenger {one.challenger}: {counted(one.agreement.n, 'ROI')}"
+        title = f"{one.champion} and challenger {one.challenger}: {counted(one.agreement.n, 'ROI')}"
         tables.append(rich_table(Table(caption, headings, rows), title))
     return Group(*tables or ["no answer has a challenger's beside it: see serve.shadow_share"])
 
@@ -168,7 +168,7 @@ def gates_table(verdict: "Verdict") -> Fitting:
     """What a version showed at each gate, beside what is asked."""
     asked = [(gate.name, gate.value, gate.bound, "ok" if gate.passed else "failed") for gate in verdict.gates]
     title = f"Version {verdict.number} against champion {verdict.champion or 'none'}"
-    caption = "AUC: candidate minus floor or champion." + " It stays out." * bool(verdict.failed)
+    caption = "AUC: candidate minus floor or champion." + " Not every gate holds." * bool(verdict.failed)
     return rich_table(Table(caption, ("gate", "found", "asked: must be", ""), asked), title)
 
 

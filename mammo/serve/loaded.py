@@ -108,7 +108,7 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
                 "register this one again with `dvc repro` on an empty mlruns/"
             )
     description, reference = read_json(bundle / DESCRIPTION_FILE), json.loads(tags[REFERENCE_TAG])
-    return VersionFiles(name, number, bundle, code, reference, description, found.run_id or "")
+    return VersionFiles(name, str(found.version), bundle, code, reference, description, found.run_id or "")
 
 
 class Loaded:

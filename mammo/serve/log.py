@@ -26,7 +26,7 @@ KEPT: Final = (
     "referral",
     "in_domain",
 )
-SHADOWED: Final = ("model_version", "label", "vote_share", "score", "probability")
+SHADOWED: Final = ("prediction_id", "model_version", "label", "vote_share", "score", "probability")
 
 
 def statistics_of(image: GreyImage) -> dict[str, float]:

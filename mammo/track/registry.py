@@ -55,6 +55,11 @@ class Version:
     """Whether it knows phantoms alone; None where nobody said."""
     reason: str = ""
 
+    @property
+    def mark(self) -> str:
+        """What its every `prediction_id` begins with."""
+        return f"v{self.number}.{self.weights_sha256[:8]}"
+
 
 def versions(workspace: Workspace, model_name: str) -> list[Version]:
     """All versions, newest first; empty if nothing is registered."""
@@ -92,8 +97,7 @@ def announced(workspace: Workspace, model_name: str, number: str) -> Iterator[No
     A process that is killed leaves the tag: one version that stands by until the next announcement.
     """
     with using_store(workspace) as client:
-        version_of(client, model_name, number)
-        client.set_registered_model_tag(model_name, NEXT, number)
+        client.set_registered_model_tag(model_name, NEXT, version_of(client, model_name, number).number)
     try:
         yield
     finally:
@@ -119,7 +123,7 @@ def version_of(client: MlflowClient, model_name: str, number: str, reason: str =
     tags = tags_of(client, model_name, number)
     synthetic = tags.get("mammo.synthetic")
     return Version(
-        number=number,
+        number=str(found.version),  # MLflow finds 2 as 02 too
         aliases=tuple(sorted(found.aliases)),
         system=tags.get("mammo.system", ""),
         run_id=found.run_id or "",

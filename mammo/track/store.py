@@ -260,10 +260,10 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
     return False
 
 
-def find_run(client: MlflowClient, bundle_sha256: str) -> str | None:
-    """Id of the newest run that made the bundle with this hash (`BUNDLE_TAG`), or None if this store has none."""
+def find_run(client: MlflowClient, bundle_sha256: str, tag: str = "") -> str | None:
+    """Id of the newest run that made the bundle with this hash (`BUNDLE_TAG`) and has this tag, or None."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    query = f"tags.`{BUNDLE_TAG}` = '{bundle_sha256}'"
+    query = f"tags.`{BUNDLE_TAG}` = '{bundle_sha256}'" + f" and tags.`{tag}` != ''" * bool(tag)
     found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
     return str(found[0].info.run_id) if found else None
 

@@ -12,6 +12,7 @@ import pytest
 from mammo.core.config import Config
 from mammo.core.errors import TrackingError
 from mammo.core.serve_config import PromoteConfig
+from mammo.evaluation.intervals import wilson
 from mammo.promotion.gates import Evidence, Gate, judged
 from mammo.track.registry import Version
 from tests.promotion.evidence import LEAKED, predictions, write_beside_results
@@ -153,6 +154,18 @@ def test_a_margin_that_the_interval_keeps_lets_a_slightly_worse_one_pass(
     assert gate.value.startswith("-0.053 (")
 
 
+def test_a_loss_without_an_interval_does_not_pass(candidate: Evidence, champion: Evidence) -> None:
+    """Of two groups one holds Normal ROIs alone: without the other there is no AUC, hence no jackknife."""
+
+    def in_two_groups(table: pd.DataFrame) -> None:
+        with_scores(table, 1)
+        table["group_id"] = table["roi_id"].str.startswith("test/Normal (1").map({True: "p", False: "q"})
+
+    rewritten(in_two_groups)(candidate.folder)
+    (gate,) = failed(candidate, champion, asked(over_floor=None, margin_auc=0.4))
+    assert gate.value == "-0.053 (no interval; 39 ROIs, 2 groups)"
+
+
 def test_a_missing_list_of_leaks_fails_its_gate(candidate: Evidence, champion: Evidence) -> None:
     without("audit/flagged_rois.csv")(candidate.folder)
     (gate,) = failed(candidate, champion)
@@ -228,9 +241,34 @@ def test_a_gate_that_is_null_is_not_asked(tmp_path: Path, champion: Evidence) ->
     assert failed(bare, champion, asked(**nothing, **off)) == []
 
 
-@pytest.mark.parametrize(("agreement", "passes"), [(None, False), (0.93, False), (0.95, True)])
+def in_shadow(candidate: Evidence, champion: Evidence | None, agreed: int, n: int) -> Gate:
+    """The gate of a version that agrees on so many of n ROIs."""
+    agreement = wilson(agreed, n, 0.95) if n else None
+    return judged(asked(shadow_agreement=0.7), candidate, champion, lambda: 0.01, lambda: agreement)[-1]
+
+
+@pytest.mark.parametrize(
+    ("agreed", "n", "found", "passes"),
+    [
+        # Wilson's interval of n of n begins at n / (n + 1.96²).
+        (10, 10, "1.000 (95% interval 0.722 to 1.000; 10 ROIs)", True),
+        (8, 8, "1.000 (95% interval 0.676 to 1.000; 8 ROIs)", False),
+        (0, 0, "no answer of both in predictions/ here: see serve.shadow_share", False),
+    ],
+)
 def test_agreement_in_shadow_can_be_asked_for(
-    candidate: Evidence, champion: Evidence, agreement: float | None, passes: bool
+    candidate: Evidence, champion: Evidence, agreed: int, n: int, found: str, passes: bool
 ) -> None:
-    gates = judged(asked(shadow_agreement=0.95), candidate, champion, lambda: 0.01, agreement)
-    assert [gate.name for gate in gates if not gate.passed] == ([] if passes else ["agreement in shadow"])
+    gate = in_shadow(candidate, champion, agreed, n)
+    assert (gate.value, gate.passed) == (found, passes)
+    assert gate.bound == "surely at least 0.700 of the answers: lower end of the interval"
+
+
+def test_no_agreement_is_asked_where_there_is_nothing_to_agree_with(
+    candidate: Evidence, champion: Evidence
+) -> None:
+    gate = in_shadow(candidate, None, 0, 10)
+    assert (gate.value, gate.passed) == ("there is no champion", True)
+    phantom = replace(champion, version=replace(champion.version, synthetic=True))
+    gate = in_shadow(candidate, phantom, 0, 10)
+    assert (gate.value, gate.passed) == ("the champion knows phantoms alone: not compared", True)

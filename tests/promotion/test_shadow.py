@@ -16,17 +16,20 @@ from mammo.serve.log import PredictionLog, read_log
 from tests.settings import PARAMS
 
 
-def answer(roi: int, version: str, probability: float) -> dict[str, Any]:
+def answer(roi: int, version: str, probability: float, weights: str = "aaaaaaaa") -> dict[str, Any]:
     """What a version says; above 0.5 it says Tumor."""
     label = "Tumor" if probability > 0.5 else "Normal"
-    row = {"prediction_id": f"v{version}.aaaaaaaa.{roi:016x}", "model_version": version, "label": label}
+    row = {"prediction_id": f"v{version}.{weights}.{roi:016x}", "model_version": version, "label": label}
     shares = dict.fromkeys(("vote_share", "score", "probability"), probability)
     return row | shares | {"referral": False, "in_domain": True}
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """Ten ROIs by versions 1 and 2, which disagree on two of them; one was sent four times, one goes to 3."""
+    """Ten ROIs by versions 1 and 2, which disagree on two of them; one was sent four times, one goes to 3.
+
+    Another store's version 2 answered about one more.
+    """
     shutil.copy(PARAMS, tmp_path / "params.yaml")
     space = Workspace(tmp_path)
     log, image = PredictionLog(space.predictions), np.zeros((120, 120), np.uint8)
@@ -34,6 +37,7 @@ def workspace(tmp_path: Path) -> Workspace:
         other = {3: 0.8, 7: 0.6}.get(roi, 0.3)
         log.write(answer(roi, "1", 0.2), image, "rois", 0, answer(roi, "2", other))
     log.write(answer(3, "1", 0.2), image, "rois", 0, answer(3, "3", 0.2))
+    log.write(answer(3, "1", 0.2), image, "rois", 0, answer(3, "2", 0.2, "bbbbbbbb"))
     log.write(answer(99, "1", 0.2), image, "rois", 0, None)
     log.close()
     return space
@@ -66,15 +70,16 @@ def test_disagreements_are_named_the_most_different_first(workspace: Workspace) 
 
 def test_each_pair_of_versions_has_its_own_report(workspace: Workspace) -> None:
     assert [(one.champion, one.challenger, one.agreement.n) for one in agreements(workspace)] == [
-        ("1", "2", 10),
-        ("1", "3", 1),
+        ("v1.aaaaaaaa", "v2.aaaaaaaa", 10),
+        ("v1.aaaaaaaa", "v2.bbbbbbbb", 1),
+        ("v1.aaaaaaaa", "v3.aaaaaaaa", 1),
     ]
 
 
 def test_the_table_shows_both_answers(workspace: Workspace) -> None:
     with (console := Console(width=100)).capture() as shown:
         console.print(agreements_table(agreements(workspace)))
-    assert "version 1 and challenger 2: 10 ROIs" in shown.get()
+    assert "v1.aaaaaaaa and challenger v2.aaaaaaaa: 10 ROIs" in shown.get()
     assert "Normal 0.20" in shown.get()
     assert "Tumor 0.80" in shown.get()
 

@@ -16,8 +16,10 @@ from mammo.core.errors import DataError
 from mammo.core.files import Workspace
 from mammo.promotion.monitoring import compare, drift, psi
 from mammo.serve.log import PredictionLog
+from mammo.track.registry import champion
 from tests.disc_rois import disc_rois
 from tests.tracked.conftest import Mammo
+from tests.tracked.registered import NAME
 
 Finished = tuple[Workspace, Config]
 Images = npt.NDArray[np.uint8]
@@ -66,14 +68,15 @@ def test_few_answers_are_said_and_not_judged() -> None:
     assert math.isnan(found.psi)
 
 
-def serve(space: Workspace, images: Images, version: str = "1") -> None:
-    """As if the service had answered about these ROIs."""
+def serve(space: Workspace, images: Images, mark: str | None = None) -> None:
+    """As if the service had answered about these ROIs by the champion, or the version with this mark."""
+    mark = mark or champion(space, NAME).mark
     log = PredictionLog(space.predictions)
     for number, image in enumerate(images):
         tumor = number % 2
         row: dict[str, Any] = {
-            "prediction_id": f"v{version}.aaaaaaaa.{number:016x}",
-            "model_version": version,
+            "prediction_id": f"{mark}.{number:016x}",
+            "model_version": mark[1:].partition(".")[0],
             "label": ("Normal", "Tumor")[tumor],
             "referral": False,
             "in_domain": True,
@@ -119,13 +122,14 @@ def test_the_expectations_name_what_left_the_bounds_of_the_reference(space: Work
 
 @pytest.mark.slow
 def test_votes_of_other_versions_and_few_answers_are_not_judged(space: Workspace) -> None:
-    serve(space, disc_rois(5, 5, seed=9).images, version="7")
+    for mark in ("v7.aaaaaaaa", "v1.aaaaaaaa"):  # the second is that of another store
+        serve(space, disc_rois(5, 5, seed=9).images, mark)
     found, checked = drift(space, 30)
     assert {(one.name, one.n) for one in found} >= {("mean", 10), ("score", 0)}
     assert ({one.word for one in found}, checked) == ({"too few"}, None)
 
 
-def test_a_log_without_answers_of_these_days_is_refused(space: Workspace) -> None:
+def test_a_log_without_answers_of_these_days_is_refused(mammo: Mammo, space: Workspace) -> None:
     serve(space, disc_rois(1, 1).images)
     (path,) = space.predictions.iterdir()
     old = (datetime.now(UTC) - timedelta(days=40)).isoformat()
@@ -134,3 +138,5 @@ def test_a_log_without_answers_of_these_days_is_refused(space: Workspace) -> Non
 
     with pytest.raises(DataError, match="holds no answer of the last 30 days"):
         drift(space, 30)
+    code, _, said = mammo("drift", "--days", "inf", "-w", str(space.root))
+    assert (code, "36500" in said) == (2, True)

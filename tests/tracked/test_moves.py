@@ -15,17 +15,20 @@ from mammo.core.errors import MammoError, TrackingError
 from mammo.core.files import Workspace
 from mammo.models.bundle import load_bundle, save_bundle
 from mammo.promotion import moves
+from mammo.serve.log import PredictionLog
 from mammo.track import registry
-from mammo.track.check import lacking
+from mammo.track.check import BUNDLE_TAG, EVALUATION_TAG, lacking
 from mammo.track.history import history_of
 from mammo.track.record import ensure_run, fill_store
 from mammo.track.registry import register
 from mammo.track.store import connect
 from tests.promotion.evidence import write_beside_results
+from tests.promotion.test_shadow import answer
 from tests.tracked.conftest import Mammo
 from tests.tracked.registered import NAME, crown
 
 Place = tuple[Workspace, Config]
+PIXELS = np.zeros((120, 120), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,54 @@ def test_evidence_about_another_bundle_is_none(place: Place) -> None:
     with pytest.raises(TrackingError, match=r"(?s)version 3 stays out.*recall.*speaks of another bundle"):
         promoted(place, "3")
     assert kinds(place) == ["register", "register", "register"]
+
+
+@pytest.mark.usefixtures("trusted")
+def test_evidence_is_that_of_the_newest_run_of_a_bundle_that_was_tested(trained: Place, place: Place) -> None:
+    """`dvc repro` in another clone trains the same bits again, on data that break an expectation."""
+    space, config = place
+    client, version = connect(space), registry.version_of(connect(space), NAME, "2")
+    experiment = client.get_run(version.run_id).info.experiment_id
+    again = client.create_run(experiment, tags={BUNDLE_TAG: version.bundle_sha256}).info.run_id
+    assert moves.judge(space, config, "2").failed == []
+    for name in ("evaluate", "audit", "expectations"):
+        client.log_artifacts(again, str(trained[0].reports / name), name)
+    rules = {"expectations": {"roi_id_unique": {"severity": "critical", "kept": False}}}
+    client.log_dict(again, rules, "expectations/rois.json")
+    client.set_tag(again, EVALUATION_TAG, "set after all of them")
+    (gate,) = moves.judge(space, config, "2").failed
+    assert (gate.name, gate.value) == ("expectations", "roi_id_unique")
+
+
+@pytest.mark.usefixtures("trusted")
+def test_shadowed_answers_count_where_both_versions_are_of_this_store(place: Place, mammo: Mammo) -> None:
+    space, _ = place
+    params = yaml.safe_load(space.params.read_text())
+    space.params.write_text(
+        yaml.safe_dump(params | {"promote": params["promote"] | {"shadow_agreement": 0.7}})
+    )
+    config = Config.load_own(space.params)
+    weights = [registry.version_of(connect(space), NAME, number).weights_sha256[:8] for number in "12"]
+
+    def found() -> tuple[str, bool]:
+        gate = moves.judge(space, config, "2").gates[-1]
+        return gate.value, gate.passed
+
+    log = PredictionLog(space.predictions)
+    for roi in range(10):
+        other_store = answer(roi, "1", 0.2), answer(roi, "2", 0.2)
+        log.write(other_store[0], PIXELS, "rois", 0, other_store[1])
+    assert found() == ("no answer of both in predictions/ here: see serve.shadow_share", False)
+    for roi in range(10):
+        own = [answer(roi, number, 0.2, of) for number, of in zip("12", weights, strict=True)]
+        log.write(own[0], PIXELS, "rois", 0, own[1])
+    log.close()
+    assert found() == ("1.000 (95% interval 0.722 to 1.000; 10 ROIs)", True)
+    (path,) = space.predictions.iterdir()
+    path.write_text("damaged\n" + path.read_text())
+    assert "line 1 must be an answer as JSON" in found()[0]
+    code, said, _ = mammo("promote", "2", "--force", "--reason", "a test", "--workspace", str(space.root))
+    assert (code, "champion was version 1" in said) == (0, True)
 
 
 @pytest.mark.usefixtures("trusted")
@@ -237,7 +288,7 @@ def test_the_commands_show_the_table_first_and_end_with_2_where_they_refuse(
     code, said = run("promote", "3", "--dry-run")
     assert code == 0
     assert "Version 3 against champion 1" in said
-    assert "It stays out." in said
+    assert "Not every gate holds." in said
     code, said = run("promote", "3")
     assert code == 2
     assert said.index("against champion 1") < said.index("version 3 stays out")
@@ -247,7 +298,7 @@ def test_the_commands_show_the_table_first_and_end_with_2_where_they_refuse(
     assert (code, "champion was version 1" in said) == (0, True)
     code, said = run("rollback")
     assert (code, "rolled back from version 3" in said) == (0, True)
-    code, said = run("promote", "2", "--reason", "a good one")
+    code, said = run("promote", "02", "--reason", "a good one")
     assert (code, "champion was version 1" in said) == (0, True)
     code, said = run("rollback")
     assert (code, "rolled back from version 2" in said) == (0, True)
