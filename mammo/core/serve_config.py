@@ -58,7 +58,9 @@ class ServeConfig(Section):
     max_batch: Positive
     """ROIs that wait are voted on together, so many at most."""
     queue: Positive
-    """ROIs that may wait; more are answered with 503 and Retry-After."""
+    """ROIs that may wait for a batch of one version, explanations counted until they are answered. What would make it
+    more is answered with 503 and Retry-After, a request of more alone with 422; pictures not decoded yet do not
+    count."""
     per_client: Positive
     """Requests of one client at a time; more are answered with 429."""
     body_s: Seconds

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,14 @@ LIBRARIES: Final = {
     "pictures": ("numpy", "pydantic", "yaml", "PIL.Image", "pydicom", "scipy.ndimage"),
 }
 START_S: Final = 120
+Wanted = Callable[[], Awaitable[None]]
+"""Raises where nobody waits for the answer any more."""
+
+
+class BusyError(MammoError):
+    """More waits than may; it is welcome a second later."""
+
+    status = 503
 
 
 class WorkerGoneError(MammoError):
@@ -56,14 +64,16 @@ class Worker:
     async def start(self, order: Header) -> None:
         """Become the worker of an order; `MammoError` where the version cannot be loaded, in its own words."""
         self.order = order
-        if self.process is None:
+        if self.process is None or self.process.returncode is not None:
             await self.load()
         line = json.dumps(order | {"kind": self.kind}).encode() + b"\n"
         header, _ = await self._exchange(line, START_S)
         if "error" in header:
             raise MammoError(header["error"])
 
-    async def ask(self, header: Header, body: bytes = b"", seconds: float = 60) -> tuple[Header, bytes]:
+    async def ask(
+        self, header: Header, body: bytes = b"", seconds: float | None = 60
+    ) -> tuple[Header, bytes]:
         """Send a request and wait for the answer, before the next; a worker that ended is started again first.
 
         Raises:
@@ -71,14 +81,13 @@ class Worker:
             WorkerGoneError: there was no answer in time, or the worker ended; the next request starts another.
         """
         if self.process is None or self.process.returncode is not None:
-            self.process = None
             await self.start(self.order)
         answer, content = await self._exchange(message(header, body), seconds)
         if "error" in answer:
             raise DataError(answer["error"])
         return answer, content
 
-    async def _exchange(self, sent: bytes, seconds: float) -> tuple[Header, bytes]:
+    async def _exchange(self, sent: bytes, seconds: float | None) -> tuple[Header, bytes]:
         process = self.process
         assert process is not None
         assert process.stdin is not None
@@ -116,18 +125,28 @@ class Worker:
 
 
 class Pool:
-    """Workers of one kind, each asked one thing at a time."""
+    """Workers of one kind, each asked one thing at a time; `most`, if any, may wait for one."""
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self.workers = list(workers)
+    def __init__(self, workers: Sequence[Worker], most: int | None = None) -> None:
+        self.workers, self.most, self._n_asked = list(workers), most, 0
         self._free: asyncio.Queue[Worker] = asyncio.Queue()
         for worker in workers:
             self._free.put_nowait(worker)
 
-    async def ask(self, header: Header, body: bytes = b"", seconds: float = 60) -> tuple[Header, bytes]:
-        """As `Worker.ask`, of the next that is free."""
-        worker = await self._free.get()
+    async def ask(
+        self, header: Header, body: bytes = b"", seconds: float | None = 60, wanted: Wanted | None = None
+    ) -> tuple[Header, bytes]:
+        """As `Worker.ask`, of the next that is free, if the answer is wanted then; `BusyError` where too many wait."""
+        if self.most is not None and self._n_asked >= len(self.workers) + self.most:
+            raise BusyError(f"at most {self.most} pictures may wait here; send yours again in a second")
+        self._n_asked += 1
         try:
-            return await worker.ask(header, body, seconds)
+            worker = await self._free.get()
+            try:
+                if wanted is not None:
+                    await wanted()
+                return await worker.ask(header, body, seconds)
+            finally:
+                self._free.put_nowait(worker)
         finally:
-            self._free.put_nowait(worker)
+            self._n_asked -= 1

@@ -20,7 +20,7 @@ from mammo.core.errors import DataError, MammoError
 from mammo.core.files import Workspace
 from mammo.core.processes import usable_cpus
 from mammo.data.decode import GreyImage
-from mammo.serve.children import Worker, WorkerGoneError
+from mammo.serve.children import BusyError, Worker, WorkerGoneError
 from mammo.serve.loaded import Loaded, Row, fetch_version
 from mammo.track.history import CHALLENGER, CHAMPION
 from mammo.track.registry import aliases
@@ -28,12 +28,7 @@ from mammo.track.store import connect
 
 log = logging.getLogger("mammo.serve")
 POLLS_TO_RETRY: Final = 60
-
-
-class BusyError(MammoError):
-    """More ROIs wait than may; they are welcome a second later."""
-
-    status = 503
+VOTE_S: Final = 60
 
 
 class Batcher:
@@ -98,7 +93,7 @@ class Batcher:
             )
         if self.n_waiting + n > limit:
             raise BusyError(
-                f"{self.n_waiting} ROIs wait, and at most {limit} may; send yours again in a second"
+                f"{self.n_waiting} ROIs wait, and at most {limit} may, yours are {n}; send them again in a second"
             )
 
     async def _run(self) -> None:
@@ -125,8 +120,8 @@ class Batcher:
         """Rows of a batch, from as many voters as there are, and one more, should they end one after the other."""
         for _ in self._tasks:
             with suppress(WorkerGoneError):
-                return await self.loaded.vote(images)
-        return await self.loaded.vote(images)
+                return await self.loaded.vote(images, VOTE_S)
+        return await self.loaded.vote(images, VOTE_S)
 
     async def drain(self) -> None:
         """Wait for the requests that began with this version, then end it."""
@@ -201,7 +196,7 @@ class Follower:
                 await self.step()
                 self.trouble = ""
             except Exception as error:  # noqa: BLE001 (whatever it is, the next move of the alias has to be followed)
-                why = str(error) if isinstance(error, MammoError) else repr(error)
+                why = _told(error)
                 if why != self.trouble:
                     log.error("the registry cannot be followed, version %s goes on: %s", self._current, why)
                 self.trouble = why
@@ -213,7 +208,8 @@ class Follower:
         expected = [number for number in (self._next, challenger) if number is not None]
         wanted = {champion, *expected}
         self.refused = {number: why for number, why in self.refused.items() if number in wanted}
-        await self._have(champion)
+        if champion not in self._loaded:  # else it need not wait until another is
+            await self._have(champion)
         if champion in self._loaded and champion != self._current:
             log.warning("version %s answers in place of version %s", champion, self._current)
             self._former = [number for number in (*self._former, self._current) if number != champion]
@@ -237,10 +233,10 @@ class Follower:
                 try:
                     await self._load(number)
                     self.refused.pop(number, None)
-                except MammoError as error:
-                    self.refused[number] = str(error)
+                except Exception as error:  # noqa: BLE001 (whatever it is, it has to be told, and not at every poll)
+                    why = self.refused[number] = _told(error)
                     self._retry_at[number] = time.monotonic() + POLLS_TO_RETRY * self.config.serve.poll_s
-                    log.error("version %s is refused, version %s goes on: %s", number, self._current, error)
+                    log.error("version %s is refused, version %s goes on: %s", number, self._current, why)
 
     async def _ask(self) -> None:
         self.aliases, self._next = await asyncio.to_thread(aliases, self.workspace, self._client, self.name)
@@ -271,8 +267,13 @@ class Follower:
     async def close(self) -> None:
         """End every process."""
         if self._preloading is not None:
-            await self._preloading
+            self._preloading.cancel()
+            await asyncio.gather(self._preloading, return_exceptions=True)
         await asyncio.gather(*self._draining)
         for batcher in self._loaded.values():
             await batcher.drain()
         await asyncio.gather(*(spare.close() for spare in self._spares))
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, MammoError) else repr(error)

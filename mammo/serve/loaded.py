@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -24,7 +25,7 @@ from mammo.core.errors import TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
 from mammo.core.processes import usable_cpus
 from mammo.data.decode import MAX_ROI_BYTES, GreyImage
-from mammo.serve.children import Pool, TooSlowError, Worker
+from mammo.serve.children import Pool, TooSlowError, Wanted, Worker
 from mammo.serve.worker import rois_of
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.history import CODE_TAG
@@ -35,6 +36,8 @@ Row = dict[str, Any]
 TOLERANCE: Final = 0.005
 """Of the reference's score: machines and numbers of threads differ in the last bits, other weights in the first."""
 N_TIMED: Final = 5
+FILMS_WAITING: Final = 16
+"""Of up to 20 MiB each."""
 UNREGISTERED: Final = "unregistered"
 """In place of a version's number."""
 
@@ -68,8 +71,14 @@ def _downloads() -> tempfile.TemporaryDirectory[str]:
 @cache
 def _downloaded(registry: str, where: str, uri: str) -> Path:
     """The files of a version: in their place, or a copy made once, for what a number stands for never changes."""
-    copy = None if where.startswith("file:") else tempfile.mkdtemp(dir=_downloads().name)
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=copy))
+    if where.startswith("file:"):
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    copy = tempfile.mkdtemp(dir=_downloads().name)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=copy))
+    except BaseException:
+        shutil.rmtree(copy)
+        raise
 
 
 def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
@@ -83,11 +92,14 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
         found = client.get_model_version(name, number)
         tags, uri = tags_of(client, name, number), f"models:/{name}/{number}"
         where = client.get_model_version_download_uri(name, number)
+        is_copy = not where.startswith("file:")
         folder = _downloaded(mlflow.get_registry_uri(), where, uri)
     except (MlflowException, OSError) as error:
+        remedy = "check the server and the network"
+        if not mlflow.get_registry_uri().startswith("http"):
+            remedy = "they lie where the store was made. If that folder was moved, empty mlruns/ and run `dvc repro`"
         raise TrackingError(
-            f"{name} version {number}: its files cannot be read ({first_line(error)}); they lie where the store was "
-            "made. If that folder was moved, empty mlruns/ and run `dvc repro`"
+            f"{name} version {number}: its files cannot be read ({first_line(error)}); {remedy}"
         ) from error
     bundle, code = folder / "artifacts", folder / "code"
     if CODE_TAG not in tags:
@@ -102,10 +114,15 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     }
     for tag, (path, hashed) in hashes.items():
         if not path.exists() or hashed(path) != tags.get(tag):
+            remedy = "register this one again with `dvc repro` on an empty mlruns/"
+            if is_copy:
+                _downloaded.cache_clear()  # the next attempt fetches another
+                shutil.rmtree(folder, ignore_errors=True)
+                remedy = "check the server and the network"
             raise TrackingError(
                 f"{name} version {number}: {path} must be what was registered (its hash {tag} is "
                 f"{tags.get(tag)}); it was changed or damaged: serve another version with `mammo rollback`, or "
-                "register this one again with `dvc repro` on an empty mlruns/"
+                f"{remedy}"
             )
     description, reference = read_json(bundle / DESCRIPTION_FILE), json.loads(tags[REFERENCE_TAG])
     return VersionFiles(name, str(found.version), bundle, code, reference, description, found.run_id or "")
@@ -125,13 +142,14 @@ class Loaded:
         self.voters = Pool(voters)
         self.decoders = Pool([Worker("pictures", limited) for _ in range(self.settings.decoders)])
         # Who votes on ROIs need not wait for films.
-        self.films = Pool([Worker("pictures", limited | {"nice": 10})])
+        self.films = Pool([Worker("pictures", limited | {"nice": 10})], FILMS_WAITING)
 
     async def start(self, threads: int = 1) -> None:
-        """Start the workers that vote and wait for them; the others start when they are asked first."""
+        """Start the workers that vote or decode ROIs and wait for them; that of films starts when it is asked."""
         votes = self._order | {"bundle": str(self.files.bundle), "threads": threads}
         votes |= {"model_name": self.files.name, "model_version": self.files.number}
-        started = (voter.start(votes) for voter in self.voters.workers)
+        started = [voter.start(votes) for voter in self.voters.workers]
+        started += [decoder.start(decoder.order) for decoder in self.decoders.workers]
         for one in await asyncio.gather(*started, return_exceptions=True):  # all, so that closing finds them
             if one:
                 raise one
@@ -157,19 +175,19 @@ class Loaded:
             )
         return statistics.median(seconds)
 
-    async def decode(self, content: bytes, name: str) -> GreyImage:
+    async def decode(self, content: bytes, name: str, wanted: Wanted | None = None) -> GreyImage:
         """A ROI's grey levels `(120, 120)` from a file's bytes."""
         header = {"do": "roi", "name": name}
-        _, body = await self.decoders.ask(header, content, self.settings.decode_s)
+        _, body = await self.decoders.ask(header, content, self.settings.decode_s, wanted)
         roi: GreyImage = rois_of(body)[0]
         return roi
 
     async def cut(
-        self, content: bytes, name: str, places: Sequence[tuple[float, float]]
+        self, content: bytes, name: str, places: Sequence[tuple[float, float]], wanted: Wanted | None = None
     ) -> npt.NDArray[np.uint8]:
         """ROIs `(n, 120, 120)` at places of a film, cut as in training."""
         header = {"do": "film", "name": name, "at": list(places), "bounding_box": self.bounding_box}
-        _, body = await self.films.ask(header, content, self.settings.film_s)
+        _, body = await self.films.ask(header, content, self.settings.film_s, wanted)
         return rois_of(body)
 
     async def show(self, content: bytes, name: str) -> tuple[Row, bytes]:
@@ -185,9 +203,9 @@ class Loaded:
         answer, _ = await self.decoders.ask({"do": "png"}, images.tobytes(), self.settings.decode_s)
         return list(answer["pngs"])
 
-    async def vote(self, images: npt.NDArray[np.uint8]) -> list[Row]:
-        """The answer about each of the ROIs `(n, 120, 120)`, with its patch scores."""
-        answer, _ = await self.voters.ask({"do": "vote"}, images.tobytes())
+    async def vote(self, images: npt.NDArray[np.uint8], seconds: float | None = None) -> list[Row]:
+        """The answer about each of the ROIs `(n, 120, 120)`, with its patch scores; in any time if none is told."""
+        answer, _ = await self.voters.ask({"do": "vote"}, images.tobytes(), seconds)
         return list(answer["rows"])
 
     async def explain(self, image: GreyImage, block: str | None = None) -> tuple[Row, dict[str, Any]]:

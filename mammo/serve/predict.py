@@ -61,9 +61,11 @@ def _inputs_of(place: Path) -> Iterator[Input]:
     written = place.stat().st_mtime_ns
     if place.is_dir():
         for path in sorted(place.iterdir()):
+            if _hidden(path.name):
+                continue
             if path.is_dir() and not path.is_symlink():
                 yield from _inputs_of(path)
-            elif not _hidden(path.name):
+            else:
                 yield _file(path)
     elif place.suffix.lower() == ".zip":
         with zipfile.ZipFile(place) as zipped:
@@ -100,7 +102,7 @@ def _file(path: Path) -> Input:
 
 
 def _hidden(name: str) -> bool:
-    return Path(name).name.startswith(".")
+    return any(part.startswith(".") and part != ".." for part in Path(name).parts)
 
 
 def hashed(inputs: Iterator[Input], digest: Any) -> Iterator[Input]:

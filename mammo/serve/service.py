@@ -43,7 +43,11 @@ class Measures:
         self.votes = Counter("mammo_votes", "ROIs voted on", ["version", "label"], **shared)
         self.referrals = Counter("mammo_referrals", "ROIs referred to a reader", ["version"], **shared)
         self.refused = Counter("mammo_refused", "Requests of /v1 without an answer", ["status"], **shared)
-        self.queue = Gauge("mammo_queue", "ROIs that wait for a batch", **shared)
+        self.queue = Gauge(
+            "mammo_queue",
+            "ROIs of the version that answers which are in no batch yet, and ROIs being explained",
+            **shared,
+        )
         self.batch = Histogram("mammo_batch_size", "ROIs voted on together", buckets=SIZES, **shared)
         self.decode = Histogram(
             "mammo_decode_seconds", "Decoding of a request's pictures", buckets=SECONDS, **shared
@@ -90,6 +94,7 @@ class Service:
             yield
         finally:
             following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             await asyncio.gather(*self.shadows)
             await self.follower.close()
             self.predictions.close()

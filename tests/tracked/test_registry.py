@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from fastapi.testclient import TestClient
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
@@ -22,6 +24,7 @@ from mammo.core.files import Workspace, tree_sha256
 from mammo.data.rois import read_rois
 from mammo.models.bundle import load_bundle
 from mammo.promotion.moves import rollback
+from mammo.serve import loaded
 from mammo.serve.app import create_app
 from mammo.serve.loaded import VersionFiles, fetch_version
 from mammo.serve.predict import explain_rois, predict_files
@@ -126,6 +129,34 @@ def test_a_champion_whose_files_were_moved_is_an_error_with_a_way_out(
     shutil.move(space.mlruns / "artifacts", tmp_path / "elsewhere")
     with pytest.raises(TrackingError, match=r"mammo-roi version 1: its files cannot be read .*empty mlruns/"):
         champion_files(space)
+
+
+def test_a_copy_from_a_server_that_is_damaged_or_not_whole_is_fetched_again(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, damages = champion_files(space).bundle.parent, ["not whole", "damaged", ""]
+    copies = tmp_path / "copies"
+    copies.mkdir()
+
+    def download(artifact_uri: str, dst_path: str) -> str:
+        assert artifact_uri == f"models:/{NAME}/1"
+        copy, damage = Path(shutil.copytree(source, Path(dst_path) / "model")), damages.pop(0)
+        if damage == "not whole":
+            raise ConnectionError("reset by peer")
+        if damage:
+            (copy / "artifacts" / "model.safetensors").write_bytes(b"")
+        return str(copy)
+
+    monkeypatch.setattr(loaded, "_downloads", lambda: SimpleNamespace(name=copies))
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
+    monkeypatch.setattr(MlflowClient, "get_model_version_download_uri", lambda *_: "mlflow-artifacts:/1")
+    with pytest.raises(TrackingError, match=r"cannot be read .*reset by peer"):
+        champion_files(space)
+    with pytest.raises(TrackingError, match=r"must be what was registered .*check the server and the"):
+        champion_files(space)
+    assert list(copies.rglob("*.safetensors")) == []
+    assert champion_files(space).bundle.is_relative_to(copies)
+    assert champion_files(space).bundle.is_relative_to(copies)  # the same
 
 
 def test_a_version_that_was_registered_with_other_code_answers_with_its_own(

@@ -25,8 +25,10 @@ from mammo.core.files import Workspace
 from mammo.data.decode import read_roi
 from mammo.models.bundle import load_bundle
 from mammo.serve import score as score_module
+from mammo.serve.children import Worker
 from mammo.serve.predict import inputs_of, predict_files
 from mammo.serve.score import Scored, score
+from mammo.serve.worker import Header
 from mammo.systems.devices import choose_device
 from mammo.systems.score import RoiScorer
 from mammo.track.record import ensure_run, fill_store
@@ -178,11 +180,13 @@ def list_csv(folder: Path, table: Path) -> None:
 def test_an_archive_or_a_csv_holds_the_same_rois_as_its_folder(space: Workspace, tmp_path: Path) -> None:
     write_pictures(tmp_path / "rois", 3)
     write_pictures(tmp_path / "rois" / "below" / "further", 3, seed=1)
-    places = [tmp_path / "rois"]
-    for pack, name in ((pack_zip, "rois.zip"), (pack_tar, "rois.tar.gz"), (list_csv, "rois.csv")):
-        pack(tmp_path / "rois", tmp_path / name)
-        places.append(tmp_path / name)
-    (tmp_path / "rois" / ".hidden.png").touch()
+    places = [tmp_path / name for name in ("rois", "rois.csv", "rois.zip", "rois.tar.gz")]
+    list_csv(places[0], places[1])
+    (places[0] / ".hidden").mkdir()
+    for hidden in (".hidden.png", ".hidden/0003.png"):
+        (places[0] / hidden).touch()
+    pack_zip(places[0], places[2])
+    pack_tar(places[0], places[3])
 
     score(space, places, tmp_path / "out.parquet")
 
@@ -194,6 +198,24 @@ def test_an_archive_or_a_csv_holds_the_same_rois_as_its_folder(space: Workspace,
     assert of_packed == 3 * [of_folder]
     assert len(rows) == 24
     assert {Path(row["input"]).name for row in rows} == {"0000.png", "0001.png", "0002.png"}
+
+
+def test_a_command_waits_for_its_votes_however_long_they_take(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, ask, limits = write_pictures(tmp_path / "rois", 1)[0], Worker.ask, list[float | None]()
+
+    async def noted(
+        self: Worker, header: Header, body: bytes = b"", seconds: float | None = 60
+    ) -> tuple[Header, bytes]:
+        if header["do"] == "vote":
+            limits.append(seconds)
+        return await ask(self, header, body, seconds)
+
+    monkeypatch.setattr(Worker, "ask", noted)
+    predict_files(space, [path])
+    score(space, [path], tmp_path / "out.parquet")
+    assert limits == 3 * [None]  # the table's columns are asked for too
 
 
 class StoppedError(Exception):
