@@ -84,10 +84,10 @@ def _spacing_mm(dataset: Dataset, name: str) -> float | None:
     for keyword in ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacing"):
         if spacing := dataset.get(keyword):
             sides = [float(side) for side in np.atleast_1d(spacing)]
-            if len(sides) != 2 or not 0 < sides[0] < inf or not isclose(*sides, rel_tol=1e-3):
+            if len(sides) != 2 or not 0.001 <= sides[0] <= 10 or not isclose(*sides, rel_tol=1e-3):
                 raise DataError(
-                    f"{name}: DICOM {keyword} must be two equal positive numbers, got {spacing}; resample the "
-                    "image to square pixels"
+                    f"{name}: DICOM {keyword} must be two equal numbers of 0.001 to 10 mm, got {spacing}; correct "
+                    "it, or resample the image to square pixels"
                 )
             return sides[0]
     return None
