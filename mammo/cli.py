@@ -461,11 +461,13 @@ def serve(
     """Serve the champion, whichever it is: a page for people, JSON for programs."""
     _check_port(host, port)
     from mammo.serve.app import serve, warning_for
+    from mammo.serve.door import checked_hosts
 
+    hosts = checked_hosts(allowed_host or [])
     if warning := warning_for(host):
         echo(warning, err=True)
     _register_results(workspace)
-    serve(workspace, host, port, allowed_host or [], partial(echo, err=True))
+    serve(workspace, host, port, hosts, partial(echo, err=True))
 
 
 @_command(REGISTRY, "mammo shadow --json")

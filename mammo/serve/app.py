@@ -4,16 +4,16 @@ import asyncio
 import base64
 import ctypes
 import gc
-import hmac
 import ipaddress
-import json
 import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from socket import socket
 from types import FrameType
 from typing import Annotated, Any, Final
 
@@ -24,15 +24,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from mammo.core.errors import NOTICE, MammoError
 from mammo.core.files import Workspace
 from mammo.data.decode import MAX_ROI_BYTES, PHANTOM_ROI
+from mammo.serve.door import Outermost
 from mammo.serve.requests import (
     BODY_BYTES,
     REFUSALS,
@@ -46,6 +45,7 @@ from mammo.serve.requests import (
     one_of,
     picture_body,
     places_of,
+    waiting,
 )
 from mammo.serve.service import TOKEN, Service, admitted
 
@@ -57,13 +57,6 @@ Places = Annotated[
 LOCAL: Final = ("localhost", "127.0.0.1", "[::1]", "testserver")
 IDLE_S: Final = 10
 M_MMAP_THRESHOLD: Final = -3
-HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIApp:
@@ -76,11 +69,11 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
         lifespan=lambda _: service.running(),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         responses={422: REFUSALS[422]},
     )
     static = Path(__file__).with_name("static")
     app.mount("/static", StaticFiles(directory=static))
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts))
 
     @app.exception_handler(MammoError)
     def refuse(_: Request, error: MammoError) -> JSONResponse:
@@ -95,7 +88,9 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
 
     @app.exception_handler(HTTPException)
     def refuse_address(_: Request, error: HTTPException) -> JSONResponse:
-        return refuse(_, RefusedError(error.status_code, f"{error.detail}; see /docs"))
+        answer = refuse(_, RefusedError(error.status_code, f"{error.detail}; see /docs"))
+        answer.headers.update(error.headers or {})  # such as Allow
+        return answer
 
     @app.exception_handler(ClientDisconnect)
     def hang_up(_: Request, __: ClientDisconnect) -> Response:
@@ -108,8 +103,11 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
         """Vote on one or many ROIs; one bad picture refuses the whole request."""
         async with admitted(service, request) as batcher:
             sent = await files_of(request, serve.body_s)
-            started = time.perf_counter()
-            tasks = [batcher.loaded.decode(content, name or "body") for name, content in sent]
+            started, wanted = time.perf_counter(), partial(waiting, request)
+            tasks = [
+                batcher.loaded.decode(content, name or (f"images.{i}" if len(sent) > 1 else "body"), wanted)
+                for i, (name, content) in enumerate(sent)
+            ]
             images, names = np.stack(await asyncio.gather(*tasks)), [{"name": name} for name, _ in sent]
             rows = await service.answer(batcher, images, started, "rois", names, picture)
         return JSONResponse({"rois": rows})
@@ -120,7 +118,7 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
         async with admitted(service, request) as batcher:
             places, (name, content) = places_of(at), await one_of(request, serve.body_s)
             started = time.perf_counter()
-            images = await batcher.loaded.cut(content, name or "body", places)
+            images = await batcher.loaded.cut(content, name or "body", places, partial(waiting, request))
             names = [{"name": name, "at": place} for place in places]
             rows = await service.answer(batcher, images, started, "films", names, picture)
         return JSONResponse({"rois": rows})
@@ -138,11 +136,11 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
         """Vote on a ROI, or on one place of a film, and compute its Grad-CAM."""
         async with admitted(service, request) as batcher:
             places, (name, content) = places_of(at, 1) if at else [], await one_of(request, serve.body_s)
-            started = time.perf_counter()
+            started, wanted = time.perf_counter(), partial(waiting, request)
             if places:
-                image = (await batcher.loaded.cut(content, name or "body", places))[0]
+                image = (await batcher.loaded.cut(content, name or "body", places, wanted))[0]
             else:
-                image = await batcher.loaded.decode(content, name or "body")
+                image = await batcher.loaded.decode(content, name or "body", wanted)
             row = await batcher.explain(image)
             service.note(image[None], [row], "explanations", started)
         return JSONResponse({"name": name} | ({"at": places[0]} if places else {}) | row)
@@ -162,11 +160,13 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
         """A phantom ROI to try."""
         return Response(PHANTOM_ROI.read_bytes(), media_type="image/png")
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def health() -> dict[str, str]:
         """The process is alive."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def ready(response: Response) -> dict[str, Any]:
         """Whether requests should be sent here, and which version answers."""
@@ -188,6 +188,7 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
         measures.loaded(follower.champion.loaded.files.number)
         return Response(generate_latest(measures.registry), media_type=CONTENT_TYPE_LATEST)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
         return (static / "page.html").read_text(encoding="utf-8")
@@ -196,66 +197,31 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
     def docs() -> str:
         return (static / "docs.html").read_text(encoding="utf-8")
 
-    return Outermost(app, service)
-
-
-class Outermost:
-    """Security headers on every answer; of `/v1` the token, a line of log and the count of what got no answer."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app, self.service = app, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 499
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message["headers"] = [*message.get("headers", []), *own]
-            await send(message)
-
-        is_voting, answer = scope["path"].startswith("/v1/"), self.app
-        token, given = self.service.token, Headers(scope=scope).get("authorization", "")
-        if is_voting and token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            why = "authorization: must be `Bearer TOKEN` with this service's token; ask its operator"
-            answer = JSONResponse({"error": why}, 401, headers={"WWW-Authenticate": "Bearer"})
-        try:
-            await answer(scope, receive, sending)
-        finally:
-            if is_voting:
-                line = {
-                    "path": scope["path"],
-                    "status": status,
-                    "seconds": round(time.perf_counter() - started, 4),
-                    "method": scope["method"],
-                    "client": scope["client"][0] if scope.get("client") else None,
-                }
-                log.info(json.dumps(line))
-                if status >= 400:
-                    self.service.measures.refused.labels(str(status)).inc()
+    return Outermost(app, service, allowed_hosts)
 
 
 class Draining(uvicorn.Server):
     """On SIGTERM it says that it is not ready, answers for a while longer, and then ends as uvicorn does."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, listening: Callable[[], None]) -> None:
         super().__init__(config)
-        self.service = service
+        self.service, self.listening = service, listening
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Listen, and tell of it."""
+        await super().startup(sockets)
+        self.listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called for SIGTERM and SIGINT; a second signal ends at once."""
+        loop = asyncio.get_running_loop()
         if self.service.draining:
             self.force_exit = self.should_exit = True
+            for task in self.server_state.tasks:
+                loop.call_soon_threadsafe(task.cancel)
             return
         self.service.draining = True
         seconds = self.service.config.serve.drain_s if sig == signal.SIGTERM else 0
-        loop = asyncio.get_running_loop()
         loop.call_soon_threadsafe(loop.call_later, seconds, setattr, self, "should_exit", True)
 
 
@@ -291,8 +257,8 @@ def serve(
     async def run() -> None:
         async with service.running():
             gc.freeze()  # MLflow's half a million objects: looking through them would hold every answer for 150 ms
-            say(f"voting service: http://{at}:{port} (stop with Ctrl-C)")
-            await Draining(config, service).serve()
+            where = f"voting service: http://{at}:{port} (stop with Ctrl-C)"
+            await Draining(config, service, partial(say, where)).serve()
 
     asyncio.run(run())
 

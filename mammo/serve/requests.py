@@ -5,10 +5,10 @@ import base64
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from mammo.core.errors import MammoError
 from mammo.serve.predict import place_of
@@ -23,6 +23,8 @@ BODY_BYTES: Final = {"/v1/rois": 2**20} | dict.fromkeys(
 
 def from_base64(text: Any) -> bytes:
     """What a text in base64 stands for; `ValueError` where it is none, for which Pydantic's own type is too patient."""
+    if not isinstance(text, str):
+        raise ValueError("must be a text in base64")
     return base64.b64decode(text, validate=True)
 
 
@@ -38,7 +40,6 @@ class Refusal(BaseModel):
 class RoisRequest(BaseModel):
     """One or many ROIs in JSON."""
 
-    model_config = ConfigDict(extra="forbid")
     images: Annotated[list[Base64], Field(min_length=1, max_length=256)]
     """Files of 120 × 120 pixels (PNG, PGM, TIFF, DICOM) in base64."""
 
@@ -152,10 +153,7 @@ class RefusedError(MammoError):
 async def body_of(request: Request, seconds: float) -> bytes:
     """The whole body, within the limits of size and time of its road."""
     limit = BODY_BYTES[request.url.path]
-    too_large = RefusedError(
-        413,
-        f"body: must be at most {limit} bytes; send fewer or smaller pictures",
-    )
+    too_large = RefusedError(413, f"body: must be at most {limit} bytes; send fewer or smaller pictures")
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
@@ -171,10 +169,16 @@ async def body_of(request: Request, seconds: float) -> bytes:
     return bytes(body)
 
 
-async def files_of(request: Request, seconds: float) -> list[tuple[str | None, bytes]]:
+async def waiting(request: Request) -> None:
+    """`ClientDisconnect` if nobody waits for the answer any more."""
+    if await request.is_disconnected():
+        raise ClientDisconnect
+
+
+async def files_of(request: Request, seconds: float) -> Sequence[tuple[str | None, bytes]]:
     """Name and content of each picture of a request: raw, in a form, or in JSON."""
     body = await body_of(request, seconds)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         try:
             return [(None, image) for image in RoisRequest.model_validate_json(body).images]
@@ -188,11 +192,12 @@ async def files_of(request: Request, seconds: float) -> list[tuple[str | None, b
     try:
         async with request.form(max_files=256, max_fields=16) as form:
             uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-            found = [(upload.filename, await upload.read()) for upload in uploads]
-    except HTTPException as error:
-        raise RefusedError(
-            422, f"body: is no whole form ({error.detail}); send each picture as a file"
-        ) from error
+            # A name may hold what is no character.
+            names = [(one.filename or "").encode("utf-8", "replace").decode() for one in uploads]
+            found = list(zip(names, [await one.read() for one in uploads], strict=True))
+    except (HTTPException, UnicodeError) as error:
+        why = getattr(error, "detail", error)
+        raise RefusedError(422, f"body: is no whole form ({why}); send each picture as a file") from error
     if not found:
         raise RefusedError(
             422, "body: the form must hold a file, got none; send each picture as a file in it"

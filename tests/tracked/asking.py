@@ -14,3 +14,9 @@ def vote(client: TestClient, content: bytes, **query: str) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     (row,) = answer.json()["rois"]
     return dict(row)
+
+
+def counted(client: TestClient, name: str) -> float:
+    """The sum of a metric's lines that begin so."""
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))

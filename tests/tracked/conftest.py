@@ -107,7 +107,7 @@ def service(space: Workspace) -> Service:
 @pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[TestClient]:
     """A client of the service on the finished workspace, with all its processes."""
-    with TestClient(create_app(service, ["testserver", "voting.example"])) as client:
+    with TestClient(create_app(service, ["testserver", "voting.example", "*.b.example", "[::1]"])) as client:
         yield client
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from starlette.requests import Request
 
 from mammo.data.decode import MAX_ROI_BYTES
 from mammo.serve.children import Pool
@@ -20,6 +21,10 @@ from tests.tracked.asking import Pixels, vote
 
 def pids(pool: Pool) -> list[int]:
     return [one.process.pid for one in pool.workers if one.process]
+
+
+def test_who_decodes_waits_for_the_first_picture(client: TestClient, service: Service) -> None:
+    assert len(pids(service.follower.champion.loaded.decoders)) == service.config.serve.decoders
 
 
 def voters(service: Service) -> list[int]:
@@ -99,6 +104,24 @@ def test_too_many_at_once_are_told_when_to_come_again(
     del service.open_of["testclient"]
     assert (greedy.status_code, greedy.headers["retry-after"]) == (429, "1")
     assert vote(client, encoded(images[0]))["label"]
+
+
+def test_no_more_films_than_may_wait_and_none_whose_client_has_gone(
+    client: TestClient, service: Service, images: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films, film = service.follower.champion.loaded.films, encoded(np.tile(images[0], (3, 3)))
+    at = {"at": "150,150"}
+    with monkeypatch.context() as crowded:
+        crowded.setattr(films, "most", -1)
+        full = client.post("/v1/films", params=at, content=film)
+    assert (full.status_code, full.headers["retry-after"]) == (503, "1")
+
+    async def gone(_: Request) -> bool:
+        return True
+
+    monkeypatch.setattr(Request, "is_disconnected", gone)
+    monkeypatch.setattr(films.workers[0], "ask", None)  # which is not called
+    assert client.post("/v1/films", params=at, content=film).status_code == 499
 
 
 def test_readiness_is_told_at_once_while_votes_wait(

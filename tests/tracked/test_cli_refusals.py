@@ -58,6 +58,14 @@ def test_a_store_that_is_locked_or_without_a_champion_is_an_error_with_a_way_out
     assert "dvc repro" in err
 
 
+@pytest.mark.parametrize("name", ["192.168.1.*", "voting.lan:8000", "https://voting.lan", "*"])
+def test_a_name_that_no_request_has_is_refused_before_anything_is_loaded(
+    mammo: Mammo, tmp_path: Path, name: str
+) -> None:
+    code, _, err = mammo("serve", "--port", "0", "--allowed-host", name, "--workspace", str(tmp_path))
+    assert (code, f"must be a name such as voting.example or *.example, got '{name}'" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("command", "server"), [("serve", "voting service"), ("ui", "MLflow UI"), ("tune dashboard", "dashboard")]
 )

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -99,14 +99,22 @@ def space(
     return space
 
 
-@pytest.fixture(scope="module")
-def served(space: Workspace) -> Iterator[Running]:
-    """The service, ready."""
+@contextmanager
+def serving(space: Workspace) -> Iterator[Running]:
+    """The service, as soon as it says where it is."""
     port = free_port()
     command = [sys.executable, "-m", "mammo.cli", "serve", "--port", str(port), "-w", str(space.root)]
-    ready = partial(answers, f"http://127.0.0.1:{port}/readyz")
-    with running(Program("serve", command, os.environ, space.root, ready)) as program:
+    program = Program(
+        f"serve-{port}", command, os.environ, space.root, lambda: "voting service: " in program.log
+    )
+    with running(program):
         yield Running(program, port)
+
+
+@pytest.fixture(scope="module")
+def served(space: Workspace) -> Iterator[Running]:
+    with serving(space) as service:
+        yield service
 
 
 def move(space: Workspace, number: str) -> None:
@@ -230,3 +238,22 @@ def test_sigterm_turns_readiness_off_answers_a_while_longer_and_ends_cleanly(ser
     assert served.process.wait(30) == 0
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert "Traceback" not in served.program.log
+
+
+def test_a_second_signal_ends_at_once_though_a_request_is_at_work(space: Workspace) -> None:
+    with serving(space) as service:
+        workers = psutil.Process(service.process.pid).children(recursive=True)
+        for worker in workers:
+            if "torch" in worker.cmdline():  # it votes, for which there is more time than to decode
+                worker.suspend()
+        content = PHANTOM_ROI.read_bytes()
+        head = f"POST /v1/rois HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(head.encode() + content)
+            assert service.get("/readyz")["ready"]
+            service.process.send_signal(signal.SIGINT)
+            until(lambda: not answers(f"http://127.0.0.1:{service.port}/healthz"), 10)
+            assert service.process.poll() is None
+            service.process.send_signal(signal.SIGINT)
+            assert service.process.wait(10) == 0
+        assert psutil.wait_procs(workers, timeout=10)[1] == []
