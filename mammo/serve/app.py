@@ -128,7 +128,7 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
         """Show a picture as the model reads it: a ROI or a film, in any format, as PNG."""
         async with admitted(service, request) as batcher:
             name, content = await one_of(request, serve.body_s)
-            facts, png = await batcher.loaded.show(content, name or "body")
+            facts, png = await batcher.loaded.show(content, name or "body", partial(waiting, request))
         return facts | {"png": base64.b64encode(png).decode()}
 
     @app.post("/v1/explanations", response_model=Explained, responses=REFUSALS, openapi_extra=picture_body())

@@ -24,6 +24,9 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
+PROBES: Final = ("/healthz", "/readyz", "/metrics")
+"""Asked by the address of one service, whatever name it has there; they tell nothing of pictures or answers."""
+
 
 def checked_hosts(names: Sequence[str]) -> list[str]:
     """Names that `Host` may have; `MammoError` for one that it never has."""
@@ -61,7 +64,7 @@ class Outermost:
             await send(message)
 
         is_voting, answer, headers = scope["path"].startswith("/v1/"), self.app, Headers(scope=scope)
-        if not self._is_named(headers.get("host", "")):
+        if not (scope["path"] in PROBES or self._is_named(headers.get("host", ""))):
             why = "host: must be a name of this service; start it with --allowed-host NAME"
             answer = JSONResponse({"error": why}, 400)
         elif is_voting and not self._is_known(headers.get("authorization", "")):

@@ -190,13 +190,13 @@ class Loaded:
         _, body = await self.films.ask(header, content, self.settings.film_s, wanted)
         return rois_of(body)
 
-    async def show(self, content: bytes, name: str) -> tuple[Row, bytes]:
+    async def show(self, content: bytes, name: str, wanted: Wanted | None = None) -> tuple[Row, bytes]:
         """Kind and size of a picture, and a PNG of it for people."""
         header = {"do": "show", "name": name}
         if len(content) <= MAX_ROI_BYTES:
             with suppress(TooSlowError):  # a large film in a small file
-                return await self.decoders.ask(header, content, self.settings.decode_s)
-        return await self.films.ask(header, content, self.settings.film_s)
+                return await self.decoders.ask(header, content, self.settings.decode_s, wanted)
+        return await self.films.ask(header, content, self.settings.film_s, wanted)
 
     async def pngs(self, images: npt.NDArray[np.uint8]) -> list[str]:
         """ROIs `(n, 120, 120)` as PNG in base64."""

@@ -22,7 +22,7 @@ def test_every_answer_forbids_what_a_page_of_ours_does_not_need(client: TestClie
         headers = client.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'")
         assert headers["x-content-type-options"] == "nosniff"
-    evil = client.get("/healthz", headers={"host": "evil.example"})
+    evil = client.get("/", headers={"host": "evil.example"})
     assert (evil.status_code, evil.headers["x-content-type-options"]) == (400, "nosniff")
     assert evil.json()["error"].startswith(
         "host: must be a name of this service; start it with --allowed-host"
@@ -35,7 +35,9 @@ def test_every_answer_forbids_what_a_page_of_ours_does_not_need(client: TestClie
         ("voting.example.evil", 400),
         ("", 400),
     ):
-        assert client.get("/healthz", headers={"host": host}).status_code == status
+        assert client.get("/", headers={"host": host}).status_code == status
+    for probed in ("/healthz", "/readyz", "/metrics"):  # by the address of one service
+        assert client.get(probed, headers={"host": "10.0.0.7:8000"}).status_code == 200
 
 
 def test_a_token_is_wanted_where_one_is_set(
