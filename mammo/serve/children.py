@@ -51,7 +51,8 @@ class Worker:
     async def load(self) -> None:
         """Start a process that loads its libraries and waits for `start`; `WorkerGoneError` if it cannot."""
         command = [sys.executable, "-P", str(SPARE), *LIBRARIES[self.kind]]
-        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that spin starve the others
+        # Threads that spin starve the others; OpenBLAS takes 40 MB of address space for one of each CPU, for nothing.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"} | os.environ
         environment.pop("PYTHONPATH", None)
         try:
             self.process = await asyncio.create_subprocess_exec(
