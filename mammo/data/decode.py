@@ -138,9 +138,9 @@ def check_roi_array(pixels: Any, name: str) -> GreyImage:
 
 def read_picture(path: Path) -> bytes:
     """The bytes of a picture's file; `DataError` where the path is missing, a folder, too large or unreadable."""
-    if path.is_dir():
-        raise DataError(f"{path}: a picture must be one image file, got a folder; name a file inside it")
     try:
+        if path.is_dir():
+            raise DataError(f"{path}: a picture must be one image file, got a folder; name a file inside it")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise DataError(
                 f"{path}: a picture's file must have at most {MAX_FILE_BYTES} bytes, got {size}; crop it"
@@ -148,8 +148,9 @@ def read_picture(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; check the path of the picture") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read ({why}); check the path and its permissions") from error
 
 
 def check_image_size(width: int, height: int, name: str) -> None:

@@ -67,12 +67,22 @@ def bring_own(target: Path, table: Path | None, config: IngestConfig) -> None:
     """Copy a table and its pictures into the folder `target`, whole or not at all; None checks what is there.
 
     What `load_own` refuses is refused before.
+
+    Raises:
+        DataError: the table or a picture lies in `target`, whose files would be lost.
     """
     rois = load_own(table or target / TABLE, config).table
-    if table is None:
+    if table is None or table.resolve() == (target / TABLE).resolve():
         return
+    paths = rois["film_id"].fillna(rois["roi_id"]).unique()
+    given = (table, *(table.parent / path for path in paths))
+    if any(one.resolve().is_relative_to(target.resolve()) for one in given):
+        raise DataError(
+            f"{table}: it and its pictures must not lie in {target}, which is replaced; move them elsewhere, or name "
+            f"the table {target / TABLE} and leave --archive out"
+        )
     with atomic_folder(target) as made:
-        for path in rois["film_id"].fillna(rois["roi_id"]).unique():
+        for path in paths:
             (made / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(table.parent / path, made / path)
         shutil.copyfile(table, made / TABLE)
@@ -105,9 +115,11 @@ def _numbered_rows(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
     """Number, columns and fields of each row; blank lines are none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(enumerate(csv.reader(file), start=1))
+            rows = list(enumerate(csv.reader(file, strict=True), start=1))
     except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; name the CSV of your ROIs") from error
+        raise DataError(
+            f"{path}: does not exist; name the CSV of your ROIs (of `mammo fetch`: with --archive)"
+        ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: must be a CSV in UTF-8 with commas ({error}); save it as such") from error
     columns = [name.strip().lower() for name in rows[0][1]] if rows else []

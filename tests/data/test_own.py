@@ -100,6 +100,8 @@ HEADER = "path,label,patient,x,y\n"
         ),
         ("roi.dcm,Tumor,,,\n", 2, "pixels of a ROI must be 0.2 mm wide, got 0.1 mm"),
         ("broken.png,Tumor,,,\n", 2, "broken.png: is not a whole PNG file"),
+        (f"{300 * 'a'}.png,Tumor,,,\n", 2, "cannot be read (File name too long)"),
+        ("a\0.png,Tumor,,,\n", 2, "cannot be read (embedded null byte)"),
         (",Tumor,,,\n", 2, "path string should have at least 1 character"),
         ("a.png,Tumor,,,,extra\nb.png,Normal,,,\n", 2, "at most 5 fields, as the header has, got 6"),
     ],
@@ -132,6 +134,7 @@ def test_each_wrong_row_is_named_with_rule_value_and_remedy(
         ("path,label\n", "must have a row for each ROI"),
         ("", "must have the columns path and label.*got nothing"),
         ("path,label,label\n", "each once"),
+        ('path,label\n"a.png,Tumor\nb.png,Normal\n', "must be a CSV.*unexpected end of data"),
     ],
 )
 def test_a_table_of_another_kind_is_refused(tmp_path: Path, table: str, words: str) -> None:
@@ -150,3 +153,22 @@ def test_the_table_and_its_pictures_are_brought_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         load_own(tmp_path / "own" / TABLE, CONFIG).images, load_own(table, CONFIG).images
     )
+
+
+@pytest.mark.parametrize("name", ["own/mine.csv", "own/rois.csv", "beside.csv"])
+def test_no_original_is_lost_where_it_lies_in_the_place_that_is_replaced(tmp_path: Path, name: str) -> None:
+    table = folder_with(
+        tmp_path / "own", "path,label\na.png,Tumor\nb.png,Normal\n", {**ROIS, "notes.txt": b"!"}
+    )
+    if name == "beside.csv":
+        table.unlink()
+        (tmp_path / name).write_text("path,label\nown/a.png,Tumor\nown/b.png,Normal\n")
+    else:
+        table.rename(tmp_path / name)
+    before = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.*")}
+    if name == "own/rois.csv":
+        bring_own(tmp_path / "own", tmp_path / name, CONFIG)
+    else:
+        with pytest.raises(DataError, match=r"must not lie in .*own, which is replaced; move them elsewhere"):
+            bring_own(tmp_path / "own", tmp_path / name, CONFIG)
+    assert {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.*")} == before
