@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,10 @@ from mammo.core.files import Workspace
 from mammo.data.splits import read_parts
 from mammo.evaluation.intervals import Estimate, OrNaN, Result, bootstrap, wilson
 from mammo.serve.log import read_log, statistics_of
+from mammo.track.store import FITTED, text_of
+
+if TYPE_CHECKING:
+    from mammo.serve.loaded import VersionFiles
 
 VOTES: Final = ("vote_share", "score")
 N_BINS: Final = 10
@@ -92,10 +97,24 @@ async def _reference(workspace: Workspace) -> tuple[dict[str, npt.NDArray[np.flo
     table = pd.DataFrame([statistics_of(image) for image in rois.part("train").images])
     images, rows = rois.part("val").images, []
     async with opened(workspace) as loaded:
+        _check_fitted(rois.table, loaded.files)
         for start in range(0, len(images), BATCH):
             rows += await loaded.vote(images[start : start + BATCH])
     values = {name: table[name].to_numpy(dtype=float) for name in table}
     return values | {name: np.array([row[name] for row in rows]) for name in VOTES}, mark_of(rows[0])
+
+
+def _check_fitted(parts: pd.DataFrame, files: "VersionFiles") -> None:
+    """Refuse other ROIs than the version was fitted on, as far as its run keeps them (`DataError`)."""
+    if (kept := text_of(files.run_id, FITTED)) is None:
+        return
+    fitted = pd.read_csv(StringIO(kept), dtype=str)[["part", "sha256"]]
+    there = parts.loc[parts["split"] != "test", ["split", "sha256"]]
+    if sorted(map(tuple, fitted.to_numpy())) != sorted(map(tuple, there.to_numpy())):
+        raise DataError(
+            f"data/: must hold the ROIs that {files.name} version {files.number} was fitted on, got others or another "
+            f"split; check its commit and data out (`mammo trace {files.number}` names them)"
+        )
 
 
 def _served(lines: list[dict[str, Any]], champion: str) -> pd.DataFrame:

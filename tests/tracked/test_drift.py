@@ -13,7 +13,7 @@ import pytest
 
 from mammo.core.config import Config
 from mammo.core.errors import DataError
-from mammo.core.files import Workspace
+from mammo.core.files import Workspace, read_table, write_table
 from mammo.promotion.monitoring import compare, drift, psi
 from mammo.serve.log import PredictionLog
 from mammo.track.registry import champion
@@ -127,6 +127,16 @@ def test_votes_of_other_versions_and_few_answers_are_not_judged(space: Workspace
     found, checked = drift(space, 30)
     assert {(one.name, one.n) for one in found} >= {("mean", 10), ("score", 0)}
     assert ({one.word for one in found}, checked) == ({"too few"}, None)
+
+
+@pytest.mark.slow
+def test_other_rois_or_parts_than_the_champion_was_fitted_on_are_no_reference(space: Workspace) -> None:
+    serve(space, disc_rois(1, 1).images)
+    split = read_table(space.split)
+    changed = {"train": "val", "val": "train"}
+    write_table(space.split, split.assign(split=split["split"].replace(changed)))
+    with pytest.raises(DataError, match="must hold the ROIs that mammo-roi version 1 was fitted on"):
+        drift(space, 30)
 
 
 def test_a_log_without_answers_of_these_days_is_refused(mammo: Mammo, space: Workspace) -> None:
