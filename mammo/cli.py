@@ -205,7 +205,7 @@ def predict(
         list[Path],
         Argument(
             help="Pictures of ROIs, 120 × 120, and folders, archives and CSVs of them; with --at a film. PNG, PGM, "
-            "TIFF or DICOM."
+            "TIFF or DICOM. A CSV inside a folder or archive is passed over."
         ),
     ],
     at: Annotated[
@@ -242,7 +242,8 @@ def score(
         list[Path],
         Argument(
             metavar="INPUT...",
-            help="Folders (all files below), zip or tar archives, CSVs with a column path, and pictures of ROIs.",
+            help="Folders and zip or tar archives (all files in them, but CSVs), CSVs with a column path, and pictures "
+            "of ROIs.",
         ),
     ],
     out: Annotated[Path, Option(dir_okay=False, help="The table, a row for each ROI (parquet).")],

@@ -97,7 +97,8 @@ def decode_roi(content: bytes, name: str) -> GreyImage:
     if len(content) > MAX_ROI_BYTES:
         raise DataError(
             f"{name}: a ROI's file must have at most {MAX_ROI_BYTES} bytes, got more; save its "
-            f"{ROI_SIDE_PX} x {ROI_SIDE_PX} pixels alone"
+            f"{ROI_SIDE_PX} x {ROI_SIDE_PX} pixels alone; of a film, name the ROI's place with `mammo predict FILM "
+            "--at X,Y`"
         )
     grey, spacing_mm = _decode(content, name, _check_roi_size)
     check_roi_spacing(spacing_mm, name)

@@ -29,7 +29,7 @@ from mammo.serve.children import Pool, TooSlowError, Wanted, Worker
 from mammo.serve.worker import rois_of
 from mammo.track.check import BUNDLE_TAG
 from mammo.track.history import CODE_TAG
-from mammo.track.registry import REFERENCE_TAG, champion
+from mammo.track.registry import REFERENCE_TAG, champion, version_of
 from mammo.track.store import WEIGHTS_TAG, connect, first_line, tags_of
 
 Row = dict[str, Any]
@@ -89,7 +89,7 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     """
     client = connect(workspace)
     try:
-        found = client.get_model_version(name, number)
+        found = version_of(client, name, number)
         tags, uri = tags_of(client, name, number), f"models:/{name}/{number}"
         where = client.get_model_version_download_uri(name, number)
         is_copy = not where.startswith("file:")
@@ -125,7 +125,7 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
                 f"{remedy}"
             )
     description, reference = read_json(bundle / DESCRIPTION_FILE), json.loads(tags[REFERENCE_TAG])
-    return VersionFiles(name, str(found.version), bundle, code, reference, description, found.run_id or "")
+    return VersionFiles(name, found.number, bundle, code, reference, description, found.run_id)
 
 
 class Loaded:

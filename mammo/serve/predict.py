@@ -44,9 +44,9 @@ class Input(NamedTuple):
 
 
 def inputs_of(places: Sequence[Path]) -> Iterator[Input]:
-    """The files of folders (all below, but hidden ones), of archives and of CSVs, and single files; in a fixed order.
+    """The files of folders and archives (all below, but hidden ones and CSVs), those that CSVs name, and single files.
 
-    `DataError` where a place does not exist or cannot be read.
+    Their order is fixed. `DataError` where a place does not exist or cannot be read.
     """
     for place in places:
         if not place.exists():
@@ -61,7 +61,7 @@ def _inputs_of(place: Path) -> Iterator[Input]:
     written = place.stat().st_mtime_ns
     if place.is_dir():
         for path in sorted(place.iterdir()):
-            if _hidden(path.name):
+            if _passed_over(path.name):
                 continue
             if path.is_dir() and not path.is_symlink():
                 yield from _inputs_of(path)
@@ -70,14 +70,14 @@ def _inputs_of(place: Path) -> Iterator[Input]:
     elif place.suffix.lower() == ".zip":
         with zipfile.ZipFile(place) as zipped:
             for info in zipped.infolist():
-                if not info.is_dir() and not _hidden(info.filename):
+                if not info.is_dir() and not _passed_over(info.filename):
                     yield Input(
                         f"{place}/{info.filename}", info.file_size, written, partial(zipped.open, info)
                     )
     elif place.name.lower().endswith(TARS):
         with tarfile.open(place) as archive:
             while (member := archive.next()) is not None:
-                if not member.isdir() and not _hidden(member.name):
+                if not member.isdir() and not _passed_over(member.name):
                     opener = partial(archive.extractfile, member) if member.isreg() else None
                     yield Input(f"{place}/{member.name}", member.size, written, opener)
                 archive.members = []  # type: ignore[attr-defined]  # it would keep them all
@@ -101,8 +101,9 @@ def _file(path: Path) -> Input:
     return Input(str(path), facts.st_size, facts.st_mtime_ns, lambda: path.open("rb"))
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") and part != ".." for part in Path(name).parts)
+def _passed_over(name: str) -> bool:
+    path = Path(name)  # a table lies beside its pictures
+    return path.suffix.lower() == ".csv" or any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 def hashed(inputs: Iterator[Input], digest: Any) -> Iterator[Input]:

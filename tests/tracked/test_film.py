@@ -57,6 +57,10 @@ def test_a_film_without_a_place_and_a_roi_with_one_are_told_what_to_do(
 ) -> None:
     with pytest.raises(DataError, match="predict FILM --at X,Y"):
         predict_files(space, [film])
+    large = tmp_path / "large.pgm"
+    Image.fromarray(np.kron(FILM, np.ones((3, 3), np.uint8))).save(large)
+    with pytest.raises(DataError, match=r"at most 524288 bytes.*predict FILM --at X,Y"):
+        predict_files(space, [large])
     roi = tmp_path / "roi.png"
     Image.fromarray(FILM[:120, :120]).save(roi)
     with pytest.raises(DataError, match="send it without a place"):

@@ -182,6 +182,7 @@ def test_an_archive_or_a_csv_holds_the_same_rois_as_its_folder(space: Workspace,
     write_pictures(tmp_path / "rois" / "below" / "further", 3, seed=1)
     places = [tmp_path / name for name in ("rois", "rois.csv", "rois.zip", "rois.tar.gz")]
     list_csv(places[0], places[1])
+    list_csv(places[0], places[0] / "rois.csv")
     (places[0] / ".hidden").mkdir()
     for hidden in (".hidden.png", ".hidden/0003.png"):
         (places[0] / hidden).touch()
@@ -301,8 +302,9 @@ def test_a_version_that_is_not_there_is_refused_and_leaves_no_folder(
 ) -> None:
     pictures = write_pictures(tmp_path / "rois", 2)
 
-    with pytest.raises(MammoError, match="mammo-roi version 99"):
-        score(space, pictures, tmp_path / "out.parquet", number="99")
+    for number in ("99", "champion"):
+        with pytest.raises(MammoError, match=rf"mammo-roi: version must be one of \[1\], got '{number}'"):
+            score(space, pictures, tmp_path / "out.parquet", number=number)
     assert [path.name for path in tmp_path.iterdir()] == ["rois"]
 
 
