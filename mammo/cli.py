@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from shlex import quote
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -141,6 +142,8 @@ def fetch(
     from mammo.data.fetch import fetch_hed, fetch_raw
 
     if weights:
+        if source:
+            raise MammoError("--weights and --source: one is brought at a time, got both; leave one out")
         fetch_hed(workspace.hed, archive, os.environ)
         echo(
             f"{workspace.hed}: in place and checked\nnext: model.weights: hed in params.yaml, for vgg16 systems"
@@ -173,8 +176,8 @@ def check(
         raise Exit(2)
     patients = read.table["patient_id"].fillna(read.table["roi_id"])
     require_groups(read.labels, patients.to_numpy(dtype=str), config.split.n_folds)
-    there = "" if workspace == HERE else f" --workspace {workspace.root}"
-    echo(f"{table}: {read.counts}\nnext: mammo fetch --source own --archive {table}{there}")
+    there = "" if workspace == HERE else f" --workspace {quote(str(workspace.root))}"
+    echo(f"{table}: {read.counts}\nnext: mammo fetch --source own --archive {quote(str(table))}{there}")
 
 
 @_command(DATA, "mammo phantom --out films")
@@ -223,12 +226,14 @@ def predict(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Let the registered champion vote on pictures of ROIs, or on places of a film, which is cut as in training."""
+    if as_json and as_csv:
+        raise MammoError("--json and --csv: one form is wanted, got both; leave one out")
     from mammo.serve.predict import predict_files, predict_film, write_csv
 
     if model is None:
         _register_results(workspace)
     rows = predict_film(workspace, files, at, model) if at else predict_files(workspace, files, model)
-    if as_csv and not as_json:
+    if as_csv:
         write_csv(rows, sys.stdout)
         return
     from mammo.report.terminal import votes_table
@@ -427,8 +432,9 @@ def runs(as_json: JsonOption = False, workspace: WorkspaceOption = HERE) -> None
     from mammo.track.registry import versions
     from mammo.track.store import comparison_rows
 
+    model = _model_name(workspace)  # before a store is made
     _register_results(workspace)
-    rows, registered = comparison_rows(workspace), versions(workspace, _model_name(workspace))
+    rows, registered = comparison_rows(workspace), versions(workspace, model)
     if as_json:
         for row in rows:
             echo(json.dumps(row | {"started": row["started"].isoformat()}))

@@ -40,6 +40,12 @@ def refusing(code: int) -> Callable[[], None]:
             refusing(errno.EACCES),
             "reports/table.csv: access is denied; change its rights, or work in another folder",
         ),
+        (
+            refusing(errno.ENOTDIR),
+            "reports/table.csv: a file stands where a folder must be; correct the path",
+        ),
+        (refusing(errno.EISDIR), "reports/table.csv: a folder stands where a file must be; correct the path"),
+        (refusing(errno.ENAMETOOLONG), "reports/table.csv: the name is too long; correct the path"),
         (full_database, "a database cannot be used (database or disk is full); free space"),
         (lambda: bytearray(2**62), "memory is used up (MemoryError); end other programs"),
         (lambda: torch.empty(2**58), "memory is used up ("),

@@ -67,6 +67,9 @@ REMEDIES: Final = {
     errno.ENOMEM: "memory is used up; end other programs or allow more, and run again",
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
+    errno.ENOTDIR: "a file stands where a folder must be; correct the path",
+    errno.EISDIR: "a folder stands where a file must be; correct the path",
+    errno.ENAMETOOLONG: "the name is too long; correct the path",
 }
 """What the machine refuses, and what people can do about it."""
 NO_MEMORY: Final = re.compile(

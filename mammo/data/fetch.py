@@ -111,7 +111,7 @@ def fetch_films(target: Path, copy: Path | None, env: Mapping[str, str]) -> None
         raise DataError(
             f"{target}: the films of mini-MIAS must be got by hand under their licence, got none; download "
             f"{ARCHIVE} from the Mammographic Image Analysis Society's page and put it there, or name it "
-            f"with --archive or the variable {VARIABLES['mini_mias']}"
+            f"in the command or the variable {VARIABLES['mini_mias']}"
         )
     check_films(local)
     if (local / ARCHIVE).is_file():
@@ -215,8 +215,8 @@ def _named_copy(copy: Path | None, env: Mapping[str, str], source: str) -> Path 
     if not named:
         return None
     if not (path := Path(named)).exists():
-        by = "--archive" if copy else variable
-        raise DataError(f"{by}: must name a file that exists, got {named}; correct the path or leave it out")
+        by = "" if copy else f"{variable}: "
+        raise DataError(f"{by}{named}: does not exist; correct the path or leave it out")
     return path
 
 

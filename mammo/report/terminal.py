@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
@@ -218,7 +219,7 @@ def best_in_words(workspace: "Workspace", record: dict[str, Any]) -> str:
     best, pruning, trials, own = (record[key] for key in ("best", "pruning", "trials", "settings_of_params"))
     chosen = workspace.reports / "tune" / "best.yaml"
     source = chosen.relative_to(workspace.root).as_posix()
-    there = "" if workspace.root.samefile(".") else f" --workspace {workspace.root}"
+    there = "" if workspace.root.samefile(".") else f" --workspace {quote(str(workspace.root))}"
     compared = f"the settings of params.yaml: {own}"
     if not isinstance(own, str):
         value = own["state"]

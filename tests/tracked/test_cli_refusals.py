@@ -1,5 +1,6 @@
 """The command line: how it refuses, and what it then leaves behind."""
 
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -34,14 +35,64 @@ def test_a_bad_picture_is_refused_with_exit_code_2_and_its_name(
 
 
 def test_impossible_params_are_refused_before_any_work(mammo: Mammo, tmp_path: Path) -> None:
-    code, _, err = mammo("phantom", "--workspace", str(tmp_path))
-    assert (code, "run from the project's root" in err) == (2, True)
+    for command in ("phantom", "runs"):
+        code, _, err = mammo(command, "--workspace", str(tmp_path))
+        assert (code, "run from the project's root" in err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
     values = yaml.safe_load((PROJECT / "params.yaml").read_text())
     values["patches"]["size_px"] = 200
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     code, _, err = mammo("phantom", "--workspace", str(tmp_path))
     assert (code, "patches.size_px: " in err) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    "call", ["predict roi.png --json --csv", "fetch --weights hed --source own"], ids=["predict", "fetch"]
+)
+def test_two_options_of_which_one_would_not_be_heeded_are_refused(mammo: Mammo, call: str) -> None:
+    code, _, err = mammo(*call.split())
+    assert (code, "got both; leave one out" in err) == (2, True)
+
+
+def test_a_file_or_folder_in_the_place_of_the_other_is_refused_with_its_name(
+    mammo: Mammo, space: Workspace, tmp_path: Path, picture: Path
+) -> None:
+    here, params = ("--workspace", str(space.root)), str(space.params)
+    for call, words in (
+        (("runs", "--workspace", params), f"{params}/params.yaml: a file stands where a folder must be"),
+        (("study", str(tmp_path), "--dry-run", *here), f"{tmp_path}: a folder stands where a file must be"),
+        (
+            ("score", str(picture), "--out", f"{params}/x.parquet", *here),
+            "a file stands where a folder must be",
+        ),
+    ):
+        code, _, err = mammo(*call)
+        assert (code, words in err) == (2, True), err
+
+
+def test_the_command_that_a_check_prints_can_be_pasted_where_a_path_has_a_space(
+    mammo: Mammo, space: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my rois"
+    folder.mkdir()
+    rois, lines = read_rois(space.rois), ["path,label"]
+    for number, image in enumerate(rois.images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{rois.labels[number]}")
+    (folder / "rois.csv").write_text("\n".join(lines))
+    code, out, _ = mammo("check", str(folder / "rois.csv"), "--workspace", str(space.root))
+    assert code == 0
+    words = [
+        "fetch",
+        "--source",
+        "own",
+        "--archive",
+        str(folder / "rois.csv"),
+        "--workspace",
+        str(space.root),
+    ]
+    assert shlex.split(out.partition("next: ")[2]) == ["mammo", *words]
 
 
 def test_a_store_that_is_locked_or_without_a_champion_is_an_error_with_a_way_out(
