@@ -99,9 +99,7 @@ def _seconds(name: str, *arguments: str, folder: Path = Path()) -> float:
     started = perf_counter()
     done = subprocess.run([program(name), *arguments], cwd=folder, capture_output=True, check=False)
     if done.returncode:
-        raise MammoError(
-            f"`{name} {' '.join(arguments)}` ended with exit code {done.returncode}; run it by hand"
-        )
+        raise MammoError(f"`{name} {' '.join(arguments)}` ended with exit code {done.returncode}; run it by hand")
     return perf_counter() - started
 
 

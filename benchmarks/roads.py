@@ -58,9 +58,7 @@ class Keras:
         if device.type != "cpu":
             yield cls(None, "the extra bench has TensorFlow for CPUs only")
         elif importlib.util.find_spec("tensorflow") is None:
-            yield cls(
-                None, "TensorFlow is not installed: pip install --constraint constraints.txt -e .[bench]"
-            )
+            yield cls(None, "TensorFlow is not installed: pip install --constraint constraints.txt -e .[bench]")
         else:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 yield cls(pool)
@@ -197,9 +195,7 @@ def _train(classifier: Classifier, data: FitData, config: Config, precision: str
     generator = torch.Generator().manual_seed(0)
     classifier.train().backbone.train(recipe.backbone_lr > 0)
     for _ in range(n_steps):
-        which = torch.randint(len(data.labels), (recipe.batch_size,), generator=generator).to(
-            data.labels.device
-        )
+        which = torch.randint(len(data.labels), (recipe.batch_size,), generator=generator).to(data.labels.device)
         logits = data.train_logits(classifier, which, settings, recipe.augment, generator)
         loss = F.cross_entropy(logits.float(), data.labels[which])
         optimizer.zero_grad()
@@ -265,9 +261,7 @@ def limits(plan: Plan, device: torch.device) -> Iterator[Row]:
     ways = []
     for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
         matrix = torch.rand(side, side, device=device).to(dtype)
-        skipped = (
-            "" if precision == "float32" or computes_bfloat16(device) else "no bfloat16 in this hardware"
-        )
+        skipped = "" if precision == "float32" or computes_bfloat16(device) else "no bfloat16 in this hardware"
         ways += [
             Way(
                 f"matrix product, {precision}",

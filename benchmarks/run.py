@@ -111,9 +111,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     rounds: Annotated[int, typer.Option(help="Rounds of each comparison.", min=1)] = Plan.rounds,
     full: Annotated[bool, typer.Option("--full", help="Also score 100,000 ROIs.")] = False,
-    tiny: Annotated[
-        bool, typer.Option("--tiny", help="Each way once, on the compact net alone: does it run?")
-    ] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Each way once, on the compact net alone: does it run?")] = False,
     out: Annotated[Path, typer.Option(help="Folder of results.json and the README.")] = HERE,
 ) -> None:
     """Measure, show each row, and write results and table."""

@@ -66,9 +66,7 @@ def measure(space: Workspace, config: Config, n_trials: int) -> None:
     console.print(f"{n_trials} trials, pruning saved {record['pruning']['saved_share']:.0%}", highlight=False)
     for name, seconds in rows.items():
         console.print(f"{seconds:8.2f} s  {seconds / training:6.1%}  {name}", highlight=False)
-    each = (
-        rows["within trials (take, draw patches, build, report, prune)"] + rows["MLflow's runs"]
-    ) / training
+    each = (rows["within trials (take, draw patches, build, report, prune)"] + rows["MLflow's runs"]) / training
     once = sum(seconds for name, seconds in rows.items() if "once" in name)
     default = once / (training / n_trials * config.tune.trials)
     console.print(

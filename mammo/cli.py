@@ -84,9 +84,7 @@ WorkersOption = Annotated[
         help="Processes of one thread each (default: one for each CPU; on a GPU one, which several can share).",
     ),
 ]
-SourceOption = Annotated[
-    Literal["phantom"] | None, Option(help="Search on synthetic ROIs, in a workspace of its own.")
-]
+SourceOption = Annotated[Literal["phantom"] | None, Option(help="Search on synthetic ROIs, in a workspace of its own.")]
 FreshOption = Annotated[bool, Option("--fresh", help="Forget the trials that are there.")]
 
 
@@ -125,9 +123,7 @@ def _show(as_json: bool, lines: Iterable[str], table: Callable[..., Any], *of: A
 def fetch(
     archive: Annotated[
         Path | None,
-        Option(
-            help="A copy on this machine: MIAS_ROIs.zip, films of mini-MIAS, the CSV of own ROIs, or weights."
-        ),
+        Option(help="A copy on this machine: MIAS_ROIs.zip, films of mini-MIAS, the CSV of own ROIs, or weights."),
     ] = None,
     source: Annotated[str | None, Option(help="Whose data (default: ingest.source).")] = None,
     weights: Annotated[
@@ -145,9 +141,7 @@ def fetch(
         if source:
             raise MammoError("--weights and --source: one is brought at a time, got both; leave one out")
         fetch_hed(workspace.hed, archive, os.environ)
-        echo(
-            f"{workspace.hed}: in place and checked\nnext: model.weights: hed in params.yaml, for vgg16 systems"
-        )
+        echo(f"{workspace.hed}: in place and checked\nnext: model.weights: hed in params.yaml, for vgg16 systems")
         return
     config = _settings(workspace).ingest
     if source:
@@ -213,9 +207,7 @@ def predict(
     ],
     at: Annotated[
         list[str] | None,
-        Option(
-            metavar="X,Y", help="Centre of a ROI in the film, in pixels from its top-left corner; repeatable."
-        ),
+        Option(metavar="X,Y", help="Centre of a ROI in the film, in pixels from its top-left corner; repeatable."),
     ] = None,
     model: Annotated[
         Path | None,
@@ -262,9 +254,7 @@ def score(
     _register_results(workspace)
     with steps_progress("scoring") as progress:
         found = score(workspace, inputs, out, version, progress)
-    echo(
-        f"{out}: {found.n_rows} rows by version {found.model_version}, {found.n_errors} of them with an error"
-    )
+    echo(f"{out}: {found.n_rows} rows by version {found.model_version}, {found.n_errors} of them with an error")
     if found.n_errors:
         raise Exit(2)
 
@@ -272,9 +262,7 @@ def score(
 @_command(USE, "mammo explain 'test/Tumor (3)'")
 def explain(
     rois: Annotated[list[str], Argument(help="Pictures of ROIs, or roi_ids such as 'test/Tumor (3)'.")],
-    out: Annotated[
-        Path | None, Option(help="Folder for the pictures (default: reports/explanations).")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Folder for the pictures (default: reports/explanations).")] = None,
     block: Annotated[
         str | None,
         Option(help="Block of Grad-CAM: block1 … block5 or all (default: what the system's head sees)."),
@@ -293,9 +281,7 @@ def explain(
         if as_json:
             echo(json.dumps({"roi": row["roi"], "picture": str(picture), **row}))
             continue
-        decided = (
-            f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
-        )
+        decided = f"{row['label']}, {sum(row['votes'])} of {len(row['votes'])} votes, score {row['score']:.3f}"
         strange = "" if row["in_domain"] else f" (refer to a reader: it {row['domain_reason']})"
         echo(f"{row['roi']}: {decided}{strange} → {picture}")
     if not as_json:
@@ -351,9 +337,7 @@ def locate(
 @_command(REGISTRY, "mammo promote 2 --dry-run")
 def promote(
     version: str,
-    force: Annotated[
-        bool, Option("--force", help="Whatever the gates say, if only it loads and votes.")
-    ] = False,
+    force: Annotated[bool, Option("--force", help="Whatever the gates say, if only it loads and votes.")] = False,
     reason: ReasonOption = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Show the gates and move nothing.")] = False,
     workspace: WorkspaceOption = HERE,
@@ -665,9 +649,7 @@ def nested(
     log_nested(workspace, config, summary, report_folder(workspace))
 
 
-@tune_app.command(
-    epilog="Example: mammo tune worker --storage postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-)
+@tune_app.command(epilog="Example: mammo tune worker --storage postgresql+psycopg://USER:PASSWORD@HOST/DATABASE")
 def worker(
     storage: StorageOption = None,
     trials: TrialsOption = None,

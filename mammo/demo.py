@@ -81,9 +81,7 @@ def reproduce(folder: Path, settings: Settings, command: str, *stages: str) -> W
     return workspace
 
 
-def prepare(
-    project: Path, folder: Path, settings: Settings = SETTINGS, command: str = "mammo demo"
-) -> Workspace:
+def prepare(project: Path, folder: Path, settings: Settings = SETTINGS, command: str = "mammo demo") -> Workspace:
     """Copy the pipeline into `folder` with other settings; files that are equal stay untouched.
 
     What a study chose stays behind: its patches and rates are no settings for a pipeline of minutes.

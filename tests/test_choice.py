@@ -67,9 +67,7 @@ def test_patches_votes_and_recipe_come_from_the_record_and_all_else_from_params_
         ({"settings_from": "reports/none.yaml"}, r"none\.yaml: does not exist; run `mammo tune`"),
     ],
 )
-def test_what_contradicts_the_choice_is_refused(
-    space: Workspace, sections: dict[str, Any], message: str
-) -> None:
+def test_what_contradicts_the_choice_is_refused(space: Workspace, sections: dict[str, Any], message: str) -> None:
     change(space, **{"settings_from": BEST} | sections)
     with pytest.raises(ConfigError, match=message):
         Config.load(space.params)

@@ -78,9 +78,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("changes", "key_and_rule", "value"), IMPOSSIBLE, ids=[str(case[0]) for case in IMPOSSIBLE]
-)
+@pytest.mark.parametrize(("changes", "key_and_rule", "value"), IMPOSSIBLE, ids=[str(case[0]) for case in IMPOSSIBLE])
 def test_an_impossible_value_is_refused_with_key_rule_and_value(
     changes: dict[str, Any], key_and_rule: str, value: str
 ) -> None:
@@ -93,9 +91,7 @@ def test_an_impossible_value_is_refused_with_key_rule_and_value(
 
 @pytest.mark.parametrize("key", ["patchez", "patches.size", "recipes.scratch.augment.blur", "register.alias"])
 def test_an_unknown_key_is_refused(key: str) -> None:
-    assert (
-        message_for({key: 1}) == f"params.yaml: {key} is not a known key; remove it or correct its spelling"
-    )
+    assert message_for({key: 1}) == f"params.yaml: {key} is not a known key; remove it or correct its spelling"
 
 
 def keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

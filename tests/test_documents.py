@@ -30,9 +30,7 @@ def estimates(value: Any) -> Iterator[Ends]:
 @pytest.fixture(scope="module")
 def reported() -> set[tuple[str, ...]]:
     """As documents write them; what a measurement falls short by is written without its sign."""
-    found = [
-        one for path in (ROOT / "reports").rglob("*.json") for one in estimates(json.loads(path.read_text()))
-    ]
+    found = [one for path in (ROOT / "reports").rglob("*.json") for one in estimates(json.loads(path.read_text()))]
     shown = {tuple(f"{end:.3f}" for end in one) for one in found}
     return shown | {tuple(f"{-end:.3f}" for end in (value, high, low)) for value, low, high in found}
 

@@ -26,9 +26,7 @@ stages:
 
 def changed(root: Path) -> set[str]:
     """The studies that `dvc status` lists."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "status"], cwd=root, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=root, capture_output=True, text=True, check=True)
     return {line.split(":")[1] for line in done.stdout.splitlines() if line.startswith("pipelines")}
 
 

@@ -90,9 +90,7 @@ def test_patches_that_are_turned_are_the_same_draws(train_on_gpu: PatchData, fil
 
 
 @pytest.mark.parametrize("fusion", ["baseline", "model1", "model2"])
-def test_a_fit_takes_the_steps_of_the_cpu(
-    train_on_gpu: PatchData, val_on_gpu: PatchData, fusion: str
-) -> None:
+def test_a_fit_takes_the_steps_of_the_cpu(train_on_gpu: PatchData, val_on_gpu: PatchData, fusion: str) -> None:
     steps = recipe(**SGD, epochs=1)
     (there,) = fit(new_classifier(fusion=fusion), train_on_gpu, val_on_gpu, steps, SETTINGS)
     (here,) = fit(new_classifier(fusion=fusion), TRAIN, VAL, steps, SETTINGS)
@@ -134,21 +132,15 @@ def test_a_stopped_fit_goes_on_to_the_weights_of_an_undisturbed_one(
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet50", "mobilenet_v2", "densenet121"])
-def test_the_papers_networks_fit_on_a_gpu(
-    train_on_gpu: PatchData, val_on_gpu: PatchData, backbone: str
-) -> None:
-    classifier = build_classifier(
-        f"{backbone}-model2", section(ModelConfig, head_units=8, head_dropout=0.0), seed=0
-    )
+def test_the_papers_networks_fit_on_a_gpu(train_on_gpu: PatchData, val_on_gpu: PatchData, backbone: str) -> None:
+    classifier = build_classifier(f"{backbone}-model2", section(ModelConfig, head_units=8, head_dropout=0.0), seed=0)
     (record,) = fit(classifier, train_on_gpu, val_on_gpu, recipe(epochs=1, head_lr=1e-4), SETTINGS)
     assert np.isfinite([record.train_loss, record.val_loss]).all()
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", SCORES), ("bfloat16", REDUCED_SCORES)])
 @pytest.mark.parametrize("views", [1, 8])
-def test_a_bundle_scores_rois_as_on_the_cpu(
-    disc_set: Rois, precision: str, tolerance: float, views: int
-) -> None:
+def test_a_bundle_scores_rois_as_on_the_cpu(disc_set: Rois, precision: str, tolerance: float, views: int) -> None:
     def scores(device: torch.device, precision: str) -> npt.NDArray[np.float64]:
         bundle = Bundle(new_classifier(), 40, 40, section(VoteConfig, views=views))
         return RoiScorer.on(bundle, device, precision).patch_scores(disc_set.images)

@@ -16,9 +16,7 @@ INTERRUPTED_AT_ONCE = "import os, signal; os.kill(os.getpid(), signal.SIGINT); p
 
 
 def interrupted_at_once() -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_AT_ONCE], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", INTERRUPTED_AT_ONCE], capture_output=True, text=True, check=False)
 
 
 def test_a_worker_ignores_ctrl_c_from_its_first_moment() -> None:

@@ -280,9 +280,7 @@ class Config(Section):
                 "a recipe freeze it (as frozen does), or set train.features to fresh"
             )
         if self.model.road == "dense" and self.recipe.validate_on == "draws":
-            raise ValueError(
-                "model.road dense validates on the grid: set the recipe's validate_on to grid, got draws"
-            )
+            raise ValueError("model.road dense validates on the grid: set the recipe's validate_on to grid, got draws")
         check_space(self.tune, self.patches.size_px, self.patches.stride_px, FUSIONS)
         return self
 

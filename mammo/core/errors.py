@@ -72,9 +72,7 @@ REMEDIES: Final = {
     errno.ENAMETOOLONG: "the name is too long; correct the path",
 }
 """What the machine refuses, and what people can do about it."""
-NO_MEMORY: Final = re.compile(
-    "allocate memory|out of memory|start new thread|failed to map segment|bad_alloc"
-)
+NO_MEMORY: Final = re.compile("allocate memory|out of memory|start new thread|failed to map segment|bad_alloc")
 """How PyTorch, CUDA, Python's threads and the loader of libraries say that memory is short, in errors of any kind."""
 INTERRUPTED: Final = 128 + signal.SIGINT
 TERMINATED: Final = 128 + signal.SIGTERM

@@ -107,9 +107,7 @@ def _bar(console: Console | None) -> Iterator[Progress]:
     """A bar on standard error, or on a console, that is gone at the end; without a terminal nothing is drawn."""
     console = console or Console(stderr=True)
     hidden = not console.is_terminal
-    with Progress(
-        console=console, transient=True, disable=hidden, speed_estimate_period=WHOLE_RUN_S
-    ) as progress:
+    with Progress(console=console, transient=True, disable=hidden, speed_estimate_period=WHOLE_RUN_S) as progress:
         yield progress
 
 

@@ -102,9 +102,7 @@ def run_dvc(folder: Path, *arguments: str, **variables: str) -> None:
     if done.returncode != 0:
         remedy = "mend what its message above names"
         if not in_git(folder):
-            remedy = (
-                "DVC works in a git repository, and this is none; clone the project, or run `git init` in it"
-            )
+            remedy = "DVC works in a git repository, and this is none; clone the project, or run `git init` in it"
         raise MammoError(f"{folder}: `dvc {' '.join(arguments)}` failed; {remedy}")
 
 
@@ -148,9 +146,7 @@ def commit_all(folder: Path, message: str, *options: str) -> None:
         for call in calls:
             done = subprocess.run(["git", *call], cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode != 0 and "nothing to commit" not in done.stdout:
-                raise MammoError(
-                    f"{folder}: `git {call[0]}` failed ({done.stderr.strip()}); mend what it names"
-                )
+                raise MammoError(f"{folder}: `git {call[0]}` failed ({done.stderr.strip()}); mend what it names")
     except FileNotFoundError as error:
         raise MammoError("git: must be installed, was not found; install it and run again") from error
 

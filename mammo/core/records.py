@@ -75,15 +75,11 @@ def conform(table: "pd.DataFrame", schema: dict[str, str], name: str) -> "pd.Dat
     """
     missing = [column for column in schema if column not in table.columns]
     if missing:
-        raise DataError(
-            f"{name}: columns {missing} are required, got {list(table.columns)}; rebuild the table"
-        )
+        raise DataError(f"{name}: columns {missing} are required, got {list(table.columns)}; rebuild the table")
     try:
         return table[list(schema)].astype(schema).reset_index(drop=True)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{name}: a value does not fit its column's type ({error}); rebuild the table"
-        ) from error
+        raise DataError(f"{name}: a value does not fit its column's type ({error}); rebuild the table") from error
 
 
 @dataclass(frozen=True)

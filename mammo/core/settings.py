@@ -27,9 +27,7 @@ class _Loader(yaml.SafeLoader):
     """Of YAML in which an exponent needs no point before it: so DVC writes `3e-05`, by YAML 1.2."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]\d+$"), list("-+0123456789")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]\d+$"), list("-+0123456789"))
 
 
 def parse_yaml(text: str) -> Any:

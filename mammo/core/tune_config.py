@@ -150,9 +150,7 @@ class TuneConfig(Section):
                 f"held_out_fold must be below nested_folds ({self.nested_folds}), got {self.held_out_fold}; lower it"
             )
         if not self.space:
-            raise ValueError(
-                f"space must hold at least one parameter, got none; add one of {', '.join(KNOWN)}"
-            )
+            raise ValueError(f"space must hold at least one parameter, got none; add one of {', '.join(KNOWN)}")
         if self.epoch_pruner == "median" and self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs must be below epochs ({self.epochs}), or no epoch is ever stopped, got "
@@ -251,6 +249,4 @@ def check_space(tune: TuneConfig, size_px: int, stride_px: int, fusions: Sequenc
     fusion = tune.space.get("fusion")
     unknown = [name for name in fusion.choices if name not in fusions] if isinstance(fusion, Choices) else []
     if unknown:
-        raise ValueError(
-            f"tune.space.fusion: choices must be of {list(fusions)}, got {unknown[0]!r}; correct it"
-        )
+        raise ValueError(f"tune.space.fusion: choices must be of {list(fusions)}, got {unknown[0]!r}; correct it")

@@ -164,9 +164,7 @@ def leakage_summary(pairs: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
         "n_leaked_test_rois": int((tested["tissue_in"] != "").sum()),
         "shared_patients": patients,
         "shared_films": shared("film_id"),
-        "n_test_rois_of_shared_patients": None
-        if patients is None
-        else int((tested["patient_in"] != "").sum()),
+        "n_test_rois_of_shared_patients": None if patients is None else int((tested["patient_in"] != "").sum()),
     }
 
 

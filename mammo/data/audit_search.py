@@ -151,9 +151,7 @@ TILE_SHARE: Final = 0.85
 """A match has to hold all over: at least this share of the textured tiles must correlate."""
 
 
-def find_overlaps(
-    images: ByteImages, roi_ids: Sequence[str], progress: Progress | None = None
-) -> list[Overlap]:
+def find_overlaps(images: ByteImages, roi_ids: Sequence[str], progress: Progress | None = None) -> list[Overlap]:
     """Find every pair of ROIs that shows overlapping tissue, in the order of their rows.
 
     `images` is uint8 `(n, h, w)`, one for each id.
@@ -174,8 +172,7 @@ def find_overlaps(
                 progress(done, len(searches))
     # Of what holds for a pair: the smallest grey difference, then the largest overlap.
     return [
-        min(found[pair], key=lambda overlap: (overlap.mad, -overlap.overlap_px))
-        for pair in sorted(found, key=sorted)
+        min(found[pair], key=lambda overlap: (overlap.mad, -overlap.overlap_px)) for pair in sorted(found, key=sorted)
     ]
 
 

@@ -119,9 +119,7 @@ def check_roi_array(pixels: Any, name: str) -> GreyImage:
     try:
         values = np.stack([np.asarray(row) for row in pixels])
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{name}: a ROI must be equally long rows of numbers ({error}); send 120 of 120"
-        ) from error
+        raise DataError(f"{name}: a ROI must be equally long rows of numbers ({error}); send 120 of 120") from error
     if values.shape != (ROI_SIDE_PX, ROI_SIDE_PX):
         raise DataError(
             f"{name}: a ROI array must have the shape ({ROI_SIDE_PX}, {ROI_SIDE_PX}), got {values.shape}; "
@@ -143,9 +141,7 @@ def read_picture(path: Path) -> bytes:
         if path.is_dir():
             raise DataError(f"{path}: a picture must be one image file, got a folder; name a file inside it")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise DataError(
-                f"{path}: a picture's file must have at most {MAX_FILE_BYTES} bytes, got {size}; crop it"
-            )
+            raise DataError(f"{path}: a picture's file must have at most {MAX_FILE_BYTES} bytes, got {size}; crop it")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; check the path of the picture") from error
@@ -162,9 +158,7 @@ def check_image_size(width: int, height: int, name: str) -> None:
             "send the uncropped image"
         )
     if width * height > MAX_PIXELS:
-        raise DataError(
-            f"{name}: an image must have at most {MAX_PIXELS} pixels, got {width} x {height}; crop it"
-        )
+        raise DataError(f"{name}: an image must have at most {MAX_PIXELS} pixels, got {width} x {height}; crop it")
 
 
 def _check_roi_size(width: int, height: int, name: str) -> None:

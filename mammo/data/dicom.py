@@ -100,9 +100,7 @@ def _parse(content: bytes, name: str) -> Dataset:
 
     def stop(*_: object) -> bool:
         if next(found) > MAX_ELEMENTS:
-            raise DataError(
-                f"{name}: DICOM must have at most {MAX_ELEMENTS} elements, got more; export it again"
-            )
+            raise DataError(f"{name}: DICOM must have at most {MAX_ELEMENTS} elements, got more; export it again")
         return False
 
     return read_partial(BytesIO(content), stop_when=stop)
@@ -263,9 +261,7 @@ def _windowed(values: Levels, centre: float | None, width: float | None, functio
     return apply_windowing(values, view) / (2**16 - 1)
 
 
-def _looked_up(
-    values: Levels, item: Dataset, signed: bool, dataset: Dataset, name: str
-) -> tuple[Levels, float]:
+def _looked_up(values: Levels, item: Dataset, signed: bool, dataset: Dataset, name: str) -> tuple[Levels, float]:
     """Levels by a table (C.11.1.1, C.11.2.1.1), and the highest value that its entries can have.
 
     pydicom counts a table's index in the type of its entries or of the pixels, which wraps where the

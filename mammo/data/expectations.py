@@ -67,9 +67,7 @@ def _results(context: Any, title: str, facts: pd.DataFrame, expected: list[Expec
     asset = context.data_sources.add_or_update_pandas(title).add_dataframe_asset(title)
     data = asset.add_batch_definition_whole_dataframe("all")
     suite = context.suites.add(gx.ExpectationSuite(title, expectations=expected))
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name=title, data=data, suite=suite)
-    )
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=title, data=data, suite=suite))
     named = {"result_format": "SUMMARY", "unexpected_index_column_names": ["roi_id"]}
     checkpoint = gx.Checkpoint(name=title, validation_definitions=[definition], result_format=named)
     run = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": facts})

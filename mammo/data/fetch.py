@@ -224,8 +224,6 @@ def _copy(source: Path, target: Path) -> None:
     try:
         file = source.open("rb")
     except OSError as error:
-        raise DataError(
-            f"{source}: cannot be read ({error.strerror}); name the archive file itself"
-        ) from error
+        raise DataError(f"{source}: cannot be read ({error.strerror}); name the archive file itself") from error
     with file, target.open("wb") as copy:
         shutil.copyfileobj(file, copy)

@@ -42,9 +42,7 @@ _MUSCLE_HEIGHT, _MUSCLE_WIDTH = 0.45, 0.5
 """Legs of the triangle that is taken for the pectoral muscle, as shares of the breast's height and width."""
 
 
-def choose_normal_films(
-    normal_tissues: Mapping[str, str], lesion_tissues: Sequence[str], seed: int
-) -> list[str]:
+def choose_normal_films(normal_tissues: Mapping[str, str], lesion_tissues: Sequence[str], seed: int) -> list[str]:
     """Choose normal films so that their tissues are distributed as the lesions' are.
 
     Each tissue gets its share of the normal films, rounded, or all it has if that is less; ids come back sorted.
@@ -140,9 +138,7 @@ def load_films(raw: Path, config: IngestConfig) -> Rois:
         normals = {one.film_id: one for one in annotations if one.abnormality == "NORM"}
         lesions = [one for one in annotations if one.x_px is not None]
         lost = [one.film_id for one in annotations if one.x_px is None and one.film_id not in normals]
-        logger.info(
-            "%d films; rows without a place give no ROI: %s", len(store.films), ", ".join(lost) or "none"
-        )
+        logger.info("%d films; rows without a place give no ROI: %s", len(store.films), ", ".join(lost) or "none")
         tissues = {film_id: normal.tissue for film_id, normal in normals.items()}
         chosen = choose_normal_films(tissues, [one.tissue for one in lesions], config.seed)
         for film_id, film in read_films(store, {one.film_id for one in lesions} | set(chosen)):

@@ -89,14 +89,10 @@ def _sort_files(files: Iterable[tuple[str, StoredFile]], store: str) -> FilmStor
         if film is None:
             tables.setdefault(file_name.lower(), file)
         elif films.setdefault(film[1].lower(), file) is not file:
-            raise DataError(
-                f"{store}: each film must appear once, got {film[1].lower()} twice; remove one of them"
-            )
+            raise DataError(f"{store}: each film must appear once, got {film[1].lower()} twice; remove one of them")
     info = next((tables[name] for name in _TABLES if name in tables), None)
     if info is None:
-        raise DataError(
-            f"{store}: must hold Info.txt beside the films, got none; add it from the database's page"
-        )
+        raise DataError(f"{store}: must hold Info.txt beside the films, got none; add it from the database's page")
     return FilmStore(store, info, films, PHANTOM_MARK in tables)
 
 
@@ -244,9 +240,7 @@ def read_films(store: FilmStore, wanted: Collection[str]) -> Iterator[tuple[str,
                 f"{film.shape[1]} x {film.shape[0]}; use the films of all-mias.tar.gz unchanged"
             )
         if not store.synthetic and hashlib.sha256(film.tobytes()).hexdigest() != _genuine().get(film_id):
-            logger.warning(
-                "%s: its pixels are not those of the published film; somebody altered it", file.name
-            )
+            logger.warning("%s: its pixels are not those of the published film; somebody altered it", file.name)
         yield film_id, film
 
 

@@ -74,17 +74,13 @@ def _rows_of(table: pd.DataFrame, located: Path) -> pd.DataFrame:
     rows = conform(read_table(located), LOCATED_SCHEMA, str(located)).set_index("roi_id")
     pixels = table["roi_id"].map(rows["sha256"])
     if not (pixels == table["sha256"]).fillna(False).all():
-        raise DataError(
-            f"{located}: must locate exactly the ROIs of the table, got others; run `dvc repro locate`"
-        )
+        raise DataError(f"{located}: must locate exactly the ROIs of the table, got others; run `dvc repro locate`")
     return rows.loc[table["roi_id"]].set_axis(table.index)
 
 
 def can_be_cut_again(table: pd.DataFrame, workspace: Workspace) -> bool:
     """Whether the workspace has films in which every ROI of the table (`ROI_SCHEMA`) is located."""
-    return holds_films(workspace.films) and bool(
-        with_films(table, workspace.located)["film_id"].notna().all()
-    )
+    return holds_films(workspace.films) and bool(with_films(table, workspace.located)["film_id"].notna().all())
 
 
 def cut_again(table: pd.DataFrame, workspace: Workspace, *, bounding_box: bool) -> npt.NDArray[np.uint8]:

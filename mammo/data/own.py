@@ -169,9 +169,7 @@ class _Cut(NamedTuple):
     fields: dict[str, Any]
 
 
-def _cut(
-    number: int, row: OwnRow, picture: tuple[GreyImage | Film, float | None], config: IngestConfig
-) -> _Cut:
+def _cut(number: int, row: OwnRow, picture: tuple[GreyImage | Film, float | None], config: IngestConfig) -> _Cut:
     (film, spacing), path = picture, row.path
     fields = {"roi_id": path, "source": "own", "synthetic": False, "label": int(row.label)}
     fields |= {"patient_id": row.patient, "tissue": row.tissue}
@@ -184,9 +182,7 @@ def _cut(
         image, x_px, y_px = film.roi(row.x, row.y, path, config.bounding_box)
         radius_px = row.radius and max(round(row.radius * film.scale), 1)
         fields |= {"roi_id": f"{path} at {row.x:g},{row.y:g}", "film_id": path}
-        return _Cut(
-            number, row, spacing, image, {**fields, "x_px": x_px, "y_px": y_px, "radius_px": radius_px}
-        )
+        return _Cut(number, row, spacing, image, {**fields, "x_px": x_px, "y_px": y_px, "radius_px": radius_px})
     if (row.x, row.y) != (None, None):
         raise DataError(f"{path}: a whole ROI has no place in itself, got x and y; leave them empty")
     check_roi_spacing(spacing, path)

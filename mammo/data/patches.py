@@ -16,9 +16,7 @@ from mammo.core.records import PATCH_SCHEMA, ROI_SIDE_PX, Label, conform
 IntArray = npt.NDArray[np.int64]
 
 
-def grid_offsets(
-    size_px: int, stride_px: int, side_px: int = ROI_SIDE_PX, *, corner_patches: bool = True
-) -> IntArray:
+def grid_offsets(size_px: int, stride_px: int, side_px: int = ROI_SIDE_PX, *, corner_patches: bool = True) -> IntArray:
     """Return the offsets of a grid's patches along one axis, in pixels.
 
     The grid is centred: where the stride does not divide the free space, what is left over is
@@ -34,9 +32,7 @@ def grid_offsets(
     return offsets if corner_patches else offsets[np.abs(2 * offsets - free) <= max(free / 2, 1)]
 
 
-def grid_corners(
-    size_px: int, stride_px: int, side_px: int = ROI_SIDE_PX, *, corner_patches: bool = True
-) -> IntArray:
+def grid_corners(size_px: int, stride_px: int, side_px: int = ROI_SIDE_PX, *, corner_patches: bool = True) -> IntArray:
     """Return the (top, left) corners of the voting grid, row by row: shape `(n_patches, 2)`, pixels."""
     offsets = grid_offsets(size_px, stride_px, side_px, corner_patches=corner_patches)
     top, left = np.meshgrid(offsets, offsets, indexing="ij")
@@ -78,9 +74,7 @@ def drawn_patches(rois: pd.DataFrame, config: PatchesConfig) -> pd.DataFrame:
             last_offset=config.last_offset,
             corner_patches=config.corner_patches,
         )
-        corners.append(
-            np.concatenate([draws, np.zeros((1, 2), dtype=np.int64)]) if config.whole_roi else draws
-        )
+        corners.append(np.concatenate([draws, np.zeros((1, 2), dtype=np.int64)]) if config.whole_roi else draws)
     patches = _patch_set(rois, corners, config.size_px)
     if config.whole_roi:
         patches.loc[~patches["roi_id"].duplicated(keep="last"), "size_px"] = ROI_SIDE_PX

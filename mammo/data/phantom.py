@@ -70,8 +70,7 @@ def plan_films(config: PhantomConfig) -> list[PlannedFilm]:
         else:
             lesions[index] = tuple(lesion(kind) for _ in range(2 if order % 12 == 2 else 1))
     return [
-        PlannedFilm(f"mdb{index + 1:03d}", str(tissues[index // 2]), lesions.get(index, ()))
-        for index in range(n_films)
+        PlannedFilm(f"mdb{index + 1:03d}", str(tissues[index // 2]), lesions.get(index, ())) for index in range(n_films)
     ]
 
 
@@ -145,9 +144,7 @@ def write_phantom(config: PhantomConfig, out: Path) -> None:
     if is_phantom(out) and read_json(out / PHANTOM_MARK) == mark:
         return
     if out.exists() and not is_phantom(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise DataError(
-            f"{out}: must be new, empty or an older phantom, got other content; choose another folder"
-        )
+        raise DataError(f"{out}: must be new, empty or an older phantom, got other content; choose another folder")
     rows: list[str] = []
     with atomic_folder(out) as made:
         for number, film in enumerate(plan_films(config), start=1):

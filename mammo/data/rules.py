@@ -49,9 +49,7 @@ def _present(column: str) -> Expectation:
     return _rule(kind, f"{column}_present", f"{column} is never null", REBUILD, column=column)
 
 
-def _one_of(
-    name: str, column: str, values: list[Any], text: str, remedy: str, **arguments: Any
-) -> Expectation:
+def _one_of(name: str, column: str, values: list[Any], text: str, remedy: str, **arguments: Any) -> Expectation:
     kind = gxe.ExpectColumnValuesToBeInSet
     return _rule(kind, name, text, remedy, column=column, value_set=values, **arguments)
 

@@ -155,9 +155,7 @@ def _axis_shifts(side: int, size: int) -> IntArray:
     return np.where(index < side, index, index - size)
 
 
-def best_shifts(
-    fixed: Spectra, index: int, moving: Spectra, first: int = 0
-) -> tuple[FloatArray, IntArray, IntArray]:
+def best_shifts(fixed: Spectra, index: int, moving: Spectra, first: int = 0) -> tuple[FloatArray, IntArray, IntArray]:
     """Strongest match of one fixed texture with each moving one from `first` on: strengths, dy, dx (pixels)."""
     size = fixed.weights.shape[1]
     strengths, places = [], []

@@ -37,9 +37,7 @@ def reliability(
     return pd.DataFrame(rows, columns=["n", "mean_score", "tumor_share", "ci_low", "ci_high"])
 
 
-def expected_calibration_error(
-    labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int
-) -> float:
+def expected_calibration_error(labels: IntArray, scores: FloatArray, *, binning: Binning, n_bins: int) -> float:
     """Expected calibration error: mean over ROIs of their bin's |mean score - Tumor share|.
 
     Its value depends on the bins, so report `binning` and `n_bins` with it. It is biased upwards on few
@@ -231,8 +229,6 @@ def operating_points(
         for target in TARGETS:
             threshold = threshold_at(val_labels, val_scores, fixed, target)
             table = confusion(labels, (scores > threshold).astype(np.int64))
-            rates = {
-                rate: wilson(*table.trials(rate), confidence).to_dict() for rate in ("recall", "specificity")
-            }
+            rates = {rate: wilson(*table.trials(rate), confidence).to_dict() for rate in ("recall", "specificity")}
             points.append({"fixed": fixed, "target": target, "threshold": threshold, **rates})
     return points

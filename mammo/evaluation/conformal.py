@@ -112,9 +112,7 @@ def judge_fold(
     """
     held, size = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
     counted = (held, held[labels == Label.NORMAL], held[labels == Label.TUMOR], size != 1)
-    rates = {
-        name: wilson(int(of.sum()), len(of), confidence) for name, of in zip(RATES, counted, strict=True)
-    }
+    rates = {name: wilson(int(of.sum()), len(of), confidence) for name, of in zip(RATES, counted, strict=True)}
     return {
         "fold": fold,
         "promise": promise,

@@ -36,9 +36,7 @@ Of a tuple, whose members may have other numbers of runs, the sum of their means
 _SLICE: Final = 2_000_000
 """Weights of resamples that are held at a time."""
 
-OrNaN = Annotated[
-    float, Field(allow_inf_nan=True), BeforeValidator(lambda value: np.nan if value is None else value)
-]
+OrNaN = Annotated[float, Field(allow_inf_nan=True), BeforeValidator(lambda value: np.nan if value is None else value)]
 """A number that may be undefined: NaN, which is null in JSON."""
 
 

@@ -113,9 +113,7 @@ def cells(labels: IntArray, decisions: IntArray) -> npt.NDArray[np.float64]:
 RATES: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
     **{name: rate.of for name, rate in PROPORTIONS.items()},
     "f1": F1.of,
-    "balanced_accuracy": lambda counts: (
-        (PROPORTIONS["recall"].of(counts) + PROPORTIONS["specificity"].of(counts)) / 2
-    ),
+    "balanced_accuracy": lambda counts: (PROPORTIONS["recall"].of(counts) + PROPORTIONS["specificity"].of(counts)) / 2,
 }
 """Every metric that follows from the counts alone: `(..., 4)` → `(...)`."""
 

@@ -81,9 +81,7 @@ class Scores:
     @classmethod
     def of_predictions(cls, rows: pd.DataFrame) -> Self:
         """One system's rows of `read_predictions`: the mean score of a ROI stands for its patches."""
-        labels, decided = (
-            (rows[of] == Label.TUMOR.title).to_numpy().astype(np.int64) for of in ("label", "decision")
-        )
+        labels, decided = ((rows[of] == Label.TUMOR.title).to_numpy().astype(np.int64) for of in ("label", "decision"))
         roi_ids, groups = (rows[of].to_numpy(dtype=object) for of in ("roi_id", "group_id"))
         score, shares, sure = (rows[of].to_numpy(float) for of in ("score", "vote_share", "probability"))
         return cls.single(roi_ids, labels, groups, score[:, None], shares, decided, probabilities=sure)
@@ -181,9 +179,7 @@ def run_values(scores: Scores, metric: str, weights: FloatArray) -> FloatArray:
     return np.stack([auc_within_folds(labels, of_run, folds, weights) for of_run, folds in runs])
 
 
-def auc_within_folds(
-    labels: IntArray, scores: FloatArray, folds: IntArray, weights: FloatArray
-) -> FloatArray:
+def auc_within_folds(labels: IntArray, scores: FloatArray, folds: IntArray, weights: FloatArray) -> FloatArray:
     """Share of the pairs (Tumor, Normal) of one fold in which the Tumor ROI scores higher: `(B, n)` → `(B,)`.
 
     Scores of different models have no common scale, so pairs across folds would blur the AUC. With one fold this is the

@@ -77,9 +77,7 @@ def slices_of(
     return slices
 
 
-def slices_by_axis(
-    judged: Mapping[str, Scores], rois: pd.DataFrame, **how: Unpack[Resampling]
-) -> dict[str, Any]:
+def slices_by_axis(judged: Mapping[str, Scores], rois: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Any]:
     """Systems on every slice of the same ROIs of the table `rois`, ready for JSON.
 
     Each of the `AXES` has its `title`, `of_lesions`, `n_known` of `n_rois` (for what describes a lesion: of the Tumor

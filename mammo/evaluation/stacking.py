@@ -52,9 +52,7 @@ class Stack(Result):
         Patches of one ROI keep their order: all move by its floor's evidence.
         """
         evidence = floor_statistics(images) @ np.array(self.weights) + self.intercept
-        return self.calibrator.apply(
-            expit(self.network.z(logits(patch_scores)) + self.floor.z(evidence)[:, None])
-        )
+        return self.calibrator.apply(expit(self.network.z(logits(patch_scores)) + self.floor.z(evidence)[:, None]))
 
 
 def fit_stack(

@@ -21,8 +21,7 @@ from mammo.models.fusion import build_fusion, build_head
 from mammo.models.pooling import pool_windows
 
 _REMEDY: Final = (
-    "set model.weights to none (with train.recipe scratch) to train from scratch, "
-    "or to the path of a state dict"
+    "set model.weights to none (with train.recipe scratch) to train from scratch, or to the path of a state dict"
 )
 _BELONGS: Final[dict[str, PreprocessingName]] = {
     "none": "samplewise_standardize",
@@ -102,9 +101,7 @@ def _state_from_file(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: is not a readable state dict ({_reason(error)}); {_REMEDY}") from error
     items = state.items() if isinstance(state, dict) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
-        raise WeightsError(
-            f"{path}: must hold a plain state dict of tensors; save `model.state_dict()`, or {_REMEDY}"
-        )
+        raise WeightsError(f"{path}: must hold a plain state dict of tensors; save `model.state_dict()`, or {_REMEDY}")
     return dict(items)
 
 

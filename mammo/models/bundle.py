@@ -141,7 +141,5 @@ def load_bundle(folder: Path) -> Bundle:
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
-        raise WeightsError(
-            f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again"
-        ) from error
+        raise WeightsError(f"{path}: the weights do not fit {DESCRIPTION_FILE} ({error}); train again") from error
     return Bundle(network, **{name: getattr(description, name) for name in _SHARED})

@@ -55,9 +55,7 @@ class Model2(nn.Module):
         for name, width, pool, out in zip(BLOCKS, channels, MODEL2_POOLS, MODEL2_CHANNELS, strict=True):
             pooling = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
             convolution = nn.Conv2d(width, out, 1)
-            self.branches[name] = nn.Sequential(
-                nn.BatchNorm2d(width), pooling, convolution, nn.ReLU(inplace=True)
-            )
+            self.branches[name] = nn.Sequential(nn.BatchNorm2d(width), pooling, convolution, nn.ReLU(inplace=True))
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Blocks → `(n, 224)`."""

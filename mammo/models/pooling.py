@@ -69,8 +69,7 @@ def _window_means(maps: Tensor, tops: Tensor, lefts: Tensor, side_px: int, strid
     """
     pixels = maps.permute(0, 2, 3, 1).contiguous()
     rows, columns = (
-        _shares(corners, side_px, stride, n)
-        for corners, n in ((tops, pixels.shape[1]), (lefts, pixels.shape[2]))
+        _shares(corners, side_px, stride, n) for corners, n in ((tops, pixels.shape[1]), (lefts, pixels.shape[2]))
     )
     # Means of maps in bfloat16 keep the digits of float32.
     with torch.autocast(maps.device.type, enabled=False):
@@ -92,9 +91,7 @@ def flatten(parts: Sequence[Tensor]) -> Tensor:
 
     Mean squares are kept as their roots, which half floats can hold.
     """
-    roots = [
-        torch.cat([part[..., :1, :], part[..., 1:2, :].sqrt(), part[..., 2:, :]], dim=-2) for part in parts
-    ]
+    roots = [torch.cat([part[..., :1, :], part[..., 1:2, :].sqrt(), part[..., 2:, :]], dim=-2) for part in parts]
     return torch.cat([part.flatten(-2) for part in roots], dim=-1).half()
 
 

@@ -63,9 +63,7 @@ class Evidence:
         path, version = self.folder / name, self.version
         if not path.is_file():
             why = self.elsewhere or f"is not with its run {version.run_id[:8] or '(it has none)'}"
-            raise DataError(
-                f"version {version.number}: {name} {why}; `dvc repro` writes it where it was trained"
-            )
+            raise DataError(f"version {version.number}: {name} {why}; `dvc repro` writes it where it was trained")
         return path
 
     def json(self, name: str) -> dict[str, Any]:
@@ -93,9 +91,7 @@ class Evidence:
         """
         rows = self.predictions[self.predictions["system"] == system]
         if rows.empty:
-            raise DataError(
-                f"version {self.version.number}: {PREDICTIONS} holds no ROI that {system!r} judged"
-            )
+            raise DataError(f"version {self.version.number}: {PREDICTIONS} holds no ROI that {system!r} judged")
         return Scores.of_predictions(rows.reset_index())
 
     @property
@@ -169,17 +165,13 @@ def judged(
         found = auc_difference(*(one.only(same) for one in both), **config.evaluate.resampling)
         # Equal scores, or two that separate the classes, differ in no resample: then there is no interval. Nor has a
         # loss one where groups are few.
-        alike = (
-            isnan(found.ci_low) and found.n_groups > 1 and 2 * found.n_undefined < config.evaluate.n_bootstrap
-        )
+        alike = isnan(found.ci_low) and found.n_groups > 1 and 2 * found.n_undefined < config.evaluate.n_bootstrap
         return _shown(found), found.value >= 0 if alike else found.ci_low >= -margin
 
     def calibrated(most: float) -> Found:
         own, bins = candidate.own, config.evaluate
         assert own.probabilities is not None
-        error = expected_calibration_error(
-            own.labels, own.probabilities[0], binning=bins.binning, n_bins=bins.n_bins
-        )
+        error = expected_calibration_error(own.labels, own.probabilities[0], binning=bins.binning, n_bins=bins.n_bins)
         return f"{error:.3f}", error <= most
 
     def recall(least: float) -> Found:
@@ -201,9 +193,7 @@ def judged(
 
     def real_enough(_: float) -> Found:
         if (synthetic := candidate.version.synthetic) is None:
-            raise DataError(
-                f"version {candidate.version.number}: has no tag mammo.synthetic; `dvc repro` sets it"
-            )
+            raise DataError(f"version {candidate.version.number}: has no tag mammo.synthetic; `dvc repro` sets it")
         real_champion = champion is not None and champion.version.synthetic is not True
         return "of phantoms" if synthetic else "of real ROIs", not (synthetic and real_champion)
 

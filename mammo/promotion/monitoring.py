@@ -74,10 +74,7 @@ def drift(workspace: Workspace, days: float) -> tuple[list[Drift], dict[str, Any
         )
     reference, champion = asyncio.run(_reference(workspace))
     served = _served(lines, champion)
-    found = [
-        compare(name, served[name].dropna().to_numpy(dtype=float), values)
-        for name, values in reference.items()
-    ]
+    found = [compare(name, served[name].dropna().to_numpy(dtype=float), values) for name, values in reference.items()]
     if len(served) < MIN_ANSWERS:
         return found, None
     bounds = {
@@ -210,8 +207,6 @@ def _of(pair: tuple[str, str], lines: list[dict[str, Any]], how: Resampling) -> 
     return Agreement(
         *pair,
         wilson(len(answers) - len(differ), len(answers), how["confidence"]),
-        bootstrap(
-            lambda weights: weights @ apart / np.maximum(weights.sum(axis=1), 1), np.arange(len(apart)), **how
-        ),
+        bootstrap(lambda weights: weights @ apart / np.maximum(weights.sum(axis=1), 1), np.arange(len(apart)), **how),
         listed,
     )

@@ -82,9 +82,7 @@ def promote(
             )
         lame = any(gate.name == LOADS for gate in failed)
         if lame or (failed and not force):
-            way = (
-                "a version that cannot vote is not forced" if lame else '--force --reason "…" overrules them'
-            )
+            way = "a version that cannot vote is not forced" if lame else '--force --reason "…" overrules them'
             raise TrackingError(
                 f"{name}: version {number} stays out, {len(failed)} of {len(gates)} gates do not hold; {way}\n"
                 + "\n".join(f"- {gate}" for gate in failed)

@@ -224,9 +224,7 @@ def referral_picture(folds: Sequence[dict[str, Any]], path: Path, data_note: str
     canvas.tidy(referral, "Refer to reader", "share of the ROIs whose set holds both classes")
     coverage.vlines([fold["promise"] for fold in folds], rows - 0.42, rows + 0.42, canvas.MUTED, _PROMISE)
     entries = [Line2D([], [], color=canvas.MUTED, linestyle=_PROMISE, label="promise")]
-    entries += [
-        Line2D([], [], color=colour, marker=marker, label=label) for _, label, colour, marker, _ in _COVERAGES
-    ]
+    entries += [Line2D([], [], color=colour, marker=marker, label=label) for _, label, colour, marker, _ in _COVERAGES]
     rates = [(coverage, *one) for one in _COVERAGES]
     for axes, name, _, colour, marker, shift in (*rates, (referral, "referral_rate", "", canvas.INK, "o", 0)):
         ends = [[fold[name][end] for end in ("value", "ci_low", "ci_high")] for fold in folds]

@@ -117,9 +117,7 @@ def gather(workspace: Workspace, config: Config) -> ReportInputs:
     return ReportInputs(workspace, config, results, champion, model, slices, provenance, audit, predictions)
 
 
-def _provenance(
-    workspace: Workspace, config: Config, rois: pd.DataFrame, model: dict[str, Any]
-) -> dict[str, Any]:
+def _provenance(workspace: Workspace, config: Config, rois: pd.DataFrame, model: dict[str, Any]) -> dict[str, Any]:
     """Parts of the data, hashes and versions. Nothing that differs from clone to clone: no commit, no run id."""
     parts = {
         name: {

@@ -183,7 +183,5 @@ def slice_report(
 
     Beside `data`, what `assess.describe_data` says of the judged part, stand the `axes` of `slices_by_axis`.
     """
-    judged = {
-        str(system): Scores.of_predictions(rows) for system, rows in predictions.groupby("system", sort=False)
-    }
+    judged = {str(system): Scores.of_predictions(rows) for system, rows in predictions.groupby("system", sort=False)}
     return {"data": data, "axes": slices_by_axis(judged, rois, **config.resampling)}

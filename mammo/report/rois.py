@@ -73,9 +73,7 @@ class Example:
     row: int
 
 
-def vote_picture(
-    image: GreyImage, vote: RoiVote, corners: IntArray, size_px: int, path: Path, data_note: str
-) -> None:
+def vote_picture(image: GreyImage, vote: RoiVote, corners: IntArray, size_px: int, path: Path, data_note: str) -> None:
     """Draw one ROI, `(side, side)`, with its patches' centres and, beside it, the map of its votes."""
     title = f"Called {vote.label}: {_tally(vote)}, mean score {vote.score:.2f}"
     figure = canvas.new_figure(9.2, 4.5, title, data_note)
@@ -90,9 +88,7 @@ def vote_picture(
     canvas.save(figure, path)
 
 
-def wrong_rois_sheet(
-    rois: Sequence[VotedRoi], corners: IntArray, path: Path, data_note: str, *, title: str
-) -> None:
+def wrong_rois_sheet(rois: Sequence[VotedRoi], corners: IntArray, path: Path, data_note: str, *, title: str) -> None:
     """Draw every wrongly decided ROI beside its vote map: missed Tumor ROIs first, the surest errors leading.
 
     At most `MAX_TILES` of all judged `rois` are drawn; the heading after `title` says how many there are.
@@ -126,9 +122,7 @@ def wrong_rois_sheet(
     canvas.save(figure, path)
 
 
-def _draw_votes(
-    axes: Axes, vote: RoiVote, corners: IntArray, title: str, title_pt: float, number_pt: float
-) -> None:
+def _draw_votes(axes: Axes, vote: RoiVote, corners: IntArray, title: str, title_pt: float, number_pt: float) -> None:
     """Draw the score of each patch as a cell of the grid, framed where it voted Tumor."""
     rows, row_of = np.unique(corners[:, 0], return_inverse=True)
     columns, column_of = np.unique(corners[:, 1], return_inverse=True)
@@ -165,9 +159,7 @@ def _tally(vote: RoiVote) -> str:
     return f"{sum(vote.votes)} of {len(vote.votes)} patches voted Tumor"
 
 
-def explanation_figure(
-    found: Explanation, *, name: str, model: str, truth: str | None, synthetic: bool
-) -> Figure:
+def explanation_figure(found: Explanation, *, name: str, model: str, truth: str | None, synthetic: bool) -> Figure:
     """Draw the ROI, its vote map with every patch score, and its Grad-CAM, all in the same orientation.
 
     `name` is its roi_id or its file, `truth` `Normal` or `Tumor` where it is known; what is `synthetic` is the ROI, or
@@ -216,9 +208,7 @@ def explanation_figure(
     return figure
 
 
-def _overlay(
-    axes: Axes, bar: Axes, values: FloatArray, norm: Normalize, ticks: list[float], label: str
-) -> None:
+def _overlay(axes: Axes, bar: Axes, values: FloatArray, norm: Normalize, ticks: list[float], label: str) -> None:
     """Lay a map over its ROI, hatched where no patch tells anything, and say in `bar` what its colours mean."""
     axes.imshow(values, cmap=canvas.SCORE_COLOURS, norm=norm, alpha=0.55, interpolation="nearest")
     if np.isnan(values).any():
@@ -257,9 +247,7 @@ def pick_examples(predictions: pd.DataFrame, system: str, vote: VoteConfig) -> l
     """
     rows = predictions[predictions["system"] == system]
     evidence = rows["vote_share"] if vote.rule == "majority" else rows["score"]
-    rows = rows.assign(
-        distance=(evidence - vote.share_threshold).abs().round(9), sureness=(rows["score"] - 0.5).abs()
-    )
+    rows = rows.assign(distance=(evidence - vote.share_threshold).abs().round(9), sureness=(rows["score"] - 0.5).abs())
     order = ["distance", "sureness", "roi_id"]
     surest = rows.sort_values(order, ascending=[False, False, True]).drop_duplicates(["label", "decision"])
     nearest = rows.drop(index=surest.index).sort_values(order).head(2)

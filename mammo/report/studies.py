@@ -66,9 +66,7 @@ def _grid(settings: dict[str, Any]) -> str:
 
 def _about(source: SourceFile, folds: str) -> list[Block]:
     """What a study rests on: its ROIs, their groups, and how many fits."""
-    return source.blocks(
-        "study", folds=folds, grid=Cell(_grid(source.value("settings")), source.href("settings"))
-    )
+    return source.blocks("study", folds=folds, grid=Cell(_grid(source.value("settings")), source.href("settings")))
 
 
 def seeds_blocks(source: SourceFile) -> list[Block]:
@@ -163,8 +161,7 @@ def ablation_blocks(source: SourceFile) -> list[Block]:
         effects=_method(source),
         verdict=lambda one: one.cell("effect", "verdict") if one.value("effect") else one.cell("reason"),
         meanings=[
-            Paragraph((one.cell("name", strong=True), f": {one.value('about')}."))
-            for one in source.each("defects")
+            Paragraph((one.cell("name", strong=True), f": {one.value('about')}.")) for one in source.each("defects")
         ],
     )
 
@@ -184,9 +181,7 @@ def variants_blocks(source: SourceFile) -> list[Block]:
         study=source.cell("name", strong=True),
         about=_about(source, _FOLDS["development"]),
         effects=_method(source),
-        settings=lambda one: Cell(
-            _settings_in_words(one.value("overrides")), one.href("overrides"), code=True
-        ),
+        settings=lambda one: Cell(_settings_in_words(one.value("overrides")), one.href("overrides"), code=True),
         reference_settings=f"params.yaml with {differs}" if differs else "params.yaml as it was",
         found=f"All rows together. {' '.join(in_words)}",
     )
@@ -239,8 +234,7 @@ def nested_blocks(nested: SourceFile) -> list[Block]:
     params = list(nested.value("folds", 0, "params"))
     keys = ("fold", "n_rois", "promised", "kept_by_tuned", "kept_by_settings", "system")
     folds = (
-        (*fold.cells(keys), *(_chosen(fold.at("params", name)) for name in params))
-        for fold in nested.each("folds")
+        (*fold.cells(keys), *(_chosen(fold.at("params", name)) for name in params)) for fold in nested.each("folds")
     )
     gap = nested.value("promise", "promised") - nested.value("promise", "kept_by_tuned")
     verdict = f"{abs(gap):.3f} too {'high' if gap > 0 else 'low, at its smaller budget'}"

@@ -62,9 +62,7 @@ def rich_table(table: Table, title: str = "") -> Fitting:
         made.add_column(name, overflow="fold", min_width=min(longest, _WHOLE))
     for row in table.rows:
         bold = ("bold" if isinstance(part, Cell) and part.strong else "" for part in row)
-        made.add_row(
-            *(Text(plain(part), _STYLES.get(plain(part), look)) for part, look in zip(row, bold, strict=True))
-        )
+        made.add_row(*(Text(plain(part), _STYLES.get(plain(part), look)) for part, look in zip(row, bold, strict=True)))
     return Fitting(made)
 
 
@@ -156,8 +154,7 @@ def agreements_table(found: "Iterable[Agreement]") -> Group:
 def drifts_table(found: "Iterable[Drift]") -> Fitting:
     """What was served against the reference."""
     rows = [
-        (one.name, str(one.n), str(one.n_reference), f"{one.psi:.3f}", f"{one.chance:.3f}", one.word)
-        for one in found
+        (one.name, str(one.n), str(one.n_reference), f"{one.psi:.3f}", f"{one.chance:.3f}", one.word) for one in found
     ]
     caption = "PSI: 0.1 some, 0.25 large drift, where it is above what chance gives. n: different ROIs."
     headings = ("number", "n served", "n reference", "PSI", "by chance", "drift")

@@ -232,9 +232,7 @@ def give_memory_back() -> None:
         mallopt(M_MMAP_THRESHOLD, 2**17)
 
 
-def serve(
-    workspace: Workspace, host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str], None]
-) -> None:
+def serve(workspace: Workspace, host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str], None]) -> None:
     """Serve the champion until the end, and say where once it answers."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mammo.serve").setLevel(logging.INFO)

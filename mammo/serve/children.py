@@ -72,9 +72,7 @@ class Worker:
         if "error" in header:
             raise MammoError(header["error"])
 
-    async def ask(
-        self, header: Header, body: bytes = b"", seconds: float | None = 60
-    ) -> tuple[Header, bytes]:
+    async def ask(self, header: Header, body: bytes = b"", seconds: float | None = 60) -> tuple[Header, bytes]:
         """Send a request and wait for the answer, before the next; a worker that ended is started again first.
 
         Raises:

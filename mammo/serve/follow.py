@@ -88,9 +88,7 @@ class Batcher:
     def _admit(self, n: int) -> None:
         limit = self.loaded.settings.queue
         if n > limit:
-            raise DataError(
-                f"body: at most {limit} ROIs may wait here, got {n}; send them in smaller requests"
-            )
+            raise DataError(f"body: at most {limit} ROIs may wait here, got {n}; send them in smaller requests")
         if self.n_waiting + n > limit:
             raise BusyError(
                 f"{self.n_waiting} ROIs wait, and at most {limit} may, yours are {n}; send them again in a second"

@@ -71,9 +71,7 @@ def _inputs_of(place: Path) -> Iterator[Input]:
         with zipfile.ZipFile(place) as zipped:
             for info in zipped.infolist():
                 if not info.is_dir() and not _passed_over(info.filename):
-                    yield Input(
-                        f"{place}/{info.filename}", info.file_size, written, partial(zipped.open, info)
-                    )
+                    yield Input(f"{place}/{info.filename}", info.file_size, written, partial(zipped.open, info))
     elif place.name.lower().endswith(TARS):
         with tarfile.open(place) as archive:
             while (member := archive.next()) is not None:
@@ -147,9 +145,7 @@ def predict_files(workspace: Workspace, places: Sequence[Path], bundle: Path | N
 
     async def predict() -> list[Row]:
         async with opened(workspace, bundle=bundle) as loaded:
-            return await loaded.vote(
-                np.stack([await loaded.decode(content, name) for name, content in contents])
-            )
+            return await loaded.vote(np.stack([await loaded.decode(content, name) for name, content in contents]))
 
     rows = asyncio.run(predict())
     return [{"file": name} | _answer(row) for (name, _), row in zip(contents, rows, strict=True)]
@@ -233,9 +229,7 @@ def place_of(text: str, option: str) -> tuple[float, float]:
     raise DataError(f"{option}: must be X,Y in pixels such as 535,599, got {text[:40]!r}; correct it")
 
 
-def _read_named(
-    workspace: Workspace, names: Sequence[str]
-) -> list[tuple[bytes | GreyImage, str | None, bool]]:
+def _read_named(workspace: Workspace, names: Sequence[str]) -> list[tuple[bytes | GreyImage, str | None, bool]]:
     """Content, truth and whether it is a phantom, of each picture file or, where there is none, roi_id."""
     table = workspace.rois / TABLE_FILE
     from_table = table.is_file() and not all(Path(name).exists() for name in names)

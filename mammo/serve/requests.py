@@ -15,9 +15,7 @@ from mammo.serve.predict import place_of
 
 FILM_BYTES: Final = 20 * 2**20
 """Of an uncompressed film of 0.05 mm pixels."""
-BODY_BYTES: Final = {"/v1/rois": 2**20} | dict.fromkeys(
-    ("/v1/explanations", "/v1/films", "/v1/pictures"), FILM_BYTES
-)
+BODY_BYTES: Final = {"/v1/rois": 2**20} | dict.fromkeys(("/v1/explanations", "/v1/films", "/v1/pictures"), FILM_BYTES)
 """A ROI needs few kilobytes, and many may come at once."""
 
 
@@ -48,15 +46,11 @@ class Answer(BaseModel):
     """The row of an answer, the same on every road."""
 
     name: str | None = Field(description="The file's name, where the request gave one.", examples=["roi.png"])
-    at: tuple[float, float] | None = Field(
-        default=None, description="Place in the film: x, y in pixels from 1."
-    )
+    at: tuple[float, float] | None = Field(default=None, description="Place in the film: x, y in pixels from 1.")
     label: str = Field(examples=["Tumor"])
     vote_share: float = Field(examples=[0.92], description="Share of the patches that vote Tumor.")
     votes: list[int] = Field(examples=[[1, 1, 0]], description="0 Normal, 1 Tumor, row by row over the grid.")
-    patch_scores: list[float] = Field(
-        examples=[[0.9, 0.8, 0.3]], description="Probability of Tumor of each patch."
-    )
+    patch_scores: list[float] = Field(examples=[[0.9, 0.8, 0.3]], description="Probability of Tumor of each patch.")
     score: float = Field(examples=[0.81], description="Mean of the patch scores.")
     model_name: str = Field(examples=["mammo-roi"])
     model_version: str = Field(examples=["2"])
@@ -67,9 +61,7 @@ class Answer(BaseModel):
         default="",
         examples=["12 of 25 votes, a share of 0.48, against the threshold 0.26, chosen on validation data"],
     )
-    prediction_set: list[str] = Field(
-        examples=[["Normal", "Tumor"]], description="The classes that remain possible."
-    )
+    prediction_set: list[str] = Field(examples=[["Normal", "Tumor"]], description="The classes that remain possible.")
     referral: bool = Field(examples=[True], description="A reader has to decide.")
     in_domain: bool = Field(examples=[True], description="The picture is like the ROIs of training.")
     domain_reason: str | None = Field(examples=[None])
@@ -85,9 +77,7 @@ class Answers(BaseModel):
 class Explained(Answer):
     """An answer with its Grad-CAM."""
 
-    grad_cam_png: str = Field(
-        description="RGBA of 120 × 120 in base64: red speaks for Tumor, blue for Normal."
-    )
+    grad_cam_png: str = Field(description="RGBA of 120 × 120 in base64: red speaks for Tumor, blue for Normal.")
     block: str = Field(examples=["all"])
     n_agreeing: int = Field(
         description="Patches whose Grad-CAM has the sign of the network's own logit.", examples=[24]
@@ -199,9 +189,7 @@ async def files_of(request: Request, seconds: float) -> Sequence[tuple[str | Non
         why = getattr(error, "detail", error)
         raise RefusedError(422, f"body: is no whole form ({why}); send each picture as a file") from error
     if not found:
-        raise RefusedError(
-            422, "body: the form must hold a file, got none; send each picture as a file in it"
-        )
+        raise RefusedError(422, "body: the form must hold a file, got none; send each picture as a file in it")
     return found
 
 
@@ -216,7 +204,5 @@ async def one_of(request: Request, seconds: float) -> tuple[str | None, bytes]:
 def places_of(texts: Sequence[str], most: int = 64) -> list[tuple[float, float]]:
     """Places `X,Y` in a film."""
     if not 1 <= len(texts) <= most:
-        raise RefusedError(
-            422, f"at: 1 to {most} places are wanted, got {len(texts)}; ask with ?at=X,Y for each ROI"
-        )
+        raise RefusedError(422, f"at: 1 to {most} places are wanted, got {len(texts)}; ask with ?at=X,Y for each ROI")
     return [place_of(text, "at") for text in texts]

@@ -104,9 +104,7 @@ def _begin(folder: Path, manifest: Row) -> None:
             left.unlink()
         write_json(path, manifest)
     if (before := read_json(path)) != manifest:
-        changed = ", ".join(
-            f"{name} was {before.get(name)}" for name in manifest if before.get(name) != manifest[name]
-        )
+        changed = ", ".join(f"{name} was {before.get(name)}" for name in manifest if before.get(name) != manifest[name])
         raise DataError(
             f"{folder}: holds the beginning of another table ({changed}); finish that one, with the same inputs and "
             f"--version {before.get('model_version')}, or delete the folder"

@@ -49,15 +49,9 @@ class Measures:
             **shared,
         )
         self.batch = Histogram("mammo_batch_size", "ROIs voted on together", buckets=SIZES, **shared)
-        self.decode = Histogram(
-            "mammo_decode_seconds", "Decoding of a request's pictures", buckets=SECONDS, **shared
-        )
-        self.vote = Histogram(
-            "mammo_vote_seconds", "From decoded to voted, with waiting", buckets=SECONDS, **shared
-        )
-        self.drifted = Gauge(
-            "mammo_alias_drift", "1 while the alias champion names another version", **shared
-        )
+        self.decode = Histogram("mammo_decode_seconds", "Decoding of a request's pictures", buckets=SECONDS, **shared)
+        self.vote = Histogram("mammo_vote_seconds", "From decoded to voted, with waiting", buckets=SECONDS, **shared)
+        self.drifted = Gauge("mammo_alias_drift", "1 while the alias champion names another version", **shared)
         self._loaded = Gauge("mammo_version_loaded", "1 for the version that answers", ["version"], **shared)
 
     def answered(self, row: Mapping[str, Any]) -> None:
@@ -141,9 +135,7 @@ class Service:
             else:
                 self.predictions.write(row, image, road, started, None)
 
-    async def _shadow(
-        self, challenger: Batcher, image: GreyImage, row: Row, road: str, started: float
-    ) -> None:
+    async def _shadow(self, challenger: Batcher, image: GreyImage, row: Row, road: str, started: float) -> None:
         other = None
         with suppress(MammoError), challenger.held():
             (other,) = await challenger.vote([image])
@@ -155,9 +147,7 @@ async def admitted(service: Service, request: Request) -> AsyncIterator[Batcher]
     """The version that answers a request, held until its end, for a client that has not too many of them open."""
     client, limit = request.client.host if request.client else "", service.config.serve.per_client
     if service.open_of[client] >= limit:
-        raise RefusedError(
-            429, f"client: at most {limit} requests at a time; send this one again in a second"
-        )
+        raise RefusedError(429, f"client: at most {limit} requests at a time; send this one again in a second")
     service.open_of[client] += 1
     batcher = service.follower.champion
     try:
@@ -185,8 +175,6 @@ def describe(files: VersionFiles, results: Row | None) -> Row:
         "vote": bundle["vote"],
         "coverage": round(1 - bundle["conformal"]["alpha"], 12),
         "estimates": [
-            {"name": TITLES[name]} | {key: judged[name][key] for key in kept}
-            for name in SHOWN
-            if name in judged
+            {"name": TITLES[name]} | {key: judged[name][key] for key in kept} for name in SHOWN if name in judged
         ],
     }

@@ -42,15 +42,11 @@ class Voter(PythonModel):  # type: ignore[misc]
         One that is no readable ROI refuses them all with `DataError`.
         """
         if len(model_input) == 0:
-            raise DataError(
-                "input: at least one ROI is needed, got no rows; send a column `image` or `pixels`"
-            )
+            raise DataError("input: at least one ROI is needed, got no rows; send a column `image` or `pixels`")
         read = [_read_row(index, row) for index, row in enumerate(model_input.to_dict("records"))]
         table = pd.DataFrame(self.voter.rows(np.stack(read))).drop(columns="patch_scores")
         # As a column of strings, pandas would put NaN in place of None beside a reason.
-        return table.assign(
-            domain_reason=table["domain_reason"].astype(object).where(~table["in_domain"], None)
-        )
+        return table.assign(domain_reason=table["domain_reason"].astype(object).where(~table["in_domain"], None))
 
 
 def _read_row(index: int, row: dict[Any, Any]) -> GreyImage:

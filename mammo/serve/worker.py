@@ -193,9 +193,7 @@ def _roi(header: Header, body: bytes) -> tuple[Header, bytes]:
 def _film(header: Header, body: bytes) -> tuple[Header, bytes]:
     name, film = header["name"], read_film(body, header["name"])
     if max(film.grey.shape) <= ROI_SIDE_PX:
-        raise MammoError(
-            f"{name}: a film must be larger than a ROI, got {film.grey.shape}; send it without a place"
-        )
+        raise MammoError(f"{name}: a film must be larger than a ROI, got {film.grey.shape}; send it without a place")
     cut = [film.roi(x, y, name, header["bounding_box"])[0] for x, y in header["at"]]
     return {}, b"".join(roi.tobytes() for roi in cut)
 

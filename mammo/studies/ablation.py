@@ -64,9 +64,7 @@ CLASS_PRIOR: Final = Defect(
     "recipes.RECIPE.class_balance",
     "four times as many patches of each Tumor ROI, so that most patches are Tumor where most ROIs are Normal",
     lambda config, _: (
-        "yes"
-        if config.patches.tumor_draws > config.patches.normal_draws and not config.recipe.class_balance
-        else "no"
+        "yes" if config.patches.tumor_draws > config.patches.normal_draws and not config.recipe.class_balance else "no"
     ),
     lambda config: {"recipe.class_balance": False, "patches.tumor_draws": 4 * config.patches.normal_draws},
     lambda config: {"recipe.class_balance": True},

@@ -15,9 +15,7 @@ from mammo.core.processes import context_without_threads, end_with_parent
 
 
 @contextmanager
-def crew(
-    n_workers: int, modules: Sequence[str], kept: str, option: str, *start: Any
-) -> Iterator[ProcessPoolExecutor]:
+def crew(n_workers: int, modules: Sequence[str], kept: str, option: str, *start: Any) -> Iterator[ProcessPoolExecutor]:
     """Worker processes of one thread that have these modules loaded and end with the block, however it ends.
 
     `start` is what each begins with: a function and a tuple of its arguments. Submit within `deaf_to_interrupts`.

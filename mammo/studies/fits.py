@@ -161,8 +161,7 @@ def load_fit(path: Path) -> Fit | None:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             parts = (
-                [file[f"{name}.{key}"] for key in ("roi_ids", "labels", "patch_scores")]
-                for name in ("val", "test")
+                [file[f"{name}.{key}"] for key in ("roi_ids", "labels", "patch_scores")] for name in ("val", "test")
             )
             val, test = (PartScores(tuple(roi_ids.tolist()), *arrays) for roi_ids, *arrays in parts)
             seconds = float(file["seconds"]) if "seconds" in file else nan
@@ -195,15 +194,11 @@ def run_fits(tasks: Sequence[FitTask], workspace: Workspace, n_jobs: int, consol
     missing = {key: task for key, task in wanted.items() if key not in fits}
     took = {network_of(wanted[key].system): fit.seconds for key, fit in fits.items()}
     jobs = min(n_jobs or default_jobs(tasks[0].config), max(1, len(missing)))
-    to_do = (
-        f"{len(missing)} fits to do, {len(fits)} kept from before{_duration(missing.values(), took, jobs)}"
-    )
+    to_do = f"{len(missing)} fits to do, {len(fits)} kept from before{_duration(missing.values(), took, jobs)}"
     if n_jobs == 0:
         raise DryRunError(to_do)
     if missing:
-        console.print(
-            f"{to_do}. Stop at any time: the same command goes on.", highlight=False, soft_wrap=True
-        )
+        console.print(f"{to_do}. Stop at any time: the same command goes on.", highlight=False, soft_wrap=True)
         fits |= _fit_missing(missing, workspace, jobs, console)
     return [fits[key] for key in keys]
 
@@ -219,9 +214,7 @@ def _duration(tasks: Collection[FitTask], took: Mapping[str, float], n_jobs: int
     return f"; {n_jobs} {'jobs' if n_jobs > 1 else 'job'}, {pace}"
 
 
-def _fit_missing(
-    missing: dict[str, FitTask], workspace: Workspace, n_jobs: int, console: Console
-) -> dict[str, Fit]:
+def _fit_missing(missing: dict[str, FitTask], workspace: Workspace, n_jobs: int, console: Console) -> dict[str, Fit]:
     folder = workspace.fits
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -268,16 +261,12 @@ def _keep_all_features(tasks: Iterable[FitTask], workspace: Workspace, console: 
                 )
 
 
-def _work_off(
-    missing: dict[str, FitTask], workspace: Workspace, n_jobs: int, progress: FitsProgress
-) -> dict[str, Fit]:
+def _work_off(missing: dict[str, FitTask], workspace: Workspace, n_jobs: int, progress: FitsProgress) -> dict[str, Fit]:
     epochs: SimpleQueue[tuple[str, int]] = context_without_threads(PRELOADED).SimpleQueue()
     fits: dict[str, Fit] = {}
     with crew(n_jobs, PRELOADED, "finished fits", "--jobs", _report_to, (epochs,)) as executor:
         with deaf_to_interrupts():
-            key_of = {
-                executor.submit(_fit_and_keep, key, task, workspace): key for key, task in missing.items()
-            }
+            key_of = {executor.submit(_fit_and_keep, key, task, workspace): key for key, task in missing.items()}
         pending = set(key_of)
         while pending:
             done, pending = wait(pending, POLL_S, FIRST_COMPLETED)

@@ -90,9 +90,7 @@ def run_ledger(workspace: Workspace, config: Config, n_jobs: int, console: Conso
             rate: found.to_dict() for rate, found in referral_over_runs(chosen, rois, config).items()
         },
         "slices": {
-            "axes": slices_by_axis(
-                sliced, with_films(rois.table, workspace.located), **config.evaluate.resampling
-            )
+            "axes": slices_by_axis(sliced, with_films(rois.table, workspace.located), **config.evaluate.resampling)
         },
     }
 

@@ -67,10 +67,7 @@ def fit_all(
     asked = [_members(task) for tasks in plans.values() for task in tasks]
     fits = iter(run_fits([member for members in asked for member in members], workspace, n_jobs, console))
     return {
-        name: [
-            Placed(task.repeat, task.fold, task.seed, _as_system(task, fits), task.config.vote)
-            for task in tasks
-        ]
+        name: [Placed(task.repeat, task.fold, task.seed, _as_system(task, fits), task.config.vote) for task in tasks]
         for name, tasks in plans.items()
     }
 
@@ -165,9 +162,7 @@ def ensemble(placed: Sequence[Placed]) -> list[Placed]:
     for seeds in members.values():
         fits = [one.fit for one in seeds]
         # Systems are chosen by what a seed of theirs can be expected to give, not by their ensembles.
-        means = {
-            name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")
-        }
+        means = {name: float(np.mean([fit.validation[name] for fit in fits])) for name in ("val_loss", "val_auc")}
         averaged.append(replace(seeds[0], seed=0, fit=replace(mean_fit(fits), validation=means)))
     return averaged
 

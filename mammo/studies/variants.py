@@ -190,9 +190,7 @@ def read_study_file(path: Path) -> StudyFile:
     return found
 
 
-def run_study(
-    workspace: Workspace, config: Config, path: Path, n_jobs: int, console: Console
-) -> dict[str, Any]:
+def run_study(workspace: Workspace, config: Config, path: Path, n_jobs: int, console: Console) -> dict[str, Any]:
     """The table of a file's variants, called after the file and ready for JSON; fits are kept.
 
     The test part is never opened, so settings may be chosen by what this shows.

@@ -104,6 +104,4 @@ def _sample(images: Tensor, batch: PatchBatch, matrices: Tensor, out_px: int, fi
         points = torch.minimum(points, (corner + size[:, None] - 1)[:, None, :])
     grid = points.view(len(size), out_px, out_px, 2) * (2 / (side_px - 1)) - 1
     stack = images[batch.roi].unsqueeze(1).float()
-    return torch.nn.functional.grid_sample(
-        stack, grid, mode="bilinear", padding_mode="border", align_corners=True
-    )
+    return torch.nn.functional.grid_sample(stack, grid, mode="bilinear", padding_mode="border", align_corners=True)

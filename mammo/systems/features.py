@@ -188,9 +188,7 @@ class Extractor:
         """Rows of `maps` → features of the patches as windows of them: `(views, s, length)`."""
         flat = torch.from_numpy(rows).to(self.device)
         pieces = flat.split([prod(shape) for shape in shapes], dim=1)
-        features = {
-            name: part.view(-1, *shape) for name, part, shape in zip(BLOCKS, pieces, shapes, strict=True)
-        }
+        features = {name: part.view(-1, *shape) for name, part, shape in zip(BLOCKS, pieces, shapes, strict=True)}
         offsets = grid_offsets_on(len(flat), self.patches, self.device)
         return flatten(pool_windows(features, *offsets, self.patches.size_px)).cpu().numpy()
 
@@ -298,9 +296,7 @@ def keep_features(
         return [rows[view] if view in rows else others[row_key(pixels, view)] for view in absent]
 
     row_of = own.fill(wanted, rows_of, on_step)
-    places = np.array(
-        [[row_of[row_key(pixels, view)] for view in views] for pixels in hashes], dtype=np.int64
-    )
+    places = np.array([[row_of[row_key(pixels, view)] for view in views] for pixels in hashes], dtype=np.int64)
     return KeptFeatures(own.path, own.rows(), places, channels, n_cells, how.corners)
 
 

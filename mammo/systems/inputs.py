@@ -143,9 +143,7 @@ FitData: TypeAlias = PatchData | FrozenData
 """The ROIs of one part as a fit sees them; all logits are float32 on the CPU but for those of training."""
 
 
-def frozen_data(
-    rois: Rois, patches: pd.DataFrame, features: KeptFeatures, device: torch.device
-) -> FrozenData:
+def frozen_data(rois: Rois, patches: pd.DataFrame, features: KeptFeatures, device: torch.device) -> FrozenData:
     """ROIs whose features are kept, in their order, with the patches of them that a table names (`PATCH_SCHEMA`).
 
     The whole ROI as a patch, of another scale, is left out.

@@ -56,8 +56,7 @@ def train_network(
     mark = run_fingerprint(system, config, seed, train, val, patch_sets)
     with cpu_threads(config.train.threads):
         data, judged = (
-            fit_data(part, table, classifier, config, workspace, to_train=to_train)
-            for part, table, to_train in parts
+            fit_data(part, table, classifier, config, workspace, to_train=to_train) for part, table, to_train in parts
         )
         history = fit(classifier, data, judged, config.recipe, settings, checkpoint, mark, on_epoch, on_step)
     best = min(history, key=lambda record: record.val_loss)

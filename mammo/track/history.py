@@ -310,9 +310,7 @@ def _complete(client: MlflowClient, name: str, claim: str, entry: Entry) -> None
         while to_point and n_entries != len((now := read(client, name)).entries):
             n_entries = len(now.entries)
             for alias in to_point:
-                with unless(
-                    MISSING
-                ):  # the version was deleted meanwhile: then the alias strays, and that is noted
+                with unless(MISSING):  # the version was deleted meanwhile: then the alias strays, and that is noted
                     if (number := now.told.get(alias)) is None:
                         client.delete_registered_model_alias(name, alias)
                     else:

@@ -52,9 +52,7 @@ HEADLINES: Final = {
 }
 """The few test results that are metrics, with the estimates they show; all estimates stand in the table `ESTIMATES`."""
 
-RELATIVE_LINK: Final = re.compile(
-    r"\[([^\]]*)\](?:\[[^\]]*\]|\((?!https?://)[^)]*\))|^\[[^\]]*\]: .*\n?", re.MULTILINE
-)
+RELATIVE_LINK: Final = re.compile(r"\[([^\]]*)\](?:\[[^\]]*\]|\((?!https?://)[^)]*\))|^\[[^\]]*\]: .*\n?", re.MULTILINE)
 """A link of Markdown in its line (the text is the first group), or the line that says where one leads."""
 
 
@@ -123,9 +121,7 @@ def _curves(record: Mapping[Any, Any]) -> dict[str, float]:
     return {name: float(record[name]) for name in CURVES if name in record}
 
 
-def _log_bundle(
-    workspace: Workspace, system: str, run: Run, history: pd.DataFrame, parts: dict[str, Rois]
-) -> None:
+def _log_bundle(workspace: Workspace, system: str, run: Run, history: pd.DataFrame, parts: dict[str, Rois]) -> None:
     """Log what the files of a trained system hold, and the epochs that a kill after their checkpoint left out.
 
     The bundle goes into the run's logged model. What is no result of a test or of an epoch is a tag.
@@ -201,9 +197,7 @@ def _training_run(
     return open_run(workspace, experiment_name(config), title, params, tags, datasets, unfinished)
 
 
-def _data_set(
-    workspace: Workspace, config: Config, part: Rois, use: str
-) -> tuple[str, pd.DataFrame, str, str]:
+def _data_set(workspace: Workspace, config: Config, part: Rois, use: str) -> tuple[str, pd.DataFrame, str, str]:
     digest = data_hashes(workspace.root).get("data/rois", "")
     return f"{config.ingest.source}-{part.name}", part.table, digest, use
 
@@ -287,9 +281,7 @@ def without_relative_links(markdown: str) -> str:
     return RELATIVE_LINK.sub(lambda link: link[1] or "", markdown)
 
 
-def story(
-    system: str, data: dict[str, Any], estimates: dict[str, dict[str, Any]], ships: dict[str, Any]
-) -> str:
+def story(system: str, data: dict[str, Any], estimates: dict[str, dict[str, Any]], ships: dict[str, Any]) -> str:
     """Markdown: main results; system, data and split, in the first line, which lists cut off. Then all headlines."""
 
     def shown(name: str) -> str:
@@ -302,6 +294,4 @@ def story(
     confidence = percent(estimates["auc_score"]["confidence"])
     table = "\n".join([f"| metric | value ({confidence} interval) | n |", "|---|---|---|", *rows])
     rule = f"The {ships['rule']} rule decides, at a threshold of {ships['threshold']:g} ({ships['name']})."
-    return (
-        f"{'PHANTOM: ' * data['synthetic']}{first}\n\n{table}\n\n{rule} Research software, no medical device."
-    )
+    return f"{'PHANTOM: ' * data['synthetic']}{first}\n\n{table}\n\n{rule} Research software, no medical device."

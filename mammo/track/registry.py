@@ -35,9 +35,7 @@ REFERENCE_TAG: Final = "mammo.reference"
 BEFORE_ALL: Final = -1
 """A logged model takes every metric of its step for its own: also the machine's, and a test result not yet there."""
 PACKAGE: Final = Path(__file__).parents[1]
-REQUIREMENTS: Final = (
-    "mlflow numpy pandas pillow pyarrow pydantic pydicom pyyaml safetensors scipy torch torchvision"
-)
+REQUIREMENTS: Final = "mlflow numpy pandas pillow pyarrow pydantic pydicom pyyaml safetensors scipy torch torchvision"
 """The libraries that a voter imports."""
 
 

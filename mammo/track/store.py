@@ -88,9 +88,7 @@ def store_errors(workspace: Workspace, kinds: tuple[type[Exception], ...] = REFU
         yield
     except kinds as error:
         said = first_line(error)
-        remedy = (
-            "check that the server runs or that no other program holds the file, or name another store in"
-        )
+        remedy = "check that the server runs or that no other program holds the file, or name another store in"
         remedy += " MLFLOW_TRACKING_URI"
         if re.search("error code 40[13]|Permission denied", said):
             remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account of that server"
@@ -175,9 +173,7 @@ class Run:
         """Name ROIs as an input; `use` is MLflow's word: `training`, `validation` or `testing`."""
         # MLflow's schema inference warns of integer columns that may hold nulls elsewhere; not of floats.
         plain = table.astype(dict.fromkeys(table.select_dtypes("integer").columns, "float64"))
-        dataset = mlflow.data.from_pandas(
-            plain, source=CodeDatasetSource({"dvc.path": "data/rois"}), name=name
-        )
+        dataset = mlflow.data.from_pandas(plain, source=CodeDatasetSource({"dvc.path": "data/rois"}), name=name)
         tags = InputTag("mlflow.data.context", use), InputTag("dvc_md5", dvc_md5 or "not versioned")
         self.client.log_inputs(self.run_id, [DatasetInput(dataset._to_mlflow_entity(), list(tags))])
 
@@ -216,9 +212,7 @@ def open_run(
     Comparable runs (one source, one protocol) share an `experiment`. `datasets` are arguments of `Run.log_data`.
     """
     client = connect(workspace)
-    with store_errors(
-        workspace, (MlflowException,)
-    ):  # the block trains: a full disk is not the store's fault
+    with store_errors(workspace, (MlflowException,)):  # the block trains: a full disk is not the store's fault
         mlflow.set_experiment(experiment_id=experiment_id(client, workspace, experiment))
         kept = unfinished if unfinished is not None and _exists(client, unfinished) else None
         with mlflow.start_run(kept, run_name=None if kept else name, log_system_metrics=True) as active:

@@ -25,9 +25,7 @@ from mammo.tuning.study import N_WORKERS, SAMPLER_NOTE, OpenStudy
 
 COSTS: Final = (objective.FIT_S, objective.JUDGE_S, objective.TRIAL_S)
 STATES: Final = ("complete", "pruned", "failed", "retried")
-ONE_WORKER: Final = (
-    "one worker: the same trials again with the same settings, data, machine and library versions"
-)
+ONE_WORKER: Final = "one worker: the same trials again with the same settings, data, machine and library versions"
 MANY_WORKERS: Final = (
     "several workers: the seeds of each trial are fixed, but what the sampler and the pruners have seen when it begins "
     "depends on which trials end first; parameters from the first learned trial on, and who is pruned, may differ"
@@ -191,9 +189,7 @@ def write_record(opened: OpenStudy, record: dict[str, Any]) -> None:
     """Write the choice and every try; where `train` may take the choice, also all that is stored, and the pictures."""
     held_out_fold = opened.config.tune.held_out_fold
     folder = report_folder(opened.workspace, held_out_fold)
-    write_bytes(
-        folder / "best.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode()
-    )
+    write_bytes(folder / "best.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100).encode())
     with atomic_path(folder / "trials.csv") as temporary:
         trials_table(opened).to_csv(temporary, index=False)
     if held_out_fold is None:

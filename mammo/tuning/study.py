@@ -143,9 +143,7 @@ def make_study(
     name, command = study_name(config), uuid4().hex[:12]
 
     def opened() -> OpenStudy:
-        study = optuna.create_study(
-            study_name=name, storage=storage, direction="maximize", load_if_exists=True
-        )
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
         one = OpenStudy(workspace, config, storage, study, command)
         one.reap()
         return one
@@ -170,10 +168,7 @@ def make_study(
                 "sampler": SAMPLER_NOTE,
                 "commit": git_commit(workspace.root) or "not in git",
                 "versions": library_versions(),
-                **{
-                    key: about[key]
-                    for key in ("source", "n_rois", "n_tumor", "n_groups", "n_patients", "synthetic")
-                },
+                **{key: about[key] for key in ("source", "n_rois", "n_tumor", "n_groups", "n_patients", "synthetic")},
                 RESTS_ON: foundations(config, folds),
                 "mark": study_mark(config, folds),
             }

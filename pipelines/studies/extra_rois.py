@@ -89,9 +89,7 @@ def main() -> None:
     workspace = Workspace()
     config, rois = Config.load(workspace.params), read_parts(workspace)
     if rois.n_patients is None:
-        raise DataError(
-            f"{workspace.split}: must know every patient; put films into {workspace.films}, repeat"
-        )
+        raise DataError(f"{workspace.split}: must know every patient; put films into {workspace.films}, repeat")
     as_is, extra = grouped_folds(rois, config.ledger), cut_extra(workspace.films, config.ingest.bounding_box)
     folds = {"as it is": as_is}
     for name, labels in ADDED.items():

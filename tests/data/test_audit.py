@@ -105,9 +105,7 @@ ALL, EDGE, BELOW = slice(None), slice(0, 40), slice(60, SIDE)
         pytest.param(flat, id="flat bright tissue"),
         pytest.param(lambda: changed(strangers(2), (ALL, slice(50, SIDE), 255)), id="saturated tissue"),
         pytest.param(lambda: changed(flat(), (ALL, EDGE, 0)), id="a straight edge between flat areas"),
-        pytest.param(
-            lambda: changed(strangers(4), (BELOW, ALL, 255), (ALL, EDGE, 0)), id="the straight edge of films"
-        ),
+        pytest.param(lambda: changed(strangers(4), (BELOW, ALL, 255), (ALL, EDGE, 0)), id="the straight edge of films"),
         pytest.param(
             lambda: changed(strangers(2), (slice(30, 60), slice(30, 60), crop(film(8), 0, 0, 30, 30))),
             id="a marker that two films share",
@@ -126,9 +124,7 @@ def test_an_overlap_of_faint_tissue_is_found_where_it_is_equal_pixel_by_pixel() 
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    corners=st.lists(st.tuples(st.integers(0, 280), st.integers(0, 280)), min_size=4, max_size=7, unique=True)
-)
+@given(corners=st.lists(st.tuples(st.integers(0, 280), st.integers(0, 280)), min_size=4, max_size=7, unique=True))
 def test_every_overlap_of_random_crops_is_found_and_nothing_else(corners: list[tuple[int, int]]) -> None:
     tissue = film(9)
     overlaps = audit(*(crop(tissue, *corner) for corner in corners))

@@ -42,9 +42,7 @@ def published(real_rois: Rois) -> pd.DataFrame:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_published_archive_leaks_in_three_of_its_five_pairs(
-    real_rois: Rois, published: pd.DataFrame
-) -> None:
+def test_the_published_archive_leaks_in_three_of_its_five_pairs(real_rois: Rois, published: pd.DataFrame) -> None:
     assert published["mad"].max() < 0.01
     summary = leakage_summary(published, placed(real_rois))
     assert summary["pairs_by_kind"] == {"shifted": 4, "stretched": 1}

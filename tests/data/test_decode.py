@@ -46,9 +46,7 @@ def tiff(pixels: GreyImage, **options: Any) -> bytes:
 
 
 def plain_pgm(pixels: GreyImage) -> bytes:
-    return (
-        "P2\n# made by hand\n120 120\n255\n" + "\n".join(" ".join(map(str, row)) for row in pixels)
-    ).encode()
+    return ("P2\n# made by hand\n120 120\n255\n" + "\n".join(" ".join(map(str, row)) for row in pixels)).encode()
 
 
 def turned(pixels: GreyImage, kind: str) -> bytes:
@@ -150,10 +148,7 @@ def deep_rgb(roi: GreyImage) -> bytes:
         *((partial(several, kind=kind), "must hold one frame") for kind in ("TIFF", "PNG")),
         (lambda roi: encoded(roi, "JPEG"), "must be lossless, got JPEG, .* votes; save the original picture"),
         (lambda roi: encoded(roi, "TIFF", compression="jpeg"), "lossless, got TIFF compressed as jpeg"),
-        *(
-            (partial(turned, kind=k), f"Orientation must be 1 .*, got 6 in {k}; turn")
-            for k in ("PNG", "TIFF")
-        ),
+        *((partial(turned, kind=k), f"Orientation must be 1 .*, got 6 in {k}; turn") for k in ("PNG", "TIFF")),
     ],
 )
 def test_what_is_not_one_upright_lossless_picture_of_8_bit_grey_is_refused(
@@ -176,9 +171,7 @@ def test_8000_by_8000_is_refused_from_its_header_alone() -> None:
     assert peak_bytes < 4 * len(content) + 2**20
 
 
-@pytest.mark.parametrize(
-    ("side", "rule"), [(1, "at least 32 pixels on each side, got 1 x 1"), (100_000, "at most")]
-)
+@pytest.mark.parametrize(("side", "rule"), [(1, "at least 32 pixels on each side, got 1 x 1"), (100_000, "at most")])
 def test_a_picture_of_an_impossible_size_is_refused_without_a_warning(side: int, rule: str) -> None:
     with pytest.raises(DataError, match=rule):
         decode_image(png_claiming(side, side), "bomb")

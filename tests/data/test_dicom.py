@@ -248,19 +248,13 @@ def test_compressed_pixels_of_another_size_than_the_header_says_are_never_decode
 def test_compressed_dicom_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_alone = SimpleNamespace(available_plugins=("pillow",))
     monkeypatch.setattr("mammo.data.dicom.get_decoder", lambda syntax: pillow_alone)
-    with pytest.raises(
-        DataError, match=r"JPEG 2000 .* needs the extra `dicom`, .*; pip install '\.\[dicom\]'"
-    ):
+    with pytest.raises(DataError, match=r"JPEG 2000 .* needs the extra `dicom`, .*; pip install '\.\[dicom\]'"):
         decode_roi(dicom(noise(0), syntax=JPEG2000Lossless, frame=b"any"), "roi.dcm")
 
 
 @pytest.mark.real
-@pytest.mark.skipif(
-    not REAL_CROPS.is_dir(), reason="needs the folder dicom beside the archive: MAMMO_MIAS_ROIS"
-)
-@pytest.mark.parametrize(
-    ("name", "shape"), [("cbis_crop_1.dcm", (249, 265)), ("cbis_crop_2.dcm", (265, 249))]
-)
+@pytest.mark.skipif(not REAL_CROPS.is_dir(), reason="needs the folder dicom beside the archive: MAMMO_MIAS_ROIS")
+@pytest.mark.parametrize(("name", "shape"), [("cbis_crop_1.dcm", (249, 265)), ("cbis_crop_2.dcm", (265, 249))])
 def test_a_real_crop_of_16_bits_is_shown_over_their_range(name: str, shape: tuple[int, int]) -> None:
     content = (REAL_CROPS / name).read_bytes()
     stored = np.frombuffer(content[-2 * shape[0] * shape[1] :], dtype="<u2").reshape(shape)
@@ -281,9 +275,7 @@ def test_pixel_spacing_is_the_detectors_and_else_the_images() -> None:
 
 @pytest.mark.parametrize("spacing", [[0.1, 0.2], [0, 0], [0.1, 0.1, 0.1], 0.1, ["1e308"] * 2, ["1e-320"] * 2])
 def test_a_pixel_spacing_that_is_not_two_equal_lengths_of_pixels_is_refused(spacing: Any) -> None:
-    with pytest.raises(
-        DataError, match=r"film\.dcm: DICOM PixelSpacing must be two equal numbers of 0\.001 to 10 mm"
-    ):
+    with pytest.raises(DataError, match=r"film\.dcm: DICOM PixelSpacing must be two equal numbers of 0\.001 to 10 mm"):
         spacing_of(PixelSpacing=spacing)
 
 
@@ -291,16 +283,12 @@ def test_a_roi_of_other_pixels_than_mini_mias_is_refused_and_one_that_tells_none
     told: list[dict[str, Any]] = [{}, {"PixelSpacing": [0.2, 0.2]}, {"ImagerPixelSpacing": [0.201, 0.201]}]
     for fields in told:
         assert np.array_equal(decode_roi(dicom(noise(0), **fields), "roi.dcm"), noise(0))
-    with pytest.raises(
-        DataError, match=r"roi\.dcm: pixels of a ROI must be 0\.2 mm wide, got 0\.1 mm; give its film"
-    ):
+    with pytest.raises(DataError, match=r"roi\.dcm: pixels of a ROI must be 0\.2 mm wide, got 0\.1 mm; give its film"):
         decode_roi(dicom(noise(0), ImagerPixelSpacing=[0.1, 0.1]), "roi.dcm")
 
 
 @pytest.mark.parametrize(("spacing", "size"), [(0.001, "2 x 2"), (10, "15000 x 15000")])
-def test_a_film_that_its_spacing_would_bring_to_an_impossible_size_is_refused_before(
-    spacing: float, size: str
-) -> None:
+def test_a_film_that_its_spacing_would_bring_to_an_impossible_size_is_refused_before(spacing: float, size: str) -> None:
     rule = rf"film\.dcm, brought from {spacing:g} to 0\.2 mm a pixel: an image must .*, got {size}"
     with pytest.raises(DataError, match=rule):
         read_film(dicom(noise(0, 300), PixelSpacing=[spacing, spacing]), "film.dcm")

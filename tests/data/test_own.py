@@ -30,9 +30,7 @@ def folder_with(folder: Path, table: str, pictures: Mapping[str, Any] = ROIS) ->
 
 
 def test_rois_come_as_they_are_in_the_order_of_the_table(tmp_path: Path) -> None:
-    folder_with(
-        tmp_path, "Path,label,patient,tissue\nb.png,Tumor,p1,D\na.png,normal,p1,\nc.png,1,,\nd.png,0,,F\n"
-    )
+    folder_with(tmp_path, "Path,label,patient,tissue\nb.png,Tumor,p1,D\na.png,normal,p1,\nc.png,1,,\nd.png,0,,F\n")
     rois = load_own(tmp_path / TABLE, CONFIG)
     assert rois.table["roi_id"].tolist() == ["b.png", "a.png", "c.png", "d.png"]
     assert rois.labels.tolist() == [1, 0, 1, 0]
@@ -44,9 +42,7 @@ def test_rois_come_as_they_are_in_the_order_of_the_table(tmp_path: Path) -> None
 
 
 def test_a_film_is_cut_at_its_places_as_in_training(tmp_path: Path) -> None:
-    folder_with(
-        tmp_path, "path,label,x,y,radius\nf.png,Tumor,100,120,30\nf.png,Normal,220,260,\n", {"f.png": FILM}
-    )
+    folder_with(tmp_path, "path,label,x,y,radius\nf.png,Tumor,100,120,30\nf.png,Normal,220,260,\n", {"f.png": FILM})
     rois = load_own(tmp_path / TABLE, CONFIG)
     film = preprocess_film(FILM)
     for image, place in zip(rois.images, ((100, 120), (220, 260)), strict=True):
@@ -106,9 +102,7 @@ HEADER = "path,label,patient,x,y\n"
         ("a.png,Tumor,,,,extra\nb.png,Normal,,,\n", 2, "at most 5 fields, as the header has, got 6"),
     ],
 )
-def test_each_wrong_row_is_named_with_rule_value_and_remedy(
-    tmp_path: Path, rows: str, row: int, words: str
-) -> None:
+def test_each_wrong_row_is_named_with_rule_value_and_remedy(tmp_path: Path, rows: str, row: int, words: str) -> None:
     pictures = {
         **ROIS,
         "f.png": FILM,
@@ -150,16 +144,12 @@ def test_the_table_and_its_pictures_are_brought_whole(tmp_path: Path) -> None:
     )
     bring_own(tmp_path / "own", table, CONFIG)
     assert sorted(path.name for path in (tmp_path / "own").rglob("*.*")) == ["a.png", "b.png", "rois.csv"]
-    np.testing.assert_array_equal(
-        load_own(tmp_path / "own" / TABLE, CONFIG).images, load_own(table, CONFIG).images
-    )
+    np.testing.assert_array_equal(load_own(tmp_path / "own" / TABLE, CONFIG).images, load_own(table, CONFIG).images)
 
 
 @pytest.mark.parametrize("name", ["own/mine.csv", "own/rois.csv", "beside.csv"])
 def test_no_original_is_lost_where_it_lies_in_the_place_that_is_replaced(tmp_path: Path, name: str) -> None:
-    table = folder_with(
-        tmp_path / "own", "path,label\na.png,Tumor\nb.png,Normal\n", {**ROIS, "notes.txt": b"!"}
-    )
+    table = folder_with(tmp_path / "own", "path,label\na.png,Tumor\nb.png,Normal\n", {**ROIS, "notes.txt": b"!"})
     if name == "beside.csv":
         table.unlink()
         (tmp_path / name).write_text("path,label\nown/a.png,Tumor\nown/b.png,Normal\n")

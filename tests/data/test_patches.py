@@ -37,16 +37,12 @@ def test_corners_run_row_by_row_and_what_the_stride_leaves_over_is_shared_by_bot
     expected = [[top, left] for top in offsets for left in offsets]
     assert grid_corners(size_px, stride_px, corner_patches=corner_patches).tolist() == expected
     assert grid_patches(roi_table(1, 1), config).to_numpy().tolist() == [
-        [roi_id, *corner, size_px, label]
-        for roi_id, label in (("roi000", 0), ("roi001", 1))
-        for corner in expected
+        [roi_id, *corner, size_px, label] for roi_id, label in (("roi000", 0), ("roi001", 1)) for corner in expected
     ]
 
 
 @given(st.integers(32, 120), st.integers(1, 120))
-def test_a_grid_is_inside_the_roi_centred_and_as_large_as_its_stride_allows(
-    size_px: int, stride_px: int
-) -> None:
+def test_a_grid_is_inside_the_roi_centred_and_as_large_as_its_stride_allows(size_px: int, stride_px: int) -> None:
     offsets = grid_offsets(size_px, stride_px).tolist()
     before, behind = offsets[0], 120 - (offsets[-1] + size_px)
     assert before >= 0
@@ -56,9 +52,7 @@ def test_a_grid_is_inside_the_roi_centred_and_as_large_as_its_stride_allows(
 
 
 @pytest.mark.parametrize(("n_normal", "n_tumor", "n_patches"), [(125, 72, 103_447), (41, 24, 34_315)])
-def test_the_published_parts_give_the_papers_number_of_patches(
-    n_normal: int, n_tumor: int, n_patches: int
-) -> None:
+def test_the_published_parts_give_the_papers_number_of_patches(n_normal: int, n_tumor: int, n_patches: int) -> None:
     config = section(PatchesConfig, tumor_draws=1000, normal_draws=250, whole_roi=True)
     patches = drawn_patches(roi_table(n_normal, n_tumor), config)
     assert len(patches) == n_patches
@@ -116,9 +110,7 @@ def test_a_part_without_rois_gives_an_empty_patch_set_of_the_right_types() -> No
 @given(st.integers(32, 120), st.integers(1, 120))
 @example(80, 40)
 @example(72, 48)
-def test_what_stays_is_at_most_half_the_way_from_the_middle_and_some_patch_must(
-    size_px: int, stride_px: int
-) -> None:
+def test_what_stays_is_at_most_half_the_way_from_the_middle_and_some_patch_must(size_px: int, stride_px: int) -> None:
     every, free = grid_offsets(size_px, stride_px), 120 - size_px
     kept = [offset for offset in every if abs(offset - free / 2) <= max(free / 4, 0.5)]
     assert grid_offsets(size_px, stride_px, corner_patches=False).tolist() == kept

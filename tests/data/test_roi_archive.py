@@ -103,9 +103,7 @@ def understated(content: bytes) -> bytes:
         pytest.param(zipfile.ZIP_DEFLATED, lambda _: b"<html>rate limit</html>", id="a web page"),
     ],
 )
-def test_what_is_no_whole_archive_is_refused(
-    archive: Path, method: int, damage: Callable[[bytes], bytes]
-) -> None:
+def test_what_is_no_whole_archive_is_refused(archive: Path, method: int, damage: Callable[[bytes], bytes]) -> None:
     write(archive, small_archive(), method)
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(DataError, match="is not a whole zip archive"):

@@ -129,9 +129,7 @@ def test_published_repeats_the_folders_whatever_the_groups_and_needs_one_for_eve
     assert split["group_id"].tolist() == groups
     for unknown in (None, "trainval"):
         table = rois([0, 1], ["train", unknown])
-        with pytest.raises(
-            DataError, match=r"1 have none, for example 'r001'; use split.protocol grouped_cv"
-        ):
+        with pytest.raises(DataError, match=r"1 have none, for example 'r001'; use split.protocol grouped_cv"):
             make_split(table, ["a", "b"], config)
 
 

@@ -39,9 +39,7 @@ class Instruction:
 
 def read_dockerfile(path: Path) -> list[Instruction]:
     """The instructions in order. Here-documents are not understood."""
-    lines = [
-        line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")
-    ]
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
     logical = re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines()
     instructions: list[Instruction] = []
     stage = -1
@@ -109,9 +107,7 @@ def nginx_config(folder: Path, port: int, registry_port: int, voting: list[str],
         # All clients of a test share one address: a header tells them apart.
         "listen 8000;": f"listen 127.0.0.1:{port}; set_real_ip_from 127.0.0.1; real_ip_header X-Client;",
         "listen 5000;": f"listen 127.0.0.1:{registry_port};",
-        server.format("voting:8000 resolve"): " ".join(
-            server.format(url.removeprefix("http://")) for url in voting
-        ),
+        server.format("voting:8000 resolve"): " ".join(server.format(url.removeprefix("http://")) for url in voting),
         "mlflow:5000 resolve": registry_url.removeprefix("http://"),
     }
     for old, new in others.items():

@@ -116,9 +116,7 @@ class Program:
             return
         os.kill(family[0].pid, how)
         try:
-            wait_until(
-                lambda: not _alive(family), 60, lambda: f"{self.name} ends with its children:\n{self.log}"
-            )
+            wait_until(lambda: not _alive(family), 60, lambda: f"{self.name} ends with its children:\n{self.log}")
         finally:
             self._end(family)
 
@@ -210,9 +208,7 @@ def postgresql(
 
     def call(program: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
         line, who = [str(binaries / program), *arguments], user_of_system
-        return subprocess.run(
-            line, cwd=folder, user=who, group=who, check=False, timeout=120, capture_output=True
-        )
+        return subprocess.run(line, cwd=folder, user=who, group=who, check=False, timeout=120, capture_output=True)
 
     def ready() -> bool:
         return call("pg_isready", "--host", "127.0.0.1", "--port", str(port)).returncode == 0
@@ -232,9 +228,7 @@ def postgresql(
         program.start()
         made_server = Postgresql(port, folder, program, program.start, stop)
         if database:
-            made_server.ask(
-                user, password, "--dbname", "postgres", "--command", f'CREATE DATABASE "{database}"'
-            )
+            made_server.ask(user, password, "--dbname", "postgres", "--command", f'CREATE DATABASE "{database}"')
         yield made_server
     finally:
         stop()

@@ -121,13 +121,9 @@ def test_health_checks_pass_on_a_server_that_answers_and_fail_on_one_that_does_n
         assert (done.returncode == 0) is passes
 
 
-def test_a_service_without_a_champion_ends_with_the_reason_and_exit_code_2(
-    topology: Topology, tmp_path: Path
-) -> None:
+def test_a_service_without_a_champion_ends_with_the_reason_and_exit_code_2(topology: Topology, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(PARAMS.read_text().replace(MODEL, "never-registered"))
-    command = replaced(
-        start_command(read_dockerfile(FOLDER / "serve.Dockerfile")), {"8000": str(free_port())}
-    )
+    command = replaced(start_command(read_dockerfile(FOLDER / "serve.Dockerfile")), {"8000": str(free_port())})
     environment = variables("serve", services()["voting"], {"MLFLOW_TRACKING_URI": topology.registry_url})
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
@@ -208,8 +204,7 @@ def test_a_client_with_many_half_sent_bodies_is_told_to_wait_others_are_not_and_
     at = ("127.0.0.1", int(edge.rpartition(":")[2]))
     with ExitStack() as stack:
         greedy, modest = (
-            stack.enter_context(httpx2.Client(headers={"X-Client": address}))
-            for address in ("192.0.2.1", "192.0.2.2")
+            stack.enter_context(httpx2.Client(headers={"X-Client": address})) for address in ("192.0.2.1", "192.0.2.2")
         )
         begun = monotonic()
         halves = [stack.enter_context(create_connection(at, 15)) for _ in range(80)]

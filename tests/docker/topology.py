@@ -181,9 +181,7 @@ def deployed(folder: Path, n_services: int = 2, n_versions: int = 3) -> Iterator
         database = stack.enter_context(compose_postgresql())
         mlflow, mlflow_url = mlflow_server(folder, database.port)
         made = [voting_service(folder / f"voting-{one}", mlflow_url) for one in range(n_services)]
-        nginx, url, registry_url = nginx_server(
-            folder / "nginx", [address for _, address in made], mlflow_url
-        )
+        nginx, url, registry_url = nginx_server(folder / "nginx", [address for _, address in made], mlflow_url)
         for program in (mlflow, nginx, *(program for program, _ in made)):
             stack.callback(program.kill)
         mlflow.start()

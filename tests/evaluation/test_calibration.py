@@ -173,9 +173,7 @@ def test_more_rois_of_one_class_do_not_move_the_threshold() -> None:
     assert often == pytest.approx(once, abs=0.02)  # but for Platt's targets
 
 
-@pytest.mark.parametrize(
-    "scores", [[0.9, 0.8, 0.2, 0.1], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]], ids=str
-)
+@pytest.mark.parametrize("scores", [[0.9, 0.8, 0.2, 0.1], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]], ids=str)
 def test_scores_that_do_not_tell_the_classes_apart_give_no_threshold(scores: list[float]) -> None:
     assert score_threshold(np.array([0, 0, 1, 1]), np.array(scores)) is None
     assert share_threshold(np.array([0, 0, 1, 1]), np.array(scores), 10) is None
@@ -212,9 +210,7 @@ def rates(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str,
 
 
 @given(GRADED, st.sampled_from(["recall", "specificity"]), st.sampled_from([0.5, 0.8, 0.9, 0.95, 1.0]))
-def test_the_threshold_reaches_its_target_and_no_other_does_better(
-    graded: Graded, fixed: Fixed, target: float
-) -> None:
+def test_the_threshold_reaches_its_target_and_no_other_does_better(graded: Graded, fixed: Fixed, target: float) -> None:
     labels, grades = np.array(graded).T
     if labels.min() == labels.max():
         return

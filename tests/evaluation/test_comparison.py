@@ -159,7 +159,5 @@ def found(value: float, low: float = math.nan, high: float = math.nan) -> Estima
         (found(0.0), found(0.0), "not distinguishable"),
     ],
 )
-def test_a_verdict_names_what_its_interval_leaves_0_out_of(
-    auc: Estimate, accuracy: Estimate, words: str
-) -> None:
+def test_a_verdict_names_what_its_interval_leaves_0_out_of(auc: Estimate, accuracy: Estimate, words: str) -> None:
     assert verdict({"auc_score": auc, "accuracy": accuracy}) == words

@@ -95,9 +95,7 @@ def test_a_fold_is_judged_by_hand_counted_rates() -> None:
     ("held", "n", "expected"),
     [(60, 64, "kept"), (54, 60, "kept"), (53, 60, "missed within chance"), (45, 60, "missed")],
 )
-def test_a_promise_is_missed_only_where_the_whole_interval_lies_below_it(
-    held: int, n: int, expected: str
-) -> None:
+def test_a_promise_is_missed_only_where_the_whole_interval_lies_below_it(held: int, n: int, expected: str) -> None:
     assert verdict(wilson(held, n, 0.95), 0.9) == expected
 
 

@@ -46,9 +46,7 @@ def auc_estimate(labels: IntArray, scores: FloatArray, groups: IntArray, **setti
 @pytest.mark.parametrize(
     ("successes", "low", "high"), [(57, 0.791, 0.946), (56, 0.772, 0.935)], ids=["Model1", "Model2"]
 )
-def test_wilson_gives_the_known_intervals_of_the_papers_accuracies(
-    successes: int, low: float, high: float
-) -> None:
+def test_wilson_gives_the_known_intervals_of_the_papers_accuracies(successes: int, low: float, high: float) -> None:
     estimate = wilson(successes, 64, 0.95)
     assert (round(estimate.ci_low, 3), round(estimate.ci_high, 3)) == (low, high)
     assert (estimate.n, estimate.method, estimate.confidence) == (64, "Wilson", 0.95)
@@ -207,9 +205,7 @@ def test_a_metric_that_is_undefined_in_a_run_is_undefined_in_the_mean() -> None:
 
 
 def test_the_luck_of_training_is_in_the_interval() -> None:
-    steady, shaky = (
-        estimate(lucky(offsets), "accuracy", **HOW) for offsets in ([0.3] * 4, [0.1, 0.5, 0.2, 0.4])
-    )
+    steady, shaky = (estimate(lucky(offsets), "accuracy", **HOW) for offsets in ([0.3] * 4, [0.1, 0.5, 0.2, 0.4]))
     assert shaky.ci_high - shaky.ci_low > 2 * (steady.ci_high - steady.ci_low)
     assert shaky.method == "BCa bootstrap of groups and runs"
 

@@ -46,9 +46,7 @@ def test_a_kind_of_lesion_is_ranked_against_all_normal_rois() -> None:
     ranked = [0, 1, 4, 5, 6, 7]
     assert set(found["metrics"]) == {"recall", "auc_score"}
     assert found["metrics"]["recall"]["value"] == 0.5
-    assert found["metrics"]["auc_score"]["value"] == pytest.approx(
-        roc_auc_score(LABELS[ranked], SCORES[ranked])
-    )
+    assert found["metrics"]["auc_score"]["value"] == pytest.approx(roc_auc_score(LABELS[ranked], SCORES[ranked]))
     assert (found["n_tumor"], found["n_normal"]) == (2, 0)
 
 
@@ -58,9 +56,7 @@ def test_over_several_runs_a_slice_has_the_mean_of_what_each_run_says() -> None:
     (fatty,) = slices_of(runs, values, ["F"], of_lesions=False, **HOW)
     inside = values == "F"
     tumor = inside & (runs.labels == 1)
-    assert fatty["metrics"]["recall"]["value"] == pytest.approx(
-        np.mean([one[tumor].mean() for one in runs.decisions])
-    )
+    assert fatty["metrics"]["recall"]["value"] == pytest.approx(np.mean([one[tumor].mean() for one in runs.decisions]))
     assert fatty["metrics"]["accuracy"]["n"] == inside.sum() == 30
     assert fatty["metrics"]["recall"]["sd_runs"] == pytest.approx(
         np.std([one[tumor].mean() for one in runs.decisions], ddof=1)

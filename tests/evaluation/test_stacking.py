@@ -22,9 +22,7 @@ def stack() -> Stack:
 def test_the_floors_weights_are_its_logit() -> None:
     weights, intercept = fit_floor(TRAIN.images, TRAIN.labels)
     expected = floor_scores(TRAIN.images, TRAIN.labels, TEST.images)
-    np.testing.assert_allclose(
-        expit(floor_statistics(TEST.images) @ weights + intercept), expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(expit(floor_statistics(TEST.images) @ weights + intercept), expected, rtol=1e-6)
 
 
 def test_on_validation_the_score_is_the_sum_of_the_z_scores_calibrated(stack: Stack) -> None:

@@ -157,9 +157,7 @@ def test_samplewise_preprocessing_does_not_see_brightness_and_leaves_flat_tissue
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 16, 72, 72), (2, 5, 9, 7), (1, 1, 2, 3)])
-def test_halving_without_gradients_gives_the_values_of_max_pooling(
-    shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_halving_without_gradients_gives_the_values_of_max_pooling(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     maps = torch.randn(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         assert torch.equal(Halving(2)(maps), torch.nn.functional.max_pool2d(maps, 2))

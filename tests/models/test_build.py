@@ -25,9 +25,7 @@ def test_auto_preprocessing_standardises_patches_for_a_network_without_pretraine
     assert Architecture.of("vgg16-model2", section(ModelConfig)).preprocessing == "samplewise_standardize"
 
 
-def test_one_seed_gives_one_set_of_weights_another_seed_another_and_the_global_generator_is_left_alone() -> (
-    None
-):
+def test_one_seed_gives_one_set_of_weights_another_seed_another_and_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     first, again, other = (build_classifier("compact-model2", TINY, seed).state_dict() for seed in (5, 5, 6))
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -65,9 +65,7 @@ def test_the_baseline_averages_the_last_block_and_model1_all_five_in_order() -> 
     blocks = blocks_of(72)
     averages = [blocks[name].numpy().mean(axis=(2, 3)) for name in BLOCKS]
     np.testing.assert_allclose(Averages(CHANNELS, n_blocks=1)(blocks).numpy(), averages[-1], atol=1e-6)
-    np.testing.assert_allclose(
-        Averages(CHANNELS)(blocks).numpy(), np.concatenate(averages, axis=1), atol=1e-6
-    )
+    np.testing.assert_allclose(Averages(CHANNELS)(blocks).numpy(), np.concatenate(averages, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("patch_px", [32, 72, 120])

@@ -43,9 +43,7 @@ def test_training_moves_the_statistics_of_model2_as_over_the_maps() -> None:
         for _ in range(3):
             by_maps.train().classify(features)
             by_parts.train().classify_pooled(pool_patches(features))
-    for (name, expected), found in zip(
-        by_maps.fusion.named_buffers(), by_parts.fusion.buffers(), strict=True
-    ):
+    for (name, expected), found in zip(by_maps.fusion.named_buffers(), by_parts.fusion.buffers(), strict=True):
         if "running" in name:  # PyTorch's variance is the unbiased one: of block 5 over 160 pixels
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-2)
 
@@ -82,9 +80,7 @@ def test_means_of_some_blocks_are_the_first_row_of_their_parts() -> None:
     corners = torch.tensor([[0, 12], [24, 4]])
     whole = pool_windows(features, corners, corners, 72)
     last_two = {name: features[name] for name in BLOCKS[-2:]}
-    for means, part in zip(
-        pool_windows(last_two, corners, corners, 72, means_only=True), whole[-2:], strict=True
-    ):
+    for means, part in zip(pool_windows(last_two, corners, corners, 72, means_only=True), whole[-2:], strict=True):
         torch.testing.assert_close(means, part[:, :, :1])
 
 

@@ -34,9 +34,7 @@ def state() -> State:
     """A checkpoint of the right shapes whose every tensor differs from a new network's."""
     generator = torch.Generator().manual_seed(0)
     return {
-        name: value + 7
-        if name.endswith("num_batches_tracked")
-        else torch.rand(value.shape, generator=generator)
+        name: value + 7 if name.endswith("num_batches_tracked") else torch.rand(value.shape, generator=generator)
         for name, value in full_network(BACKBONE).state_dict().items()
     }
 
@@ -136,9 +134,7 @@ class Payload:
         return Path.touch, (self.trace,)
 
 
-@pytest.mark.parametrize(
-    "value", [[1, 2], {"epoch": 3}, {"state_dict": {"a": torch.ones(1)}}, {1: torch.ones(1)}]
-)
+@pytest.mark.parametrize("value", [[1, 2], {"epoch": 3}, {"state_dict": {"a": torch.ones(1)}}, {1: torch.ones(1)}])
 def test_a_file_that_is_no_plain_state_dict_is_refused(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "net.pth")
     with pytest.raises(WeightsError, match="must hold a plain state dict of tensors"):
@@ -154,9 +150,7 @@ def test_a_file_that_is_no_plain_state_dict_is_refused(tmp_path: Path, value: An
         (b"not weights at all, but long enough to be a header", "is not a readable state dict"),
     ],
 )
-def test_a_missing_or_unreadable_file_is_refused(
-    tmp_path: Path, file: str, content: bytes | None, rule: str
-) -> None:
+def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path, file: str, content: bytes | None, rule: str) -> None:
     if content is not None:
         (tmp_path / file).write_bytes(content)
     with pytest.raises(WeightsError, match=rule):
@@ -164,9 +158,7 @@ def test_a_missing_or_unreadable_file_is_refused(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off", b"\x80\x02 no tensors"])
-def test_without_a_whole_cache_and_network_the_error_says_what_to_put_where(
-    hub: Path, content: bytes | None
-) -> None:
+def test_without_a_whole_cache_and_network_the_error_says_what_to_put_where(hub: Path, content: bytes | None) -> None:
     if content is not None:
         (hub / CACHED_FILE).write_bytes(content)
     with pytest.raises(WeightsError) as caught:

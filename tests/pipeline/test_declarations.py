@@ -113,11 +113,7 @@ def dotted(*parts: str) -> str:
 def declared(stage: str) -> list[str]:
     """What `dvc.yaml` says that a stage depends on, as dotted names."""
     params = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage].get("params", [])
-    return [
-        name
-        for entry in params
-        for name in ([entry] if isinstance(entry, str) else entry["${settings_from}"])
-    ]
+    return [name for entry in params for name in ([entry] if isinstance(entry, str) else entry["${settings_from}"])]
 
 
 def covers(prefix: str, name: str) -> bool:

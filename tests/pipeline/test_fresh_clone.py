@@ -16,9 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("fetched", [False, True], ids=["stages run", "outputs from the remote"])
-def test_a_fresh_clone_ends_with_a_champion_and_a_clean_tree(
-    origin: Workspace, tmp_path: Path, fetched: bool
-) -> None:
+def test_a_fresh_clone_ends_with_a_champion_and_a_clean_tree(origin: Workspace, tmp_path: Path, fetched: bool) -> None:
     clone = clone_of(origin, tmp_path / "clone")
     picture = tmp_path / "roi.png"
     if fetched:  # a colleague predicts before anything else

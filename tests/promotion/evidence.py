@@ -25,12 +25,8 @@ def predictions(*systems: str) -> pd.DataFrame:
                 probability = None if system == "floor" else 0.9 if tumor else 0.1
                 decision = "Tumor" if tumor else "Normal"
                 roi = f"test/{label} ({index})"
-                rows.append(
-                    [system, "test", roi, f"g{index // 2}", label, decision, score, score, probability]
-                )
-        rows.append(
-            [system, "test", LEAKED, "g9", "Tumor", "Normal", 0.0, 0.0, None if system == "floor" else 0.0]
-        )
+                rows.append([system, "test", roi, f"g{index // 2}", label, decision, score, score, probability])
+        rows.append([system, "test", LEAKED, "g9", "Tumor", "Normal", 0.0, 0.0, None if system == "floor" else 0.0])
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -173,9 +173,7 @@ def test_a_missing_list_of_leaks_fails_its_gate(candidate: Evidence, champion: E
     assert "audit/flagged_rois.csv is not with its run run-of-2" in gate.value
 
 
-def test_a_version_without_evidence_fails_every_gate_that_needs_it(
-    tmp_path: Path, champion: Evidence
-) -> None:
+def test_a_version_without_evidence_fails_every_gate_that_needs_it(tmp_path: Path, champion: Evidence) -> None:
     bare = Evidence(replace(version("7", "", None), run_id=""), tmp_path / "none")
     names = [gate.name for gate in failed(bare, champion)]
     assert names == [
@@ -202,9 +200,7 @@ def test_slow_and_damaged_versions_fail_their_gates(candidate: Evidence, champio
 
 
 @pytest.mark.parametrize("real", [False, None], ids=["real", "unknown"])
-def test_a_phantom_takes_no_real_one_s_place(
-    candidate: Evidence, champion: Evidence, real: bool | None
-) -> None:
+def test_a_phantom_takes_no_real_one_s_place(candidate: Evidence, champion: Evidence, real: bool | None) -> None:
     phantom = replace(candidate, version=replace(candidate.version, synthetic=True))
     other = replace(champion, version=replace(champion.version, synthetic=real))
     (gate,) = failed(phantom, other)
@@ -264,9 +260,7 @@ def test_agreement_in_shadow_can_be_asked_for(
     assert gate.bound == "surely at least 0.700 of the answers: lower end of the interval"
 
 
-def test_no_agreement_is_asked_where_there_is_nothing_to_agree_with(
-    candidate: Evidence, champion: Evidence
-) -> None:
+def test_no_agreement_is_asked_where_there_is_nothing_to_agree_with(candidate: Evidence, champion: Evidence) -> None:
     gate = in_shadow(candidate, None, 0, 10)
     assert (gate.value, gate.passed) == ("there is no champion", True)
     phantom = replace(champion, version=replace(champion.version, synthetic=True))

@@ -82,8 +82,7 @@ def folds(n: int) -> list[dict[str, Any]]:
     rng, labels = np.random.default_rng(3), np.arange(40) % 2
     sets = [(rng.random((40, 2)) < 0.3) | (labels[:, None] == [0, 1]) for _ in range(n)]
     return [
-        judge_fold(f"compact-model2, fold {i}", 0.9, 65, labels, found, confidence=0.95)
-        for i, found in enumerate(sets)
+        judge_fold(f"compact-model2, fold {i}", 0.9, 65, labels, found, confidence=0.95) for i, found in enumerate(sets)
     ]
 
 
@@ -181,9 +180,7 @@ def test_a_confusion_matrix_shows_counts_and_shares_of_the_truth(tmp_path: Path,
     assert texts.count("n/a") == 2  # a class without ROIs has no share
 
 
-def test_training_curves_mark_the_epoch_of_the_lowest_validation_loss(
-    tmp_path: Path, gallery: Gallery
-) -> None:
+def test_training_curves_mark_the_epoch_of_the_lowest_validation_loss(tmp_path: Path, gallery: Gallery) -> None:
     training_curves(HISTORY, "compact-model2", tmp_path / "a.png", NOTE)
     texts = gallery.texts()
     assert texts.count("lowest validation loss: epoch 3") == 2
@@ -192,12 +189,8 @@ def test_training_curves_mark_the_epoch_of_the_lowest_validation_loss(
     assert np.isnan(drawn).tolist() == [True, False, False, False]  # an AUC that was undefined is left out
 
 
-def test_training_curves_of_an_ensemble_mark_the_chosen_epoch_of_each_member(
-    tmp_path: Path, gallery: Gallery
-) -> None:
-    training_curves(
-        HISTORY.assign(member=[0, 0, 1, 1]), "compact-model1+compact-model2", tmp_path / "a.png", NOTE
-    )
+def test_training_curves_of_an_ensemble_mark_the_chosen_epoch_of_each_member(tmp_path: Path, gallery: Gallery) -> None:
+    training_curves(HISTORY.assign(member=[0, 0, 1, 1]), "compact-model1+compact-model2", tmp_path / "a.png", NOTE)
     assert gallery.texts().count("lowest validation loss: epoch 2 and 3") == 2
 
 

@@ -36,9 +36,7 @@ ROWS = [
 COLUMNS = ["system", "roi_id", "label", "decision", "vote_share", "score"]
 
 
-def explained(
-    size_px: int = 72, stride_px: int = 12, block: str = "all", threshold: float = 0.5
-) -> Explanation:
+def explained(size_px: int = 72, stride_px: int = 12, block: str = "all", threshold: float = 0.5) -> Explanation:
     corners = grid_corners(size_px, stride_px)
     scores = np.linspace(0.02, 0.98, len(corners))
     vote_map, coverage = mean_over_roi(scores[:, None, None], corners, size_px)
@@ -75,9 +73,7 @@ def test_phantoms_are_marked_and_no_text_meets_another(
     assert gallery.faults(note) == []
 
 
-def test_each_score_stands_on_the_centre_of_its_patch_bold_where_it_votes(
-    tmp_path: Path, gallery: Gallery
-) -> None:
+def test_each_score_stands_on_the_centre_of_its_patch_bold_where_it_votes(tmp_path: Path, gallery: Gallery) -> None:
     draw(tmp_path, explained())
     written = {text.get_position(): text for text in gallery[-1].axes[1].texts}
     assert len(written) == 25

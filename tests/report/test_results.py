@@ -87,9 +87,7 @@ def comparison(other: str, accuracy: float, auc: float, told: tuple[bool, bool])
         (-0.2, -0.01, "ranks ROIs worse than the floor"),
     ],
 )
-def test_the_floor_is_beaten_only_where_the_whole_interval_says_so(
-    low: float, high: float, words: str
-) -> None:
+def test_the_floor_is_beaten_only_where_the_whole_interval_says_so(low: float, high: float, words: str) -> None:
     margin = {"value": (low + high) / 2, "ci_low": low, "ci_high": high, "n": 64}
     compared = [
         comparison("a", 0.1, -0.1, (True, False)),

@@ -147,9 +147,7 @@ def test_the_vote_map_puts_each_score_where_its_patch_lies(tmp_path: Path, galle
     assert drawn == pytest.approx(np.array(expected))
 
 
-def test_the_vote_picture_frames_the_tumor_votes_and_dots_the_centres(
-    tmp_path: Path, gallery: Gallery
-) -> None:
+def test_the_vote_picture_frames_the_tumor_votes_and_dots_the_centres(tmp_path: Path, gallery: Gallery) -> None:
     one_vote(tmp_path / "a.png")
     left, right = gallery[-1].axes[:2]
     assert gallery.texts().count("0.90") == 18

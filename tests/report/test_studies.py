@@ -41,9 +41,7 @@ def test_seeds_are_written_as_json_and_as_the_markdown_that_is_shown(tmp_path: P
     text = write_study(workspace, "seeds", summary)
     assert read_json(workspace.reports / "seeds" / "seeds.json") == summary
     assert (workspace.reports / "seeds" / "seeds.md").read_text() == text
-    assert text.startswith(
-        "# Test results over 3 training seeds\n\n**PHANTOM (synthetic).** Research software, no"
-    )
+    assert text.startswith("# Test results over 3 training seeds\n\n**PHANTOM (synthetic).** Research software, no")
     # A metric that some seeds leave undefined says how many it rests on.
     (row,) = [line for line in text.splitlines() if line.startswith("| **compact-baseline**")]
     assert row.count("0.800 ± 0.100 (3 seeds) |") == len(row.split("|")) - 5  # edges, name, loss, precision

@@ -28,9 +28,7 @@ Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
-def served(
-    tmp_path_factory: pytest.TempPathFactory, store_of: Callable[[Workspace], None]
-) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, store_of: Callable[[Workspace], None]) -> Iterator[Served]:
     """The service on a free port, with both versions loaded."""
     space, client = registered_versions(tmp_path_factory.mktemp("discs"), store_of)
     service = Service(space)

@@ -16,9 +16,7 @@ from mammo.serve.children import Worker, WorkerGoneError
         ("votes", 503, "send the request again later"),
     ],
 )
-def test_who_is_too_slow_is_ended_and_a_picture_is_blamed_for_no_vote(
-    kind: str, status: int, remedy: str
-) -> None:
+def test_who_is_too_slow_is_ended_and_a_picture_is_blamed_for_no_vote(kind: str, status: int, remedy: str) -> None:
     async def ask() -> None:
         worker = Worker(kind)
         await worker.load()

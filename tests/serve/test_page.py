@@ -82,9 +82,7 @@ def test_a_chosen_roi_shows_its_answer_in_words_and_the_vote_of_each_patch(
 def test_the_votes_lie_where_their_patches_do(page: Page, roi: Path) -> None:
     choose(page, roi)
     page.locator("#votes button").nth(8).hover()  # of patches of 40 pixels every 20: from row 20, column 60
-    picture, mark, square = (
-        box_of(page.locator(one)) for one in ("#picture", "#votes button:nth-child(9)", "#square")
-    )
+    picture, mark, square = (box_of(page.locator(one)) for one in ("#picture", "#votes button:nth-child(9)", "#square"))
     pixel = picture["width"] / 120
     assert (mark["x"] + mark["width"] / 2 - picture["x"]) / pixel == pytest.approx(80, abs=0.5)
     assert (mark["y"] + mark["height"] / 2 - picture["y"]) / pixel == pytest.approx(40, abs=0.5)
@@ -95,9 +93,7 @@ def test_the_votes_lie_where_their_patches_do(page: Page, roi: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["pgm", "tiff"])
-def test_a_format_that_no_browser_shows_is_drawn_as_the_model_saw_it(
-    page: Page, roi: Path, suffix: str
-) -> None:
+def test_a_format_that_no_browser_shows_is_drawn_as_the_model_saw_it(page: Page, roi: Path, suffix: str) -> None:
     other = roi.with_suffix(f".{suffix}")
     with Image.open(roi) as image:
         image.save(other)
@@ -302,9 +298,7 @@ def test_the_version_shown_is_the_answers_even_when_the_champion_changed_since_t
 def test_the_champion_stands_beside_the_challenger_with_numbers_and_intervals(page: Page) -> None:
     table = page.locator("#model-rows")
     expect(page.locator("#model-head th[scope=col]")).to_have_text(["Champion", "Challenger"])
-    expect(table.get_by_role("row", name="AUC").get_by_role("cell")).to_have_text(
-        ["0.92 (0.84 to 0.97), 64 ROIs"] * 2
-    )
+    expect(table.get_by_role("row", name="AUC").get_by_role("cell")).to_have_text(["0.92 (0.84 to 0.97), 64 ROIs"] * 2)
     expect(table.get_by_role("row", name="Accuracy").get_by_role("cell")).to_have_text(
         ["0.84 (0.75 to 0.92), 64 ROIs", "not known"]
     )
@@ -323,8 +317,6 @@ def test_an_estimate_without_an_interval_or_a_value_leaves_the_table_whole(page:
     page.route("**/v1/model", undefined)
     page.reload()
     table = page.locator("#model-rows")
-    expect(table.get_by_role("row", name="AUC").get_by_role("cell")).to_have_text(
-        "1.00 (no interval), 64 ROIs"
-    )
+    expect(table.get_by_role("row", name="AUC").get_by_role("cell")).to_have_text("1.00 (no interval), 64 ROIs")
     expect(table.get_by_role("row", name="Accuracy").get_by_role("cell")).to_have_text("not known")
     expect(page.locator("#error")).to_be_hidden()

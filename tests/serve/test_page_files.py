@@ -106,9 +106,7 @@ def test_the_curl_line_gets_the_same_answer_whatever_the_file_is_called(
             assert json.loads(said.stdout)["rois"][0] == served.row(path, **place)
 
 
-def test_a_hostile_name_is_text_on_the_page_and_in_the_saved_table(
-    page: Page, roi: Path, tmp_path: Path
-) -> None:
+def test_a_hostile_name_is_text_on_the_page_and_in_the_saved_table(page: Page, roi: Path, tmp_path: Path) -> None:
     hostile = tmp_path / HOSTILE
     shutil.copy(roi, hostile)
     bad = tmp_path / f"bad {HOSTILE}"
@@ -184,9 +182,7 @@ def test_a_file_larger_than_the_service_takes_is_not_sent(page: Page, tmp_path: 
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))
     choose(page, large)
-    expect(page.locator("#error")).to_contain_text(
-        f"has {FILM_BYTES + 1} bytes, the service takes {FILM_BYTES}"
-    )
+    expect(page.locator("#error")).to_contain_text(f"has {FILM_BYTES + 1} bytes, the service takes {FILM_BYTES}")
     assert sent == []
 
 

@@ -133,9 +133,7 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda _: b"", lambda _: b"no fit", lambda c: c[:-100], lambda c: c[:200], flipped]
-)
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda _: b"no fit", lambda c: c[:-100], lambda c: c[:200], flipped])
 def test_a_damaged_file_is_no_fit(fit: Fit, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = fit_path(tmp_path, "key")
     save_fit(path, fit)
@@ -157,9 +155,7 @@ def test_a_system_with_the_floor_shares_the_fit_of_its_network_and_stacks_it_wit
     expected = stack.apply(test.images, fit.test.patch_scores)
     np.testing.assert_array_equal(placed.fit.test.patch_scores, expected)
     assert placed.fit.test.roi_ids == fit.test.roi_ids
-    assert placed.fit.validation["val_auc"] == roc_auc_score(
-        val.labels, placed.fit.val.patch_scores.mean(axis=1)
-    )
+    assert placed.fit.validation["val_auc"] == roc_auc_score(val.labels, placed.fit.val.patch_scores.mean(axis=1))
 
 
 def test_an_ensemble_shares_the_fits_of_its_members_and_averages_their_patch_scores(tmp_path: Path) -> None:

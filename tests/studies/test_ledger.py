@@ -62,9 +62,7 @@ def finished_fits(workspace: Workspace) -> list[Path]:
     return list(workspace.fits.glob("[!.]*.npz"))
 
 
-def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
-    undisturbed: Workspace, tmp_path: Path
-) -> None:
+def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(undisturbed: Workspace, tmp_path: Path) -> None:
     workspace = tiny_space(tmp_path / "killed")
     command = mammo_command(workspace, "ledger", "--jobs", "1")
     while not finished_fits(workspace):
@@ -77,9 +75,7 @@ def test_killed_in_mid_run_and_called_again_it_gives_the_same_bytes(
     assert not (workspace.reports / "ledger").exists()
     mammo(workspace, "ledger", "--jobs", "1")
     assert table_of(workspace) == table_of(undisturbed)
-    assert sorted(p.name for p in finished_fits(workspace)) == sorted(
-        p.name for p in finished_fits(undisturbed)
-    )
+    assert sorted(p.name for p in finished_fits(workspace)) == sorted(p.name for p in finished_fits(undisturbed))
     assert not list(workspace.fits.rglob("unfinished/*"))
 
 
@@ -229,9 +225,7 @@ def test_every_file_says_that_it_rests_on_phantoms_and_every_cell_has_its_n(undi
     assert all(line.count(", n ") >= 6 for line in lines[:3])
 
 
-def test_ablation_study_and_seeds_are_commands_that_share_the_fits(
-    undisturbed: Workspace, tmp_path: Path
-) -> None:
+def test_ablation_study_and_seeds_are_commands_that_share_the_fits(undisturbed: Workspace, tmp_path: Path) -> None:
     workspace = Workspace(shutil.copytree(undisturbed.root, tmp_path / "own"))
     values = yaml.safe_load(workspace.params.read_text())
     values["ingest"]["source"] = "mias_rois"  # no films to cut again

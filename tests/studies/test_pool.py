@@ -122,9 +122,7 @@ def test_two_commands_do_not_fit_in_one_folder(tasks: list[FitTask], tmp_path: P
 def test_features_of_folds_are_kept_before_their_fits(tmp_path: Path, n_folds: int) -> None:
     config = tiny_config(train={"recipe": "frozen", "features": "kept"})
     folds = grouped_folds(tiny_rois(), config.ledger)[:n_folds]
-    tasks = [
-        FitTask("compact-baseline", config, 0, fold.rois, str(number)) for number, fold in enumerate(folds)
-    ]
+    tasks = [FitTask("compact-baseline", config, 0, fold.rois, str(number)) for number, fold in enumerate(folds)]
     workspace = Workspace(tmp_path)
     run_fits(tasks, workspace, 1, Console(quiet=True))
     (index,) = workspace.feature_cache.glob("*.index")

@@ -20,9 +20,7 @@ def test_rois_without_the_bounding_box_are_the_same_places_as_that_setting_cuts_
     workspace, films = Workspace(tmp_path), tiny_config().ingest
     workspace.raw("phantom").parent.mkdir(parents=True)
     workspace.raw("phantom").symlink_to(phantom_folder)
-    boxed, whole = (
-        load_rois(films.model_copy(update={"bounding_box": box}), tmp_path) for box in (True, False)
-    )
+    boxed, whole = (load_rois(films.model_copy(update={"bounding_box": box}), tmp_path) for box in (True, False))
     shuffled = np.arange(len(boxed.table))[::-1]
     table = boxed.table.iloc[shuffled].reset_index(drop=True)
     table = table.assign(source=source, group_id=table["patient_id"])

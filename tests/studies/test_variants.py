@@ -159,9 +159,7 @@ def test_a_bad_study_file_is_refused(tmp_path: Path, text: str | None, message: 
         ({"system": "compact-model1"}, False),
     ],
 )
-def test_a_variant_that_changes_nothing_that_is_read_is_the_reference(
-    overrides: dict[str, Any], same: bool
-) -> None:
+def test_a_variant_that_changes_nothing_that_is_read_is_the_reference(overrides: dict[str, Any], same: bool) -> None:
     assert study(SHIPPED).is_reference(Variant("v", overrides)) is same
 
 
@@ -180,9 +178,7 @@ def test_a_difference_that_chance_gives_in_one_of_thirty_rows_does_not_survive_a
     n = np.arange(400)
     # 17 ROIs only the first decides rightly, 6 only the second: McNemar's exact p is 0.035.
     first, second = judged((n >= 6) & (n < 380)), judged((n >= 6) & (n < 363) | (n < 6))
-    assert mcnemar_exact(first.labels, first.decisions[0], second.decisions[0])[2] == pytest.approx(
-        0.0347, abs=1e-3
-    )
+    assert mcnemar_exact(first.labels, first.decisions[0], second.decisions[0])[2] == pytest.approx(0.0347, abs=1e-3)
     alone = effect(first, second, SHIPPED.evaluate, metrics=("accuracy",), n_rows=10)
     assert (alone["verdict"], alone["together"]["verdict"]) == ("accuracy higher", "not distinguishable")
     # Ten rows of two intervals each: 5% / 20 may miss.

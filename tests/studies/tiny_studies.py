@@ -52,9 +52,7 @@ def _discs() -> Rois:
         source="phantom",
         tissue=pd.array([("F", "G")[row % 5 == 0] for row in range(n)], dtype="string"),
         patient_id=pd.array([f"p{row - (row % 6 == 1):02}" for row in range(n)], dtype="string"),
-        published_split=pd.array(
-            [("train", "train", "val", "test")[row % 4] for row in range(n)], dtype="string"
-        ),
+        published_split=pd.array([("train", "train", "val", "test")[row % 4] for row in range(n)], dtype="string"),
     )
     return Rois(table, rois.images)
 

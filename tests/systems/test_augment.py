@@ -51,9 +51,7 @@ def sliced(images: Tensor, roi: int = 1) -> npt.NDArray[np.float64]:
 
 def augmented(images: Tensor, roi: int = 1, **changes: Any) -> npt.NDArray[np.float64]:
     config, generator = STILL.model_copy(update=changes), torch.Generator().manual_seed(0)
-    array: npt.NDArray[np.float64] = augment(images, batch_of([roi]), PATCH_PX, config, generator)[
-        0, 0
-    ].numpy()
+    array: npt.NDArray[np.float64] = augment(images, batch_of([roi]), PATCH_PX, config, generator)[0, 0].numpy()
     return array
 
 

@@ -46,9 +46,7 @@ def test_a_network_that_comes_again_has_a_seed_that_no_run_beside_it_has() -> No
         split_system("compact-model1+compact-model2")
 
 
-def test_members_have_the_weights_that_they_have_alone(
-    trained: TrainedSystem, alone: list[TrainedSystem]
-) -> None:
+def test_members_have_the_weights_that_they_have_alone(trained: TrainedSystem, alone: list[TrainedSystem]) -> None:
     assert trained.bundle.system == SYSTEM
     for member, single in zip(members(trained.bundle).classifiers, alone, strict=True):
         assert differing(weights_of(member), weights_of(single.bundle.network)) == []
@@ -84,9 +82,7 @@ def test_a_member_that_is_certain_leaves_finite_scores() -> None:
     torch.testing.assert_close(logits.softmax(dim=1), torch.tensor([[0.25, 0.75]]))
 
 
-def test_validation_judges_the_whole_and_no_single_member(
-    trained: TrainedSystem, parts: dict[str, Rois]
-) -> None:
+def test_validation_judges_the_whole_and_no_single_member(trained: TrainedSystem, parts: dict[str, Rois]) -> None:
     val, results = parts["val"], trained.bundle.results
     seen = score_part(trained.bundle, val, tiny_config()).scores[0]
     assert results["val_auc"] == auc(val.labels, seen)
@@ -110,9 +106,7 @@ def test_a_killed_ensemble_goes_on_with_the_member_that_was_training(
     assert differing(weights_of(resumed.bundle.network), weights_of(trained.bundle.network)) == []
 
 
-def test_the_grad_cam_of_an_ensemble_is_the_mean_of_its_members(
-    trained: TrainedSystem, parts: dict[str, Rois]
-) -> None:
+def test_the_grad_cam_of_an_ensemble_is_the_mean_of_its_members(trained: TrainedSystem, parts: dict[str, Rois]) -> None:
     bundle = trained.bundle
     (shown,) = explain(RoiScorer.on(bundle, CPU), parts["test"].images[:1])
     assert shown.block == "all"

@@ -115,8 +115,7 @@ def test_validation_is_computed_with_the_weights_after_the_epoch(validate_on: st
     grid = torch.stack([image[None, y : y + 40, x : x + 40] for image in VAL.images for y, x in corners])
     with torch.no_grad():
         scores, draw_scores = (
-            classifier(patches).double().softmax(dim=1)[:, 1].numpy()
-            for patches in (grid.float(), pixels_of(VAL))
+            classifier(patches).double().softmax(dim=1)[:, 1].numpy() for patches in (grid.float(), pixels_of(VAL))
         )
     roi_labels = VAL.roi_labels.numpy()
     labels = roi_labels.repeat(9)

@@ -44,9 +44,7 @@ def patches_of(n: int, side: int = 64) -> Tensor:
 
 
 def scorer_of(system: str, size_px: int = 48, stride_px: int = 36) -> RoiScorer:
-    return RoiScorer.on(
-        Bundle(classifier_of(system), size_px, stride_px, section(VoteConfig)), CPU, "float32"
-    )
+    return RoiScorer.on(Bundle(classifier_of(system), size_px, stride_px, section(VoteConfig)), CPU, "float32")
 
 
 def images_of(n: int) -> npt.NDArray[np.uint8]:
@@ -67,12 +65,8 @@ def evidence(logits: Tensor) -> Tensor:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    size=st.integers(1, 12), stride=st.integers(1, 12), side=st.integers(12, 16), seed=st.integers(0, 1000)
-)
-def test_a_pixel_shows_the_mean_of_the_patches_that_cover_it(
-    size: int, stride: int, side: int, seed: int
-) -> None:
+@given(size=st.integers(1, 12), stride=st.integers(1, 12), side=st.integers(12, 16), seed=st.integers(0, 1000))
+def test_a_pixel_shows_the_mean_of_the_patches_that_cover_it(size: int, stride: int, side: int, seed: int) -> None:
     corners = grid_corners(size, stride, side)
     values = np.random.default_rng(seed).normal(size=(len(corners), size, size))
     if seed % 2:  # one score for every pixel of its patch
@@ -150,9 +144,7 @@ def test_all_blocks_add_up_each_by_its_own_way(fusion: str) -> None:
     with torch.no_grad():
         features = classifier.blocks(patches)
     inputs = {name: value.clone().requires_grad_() for name, value in features.items()}
-    gradients = torch.autograd.grad(
-        evidence(classifier.classify(inputs)), list(inputs.values()), allow_unused=True
-    )
+    gradients = torch.autograd.grad(evidence(classifier.classify(inputs)), list(inputs.values()), allow_unused=True)
     expected = sum(
         hand_made(gradient, inputs[name], side=64)
         for name, gradient in zip(inputs, gradients, strict=True)

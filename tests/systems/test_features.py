@@ -188,9 +188,7 @@ def test_each_roi_is_computed_once_and_others_may_come_later(
     np.testing.assert_array_equal(shuffled.kept[shuffled.rows[::-1]], plain.kept[plain.rows])
 
 
-def test_studies_take_what_the_stage_kept(
-    rois: Rois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_studies_take_what_the_stage_kept(rois: Rois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path)
     keep_features(SYSTEM, config_of(), rois.images, workspace, versioned=True)
     monkeypatch.setattr(Extractor, "exact", lambda *_: pytest.fail("computed again"))
@@ -258,9 +256,7 @@ def test_a_killed_computation_goes_on_and_ends_with_the_same_bytes(tmp_path: Pat
     np.testing.assert_array_equal(killed.kept[killed.rows], whole.kept[whole.rows])
 
 
-def test_a_head_trained_on_kept_features_is_the_head_trained_on_the_pixels(
-    rois: Rois, tmp_path: Path
-) -> None:
+def test_a_head_trained_on_kept_features_is_the_head_trained_on_the_pixels(rois: Rois, tmp_path: Path) -> None:
     config = config_of(STILL, patches_per_epoch=None, class_balance=False)
     table = grid_patches(rois.table, config.patches)
     kept = keep_features(SYSTEM, config, rois.images, Workspace(tmp_path), classifier_of(config))
@@ -275,9 +271,7 @@ def test_a_head_trained_on_kept_features_is_the_head_trained_on_the_pixels(
         torch.testing.assert_close(by_features[name], value, atol=5e-3, rtol=5e-3)
 
 
-def test_a_free_rotation_is_kept_as_draws_of_which_the_first_is_the_patch_itself(
-    rois: Rois, tmp_path: Path
-) -> None:
+def test_a_free_rotation_is_kept_as_draws_of_which_the_first_is_the_patch_itself(rois: Rois, tmp_path: Path) -> None:
     config = config_of(section(AugmentConfig))  # the paper's
     classifier = classifier_of(config)
     kept = keep_features(SYSTEM, config, rois.images, Workspace(tmp_path), classifier)
@@ -294,9 +288,7 @@ def test_the_dense_road_keeps_no_free_rotation(rois: Rois, tmp_path: Path) -> No
         keep_features(SYSTEM, config, rois.images, Workspace(tmp_path))
 
 
-def test_more_than_the_disk_should_hold_is_refused(
-    rois: Rois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_than_the_disk_should_hold_is_refused(rois: Rois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "MOST_BYTES", 1000)
     with pytest.raises(ConfigError, match=r"train\.features kept would take .* raise patches\.stride_px"):
         keep_features(SYSTEM, config_of(), rois.images, Workspace(tmp_path))

@@ -68,10 +68,7 @@ def test_threshold_calibrator_and_limits_are_fitted_to_the_served_scores_of_the_
     assert bundle.conformal.coverage == 0.6
     assert (bundle.results, bundle.network) == (trained.bundle.results, trained.bundle.network)
     fixed = tiny_config(vote__share_threshold=0.123)
-    assert (
-        decide_on_validation(trained.bundle, parts["train"], parts["val"], fixed).vote.share_threshold
-        == 0.123
-    )
+    assert decide_on_validation(trained.bundle, parts["train"], parts["val"], fixed).vote.share_threshold == 0.123
 
 
 def test_the_domain_is_that_of_the_training_part_and_judged_on_validation(

@@ -125,9 +125,7 @@ def prepared(tmp_path: Path, store_of: Store) -> tuple[Workspace, Config]:
 
 
 @pytest.fixture
-def files_only(
-    tmp_path: Path, finished: tuple[Workspace, Config], store_of: Store
-) -> tuple[Workspace, Config]:
+def files_only(tmp_path: Path, finished: tuple[Workspace, Config], store_of: Store) -> tuple[Workspace, Config]:
     """What a fresh clone has after `dvc pull`: all files, and a store that knows nothing of them."""
     space, config = finished
     shutil.copytree(

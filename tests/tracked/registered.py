@@ -18,9 +18,7 @@ def with_versions(workspace: Workspace, n_versions: int = 5) -> MlflowClient:
     client = connect(workspace)
     client.create_registered_model(NAME)
     for number in range(1, n_versions + 1):
-        client.create_model_version(
-            NAME, f"s3://nowhere/{number}", tags={WEIGHTS_TAG: f"weights of {number}"}
-        )
+        client.create_model_version(NAME, f"s3://nowhere/{number}", tags={WEIGHTS_TAG: f"weights of {number}"})
     return client
 
 

@@ -61,14 +61,10 @@ BAD_REQUESTS: Final[dict[str, tuple[dict[str, Any], int, str]]] = {
 }
 
 
-def test_many_pictures_in_a_form_or_in_json_get_the_rows_of_each_alone(
-    client: TestClient, images: Pixels
-) -> None:
+def test_many_pictures_in_a_form_or_in_json_get_the_rows_of_each_alone(client: TestClient, images: Pixels) -> None:
     contents = [encoded(image) for image in images[:3]]
     alone = [vote(client, content) for content in contents]
-    form = client.post(
-        "/v1/rois", files=[("file", (f"{i}.png", one)) for i, one in enumerate(contents)]
-    ).json()["rois"]
+    form = client.post("/v1/rois", files=[("file", (f"{i}.png", one)) for i, one in enumerate(contents)]).json()["rois"]
     coded = [base64.b64encode(one).decode() for one in contents]
     in_json = client.post("/v1/rois", json={"images": coded}).json()["rois"]
     assert [row["name"] for row in form] == ["0.png", "1.png", "2.png"]
@@ -77,9 +73,7 @@ def test_many_pictures_in_a_form_or_in_json_get_the_rows_of_each_alone(
         np.testing.assert_allclose([row["score"] for row in rows], [row["score"] for row in alone], atol=1e-6)
 
 
-def test_the_same_pixels_have_the_same_prediction_id_in_any_format(
-    client: TestClient, images: Pixels
-) -> None:
+def test_the_same_pixels_have_the_same_prediction_id_in_any_format(client: TestClient, images: Pixels) -> None:
     first, second, other = (
         vote(client, encoded(images[0])),
         vote(client, encoded(images[0], "PPM")),
@@ -99,14 +93,10 @@ def test_the_picture_comes_back_as_png_where_it_is_wanted(client: TestClient, im
 
 def test_a_place_of_a_film_is_cut_as_in_training(client: TestClient, images: Pixels) -> None:
     film = np.tile(images[0], (3, 4))
-    answer = client.post("/v1/films", params={"at": ["200,150", "61,61"]}, content=encoded(film)).json()[
-        "rois"
-    ]
+    answer = client.post("/v1/films", params={"at": ["200,150", "61,61"]}, content=encoded(film)).json()["rois"]
     cut = [read_film(encoded(film), "film").roi(x, y, "film")[0] for x, y in ((200, 150), (61, 61))]
     assert [row["at"] for row in answer] == [[200, 150], [61, 61]]
-    assert [row["prediction_id"] for row in answer] == [
-        vote(client, encoded(roi))["prediction_id"] for roi in cut
-    ]
+    assert [row["prediction_id"] for row in answer] == [vote(client, encoded(roi))["prediction_id"] for roi in cut]
 
 
 def test_a_film_and_a_roi_are_shown_with_their_kind_and_size(client: TestClient, images: Pixels) -> None:
@@ -240,9 +230,7 @@ def test_an_answer_is_written_down_without_its_picture(
     line, explained = map(json.loads, log.read_text().splitlines()[-2:])
     own = ("time", "road", "seconds")
     assert explained["road"] == "explanations"
-    assert {key: explained[key] for key in line if key not in own} == {
-        key: line[key] for key in line if key not in own
-    }
+    assert {key: explained[key] for key in line if key not in own} == {key: line[key] for key in line if key not in own}
     assert line["prediction_id"] == row["prediction_id"]
     assert line["inputs"]["mean"] == pytest.approx(images[4].mean(), abs=1e-3)
     assert line["inputs"]["p95"] == pytest.approx(np.percentile(images[4], 95), abs=1e-3)
@@ -252,9 +240,7 @@ def test_an_answer_is_written_down_without_its_picture(
 
 def test_the_openapi_document_names_every_road_and_its_refusals(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    assert {"/v1/rois", "/v1/films", "/v1/pictures", "/v1/explanations", "/v1/model"} <= document[
-        "paths"
-    ].keys()
+    assert {"/v1/rois", "/v1/films", "/v1/pictures", "/v1/explanations", "/v1/model"} <= document["paths"].keys()
     rois = document["paths"]["/v1/rois"]["post"]
     assert {"401", "408", "413", "422", "429", "503"} <= rois["responses"].keys()
     assert {"application/json", "multipart/form-data", "image/png"} <= rois["requestBody"]["content"].keys()

@@ -124,9 +124,7 @@ def test_no_more_films_than_may_wait_and_none_whose_client_has_gone(
     assert client.post("/v1/films", params=at, content=film).status_code == 499
 
 
-def test_readiness_is_told_at_once_while_votes_wait(
-    client: TestClient, service: Service, images: Pixels
-) -> None:
+def test_readiness_is_told_at_once_while_votes_wait(client: TestClient, service: Service, images: Pixels) -> None:
     pids = voters(service)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

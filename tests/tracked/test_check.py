@@ -46,9 +46,7 @@ def train_again(space: Workspace) -> None:
     """Of the same weights: a second run, without results."""
     client, (newest, *_) = connect(space), comparison_rows(space)
     tags = client.get_run(newest["run_id"]).data.tags
-    client.create_run(
-        newest["experiment_id"], tags={name: tags[name] for name in (BUNDLE_TAG, "mammo.system")}
-    )
+    client.create_run(newest["experiment_id"], tags={name: tags[name] for name in (BUNDLE_TAG, "mammo.system")})
 
 
 @pytest.fixture

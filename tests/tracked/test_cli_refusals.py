@@ -120,9 +120,7 @@ def test_a_name_that_no_request_has_is_refused_before_anything_is_loaded(
 @pytest.mark.parametrize(
     ("command", "server"), [("serve", "voting service"), ("ui", "MLflow UI"), ("tune dashboard", "dashboard")]
 )
-def test_a_server_refuses_a_port_that_is_taken(
-    mammo: Mammo, space: Workspace, command: str, server: str
-) -> None:
+def test_a_server_refuses_a_port_that_is_taken(mammo: Mammo, space: Workspace, command: str, server: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, _, err = mammo(*command.split(), "--port", port, "--workspace", str(space.root))

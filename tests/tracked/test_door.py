@@ -24,9 +24,7 @@ def test_every_answer_forbids_what_a_page_of_ours_does_not_need(client: TestClie
         assert headers["x-content-type-options"] == "nosniff"
     evil = client.get("/", headers={"host": "evil.example"})
     assert (evil.status_code, evil.headers["x-content-type-options"]) == (400, "nosniff")
-    assert evil.json()["error"].startswith(
-        "host: must be a name of this service; start it with --allowed-host"
-    )
+    assert evil.json()["error"].startswith("host: must be a name of this service; start it with --allowed-host")
     for host, status in (
         ("Voting.Example:8000", 200),
         ("a.b.example", 200),

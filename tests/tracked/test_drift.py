@@ -94,9 +94,7 @@ def space(finished: Finished, tmp_path: Path) -> Workspace:
 
 
 @pytest.mark.slow
-def test_darker_pictures_are_drift_of_grey_levels_and_fail_the_command(
-    mammo: Mammo, space: Workspace
-) -> None:
+def test_darker_pictures_are_drift_of_grey_levels_and_fail_the_command(mammo: Mammo, space: Workspace) -> None:
     images = disc_rois(40, 40, seed=9).images
     serve(space, images // 2)
     serve(space, images // 2)  # the same ROIs once more

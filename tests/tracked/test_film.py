@@ -11,9 +11,7 @@ from mammo.core.files import Workspace
 from mammo.data.extraction import extract_roi, preprocess_film
 from mammo.serve.predict import predict_files, predict_film
 
-FILM = np.kron(
-    np.random.default_rng(4).integers(30, 226, (40, 30), dtype=np.uint8), np.ones((10, 10), np.uint8)
-)
+FILM = np.kron(np.random.default_rng(4).integers(30, 226, (40, 30), dtype=np.uint8), np.ones((10, 10), np.uint8))
 
 
 @pytest.fixture

@@ -75,9 +75,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
-def any_place(
-    request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Place]:
+def any_place(request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A store as a file, and behind MLflow's server."""
     if request.param == "sqlite":
         yield place

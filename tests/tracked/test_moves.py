@@ -32,9 +32,7 @@ PIXELS = np.zeros((120, 120), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def trained(
-    finished: Place, store_of: Callable[[Workspace], None], tmp_path_factory: pytest.TempPathFactory
-) -> Place:
+def trained(finished: Place, store_of: Callable[[Workspace], None], tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Three versions: the champion, the challenger, and the champion's weights with another threshold.
 
     What was found of the first two on the test part is replaced by evidence that passes the gates.
@@ -149,9 +147,7 @@ def test_evidence_is_that_of_the_newest_run_of_a_bundle_that_was_tested(trained:
 def test_shadowed_answers_count_where_both_versions_are_of_this_store(place: Place, mammo: Mammo) -> None:
     space, _ = place
     params = yaml.safe_load(space.params.read_text())
-    space.params.write_text(
-        yaml.safe_dump(params | {"promote": params["promote"] | {"shadow_agreement": 0.7}})
-    )
+    space.params.write_text(yaml.safe_dump(params | {"promote": params["promote"] | {"shadow_agreement": 0.7}}))
     config = Config.load_own(space.params)
     weights = [registry.version_of(connect(space), NAME, number).weights_sha256[:8] for number in "12"]
 
@@ -278,9 +274,7 @@ def test_evidence_added_later_is_lacking_in_an_evaluated_run(trained: Place, tmp
     assert [one[:8] for one in lacking(space) or []] == ["a run of", "a run of"]
 
 
-def test_the_commands_show_the_table_first_and_end_with_2_where_they_refuse(
-    place: Place, mammo: Mammo
-) -> None:
+def test_the_commands_show_the_table_first_and_end_with_2_where_they_refuse(place: Place, mammo: Mammo) -> None:
     def run(*words: str) -> tuple[int, str]:
         code, out, err = mammo(*words, "--workspace", str(place[0].root))
         return code, " ".join((out + err).split())

@@ -33,9 +33,7 @@ def test_a_run_holds_settings_epochs_datasets_weights_and_identity(space: Worksp
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_loss")] == [0, 1]
     datasets = {i.dataset.name: {tag.key: tag.value for tag in i.tags} for i in run.inputs.dataset_inputs}
     uses = {"phantom-train": "training", "phantom-val": "validation", "phantom-test": "testing"}
-    assert datasets == {
-        name: {"mlflow.data.context": use, "dvc_md5": "not versioned"} for name, use in uses.items()
-    }
+    assert datasets == {name: {"mlflow.data.context": use, "dvc_md5": "not versioned"} for name, use in uses.items()}
     (output,) = run.outputs.model_outputs
     kept = Path(client.get_logged_model(output.model_id).artifact_location.removeprefix("file://"))
     assert (kept / "artifacts" / "model.safetensors").read_bytes() == weights
@@ -65,9 +63,7 @@ def test_the_headlines_are_metrics_and_everything_stands_in_a_table_with_interva
         assert estimates[name]["n"] == estimate["n"]
     assert estimates["patch_recall"]["value"] == pytest.approx(judged["patch"]["recall"]["value"])
     assert float(run.data.tags["mammo.threshold"]) == pytest.approx(described["vote"]["share_threshold"])
-    assert float(run.data.tags["mammo.calibrator_slope"]) == pytest.approx(
-        described["calibrator"]["slope"], abs=1e-6
-    )
+    assert float(run.data.tags["mammo.calibrator_slope"]) == pytest.approx(described["calibrator"]["slope"], abs=1e-6)
 
 
 def test_a_run_s_note_says_the_result_the_data_and_that_they_are_phantoms_in_its_first_line(
@@ -80,9 +76,7 @@ def test_a_run_s_note_says_the_result_the_data_and_that_they_are_phantoms_in_its
     first, *lines = run.data.tags["mlflow.note.content"].splitlines()
     assert first.startswith("PHANTOM: AUC ")
     assert f", accuracy {accuracy}; " in first
-    assert first.endswith(
-        "compact-model1 on PHANTOM (synthetic) ROIs, patients known, grouped cv split, 8 test ROIs."
-    )
+    assert first.endswith("compact-model1 on PHANTOM (synthetic) ROIs, patients known, grouped cv split, 8 test ROIs.")
     assert f"| test/accuracy | {accuracy} | 8 |" in lines
     assert "| metric | value (95% interval) | n |" in lines
     entry = results["systems"]["compact-model1"]

@@ -73,9 +73,7 @@ def test_a_challenger_that_a_later_version_has_displaced_is_challenger_again_whe
     runs = [(ensure_run(space, config, system), space.bundle(system)) for system in config.systems]
     for run in runs:
         register(space, NAME, *run)
-    move(
-        space, connect(space), NAME, lambda _: Step("register", {"challenger": "3"})
-    )  # that of other settings
+    move(space, connect(space), NAME, lambda _: Step("register", {"challenger": "3"}))  # that of other settings
     assert register(space, NAME, *runs[1]).aliases == ("challenger",)
 
 

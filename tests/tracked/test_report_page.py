@@ -22,9 +22,7 @@ STUDIES = ("seeds", "ledger", "ablate", "study", "tune")
 
 
 @pytest.fixture(scope="module")
-def reported(
-    finished: tuple[Workspace, Config], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Workspace, Config]:
+def reported(finished: tuple[Workspace, Config], tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Config]:
     """A copy of the finished workspace, with the project's own studies and audit, after the stage `report`."""
     root = tmp_path_factory.mktemp("reported") / "workspace"
     shutil.copytree(finished[0].root, root, ignore=shutil.ignore_patterns("mlruns"))
@@ -94,9 +92,7 @@ def section(page: Element, key: str) -> Element:
 def test_the_page_needs_nothing_beside_itself(page: Element) -> None:
     assert every(page, "iframe", "object", "embed", "base", "form") == []
     assert [script.attrib for script in every(page, "script")] == [{}]
-    assert [
-        image.attrib["src"][:23] for image in every(page, "img") if image.attrib["src"][:5] != "data:"
-    ] == []
+    assert [image.attrib["src"][:23] for image in every(page, "img") if image.attrib["src"][:5] != "data:"] == []
     assert [link.attrib for link in every(page, "link")] == [{"rel": "icon", "href": "data:,"}]
     style = text(every(page, "style")[0])
     assert "@import" not in style

@@ -121,9 +121,7 @@ def test_a_version_that_is_named_votes_in_the_champion_s_place(
     space, config = files_only
     champion = fill_store(space, config)
     (other,) = set(config.systems) - {champion.system}
-    number = register(
-        space, config.register_.model_name, ensure_run(space, config, other), space.bundle(other)
-    ).number
+    number = register(space, config.register_.model_name, ensure_run(space, config, other), space.bundle(other)).number
     pictures = write_pictures(tmp_path / "rois", 3)
 
     assert score(space, pictures, tmp_path / "out.parquet", number=number).model_version == number == "2"
@@ -192,9 +190,7 @@ def test_an_archive_or_a_csv_holds_the_same_rois_as_its_folder(space: Workspace,
     score(space, places, tmp_path / "out.parquet")
 
     rows = rows_of(tmp_path / "out.parquet")
-    of_folder, *of_packed = [
-        sorted(row["prediction_id"] for row in rows[at : at + 6]) for at in (0, 6, 12, 18)
-    ]
+    of_folder, *of_packed = [sorted(row["prediction_id"] for row in rows[at : at + 6]) for at in (0, 6, 12, 18)]
     assert len(set(of_folder)) == 6
     assert of_packed == 3 * [of_folder]
     assert len(rows) == 24
@@ -244,9 +240,7 @@ def test_other_inputs_or_another_version_do_not_go_on_with_a_table_that_was_begu
 ) -> None:
     out, manifest = begun.with_name("out.parquet"), begun.with_name("out.parquet.parts") / "manifest.json"
     (more := begun / "0000a.png").write_bytes((begun / "0000.png").read_bytes())
-    with pytest.raises(
-        DataError, match=r"beginning of another table \(n_inputs was 64.*or delete the folder"
-    ):
+    with pytest.raises(DataError, match=r"beginning of another table \(n_inputs was 64.*or delete the folder"):
         score(space, [begun], out)
 
     more.unlink()
@@ -297,9 +291,7 @@ def test_a_place_that_cannot_be_read_is_refused_before_anything_is_voted_on(
         list(inputs_of([tmp_path / name]))
 
 
-def test_a_version_that_is_not_there_is_refused_and_leaves_no_folder(
-    space: Workspace, tmp_path: Path
-) -> None:
+def test_a_version_that_is_not_there_is_refused_and_leaves_no_folder(space: Workspace, tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "rois", 2)
 
     for number in ("99", "champion"):

@@ -85,9 +85,7 @@ def space(
 ) -> Workspace:
     """A workspace of its own with two versions: champion 1 and challenger 2."""
     root = tmp_path_factory.mktemp("served") / "space"
-    shutil.copytree(
-        finished[0].root, root, ignore=shutil.ignore_patterns("mlruns", "*.run.json", "predictions")
-    )
+    shutil.copytree(finished[0].root, root, ignore=shutil.ignore_patterns("mlruns", "*.run.json", "predictions"))
     space, config = Workspace(root), finished[1]
     store_of(space)
     first = fill_store(space, config)
@@ -104,9 +102,7 @@ def serving(space: Workspace) -> Iterator[Running]:
     """The service, as soon as it says where it is."""
     port = free_port()
     command = [sys.executable, "-m", "mammo.cli", "serve", "--port", str(port), "-w", str(space.root)]
-    program = Program(
-        f"serve-{port}", command, os.environ, space.root, lambda: "voting service: " in program.log
-    )
+    program = Program(f"serve-{port}", command, os.environ, space.root, lambda: "voting service: " in program.log)
     with running(program):
         yield Running(program, port)
 
@@ -122,9 +118,7 @@ def move(space: Workspace, number: str) -> None:
     connect(space).set_registered_model_alias(NAME, CHAMPION, number)
 
 
-def test_the_service_follows_the_alias_and_each_answer_names_its_version(
-    served: Running, space: Workspace
-) -> None:
+def test_the_service_follows_the_alias_and_each_answer_names_its_version(served: Running, space: Workspace) -> None:
     assert served.vote()["model_version"] == "1"
     move(space, "2")
     until(lambda: served.vote()["model_version"] == "2", 30)
@@ -137,12 +131,8 @@ def test_the_challenger_s_unseen_vote_stands_in_the_log(served: Running, space: 
     row = served.vote()
 
     def shadowed() -> list[dict[str, Any]]:
-        lines = [
-            json.loads(line) for path in space.predictions.iterdir() for line in path.read_text().splitlines()
-        ]
-        return [
-            line for line in lines if line["prediction_id"] == row["prediction_id"] and line["challenger"]
-        ]
+        lines = [json.loads(line) for path in space.predictions.iterdir() for line in path.read_text().splitlines()]
+        return [line for line in lines if line["prediction_id"] == row["prediction_id"] and line["challenger"]]
 
     until(lambda: bool(shadowed()), 60)
     assert shadowed()[-1]["model_version"] == "1"
@@ -178,10 +168,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_goes_on(served: Running, s
 def test_half_a_body_is_answered_in_time_and_costs_no_memory(served: Running) -> None:
     served.vote()
     before = served.memory_mb()
-    half = (
-        b"POST /v1/films?at=9,9 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n"
-        + b"0" * 900_000
-    )
+    half = b"POST /v1/films?at=9,9 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n" + b"0" * 900_000
     clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(60)]
     for client in clients:
         client.sendall(half)

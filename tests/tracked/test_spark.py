@@ -48,9 +48,7 @@ def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(space: Workspac
     for number, image in enumerate(disc_rois(6, 6, seed=2).images):
         folder = tmp_path / "rois" / ("below" if number % 2 else "")
         Image.fromarray(image).save(folder / f"{number}.png")
-    Image.new("L", (120, 120), 90).save(
-        tmp_path / "rois" / "flat.png"
-    )  # out of domain, beside others that are not
+    Image.new("L", (120, 120), 90).save(tmp_path / "rois" / "flat.png")  # out of domain, beside others that are not
     score(space, [tmp_path / "rois"], tmp_path / "scored.parquet")
     program = documented(tracking_uri(space), tmp_path / "rois", tmp_path / "of_spark")
     # The checkout is on no path.
@@ -60,13 +58,9 @@ def test_spark_gives_the_rows_of_score_by_the_version_s_own_code(space: Workspac
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
 
-    subprocess.run(
-        [sys.executable, "-P", "-c", program], env=environment, cwd=tmp_path, check=True, timeout=500
-    )
+    subprocess.run([sys.executable, "-P", "-c", program], env=environment, cwd=tmp_path, check=True, timeout=500)
 
-    of_spark = {
-        row.pop("path").removeprefix("file:"): row for row in pq.read_table(tmp_path / "of_spark").to_pylist()
-    }
+    of_spark = {row.pop("path").removeprefix("file:"): row for row in pq.read_table(tmp_path / "of_spark").to_pylist()}
     scored = {row["input"]: row for row in pq.read_table(tmp_path / "scored.parquet").to_pylist()}
     assert of_spark.keys() == scored.keys()
     assert {row["in_domain"] for row in scored.values()} == {True, False}

@@ -68,9 +68,7 @@ def test_a_version_whose_run_is_gone_is_traced_by_another_of_its_bundle_or_refus
         client.create_model_version(NAME, "s3://nowhere", run_id="0" * 32, tags=tags)
     assert trace(copy, NAME, "2").run_id == champion.run_id
     for look in (partial(trace, copy, NAME, "3"), partial(rebuild, copy, NAME, "3", print)):
-        with pytest.raises(
-            TrackingError, match=r"mammo-roi version 3: its run 0{32} cannot be read .*`dvc repro`"
-        ):
+        with pytest.raises(TrackingError, match=r"mammo-roi version 3: its run 0{32} cannot be read .*`dvc repro`"):
             look()
 
 

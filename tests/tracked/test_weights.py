@@ -51,6 +51,4 @@ def test_run_bundle_results_page_and_card_of_vgg16_name_hed(
     assert "# Model card: mammo-roi (vgg16 (HED)-baseline)" in card
     assert '<span class="system">vgg16 (HED)-baseline</span>' in page
     for text in (card, page):
-        assert "8 test ROIs (vgg16 (HED): ImageNet's weights, fine-tuned for edges)" in text.replace(
-            "&#39;", "'"
-        )
+        assert "8 test ROIs (vgg16 (HED): ImageNet's weights, fine-tuned for edges)" in text.replace("&#39;", "'")

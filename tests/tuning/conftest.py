@@ -118,9 +118,7 @@ def line_with(command: subprocess.Popen[str], text: str) -> str:
 
 
 @contextmanager
-def study_in(
-    space: Workspace, config: Config, url: str | None = None, *, fresh: bool = False
-) -> Iterator[OpenStudy]:
+def study_in(space: Workspace, config: Config, url: str | None = None, *, fresh: bool = False) -> Iterator[OpenStudy]:
     """A study as its command has it open."""
     with using_storage(space, url, config.tune.heartbeat_s) as storage:
         yield make_study(space, config, storage, trial_folds(space, config), fresh=fresh)
@@ -132,9 +130,7 @@ def agrees_with_storage(opened: OpenStudy) -> None:
 
     client = connect(opened.workspace)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    (parent,) = client.search_runs(
-        experiments, f"tags.`mammo.study` = '{opened.id}' and tags.`mammo.trial` = 'study'"
-    )
+    (parent,) = client.search_runs(experiments, f"tags.`mammo.study` = '{opened.id}' and tags.`mammo.trial` = 'study'")
     assert parent.info.status == "FINISHED"
     found = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     nested = {int(run.data.tags["mammo.trial"]): run for run in found}

@@ -58,9 +58,7 @@ def what_counts(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
     ]
 
 
-def kill_ten_times(
-    forked: ForkServerContext, opened: OpenStudy, url: str | None, n_workers: int, seed: int
-) -> None:
+def kill_ten_times(forked: ForkServerContext, opened: OpenStudy, url: str | None, n_workers: int, seed: int) -> None:
     """Kill -9 a worker ten times, each after a random number of epochs; then let them end, and write the results.
 
     Each time all others are killed with it, and a new command takes up the study, as far as a worker can tell.
@@ -79,9 +77,7 @@ def kill_ten_times(
             assert worker.exitcode == -9
         if isinstance(opened.storage, RDBStorage):  # as if the four heartbeats had been waited for
             with opened.storage.engine.begin() as connection:
-                connection.execute(
-                    text("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 minute'")
-                )
+                connection.execute(text("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 minute'"))
         assert what_counts([opened.trials[trial.number] for trial in ended]) == what_counts(ended)
         ended = opened.ended
     for worker in started(forked, opened, url, n_workers, "the last command"):
@@ -164,9 +160,7 @@ def test_a_command_that_is_stopped_or_loses_a_worker_says_one_line_and_goes_on_w
 
     killer = threading.Thread(target=kill_the_first_worker, args=(space, config))
     killer.start()
-    with pytest.raises(
-        MammoError, match=r"^a worker died .*; ended trials are kept: run the same command again"
-    ):
+    with pytest.raises(MammoError, match=r"^a worker died .*; ended trials are kept: run the same command again"):
         run_tuning(space, config, Plan(n_trials, 1), Console(quiet=True))
     killer.join()
     stopped = "stopped; run the same command to go on\n"

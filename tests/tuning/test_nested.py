@@ -79,9 +79,7 @@ def test_an_auc_of_mean_scores_is_compared_with_one_of_mean_scores() -> None:
 
 
 @pytest.mark.slow
-def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
-    tmp_path: Path, store_of: Store
-) -> None:
+def test_nested_studies_judge_their_choices_and_go_on_where_they_were(tmp_path: Path, store_of: Store) -> None:
     from mammo.track.store import connect
 
     space, config = make_workspace(tmp_path / "space", nested_folds=3, nested_seeds=1)
@@ -111,9 +109,7 @@ def test_nested_studies_judge_their_choices_and_go_on_where_they_were(
     assert sum(entry["n_rois"] for entry in first["folds"]) == 32
     assert first["effect"]["n_rois"] == 32
     cells = {name: first[name]["cells"]["auc_score"]["value"] for name in ("tuned", "reference")}
-    assert first["effect"]["cells"]["auc_score"]["value"] == pytest.approx(
-        cells["tuned"] - cells["reference"]
-    )
+    assert first["effect"]["cells"]["auc_score"]["value"] == pytest.approx(cells["tuned"] - cells["reference"])
     assert not (space.reports / "tune" / "best.yaml").exists()  # no choice for `train` comes of it
     folders = sorted(path.name for path in (space.reports / "tune" / "nested").iterdir())
     assert folders == [f"without-fold-{fold}" for fold in range(3)]

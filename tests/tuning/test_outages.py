@@ -212,18 +212,14 @@ def test_trials_that_were_open_at_once_are_counted_whoever_took_them(opened: Ope
     assert opened.study.user_attrs["n_workers"] == 2
 
 
-def test_a_worker_of_other_settings_is_refused(
-    workspace: tuple[Workspace, Config], opened: OpenStudy
-) -> None:
+def test_a_worker_of_other_settings_is_refused(workspace: tuple[Workspace, Config], opened: OpenStudy) -> None:
     space, config = workspace
     other = config.model_copy(update={"tune": config.tune.model_copy(update={"seed": 1})})
     with pytest.raises(MammoError, match=r"tune\.seed: 0 there, 1 here\n.*the study's params\.yaml and data"):
         join_study(space, other, opened.storage, trial_folds(space, config), "command")
 
 
-def test_a_worker_without_a_study_says_who_makes_it(
-    workspace: tuple[Workspace, Config], opened: OpenStudy
-) -> None:
+def test_a_worker_without_a_study_says_who_makes_it(workspace: tuple[Workspace, Config], opened: OpenStudy) -> None:
     space, config = workspace
     elsewhere = config.model_copy(update={"ingest": config.ingest.model_copy(update={"source": "mini_mias"})})
     with pytest.raises(MammoError, match="run `mammo tune` with this --storage first"):

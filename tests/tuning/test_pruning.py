@@ -19,9 +19,7 @@ TUNE = section(TuneConfig, n_folds=5, epochs=3, patches_per_epoch=100, pruner_st
 VALUE = st.sampled_from([0.4, 0.5, 0.6, 0.7, 0.8])
 
 
-def done(
-    index: int, epochs: Sequence[Sequence[float]], folds: Sequence[float], patches: int = 1500
-) -> FrozenTrial:
+def done(index: int, epochs: Sequence[Sequence[float]], folds: Sequence[float], patches: int = 1500) -> FrozenTrial:
     complete = len(folds) == TUNE.n_folds
     return create_trial(
         state=TrialState.COMPLETE if complete else TrialState.PRUNED,
@@ -73,9 +71,7 @@ def test_epochs_are_stopped_where_optunas_median_pruner_says_so(
     others=st.lists(st.lists(VALUE, min_size=5, max_size=5), min_size=1, max_size=4),
     mine=st.lists(VALUE, min_size=1, max_size=4),
 )
-def test_folds_are_stopped_where_optunas_wilcoxon_pruner_says_so(
-    others: list[list[float]], mine: list[float]
-) -> None:
+def test_folds_are_stopped_where_optunas_wilcoxon_pruner_says_so(others: list[list[float]], mine: list[float]) -> None:
     expected = optuna_says(WilcoxonPruner(p_threshold=0.2), others, mine)
     assert fold_stops(TUNE, mine, [done(index, [], folds) for index, folds in enumerate(others)]) == expected
 

@@ -175,9 +175,7 @@ def test_draws_that_are_not_the_papers_ratio_are_no_point_of_the_space() -> None
 @settings(deadline=None)
 @example(strength=5e-324, draws=16, rate=1e-4)
 @given(strength=st.floats(0, 1), draws=st.integers(16, 1024), rate=st.floats(1e-4, 1e-2))
-def test_a_choice_that_was_applied_is_found_again_as_the_settings(
-    strength: float, draws: int, rate: float
-) -> None:
+def test_a_choice_that_was_applied_is_found_again_as_the_settings(strength: float, draws: int, rate: float) -> None:
     config = with_tune()
     own = own_params(config)
     assert own is not None

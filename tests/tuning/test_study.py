@@ -113,9 +113,7 @@ def test_other_settings_are_refused_by_name(workspace: tuple[Workspace, Config])
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
-def test_a_study_is_made_continued_and_begun_anew(
-    workspace: tuple[Workspace, Config], store_of: Store
-) -> None:
+def test_a_study_is_made_continued_and_begun_anew(workspace: tuple[Workspace, Config], store_of: Store) -> None:
     from mammo.track.store import connect
 
     space, config = workspace
