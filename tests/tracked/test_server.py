@@ -134,9 +134,10 @@ def test_the_challenger_s_unseen_vote_stands_in_the_log(served: Running, space: 
         lines = [json.loads(line) for path in space.predictions.iterdir() for line in path.read_text().splitlines()]
         return [line for line in lines if line["prediction_id"] == row["prediction_id"] and line["challenger"]]
 
-    until(lambda: bool(shadowed()), 60)
+    until(lambda: bool(served.vote() and shadowed()), 60)  # the challenger may still be loading
     assert shadowed()[-1]["model_version"] == "1"
     assert shadowed()[-1]["challenger"]["model_version"] == "2"
+    assert shadowed()[-1]["challenger"]["prediction_id"].startswith("v2.")
 
 
 def test_a_damaged_version_is_refused_and_the_old_one_goes_on(served: Running, space: Workspace) -> None:
