@@ -73,7 +73,7 @@ def reproduce(folder: Path, settings: Settings, command: str, *stages: str) -> W
         MammoError: this is no checkout, or a stage failed.
     """
     if os.environ.pop("MLFLOW_TRACKING_URI", None):
-        echo("MLFLOW_TRACKING_URI does not count here: phantoms have a store of their own")
+        echo("phantoms have a store of their own: unset MLFLOW_TRACKING_URI before you look at it")
     workspace = prepare(Path(), folder, settings, command)
     config = Config.load(workspace.params)
     write_phantom(config.phantom, workspace.raw(config.ingest.source))
@@ -93,7 +93,7 @@ def prepare(project: Path, folder: Path, settings: Settings = SETTINGS, command:
             f"{folder.resolve()}: is the project itself, whose params.yaml would be replaced; name another folder, for "
             f"example `{command} --workspace demo`"
         )
-    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {".git"} and not _is_ours(folder):
         raise MammoError(
             f"{folder}: must be new, empty or an earlier demo, whose files are replaced; name another folder, for "
             f"example `{command} --workspace demo`"

@@ -70,12 +70,17 @@ def _data(workspace: Workspace, config: Config) -> list[Finding]:
         if source != "mini_mias":  # its films were checked when they came, and take half a minute
             counts, _, _ = load_rois(config.ingest, workspace.root).counts.partition(";")  # of patients below
             found = f"{place}: {counts}"
-        if source == "mias_rois" and workspace.located.is_file():
-            films = located_line(read_table(workspace.located)) or films
     except MammoError as error:
         return [Finding("error", f"data of {source}", str(error), "bring them again with `mammo fetch`")]
     data = Finding("ok", f"data of {source}", found)
-    return [data, Finding("ok", "patients", films)] if source == "mias_rois" else [data]
+    if source != "mias_rois":
+        return [data]
+    try:
+        if workspace.located.is_file():
+            films = located_line(read_table(workspace.located)) or films
+    except MammoError as error:
+        return [data, Finding("error", "patients", str(error), "make them again with `mammo locate`")]
+    return [data, Finding("ok", "patients", films)]
 
 
 def _weights(workspace: Workspace, config: Config) -> Finding:

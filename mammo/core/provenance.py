@@ -137,10 +137,11 @@ def commit_all(folder: Path, message: str, *options: str) -> None:
         MammoError: git is missing, or refuses.
     """
     who = ("-c", "user.name=mammo", "-c", f"user.email={AUTHOR}", "-c", "commit.gpgsign=false")
+    author = f"--author=mammo <{AUTHOR}>"  # also where the environment names another
     calls = [
         *([] if (folder / ".git").exists() else [("init", "--quiet")]),
         ("add", "--all"),
-        (*who, "commit", "--quiet", "--message", message, *options),
+        (*who, "commit", "--quiet", author, "--message", message, *options),
     ]
     try:
         for call in calls:

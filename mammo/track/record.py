@@ -225,8 +225,8 @@ def fill_store(workspace: Workspace, config: Config) -> Version:
     """Bring MLflow's store up to date with the workspace's files; what it holds already stays as it is.
 
     The run of each system gets its test results, and the chosen system becomes a version: champion, where there is
-    none. Runs and versions that the store lacks are written from the files, by one process at a time: the first two
-    commands in a fresh clone would else write each of them twice.
+    none. Runs and versions that the store lacks are written from the files, by one process of this workspace at a
+    time: the first two commands in a fresh clone would else write each of them twice.
     """
     with FileLock(workspace.mlruns / ".registering.lock"):
         record_evaluations(workspace, config)
