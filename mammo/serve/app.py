@@ -188,7 +188,7 @@ def create_app(service: Service, allowed_hosts: Sequence[str] = ("*",)) -> ASGIA
         measures.loaded(follower.champion.loaded.files.number)
         return Response(generate_latest(measures.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.head("/", include_in_schema=False)
+    @app.head("/", response_class=HTMLResponse, include_in_schema=False)
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
         return (static / "page.html").read_text(encoding="utf-8")
@@ -217,7 +217,7 @@ class Draining(uvicorn.Server):
         loop = asyncio.get_running_loop()
         if self.service.draining:
             self.force_exit = self.should_exit = True
-            for task in self.server_state.tasks:
+            for task in (*self.server_state.tasks, *self.service.shadows):
                 loop.call_soon_threadsafe(task.cancel)
             return
         self.service.draining = True

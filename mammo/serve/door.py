@@ -6,6 +6,8 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -25,7 +27,7 @@ HEADERS: Final = {
 }
 
 PROBES: Final = ("/healthz", "/readyz", "/metrics")
-"""Asked by the address of one service, whatever name it has there; they tell nothing of pictures or answers."""
+"""May be asked by a service's address, which no page of another site can have as its name."""
 
 
 def checked_hosts(names: Sequence[str]) -> list[str]:
@@ -64,7 +66,7 @@ class Outermost:
             await send(message)
 
         is_voting, answer, headers = scope["path"].startswith("/v1/"), self.app, Headers(scope=scope)
-        if not (scope["path"] in PROBES or self._is_named(headers.get("host", ""))):
+        if not self._is_named(headers.get("host", ""), by_address=scope["path"] in PROBES):
             why = "host: must be a name of this service; start it with --allowed-host NAME"
             answer = JSONResponse({"error": why}, 400)
         elif is_voting and not self._is_known(headers.get("authorization", "")):
@@ -85,8 +87,11 @@ class Outermost:
                 if status >= 400:
                     self.service.measures.refused.labels(str(status)).inc()
 
-    def _is_named(self, host: str) -> bool:
+    def _is_named(self, host: str, by_address: bool) -> bool:
         name = re.sub(r":\d*$", "", host.lower())
+        if by_address:
+            with suppress(ValueError):
+                return bool(ip_address(name.strip("[]")))
         return any(name == one or (one.startswith("*") and name.endswith(one[1:])) for one in self.hosts)
 
     def _is_known(self, given: str) -> bool:

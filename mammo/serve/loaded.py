@@ -87,16 +87,15 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     Raises:
         TrackingError: the version is not there, its files are gone, or they are not those that were registered.
     """
-    client = connect(workspace)
+    client, where = connect(workspace), ""
     try:
         found = version_of(client, name, number)
         tags, uri = tags_of(client, name, number), f"models:/{name}/{number}"
         where = client.get_model_version_download_uri(name, number)
-        is_copy = not where.startswith("file:")
         folder = _downloaded(mlflow.get_registry_uri(), where, uri)
     except (MlflowException, OSError) as error:
         remedy = "check the server and the network"
-        if not mlflow.get_registry_uri().startswith("http"):
+        if where.startswith("file:") or not mlflow.get_registry_uri().startswith("http"):
             remedy = "they lie where the store was made. If that folder was moved, empty mlruns/ and run `dvc repro`"
         raise TrackingError(
             f"{name} version {number}: its files cannot be read ({first_line(error)}); {remedy}"
@@ -115,8 +114,8 @@ def fetch_version(workspace: Workspace, name: str, number: str) -> VersionFiles:
     for tag, (path, hashed) in hashes.items():
         if not path.exists() or hashed(path) != tags.get(tag):
             remedy = "register this one again with `dvc repro` on an empty mlruns/"
-            if is_copy:
-                _downloaded.cache_clear()  # the next attempt fetches another
+            if not where.startswith("file:"):
+                _downloaded.cache_clear()  # the next attempt fetches another; those of loaded versions are not needed
                 shutil.rmtree(folder, ignore_errors=True)
                 remedy = "check the server and the network"
             raise TrackingError(
@@ -141,7 +140,8 @@ class Loaded:
         limited = self._order | {"memory_mb": self.settings.decode_memory_mb}
         self.voters = Pool(voters)
         self.decoders = Pool([Worker("pictures", limited) for _ in range(self.settings.decoders)])
-        # Who votes on ROIs need not wait for films.
+        self._preview = asyncio.Semaphore(1)
+        # Who votes on ROIs need not wait for films, nor for more than one picture that is shown.
         self.films = Pool([Worker("pictures", limited | {"nice": 10})], FILMS_WAITING)
 
     async def start(self, threads: int = 1) -> None:
@@ -194,8 +194,9 @@ class Loaded:
         """Kind and size of a picture, and a PNG of it for people."""
         header = {"do": "show", "name": name}
         if len(content) <= MAX_ROI_BYTES:
-            with suppress(TooSlowError):  # a large film in a small file
-                return await self.decoders.ask(header, content, self.settings.decode_s, wanted)
+            async with self._preview:
+                with suppress(TooSlowError):  # a large film in a small file
+                    return await self.decoders.ask(header, content, self.settings.decode_s, wanted)
         return await self.films.ask(header, content, self.settings.film_s, wanted)
 
     async def pngs(self, images: npt.NDArray[np.uint8]) -> list[str]:

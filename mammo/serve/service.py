@@ -89,7 +89,7 @@ class Service:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-            await asyncio.gather(*self.shadows)
+            await asyncio.gather(*self.shadows, return_exceptions=True)
             await self.follower.close()
             self.predictions.close()
 

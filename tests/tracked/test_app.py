@@ -34,8 +34,8 @@ BAD_REQUESTS: Final[dict[str, tuple[dict[str, Any], int, str]]] = {
     "too large": ({"content": b"0" * (BODY_BYTES["/v1/rois"] + 1)}, 413, "send fewer or smaller pictures"),
     "no images": ({"json": {"images": []}}, 422, "images: List should have at least 1 item"),
     "no base64": ({"json": {"images": ["no base64!"]}}, 422, "images.0"),
-    "null": ({"json": {"images": [None]}}, 422, "images.0: Value error, must be a text in base64"),
-    "a typo": ({"json": {"image": []}}, 422, "images: Field required"),
+    "null": ({"json": {"images": [None]}}, 422, "images.0: must be a text in base64"),
+    "a typo": ({"json": {"image": []}}, 422, "'image' is not known"),
     "half json": ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "send {"),
     "half json in capitals": (
         {"content": b"{", "headers": {"content-type": "Application/JSON"}},

@@ -35,7 +35,8 @@ def test_every_answer_forbids_what_a_page_of_ours_does_not_need(client: TestClie
     ):
         assert client.get("/", headers={"host": host}).status_code == status
     for probed in ("/healthz", "/readyz", "/metrics"):  # by the address of one service
-        assert client.get(probed, headers={"host": "10.0.0.7:8000"}).status_code == 200
+        hosts = ("10.0.0.7:8000", "[fd00::7]", "rebound.evil")
+        assert [client.get(probed, headers={"host": host}).status_code for host in hosts] == [200, 200, 400]
 
 
 def test_a_token_is_wanted_where_one_is_set(

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 
 const entries = []; // one for each file, and one more for each further place of a film
 let shown = null; // the entry whose answer or film stands on the page
+let moved = false; // whether another place of its film was chosen since, and not voted on yet
 let model = null; // what GET v1/model said last
 let queue = Promise.resolve();
 
@@ -48,7 +49,7 @@ function work(list) {
       say(`${list.length > 1 ? `${index + 1} of ${list.length}: ` : ""}${entry.name} …`);
       await settle(entry);
       drawLine(entry);
-      if (!first && !entry.error) show((first = entry), shown?.seen === entry.seen);
+      if (!first && !entry.error) show((first = entry), moved && shown?.seen === entry.seen);
     }
     const answered = list.filter((entry) => entry.row).length;
     say(list.length > 1 ? `${answered} of ${list.length} pictures have an answer.` : first ? summary(first) : "");
@@ -233,6 +234,7 @@ function drawFilm({ name, seen, at }) {
   const { width_px: width, height_px: height } = seen;
   $("film-image").src = inPng(seen.png);
   $("film").ariaLabel = `Film ${name}, ${width} by ${height} pixels`;
+  moved = false;
   $("x").max = width;
   $("y").max = height;
   [$("x").value, $("y").value] = at ?? [Math.ceil(width / 2), Math.ceil(height / 2)];
@@ -254,6 +256,7 @@ function movePlace(x, y) {
   $("x").value = Math.min(Math.max(x, 1), width);
   $("y").value = Math.min(Math.max(y, 1), height);
   drawPlace();
+  moved = true;
   say(`x ${$("x").value}, y ${$("y").value}`);
 }
 
@@ -262,6 +265,7 @@ function voteAtPlace() {
   const { file, name, seen } = shown;
   const entry = shown.at && !shown.error ? { file, name, seen } : shown;
   Object.assign(entry, { at, error: null });
+  moved = false;
   if (entry !== shown) add(entry);
   work([entry]);
 }
@@ -280,7 +284,7 @@ $("film").onkeydown = (event) => {
   const step = event.shiftKey ? 1 : Math.ceil(Math.max(shown.seen.width_px, shown.seen.height_px) / 100);
   movePlace(Number($("x").value) + by[0] * step, Number($("y").value) + by[1] * step);
 };
-$("place").oninput = drawPlace;
+$("place").oninput = () => { moved = true; drawPlace(); };
 $("place").onsubmit = (event) => { event.preventDefault(); voteAtPlace(); };
 
 // ---- export
