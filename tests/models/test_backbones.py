@@ -66,6 +66,17 @@ def test_vggs_blocks_are_the_outputs_of_its_five_pools(name: str) -> None:
         torch.testing.assert_close(block, pooled)
 
 
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
+def test_vgg_learns_as_torchvisions_order_of_layers_does(name: str) -> None:
+    network = vgg_without_classifier(name)
+    patches, first = random_patches(), network.get_parameter("features.0.weight")
+    (expected,) = torch.autograd.grad(network.get_submodule("features")(patches).square().sum(), first)
+    blocks = build_backbone(name, COMPACT_CHANNELS, network).module.eval()(patches)
+    (gradient,) = torch.autograd.grad(blocks["block5"].square().sum(), first)
+    assert expected.any()
+    assert torch.equal(gradient, expected)
+
+
 LAST_OF_DENSENET = "classifier"  # what it is given is the average of the last block
 
 
