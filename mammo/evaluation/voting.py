@@ -5,19 +5,73 @@ paper does not name (its 25 votes cannot tie), is explicit here because other gr
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mammo.core.config import VoteConfig
-from mammo.core.records import Label, RoiVote
+from mammo.core.records import Label
 from mammo.evaluation.calibration import NO_CALIBRATION, Calibrator, score_threshold, share_threshold
 from mammo.evaluation.conformal import REFER_ALL, Conformal
 from mammo.evaluation.metrics import FloatArray, IntArray
 from mammo.evaluation.scores import Scores
 
 BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RoiVote:
+    """The decision about one ROI and the votes that made it.
+
+    Attributes:
+        label: `Normal` or `Tumor`.
+        vote_share: share of the patches that voted Tumor, 0 to 1.
+        votes: each patch's vote (0 Normal, 1 Tumor), row by row over the grid.
+        patch_scores: each patch's probability of Tumor, in the same order.
+        score: mean of the patch scores.
+        probability: calibrated probability of Tumor.
+        threshold: the ROI is Tumor when its vote share (rule `majority`) or its score (rule `mean_score`)
+            is above this.
+        decided_by: which rule decided and why, in words.
+        prediction_set: the classes that remain open at the promised coverage; always holds `label`.
+        domain_reason: why the picture is unlike the ROIs of training, as "<the picture> …"; None where it is not.
+    """
+
+    label: str
+    vote_share: float
+    votes: tuple[int, ...]
+    patch_scores: tuple[float, ...]
+    score: float
+    probability: float
+    threshold: float
+    prediction_set: tuple[str, ...]
+    domain_reason: str | None = None
+    decided_by: str = ""
+
+    @property
+    def referral(self) -> bool:
+        """Whether a reader has to decide: both classes remain open, or no such picture was ever judged."""
+        return len(self.prediction_set) > 1 or self.domain_reason is not None
+
+    def row(self, model_name: str, model_version: str) -> dict[str, Any]:
+        """The answer that every road gives: `mammo predict`, the service and any MLflow client."""
+        return {
+            "label": self.label,
+            "vote_share": self.vote_share,
+            "votes": list(self.votes),
+            "score": self.score,
+            "model_name": model_name,
+            "model_version": model_version,
+            "probability": self.probability,
+            "threshold": self.threshold,
+            "decided_by": self.decided_by,
+            "prediction_set": list(self.prediction_set),
+            "referral": self.referral,
+            "in_domain": self.domain_reason is None,
+            "domain_reason": self.domain_reason,
+        }
 
 
 def patch_votes(patch_scores: FloatArray, config: VoteConfig) -> IntArray:

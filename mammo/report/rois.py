@@ -24,10 +24,11 @@ from matplotlib.ticker import FuncFormatter
 from mammo.core.config import Config, VoteConfig
 from mammo.core.errors import PHANTOM
 from mammo.core.files import Workspace
-from mammo.core.records import Label, RoiVote
+from mammo.core.records import Label
 from mammo.data.decode import GreyImage
 from mammo.data.splits import read_parts
 from mammo.evaluation.metrics import FloatArray, IntArray
+from mammo.evaluation.voting import RoiVote
 from mammo.models.bundle import load_bundle
 from mammo.report import canvas
 from mammo.systems.devices import choose_device

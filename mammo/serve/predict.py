@@ -18,9 +18,10 @@ from pydantic import TypeAdapter
 
 from mammo.core.errors import DataError
 from mammo.core.files import Workspace
-from mammo.core.records import Label, RoiVote
+from mammo.core.records import Label
 from mammo.data.decode import MAX_PIXELS, MAX_ROI_BYTES, GreyImage, read_picture
 from mammo.data.rois import TABLE_FILE, read_rois
+from mammo.evaluation.voting import RoiVote
 from mammo.serve.loaded import Row, opened
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from PIL import Image
 
 from mammo.core.errors import MammoError
 from mammo.core.files import DESCRIPTION_FILE, read_json
-from mammo.core.records import ROI_SIDE_PX, RoiVote
+from mammo.core.records import ROI_SIDE_PX
 from mammo.data.decode import PHANTOM_ROI, PIXEL_MM, GreyImage, decode_picture, decode_roi, read_roi
 from mammo.data.extraction import read_film
+from mammo.evaluation.voting import RoiVote
 
 if TYPE_CHECKING:
     from mammo.systems.score import RoiScorer

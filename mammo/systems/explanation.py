@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from mammo.core.errors import MammoError
-from mammo.core.records import ROI_SIDE_PX, RoiVote
+from mammo.core.records import ROI_SIDE_PX
 from mammo.core.systems import members_of, split_system
 from mammo.evaluation.metrics import IntArray
+from mammo.evaluation.voting import RoiVote
 from mammo.models.backbones import BLOCKS
 from mammo.models.build import Classifier, Ensemble, Network
 from mammo.systems.augment import crop

@@ -8,9 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mammo.core.records import RoiVote
 from mammo.data.patches import grid_corners, grid_offsets
-from mammo.evaluation.voting import roi_votes
+from mammo.evaluation.voting import RoiVote, roi_votes
 from mammo.models.build import Network
 from mammo.models.bundle import Bundle
 from mammo.systems.augment import PatchBatch, crop

@@ -24,8 +24,8 @@ from mlflow.types.schema import Array
 
 from mammo.core.errors import TrackingError
 from mammo.core.files import DESCRIPTION_FILE, WEIGHTS_FILE, Workspace, read_json, sha256_of, tree_sha256
-from mammo.core.records import RoiVote
 from mammo.data.decode import PHANTOM_ROI, read_roi
+from mammo.evaluation.voting import RoiVote
 from mammo.track.check import BUNDLE_TAG, CARD
 from mammo.track.history import CHALLENGER, CHAMPION, CODE_TAG, NEXT, History, Step, look, move
 from mammo.track.store import EXISTS, MISSING, WEIGHTS_TAG, store_errors, tags_of, unless, using_store

@@ -9,11 +9,11 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from mammo.core.config import VoteConfig
-from mammo.core.records import Label, RoiVote
+from mammo.core.records import Label
 from mammo.data.audit import pairs_table
 from mammo.data.audit_search import Overlap
 from mammo.data.patches import grid_corners
-from mammo.evaluation.voting import roi_votes
+from mammo.evaluation.voting import RoiVote, roi_votes
 from mammo.report.audit import MAX_PAIRS, pairs_sheet
 from mammo.report.rois import MAX_TILES, VotedRoi, vote_picture, wrong_rois_sheet
 from tests.report.drawn_figures import Gallery
