@@ -23,9 +23,9 @@ from mammo.core.files import DESCRIPTION_FILE, read_json
 from mammo.core.records import ROI_SIDE_PX
 from mammo.data.decode import PHANTOM_ROI, PIXEL_MM, GreyImage, decode_picture, decode_roi, read_roi
 from mammo.data.extraction import read_film
-from mammo.evaluation.voting import RoiVote
 
 if TYPE_CHECKING:
+    from mammo.evaluation.voting import RoiVote
     from mammo.systems.score import RoiScorer
 
 Header = dict[str, Any]
@@ -117,7 +117,7 @@ class RoiVoter:
         """
         return [self.row(*one) for one in zip(images, self.scorer.votes(images), strict=True)]
 
-    def row(self, image: GreyImage, vote: RoiVote) -> Header:
+    def row(self, image: GreyImage, vote: "RoiVote") -> Header:
         """The answer that tells a decision."""
         pixels = hashlib.sha256(image.tobytes()).hexdigest()
         prediction_id = f"v{self.model_version}.{self.weights_sha256[:8]}.{pixels[:16]}"

@@ -1,5 +1,7 @@
-"""PNGs for browsers, decoded again."""
+"""What a worker loads before its first order, and its PNGs for browsers, decoded again."""
 
+import subprocess
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -8,6 +10,12 @@ import pytest
 from PIL import Image
 
 from mammo.serve.worker import overlay
+
+
+def test_a_worker_that_only_decodes_pictures_holds_none_of_the_libraries_of_a_vote() -> None:
+    code = "import sys, mammo.serve.worker; print({'torch', 'mlflow', 'pandas', 'scipy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def decoded(content: bytes) -> npt.NDArray[np.uint8]:
