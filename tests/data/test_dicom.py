@@ -30,7 +30,7 @@ from mammo.data.decode import decode_image, decode_picture, decode_roi
 from mammo.data.extraction import read_film
 from tests.data.pictures import dicom, encoded, noise, saved
 
-REAL_CROPS = Path(os.environ.get("MAMMO_MIAS_ROIS", ".")).with_name("dicom")
+REAL_CROPS = Path(os.environ.get("MAMMO_MIAS_ROIS", "not given")).with_name("dicom")
 
 
 def table(first: int, bits: int, entries: Any, packed: bool = False, vr: str = "OW") -> Sequence:
